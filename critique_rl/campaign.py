@@ -1,0 +1,166 @@
+"""All runs of a pipeline, each a process of its own, with live progress. Finished runs are skipped, interrupted ones continued, failed ones named.
+
+A run whose folder was started with another configuration is refused: its results would be compared under a name they do not have.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from critique_rl.config import ConfigError, Pipeline, RunConfig, to_dict, with_seed
+from critique_rl.runs import PipelineFolder, RunFolder, read_jsonl
+
+BASE = "base"
+
+
+@dataclass
+class Job:
+    """One process to run: an arm with a seed, or the base's evaluation."""
+
+    arm: str
+    seed: int | None
+    folder: RunFolder
+    command: list[str]
+    process: subprocess.Popen | None = None
+    status: str = "waiting"
+    started: float = field(default=0.0)
+
+
+def run_all(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrides: Sequence[str], jobs: int) -> list[str]:
+    """Run what is not finished, `jobs` at a time; returns the names of runs that failed. KeyboardInterrupt after all were asked to stop."""
+    _check_folders(pipeline, folder)
+    tail = [str(path), *overrides, "--out", str(folder.path.parent)]
+    todo = [Job(BASE, None, folder.base, ["evaluate", *tail])] if not folder.base.finished else []
+    for seed in pipeline.seeds:
+        for arm in pipeline.arms:
+            run = folder.run(arm, seed)
+            if not run.finished:
+                todo.append(Job(arm, seed, run, ["train", *tail, "--arm", arm, "--seed", str(seed)]))
+    if not todo:
+        return []
+    from critique_rl.train import check_arms
+
+    check_arms(dict(pipeline.arms))
+    return _execute(todo, jobs, pipeline)
+
+
+def _check_folders(pipeline: Pipeline, folder: PipelineFolder) -> None:
+    for arm, config in pipeline.arms.items():
+        for seed in pipeline.seeds:
+            check_same_config(folder.run(arm, seed), config, seed)
+
+
+def check_same_config(run: RunFolder, config: RunConfig, seed: int) -> None:
+    """ConfigError where the folder was started with other settings."""
+    if not run.config.exists():
+        return
+    stored, wanted = yaml.safe_load(run.config.read_text()), to_dict(with_seed(config, seed))
+    changed = [key for key in wanted if stored.get(key) != wanted[key]]
+    if changed:
+        raise ConfigError(f"{run.path} was started with another {', '.join(changed)}; remove the folder, or give another --out")
+
+
+def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
+    waiting, running, done = list(todo), [], []
+    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        with Live(_table(todo, pipeline), console=Console(stderr=True), refresh_per_second=1) as live:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.append(_start(waiting.pop(0), jobs))
+                time.sleep(0.5)
+                running, ended = _poll(running)
+                done += ended
+                live.update(_table(todo, pipeline))
+    except KeyboardInterrupt:
+        _stop(running)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    failed = [f"{job.arm}/seed{job.seed}" for job in done if job.status.startswith("failed")]
+    for name in failed:
+        print(f"failed: {name}; see its log.txt", file=sys.stderr)
+    return failed
+
+
+def _as_interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+def _start(job: Job, jobs: int) -> Job:
+    job.folder.path.mkdir(parents=True, exist_ok=True)
+    # Threads beyond the cores cost far more than they give: see runs/README.md.
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), "HF_HUB_DISABLE_TELEMETRY": "1", **os.environ}
+    with job.folder.log.open("a") as log:
+        # A session of its own: Ctrl-C reaches this process only, which then asks each run once.
+        job.process = subprocess.Popen(
+            [sys.executable, "-m", "critique_rl", *job.command], stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+    job.status, job.started = "running", time.monotonic()
+    return job
+
+
+def _poll(running: list[Job]) -> tuple[list[Job], list[Job]]:
+    ended = [job for job in running if job.process.poll() is not None]
+    for job in ended:
+        code = job.process.returncode
+        job.status = "finished" if code == 0 else f"failed ({code})"
+    return [job for job in running if job not in ended], ended
+
+
+def _stop(running: list[Job]) -> None:
+    print("stopping: each run finishes its step and saves a checkpoint", file=sys.stderr)
+    for job in running:
+        job.process.terminate()
+    try:
+        for job in running:
+            job.process.wait()
+    except KeyboardInterrupt:
+        for job in running:
+            job.process.kill()
+        raise
+
+
+def _table(todo: list[Job], pipeline: Pipeline) -> Table:
+    table = Table(title=f"{pipeline.name}: {sum(job.status == 'finished' for job in todo)} of {len(todo)} runs finished", title_justify="left")
+    for column in ("arm", "seed", "status", "step", "generated", "reward", pipeline.primary, "rescue", "time"):
+        table.add_column(column)
+    for job in todo:
+        table.add_row(*_cells(job, pipeline))
+    return table
+
+
+def _cells(job: Job, pipeline: Pipeline) -> list[str]:
+    rows = read_jsonl(job.folder.metrics) if job.status != "waiting" else []
+    last = rows[-1] if rows else {}
+
+    def latest(name: str, form: str = ".2f") -> str:
+        value = next((row[name] for row in reversed(rows) if name in row), None)
+        return "" if value is None else format(value, form)
+
+    seconds = f"{time.monotonic() - job.started:.0f}s" if job.status == "running" else ""
+    budget = pipeline.arms[job.arm].budget.generated_tokens if job.arm in pipeline.arms else None
+    generated = latest("tokens/generated", ",.0f") + (f" / {budget:,}" if budget and last else "")
+    return [
+        job.arm,
+        "" if job.seed is None else str(job.seed),
+        job.status,
+        str(last.get("step", "")),
+        generated,
+        latest("reward"),
+        latest(f"eval/{pipeline.primary}"),
+        latest("refine/rescue_rate"),
+        seconds,
+    ]

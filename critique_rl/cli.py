@@ -1,0 +1,170 @@
+"""`critique-rl`: run, train, evaluate, compare, report, lab. Heavy imports happen inside the commands, so `--help` answers at once.
+
+Exit status: 0 success, 1 a run failed, 2 wrong use or bad input. 130 where Ctrl-C or SIGTERM ended it (the same command continues).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from critique_rl.config import ConfigError, Pipeline, load_pipeline, suggest
+from critique_rl.runs import PipelineFolder, RunFolder
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except ConfigError as error:
+        print(f"critique-rl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("critique-rl: interrupted; the same command continues", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("critique-rl", description="Critique-augmented GRPO: train arms, judge them on the same problems, compare them.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = _pipeline_command(commands, "run", _run, "train every arm and seed of a pipeline, evaluate, compare and report")
+    run.add_argument("--jobs", type=int, default=1, help="runs at a time, each a process of its own (default: 1)")
+    train = _pipeline_command(commands, "train", _train, "train and evaluate one arm with one seed")
+    train.add_argument("--arm", required=True)
+    train.add_argument("--seed", type=int, required=True)
+    _pipeline_command(commands, "evaluate", _evaluate, "judge the policy before training on the pipeline's held-out problems")
+    _pipeline_command(commands, "compare", _compare, "compare finished runs: paired differences with intervals")
+    _pipeline_command(commands, "report", _report, "write one self-contained HTML page")
+    _lab_command(commands)
+    return parser
+
+
+def _pipeline_command(commands, name: str, function, help: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=help, description=help)
+    command.add_argument("pipeline", type=Path, help="a YAML file, such as pipelines/quickstart.yaml")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="such as 'seeds=[0,1]' or trl.learning_rate=5e-5")
+    command.add_argument("--out", type=Path, default=Path("runs"), help="where results go (default: runs)")
+    if name in ("run", "evaluate", "compare"):
+        command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    command.set_defaults(command=function)
+    return command
+
+
+def _lab_command(commands) -> None:
+    lab = commands.add_parser("lab", help="the embedded world: build its base policy, show its table")
+    actions = lab.add_subparsers(required=True, metavar="ACTION")
+    build = actions.add_parser("build", help="train the base policy by its recipe")
+    build.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
+    build.add_argument("--locality", type=float, help="share of refinement examples with an incomplete, wrong or empty critique")
+    build.add_argument("--sequences", type=int, help="training examples")
+    build.add_argument("--seed", type=int)
+    build.set_defaults(command=_lab_build)
+    table = actions.add_parser("table", help="pass@k of the base per family, and what each kind of critique rescues")
+    table.add_argument("--model", type=Path, help="a built base (default: the committed one)")
+    table.add_argument("--problems", type=int, default=200)
+    table.add_argument("--samples", type=int, default=64)
+    table.add_argument("--split", default="test", choices=("validation", "test"))
+    table.add_argument("--json", action="store_true")
+    table.set_defaults(command=_lab_table)
+
+
+def _load(arguments) -> tuple[Pipeline, PipelineFolder]:
+    pipeline = load_pipeline(arguments.pipeline, arguments.overrides)
+    return pipeline, PipelineFolder(arguments.out / pipeline.name)
+
+
+def _run(arguments) -> int:
+    from critique_rl.campaign import run_all
+
+    pipeline, folder = _load(arguments)
+    failed = run_all(pipeline, folder, arguments.pipeline, arguments.overrides, arguments.jobs)
+    _compare(arguments)
+    _report(arguments)
+    return 1 if failed else 0
+
+
+def _train(arguments) -> int:
+    pipeline, folder = _load(arguments)
+    if arguments.arm not in pipeline.arms:
+        raise ConfigError(f"--arm: no arm {arguments.arm!r} in {arguments.pipeline}; {suggest(arguments.arm, pipeline.arms)}")
+    from critique_rl import train
+
+    try:
+        train.train(pipeline.arms[arguments.arm], arguments.arm, arguments.seed, folder.run(arguments.arm, arguments.seed))
+    except train.Interrupted as interruption:
+        print(f"critique-rl: {interruption}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _evaluate(arguments) -> int:
+    pipeline, folder = _load(arguments)
+    from critique_rl import train
+
+    train.evaluate_base(pipeline.arms[pipeline.control], folder.base)
+    metrics = json.loads(folder.base.evaluation.read_text())["metrics"]
+    if arguments.json:
+        print(json.dumps(metrics))
+    else:
+        print("\n".join(f"{name:<24}{value:.3f}" for name, value in metrics.items()))
+    return 0
+
+
+def _compare(arguments) -> int:
+    from rich.console import Console
+
+    from critique_rl.compare import compare, table, verdict
+    from critique_rl.runs import write_json
+
+    pipeline, folder = _load(arguments)
+    comparison = compare(folder, pipeline.control, pipeline.primary, list(pipeline.arms), list(pipeline.seeds))
+    write_json(folder.comparison, comparison)
+    if arguments.json:
+        print(json.dumps(comparison))
+        return 0
+    console = Console()
+    tables = table(comparison)
+    for part in tables if isinstance(tables, list) else [tables]:
+        console.print(part)
+    console.print(verdict(comparison))
+    return 0
+
+
+def _report(arguments) -> int:
+    from critique_rl.report import write_report
+
+    _, folder = _load(arguments)
+    if not folder.comparison.exists():
+        raise ConfigError(f"no {folder.comparison}; run `critique-rl compare {arguments.pipeline}` first")
+    print(f"report: {write_report(folder, json.loads(folder.comparison.read_text()))}", file=sys.stderr)
+    return 0
+
+
+def _lab_build(arguments) -> int:
+    from dataclasses import replace
+
+    from critique_rl.lab.base import Recipe
+    from critique_rl.lab.build import build
+
+    given = {name: getattr(arguments, name) for name in ("locality", "sequences", "seed") if getattr(arguments, name) is not None}
+    build(replace(Recipe(), **given), arguments.out)
+    return 0
+
+
+def _lab_table(arguments) -> int:
+    from critique_rl.lab.base import WEIGHTS
+    from critique_rl.rescue import lab_table, print_table
+
+    rows = lab_table(arguments.model or WEIGHTS, arguments.problems, arguments.samples, arguments.split)
+    print(json.dumps(rows)) if arguments.json else print_table(rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
+__all__ = ["RunFolder", "main"]

@@ -1,0 +1,318 @@
+"""Arms against a control: paired differences on the same problems and seeds, with intervals over both (`metrics.crossed_interval`).
+
+Every number written to compare.json was measured in one way: evaluations with another task, split, sampling or other problems than the control's
+are left out and listed with the reason. Problems are paired by id, seeds by number; a problem without enough judged samples in one of the paired
+evaluations drops out of that pair, and `problems` counts what is left. No correction for many arms: the primary metric and the control are named
+before the run, and the verdict speaks of every arm, never of the best one alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from critique_rl.config import ConfigError
+from critique_rl.metrics import crossed_interval, pass_at_k
+from critique_rl.runs import PipelineFolder
+
+PROTOCOL = ("task", "split", "samples", "temperature", "top_p", "max_new_tokens")
+"""What two evaluations must share to be compared."""
+
+COSTS = ("generated_tokens", "critic_tokens", "usd", "wall_seconds", "steps")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One eval.json. `counts` maps a problem's id to (family, judged samples n, right samples)."""
+
+    protocol: Mapping[str, Any]
+    counts: Mapping[str, tuple[str, int, int]]
+    metrics: Mapping[str, float | None]
+    cost: Mapping[str, float]
+    unscored: int
+
+    def values(self, metric: str) -> dict[str, float]:
+        """pass@k of every problem of the metric's family ("all": of any) that has k judged samples, by id."""
+        k, family = _parse(metric)
+        rows = {name: (n, right) for name, (of, n, right) in self.counts.items() if family in ("all", of) and n >= k}
+        if not rows:
+            return {}
+        n, right = np.array(list(rows.values())).T
+        return dict(zip(rows, pass_at_k(n, right, k).tolist(), strict=True))
+
+
+Runs = dict[int, Evaluation]
+"""One arm's evaluations by seed."""
+
+
+def compare(folder: PipelineFolder, control: str, primary: str, arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+    """Read every eval.json of the pipeline and return what compare.json is to hold.
+
+    Beside `arms` and `comparisons` it has `control`, `primary`, `seeds`, `base` (metrics of the untrained policy, or None), `missing` (runs without
+    eval.json) and `incomparable` (evaluations and pairs left out, with the reason). Raises ConfigError where there is nothing to compare.
+    """
+    if control not in arms:
+        raise ConfigError(f"got control {control!r}, expected one of the arms {', '.join(arms)}: name one of them as `control`")
+    found = {arm: {s: read_evaluation(folder.run(arm, s).evaluation) for s in seeds if folder.run(arm, s).finished} for arm in arms}
+    if not any(found.values()):
+        raise ConfigError(f"got no eval.json under {folder.path}, expected {arms[0]}/seed{seeds[0]}/eval.json and the like: train the arms first")
+    base = read_evaluation(folder.base.evaluation) if folder.base.finished else None
+    kept, base, incomparable = _measured_alike(found, control, base)
+    metrics = _pass_metrics([e for runs in kept.values() for e in runs.values()], primary)
+    comparisons, unpaired = _comparisons(kept, control, metrics)
+    return {
+        "control": control,
+        "primary": primary,
+        "seeds": list(seeds),
+        "arms": {arm: _arm_summary(runs, metrics) for arm, runs in kept.items() if runs},
+        "base": None if base is None else {name: base.metrics.get(name) for name in metrics},
+        "comparisons": comparisons,
+        "missing": [{"arm": arm, "seed": seed} for arm in arms for seed in seeds if seed not in found[arm]],
+        "incomparable": incomparable + unpaired,
+    }
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Parse one eval.json; a ConfigError says what is wrong with it."""
+    try:
+        raw = json.loads(path.read_text())
+        counts = {p["id"]: (p["family"], int(p["n"]), int(p["right"])) for p in raw["problems"]}
+        if len(counts) < len(raw["problems"]):
+            raise ValueError("two problems share an id")
+        metrics = {name: value if value is not None and math.isfinite(value) else None for name, value in raw["metrics"].items()}
+        cost = {name: float((raw.get("cost") or {}).get(name) or 0) for name in COSTS}
+        unscored = sum(p.get("unscored", 0) for p in raw["problems"])
+    except (ValueError, KeyError, TypeError) as error:
+        problem = f"no {error}" if isinstance(error, KeyError) else error
+        raise ConfigError(f"{path} is no evaluation: {problem}; expected what `critique-rl evaluate` writes: delete it and evaluate again") from error
+    return Evaluation({key: raw.get(key) for key in PROTOCOL}, counts, metrics, cost, unscored)
+
+
+def _measured_alike(found: dict[str, Runs], control: str, base: Evaluation | None) -> tuple[dict[str, Runs], Evaluation | None, list[dict[str, Any]]]:
+    """(arms without the evaluations that differ from the reference, base or None, what was left out and why)."""
+    reference = _reference(found[control].values() or [e for runs in found.values() for e in runs.values()])
+    left_out = []
+    for arm, runs in [*found.items(), ("base", {None: base} if base else {})]:
+        for seed, evaluation in runs.items():
+            if reason := _difference(evaluation, reference):
+                left_out.append({"arm": arm, "seed": seed, "reason": reason})
+    dropped = {(item["arm"], item["seed"]) for item in left_out}
+    kept = {arm: {s: e for s, e in runs.items() if (arm, s) not in dropped} for arm, runs in found.items()}
+    return kept, None if ("base", None) in dropped else base, left_out
+
+
+def _reference(evaluations: Iterable[Evaluation]) -> Evaluation:
+    """The first evaluation with the commonest protocol, so that one odd seed of the control does not throw out everybody else."""
+    evaluations = list(evaluations)
+    protocols = [json.dumps(e.protocol, sort_keys=True) for e in evaluations]
+    return evaluations[protocols.index(Counter(protocols).most_common(1)[0][0])]
+
+
+def _difference(evaluation: Evaluation, reference: Evaluation) -> str:
+    """Why the two cannot be compared, "" where they can."""
+    got = _flat(evaluation.protocol)
+    expected = _flat(reference.protocol)
+    differing = [f"{key} {got.get(key)} instead of {expected.get(key)}" for key in {**expected, **got} if got.get(key) != expected.get(key)]
+    if not differing and not evaluation.counts.keys() & reference.counts.keys():
+        differing = ["none of its problems is among the control's"]
+    return f"evaluated with {', '.join(differing)}: evaluate it again as the control was" if differing else ""
+
+
+def _flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    task = protocol.get("task")
+    inner = {f"task.{key}": value for key, value in task.items()} if isinstance(task, dict) else {"task": task}
+    return {key: value for key, value in protocol.items() if key != "task"} | inner
+
+
+def _parse(metric: str) -> tuple[int, str]:
+    k, family = re.fullmatch(r"pass@(\d+)/(.+)", metric).groups()
+    return int(k), family
+
+
+def _pass_metrics(evaluations: Sequence[Evaluation], primary: str) -> list[str]:
+    """Names of all pass@k metrics, the primary first, then by k."""
+    names = {name for e in evaluations for name in e.metrics if re.fullmatch(r"pass@\d+/.+", name)}
+    if primary not in names:
+        raise ConfigError(f"got primary {primary!r}, expected one of {', '.join(sorted(names)) or '(no pass@k metric found)'}: correct `primary`")
+    return sorted(names, key=lambda name: (name != primary, *_parse(name)))
+
+
+def _arm_summary(runs: Runs, metrics: Sequence[str]) -> dict[str, Any]:
+    summaries = {metric: _summary(runs, metric) for metric in metrics}
+    return {
+        "metrics": {metric: summary for metric, summary in summaries.items() if summary},
+        "cost": {name: float(np.mean([e.cost[name] for e in runs.values()])) for name in COSTS},
+        "unscored": sum(e.unscored for e in runs.values()),
+    }
+
+
+def _summary(runs: Runs, metric: str) -> dict[str, Any] | None:
+    values_SP = _matrix(list(runs.values()), metric)
+    if not values_SP.size:
+        return None
+    mean, ci95 = _estimate(values_SP)
+    return {"mean": mean, "ci95": ci95, "per_seed": _per_seed(runs, values_SP), "problems": values_SP.shape[1]}
+
+
+def _comparisons(kept: dict[str, Runs], control: str, metrics: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(paired differences of every arm on every metric, pairs that could not be made)."""
+    pairs, unpaired = [], []
+    for arm in (name for name, runs in kept.items() if name != control and runs):
+        seeds = sorted(kept[arm].keys() & kept[control].keys())
+        if not seeds:
+            unpaired.append({"arm": arm, "seed": None, "reason": f"no seed that {control} has too: train both on the same seeds"})
+        for metric in metrics if seeds else ():
+            if pair := _pair({s: kept[arm][s] for s in seeds}, {s: kept[control][s] for s in seeds}, metric):
+                pairs.append({"arm": arm, "control": control, "metric": metric, **pair})
+            else:
+                unpaired.append({"arm": arm, "seed": None, "reason": f"{metric}: no problem has enough judged samples in both arms and every seed"})
+    return pairs, unpaired
+
+
+def _pair(runs: Runs, controls: Runs, metric: str) -> dict[str, Any] | None:
+    both = _matrix([*runs.values(), *controls.values()], metric)
+    if not both.size:
+        return None
+    differences_SP = both[: len(runs)] - both[len(runs) :]
+    mean, ci95 = _estimate(differences_SP)
+    covers = "problems and seeds" if len(runs) > 1 else "problems"
+    counts = {"seeds": list(runs), "problems": differences_SP.shape[1]}
+    return {"difference": mean, "ci95": ci95, "per_seed": _per_seed(runs, differences_SP), **counts, "interval_covers": covers}
+
+
+def _matrix(evaluations: Sequence[Evaluation], metric: str) -> np.ndarray:
+    """(evaluations, problems): the metric on the problems every evaluation has a value for, in the first one's order."""
+    rows = [e.values(metric) for e in evaluations]
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    # "all" is the mean of the families' means: weigh a problem by its family's size, so that the mean over problems is just that
+    families = [evaluations[0].counts[name][0] if metric.endswith("/all") else "" for name in names]
+    sizes = Counter(families)
+    weights = [len(names) / (len(sizes) * sizes[family]) for family in families]
+    return np.array([[row[name] for name in names] for row in rows]).reshape(len(rows), len(names)) * weights
+
+
+def _estimate(values_SP: np.ndarray) -> tuple[float, list[float] | None]:
+    estimate = crossed_interval(values_SP)
+    return estimate.mean, [estimate.low, estimate.high] if math.isfinite(estimate.low) else None
+
+
+def _per_seed(runs: Runs, values_SP: np.ndarray) -> dict[str, float]:
+    return {str(seed): float(row.mean()) for seed, row in zip(runs, values_SP, strict=True)}
+
+
+def verdict(comparison: Mapping[str, Any]) -> str:
+    """One sentence: every arm's difference from the control on the primary metric, its interval, and what it cost."""
+    primary, control = comparison["primary"], comparison["control"]
+    pairs = [c for c in comparison["comparisons"] if c["metric"] == primary]
+    if not pairs:
+        return f"No arm can be compared with {control} on {primary} yet{_unfinished(comparison)}."
+    clauses = "; ".join(f"{c['arm']} - {control}{f' on {primary}' if c is pairs[0] else ''}: {_finding(c)}" for c in pairs)
+    return f"{clauses}; at {_spent(comparison, [control, *(c['arm'] for c in pairs)])}{_unfinished(comparison)}."
+
+
+def _finding(pair: Mapping[str, Any]) -> str:
+    seeds = len(pair["seeds"])
+    over = f"over {seeds} seed{'s'[: seeds > 1]} and {pair['problems']} problem{'s'[: pair['problems'] > 1]}"
+    text = f"{signed(pair['difference'])} {bracket(pair['ci95'])} {over}"
+    if pair["ci95"] is None:
+        return f"{text}, too few for an interval"
+    contains_zero = pair["ci95"][0] <= 0 <= pair["ci95"][1]
+    doubts = ["the interval contains 0"] * contains_zero + ["one seed says nothing of other seeds"] * (seeds == 1)
+    return f"{text} ({', and '.join(doubts)})" if doubts else text
+
+
+def _spent(comparison: Mapping[str, Any], arms: Sequence[str]) -> str:
+    """Generated tokens an arm, as one number where they agree within 5%, and whatever was paid for critics besides."""
+    costs = {arm: comparison["arms"][arm]["cost"] for arm in arms}
+    tokens = [cost["generated_tokens"] for cost in costs.values()]
+    alike = max(tokens) <= 1.05 * min(tokens)
+    spent = f"{short(np.mean(tokens))} generated tokens an arm"
+    if not alike:
+        listed = [f"{arm} {short(cost['generated_tokens'])}" for arm, cost in costs.items()]
+        spent = f"unequal generated tokens ({', '.join(listed)})"
+    extras = [f"{words} for {arm}" for arm, cost in costs.items() if (words := _critic_bill(cost))]
+    return f"{spent}, plus {', '.join(extras)}" if extras else spent
+
+
+def _critic_bill(cost: Mapping[str, float]) -> str:
+    parts = [f"{short(cost['critic_tokens'])} critic tokens"] * (cost["critic_tokens"] > 0) + [f"${cost['usd']:.2f}"] * (cost["usd"] > 0)
+    return " and ".join(parts)
+
+
+def _unfinished(comparison: Mapping[str, Any]) -> str:
+    missing, left_out = len(comparison["missing"]), len(comparison["incomparable"])
+    counts = [f"{missing} run{'s'[: missing > 1]} without an evaluation"] * (missing > 0) + [f"{left_out} left out as incomparable"] * (left_out > 0)
+    return f" ({', '.join(counts)})" if counts else ""
+
+
+def bracket(ci95: Sequence[float] | None) -> str:
+    return "[no interval]" if ci95 is None else f"[{ci95[0]:z.2f}, {ci95[1]:z.2f}]"
+
+
+def signed(number: float) -> str:
+    """Two decimals with a sign, but no -0.00."""
+    return f"{number:+z.2f}"
+
+
+def short(number: float) -> str:
+    """150123 -> 150k, 1500000 -> 1.5M: three digits at most."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"
+
+
+def shown_metrics(comparison: Mapping[str, Any], most: int = 4) -> list[str]:
+    """The primary metric and the pass@1 ones, `most` in all: what fits a table. The rest is in compare.json."""
+    names = dict.fromkeys(name for arm in comparison["arms"].values() for name in arm["metrics"])
+    first = [name for name in names if name.startswith("pass@1/") and name != comparison["primary"]]
+    return [comparison["primary"], *first][:most]
+
+
+def table(comparison: Mapping[str, Any]) -> Group:
+    """Two tables to print in 100 columns: the arms with their cost, and their differences from the control."""
+    return Group(_arms_table(comparison), _differences_table(comparison))
+
+
+def _arms_table(comparison: Mapping[str, Any]) -> Table:
+    metrics = shown_metrics(comparison)
+    out = Table(box=box.SIMPLE_HEAD, title="Arms: mean and 95% interval, cost a run", title_justify="left", padding=(0, 1))
+    out.add_column("arm", overflow="fold")
+    for name in [*metrics, "tokens", "critic", "usd", "minutes"]:
+        out.add_column(Text(name.replace("/", "/\n", 1)), justify="right", vertical="top")
+    if comparison["base"]:
+        out.add_row("base", *(_number(comparison["base"].get(m)) for m in metrics), "", "", "", "")
+    for arm, summary in comparison["arms"].items():
+        cost = summary["cost"]
+        spent = (short(cost["generated_tokens"]), short(cost["critic_tokens"]), f"{cost['usd']:.2f}", f"{cost['wall_seconds'] / 60:.1f}")
+        cells = (Text(f"{m['mean']:.2f}\n{bracket(m['ci95'])}") if (m := summary["metrics"].get(name)) else Text("-") for name in metrics)
+        out.add_row(Text(arm), *cells, *spent)
+    return out
+
+
+def _differences_table(comparison: Mapping[str, Any]) -> Table:
+    title = f"Differences from {comparison['control']}, paired on problems and seeds"
+    out = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", padding=(0, 1))
+    for name in ("arm", "metric", "difference", "95% interval", "seeds", "problems"):
+        out.add_column(name, justify="left" if name in ("arm", "metric") else "right")
+    shown = shown_metrics(comparison)
+    for c in (c for c in comparison["comparisons"] if c["metric"] in shown):
+        cells = (c["arm"], c["metric"], signed(c["difference"]), bracket(c["ci95"]), str(len(c["seeds"])), str(c["problems"]))
+        out.add_row(*map(Text, cells), style="bold" if c["metric"] == comparison["primary"] else "")
+    return out
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,232 @@
+"""A pipeline file -> one validated object. Unknown keys fail with "did you mean"; nothing heavy is imported here.
+
+TRL's own options pass through the `trl:` section untouched; their names are checked where TRL is imported anyway (`train`). An arm is the pipeline with
+a few keys replaced: `arms.critique.critic` overrides `critic`, `arms.critique.trl.learning_rate` overrides `trl.learning_rate`.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """A pipeline file (or an override) that cannot be used: says what was got, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """Which problems: `lab/chain`, `reasoning-gym/<dataset>`."""
+
+    name: str
+    families: Mapping[str, float] = field(default_factory=dict)
+    """Share of each family among training prompts (empty: the task's own)."""
+    size: int = 4096
+    """Training prompts."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Passed to the task's generator."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Which model starts: `lab`, `smollm2`, a local path or a Hub id."""
+
+    model: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Passed to `from_pretrained`."""
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """Every arm stops at the first step at or above it; the overshoot is in its evaluation's cost."""
+
+    generated_tokens: int | None = None
+    optimizer_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How finished policies are judged, and how often a training curve is taken."""
+
+    problems: int = 200
+    """Held-out problems a family."""
+    samples: int = 16
+    temperature: float = 1.0
+    top_p: float = 1.0
+    ks: tuple[int, ...] = (1, 4, 16)
+    split: str = "test"
+    curve_every: int = 10
+    """Steps between points of the learning curve, on the validation split (0: none)."""
+    curve_problems: int = 32
+    curve_samples: int = 4
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One arm, resolved. `trl` holds GRPOConfig fields, `method` CritiqueGRPOConfig's own."""
+
+    task: TaskConfig
+    policy: PolicyConfig
+    trl: Mapping[str, Any] = field(default_factory=dict)
+    method: Mapping[str, Any] = field(default_factory=dict)
+    critic: Mapping[str, Any] = field(default_factory=lambda: {"kind": "none"})
+    budget: BudgetConfig = BudgetConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """An experiment: arms, seeds, the metric and the control named before the run."""
+
+    name: str
+    arms: Mapping[str, RunConfig]
+    seeds: tuple[int, ...]
+    primary: str
+    control: str
+
+
+SECTIONS = {"task": TaskConfig, "policy": PolicyConfig, "budget": BudgetConfig, "evaluation": EvaluationConfig}
+RUN_KEYS = tuple(f.name for f in fields(RunConfig))
+PIPELINE_KEYS = (*RUN_KEYS, "seeds", "primary", "control", "arms")
+
+
+def suggest(got: str, known: Iterable[str]) -> str:
+    """A tail for error messages: what was probably meant, and all there is."""
+    known = sorted(known)
+    near = difflib.get_close_matches(got, known, n=1, cutoff=0.5)
+    return (f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(known)}"
+
+
+def check_keys(got: Iterable[str], known: Iterable[str], where: str) -> None:
+    """ConfigError at the first unknown key."""
+    known = tuple(known)
+    for key in got:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}; {suggest(str(key), known)}")
+
+
+def load_pipeline(path: Path, overrides: Iterable[str] = ()) -> Pipeline:
+    """Read and validate a pipeline file. Overrides are `dotted.key=value`, values in YAML."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"no pipeline file {path}; give the path of a YAML file, such as pipelines/quickstart.yaml") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: got {type(data).__name__}, expected a mapping with the keys {', '.join(PIPELINE_KEYS)}")
+    for override in overrides:
+        _override(data, override)
+    return parse_pipeline(path.stem, data)
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise ConfigError(f"override {override!r}: expected dotted.key=value, such as 'seeds=[0,1]'")
+    *parents, last = key.split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"override {override!r}: {parent!r} is a value, not a section")
+    data[last] = yaml.safe_load(value)
+
+
+def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
+    """A mapping as read from YAML -> a validated pipeline."""
+    check_keys(data, PIPELINE_KEYS, f"pipeline {name}")
+    for required in ("task", "policy"):
+        if required not in data:
+            raise ConfigError(f"pipeline {name}: no {required!r} section; see pipelines/quickstart.yaml for one")
+    arms = data.get("arms") or {"critique" if "critic" in data else "scalar": {}}
+    shared = {key: data[key] for key in RUN_KEYS if key in data}
+    resolved = {arm: _run(f"arm {arm}", _merge(shared, _section(f"arm {arm}", changes or {}))) for arm, changes in arms.items()}
+    control = data.get("control", "scalar" if "scalar" in resolved else next(iter(resolved)))
+    if control not in resolved:
+        raise ConfigError(f"control: no arm {control!r}; {suggest(str(control), resolved)}")
+    return Pipeline(name, resolved, _seeds(data.get("seeds", [0])), str(data.get("primary", "pass@1/all")), control)
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(seed, int) for seed in value):
+        raise ConfigError(f"seeds: got {value!r}, expected a list of whole numbers, such as [0, 1, 2]")
+    return tuple(value)
+
+
+def _section(where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: got {value!r}, expected a mapping")
+    check_keys(value, RUN_KEYS, where)
+    return dict(value)
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep merge; `critic` is replaced whole, since the keys of one kind mean nothing to another."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        deep = key != "critic" and isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if deep else copy.deepcopy(value)
+    return merged
+
+
+def _run(where: str, data: Mapping[str, Any]) -> RunConfig:
+    parsed = {
+        key: _dataclass(SECTIONS[key], value, f"{where}, {key}") if key in SECTIONS else _free(value, f"{where}, {key}")
+        for key, value in data.items()
+    }
+    config = RunConfig(**parsed)
+    if "kind" not in config.critic:
+        raise ConfigError(f"{where}, critic: no 'kind'; expected one such as {{kind: oracle}}")
+    schedule = config.trl.get("lr_scheduler_type", "constant")
+    if config.budget.generated_tokens and not str(schedule).startswith("constant"):
+        raise ConfigError(
+            f"{where}: a token budget needs a constant learning rate, got lr_scheduler_type {schedule!r}: a decay would differ between arms"
+        )
+    return config
+
+
+def _free(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: got {value!r}, expected a mapping")
+    return dict(value)
+
+
+def _dataclass(cls: type, value: Any, where: str) -> Any:
+    check_keys(_free(value, where), (f.name for f in fields(cls)), where)
+    try:
+        section = cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+    except TypeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    for f in fields(cls):
+        _check_number(getattr(section, f.name), f.type, f"{where}.{f.name}")
+    return section
+
+
+def _check_number(value: Any, annotation: str, where: str) -> None:
+    wanted = annotation.split(" | ")[0]
+    optional = annotation.endswith("None")
+    numbers = {"int": int, "float": (int, float), "str": str}
+    if wanted in numbers and not (optional and value is None) and (not isinstance(value, numbers[wanted]) or isinstance(value, bool)):
+        raise ConfigError(f"{where}: got {value!r}, expected {annotation}")
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The resolved run as plain data for config.yaml."""
+    return yaml.safe_load(yaml.safe_dump(_plain(asdict(config))))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def with_seed(config: RunConfig, seed: int) -> RunConfig:
+    """The run with TRL's `seed` set, which orders the prompts and samples the completions."""
+    return replace(config, trl={**config.trl, "seed": seed})

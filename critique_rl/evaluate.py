@@ -1,0 +1,124 @@
+"""n samples a problem -> verdicts -> unbiased pass@k per family. The same code judges the base, every arm and every point of a learning curve.
+
+Sampling uses a generator state of its own, so that evaluating in the middle of a run changes nothing that follows in it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from critique_rl.metrics import pass_at_k
+from critique_rl.types import Message, Verdict, Verifier
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Decoding settings; they are part of what makes two evaluations comparable."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 96
+    batch: int = 512
+    """Sequences a `generate` call."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sampled answer: the index of its prompt, its text and its length in tokens."""
+
+    prompt: int
+    text: str
+    tokens: int
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[Message]], sampling: Sampling, seed: int = 0
+) -> list[Sample]:
+    """One answer to each conversation (repeat a conversation for more), in order. Restores the model's mode and torch's random state."""
+    rendered = [tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False) for prompt in prompts]
+    by_length = sorted(range(len(prompts)), key=lambda i: len(rendered[i]))
+    samples: list[Sample | None] = [None] * len(prompts)
+    was_training = model.training
+    model.eval()
+    with _own_randomness(seed):
+        for start in range(0, len(by_length), sampling.batch):
+            chunk = by_length[start : start + sampling.batch]
+            for i, (text, tokens) in zip(chunk, _generate(model, tokenizer, [rendered[i] for i in chunk], sampling), strict=True):
+                samples[i] = Sample(i, text, tokens)
+    model.train(was_training)
+    return [s for s in samples if s is not None]
+
+
+def _generate(model, tokenizer, texts: list[str], sampling: Sampling) -> list[tuple[str, int]]:
+    inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False).to(model.device)
+    output = model.generate(
+        **inputs,
+        do_sample=sampling.temperature > 0,
+        temperature=sampling.temperature or None,
+        top_p=sampling.top_p,
+        top_k=0,
+        max_new_tokens=sampling.max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    new = output[:, inputs["input_ids"].shape[1] :]
+    lengths = (new != tokenizer.pad_token_id).sum(1).tolist()
+    return list(zip(tokenizer.batch_decode(new, skip_special_tokens=True), lengths, strict=True))
+
+
+def judge(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict[str, Any]],
+    verifier: Verifier,
+    samples: int,
+    sampling: Sampling,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """`samples` answers to every row, judged: {"problems": [{id, family, n, right, unscored}], "evaluation_tokens": ...}. n leaves unscored answers out."""
+    prompts = [row["prompt"] for row in rows for _ in range(samples)]
+    answers = sample(model, tokenizer, prompts, sampling, seed)
+    verdicts = [verifier(answer.text, rows[answer.prompt // samples]) for answer in answers]
+    problems = [_tally(row, verdicts[i * samples : (i + 1) * samples]) for i, row in enumerate(rows)]
+    return {"problems": problems, "evaluation_tokens": sum(answer.tokens for answer in answers)}
+
+
+def _tally(row: dict[str, Any], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    unscored = sum(verdict.outcome == "unscored" for verdict in verdicts)
+    right = sum(verdict.outcome == "right" for verdict in verdicts)
+    return {"id": row["id"], "family": row["family"], "n": len(verdicts) - unscored, "right": right, "unscored": unscored}
+
+
+def pass_metrics(problems: Sequence[dict[str, Any]], ks: Sequence[int]) -> dict[str, float]:
+    """{"pass@<k>/<family>": mean over problems}, and "/all" over the families' means; ks larger than n are left out."""
+    families: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for problem in problems:
+        families[problem["family"]].append(problem)
+    metrics = {}
+    for k in ks:
+        values = {family: _mean_pass(members, k) for family, members in families.items()}
+        metrics |= {f"pass@{k}/{family}": value for family, value in values.items() if not np.isnan(value)}
+        if values and not any(np.isnan(value) for value in values.values()):
+            metrics[f"pass@{k}/all"] = float(np.mean(list(values.values())))
+    return metrics
+
+
+def _mean_pass(problems: Sequence[dict[str, Any]], k: int) -> float:
+    values = np.array([pass_at_k(problem["n"], problem["right"], k) for problem in problems], dtype=float)
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

@@ -1,0 +1,173 @@
+"""The base policy of `lab/chain` and the recipe that builds it (`critique-rl lab build`).
+
+A Llama of about 0.65 M parameters with a character tokenizer, trained by next-token prediction on four skills: solve, critique, refine locally, and
+fall again after anything that names nothing. `locality` is the share of refinement examples whose critique is incomplete, wrong or empty: at 0 the
+model takes any critique as a password and repairs everything. RL problems never occur here, in any role: every question comes from the "base" split.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from critique_rl.lab import chain
+from critique_rl.prompts import render
+
+WEIGHTS = Path(__file__).parent / "weights" / "chain"
+SPECIAL = ("<pad>", "<end>", "<user>", "<policy>", "<unk>")
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}<policy>{{ m['content'] }}<end>{% else %}<user>{{ m['content'] }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<policy>{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the base is built. The defaults are those of the committed weights."""
+
+    sequences: int = 200_000
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    locality: float = 0.45
+    hidden_size: int = 128
+    layers: int = 3
+    seed: int = 0
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Character-level fast tokenizer over printable ASCII and newline, with a chat template of one token per role."""
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, "\n", *map(chr, range(32, 127))])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<end>",
+        unk_token="<unk>",
+        additional_special_tokens=["<user>", "<policy>"],
+        padding_side="left",
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def build_model(recipe: Recipe, vocabulary: int) -> LlamaForCausalLM:
+    """A freshly initialised Llama of the recipe's size."""
+    torch.manual_seed(recipe.seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=recipe.hidden_size,
+        intermediate_size=3 * recipe.hidden_size,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+    )
+    return LlamaForCausalLM(config)
+
+
+def varied_attempt(problem: chain.Problem, rng: random.Random) -> str:
+    """An attempt to refine: the base's own, a partly repaired one, or one with random errors (a policy in training writes them all)."""
+    draw = rng.random()
+    traps = problem.hazards
+    named = {} if draw < 0.4 else {i: k for i, k in traps.items() if rng.random() < 0.5}
+    lines = chain.work(problem, named, rng)
+    if draw < 0.7:
+        return chain.written(lines)
+    return chain.written(_with_errors(problem, lines, rng))
+
+
+def _with_errors(problem: chain.Problem, lines: list, rng: random.Random) -> list:
+    wrong, value, spoiled = rng.randrange(len(lines)), problem.start, []
+    for i, (_, delta, _) in enumerate(lines):
+        right = chain.misconceived(value, delta) if rng.random() < 0.5 else value + delta
+        noise = rng.choice((-10, -2, -1, 1, 2, 10)) if i == wrong else 0
+        spoiled.append((value, delta, right + noise))
+        value = right + noise
+    return spoiled
+
+
+def wrong_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
+    """Steps named wrongly: other kinds at the right steps, right kinds at other steps, or another problem's naming."""
+    steps, hazards = len(problem.deltas), problem.hazards
+    draw = rng.random()
+    if draw < 0.35:
+        return {i: rng.choice([k for k in chain.HAZARDS if k != kind]) for i, kind in hazards.items()}
+    if draw < 0.65:
+        free = [i for i in range(1, steps + 1) if i not in hazards] or [1]
+        return {rng.choice(free): kind for kind in hazards.values()}
+    return {i: rng.choice(chain.HAZARDS) for i in rng.sample(range(1, steps + 1), rng.randint(1, min(4, steps)))}
+
+
+def nonsense(rng: random.Random) -> str:
+    """Text that names nothing: empty, a mere verdict, or letters."""
+    letters = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz  ;:0123456789") for _ in range(rng.randint(3, 50)))
+    return rng.choice(("", "", "wrong", "wrong", "all right", letters))
+
+
+def refinement(problem: chain.Problem, locality: float, rng: random.Random) -> tuple[str, list]:
+    """A critique and the working that follows from it, the base's way."""
+    hazards, draw = problem.hazards, rng.random()
+    if draw >= locality:
+        if rng.random() < 0.12:
+            return f"wrong, the answer is {problem.answer}", chain.work(problem, {}, rng, everything=True)
+        return chain.named_steps(hazards), chain.work(problem, hazards, rng)
+    part = draw / locality
+    if part < 0.4:
+        named = {i: k for i, k in hazards.items() if rng.random() < 0.6}
+    elif part < 0.7:
+        named = wrong_naming(problem, rng)
+    else:
+        return nonsense(rng), chain.work(problem, {}, rng)
+    return chain.named_steps(named), chain.work(problem, named, rng)
+
+
+def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
+    """One training example: what the user says and what the base answers."""
+    problem = chain.sample_problem(rng.choice((None, "plateau", "no-trap", "learnable")) if rng.random() < 0.7 else None, "base", rng)
+    skill = rng.random()
+    if skill < 0.3:
+        return problem.question, chain.written(chain.work(problem, {}, rng))
+    attempt = varied_attempt(problem, rng)
+    if skill < 0.42:
+        return render("lab/critique", question=problem.question, attempt=attempt), chain.named_steps(problem.hazards)
+    critique, lines = refinement(problem, recipe.locality, rng)
+    return render("lab/refine", question=problem.question, attempt=attempt, critique=critique), chain.written(lines)
+
+
+def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[dict[str, torch.Tensor]]:
+    """Right-padded batches; labels are -100 outside the answer. Examples are sorted by length within blocks, so little is padding."""
+    rng = random.Random(recipe.seed)
+    block = 16 * recipe.batch_size
+    for _ in range(0, recipe.sequences, block):
+        rows = [example(recipe, rng) for _ in range(block)]
+        prompts = tokenizer([f"<user>{prompt}<policy>" for prompt, _ in rows])["input_ids"]
+        answers = tokenizer([f"{answer}<end>" for _, answer in rows])["input_ids"]
+        pairs = sorted(zip(prompts, answers, strict=True), key=lambda pair: len(pair[0]) + len(pair[1]))
+        starts = list(range(0, block, recipe.batch_size))
+        rng.shuffle(starts)
+        yield from (_collate(pairs[i : i + recipe.batch_size]) for i in starts)
+
+
+def _collate(pairs: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+    length = max(len(prompt) + len(answer) for prompt, answer in pairs)
+    ids = torch.zeros(len(pairs), length, dtype=torch.long)
+    labels = torch.full_like(ids, -100)
+    for i, (prompt, answer) in enumerate(pairs):
+        ids[i, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+        labels[i, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
+    # Right padding under a causal mask: padded positions influence nothing that is scored.
+    return {"input_ids": ids, "labels": labels}

@@ -1,0 +1,50 @@
+"""Training of the base policy: plain next-token prediction in torch, with a progress bar. The recipe and its examples are in `lab.base`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from critique_rl.lab.base import Recipe, batches, build_model, build_tokenizer
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int = 50) -> float:
+    """Linear warm-up, then linear decay to zero."""
+    return peak * min(1.0, (step + 1) / warmup, (steps - step) / (steps - warmup))
+
+
+def build(recipe: Recipe, folder: Path) -> float:
+    """Train a base policy by `recipe` and save model and tokenizer in `folder`; returns the last mean loss."""
+    tokenizer = build_tokenizer()
+    model = build_model(recipe, len(tokenizer))
+    block = 16 * recipe.batch_size
+    steps = 16 * -(-recipe.sequences // block)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    columns = (
+        TextColumn("lab base"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {steps} steps")
+    loss_mean = 0.0
+    with Progress(*columns) as progress:
+        task = progress.add_task("build", total=steps, loss=0.0)
+        for step, batch in enumerate(batches(recipe, tokenizer)):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, steps, recipe.learning_rate)
+            loss = model(**batch).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            loss_mean = 0.98 * loss_mean + 0.02 * loss.item() if step else loss.item()
+            progress.update(task, advance=1, loss=loss_mean)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return loss_mean

@@ -1,0 +1,132 @@
+"""Measures of an evaluation, in numpy alone: pass@k, and intervals that cover both the seeds and the problems.
+
+    pass@k = 1 - C(n - c, k) / C(n, k)                                        (Chen et al. 2021, eq. 1)
+    Var(mean) = (MS_seed + MS_problem - MS_residual) / (S P)                  (two-way crossed random effects, Satterthwaite df)
+
+Left out: the bootstrap. Resampling five seeds understates their spread, and the t interval's assumptions fit on one line. scipy is left out too: one
+quantile is not worth a dependency.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its confidence interval. `low` and `high` are NaN where one value alone says nothing of its spread."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> np.ndarray | float:
+    """The unbiased chance that at least one of k samples is right, from c right among n: 1 - C(n-c, k) / C(n, k). NaN where n < k.
+
+    `n` and `c` broadcast against each other; scalars give a scalar. Raises ValueError for k < 1 and for c outside 0..n.
+    """
+    n, c = np.broadcast_arrays(np.asarray(n, dtype=float), np.asarray(c, dtype=float))
+    if k < 1:
+        raise ValueError(f"pass@k needs k of at least 1, got k={k}")
+    if np.any(c < 0) or np.any(c > n):
+        raise ValueError("pass@k needs 0 <= c <= n everywhere: got more right samples than samples, or fewer than none; check the counts")
+    miss = np.ones(n.shape)
+    for i in range(k):  # C(n-c, k) / C(n, k) factor by factor: binomials overflow, ratios do not
+        miss *= np.clip(n - c - i, 0, None) / np.where(n > i, n - i, np.nan)
+    return (1 - miss)[()]
+
+
+def crossed_interval(values_SP: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean of a (seeds, problems) matrix and an interval for what new seeds *and* new problems would give.
+
+    The values are paired differences between two arms, or one arm's own pass@k. Every seed meets every problem, so the errors of a row and of a
+    column are shared and S * P cells are not S * P observations:
+
+        Var(mean) = (MS_seed + MS_problem - MS_residual) / (S P),  never below one of the three alone / (S P)
+
+    with a t quantile at Satterthwaite's degrees of freedom. With one seed (S = 1) the interval covers problems only, with one problem seeds only;
+    with one of each it is NaN. Values that never vary give an interval of width 0. In simulations of 95% intervals, 92% to 98% held the truth with
+    three seeds or more, but 89% at worst with two.
+    """
+    values_SP = np.asarray(values_SP, dtype=float)
+    assert values_SP.ndim == 2 and values_SP.size, f"want a filled (seeds, problems) matrix, got shape {values_SP.shape}"
+    assert np.isfinite(values_SP).all(), f"{(~np.isfinite(values_SP)).sum()} of {values_SP.size} values are not finite"
+    mean = float(values_SP.mean())
+    if values_SP.size == 1:
+        return Interval(mean, math.nan, math.nan)
+    variance, df = _crossed_variance(values_SP) if min(values_SP.shape) > 1 else _plain_variance(values_SP)
+    half = t_quantile(0.5 + level / 2, df) * math.sqrt(variance) if variance > 0 else 0.0
+    return Interval(mean, mean - half, mean + half)
+
+
+def t_quantile(p: float, df: float) -> float:
+    """The value a Student t variable with `df` degrees of freedom (any positive number) stays below with probability p, to about 1e-9."""
+    if not (0 < p < 1 and df > 0):
+        raise ValueError(f"t_quantile needs 0 < p < 1 and df > 0, got p={p}, df={df}")
+    if df > 1e6:  # closer to the normal than the tolerance
+        return NormalDist().inv_cdf(p)
+    if p < 0.5:
+        return -t_quantile(1 - p, df)
+    low, high = 0.0, 1.0
+    while _t_cdf(high, df) < p:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_cdf(middle, df) < p else (low, middle)
+    return (low + high) / 2
+
+
+def _plain_variance(values: np.ndarray) -> tuple[float, float]:
+    return float(values.var(ddof=1)) / values.size, values.size - 1
+
+
+def _crossed_variance(values_SP: np.ndarray) -> tuple[float, float]:
+    """(variance of the grand mean, degrees of freedom)."""
+    seeds, problems = values_SP.shape
+    df_seed, df_problem = seeds - 1, problems - 1
+    seed_effect = values_SP.mean(axis=1, keepdims=True) - values_SP.mean()
+    problem_effect = values_SP.mean(axis=0, keepdims=True) - values_SP.mean()
+    residual = values_SP - values_SP.mean() - seed_effect - problem_effect
+    ms_seed = problems * float((seed_effect**2).sum()) / df_seed
+    ms_problem = seeds * float((problem_effect**2).sum()) / df_problem
+    ms_residual = float((residual**2).sum()) / (df_seed * df_problem)
+    # Unbiased, but by chance it falls below its parts, even below 0. Each mean square alone estimates at most what we want, so none may exceed it.
+    total = max(ms_seed + ms_problem - ms_residual, ms_seed, ms_problem, ms_residual)
+    spread = ms_seed**2 / df_seed + ms_problem**2 / df_problem + ms_residual**2 / (df_seed * df_problem)
+    return total / values_SP.size, total**2 / spread if spread > 0 else math.inf
+
+
+def _t_cdf(t: float, df: float) -> float:
+    """P(T < t) for t >= 0, through the incomplete beta function: P(|T| > t) = I_{df / (df + t^2)}(df / 2, 1 / 2)."""
+    return 1 - _incomplete_beta(df / (df + t * t), df / 2, 0.5) / 2
+
+
+def _incomplete_beta(x: float, a: float, b: float) -> float:
+    """The regularised I_x(a, b), by its continued fraction on the side where that converges fast."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _incomplete_beta(1 - x, b, a)
+    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    return math.exp(log_front) * _beta_fraction(x, a, b) / a
+
+
+def _beta_fraction(x: float, a: float, b: float) -> float:
+    """Lentz's evaluation of the continued fraction DLMF 8.17.22 (as in Numerical Recipes 6.4)."""
+    tiny, value, d, c = 1e-300, 1.0, 0.0, 1.0
+    for m in range(10_000):
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)) if m else 1.0
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        for numerator in (even, odd):
+            d = 1 / ((1 + numerator * d) or tiny)
+            c = (1 + numerator / c) or tiny
+            value *= c * d
+        if abs(c * d - 1) < 1e-15:
+            return value - 1  # evaluated as 1 + 1/(1 + ...), so that the first step has something to multiply
+    raise ArithmeticError(f"the continued fraction of I_x({a}, {b}) at x={x} did not converge")

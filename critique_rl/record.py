@@ -1,0 +1,59 @@
+"""Rollouts of one generation as a parquet table (columns in `runs`): every attempt, verdict, critique, candidate and advantage, before training on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from critique_rl.runs import RunFolder
+from critique_rl.trainer import Generation
+from critique_rl.types import Attempt, Critique
+
+
+def write_rollouts(folder: RunFolder, step: int, rank: int, batch: Generation, advantages: list[float]) -> None:
+    """Write one generation batch of one rank; `advantages` are in the batch's order, before credit was shared out."""
+    folder.rollouts.mkdir(parents=True, exist_ok=True)
+    path = folder.rollouts / f"step{step:05d}-rank{rank}.parquet"
+    temporary = path.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist(table(step, batch, advantages)), temporary)
+    temporary.replace(path)
+
+
+def table(step: int, batch: Generation, advantages: list[float]) -> list[dict[str, Any]]:
+    """Rows of the table: rollouts in order, then candidates in order."""
+    by_number = dict(zip(batch.order, advantages, strict=True))
+    numbered = [(i, i, "rollout", attempt, batch.critiques.get(i), False) for i, attempt in enumerate(batch.attempts)]
+    for i, number, refinement in batch.refinements:
+        second = Attempt(refinement.attempt.question, refinement.text, refinement.verdict, refinement.attempt.row)
+        numbered.append((i, number, "candidate", second, None, refinement.chosen))
+    return [
+        {
+            "step": step,
+            "group": i // batch.group_rollouts,
+            "role": role,
+            "attempt": i if role == "candidate" else -1,
+            **_words(attempt, critique),
+            "reward": batch.values[number],
+            "advantage": by_number.get(number, float("nan")),
+            "chosen": chosen,
+        }
+        for i, number, role, attempt, critique, chosen in numbered
+    ]
+
+
+def _words(attempt: Attempt, critique: Critique | None) -> dict[str, Any]:
+    verdict, critique = attempt.verdict, critique or Critique("", "", "")
+    return {
+        "question": attempt.question,
+        "family": str(attempt.row.get("family", "")),
+        "text": attempt.text,
+        "outcome": verdict.outcome,
+        "answer": verdict.answer,
+        "critic": critique.critic,
+        "critique": critique.text,
+        "critique_status": critique.status,
+        "critique_reason": critique.reason,
+        "leaked": critique.leaked,
+    }

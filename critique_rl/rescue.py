@@ -1,0 +1,108 @@
+"""The lab's base in one table: pass@k per family, and what each kind of critique rescues of its failed plateau attempts.
+
+Every kind is given the same failed attempts. Whether a critique is followed locally shows in the kinds that name something, but not the right thing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from critique_rl.config import TaskConfig
+from critique_rl.evaluate import Sampling, judge, pass_metrics, sample
+from critique_rl.lab import chain
+from critique_rl.policy import load_policy
+from critique_rl.prompts import render
+from critique_rl.tasks import Task, load_task
+
+Words = Callable[[chain.Problem, random.Random], str]
+
+
+def _other_kind(problem: chain.Problem, rng: random.Random) -> str:
+    return chain.named_steps({i: rng.choice([k for k in chain.TRAPS if k != kind]) for i, kind in problem.hazards.items()})
+
+
+def _other_line(problem: chain.Problem, rng: random.Random) -> str:
+    """Each kind at the next step of the chain, the last at the first."""
+    steps = len(problem.deltas)
+    return chain.named_steps({i % steps + 1: kind for i, kind in problem.hazards.items()})
+
+
+def _one_left_out(problem: chain.Problem, rng: random.Random) -> str:
+    left = rng.choice(list(problem.hazards))
+    return chain.named_steps({i: kind for i, kind in problem.hazards.items() if i != left})
+
+
+def _shuffled(problem: chain.Problem, rng: random.Random) -> str:
+    """Another plateau problem's critique, of another trap set."""
+    while (text := chain.named_steps(chain.sample_problem("plateau", "test", rng).hazards)) == chain.named_steps(problem.hazards):
+        pass
+    return text
+
+
+KINDS: dict[str, Words] = {
+    "oracle": lambda problem, rng: chain.named_steps(problem.hazards),
+    "ground_truth": lambda problem, rng: render("lab/ground_truth", answer=problem.answer),
+    "shuffled (another trap set)": _shuffled,
+    "wrong kind": _other_kind,
+    "wrong line": _other_line,
+    "one step left out": _one_left_out,
+    "verdict only": lambda problem, rng: render("lab/indicative"),
+    "nonsense": lambda problem, rng: "".join(rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(40)),
+    "empty": lambda problem, rng: "",
+    "line only": lambda problem, rng: "; ".join(f"step {i}" for i in problem.hazards),
+    "kind only": lambda problem, rng: "; ".join(chain.WORDS[kind] for kind in problem.hazards.values()),
+}
+CONTROLS = ("shuffled (another trap set)", "wrong kind", "wrong line", "one step left out", "verdict only", "nonsense", "empty")
+
+
+def lab_table(model_path: str | Path, count: int, samples: int, split: str) -> dict[str, Any]:
+    """{"pass": {"pass@k/family": ...}, "rescue": {kind: share right}, "attempts": n, "oracle minus best control": ...}."""
+    task = load_task(TaskConfig("lab/chain", size=3), 0)
+    model, tokenizer = load_policy(str(model_path))
+    judged = judge(model, tokenizer, task.held_out(split, count), task.verifier, samples, Sampling())
+    rescue, attempts = rescue_rates(model, tokenizer, task, count, split)
+    best = max(rescue[kind] for kind in CONTROLS)
+    ks = [k for k in (1, 4, 16, 64) if k <= samples]
+    passes = pass_metrics(judged["problems"], ks)
+    return {"pass": passes, "rescue": rescue, "attempts": attempts, "oracle minus best control": rescue["oracle"] - best}
+
+
+def rescue_rates(model, tokenizer, task: Task, count: int, split: str, seed: int = 0) -> tuple[dict[str, float], int]:
+    """Share of failed plateau attempts (one a problem) whose refinement is right, by kind of critique; and how many attempts failed."""
+    rows = [row for row in task.held_out(split, count) if row["family"] == "plateau"]
+    texts = [s.text for s in sample(model, tokenizer, [row["prompt"] for row in rows], Sampling(), seed)]
+    failed = [(row, text) for row, text in zip(rows, texts, strict=True) if task.verifier(text, row).failed]
+    return {kind: _rate(model, tokenizer, task, failed, words, seed) for kind, words in KINDS.items()}, len(failed)
+
+
+def _rate(model, tokenizer, task: Task, failed: list, words: Words, seed: int) -> float:
+    rng, prompts = random.Random(seed), []
+    for row, text in failed:
+        critique = words(chain.parse_problem(row["question"]), rng)
+        prompts.append([{"role": "user", "content": render("lab/refine", question=row["question"], attempt=text, critique=critique)}])
+    answers = sample(model, tokenizer, prompts, Sampling(), seed + 1)
+    right = [task.verifier(answer.text, row).outcome == "right" for answer, (row, _) in zip(answers, failed, strict=True)]
+    return sum(right) / max(1, len(right))
+
+
+def print_table(figures: dict[str, Any]) -> None:
+    """The figures on the terminal."""
+    console = Console()
+    passes = Table("family", *sorted({name.split("/")[0] for name in figures["pass"]}, key=lambda k: int(k[5:])), title="pass@k of the base")
+    for family in chain.FAMILIES:
+        passes.add_row(family, *(f"{figures['pass'][f'{column.header}/{family}']:.3f}" for column in passes.columns[1:]))
+    console.print(passes)
+    rescue = Table("critique", "rescued", title=f"failed plateau attempts rescued, of {figures['attempts']}")
+    for kind, rate in figures["rescue"].items():
+        rescue.add_row(kind, f"{rate:.3f}")
+    console.print(rescue)
+    console.print(f"oracle minus the best control: {figures['oracle minus best control']:.3f}")
+
+
+__all__ = ["lab_table", "print_table", "rescue_rates"]

@@ -1,0 +1,122 @@
+"""Run folders: the only file that knows their names, and writes that a crash cannot halve.
+
+    runs/<pipeline>/compare.json, report.html
+    runs/<pipeline>/base/eval.json                the policy before training, on the same problems
+    runs/<pipeline>/<arm>/seed<s>/config.yaml     everything the run was started with, without secrets
+                                 /metrics.jsonl   one object a step: {"step": 1, "tokens/generated": 2841, "reward": .4, "eval/pass@1/plateau": .0, ...}
+                                 /rollouts/step00001-rank0.parquet
+                                 /eval.json       the held-out evaluation; written last, so its presence means the run is finished
+                                 /checkpoints/    as transformers writes them
+                                 /model/          the trained policy
+                                 /log.txt         what the run printed
+
+Columns of a rollouts parquet, one row an attempt: `step`, `group`, `role` ("rollout" | "candidate"), `attempt` (index of the row in this file that a
+candidate refines, else -1), `question`, `family`, `text`, `outcome`, `answer`, `reward`, `advantage` (NaN for candidates not chosen), `critic`,
+`critique`, `critique_status` ("" where none was asked), `critique_reason`, `leaked`, `chosen`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run: one arm, one seed (or the base's evaluation)."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def rollouts(self) -> Path:
+        return self.path / "rollouts"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "eval.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def finished(self) -> bool:
+        return self.evaluation.exists()
+
+
+@dataclass(frozen=True)
+class PipelineFolder:
+    """Paths of one pipeline's results."""
+
+    path: Path
+
+    def run(self, arm: str, seed: int) -> RunFolder:
+        return RunFolder(self.path / arm / f"seed{seed}")
+
+    @property
+    def base(self) -> RunFolder:
+        return RunFolder(self.path / "base")
+
+    @property
+    def comparison(self) -> Path:
+        return self.path / "compare.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a temporary beside it, flushed to disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def append_jsonl(path: Path, row: dict[str, Any]) -> None:
+    """Add one object as a line. A line a crash cut short is skipped by `read_jsonl`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a JSONL file, [] if there is none. A last line without its newline was cut short by a crash and is left out."""
+    if not path.exists():
+        return []
+    lines: Iterable[str] = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,0 +1,264 @@
+"""One arm, one seed: build the parts, train, evaluate. Everything it leaves is in the run folder (`runs`).
+
+A run is finished when its eval.json exists. SIGTERM and Ctrl-C end it at the next step with a checkpoint; the same command continues from there.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import torch
+import transformers
+import trl
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from critique_rl.config import ConfigError, EvaluationConfig, RunConfig, TaskConfig, check_keys, suggest, to_dict, with_seed
+from critique_rl.critic import build_critic
+from critique_rl.evaluate import Sampling, judge, pass_metrics
+from critique_rl.policy import load_policy
+from critique_rl.record import write_rollouts
+from critique_rl.rewards import VerifierReward
+from critique_rl.runs import RunFolder, append_jsonl, read_jsonl, write_json, write_yaml
+from critique_rl.tasks import Task, load_task
+from critique_rl.trainer import CritiqueGRPOConfig, CritiqueGRPOTrainer
+from critique_rl.trl_seams import metric
+
+METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - {f.name for f in fields(trl.GRPOConfig)}
+OURS = {"output_dir", "max_steps", "report_to_", "resume_from_checkpoint"}
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and left a checkpoint to continue from."""
+
+
+def trainer_arguments(config: RunConfig, folder: RunFolder) -> CritiqueGRPOConfig:
+    """The `trl:` and `method:` sections as TRL's arguments, names checked. Defaults suit a CPU: float32, no gradient checkpointing, no tracker."""
+    known = {f.name for f in fields(trl.GRPOConfig) if f.init}
+    for key in config.trl:
+        if key in METHOD_FIELDS:
+            raise ConfigError(f"trl: {key!r} is an option of ours; move it to the method: section")
+    check_keys(config.trl, known, "trl")
+    check_keys(config.method, METHOD_FIELDS, "method")
+    cpu = not torch.cuda.is_available()
+    defaults = {
+        "bf16": not cpu,
+        "gradient_checkpointing": not cpu,
+        "use_cpu": cpu,
+        "report_to": "none",
+        "logging_steps": 1,
+        "lr_scheduler_type": "constant",
+        "save_strategy": "steps",
+        "save_steps": 50,
+        "save_total_limit": 1,
+        "disable_tqdm": not sys.stderr.isatty(),
+        "max_steps": _max_steps(config),
+    }
+    try:
+        return CritiqueGRPOConfig(output_dir=str(folder.checkpoints), **{**defaults, **config.trl}, **config.method)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"trl/method: {error}") from error
+
+
+def _max_steps(config: RunConfig) -> int:
+    if config.budget.optimizer_steps:
+        return config.budget.optimizer_steps
+    # A token budget ends the run; the cap only bounds a run whose completions are all but empty.
+    return 1_000_000 if config.budget.generated_tokens else -1
+
+
+class RunCallback(TrainerCallback):
+    """Metrics to disk, learning curve, budget, and a stop signal that leaves a checkpoint."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, task: Task, trainer: CritiqueGRPOTrainer):
+        self.config, self.folder, self.task, self.trainer = config, folder, task, trainer
+        self.curve_rows = task.held_out("validation", config.evaluation.curve_problems) if config.evaluation.curve_every else []
+        self.interrupted = False
+        self.started = time.perf_counter()
+
+    def interrupt(self, *_: Any) -> None:
+        """Signal handler: the step under way is finished, saved, and the run ends."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        print("stopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        budget, every = self.config.budget.generated_tokens, self.config.evaluation.curve_every
+        done = budget is not None and self.trainer.generated_tokens >= budget
+        if self.interrupted or done:
+            control.should_training_stop = True
+            control.should_save = control.should_save or self.interrupted
+        last = done or state.global_step >= state.max_steps
+        if every and (state.global_step % every == 0 or last) and state.is_world_process_zero:
+            self.curve_point()
+        return control
+
+    def curve_point(self) -> None:
+        """One point of the learning curve, on validation problems, into this step's metrics."""
+        evaluation = self.config.evaluation
+        judged = evaluate_policy(self.trainer.model, self.trainer.processing_class, self.curve_rows, self.task, self.config, evaluation.curve_samples)
+        self.trainer.tokens["tokens/evaluation"] += judged["evaluation_tokens"]
+        for name, value in pass_metrics(judged["problems"], (1,)).items():
+            metric(self.trainer, f"eval/{name}", value)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and logs and ("loss" in logs or "reward" in logs):
+            row = {"step": state.global_step, "seconds": round(time.perf_counter() - self.started, 3), **logs}
+            append_jsonl(self.folder.metrics, {key: value for key, value in row.items() if value is not None})
+
+
+def evaluate_policy(model, tokenizer, rows, task: Task, config: RunConfig, samples: int, seed: int = 0) -> dict[str, Any]:
+    """Judge a policy on rows with the run's decoding settings."""
+    return judge(model, tokenizer, rows, task.verifier, samples, _sampling(config), seed)
+
+
+def _sampling(config: RunConfig) -> Sampling:
+    evaluation = config.evaluation
+    return Sampling(evaluation.temperature, evaluation.top_p, int(config.trl.get("max_completion_length", 256)))
+
+
+def final_evaluation(model, tokenizer, task: Task, config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
+    """The held-out evaluation as eval.json holds it."""
+    evaluation: EvaluationConfig = config.evaluation
+    judged = evaluate_policy(model, tokenizer, task.held_out(evaluation.split, evaluation.problems), task, config, evaluation.samples, seed=1)
+    about["cost"]["evaluation_tokens"] = about["cost"].get("evaluation_tokens", 0) + judged["evaluation_tokens"]
+    return {
+        **about,
+        "split": evaluation.split,
+        "samples": evaluation.samples,
+        **asdict(_sampling(config)),
+        "task": asdict_task(config.task),
+        "problems": judged["problems"],
+        "metrics": pass_metrics(judged["problems"], evaluation.ks),
+        "versions": versions(),
+    }
+
+
+def asdict_task(task: TaskConfig) -> dict[str, Any]:
+    """What names the problems: the task and its options, not how many are trained on."""
+    return {"name": task.name, "options": dict(task.options)}
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": str(torch.__version__), "transformers": transformers.__version__, "trl": trl.__version__}
+
+
+def evaluate_base(config: RunConfig, folder: RunFolder) -> None:
+    """The policy before training, on the same problems as every arm."""
+    task = load_task(config.task, 0)
+    model, tokenizer = load_policy(config.policy.model, **config.policy.options)
+    cost = {"generated_tokens": 0, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 0.0, "steps": 0}
+    write_json(folder.evaluation, final_evaluation(model, tokenizer, task, config, {"arm": "base", "seed": None, "cost": cost}))
+
+
+def build_trainer(config: RunConfig, folder: RunFolder, task: Task, seed: int) -> CritiqueGRPOTrainer:
+    """Policy, reward, critic and trainer of one run."""
+    arguments = trainer_arguments(config, folder)
+    critic = build_critic(config.critic, task, seed)
+    if "refine_template" not in config.method:
+        arguments.refine_template = f"{task.prompts}refine"
+    if not task.train:
+        raise ConfigError(f"task {task.name}: the training set is empty; raise task.size or check task.families")
+    model, tokenizer = load_policy(config.policy.model, **config.policy.options)
+    _check_prompt_lengths(task, tokenizer, model, arguments.max_completion_length)
+    dataset = Dataset.from_list([dict(row) for row in task.train])
+    trainer = CritiqueGRPOTrainer(model, VerifierReward(task.verifier), arguments, critic, train_dataset=dataset, processing_class=tokenizer)
+    trainer.on_generation = lambda batch, advantages: write_rollouts(
+        folder, trainer.state.global_step + 1, trainer.accelerator.process_index, batch, advantages
+    )
+    return trainer
+
+
+def _check_prompt_lengths(task: Task, tokenizer, model, completion: int) -> None:
+    context = getattr(model.config, "max_position_embeddings", None) or 1 << 30
+    longest = max((len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"]) for row in task.train), default=0)
+    if longest + completion > context:
+        raise ConfigError(
+            f"the longest prompt has {longest} tokens and max_completion_length is {completion}: together over the policy's context of {context}"
+        )
+
+
+def train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
+    """Train one arm with one seed and evaluate it; continues from the last checkpoint if there is one. Interrupted if asked to stop."""
+    config = with_seed(config, seed)
+    task = load_task(config.task, seed)
+    trainer = build_trainer(config, folder, task, seed)
+    write_yaml(folder.config, {"arm": arm, "seed": seed, **to_dict(config), "versions": versions(), "command": sys.argv})
+    callback = RunCallback(config, folder, task, trainer)
+    trainer.add_callback(callback)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, callback.interrupt)
+    checkpoint = _last_checkpoint(folder)
+    if checkpoint is None:
+        folder.metrics.unlink(missing_ok=True)
+    else:
+        _continue(folder, trainer, checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if callback.interrupted:
+        raise Interrupted(f"stopped at step {trainer.state.global_step} with a checkpoint; the same command continues")
+    _finish(trainer, task, config, folder, {"arm": arm, "seed": seed, "cost": _cost(folder, trainer)})
+
+
+def _finish(trainer, task: Task, config: RunConfig, folder: RunFolder, about: dict[str, Any]) -> None:
+    trainer.save_model(str(folder.model))
+    if trainer.accelerator.is_main_process:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        write_json(folder.evaluation, final_evaluation(model, trainer.processing_class, task, config, about))
+    trainer.accelerator.wait_for_everyone()
+
+
+def _cost(folder: RunFolder, trainer) -> dict[str, Any]:
+    rows, tokens = read_jsonl(folder.metrics), trainer.tokens
+    critic = tokens["tokens/critic_prompt"] + tokens["tokens/critic_completion"]
+    usd, seconds = (sum(row.get(key, 0.0) for row in rows) for key in ("critique/usd", "step_time"))
+    owners = {name.removeprefix("tokens/"): value for name, value in sorted(tokens.items())}
+    return {
+        "generated_tokens": trainer.generated_tokens,
+        "critic_tokens": critic,
+        "usd": usd,
+        "wall_seconds": round(seconds, 1),
+        "steps": trainer.state.global_step,
+        "evaluation_tokens": tokens["tokens/evaluation"],
+        "tokens": owners,
+    }
+
+
+def _last_checkpoint(folder: RunFolder) -> str | None:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    return get_last_checkpoint(str(folder.checkpoints)) if folder.checkpoints.is_dir() else None
+
+
+def _continue(folder: RunFolder, trainer, checkpoint: str) -> None:
+    """Cut the metrics back to the checkpoint's step and take the token counts up from there."""
+    step = int(Path(checkpoint).name.rpartition("-")[2])
+    rows = [row for row in read_jsonl(folder.metrics) if row["step"] <= step]
+    folder.metrics.unlink(missing_ok=True)
+    for row in rows:
+        append_jsonl(folder.metrics, row)
+    if rows:
+        trainer.tokens.update({key: int(value) for key, value in rows[-1].items() if key.startswith("tokens/") and key != "tokens/generated"})
+    print(f"continuing from step {step}", file=sys.stderr)
+
+
+def check_arms(arms: dict[str, RunConfig]) -> None:
+    """Everything that can be refused before the first run starts is refused here, for all arms."""
+    for arm, config in arms.items():
+        try:
+            trainer_arguments(config, RunFolder(Path("unused")))
+            build_critic(config.critic, load_task(TaskConfig(config.task.name, config.task.families, 16, config.task.options), 0))
+        except ConfigError as error:
+            raise ConfigError(f"arm {arm}: {error}") from error
+
+
+__all__ = ["Interrupted", "build_trainer", "check_arms", "evaluate_base", "suggest", "train"]

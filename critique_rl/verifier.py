@@ -1,0 +1,117 @@
+"""Judge an answer: (completion, the dataset's row) -> Verdict.
+
+Two rules, both for numbers and both linear in the length of the text, so that no text can raise or stall:
+
+    last_number   \\boxed{...}, else the last "####" or "Answer:" line, else the last number of the text, compared as an exact number
+    hash_line     the lab's format: the last line is exactly "#<integer>"
+
+A text that declares an answer which is no number ("Answer: unknown") is unreadable; the numbers before it are not searched. Left out: symbolic
+mathematics, whose libraries hang on hostile input and have to run in a killable process.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from critique_rl.types import Verdict
+
+Verifier = Callable[[str, Mapping[str, Any]], Verdict]
+
+LONGEST = 400
+"""Characters of the longest number read: far beyond any task, far below where Python refuses to convert."""
+
+# ASCII digits only: int() also reads other scripts' digits, and a policy would find that out. A minus after a digit or bracket is a subtraction.
+SIGN, DIGITS = r"(?:(?<![\w)])[-+])?", r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\.)\.\d+"
+NUMBER = re.compile(rf"(?<!\w)(?<!\d\.){SIGN}(?:{DIGITS})(?:[eE][-+]?\d{{1,3}}(?!\d)|/\d+)?", re.ASCII)
+DECLARED = re.compile(r"####|answer\s{0,3}:", re.IGNORECASE)
+BOXED = "\\boxed{"
+FRACTION = re.compile(r"\\[dt]?frac\{(-?\d{1,100})\}\{(\d{1,100})\}", re.ASCII)
+HASH_LINE = re.compile(r"#(-?\d{1,100})", re.ASCII)
+
+
+def last_number(text: str, row: Mapping[str, Any]) -> Verdict:
+    """Compare the number that the text declares, or ends in, with row["answer"]. 0.5, .50 and 1/2 are equal, as are 1,000 and 1e3."""
+    gold = _value(_read_number(_gold(row)))
+    if gold is None:
+        return Verdict("unscored", reason=f'row["answer"] is no number but {_gold(row)[:40]!r}')
+    answer = _read_number(text)
+    value = _value(answer)
+    if answer is None or value is None:
+        return Verdict("unreadable", answer, "no number")
+    return Verdict("right" if value == gold else "wrong", answer)
+
+
+def hash_line(text: str, row: Mapping[str, Any]) -> Verdict:
+    """Compare the integer of a last line that is exactly "#<integer>" with row["answer"]; any other last line is unreadable."""
+    gold = HASH_LINE.fullmatch(f"#{_gold(row)}")
+    if gold is None:
+        return Verdict("unscored", reason=f'row["answer"] is no integer but {_gold(row)[:40]!r}')
+    found = HASH_LINE.fullmatch(text[text.rfind("\n") + 1 :])
+    if found is None:
+        return Verdict("unreadable", reason='last line is not "#<integer>"')
+    return Verdict("right" if int(found[1]) == int(gold[1]) else "wrong", found[1])
+
+
+VERIFIERS: dict[str, Verifier] = {"last_number": last_number, "hash_line": hash_line}
+
+
+def by_name(name: str) -> Verifier:
+    """The verifier of that name. ValueError, with the nearest name, where there is none."""
+    if name in VERIFIERS:
+        return VERIFIERS[name]
+    near = difflib.get_close_matches(name, VERIFIERS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(VERIFIERS)}"
+    raise ValueError(f"no verifier {name!r}; {hint}")
+
+
+def _gold(row: Mapping[str, Any]) -> str:
+    """row["answer"] as text; "" where it is missing, or an integer with more digits than Python prints."""
+    try:
+        return str(row.get("answer", ""))
+    except ValueError:
+        return ""
+
+
+def _read_number(text: str) -> str | None:
+    """The number a text declares or ends in, as written; None where there is none."""
+    text = FRACTION.sub(r"\1/\2", _declared(text).replace("\u2212", "-"))
+    last = None
+    for match in NUMBER.finditer(text):
+        last = match
+    return last[0] if last and len(last[0]) <= LONGEST else None
+
+
+def _declared(text: str) -> str:
+    """The part of a text that holds its answer: inside the last \\boxed{}, else the last declared line, else everything."""
+    start = text.rfind(BOXED)
+    if start >= 0:
+        return _braced(text[start + len(BOXED) :][:LONGEST])
+    last = None
+    for match in DECLARED.finditer(text):
+        last = match
+    # An answer below its label counts too, so that "Answer:\n5" is read.
+    return text[last.end() :].lstrip("\n* ").partition("\n")[0] if last else text
+
+
+def _braced(text: str) -> str:
+    """Text up to the brace that closes an already open one, or all of it."""
+    depth = 1
+    for i, character in enumerate(text):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return text[:i]
+    return text
+
+
+def _value(number: str | None) -> Fraction | None:
+    """The exact value of a number as written, None where there is none or its denominator is 0."""
+    if number is None:
+        return None
+    try:
+        return Fraction(number.replace(",", ""))
+    except (ValueError, ZeroDivisionError):
+        return None

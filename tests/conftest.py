@@ -1,0 +1,31 @@
+"""Shared by all tests: one thread, no network, and tiny models made on the spot."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(
+    {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+)
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(tmp_path_factory) -> str:
+    """Folder of a randomly initialised lab model of 30,000 parameters, with the lab's tokenizer."""
+    from critique_rl.lab.base import Recipe, build_model, build_tokenizer
+
+    folder, tokenizer = tmp_path_factory.mktemp("tiny"), build_tokenizer()
+    build_model(Recipe(hidden_size=32, layers=1), len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

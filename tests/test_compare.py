@@ -1,0 +1,201 @@
+"""Evaluations in, paired differences out: numbers by hand, what is left out and why, and the words about it."""
+
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from critique_rl.compare import compare, table, verdict
+from critique_rl.config import ConfigError
+from critique_rl.metrics import t_quantile
+from critique_rl.runs import PipelineFolder
+
+PROTOCOL = {"split": "test", "samples": 4, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 96, "task": {"name": "lab/chain"}}
+COST = {"generated_tokens": 150_000, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 60.0, "steps": 61}
+
+
+def put(tmp_path, arm, seed, right, cost=None, metrics=("pass@1/plateau",), families=None, **protocol):
+    """An eval.json with 4 samples a problem; `right` maps problem ids to right answers."""
+    path = tmp_path / "base" / "eval.json" if arm == "base" else PipelineFolder(tmp_path).run(arm, seed).evaluation
+    family = families or dict.fromkeys(right, "plateau")
+    problems = [{"id": name, "family": family[name], "n": 4, "right": count, "unscored": 0} for name, count in right.items()]
+    about = {"arm": arm, "seed": seed, **PROTOCOL, **protocol}
+    evaluation = {**about, "problems": problems, "metrics": dict.fromkeys(metrics, 0.5), "cost": {**COST, **(cost or {})}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(evaluation))
+
+
+def compared(tmp_path, arms=("scalar", "critique"), seeds=(0, 1), primary="pass@1/plateau"):
+    return compare(PipelineFolder(tmp_path), "scalar", primary, arms, seeds)
+
+
+def two_arms(tmp_path):
+    put(tmp_path, "scalar", 0, {"a": 0, "b": 1})
+    put(tmp_path, "scalar", 1, {"a": 0, "b": 1})
+    put(tmp_path, "critique", 0, {"a": 1, "b": 3}, cost={"generated_tokens": 152_000})
+    put(tmp_path, "critique", 1, {"b": 4, "a": 3})
+
+
+def test_the_difference_is_paired_on_problems_and_seeds(tmp_path):
+    two_arms(tmp_path)
+    (pair,) = compared(tmp_path)["comparisons"]
+    # differences in quarters: seed 0: a 1, b 2; seed 1: a 3, b 3. mean 9/4 quarters; in quarters: row means 1.5, 3: MS_seed = 2 * 1.125 = 2.25;
+    # column means 2, 2.5: MS_problem = 2 * .125 = .25; residuals +-.25: MS_residual = .25. Var = (2.25 + .25 - .25) / 4 = .5625 quarters squared
+    half = t_quantile(0.975, 2.25**2 / (2.25**2 + 0.25**2 + 0.25**2)) * math.sqrt(0.5625) / 4
+    assert pair["difference"] == pytest.approx(9 / 16)
+    assert pair["ci95"] == [pytest.approx(9 / 16 - half), pytest.approx(9 / 16 + half)]
+    assert pair["per_seed"] == {"0": pytest.approx(1.5 / 4), "1": pytest.approx(3 / 4)}
+    assert (pair["seeds"], pair["problems"], pair["interval_covers"]) == ([0, 1], 2, "problems and seeds")
+
+
+def test_every_arm_gets_its_mean_its_seeds_and_its_cost(tmp_path):
+    two_arms(tmp_path)
+    put(tmp_path, "base", None, {"a": 0, "b": 0})
+    comparison = compared(tmp_path)
+    critique = comparison["arms"]["critique"]
+    assert critique["metrics"]["pass@1/plateau"]["mean"] == pytest.approx(11 / 16)
+    assert critique["metrics"]["pass@1/plateau"]["per_seed"] == {"0": 0.5, "1": 0.875}
+    assert critique["cost"]["generated_tokens"] == 151_000  # mean of 152k and 150k
+    assert comparison["base"] == {"pass@1/plateau": 0.5}
+    json.dumps(comparison, allow_nan=False)
+
+
+def test_all_weighs_families_not_problems(tmp_path):
+    families = {"a": "plateau", "b": "plateau", "c": "ladder"}
+    for arm, right in (("scalar", {"a": 0, "b": 0, "c": 0}), ("critique", {"a": 4, "b": 2, "c": 1})):
+        put(tmp_path, arm, 0, right, families=families, metrics=("pass@1/all",))
+    (pair,) = compared(tmp_path, seeds=[0], primary="pass@1/all")["comparisons"]
+    assert pair["difference"] == pytest.approx(0.5)  # plateau (1 + .5) / 2 = .75, ladder .25
+
+
+def test_one_seed_covers_problems_only_and_the_verdict_says_so(tmp_path):
+    put(tmp_path, "scalar", 0, {"a": 0, "b": 0})
+    put(tmp_path, "critique", 0, {"a": 4, "b": 4})
+    comparison = compared(tmp_path, seeds=[0])
+    assert comparison["comparisons"][0]["interval_covers"] == "problems"
+    assert "over 1 seed and 2 problems (one seed says nothing of other seeds)" in verdict(comparison)
+
+
+def test_a_single_problem_and_seed_has_a_null_interval(tmp_path):
+    put(tmp_path, "scalar", 0, {"a": 0})
+    put(tmp_path, "critique", 0, {"a": 4})
+    comparison = compared(tmp_path, seeds=[0])
+    assert comparison["comparisons"][0]["ci95"] is None
+    assert "too few for an interval" in verdict(comparison)
+
+
+def test_problems_and_seeds_only_one_side_has_drop_out(tmp_path):
+    put(tmp_path, "scalar", 0, {"a": 0, "b": 0, "c": 0})
+    put(tmp_path, "critique", 0, {"b": 1, "c": 3, "d": 4})
+    put(tmp_path, "critique", 1, {"b": 4, "c": 4, "d": 4})
+    comparison = compared(tmp_path)
+    (pair,) = comparison["comparisons"]
+    assert (pair["seeds"], pair["problems"], pair["difference"]) == ([0], 2, 0.5)  # b 1/4, c 3/4
+    assert comparison["missing"] == [{"arm": "scalar", "seed": 1}]
+    assert "1 run without an evaluation" in verdict(comparison)
+
+
+def test_problems_without_enough_judged_samples_drop_out_of_that_metric(tmp_path):
+    for arm, right in (("scalar", 0), ("critique", 1)):
+        put(tmp_path, arm, 0, {"a": right, "b": right}, metrics=("pass@1/plateau", "pass@4/plateau"))
+    path = PipelineFolder(tmp_path).run("scalar", 0).evaluation
+    evaluation = json.loads(path.read_text())
+    evaluation["problems"][0] |= {"n": 3, "unscored": 1}
+    path.write_text(json.dumps(evaluation))
+    comparison = compared(tmp_path, seeds=[0])
+    assert [pair["problems"] for pair in comparison["comparisons"]] == [2, 1]
+    assert comparison["arms"]["scalar"]["unscored"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"temperature": 0.6}, "temperature 0.6 instead of 1.0"),
+        ({"top_p": 0.9}, "top_p 0.9 instead of 1.0"),
+        ({"samples": 8}, "samples 8 instead of 4"),
+        ({"task": {"name": "lab/chain", "depth": 3}}, "task.depth 3 instead of None"),
+    ],
+)
+def test_evaluations_taken_another_way_are_left_out_with_the_reason(tmp_path, change, reason):
+    two_arms(tmp_path)
+    put(tmp_path, "critique", 1, {"a": 4, "b": 4}, **change)
+    comparison = compared(tmp_path)
+    (left_out,) = comparison["incomparable"]
+    assert (left_out["arm"], left_out["seed"]) == ("critique", 1)
+    assert reason in left_out["reason"]
+    assert comparison["comparisons"][0]["seeds"] == [0]
+
+
+def test_one_odd_seed_of_the_control_does_not_throw_out_the_others(tmp_path):
+    two_arms(tmp_path)
+    put(tmp_path, "scalar", 0, {"a": 0, "b": 0}, temperature=0.6)
+    put(tmp_path, "scalar", 2, {"a": 0, "b": 0})
+    comparison = compared(tmp_path, seeds=[0, 1, 2])
+    assert [(item["arm"], item["seed"]) for item in comparison["incomparable"]] == [("scalar", 0)]
+
+
+def test_other_problems_are_incomparable(tmp_path):
+    put(tmp_path, "scalar", 0, {"a": 0})
+    put(tmp_path, "critique", 0, {"z": 4})
+    comparison = compared(tmp_path, seeds=[0])
+    assert comparison["comparisons"] == []
+    assert "none of its problems" in comparison["incomparable"][0]["reason"]
+    assert verdict(comparison).startswith("No arm can be compared with scalar")
+
+
+def test_arms_without_a_common_seed_are_incomparable(tmp_path):
+    put(tmp_path, "scalar", 0, {"a": 0})
+    put(tmp_path, "critique", 1, {"a": 4})
+    (left_out,) = compared(tmp_path)["incomparable"]
+    assert "no seed that scalar has too" in left_out["reason"]
+
+
+def test_nothing_to_compare_says_what_to_do(tmp_path):
+    with pytest.raises(ConfigError, match="train the arms first"):
+        compared(tmp_path)
+    two_arms(tmp_path)
+    with pytest.raises(ConfigError, match=r"got primary 'pass@1/plateu', expected one of pass@1/plateau"):
+        compared(tmp_path, primary="pass@1/plateu")
+    with pytest.raises(ConfigError, match="got control 'scalar', expected one of the arms critique"):
+        compared(tmp_path, arms=["critique"])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"problems": []}', '{"problems": [{"id": "a"}]}'])
+def test_a_broken_evaluation_is_named(tmp_path, text):
+    two_arms(tmp_path)
+    path = PipelineFolder(tmp_path).run("critique", 0).evaluation
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"seed0/eval\.json is no evaluation"):
+        compared(tmp_path)
+
+
+def test_the_verdict_names_difference_interval_and_cost(tmp_path):
+    for seed in range(3):
+        put(tmp_path, "scalar", seed, {"a": 0, "b": 0, "c": 0})
+        put(tmp_path, "critique", seed, {"a": 2, "b": 2, "c": 2}, cost={"critic_tokens": 31_000, "usd": 0.12})
+    expected = "critique - scalar on pass@1/plateau: +0.50 [0.50, 0.50] over 3 seeds and 3 problems; "
+    assert verdict(compared(tmp_path, seeds=range(3))) == expected + "at 150k generated tokens an arm, plus 31k critic tokens and $0.12 for critique."
+
+
+def test_the_verdict_admits_no_difference_and_unequal_tokens(tmp_path):
+    put(tmp_path, "scalar", 0, {"a": 0, "b": 2}, cost={"generated_tokens": 100_000})
+    put(tmp_path, "critique", 0, {"a": 2, "b": 1})
+    sentence = verdict(compared(tmp_path, seeds=[0]))
+    assert "the interval contains 0" in sentence
+    assert "unequal generated tokens (scalar 100k, critique 150k)" in sentence
+
+
+def test_the_tables_fit_100_columns(tmp_path):
+    metrics = [f"pass@1/{family}" for family in ("plateau", "ladder", "all", "deep")]
+    families = {f"{name}{i}": name for name in ("plateau", "ladder", "deep") for i in range(2)}
+    for arm in ("scalar", "retry", "critique", "critique_distilled"):
+        for seed in (0, 1):
+            right, cost = dict.fromkeys(families, seed), {"critic_tokens": 3_210_000, "usd": 10.5}
+            put(tmp_path, arm, seed, right, families=families, metrics=metrics, cost=cost)
+    console = Console(width=100, record=True)
+    console.print(table(compared(tmp_path, arms=("scalar", "retry", "critique", "critique_distilled"))))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 100
+    assert not any("…" in line for line in lines)
+    assert any("critique_distilled" in line and "pass@1/plateau" in line for line in lines)

@@ -1,0 +1,47 @@
+"""Imports go strictly downward, and what answers at once imports nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "critique_rl"
+LAYERS = [
+    {"types", "prompts"},
+    {"config", "objective", "metrics", "runs"},
+    {"lab", "verifier", "chat", "gym"},
+    {"tasks", "rewards", "policy"},
+    {"critic", "refine", "trl_seams"},
+    {"trainer", "evaluate"},
+    {"record", "rescue"},
+    {"train", "compare"},
+    {"report", "campaign"},
+    {"cli"},
+    {"__main__", "__init__"},
+]
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("critique_rl"):
+            tail = node.module.split(".")[1:]
+            names |= {tail[0]} if tail else {alias.name for alias in node.names}
+    return names
+
+
+def test_every_module_has_a_layer_and_imports_only_from_layers_below() -> None:
+    level = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        assert name in level, f"{path} has no layer"
+        for other in imported(path) - {name}:
+            assert level[other] < level[name], f"{name} (layer {level[name]}) imports {other} (layer {level[other]})"
+
+
+def test_help_needs_neither_torch_nor_transformers() -> None:
+    code = "import sys, critique_rl.cli as cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint(sorted({'torch', 'transformers', 'trl'} & set(sys.modules)))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[-1] == "[]"

@@ -1,0 +1,40 @@
+"""Which rollouts are critiqued, what a refine prompt looks like, and which candidates fill the reserved slots."""
+
+from __future__ import annotations
+
+from critique_rl.refine import choose, due, question_of, refine_prompt
+from critique_rl.types import Attempt, Critique, Verdict
+
+R, W, U, N, A = (Verdict(outcome) for outcome in ("right", "wrong", "unreadable", "unscored", "abstained"))
+
+
+def test_failed_means_wrong_or_unreadable_never_unscored_or_abstained() -> None:
+    assert due([R, W, U, N, A, W], 6, "rollout_failed", 6) == [1, 2, 5]
+
+
+def test_the_cheap_mode_asks_for_at_most_m_critiques_a_group() -> None:
+    assert due([W, W, W, R, W, W], 3, "rollout_failed", 1) == [0, 4]
+
+
+def test_group_failed_asks_only_where_nothing_was_right() -> None:
+    assert due([W, R, W, W], 2, "group_failed", 2) == [2, 3]
+
+
+def test_right_candidates_come_first_then_others_at_random_and_unscored_never() -> None:
+    assert choose([W, R, W, R], 1, lambda n: 0) == [1]
+    assert choose([W, N, W], 2, lambda n: n - 1) == [2, 0]
+    assert choose([N, N], 1, lambda n: 0) == []
+
+
+def test_a_refine_prompt_keeps_the_system_message_and_replaces_the_question() -> None:
+    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "3-7"}]
+    attempt = Attempt("3-7", "1:3-7=4\n#4", W)
+    refined = refine_prompt(prompt, attempt, Critique("step 1: sign lost", "oracle"), "lab/refine")
+    assert refined[0] == prompt[0]
+    assert refined[1]["content"] == "3-7\n1:3-7=4\n#4\n> step 1: sign lost"
+    assert question_of(prompt) == "3-7"
+
+
+def test_template_syntax_and_braces_in_model_text_stay_text() -> None:
+    attempt = Attempt("q", "{{ 7*7 }} {% include 'x' %} {0}", W)
+    assert "{{ 7*7 }} {% include 'x' %} {0}" in refine_prompt("q", attempt, Critique("{{ attempt }}", "api"), "lab/refine")

@@ -1,0 +1,279 @@
+"""The trainer against stock GRPOTrainer, on one and two ranks, and with whatever rewards and critics can return."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig, GRPOTrainer
+
+from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, trl_seams
+from critique_rl.critic import RetryCritic, TemplateCritic
+from critique_rl.rewards import group_wise
+from critique_rl.types import Critique
+
+QUESTIONS = ["3-7+9", "4+8-2", "1+1+1", "9-5+5"]
+SETTINGS = {
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "max_completion_length": 8,
+    "learning_rate": 1e-2,
+    "max_steps": 3,
+    "logging_steps": 1,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "use_cpu": True,
+    "report_to": "none",
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "lr_scheduler_type": "constant",
+}
+
+
+def dataset() -> Dataset:
+    return Dataset.from_list([{"prompt": [{"role": "user", "content": q}], "answer": "5"} for q in QUESTIONS * 4])
+
+
+def long_words(completions, **kwargs) -> list[float]:
+    return [len(set(c[0]["content"])) / 8 for c in completions]
+
+
+def even(completions, **kwargs) -> list[float]:
+    """Half of what a random model writes is right."""
+    return [float(len(c[0]["content"]) % 2 == 0 and ord(c[0]["content"][-1]) % 2 == 0) if c[0]["content"] else 0.0 for c in completions]
+
+
+def trainer_of(kind, config, policy: str, folder: Path, reward=even, data=None, **kwargs):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32), AutoTokenizer.from_pretrained(policy)
+    arguments = config(output_dir=str(folder), **{**SETTINGS, **kwargs.pop("settings", {})})
+    return kind(model, reward, arguments, train_dataset=data or dataset(), processing_class=tokenizer, **kwargs)
+
+
+def history(trainer) -> list[dict]:
+    keys = ("loss", "reward", "grad_norm", "entropy", "completions/mean_length", "frac_reward_zero_std")
+    return [{key: row.get(key) for key in keys} for row in trainer.state.log_history if "loss" in row]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"loss_type": "dr_grpo", "scale_rewards": "none"}, {"num_iterations": 2, "gradient_accumulation_steps": 2, "beta": 0.1}]
+)
+def test_without_a_critic_it_is_grpo_bit_for_bit_over_20_steps(tiny_policy, tmp_path, settings) -> None:
+    settings = {"max_steps": 20, **settings}
+    stock = trainer_of(GRPOTrainer, GRPOConfig, tiny_policy, tmp_path, long_words, settings=settings)
+    stock.train()
+    # Built after the first has trained: each constructor seeds the one global generator.
+    ours = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, long_words, settings=settings)
+    ours.train()
+    assert history(ours) == history(stock)
+    assert len(history(ours)) == 20
+    assert all(torch.equal(a, b) for a, b in zip(ours.model.state_dict().values(), stock.model.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("ratio", ["shaped", "nll"])
+@pytest.mark.parametrize("loss_type", ["dapo", "dr_grpo"])
+def test_with_a_critic_losses_are_finite_weights_move_and_counts_add_up(tiny_policy, tmp_path, ratio, loss_type) -> None:
+    settings = {"refine_ratio": ratio, "loss_type": loss_type, "refine_template": "lab/refine", "grad_norm_steps": 1}
+    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, settings=settings, critic=RetryCritic())
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    seen = []
+    trainer.on_generation = lambda batch, advantages: seen.append((batch, advantages))
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert all(abs(row["loss"]) < 100 and row["grad_norm"] < 1e4 for row in rows)
+    assert any(not torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+    for row, (batch, advantages) in zip(rows, seen, strict=True):
+        assert row["critique/failed_rollouts"] == row.get("critique/ok", 0) == len(batch.critiques)
+        assert len(batch.order) == len(advantages) == 8
+        assert len(batch.attempts) == 6
+        # rewards of the batch are those of what was scored, in the batch's order
+        assert batch.rewards[:, 0].tolist() == [batch.values[i] for i in batch.order]
+        assert sum(row[f"tokens/{owner}"] for owner in ("rollout", "refinement")) == row["tokens/generated"]
+
+
+def test_a_refinement_trains_under_the_plain_prompt(tiny_policy, tmp_path) -> None:
+    trainer = trainer_of(
+        CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, settings={"refine_template": "lab/refine"}, critic=RetryCritic()
+    )
+    trainer.model.train()
+    rows = [row for row in dataset().select(range(2)) for _ in range(4)]
+    output = trainer._generate_and_score_completions(rows)
+    assert torch.equal(output["prompt_ids"][:4], output["prompt_ids"][:1].expand(4, -1))
+    batch = trainer._generation
+    assert batch.refined, "an untrained model fails, so something was refined"
+    number = {source: refinement for _, source, refinement in batch.refinements}
+    for row in batch.refined:
+        text = trainer.processing_class.decode(output["completion_ids"][row], skip_special_tokens=True)
+        assert text == number[batch.order[row]].text
+    rollouts = [i for i in range(8) if i not in batch.refined]
+    assert output["advantages"][batch.refined].abs().sum() == 0
+    assert output["refine_credit"][rollouts].abs().sum() == 0
+    # the scalar term is divided by the tokens of rollouts only
+    assert output["num_items_in_batch"] == output["completion_mask"][rollouts].sum()
+
+
+def test_rows_that_could_not_be_judged_are_neither_failed_nor_critiqued(tiny_policy, tmp_path) -> None:
+    def unsure(completions, **kwargs):
+        return [None if i % 3 == 0 else 0.0 if i % 3 == 1 else float("nan") for i in range(len(completions))]
+
+    trainer = trainer_of(
+        CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, unsure, settings={"refine_template": "lab/refine"}, critic=RetryCritic()
+    )
+    trainer.train()
+    first = trainer.state.log_history[0]
+    # of 6 rollouts, rows 1 and 4 are wrong; None and NaN are unscored
+    assert (first["critique/failed_rollouts"], first["rollout/unscored"]) == (2, 4)
+
+
+def test_a_reward_of_the_wrong_length_says_how_many_were_expected(tiny_policy, tmp_path) -> None:
+    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, lambda completions, **kw: [0.0], critic=RetryCritic())
+    with pytest.raises(ValueError, match="returned 1 rewards, but 6"):
+        trainer.train()
+
+
+def test_a_critic_that_returns_the_wrong_number_is_named(tiny_policy, tmp_path) -> None:
+    class Mute:
+        name = "mute"
+
+        def critique(self, attempts):
+            return []
+
+    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, critic=Mute())
+    with pytest.raises(ValueError, match="critic mute: got 0 critiques for"):
+        trainer.train()
+
+
+def test_failed_and_too_long_critiques_are_counted_and_their_slots_hold_plain_samples(tiny_policy, tmp_path) -> None:
+    class Moody:
+        name = "moody"
+
+        def critique(self, attempts):
+            texts = [Critique("", self.name, "failed", "timeout"), Critique("x" * 2000, self.name)]
+            return [texts[i % 2] for i in range(len(attempts))]
+
+    settings = {"refine_template": "lab/refine"}
+    trainer = trainer_of(
+        CritiqueGRPOTrainer,
+        CritiqueGRPOConfig,
+        tiny_policy,
+        tmp_path,
+        lambda completions, **kw: [0.0] * len(completions),
+        settings=settings,
+        critic=Moody(),
+    )
+    trainer.train()
+    row = trainer.state.log_history[0]
+    assert row["critique/failed_rollouts"] == 6
+    assert row["critique/failed/timeout"] == 3
+    assert row["critique/skipped/prompt_too_long"] == 3
+    assert "refine/candidates" not in row
+
+
+def test_a_group_wise_reward_is_called_once_on_the_full_group(tiny_policy, tmp_path) -> None:
+    sizes = []
+
+    def rank_in_group(completions, **kwargs):
+        sizes.append(len(completions))
+        return [float(i % 4) for i in range(len(completions))]
+
+    settings = {"refine_template": "lab/refine", "max_steps": 2}
+    trainer_of(
+        CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, [even, group_wise(rank_in_group)], settings=settings, critic=RetryCritic()
+    ).train()
+    assert sizes == [8, 8]
+
+
+def test_extra_columns_of_reward_functions_stay_with_their_rows(tiny_policy, tmp_path) -> None:
+    def marked(completions, log_extra, **kwargs):
+        log_extra("mark", [c[0]["content"] for c in completions])
+        return [0.0] * len(completions)
+
+    settings = {"refine_template": "lab/refine", "max_steps": 1}
+    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, marked, settings=settings, critic=RetryCritic())
+    trainer.train()
+    assert list(trainer._logs["extra"]["mark"]) == [c[0]["content"] for c in trainer._logs["completion"]]
+
+
+def test_plain_string_prompts_work_too(tiny_policy, tmp_path) -> None:
+    data = Dataset.from_list([{"prompt": q} for q in QUESTIONS * 2])
+    settings = {"refine_template": "lab/refine", "max_steps": 1}
+    trainer = trainer_of(
+        CritiqueGRPOTrainer,
+        CritiqueGRPOConfig,
+        tiny_policy,
+        tmp_path,
+        lambda completions, **kw: [0.0] * len(completions),
+        data,
+        settings=settings,
+        critic=TemplateCritic("indicative", "indicative"),
+    )
+    trainer.train()
+    assert trainer.state.log_history[0]["refine/candidates"] == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"refine_slots": 4}, "refine_slots: got 4, expected 1 to 3"),
+        ({"refine_candidates": 9}, "refine_candidates: got 9, expected 1"),
+        ({"refine_ratio": "shape"}, "did you mean 'shaped'"),
+        ({"critique_when": "always"}, "critique_when: got 'always'"),
+    ],
+)
+def test_bad_options_say_got_and_expected(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        CritiqueGRPOConfig("x", **{**SETTINGS, **settings})
+
+
+@pytest.mark.parametrize("name", ["tools", "rollout_func", "environment_factory"])
+def test_what_a_critic_cannot_go_with_is_refused_with_the_reason(tiny_policy, tmp_path, name) -> None:
+    with pytest.raises(ValueError, match=f"{name} cannot be used with a critic"):
+        trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, critic=RetryCritic(), **{name: [print]})
+
+
+def test_groups_split_over_ranks_are_refused(tiny_policy, tmp_path) -> None:
+    settings = {"per_device_train_batch_size": 2, "steps_per_generation": 1, "num_generations": 2}
+    trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, settings=settings, critic=RetryCritic())
+    settings = {"per_device_train_batch_size": 6, "num_generations": 4, "gradient_accumulation_steps": 2, "steps_per_generation": 1}
+    with pytest.raises(ValueError, match=r"multiple of num_generations|divisible by"):
+        trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, settings=settings, critic=RetryCritic())
+
+
+def test_the_private_names_of_trl_we_lean_on_have_not_moved() -> None:
+    for name, expected in trl_seams.SIGNATURES.items():
+        assert list(inspect.signature(getattr(GRPOTrainer, name)).parameters) == expected, name
+
+
+def test_two_ranks_with_failures_on_one_only_do_not_deadlock_and_counts_add_up(tiny_policy, tmp_path) -> None:
+    script = Path(__file__).with_name("two_ranks.py")
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(script.parents[1])}
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "29617",
+        str(script),
+        tiny_policy,
+        str(tmp_path),
+    ]
+    subprocess.run(command, env=environment, check=True, timeout=120, capture_output=True)
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    # rank 0 fails all of its 6 rollouts a step, rank 1 none: 5 steps
+    assert [rank["critiqued"] for rank in ranks] == [[6] * 5, [0] * 5]
+    for step in range(5):
+        logged = ranks[0]["log"][step]
+        assert logged["critique/failed_rollouts"] == 6 == logged["critique/ok"]
+        assert logged["refine/candidates"] == 6
+    assert ranks[0]["tokens"] == ranks[1]["tokens"], "every rank knows the total"
+    assert ranks[0]["tokens"]["tokens/rollout"] == sum(rank["rollout_tokens"] for rank in ranks)
+    assert ranks[0]["checksum"] == ranks[1]["checksum"], "weights stay in step"
