@@ -51,8 +51,8 @@ def put_evaluation(folder, arm, seed, right):
 
 def rollout(**changes):
     row = {
-        "step": 3, "group": 0, "role": "rollout", "attempt": -1, "question": "7+9?", "family": "plateau", "text": "15", "outcome": "wrong", "answer": "15",
-        "reward": 0.0, "advantage": -0.5, "critic": "oracle", "critique": "Look at the carry.", "critique_status": "ok", "critique_reason": "",
+        "step": 3, "group": 0, "role": "rollout", "attempt": -1, "question": "7+9?", "family": "plateau", "text": "15", "outcome": "wrong",
+        "answer": "15", "reward": 0.0, "advantage": -0.5, "critic": "oracle", "critique": "Look at the carry.", "critique_status": "ok", "critique_reason": "",
         "leaked": False, "chosen": False,
     }  # fmt: skip
     return {**row, **changes}
@@ -89,9 +89,10 @@ def full(bare):
             for step in (1, 2, 3):
                 rate = {"refine/rescue_rate": 0.5} if arm == "critique" else {}
                 append_jsonl(run.metrics, {"step": step, "tokens/generated": 300 * step + seed, "eval/pass@1/plateau": 0.1 * step, **rate})
-    rows = [rollout(), rollout(text="14"), rollout(text="13", critique="", critique_status="failed", critique_reason="timeout"), rollout(outcome="right")]
-    rows += [rollout(role="candidate", attempt=0, text="16 then", outcome="right", chosen=True), rollout(role="candidate", attempt=1, text="still 14")]
-    put_rollouts(bare, rows)
+    uncritiqued = rollout(text="13", critique="", critique_status="failed", critique_reason="timeout")
+    rescue = rollout(role="candidate", attempt=0, text="16 then", outcome="right", chosen=True)
+    miss = rollout(role="candidate", attempt=1, text="still 14")
+    put_rollouts(bare, [rollout(), rollout(text="14"), uncritiqued, rollout(outcome="right"), rescue, miss])
     return bare
 
 
@@ -102,9 +103,7 @@ def test_the_page_shows_verdict_tables_curves_and_transcripts(full):
     assert page.tags.count("table") == 2
     # learning curves: 2 arms x (2 seeds + mean); rescue rate: one arm x (2 seeds + mean)
     assert page.tags.count("polyline") == 9
-    assert [title for title in ("Rescued", "Not rescued", "Left without a critique") if f"<h3>{title} " in text] == [
-        "Rescued", "Not rescued", "Left without a critique",
-    ]  # fmt: skip
+    assert [text.count(f"<h3>{title} ") for title in ("Rescued", "Not rescued", "Left without a critique")] == [1, 1, 1]
     assert "failed: timeout" in text
     assert "Refinement, trained on" in text and "16 then" in page.pre
     assert "Trained with trl 1.2.3." in text
