@@ -16,6 +16,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import pyarrow.parquet as pq
 import yaml
 
 from critique_rl.compare import bracket, short, shown_metrics, signed, verdict
@@ -232,9 +233,7 @@ def _transcripts(runs: Mapping[int, RunFolder]) -> list[Transcript]:
 
 
 def _read_transcripts(file: Path, seed: int) -> Iterator[Transcript]:
-    import pandas as pd  # here, so that a folder without rollouts needs no pandas
-
-    rows = [_plain(row) for row in pd.read_parquet(file).to_dict("records")]
+    rows = pq.read_table(file).to_pylist()
     failed = {index: row for index, row in enumerate(rows) if row["role"] == "rollout" and row["outcome"] in ("wrong", "unreadable")}
     candidates = [row for row in rows if row["role"] == "candidate" and row["attempt"] in failed]
     for row in sorted(candidates, key=lambda row: not row["chosen"]):
@@ -243,8 +242,3 @@ def _read_transcripts(file: Path, seed: int) -> Iterator[Transcript]:
     for row in sorted(failed.values(), key=lambda row: row["critique_status"] == ""):
         if row["critique_status"] != "ok":
             yield Transcript("Left without a critique", f"seed {seed}, step {row['step']}", row, None)
-
-
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Parquet's missing values (None, NaN) as None."""
-    return {key: None if value is None or value != value else value for key, value in row.items()}

@@ -6,7 +6,8 @@ import sys
 from html.parser import HTMLParser
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from critique_rl.compare import compare
@@ -50,18 +51,16 @@ def put_evaluation(folder, arm, seed, right):
 
 
 def rollout(**changes):
-    row = {
-        "step": 3, "group": 0, "role": "rollout", "attempt": -1, "question": "7+9?", "family": "plateau", "text": "15", "outcome": "wrong",
-        "answer": "15", "reward": 0.0, "advantage": -0.5, "critic": "oracle", "critique": "Look at the carry.", "critique_status": "ok", "critique_reason": "",
-        "leaked": False, "chosen": False,
-    }  # fmt: skip
-    return {**row, **changes}
+    place = {"step": 3, "group": 0, "role": "rollout", "attempt": -1, "question": "7+9?", "family": "plateau", "chosen": False}
+    judged = {"text": "15", "outcome": "wrong", "answer": "15", "reward": 0.0, "advantage": -0.5}
+    critique = {"critic": "oracle", "critique": "Look at the carry.", "critique_status": "ok", "critique_reason": "", "leaked": False}
+    return {**place, **judged, **critique, **changes}
 
 
 def put_rollouts(folder, rows, step=3):
     path = folder.run("critique", 0).rollouts / f"step{step:05d}-rank0.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_parquet(path)
+    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 def report(folder, arms=("scalar", "critique"), seeds=(0, 1)):
