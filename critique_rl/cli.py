@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from critique_rl.config import ConfigError, Pipeline, load_pipeline, suggest
-from critique_rl.runs import PipelineFolder, RunFolder
+from critique_rl.runs import PipelineFolder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -165,6 +165,3 @@ def _lab_table(arguments) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-__all__ = ["RunFolder", "main"]

@@ -176,18 +176,13 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def _run(where: str, data: Mapping[str, Any]) -> RunConfig:
-    parsed = {
-        key: _dataclass(SECTIONS[key], value, f"{where}, {key}") if key in SECTIONS else _free(value, f"{where}, {key}")
-        for key, value in data.items()
-    }
+    parsed = {key: _dataclass(SECTIONS[key], value, f"{where}, {key}") if key in SECTIONS else _free(value, f"{where}, {key}") for key, value in data.items()}
     config = RunConfig(**parsed)
     if "kind" not in config.critic:
         raise ConfigError(f"{where}, critic: no 'kind'; expected one such as {{kind: oracle}}")
     schedule = config.trl.get("lr_scheduler_type", "constant")
     if config.budget.generated_tokens and not str(schedule).startswith("constant"):
-        raise ConfigError(
-            f"{where}: a token budget needs a constant learning rate, got lr_scheduler_type {schedule!r}: a decay would differ between arms"
-        )
+        raise ConfigError(f"{where}: a token budget needs a constant learning rate, got lr_scheduler_type {schedule!r}: a decay would differ between arms")
     return config
 
 

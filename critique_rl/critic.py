@@ -145,7 +145,5 @@ def build_critic(spec: Mapping[str, Any], task: Task, seed: int = 0) -> Critic |
 
 def _oracle(task: Task) -> Callable[[Attempt], str]:
     if task.oracle is None:
-        raise ConfigError(
-            f"task {task.name} has no oracle (no checker of its own that explains); use another critic, such as {{kind: api, base_url: ...}}"
-        )
+        raise ConfigError(f"task {task.name} has no oracle (no checker of its own that explains); use another critic, such as {{kind: api, base_url: ...}}")
     return task.oracle

@@ -47,9 +47,7 @@ def _own_randomness(seed: int) -> Iterator[None]:
 
 
 @torch.no_grad()
-def sample(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[Message]], sampling: Sampling, seed: int = 0
-) -> list[Sample]:
+def sample(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[Message]], sampling: Sampling, seed: int = 0) -> list[Sample]:
     """One answer to each conversation (repeat a conversation for more), in order. Restores the model's mode and torch's random state."""
     rendered = [tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False) for prompt in prompts]
     by_length = sorted(range(len(prompts)), key=lambda i: len(rendered[i]))

@@ -103,6 +103,3 @@ def print_table(figures: dict[str, Any]) -> None:
         rescue.add_row(kind, f"{rate:.3f}")
     console.print(rescue)
     console.print(f"oracle minus the best control: {figures['oracle minus best control']:.3f}")
-
-
-__all__ = ["lab_table", "print_table", "rescue_rates"]

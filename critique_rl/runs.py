@@ -92,7 +92,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: a temporary beside it, flushed to disk, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -110,7 +110,7 @@ def write_yaml(path: Path, value: Any) -> None:
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
     """Add one object as a line. A line a crash cut short is skipped by `read_jsonl`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 
@@ -118,5 +118,5 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """All whole lines of a JSONL file, [] if there is none. A last line without its newline was cut short by a crash and is left out."""
     if not path.exists():
         return []
-    lines: Iterable[str] = path.read_text().splitlines(keepends=True)
+    lines: Iterable[str] = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -22,7 +22,7 @@ import trl
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from critique_rl.config import ConfigError, EvaluationConfig, RunConfig, TaskConfig, check_keys, suggest, to_dict, with_seed
+from critique_rl.config import ConfigError, EvaluationConfig, RunConfig, TaskConfig, check_keys, to_dict, with_seed
 from critique_rl.critic import build_critic
 from critique_rl.evaluate import Sampling, judge, pass_metrics
 from critique_rl.policy import load_policy
@@ -34,7 +34,6 @@ from critique_rl.trainer import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.trl_seams import metric
 
 METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - {f.name for f in fields(trl.GRPOConfig)}
-OURS = {"output_dir", "max_steps", "report_to_", "resume_from_checkpoint"}
 
 
 class Interrupted(Exception):
@@ -156,9 +155,17 @@ def versions() -> dict[str, str]:
 def evaluate_base(config: RunConfig, folder: RunFolder) -> None:
     """The policy before training, on the same problems as every arm."""
     task = load_task(config.task, 0)
-    model, tokenizer = load_policy(config.policy.model, **config.policy.options)
+    model, tokenizer = _policy(config)
     cost = {"generated_tokens": 0, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 0.0, "steps": 0}
     write_json(folder.evaluation, final_evaluation(model, tokenizer, task, config, {"arm": "base", "seed": None, "cost": cost}))
+
+
+def _policy(config: RunConfig):
+    try:
+        return load_policy(config.policy.model, **config.policy.options)
+    except OSError as error:
+        # FileNotFoundError of ours, and what transformers raises for a name that is neither a folder nor on the Hub.
+        raise ConfigError(f"policy: {error}") from error
 
 
 def build_trainer(config: RunConfig, folder: RunFolder, task: Task, seed: int) -> CritiqueGRPOTrainer:
@@ -169,7 +176,7 @@ def build_trainer(config: RunConfig, folder: RunFolder, task: Task, seed: int) -
         arguments.refine_template = f"{task.prompts}refine"
     if not task.train:
         raise ConfigError(f"task {task.name}: the training set is empty; raise task.size or check task.families")
-    model, tokenizer = load_policy(config.policy.model, **config.policy.options)
+    model, tokenizer = _policy(config)
     _check_prompt_lengths(task, tokenizer, model, arguments.max_completion_length)
     dataset = Dataset.from_list([dict(row) for row in task.train])
     trainer = CritiqueGRPOTrainer(model, VerifierReward(task.verifier), arguments, critic, train_dataset=dataset, processing_class=tokenizer)
@@ -183,9 +190,7 @@ def _check_prompt_lengths(task: Task, tokenizer, model, completion: int) -> None
     context = getattr(model.config, "max_position_embeddings", None) or 1 << 30
     longest = max((len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"]) for row in task.train), default=0)
     if longest + completion > context:
-        raise ConfigError(
-            f"the longest prompt has {longest} tokens and max_completion_length is {completion}: together over the policy's context of {context}"
-        )
+        raise ConfigError(f"the longest prompt has {longest} tokens and max_completion_length is {completion}: together over the policy's context of {context}")
 
 
 def train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
@@ -259,6 +264,3 @@ def check_arms(arms: dict[str, RunConfig]) -> None:
             build_critic(config.critic, load_task(TaskConfig(config.task.name, config.task.families, 16, config.task.options), 0))
         except ConfigError as error:
             raise ConfigError(f"arm {arm}: {error}") from error
-
-
-__all__ = ["Interrupted", "build_trainer", "check_arms", "evaluate_base", "suggest", "train"]

@@ -44,9 +44,7 @@ def _option(default: Any, help: str) -> Any:
 class CritiqueGRPOConfig(GRPOConfig):
     """GRPOConfig with the options of critique-augmented training. Weights default to stock GRPO."""
 
-    refine_slots: int = _option(
-        1, "Reserved rows k of each group of num_generations that refinements fill. The paper's 7 + 1 is num_generations 8, k 1."
-    )
+    refine_slots: int = _option(1, "Reserved rows k of each group of num_generations that refinements fill. The paper's 7 + 1 is num_generations 8, k 1.")
     refine_candidates: int | None = _option(None, "Refinements m sampled a group at most; None: all N - k. m = k is the cheap mode.")
     refine_weight: float = _option(1.0, "Weight of the refine term.")
     refine_ratio: str = _option("shaped", "Per-token weight of refinements: shaped p/(p+gamma) (Critique-GRPO), or nll of right ones (RAFT).")
@@ -69,9 +67,7 @@ class CritiqueGRPOConfig(GRPOConfig):
             raise ValueError(f"refine_slots: got {self.refine_slots}, expected 1 to {self.num_generations - 1} (num_generations - 1)")
         if self.refine_candidates is not None and not self.refine_slots <= self.refine_candidates <= self.num_generations - self.refine_slots:
             most = self.num_generations - self.refine_slots
-            raise ValueError(
-                f"refine_candidates: got {self.refine_candidates}, expected {self.refine_slots} (refine_slots) to {most} (rollouts of a group)"
-            )
+            raise ValueError(f"refine_candidates: got {self.refine_candidates}, expected {self.refine_slots} (refine_slots) to {most} (rollouts of a group)")
 
 
 @dataclass
@@ -231,9 +227,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         groups = [i // rollouts if i >= 0 else -i - 1 for i in refines]
         pad = (most - len(refines)) if self.accelerator.num_processes > 1 else 0
         rows = [self._rows[group * size] for group in groups] + [self._rows[0]] * pad
-        padded = trl_seams.Sampled(
-            [], second.completion_ids + [first.completion_ids[0]] * pad, None, second.completions + [first.completions[0]] * pad
-        )
+        padded = trl_seams.Sampled([], second.completion_ids + [first.completion_ids[0]] * pad, None, second.completions + [first.completions[0]] * pad)
         rewards, verdicts = self._score(rows, padded)
         return rewards[: len(refines)], verdicts[: len(refines)]
 
@@ -455,9 +449,7 @@ def _metrics_of(total: Counter) -> dict[str, float]:
         "critique/signal_before": ("groups/before", "groups"),
         "critique/signal_after": ("groups/after", "groups"),
     }
-    rates |= {
-        f"rollout/right/{name[7:]}": (f"family_right/{name[7:]}", name) for name in total if name.startswith("family/") and name != "family/None"
-    }
+    rates |= {f"rollout/right/{name[7:]}": (f"family_right/{name[7:]}", name) for name in total if name.startswith("family/") and name != "family/None"}
     metrics |= {name: total[above] / total[below] for name, (above, below) in rates.items() if total[below]}
     metrics |= {name: total[name] for name in ("refine/candidates", "refine/chosen") if total["refine/candidates"]}
     return metrics | {f"rollout/{name[8:]}": value for name, value in total.items() if name.startswith("outcome/")}

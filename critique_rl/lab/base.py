@@ -34,7 +34,7 @@ class Recipe:
     sequences: int = 200_000
     batch_size: int = 128
     learning_rate: float = 2e-3
-    locality: float = 0.45
+    locality: float = 0.6
     hidden_size: int = 128
     layers: int = 3
     seed: int = 0
@@ -101,15 +101,22 @@ def _with_errors(problem: chain.Problem, lines: list, rng: random.Random) -> lis
 
 
 def wrong_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
-    """Steps named wrongly: other kinds at the right steps, right kinds at other steps, or another problem's naming."""
+    """Steps named wrongly: the right kinds at moved steps, other kinds at the right steps, or steps and kinds at random."""
     steps, hazards = len(problem.deltas), problem.hazards
     draw = rng.random()
-    if draw < 0.35:
+    if draw < 0.45:
+        moved = rng.sample(range(1, steps + 1), len(hazards)) if draw < 0.2 else [(i + rng.choice((0, 1, 1, 2)) - 1) % steps + 1 for i in hazards]
+        return dict(zip(moved, hazards.values(), strict=True))
+    if draw < 0.6:
         return {i: rng.choice([k for k in chain.HAZARDS if k != kind]) for i, kind in hazards.items()}
-    if draw < 0.65:
-        free = [i for i in range(1, steps + 1) if i not in hazards] or [1]
-        return {rng.choice(free): kind for kind in hazards.values()}
     return {i: rng.choice(chain.HAZARDS) for i in rng.sample(range(1, steps + 1), rng.randint(1, min(4, steps)))}
+
+
+def part_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
+    """Some of the hazards named rightly: all but one, or a random part."""
+    hazards = problem.hazards
+    left = rng.choice(list(hazards)) if hazards and rng.random() < 0.5 else None
+    return {i: k for i, k in hazards.items() if (i != left if left else rng.random() < 0.6)}
 
 
 def nonsense(rng: random.Random) -> str:
@@ -127,8 +134,8 @@ def refinement(problem: chain.Problem, locality: float, rng: random.Random) -> t
         return chain.named_steps(hazards), chain.work(problem, hazards, rng)
     part = draw / locality
     if part < 0.4:
-        named = {i: k for i, k in hazards.items() if rng.random() < 0.6}
-    elif part < 0.7:
+        named = part_naming(problem, rng)
+    elif part < 0.8:
         named = wrong_naming(problem, rng)
     else:
         return nonsense(rng), chain.work(problem, {}, rng)

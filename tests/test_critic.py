@@ -1,0 +1,68 @@
+"""Critics: one critique an attempt, controls that are what they claim, and mistakes in a config that are named."""
+
+from __future__ import annotations
+
+import pytest
+
+from critique_rl.config import ConfigError, TaskConfig
+from critique_rl.critic import build_critic, leaks
+from critique_rl.tasks import load_task
+from critique_rl.types import Attempt, Verdict
+
+TASK = load_task(TaskConfig("lab/chain", size=60), 0)
+ROW = {"question": "3-7+9+8", "answer": "13", "family": "plateau"}
+ATTEMPT = Attempt("3-7+9+8", "1:3-7=4\n2:4+9=3\n3:3+8=1\n#1", Verdict("wrong", "1"), ROW)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("retry", ""),
+        ("indicative", "wrong"),
+        ("ground_truth", "wrong, the answer is 13"),
+        ("oracle", "step 1: sign lost; step 2: minus kept; step 3: carry lost"),
+    ],
+)
+def test_each_kind_says_what_it_should(kind, text) -> None:
+    [critique] = build_critic({"kind": kind}, TASK).critique([ATTEMPT])
+    assert (critique.text, critique.critic, critique.status) == (text, kind, "ok")
+    assert critique.leaked == (kind == "ground_truth")
+
+
+def test_shuffled_is_another_problem_of_the_family_with_another_trap_set_and_repeats_itself() -> None:
+    critic, oracle = build_critic({"kind": "shuffled"}, TASK), build_critic({"kind": "oracle"}, TASK)
+    own = oracle.critique([ATTEMPT])[0].text
+    texts = [critique.text for critique in critic.critique([ATTEMPT] * 3)]
+    assert texts[0] == texts[1] == texts[2] != own
+    others = {oracle.critique([Attempt(row["question"], "", Verdict("wrong"), row)])[0].text for row in TASK.train if row["family"] == "plateau"}
+    assert texts[0] in others
+
+
+def test_none_is_no_critic() -> None:
+    assert build_critic({"kind": "none"}, TASK) is None
+
+
+def test_ground_truth_without_an_answer_column_is_a_counted_skip() -> None:
+    [critique] = build_critic({"kind": "ground_truth"}, TASK).critique([Attempt("q", "a", Verdict("wrong"), {})])
+    assert (critique.status, critique.reason) == ("skipped", "no_answer_column")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"kind": "orcale"}, "unknown kind 'orcale'; did you mean 'oracle'"),
+        ({"kind": "retry", "model": "x"}, "critic retry: unknown key 'model'"),
+        ({"kind": "api", "base_urll": "x"}, "unknown key 'base_urll'; did you mean 'base_url'"),
+        ({"kind": "api"}, "critic api: .*base_url"),
+    ],
+)
+def test_a_mistake_in_the_critic_section_is_named(spec, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_critic(spec, TASK)
+
+
+@pytest.mark.parametrize(
+    ("text", "leaked"), [("it is 13", True), ("step 13: sign lost", False), ("113 or 1.13", False), ("-13", False), ("=13.", True), ("13", True)]
+)
+def test_a_leak_is_the_answer_as_a_token_of_its_own(text, leaked) -> None:
+    assert leaks(text, ATTEMPT) is leaked

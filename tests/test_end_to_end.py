@@ -1,0 +1,135 @@
+"""The command line on a tiny policy: a whole pipeline, an interrupted run that continues, and bad input. Real processes, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from critique_rl.runs import PipelineFolder, read_jsonl
+
+SMALL = {
+    "task": {"name": "lab/chain", "size": 12},
+    "trl": {"num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 12, "learning_rate": 1e-3},
+    "budget": {"optimizer_steps": 3},
+    "evaluation": {"problems": 3, "samples": 2, "ks": [1, 2], "curve_every": 2, "curve_problems": 2, "curve_samples": 1},
+    "seeds": [0],
+    "primary": "pass@1/plateau",
+    "arms": {"scalar": {}, "critique": {"critic": {"kind": "oracle"}}},
+}
+
+
+def write_pipeline(folder: Path, policy: str, **changes) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, "policy": {"model": policy}, **changes}))
+    return path
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "critique_rl", *map(str, arguments)]
+
+
+def cli(*arguments: object, **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, **kwargs)
+
+
+def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(tiny_policy, tmp_path) -> None:
+    path, out = write_pipeline(tmp_path, tiny_policy), tmp_path / "runs"
+    done = cli("run", path, "--out", out, "--jobs", 2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = PipelineFolder(out / "small")
+    comparison = json.loads(folder.comparison.read_text())
+    assert set(comparison["arms"]) == {"scalar", "critique"}
+    assert comparison["comparisons"][0]["control"] == "scalar"
+    assert "<script" not in folder.report.read_text()
+    critique = folder.run("critique", 0)
+    rows = read_jsonl(critique.metrics)
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert [("eval/pass@1/plateau" in row) for row in rows] == [False, True, True], "every 2 steps, and at the end"
+    table = pq.read_table(sorted(critique.rollouts.glob("*.parquet"))[0]).to_pylist()
+    assert {row["role"] for row in table} == {"rollout", "candidate"}
+    assert all(row["critique_status"] == "ok" for row in table if row["role"] == "rollout" and row["outcome"] in ("wrong", "unreadable"))
+    owners = json.loads(critique.evaluation.read_text())["cost"]["tokens"]
+    assert owners["rollout"] + owners["refinement"] == rows[-1]["tokens/generated"]
+    before = critique.evaluation.stat().st_mtime_ns
+    assert cli("run", path, "--out", out).returncode == 0
+    assert critique.evaluation.stat().st_mtime_ns == before, "a finished run is not run again"
+    changed = cli("run", path, "trl.learning_rate=0.5", "--out", out)
+    assert (changed.returncode, "was started with another trl" in changed.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_saves_and_the_same_command_continues_it(tiny_policy, tmp_path, number) -> None:
+    path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 60}, evaluation={**SMALL["evaluation"], "curve_every": 0}), tmp_path / "runs"
+    run = PipelineFolder(out / "small").run("critique", 0)
+    process = subprocess.Popen(
+        command("train", path, "--arm", "critique", "--seed", 0, "--out", out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_steps(run, 3)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors[-2000:]
+    stopped = read_jsonl(run.metrics)[-1]["step"]
+    assert stopped < 60
+    assert "the same command continues" in errors
+    done = cli("train", path, "--arm", "critique", "--seed", 0, "--out", out)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"continuing from step {stopped}" in done.stderr
+    rows = read_jsonl(run.metrics)
+    assert [row["step"] for row in rows] == list(range(1, 61)), "no step is lost or there twice"
+    tokens = [row["tokens/generated"] for row in rows]
+    assert tokens == sorted(tokens), "token counts go on from the checkpoint"
+
+
+def wait_for_steps(run, steps: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(read_jsonl(run.metrics)) < steps:
+        assert time.monotonic() < deadline, "the run did not start"
+        time.sleep(0.05)
+
+
+def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(tiny_policy, tmp_path) -> None:
+    path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 80}, evaluation={**SMALL["evaluation"], "curve_every": 0}), tmp_path / "runs"
+    folder = PipelineFolder(out / "small")
+    process = subprocess.Popen(command("run", path, "--out", out, "--jobs", 2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_steps(folder.run("scalar", 0), 3)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert not folder.comparison.exists()
+    assert cli("run", path, "--out", out, "--jobs", 2).returncode == 0
+    assert [row["step"] for row in read_jsonl(folder.run("scalar", 0).metrics)] == list(range(1, 81))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "none.yaml"], "no pipeline file none.yaml"),
+        (["run", "{path}", "sedes=[1]"], "unknown key 'sedes'; did you mean 'seeds'"),
+        (["run", "{path}", "trl.learning_rat=1"], "trl: unknown key 'learning_rat'; did you mean 'learning_rate'"),
+        (["run", "{path}", "trl.refine_slots=1"], "'refine_slots' is an option of ours; move it to the method: section"),
+        (["run", "{path}", "arms.critique.critic.kind=orcale"], "arm critique: critic: unknown kind 'orcale'; did you mean 'oracle'"),
+        (["run", "{path}", "task.name=lab/chian"], "task: unknown name 'lab/chian'; did you mean 'lab/chain'"),
+        (["train", "{path}", "--arm", "scaler", "--seed", "0"], "no arm 'scaler'"),
+        (["train", "{path}", "task.size=0", "--arm", "scalar", "--seed", "0"], "the training set is empty"),
+        (["train", "{path}", "trl.max_completion_length=510", "--arm", "scalar", "--seed", "0"], "over the policy's context of 512"),
+        (["train", "{path}", "policy.model=./nowhere", "--arm", "scalar", "--seed", "0"], "no folder"),
+        (["compare", "{path}"], "no"),
+        (["report", "{path}"], "critique-rl compare"),
+    ],
+)
+def test_bad_input_exits_with_2_and_one_clear_line(tiny_policy, tmp_path, capsys, arguments, message) -> None:
+    from critique_rl.cli import main
+
+    path = write_pipeline(tmp_path, tiny_policy)
+    assert main([*(a.replace("{path}", str(path)) for a in arguments), "--out", str(tmp_path / "runs")]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "Traceback" not in errors

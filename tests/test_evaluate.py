@@ -1,0 +1,45 @@
+"""Sampling and judging a policy: counts, pass@k per family, and no trace left in the caller's random state."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from critique_rl.evaluate import Sampling, judge, pass_metrics, sample
+from critique_rl.policy import load_policy
+from critique_rl.types import Verdict
+
+ROWS = [
+    {"prompt": [{"role": "user", "content": question}], "id": question, "family": family, "answer": "1"}
+    for question, family in (("1+1", "a"), ("2+2+2+2", "a"), ("3", "b"))
+]
+
+
+def test_judging_counts_right_and_leaves_unscored_out_of_n(tiny_policy) -> None:
+    verdicts = {"1+1": "right", "2+2+2+2": "wrong", "3": "unscored"}
+    judged = judge(*load_policy(tiny_policy), ROWS, lambda text, row: Verdict(verdicts[row["id"]]), 3, Sampling(max_new_tokens=4))
+    counts = [(p["id"], p["n"], p["right"], p["unscored"]) for p in judged["problems"]]
+    assert counts == [("1+1", 3, 3, 0), ("2+2+2+2", 3, 0, 0), ("3", 0, 0, 3)]
+    # family b has no judged sample: it has no metric, and so neither has "all"
+    assert pass_metrics(judged["problems"], (1, 4)) == {"pass@1/a": 0.5}
+
+
+def test_pass_at_k_is_the_mean_over_problems_then_over_families() -> None:
+    problems = [{"family": "a", "n": 4, "right": 2}, {"family": "a", "n": 4, "right": 0}, {"family": "b", "n": 4, "right": 4}]
+    # pass@1: a (.5 + 0)/2 = .25, b 1; pass@2 of 2 in 4 is 1 - C(2,2)/C(4,2) = 5/6, a 5/12
+    metrics = pass_metrics(problems, (1, 2, 8))
+    assert metrics == pytest.approx({"pass@1/a": 0.25, "pass@1/b": 1.0, "pass@1/all": 0.625, "pass@2/a": 5 / 12, "pass@2/b": 1.0, "pass@2/all": 17 / 24})
+
+
+def test_sampling_restores_mode_and_random_state_and_repeats_itself(tiny_policy) -> None:
+    model, tokenizer = load_policy(tiny_policy)
+    model.train()
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    prompts = [row["prompt"] for row in ROWS] * 4
+    first = sample(model, tokenizer, prompts, Sampling(max_new_tokens=6, batch=5))
+    assert model.training
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert first == sample(model, tokenizer, prompts, Sampling(max_new_tokens=6, batch=5))
+    assert [s.prompt for s in first] == list(range(12))
+    assert len({s.text for s in first}) > 1

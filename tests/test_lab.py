@@ -1,0 +1,97 @@
+"""The lab's world: arithmetic of traps by hand, what makes a family, disjoint splits, and that refining is local by construction."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from critique_rl.lab import chain
+from critique_rl.lab.base import Recipe, build_tokenizer, example, refinement, varied_attempt
+
+
+@pytest.mark.parametrize(
+    ("value", "delta", "kind", "wrong"),
+    [
+        (3, -7, "sign", 4),  # -4, sign lost
+        (-4, 9, "minus", -5),  # 5, minus kept
+        (5, 8, "carry", 3),  # 13, carry lost
+        (13, -7, "borrow", 16),  # 6, borrow lost
+        (2, 5, "slip", 7),  # right here; missed only by chance
+        (7, 3, "carry", 0),  # 10 is over the bound
+        (7, -7, None, 0),
+        (-3, 3, None, 0),
+        (12, -2, None, 10),
+    ],
+)
+def test_hazards_and_misconceptions_by_hand(value, delta, kind, wrong) -> None:
+    assert chain.hazard(value, delta) == kind
+    assert chain.misconceived(value, delta) == wrong
+
+
+def test_a_working_corrects_exactly_the_named_steps_and_recomputes_what_follows() -> None:
+    problem = chain.Problem(3, (-7, 9, 8))  # 3-7=-4, -4+9=5, 5+8=13: sign, minus, carry
+    assert problem.question == "3-7+9+8"
+    assert problem.traps == {1: "sign", 2: "minus", 3: "carry"}
+    # the base: 3-7=4, then 4+9 loses its carry: 3, then 3+8=1
+    assert chain.written(chain.work(problem, {})) == "1:3-7=4\n2:4+9=3\n3:3+8=1\n#1"
+    assert chain.written(chain.work(problem, problem.traps)) == "1:3-7=-4\n2:-4+9=5\n3:5+8=13\n#13"
+    assert chain.work(problem, {1: "carry"}) == chain.work(problem, {}), "the wrong kind changes nothing"
+    # step 1 named: -4, then -4+9 keeps its minus: -5, then -5+8=-3
+    assert chain.work(problem, {1: "sign"})[-1][2] == -3
+
+
+def test_the_oracle_names_steps_and_kinds_and_no_result() -> None:
+    assert chain.oracle_critique("3-7+9+8") == "step 1: sign lost; step 2: minus kept; step 3: carry lost"
+    assert chain.oracle_critique("1+1+1") == "all right"
+
+
+def test_families_are_what_they_say() -> None:
+    for name in chain.FAMILIES:
+        for problem in chain.problems(name, "test", 50, 0):
+            assert chain.family(problem) == name
+            assert chain.split_of(problem.question) == "test"
+            assert chain.parse_problem(problem.question) == problem
+    for problem in chain.problems("plateau", "test", 50, 0):
+        for left in problem.traps:
+            named = {i: kind for i, kind in problem.traps.items() if i != left}
+            assert chain.work(problem, named)[-1][2] != problem.values[-1], "a trap left out must matter"
+
+
+def test_a_seed_gives_the_same_problems_and_splits_share_none() -> None:
+    drawn = {split: {p.question for p in chain.problems("plateau", split, 80, 0)} for split in chain.SPLITS}
+    assert drawn["test"] == {p.question for p in chain.problems("plateau", "test", 80, 0)}
+    for a in drawn:
+        for b in drawn:
+            assert a == b or not drawn[a] & drawn[b]
+
+
+def test_the_training_mix_holds_questions_of_the_base_split_only() -> None:
+    rng = random.Random(0)
+    for _ in range(200):
+        prompt, _ = example(Recipe(), rng)
+        assert chain.split_of(prompt.split("\n")[0]) == "base"
+
+
+def test_without_locality_every_named_critique_is_complete() -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        problem = chain.sample_problem("plateau", "base", rng)
+        critique, lines = refinement(problem, 0.0, rng)
+        assert critique.endswith(problem.answer) or critique == chain.named_steps(problem.hazards)
+        assert lines[-1][2] == problem.values[-1]
+
+
+def test_attempts_to_refine_are_varied_and_tokenise_without_loss() -> None:
+    rng, tokenizer = random.Random(0), build_tokenizer()
+    problem = chain.sample_problem("plateau", "base", rng)
+    attempts = {varied_attempt(problem, rng) for _ in range(40)}
+    assert len(attempts) > 10
+    for text in attempts:
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_the_chat_template_has_one_token_a_role() -> None:
+    tokenizer = build_tokenizer()
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": "1+1"}], add_generation_prompt=True)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["<user>", "1", "+", "1", "<policy>"]
