@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from critique_rl.generation import Generation
 from critique_rl.runs import RunFolder
-from critique_rl.trainer import Generation
 from critique_rl.types import Attempt, Critique
 
 

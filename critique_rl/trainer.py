@@ -24,6 +24,7 @@ from trl import GRPOConfig, GRPOTrainer
 from critique_rl import trl_seams
 from critique_rl.config import suggest
 from critique_rl.critic import Critic
+from critique_rl.generation import Generation, counts_of, metrics_of
 from critique_rl.objective import refine_loss, weighted_advantages
 from critique_rl.refine import choose, due, question_of, refine_prompt
 from critique_rl.rewards import VerifierReward, text_of
@@ -70,31 +71,6 @@ class CritiqueGRPOConfig(GRPOConfig):
             raise ValueError(f"refine_candidates: got {self.refine_candidates}, expected {self.refine_slots} (refine_slots) to {most} (rollouts of a group)")
 
 
-@dataclass
-class Generation:
-    """One generation batch of this rank, as text. What was scored is numbered through: rollouts first, then candidates and plain samples."""
-
-    group_rollouts: int = 1
-    """Rollouts of phase 1 in a group."""
-
-    attempts: list[Attempt] = field(default_factory=list)
-    critiques: dict[int, Critique] = field(default_factory=dict)
-    """Of the attempts that were due one, by index of the attempt."""
-    refinements: list[tuple[int, int, Refinement]] = field(default_factory=list)
-    """(index of the attempt, index in `scored`, refinement)."""
-    order: list[int] = field(default_factory=list)
-    """For each row of the batch its number among what was scored."""
-    values: list[float] = field(default_factory=list)
-    """Weighted reward of all that was scored; NaN where it could not be judged."""
-    rewards: torch.Tensor | None = None
-    """(rows of the batch, reward functions), this rank's, in the batch's order; NaN for group-wise functions until they are called."""
-    refined: list[int] = field(default_factory=list)
-    """Rows of the batch that hold a chosen refinement."""
-    verdicts: list[Verdict] = field(default_factory=list)
-    """Of every row of the batch."""
-    counts: Counter = field(default_factory=Counter)
-
-
 class CritiqueGRPOTrainer(GRPOTrainer):
     """GRPOTrainer that puts a critic's words to work. Takes what GRPOTrainer takes.
 
@@ -105,12 +81,14 @@ class CritiqueGRPOTrainer(GRPOTrainer):
     _name = "Critique-GRPO"
     _tag_names = ("trl", "critique-grpo")
 
-    def __init__(self, model, reward_funcs=None, args: CritiqueGRPOConfig | None = None, critic: Critic | None = None, **kwargs):
-        if critic is not None:
-            _refuse_unsupported(kwargs)
-            kwargs["rollout_func"] = self._rollout
+    def __init__(self, model, reward_funcs=None, args: CritiqueGRPOConfig | None = None, train_dataset=None, *rest, critic: Critic | None = None, **kwargs):
         args = args or CritiqueGRPOConfig("critique-grpo")
-        super().__init__(model, reward_funcs, args, **kwargs)
+        if not isinstance(args, CritiqueGRPOConfig):
+            raise TypeError(f"args: got {type(args).__name__}, expected CritiqueGRPOConfig, which takes every field of GRPOConfig")
+        if critic is not None:
+            _refuse_unsupported(train_dataset, kwargs)
+            kwargs["rollout_func"] = self._rollout
+        super().__init__(model, reward_funcs, args, train_dataset, *rest, **kwargs)
         self.critic, self.tokens, self.on_generation = critic, Counter(), None
         self._generation, self._rows, self._live_logps = Generation(), [], None
         if critic is not None:
@@ -335,12 +313,12 @@ class CritiqueGRPOTrainer(GRPOTrainer):
     def _log_generation(self, output: dict[str, Any]) -> None:
         """One gather of counters from all ranks, then tokens by owner and our metrics."""
         batch = self._generation
-        batch.counts.update(_critique_counts(batch, self.num_generations, self.args.refine_slots if self.critic else 0))
+        batch.counts.update(counts_of(batch, self.num_generations, self.args.refine_slots if self.critic else 0))
         total: Counter = sum((Counter(counts) for counts in gather_object([dict(batch.counts)])), Counter())
         self.tokens.update({key: int(value) for key, value in total.items() if key.startswith("tokens/")})
         for owner, value in {**self.tokens, "tokens/generated": self.generated_tokens}.items():
             self._metrics["train"][owner] = [value]
-        for name, value in _metrics_of(total).items():
+        for name, value in metrics_of(total).items():
             trl_seams.metric(self, name, value)
 
     # ---- the objective --------------------------------------------------------------------------------------------------------------------------
@@ -382,13 +360,15 @@ def _draw(n: int) -> int:
     return int(torch.randint(n, (1,)))
 
 
-def _refuse_unsupported(kwargs: dict[str, Any]) -> None:
+def _refuse_unsupported(dataset: Any, kwargs: dict[str, Any]) -> None:
     for name in ("tools", "environment_factory", "rollout_func"):
         if kwargs.get(name) is not None:
             raise ValueError(f"{name} cannot be used with a critic: rollouts are sampled in two phases here. Leave out {name}, or set critic=None.")
-    dataset = kwargs.get("train_dataset")
-    if dataset is not None and {"image", "images"} & set(dataset.column_names or ()):
+    columns = set(getattr(dataset, "column_names", None) or ("prompt",))
+    if columns & {"image", "images"}:
         raise ValueError("a dataset with images cannot be used with a critic (it reads text only). Drop the column, or set critic=None.")
+    if "prompt" not in columns:
+        raise ValueError(f"train_dataset: got the columns {', '.join(sorted(columns))}, expected one called 'prompt'; rename the column that holds it")
 
 
 def _assemble(first: trl_seams.Sampled, second: trl_seams.Sampled, order: Sequence[int]) -> dict[str, Any]:
@@ -402,54 +382,3 @@ def _assemble(first: trl_seams.Sampled, second: trl_seams.Sampled, order: Sequen
             # A refinement was sampled under another prompt: None makes TRL's vLLM correction exactly 1 on its tokens.
             logprobs.append(sampled[i] if i < count or second.prompt_ids[i - count] == prompt_ids[-1] else [None] * len(completions[i]))
     return {"prompt_ids": prompt_ids, "completion_ids": [completions[i] for i in order], "logprobs": logprobs if sampled is not None else None}
-
-
-def _critique_counts(batch: Generation, size: int, slots: int) -> Counter:
-    """Counters of one rank's generation batch; they add up over ranks and steps: failed = ok + failed + skipped + not asked."""
-    counts: Counter = Counter()
-    for critique in batch.critiques.values():
-        counts[f"critique/{critique.status}"] += 1
-        counts["critique/leaked"] += critique.leaked
-        counts["tokens/critic_prompt"] += critique.usage.prompt_tokens
-        counts["tokens/critic_completion"] += critique.usage.completion_tokens
-        counts["critique/usd"] += critique.usage.usd
-        if critique.reason:
-            counts[f"critique/{critique.status}/{critique.reason}"] += 1
-    for _, _, refinement in batch.refinements:
-        counts["refine/candidates"] += 1
-        counts["refine/right"] += refinement.verdict.outcome == "right"
-        counts["refine/chosen"] += refinement.chosen
-    return counts + _signal_counts(batch, size, slots)
-
-
-def _signal_counts(batch: Generation, size: int, slots: int) -> Counter:
-    counts: Counter = Counter()
-    rights = [verdict.outcome == "right" for verdict in batch.verdicts]
-    for start in range(0, len(rights), size):
-        group, own = rights[start : start + size], rights[start : start + size - slots]
-        counts["groups"] += 1
-        counts["groups/before"] += 0 < sum(own) < len(own)
-        counts["groups/after"] += 0 < sum(group) < len(group)
-        counts["groups/failed"] += not any(own)
-        counts["groups/rescued"] += not any(own) and any(group)
-    for attempt in batch.attempts:
-        family = attempt.row.get("family")
-        counts[f"family/{family}"] += 1
-        counts[f"family_right/{family}"] += attempt.verdict.outcome == "right"
-        counts[f"outcome/{attempt.verdict.outcome}"] += 1
-    return counts
-
-
-def _metrics_of(total: Counter) -> dict[str, float]:
-    """Metrics of one generation from the counters of all ranks; a rate without a denominator is left out."""
-    metrics = {name: value for name, value in total.items() if name.startswith("critique/")}
-    rates = {
-        "refine/rescue_rate": ("refine/right", "refine/candidates"),
-        "refine/groups_rescued": ("groups/rescued", "groups/failed"),
-        "critique/signal_before": ("groups/before", "groups"),
-        "critique/signal_after": ("groups/after", "groups"),
-    }
-    rates |= {f"rollout/right/{name[7:]}": (f"family_right/{name[7:]}", name) for name in total if name.startswith("family/") and name != "family/None"}
-    metrics |= {name: total[above] / total[below] for name, (above, below) in rates.items() if total[below]}
-    metrics |= {name: total[name] for name in ("refine/candidates", "refine/chosen") if total["refine/candidates"]}
-    return metrics | {f"rollout/{name[8:]}": value for name, value in total.items() if name.startswith("outcome/")}

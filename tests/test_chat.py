@@ -91,8 +91,12 @@ def test_a_server_that_never_finishes_is_left_at_the_deadline(server, fault):
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("bad-json", "bad response"), ("html", "bad response"), ("no-choices", "bad response: no choices"), ("null", "bad response"),
-        ("list", "bad response: content is a list"), ("empty", "empty"),
+        ("bad-json", "bad response"),
+        ("html", "bad response"),
+        ("no-choices", "bad response: no choices"),
+        ("null", "bad response"),
+        ("list", "bad response: content is a list"),
+        ("empty", "empty"),
     ],
 )
 def test_an_answer_without_text_fails_with_its_reason(server, fault, reason):

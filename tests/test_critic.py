@@ -11,7 +11,7 @@ from critique_rl.types import Attempt, Verdict
 
 TASK = load_task(TaskConfig("lab/chain", size=60), 0)
 ROW = {"question": "3-7+9+8", "answer": "13", "family": "plateau"}
-ATTEMPT = Attempt("3-7+9+8", "1:3-7=4\n2:4+9=3\n3:3+8=1\n#1", Verdict("wrong", "1"), ROW)
+ATTEMPT = Attempt("3-7+9+8", "A:3-7=4\nB:4+9=3\nC:3+8=1\n#1", Verdict("wrong", "1"), ROW)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ ATTEMPT = Attempt("3-7+9+8", "1:3-7=4\n2:4+9=3\n3:3+8=1\n#1", Verdict("wrong", "
         ("retry", ""),
         ("indicative", "wrong"),
         ("ground_truth", "wrong, the answer is 13"),
-        ("oracle", "step 1: sign lost; step 2: minus kept; step 3: carry lost"),
+        ("oracle", "step A: sign lost; step B: minus kept; step C: carry lost"),
     ],
 )
 def test_each_kind_says_what_it_should(kind, text) -> None:

@@ -34,15 +34,15 @@ def test_a_working_corrects_exactly_the_named_steps_and_recomputes_what_follows(
     assert problem.question == "3-7+9+8"
     assert problem.traps == {1: "sign", 2: "minus", 3: "carry"}
     # the base: 3-7=4, then 4+9 loses its carry: 3, then 3+8=1
-    assert chain.written(chain.work(problem, {})) == "1:3-7=4\n2:4+9=3\n3:3+8=1\n#1"
-    assert chain.written(chain.work(problem, problem.traps)) == "1:3-7=-4\n2:-4+9=5\n3:5+8=13\n#13"
+    assert chain.written(chain.work(problem, {})) == "A:3-7=4\nB:4+9=3\nC:3+8=1\n#1"
+    assert chain.written(chain.work(problem, problem.traps)) == "A:3-7=-4\nB:-4+9=5\nC:5+8=13\n#13"
     assert chain.work(problem, {1: "carry"}) == chain.work(problem, {}), "the wrong kind changes nothing"
     # step 1 named: -4, then -4+9 keeps its minus: -5, then -5+8=-3
     assert chain.work(problem, {1: "sign"})[-1][2] == -3
 
 
 def test_the_oracle_names_steps_and_kinds_and_no_result() -> None:
-    assert chain.oracle_critique("3-7+9+8") == "step 1: sign lost; step 2: minus kept; step 3: carry lost"
+    assert chain.oracle_critique("3-7+9+8") == "step A: sign lost; step B: minus kept; step C: carry lost"
     assert chain.oracle_critique("1+1+1") == "all right"
 
 

@@ -28,10 +28,10 @@ def test_right_candidates_come_first_then_others_at_random_and_unscored_never() 
 
 def test_a_refine_prompt_keeps_the_system_message_and_replaces_the_question() -> None:
     prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "3-7"}]
-    attempt = Attempt("3-7", "1:3-7=4\n#4", W)
-    refined = refine_prompt(prompt, attempt, Critique("step 1: sign lost", "oracle"), "lab/refine")
+    attempt = Attempt("3-7", "A:3-7=4\n#4", W)
+    refined = refine_prompt(prompt, attempt, Critique("step A: sign lost", "oracle"), "lab/refine")
     assert refined[0] == prompt[0]
-    assert refined[1]["content"] == "3-7\n1:3-7=4\n#4\n> step 1: sign lost"
+    assert refined[1]["content"] == "3-7\nA:3-7=4\n#4\n> step A: sign lost"
     assert question_of(prompt) == "3-7"
 
 

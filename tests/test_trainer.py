@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, trl_seams
-from critique_rl.critic import RetryCritic, TemplateCritic
+from critique_rl.chat import ApiChat
+from critique_rl.critic import ChatCritic, RetryCritic, TemplateCritic
 from critique_rl.rewards import group_wise
 from critique_rl.types import Critique
 
@@ -99,9 +100,7 @@ def test_with_a_critic_losses_are_finite_weights_move_and_counts_add_up(tiny_pol
 
 
 def test_a_refinement_trains_under_the_plain_prompt(tiny_policy, tmp_path) -> None:
-    trainer = trainer_of(
-        CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, settings={"refine_template": "lab/refine"}, critic=RetryCritic()
-    )
+    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, settings={"refine_template": "lab/refine"}, critic=RetryCritic())
     trainer.model.train()
     rows = [row for row in dataset().select(range(2)) for _ in range(4)]
     output = trainer._generate_and_score_completions(rows)
@@ -236,6 +235,25 @@ def test_bad_options_say_got_and_expected(settings, message) -> None:
 def test_what_a_critic_cannot_go_with_is_refused_with_the_reason(tiny_policy, tmp_path, name) -> None:
     with pytest.raises(ValueError, match=f"{name} cannot be used with a critic"):
         trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, critic=RetryCritic(), **{name: [print]})
+
+
+def test_a_dataset_without_prompts_names_its_columns(tiny_policy, tmp_path) -> None:
+    data = Dataset.from_list([{"question": "1+1"}])
+    with pytest.raises(ValueError, match="got the columns question, expected one called 'prompt'"):
+        trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, even, data, critic=RetryCritic())
+
+
+def test_with_the_api_down_training_goes_on_and_every_failure_is_counted(tiny_policy, tmp_path) -> None:
+    # nothing listens on port 9 of the loopback address
+    critic = ChatCritic(ApiChat(base_url="http://127.0.0.1:9/v1", model="x", deadline=2.0, attempts=2), "lab/critique")
+    settings = {"refine_template": "lab/refine", "max_steps": 2}
+    reward = lambda completions, **kw: [0.0] * len(completions)  # noqa: E731
+    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, reward, settings=settings, critic=critic)
+    trainer.train()
+    for row in trainer.state.log_history[:2]:
+        assert row["critique/failed_rollouts"] == row["critique/failed"] == 6
+        assert "refine/candidates" not in row
+        assert row["reward"] == 0.0
 
 
 def test_groups_split_over_ranks_are_refused(tiny_policy, tmp_path) -> None:

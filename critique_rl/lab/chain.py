@@ -27,7 +27,9 @@ from itertools import combinations
 TRAPS = ("sign", "minus", "carry", "borrow")
 HAZARDS = (*TRAPS, "slip")
 FAMILIES = ("no-trap", "learnable", "plateau")
-WORDS = {"sign": "sign lost", "minus": "minus kept", "carry": "carry lost", "borrow": "borrow lost", "slip": "miscounted"}
+WORDS = {"sign": "sign lost", "minus": "minus kept", "carry": "carry lost", "borrow": "borrow lost", "slip": "off by one"}
+LABELS = "ABCDE"
+"""Steps are lettered, not numbered: a digit would be one of many in a working, and a small model could not tell which step a critique names."""
 SLIP_RATE = 0.3
 LIMIT = 19
 SPLITS = {"base": (0, 50), "train": (50, 80), "validation": (80, 90), "test": (90, 100)}
@@ -117,14 +119,14 @@ def work(problem: Problem, named: dict[int, str], rng: random.Random | None = No
 
 
 def written(lines: list[tuple[int, int, int]]) -> str:
-    """A working as text: "1:3-7=-4\\n2:-4+9=5\\n#5"."""
-    steps = [f"{i}:{value}{delta:+d}={result}" for i, (value, delta, result) in enumerate(lines, start=1)]
+    """A working as text: "A:3-7=-4\\nB:-4+9=5\\n#5"."""
+    steps = [f"{LABELS[i]}:{value}{delta:+d}={result}" for i, (value, delta, result) in enumerate(lines)]
     return "\n".join([*steps, f"#{lines[-1][2]}"])
 
 
 def named_steps(named: dict[int, str]) -> str:
-    """A critique's text: "step 1: sign lost; step 3: carry lost"; "all right" where nothing is named."""
-    return "; ".join(f"step {i}: {WORDS[kind]}" for i, kind in sorted(named.items())) or "all right"
+    """A critique's text: "step A: sign lost; step C: carry lost"; "all right" where nothing is named."""
+    return "; ".join(f"step {LABELS[i - 1]}: {WORDS[kind]}" for i, kind in sorted(named.items())) or "all right"
 
 
 def oracle_critique(question: str) -> str:

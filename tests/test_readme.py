@@ -1,0 +1,37 @@
+"""What the README prints runs as printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from critique_rl.config import parse_pipeline
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_python_example_trains(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    assert names["trainer"].state.global_step == 2
+
+
+def test_the_yaml_example_is_a_pipeline() -> None:
+    [text] = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert list(parse_pipeline("readme", yaml.safe_load(text)).arms) == ["scalar", "critique"]
+
+
+@pytest.mark.parametrize("station", re.findall(r"`(?:trainer|refine|tasks|prompts|objective|trl_seams|rewards)\.[\w.]+`", README))
+def test_every_function_the_stations_name_exists(station) -> None:
+    import importlib
+
+    module, *names = station.strip("`").split(".")
+    thing = importlib.import_module(f"critique_rl.{module}")
+    for name in names:
+        thing = getattr(thing, name, None) or getattr(thing.CritiqueGRPOTrainer, name)
+    assert callable(thing)
