@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from critique_rl.splits import split_of
+
 Split = Literal["train", "validation", "test"]
 SPLITS: dict[str, tuple[int, int]] = {"train": (0, 80), "validation": (80, 90), "test": (90, 100)}
 REQUEST = 'Reason briefly, step by step. End with a line "Answer: " followed by the number.'
@@ -27,17 +29,11 @@ def gym_rows(name: str, size: int, seed: int, split: Split = "train", **config: 
         if len(rows) == size:
             break
         question = item["question"]
-        if split_of(question) == split and question not in rows:
+        if split_of(question, SPLITS) == split and question not in rows:
             rows[question] = _row(name, f"{name}/{split}/{seed}/{i}", question, item["answer"])
     if len(rows) < size:
         raise ValueError(f"{name} with {config} has only {len(rows)} different questions for split {split!r}, wanted {size}; lower size or widen it")
     return list(rows.values())
-
-
-def split_of(question: str) -> str:
-    """The split a question belongs to, by hash, so that no two splits share one."""
-    bucket = int(hashlib.sha256(question.encode()).hexdigest(), 16) % 100
-    return next(name for name, (low, high) in SPLITS.items() if low <= bucket < high)
 
 
 def _row(name: str, identity: str, question: str, answer: object) -> dict[str, Any]:

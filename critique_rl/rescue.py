@@ -78,17 +78,30 @@ def rescue_rates(model, tokenizer, task: Task, count: int, split: str, seed: int
     rows = [row for row in task.held_out(split, count) if row["family"] == "plateau"]
     texts = [s.text for s in sample(model, tokenizer, [row["prompt"] for row in rows], Sampling(), seed)]
     failed = [(row, text) for row, text in zip(rows, texts, strict=True) if task.verifier(text, row).failed]
-    return {kind: _rate(model, tokenizer, task, failed, words, seed) for kind, words in KINDS.items()}, len(failed)
+    rates = {}
+    for kind, words in KINDS.items():
+        rng = random.Random(seed)
+        rates[kind] = _rate(model, tokenizer, task, failed, [words(chain.parse_problem(row["question"]), rng) for row, _ in failed])
+    rates["self (the base's own critique)"] = _rate(model, tokenizer, task, failed, _own_critiques(model, tokenizer, failed))
+    return rates, len(failed)
 
 
-def _rate(model, tokenizer, task: Task, failed: list, words: Words, seed: int) -> float:
-    rng, prompts = random.Random(seed), []
-    for row, text in failed:
-        critique = words(chain.parse_problem(row["question"]), rng)
-        prompts.append([{"role": "user", "content": render("lab/refine", question=row["question"], attempt=text, critique=critique)}])
-    answers = sample(model, tokenizer, prompts, Sampling(), seed + 1)
+def _own_critiques(model, tokenizer, failed: list) -> list[str]:
+    prompts = [_user(render("lab/critique", question=row["question"], attempt=text)) for row, text in failed]
+    return [answer.text for answer in sample(model, tokenizer, prompts, Sampling(max_new_tokens=128))]
+
+
+def _rate(model, tokenizer, task: Task, failed: list, critiques: list[str]) -> float:
+    prompts = [
+        _user(render("lab/refine", question=row["question"], attempt=text, critique=critique)) for (row, text), critique in zip(failed, critiques, strict=True)
+    ]
+    answers = sample(model, tokenizer, prompts, Sampling(), seed=1)
     right = [task.verifier(answer.text, row).outcome == "right" for answer, (row, _) in zip(answers, failed, strict=True)]
     return sum(right) / max(1, len(right))
+
+
+def _user(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
 
 
 def print_table(figures: dict[str, Any]) -> None:

@@ -63,8 +63,10 @@ def _lab_chain(config: TaskConfig, seed: int) -> Task:
 
 
 def _reasoning_gym(config: TaskConfig, name: str, seed: int) -> Task:
-    def held_out(split: str, count: int) -> list[Row]:
-        return gym_rows(name, count, 0, split=split, **config.options)
+    def rows(split: str, count: int, seed: int = 0) -> list[Row]:
+        try:
+            return gym_rows(name, count, seed, split=split, **config.options)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"task: {error}") from error
 
-    train = gym_rows(name, config.size, seed, split="train", **config.options)
-    return Task(config.name, train, held_out, by_name("last_number"))
+    return Task(config.name, rows("train", config.size, seed), rows, by_name("last_number"))

@@ -11,15 +11,13 @@ mathematics, whose libraries hang on hostile input and have to run in a killable
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from critique_rl.types import Verdict
-
-Verifier = Callable[[str, Mapping[str, Any]], Verdict]
+from critique_rl.config import suggest
+from critique_rl.types import Verdict, Verifier
 
 LONGEST = 400
 """Characters of the longest number read: far beyond any task, far below where Python refuses to convert."""
@@ -61,11 +59,9 @@ VERIFIERS: dict[str, Verifier] = {"last_number": last_number, "hash_line": hash_
 
 def by_name(name: str) -> Verifier:
     """The verifier of that name. ValueError, with the nearest name, where there is none."""
-    if name in VERIFIERS:
-        return VERIFIERS[name]
-    near = difflib.get_close_matches(name, VERIFIERS, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(VERIFIERS)}"
-    raise ValueError(f"no verifier {name!r}; {hint}")
+    if name not in VERIFIERS:
+        raise ValueError(f"no verifier {name!r}; {suggest(name, VERIFIERS)}")
+    return VERIFIERS[name]
 
 
 def _gold(row: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from critique_rl.lab import chain
 from critique_rl.lab.base import Recipe, build_tokenizer, example, refinement, varied_attempt
+from critique_rl.splits import split_of
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_families_are_what_they_say() -> None:
     for name in chain.FAMILIES:
         for problem in chain.problems(name, "test", 50, 0):
             assert chain.family(problem) == name
-            assert chain.split_of(problem.question) == "test"
+            assert split_of(problem.question, chain.SPLITS) == "test"
             assert chain.parse_problem(problem.question) == problem
     for problem in chain.problems("plateau", "test", 50, 0):
         for left in problem.traps:
@@ -70,7 +71,7 @@ def test_the_training_mix_holds_questions_of_the_base_split_only() -> None:
     rng = random.Random(0)
     for _ in range(200):
         prompt, _ = example(Recipe(), rng)
-        assert chain.split_of(prompt.split("\n")[0]) == "base"
+        assert split_of(prompt.split("\n")[0], chain.SPLITS) == "base"
 
 
 def test_without_locality_every_named_critique_is_complete() -> None:
@@ -95,3 +96,18 @@ def test_the_chat_template_has_one_token_a_role() -> None:
     tokenizer = build_tokenizer()
     ids = tokenizer.apply_chat_template([{"role": "user", "content": "1+1"}], add_generation_prompt=True)["input_ids"]
     assert tokenizer.convert_ids_to_tokens(ids) == ["<user>", "1", "+", "1", "<policy>"]
+
+
+def test_the_rescue_table_holds_every_kind_and_its_controls_name_what_they_say(tiny_policy) -> None:
+    from critique_rl.rescue import CONTROLS, KINDS, lab_table
+
+    problem, rng = chain.Problem(3, (-7, 9, 8)), random.Random(0)
+    assert KINDS["oracle"](problem, rng) == "step A: sign lost; step B: minus kept; step C: carry lost"
+    assert KINDS["wrong line"](problem, rng) == "step A: carry lost; step B: sign lost; step C: minus kept"
+    assert KINDS["line only"](problem, rng) == "step A; step B; step C"
+    assert KINDS["kind only"](problem, rng) == "sign lost; minus kept; carry lost"
+    assert len(KINDS["one step left out"](problem, rng).split("; ")) == 2
+    assert all(f"step {label}: {words}" not in KINDS["wrong kind"](problem, rng) for label, words in (("A", "sign"), ("B", "minus"), ("C", "carry")))
+    figures = lab_table(tiny_policy, 2, 1, "test")
+    assert set(figures["rescue"]) > set(CONTROLS)
+    assert set(figures["pass"]) == {"pass@1/no-trap", "pass@1/learnable", "pass@1/plateau", "pass@1/all"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "critique_rl"
 LAYERS = [
-    {"types", "prompts"},
+    {"types", "prompts", "splits"},
     {"config", "objective", "metrics", "runs"},
     {"lab", "verifier", "chat", "gym"},
     {"tasks", "rewards", "policy"},

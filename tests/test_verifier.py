@@ -153,5 +153,5 @@ def test_an_unknown_verifier_is_refused_with_the_nearest_name():
     assert by_name("last_number") is last_number
     with pytest.raises(ValueError, match="did you mean 'last_number'"):
         by_name("last_nubmer")
-    with pytest.raises(ValueError, match="choose one of: last_number, hash_line"):
+    with pytest.raises(ValueError, match="known: hash_line, last_number"):
         by_name("zzz")

@@ -18,11 +18,12 @@ shortest text that a one-million-parameter character model can learn in minutes.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from dataclasses import dataclass
 from itertools import combinations
+
+from critique_rl.splits import split_of
 
 TRAPS = ("sign", "minus", "carry", "borrow")
 HAZARDS = (*TRAPS, "slip")
@@ -166,12 +167,6 @@ def in_range(problem: Problem) -> bool:
     return all(abs(line[2]) <= LIMIT for named in subsets for line in work(problem, named))
 
 
-def split_of(question: str) -> str:
-    """The split a question belongs to, by hash: base mix, RL training, validation and test never share a question."""
-    bucket = int(hashlib.sha256(question.encode()).hexdigest(), 16) % 100
-    return next(name for name, (low, high) in SPLITS.items() if low <= bucket < high)
-
-
 def sample_problem(wanted: str | None, split: str, rng: random.Random) -> Problem:
     """Draw a problem of one family (None: any problem, mixtures included) from one split, by rejection."""
     while True:
@@ -180,7 +175,7 @@ def sample_problem(wanted: str | None, split: str, rng: random.Random) -> Proble
         operands = digits.get(wanted, (1, 2, 3, 4, 5, 6, 7, 8, 9))
         problem = Problem(rng.randint(-9, 19), tuple(rng.choice((-1, 1)) * rng.choice(operands) for _ in range(steps)))
         fits = wanted is None or family(problem) == wanted
-        if fits and split_of(problem.question) == split and in_range(problem):
+        if fits and split_of(problem.question, SPLITS) == split and in_range(problem):
             return problem
 
 
