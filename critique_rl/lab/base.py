@@ -20,6 +20,8 @@ from critique_rl.lab import chain
 from critique_rl.prompts import render
 
 WEIGHTS = Path(__file__).parent / "weights" / "chain"
+BLOCK = 64
+"""Batches drawn at a time, sorted by length together."""
 SPECIAL = ("<pad>", "<end>", "<user>", "<policy>", "<unk>")
 CHAT_TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<policy>{{ m['content'] }}<end>{% else %}<user>{{ m['content'] }}{% endif %}{% endfor %}"
@@ -32,8 +34,8 @@ class Recipe:
     """How the base is built. The defaults are those of the committed weights."""
 
     sequences: int = 200_000
-    batch_size: int = 128
-    learning_rate: float = 2e-3
+    batch_size: int = 32
+    learning_rate: float = 1.5e-3
     locality: float = 0.6
     hidden_size: int = 128
     layers: int = 3
@@ -158,7 +160,7 @@ def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
 def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[dict[str, torch.Tensor]]:
     """Right-padded batches; labels are -100 outside the answer. Examples are sorted by length within blocks, so little is padding."""
     rng = random.Random(recipe.seed)
-    block = 16 * recipe.batch_size
+    block = BLOCK * recipe.batch_size
     for _ in range(0, recipe.sequences, block):
         rows = [example(recipe, rng) for _ in range(block)]
         prompts = tokenizer([f"<user>{prompt}<policy>" for prompt, _ in rows])["input_ids"]

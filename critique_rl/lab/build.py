@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from critique_rl.lab.base import Recipe, batches, build_model, build_tokenizer
+from critique_rl.lab.base import BLOCK, Recipe, batches, build_model, build_tokenizer
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 50) -> float:
@@ -19,8 +19,8 @@ def build(recipe: Recipe, folder: Path) -> float:
     """Train a base policy by `recipe` and save model and tokenizer in `folder`; returns the last mean loss."""
     tokenizer = build_tokenizer()
     model = build_model(recipe, len(tokenizer))
-    block = 16 * recipe.batch_size
-    steps = 16 * -(-recipe.sequences // block)
+    block = BLOCK * recipe.batch_size
+    steps = BLOCK * -(-recipe.sequences // block)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     columns = (
         TextColumn("lab base"),
