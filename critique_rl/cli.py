@@ -10,7 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-from critique_rl.config import ConfigError, Pipeline, load_pipeline, suggest
+from critique_rl.campaign import check_same_config
+from critique_rl.config import ConfigError, Pipeline, RunConfig, load_pipeline, suggest
 from critique_rl.runs import PipelineFolder
 
 
@@ -35,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     train = _pipeline_command(commands, "train", _train, "train and evaluate one arm with one seed")
     train.add_argument("--arm", required=True)
     train.add_argument("--seed", type=int, required=True)
-    _pipeline_command(commands, "evaluate", _evaluate, "judge the policy before training on the pipeline's held-out problems")
+    evaluate = _pipeline_command(commands, "evaluate", _evaluate, "judge the policy before training, or a trained one again, on the held-out problems")
+    evaluate.add_argument("--arm", help="a trained arm (default: the policy before training)")
+    evaluate.add_argument("--seed", type=int, default=0, help="the arm's seed (default: 0)")
     _pipeline_command(commands, "compare", _compare, "compare finished runs: paired differences with intervals")
     _pipeline_command(commands, "report", _report, "write one self-contained HTML page")
     _lab_command(commands)
@@ -86,14 +89,20 @@ def _run(arguments) -> int:
     return 1 if failed else 0
 
 
+def _arm(arguments, pipeline: Pipeline, arm: str) -> RunConfig:
+    if arm not in pipeline.arms:
+        raise ConfigError(f"--arm: no arm {arm!r} in {arguments.pipeline}; {suggest(arm, pipeline.arms)}")
+    return pipeline.arms[arm]
+
+
 def _train(arguments) -> int:
     pipeline, folder = _load(arguments)
-    if arguments.arm not in pipeline.arms:
-        raise ConfigError(f"--arm: no arm {arguments.arm!r} in {arguments.pipeline}; {suggest(arguments.arm, pipeline.arms)}")
+    config, run = _arm(arguments, pipeline, arguments.arm), folder.run(arguments.arm, arguments.seed)
+    check_same_config(run, config, arguments.seed)
     from critique_rl import train
 
     try:
-        train.train(pipeline.arms[arguments.arm], arguments.arm, arguments.seed, folder.run(arguments.arm, arguments.seed))
+        train.train(config, arguments.arm, arguments.seed, run)
     except train.Interrupted as interruption:
         print(f"critique-rl: {interruption}", file=sys.stderr)
         return 130
@@ -102,14 +111,16 @@ def _train(arguments) -> int:
 
 def _evaluate(arguments) -> int:
     pipeline, folder = _load(arguments)
+    config, run = _arm(arguments, pipeline, arguments.arm or pipeline.control), folder.base
+    if arguments.arm:
+        run = folder.run(arguments.arm, arguments.seed)
+        if not run.finished:
+            raise ConfigError(f"no finished run in {run.path}; train it first: critique-rl train {arguments.pipeline} --arm {arguments.arm}")
     from critique_rl import train
 
-    train.evaluate_base(pipeline.arms[pipeline.control], folder.base)
-    metrics = json.loads(folder.base.evaluation.read_text())["metrics"]
-    if arguments.json:
-        print(json.dumps(metrics))
-    else:
-        print("\n".join(f"{name:<24}{value:.3f}" for name, value in metrics.items()))
+    train.evaluate_again(config, run) if arguments.arm else train.evaluate_base(config, run)
+    metrics = json.loads(run.evaluation.read_text())["metrics"]
+    print(json.dumps(metrics) if arguments.json else "\n".join(f"{name:<24}{value:.3f}" for name, value in metrics.items()))
     return 0
 
 

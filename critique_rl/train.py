@@ -5,6 +5,7 @@ A run is finished when its eval.json exists. SIGTERM and Ctrl-C end it at the ne
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import signal
@@ -158,6 +159,13 @@ def evaluate_base(config: RunConfig, folder: RunFolder) -> None:
     model, tokenizer = _policy(config)
     cost = {"generated_tokens": 0, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 0.0, "steps": 0}
     write_json(folder.evaluation, final_evaluation(model, tokenizer, task, config, {"arm": "base", "seed": None, "cost": cost}))
+
+
+def evaluate_again(config: RunConfig, folder: RunFolder) -> None:
+    """Judge a finished run's policy anew, with the settings the pipeline has now; arm, seed and cost stay."""
+    about = json.loads(folder.evaluation.read_text())
+    model, tokenizer = load_policy(str(folder.model.resolve()))
+    write_json(folder.evaluation, final_evaluation(model, tokenizer, load_task(config.task, 0), config, {key: about[key] for key in ("arm", "seed", "cost")}))
 
 
 def _policy(config: RunConfig):

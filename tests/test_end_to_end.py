@@ -62,8 +62,14 @@ def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(tiny_poli
     before = critique.evaluation.stat().st_mtime_ns
     assert cli("run", path, "--out", out).returncode == 0
     assert critique.evaluation.stat().st_mtime_ns == before, "a finished run is not run again"
+    again = cli("evaluate", path, "--arm", "critique", "--json", "--out", out)
+    assert json.loads(again.stdout) == json.loads(critique.evaluation.read_text())["metrics"] == comparison_metrics(comparison, "critique")
     changed = cli("run", path, "trl.learning_rate=0.5", "--out", out)
     assert (changed.returncode, "was started with another trl" in changed.stderr) == (2, True)
+
+
+def comparison_metrics(comparison: dict, arm: str) -> dict[str, float]:
+    return {name: values["mean"] for name, values in comparison["arms"][arm]["metrics"].items()}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
