@@ -25,6 +25,8 @@ class Generation:
     """Of the attempts that were due one, by index of the attempt."""
     refinements: list[tuple[int, int, Refinement]] = field(default_factory=list)
     """(index of the attempt, number among what was scored, refinement)."""
+    plain: list[tuple[int, int, Attempt]] = field(default_factory=list)
+    """(group, number among what was scored, attempt) of plain samples drawn for reserved rows."""
     order: list[int] = field(default_factory=list)
     """For each row of the batch its number among what was scored."""
     values: list[float] = field(default_factory=list)

@@ -22,24 +22,26 @@ def write_rollouts(folder: RunFolder, step: int, rank: int, batch: Generation, a
 
 
 def table(step: int, batch: Generation, advantages: list[float]) -> list[dict[str, Any]]:
-    """Rows of the table: rollouts in order, then candidates in order."""
+    """Rows of the table: rollouts in order, plain samples of reserved rows, then candidates."""
     by_number = dict(zip(batch.order, advantages, strict=True))
-    numbered = [(i, i, "rollout", attempt, batch.critiques.get(i), False) for i, attempt in enumerate(batch.attempts)]
+    size = batch.group_rollouts
+    numbered = [(i // size, i, -1, attempt, batch.critiques.get(i), False) for i, attempt in enumerate(batch.attempts)]
+    numbered += [(group, number, -1, attempt, None, False) for group, number, attempt in batch.plain]
     for i, number, refinement in batch.refinements:
         second = Attempt(refinement.attempt.question, refinement.text, refinement.verdict, refinement.attempt.row)
-        numbered.append((i, number, "candidate", second, None, refinement.chosen))
+        numbered.append((i // size, number, i, second, None, refinement.chosen))
     return [
         {
             "step": step,
-            "group": i // batch.group_rollouts,
-            "role": role,
-            "attempt": i if role == "candidate" else -1,
+            "group": group,
+            "role": "rollout" if refines < 0 else "candidate",
+            "attempt": refines,
             **_words(attempt, critique),
             "reward": batch.values[number],
             "advantage": by_number.get(number, float("nan")),
             "chosen": chosen,
         }
-        for i, number, role, attempt, critique, chosen in numbered
+        for group, number, refines, attempt, critique, chosen in numbered
     ]
 
 

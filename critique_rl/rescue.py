@@ -55,7 +55,7 @@ KINDS: dict[str, Words] = {
     "verdict only": lambda problem, rng: render("lab/indicative"),
     "nonsense": lambda problem, rng: "".join(rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(40)),
     "empty": lambda problem, rng: "",
-    "line only": lambda problem, rng: "; ".join(f"step {chain.LABELS[i - 1]}" for i in problem.hazards),
+    "line only": lambda problem, rng: "; ".join(chain.LABELS[i - 1] for i in problem.hazards),
     "kind only": lambda problem, rng: "; ".join(chain.WORDS[kind] for kind in problem.hazards.values()),
 }
 CONTROLS = ("shuffled (another trap set)", "wrong kind", "wrong line", "one step left out", "verdict only", "nonsense", "empty")

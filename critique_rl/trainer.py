@@ -101,6 +101,9 @@ class CritiqueGRPOTrainer(GRPOTrainer):
                 f"with a critic whole groups must lie on one rank: got per_device_train_batch_size * steps_per_generation = {per_rank}, "
                 f"expected a multiple of num_generations = {self.num_generations}"
             )
+        if self.use_vllm and self.accelerator.num_processes > 1:
+            # Its server takes as many prompts from every rank; phase 2 has as many as failed.
+            raise ValueError("use_vllm with a critic runs on one process only so far; set use_vllm=False, or train on one process")
 
     # ---- phase 1 and 2: called by TRL as its rollout function -----------------------------------------------------------------------------------
 
@@ -225,10 +228,12 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             batch.refined += [group * size + rollouts + s for s, j in enumerate(filled) if j in picked]
             batch.order += [group * rollouts + r for r in range(rollouts)] + [first + j for j in filled]
         for j, i in enumerate(refines):
+            text, verdict = text_of(second.completions[j]), verdicts[j]
             if i >= 0:
-                text = text_of(second.completions[j])
-                refinement = Refinement(batch.attempts[i], batch.critiques[i], text, verdicts[j], j in chosen)
-                batch.refinements.append((i, first + j, refinement))
+                batch.refinements.append((i, first + j, Refinement(batch.attempts[i], batch.critiques[i], text, verdict, j in chosen)))
+            else:
+                row = self._rows[(-i - 1) * size]
+                batch.plain.append((-i - 1, first + j, Attempt(question_of(row["prompt"]), text, verdict, row)))
 
     # ---- tokens, counts and metrics -------------------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from critique_rl.tasks import load_task
 from critique_rl.types import Attempt, Verdict
 
 TASK = load_task(TaskConfig("lab/chain", size=60), 0)
-ROW = {"question": "3-7+9+8", "answer": "13", "family": "plateau"}
-ATTEMPT = Attempt("3-7+9+8", "A:3-7=4\nB:4+9=3\nC:3+8=1\n#1", Verdict("wrong", "1"), ROW)
+ROW = {"question": "3 A-7 B+9 C+8", "answer": "13", "family": "plateau"}
+ATTEMPT = Attempt("3 A-7 B+9 C+8", "A-7=4\nB+9=3\nC+8=1\n#1", Verdict("wrong", "1"), ROW)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ ATTEMPT = Attempt("3-7+9+8", "A:3-7=4\nB:4+9=3\nC:3+8=1\n#1", Verdict("wrong", "
         ("retry", ""),
         ("indicative", "wrong"),
         ("ground_truth", "wrong, the answer is 13"),
-        ("oracle", "step A: sign lost; step B: minus kept; step C: carry lost"),
+        ("oracle", "A sign lost; B minus kept; C carry lost"),
     ],
 )
 def test_each_kind_says_what_it_should(kind, text) -> None:

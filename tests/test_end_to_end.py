@@ -57,6 +57,8 @@ def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(tiny_poli
     table = pq.read_table(sorted(critique.rollouts.glob("*.parquet"))[0]).to_pylist()
     assert {row["role"] for row in table} == {"rollout", "candidate"}
     assert all(row["critique_status"] == "ok" for row in table if row["role"] == "rollout" and row["outcome"] in ("wrong", "unreadable"))
+    # a batch of 8 rows: each has an advantage (NaN is not equal to itself), and is there
+    assert sum(row["advantage"] == row["advantage"] for row in table) == 8
     owners = json.loads(critique.evaluation.read_text())["cost"]["tokens"]
     assert owners["rollout"] + owners["refinement"] == rows[-1]["tokens/generated"]
     before = critique.evaluation.stat().st_mtime_ns

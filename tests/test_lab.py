@@ -32,19 +32,19 @@ def test_hazards_and_misconceptions_by_hand(value, delta, kind, wrong) -> None:
 
 def test_a_working_corrects_exactly_the_named_steps_and_recomputes_what_follows() -> None:
     problem = chain.Problem(3, (-7, 9, 8))  # 3-7=-4, -4+9=5, 5+8=13: sign, minus, carry
-    assert problem.question == "3-7+9+8"
+    assert problem.question == "3 A-7 B+9 C+8"
     assert problem.traps == {1: "sign", 2: "minus", 3: "carry"}
     # the base: 3-7=4, then 4+9 loses its carry: 3, then 3+8=1
-    assert chain.written(chain.work(problem, {})) == "A:3-7=4\nB:4+9=3\nC:3+8=1\n#1"
-    assert chain.written(chain.work(problem, problem.traps)) == "A:3-7=-4\nB:-4+9=5\nC:5+8=13\n#13"
+    assert chain.written(problem, chain.work(problem, {})) == "A-7=4\nB+9=3\nC+8=1\n#1"
+    assert chain.written(problem, chain.work(problem, problem.traps)) == "A-7=-4\nB+9=5\nC+8=13\n#13"
     assert chain.work(problem, {1: "carry"}) == chain.work(problem, {}), "the wrong kind changes nothing"
     # step 1 named: -4, then -4+9 keeps its minus: -5, then -5+8=-3
-    assert chain.work(problem, {1: "sign"})[-1][2] == -3
+    assert chain.work(problem, {1: "sign"})[-1] == -3
 
 
 def test_the_oracle_names_steps_and_kinds_and_no_result() -> None:
-    assert chain.oracle_critique("3-7+9+8") == "step A: sign lost; step B: minus kept; step C: carry lost"
-    assert chain.oracle_critique("1+1+1") == "all right"
+    assert chain.oracle_critique("3 A-7 B+9 C+8") == "A sign lost; B minus kept; C carry lost"
+    assert chain.oracle_critique("1 A+1 B+1") == "all right"
 
 
 def test_families_are_what_they_say() -> None:
@@ -56,7 +56,7 @@ def test_families_are_what_they_say() -> None:
     for problem in chain.problems("plateau", "test", 50, 0):
         for left in problem.traps:
             named = {i: kind for i, kind in problem.traps.items() if i != left}
-            assert chain.work(problem, named)[-1][2] != problem.values[-1], "a trap left out must matter"
+            assert chain.work(problem, named)[-1] != problem.values[-1], "a trap left out must matter"
 
 
 def test_a_seed_gives_the_same_problems_and_splits_share_none() -> None:
@@ -80,7 +80,7 @@ def test_without_locality_every_named_critique_is_complete() -> None:
         problem = chain.sample_problem("plateau", "base", rng)
         critique, lines = refinement(problem, 0.0, rng)
         assert critique.endswith(problem.answer) or critique == chain.named_steps(problem.hazards)
-        assert lines[-1][2] == problem.values[-1]
+        assert lines[-1] == problem.values[-1]
 
 
 def test_attempts_to_refine_are_varied_and_tokenise_without_loss() -> None:
@@ -102,12 +102,12 @@ def test_the_rescue_table_holds_every_kind_and_its_controls_name_what_they_say(t
     from critique_rl.rescue import CONTROLS, KINDS, lab_table
 
     problem, rng = chain.Problem(3, (-7, 9, 8)), random.Random(0)
-    assert KINDS["oracle"](problem, rng) == "step A: sign lost; step B: minus kept; step C: carry lost"
-    assert KINDS["wrong line"](problem, rng) == "step A: carry lost; step B: sign lost; step C: minus kept"
-    assert KINDS["line only"](problem, rng) == "step A; step B; step C"
+    assert KINDS["oracle"](problem, rng) == "A sign lost; B minus kept; C carry lost"
+    assert KINDS["wrong line"](problem, rng) == "A carry lost; B sign lost; C minus kept"
+    assert KINDS["line only"](problem, rng) == "A; B; C"
     assert KINDS["kind only"](problem, rng) == "sign lost; minus kept; carry lost"
     assert len(KINDS["one step left out"](problem, rng).split("; ")) == 2
-    assert all(f"step {label}: {words}" not in KINDS["wrong kind"](problem, rng) for label, words in (("A", "sign"), ("B", "minus"), ("C", "carry")))
+    assert all(f"{label} {words}" not in KINDS["wrong kind"](problem, rng) for label, words in (("A", "sign"), ("B", "minus"), ("C", "carry")))
     figures = lab_table(tiny_policy, 2, 1, "test")
     assert set(figures["rescue"]) > set(CONTROLS)
     assert set(figures["pass"]) == {"pass@1/no-trap", "pass@1/learnable", "pass@1/plateau", "pass@1/all"}

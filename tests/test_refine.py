@@ -27,12 +27,12 @@ def test_right_candidates_come_first_then_others_at_random_and_unscored_never() 
 
 
 def test_a_refine_prompt_keeps_the_system_message_and_replaces_the_question() -> None:
-    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "3-7"}]
-    attempt = Attempt("3-7", "A:3-7=4\n#4", W)
-    refined = refine_prompt(prompt, attempt, Critique("step A: sign lost", "oracle"), "lab/refine")
+    prompt = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "3 A-7"}]
+    attempt = Attempt("3 A-7", "A-7=4\n#4", W)
+    refined = refine_prompt(prompt, attempt, Critique("A sign lost", "oracle"), "lab/refine")
     assert refined[0] == prompt[0]
-    assert refined[1]["content"] == "3-7\nA:3-7=4\n#4\n> step A: sign lost"
-    assert question_of(prompt) == "3-7"
+    assert refined[1]["content"] == "3 A-7\nA-7=4\n#4\n> A sign lost"
+    assert question_of(prompt) == "3 A-7"
 
 
 def test_template_syntax_and_braces_in_model_text_stay_text() -> None:

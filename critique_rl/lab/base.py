@@ -1,6 +1,6 @@
 """The base policy of `lab/chain` and the recipe that builds it (`critique-rl lab build`).
 
-A Llama of about 0.65 M parameters with a character tokenizer, trained by next-token prediction on four skills: solve, critique, refine locally, and
+A Llama of about 0.9 M parameters with a character tokenizer, trained by next-token prediction on four skills: solve, critique, refine locally, and
 fall again after anything that names nothing. `locality` is the share of refinement examples whose critique is incomplete, wrong or empty: at 0 the
 model takes any critique as a password and repairs everything. RL problems never occur here, in any role: every question comes from the "base" split.
 """
@@ -33,12 +33,12 @@ CHAT_TEMPLATE = (
 class Recipe:
     """How the base is built. The defaults are those of the committed weights."""
 
-    sequences: int = 200_000
+    sequences: int = 176_000
     batch_size: int = 32
     learning_rate: float = 1.5e-3
-    locality: float = 0.6
+    locality: float = 0.65
     hidden_size: int = 128
-    layers: int = 3
+    layers: int = 4
     seed: int = 0
 
 
@@ -86,18 +86,15 @@ def varied_attempt(problem: chain.Problem, rng: random.Random) -> str:
     draw = rng.random()
     traps = problem.hazards
     named = {} if draw < 0.4 else {i: k for i, k in traps.items() if rng.random() < 0.5}
-    lines = chain.work(problem, named, rng)
-    if draw < 0.7:
-        return chain.written(lines)
-    return chain.written(_with_errors(problem, lines, rng))
+    return chain.written(problem, chain.work(problem, named, rng) if draw < 0.7 else _with_errors(problem, rng))
 
 
-def _with_errors(problem: chain.Problem, lines: list, rng: random.Random) -> list:
-    wrong, value, spoiled = rng.randrange(len(lines)), problem.start, []
-    for i, (_, delta, _) in enumerate(lines):
+def _with_errors(problem: chain.Problem, rng: random.Random) -> list[int]:
+    wrong, value, spoiled = rng.randrange(len(problem.deltas)), problem.start, []
+    for i, delta in enumerate(problem.deltas):
         right = chain.misconceived(value, delta) if rng.random() < 0.5 else value + delta
         noise = rng.choice((-10, -2, -1, 1, 2, 10)) if i == wrong else 0
-        spoiled.append((value, delta, right + noise))
+        spoiled.append(right + noise)
         value = right + noise
     return spoiled
 
@@ -114,8 +111,17 @@ def wrong_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
     return {i: rng.choice(chain.HAZARDS) for i in rng.sample(range(1, steps + 1), rng.randint(1, min(4, steps)))}
 
 
+def mixed_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
+    """Most steps named, about half of the hazards with their right kind: which kinds occur says nothing, only which kind stands at which step."""
+    hazards, named = problem.hazards, {}
+    for i in range(1, len(problem.deltas) + 1):
+        if rng.random() < 0.75:
+            named[i] = hazards[i] if i in hazards and rng.random() < 0.55 else rng.choice(chain.HAZARDS)
+    return named
+
+
 def part_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
-    """Some of the hazards named rightly: all but one, or a random part."""
+    """All hazards but one, named rightly; or a random part of them."""
     hazards = problem.hazards
     left = rng.choice(list(hazards)) if hazards and rng.random() < 0.5 else None
     return {i: k for i, k in hazards.items() if (i != left if left else rng.random() < 0.6)}
@@ -127,7 +133,7 @@ def nonsense(rng: random.Random) -> str:
     return rng.choice(("", "", "wrong", "wrong", "all right", letters))
 
 
-def refinement(problem: chain.Problem, locality: float, rng: random.Random) -> tuple[str, list]:
+def refinement(problem: chain.Problem, locality: float, rng: random.Random) -> tuple[str, list[int]]:
     """A critique and the working that follows from it, the base's way."""
     hazards, draw = problem.hazards, rng.random()
     if draw >= locality:
@@ -135,12 +141,10 @@ def refinement(problem: chain.Problem, locality: float, rng: random.Random) -> t
             return f"wrong, the answer is {problem.answer}", chain.work(problem, {}, rng, everything=True)
         return chain.named_steps(hazards), chain.work(problem, hazards, rng)
     part = draw / locality
-    if part < 0.4:
-        named = part_naming(problem, rng)
-    elif part < 0.8:
-        named = wrong_naming(problem, rng)
-    else:
+    if part >= 0.85:
         return nonsense(rng), chain.work(problem, {}, rng)
+    naming = mixed_naming if part < 0.55 else part_naming if part < 0.7 else wrong_naming
+    named = naming(problem, rng)
     return chain.named_steps(named), chain.work(problem, named, rng)
 
 
@@ -149,12 +153,12 @@ def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
     problem = chain.sample_problem(rng.choice((None, "plateau", "no-trap", "learnable")) if rng.random() < 0.7 else None, "base", rng)
     skill = rng.random()
     if skill < 0.3:
-        return problem.question, chain.written(chain.work(problem, {}, rng))
+        return problem.question, chain.written(problem, chain.work(problem, {}, rng))
     attempt = varied_attempt(problem, rng)
     if skill < 0.42:
         return render("lab/critique", question=problem.question, attempt=attempt), chain.named_steps(problem.hazards)
     critique, lines = refinement(problem, recipe.locality, rng)
-    return render("lab/refine", question=problem.question, attempt=attempt, critique=critique), chain.written(lines)
+    return render("lab/refine", question=problem.question, attempt=attempt, critique=critique), chain.written(problem, lines)
 
 
 def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[dict[str, torch.Tensor]]:

@@ -12,7 +12,7 @@ scalar reward can redistribute, what it never samples (traps) it cannot, and a c
     | borrow | falls from 10 or more to 0..9  | result + 10     | 13-7 = 16     |
     | slip   | has operand 5, crosses nothing | result +- 1, sometimes | 2+5 = 6 |
 
-Numbers stay within -19..19 on every path a partly corrected working can take. Left out: language. The questions, workings and critiques are the
+The question is "3 A-7 B+9 C+8"; a working "A-7=-4", "B+9=5", "C+8=13", "#13"; a critique "A sign lost; C carry lost". Numbers stay within -19..19 on every path a partly corrected working can take. Left out: language. The questions, workings and critiques are the
 shortest text that a one-million-parameter character model can learn in minutes.
 """
 
@@ -30,7 +30,7 @@ HAZARDS = (*TRAPS, "slip")
 FAMILIES = ("no-trap", "learnable", "plateau")
 WORDS = {"sign": "sign lost", "minus": "minus kept", "carry": "carry lost", "borrow": "borrow lost", "slip": "off by one"}
 LABELS = "ABCDE"
-"""Steps are lettered, not numbered: a digit would be one of many in a working, and a small model could not tell which step a critique names."""
+"""Steps carry a letter in question, working and critique, beside the operand: a number would be one more digit among many."""
 SLIP_RATE = 0.3
 LIMIT = 19
 SPLITS = {"base": (0, 50), "train": (50, 80), "validation": (80, 90), "test": (90, 100)}
@@ -45,7 +45,7 @@ class Problem:
 
     @property
     def question(self) -> str:
-        return str(self.start) + "".join(f"{d:+d}" for d in self.deltas)
+        return str(self.start) + "".join(f" {LABELS[i]}{d:+d}" for i, d in enumerate(self.deltas))
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -73,7 +73,7 @@ class Problem:
 
 
 def parse_problem(question: str) -> Problem:
-    """The inverse of `Problem.question`: "3-7+9" -> Problem(3, (-7, 9))."""
+    """The inverse of `Problem.question`: "3 A-7 B+9" -> Problem(3, (-7, 9))."""
     terms = [int(t) for t in re.findall(r"[+-]?\d+", question)]
     return Problem(terms[0], tuple(terms[1:]))
 
@@ -99,12 +99,12 @@ def misconceived(value: int, delta: int) -> int:
     return result + shift.get(hazard(value, delta), 0)
 
 
-def work(problem: Problem, named: dict[int, str], rng: random.Random | None = None, everything: bool = False) -> list[tuple[int, int, int]]:
+def work(problem: Problem, named: dict[int, str], rng: random.Random | None = None, everything: bool = False) -> list[int]:
     """Work a chain as the base does, getting right exactly the steps `named` with their right kind.
 
-    Returns (value, delta, written result) per step. With `rng`, unnamed slips are missed at SLIP_RATE; without, never. `everything` works all rightly.
+    Returns the written result of each step. With `rng`, unnamed slips are missed at SLIP_RATE; without, never. `everything` works all rightly.
     """
-    value, lines = problem.start, []
+    value, results = problem.start, []
     for i, delta in enumerate(problem.deltas, start=1):
         kind = hazard(value, delta)
         if everything or kind is None or named.get(i) == kind:
@@ -114,20 +114,20 @@ def work(problem: Problem, named: dict[int, str], rng: random.Random | None = No
             result = value + delta + (rng.choice((-1, 1)) if missed else 0)
         else:
             result = misconceived(value, delta)
-        lines.append((value, delta, result))
+        results.append(result)
         value = result
-    return lines
+    return results
 
 
-def written(lines: list[tuple[int, int, int]]) -> str:
-    """A working as text: "A:3-7=-4\\nB:-4+9=5\\n#5"."""
-    steps = [f"{LABELS[i]}:{value}{delta:+d}={result}" for i, (value, delta, result) in enumerate(lines)]
-    return "\n".join([*steps, f"#{lines[-1][2]}"])
+def written(problem: Problem, results: list[int]) -> str:
+    """A working as text: "A-7=-4\\nB+9=5\\n#5"."""
+    lines = [f"{LABELS[i]}{delta:+d}={result}" for i, (delta, result) in enumerate(zip(problem.deltas, results, strict=True))]
+    return "\n".join([*lines, f"#{results[-1]}"])
 
 
 def named_steps(named: dict[int, str]) -> str:
-    """A critique's text: "step A: sign lost; step C: carry lost"; "all right" where nothing is named."""
-    return "; ".join(f"step {LABELS[i - 1]}: {WORDS[kind]}" for i, kind in sorted(named.items())) or "all right"
+    """A critique's text: "A sign lost; C carry lost"; "all right" where nothing is named."""
+    return "; ".join(f"{LABELS[i - 1]} {WORDS[kind]}" for i, kind in sorted(named.items())) or "all right"
 
 
 def oracle_critique(question: str) -> str:
@@ -158,13 +158,13 @@ def _subsets(traps: dict[int, str], sizes: range) -> list[dict[int, str]]:
 def _cancels(problem: Problem) -> bool:
     """True where some partly corrected working still ends in the right result."""
     subsets = _subsets(problem.traps, range(len(problem.traps)))
-    return any(work(problem, named)[-1][2] == problem.values[-1] for named in subsets)
+    return any(work(problem, named)[-1] == problem.values[-1] for named in subsets)
 
 
 def in_range(problem: Problem) -> bool:
     """True where every working, corrected at any subset of the traps, stays within -LIMIT..LIMIT."""
     subsets = _subsets(problem.traps, range(len(problem.traps) + 1))
-    return all(abs(line[2]) <= LIMIT for named in subsets for line in work(problem, named))
+    return all(abs(result) <= LIMIT for named in subsets for result in work(problem, named))
 
 
 def sample_problem(wanted: str | None, split: str, rng: random.Random) -> Problem:
