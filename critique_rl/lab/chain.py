@@ -12,8 +12,9 @@ scalar reward can redistribute, what it never samples (traps) it cannot, and a c
     | borrow | falls from 10 or more to 0..9  | result + 10     | 13-7 = 16     |
     | slip   | has operand 5, crosses nothing | result +- 1, sometimes | 2+5 = 6 |
 
-The question is "3 A-7 B+9 C+8"; a working "A-7=-4", "B+9=5", "C+8=13", "#13"; a critique "A sign lost; C carry lost". Numbers stay within -19..19 on every path a partly corrected working can take. Left out: language. The questions, workings and critiques are the
-shortest text that a one-million-parameter character model can learn in minutes.
+The question is "3 A-7 B+9 C+8"; a working "A-7=-4", "B+9=5", "C+8=13", "#13"; a critique "A sign lost; B minus kept; C carry lost". Numbers stay
+within -19..19 on every path a partly corrected working can take. Left out: language. Questions, workings and critiques are the shortest text that a
+one-million-parameter character model can learn in minutes.
 """
 
 from __future__ import annotations
