@@ -74,6 +74,8 @@ class RunConfig:
     task: TaskConfig
     policy: PolicyConfig
     trl: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = ""
+    """A published method of `presets`, whose options `trl` and `method` beat."""
     method: Mapping[str, Any] = field(default_factory=dict)
     critic: Mapping[str, Any] = field(default_factory=lambda: {"kind": "none"})
     budget: BudgetConfig = BudgetConfig()
@@ -176,7 +178,7 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def _run(where: str, data: Mapping[str, Any]) -> RunConfig:
-    parsed = {key: _dataclass(SECTIONS[key], value, f"{where}, {key}") if key in SECTIONS else _free(value, f"{where}, {key}") for key, value in data.items()}
+    parsed = {key: _parsed(key, value, f"{where}, {key}") for key, value in data.items()}
     config = RunConfig(**parsed)
     if "kind" not in config.critic:
         raise ConfigError(f"{where}, critic: no 'kind'; expected one such as {{kind: oracle}}")
@@ -184,6 +186,14 @@ def _run(where: str, data: Mapping[str, Any]) -> RunConfig:
     if config.budget.generated_tokens and not str(schedule).startswith("constant"):
         raise ConfigError(f"{where}: a token budget needs a constant learning rate, got lr_scheduler_type {schedule!r}: a decay would differ between arms")
     return config
+
+
+def _parsed(key: str, value: Any, where: str) -> Any:
+    if key == "preset":
+        if not isinstance(value, str):
+            raise ConfigError(f"{where}: got {value!r}, expected the name of a preset, such as nsr")
+        return value
+    return _dataclass(SECTIONS[key], value, where) if key in SECTIONS else _free(value, where)
 
 
 def _free(value: Any, where: str) -> dict[str, Any]:

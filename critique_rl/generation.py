@@ -25,8 +25,8 @@ class Generation:
     """Of the attempts that were due one, by index of the attempt."""
     refinements: list[tuple[int, int, Refinement]] = field(default_factory=list)
     """(index of the attempt, number among what was scored, refinement)."""
-    plain: list[tuple[int, int, Attempt]] = field(default_factory=list)
-    """(group, number among what was scored, attempt) of plain samples drawn for reserved rows."""
+    plain: list[tuple[int, int, str, Attempt]] = field(default_factory=list)
+    """(group, number among what was scored, "rollout" or "expert", attempt) of plain samples drawn for reserved rows, and of experts' traces."""
     order: list[int] = field(default_factory=list)
     """For each row of the batch its number among what was scored."""
     values: list[float] = field(default_factory=list)
@@ -34,7 +34,9 @@ class Generation:
     rewards: torch.Tensor | None = None
     """(rows of the batch, reward functions), this rank's, in the batch's order; NaN for group-wise functions until they are called."""
     refined: list[int] = field(default_factory=list)
-    """Rows of the batch that hold a chosen refinement."""
+    """Rows of the batch that hold a chosen refinement or an expert's trace."""
+    off_policy: list[int] = field(default_factory=list)
+    """Rows that hold a candidate nobody chose (unscored, or dropped): they train nothing."""
     verdicts: list[Verdict] = field(default_factory=list)
     """Of every row of the batch."""
     counts: Counter = field(default_factory=Counter)
@@ -55,6 +57,8 @@ def counts_of(batch: Generation, size: int, slots: int) -> Counter:
         counts["refine/candidates"] += 1
         counts["refine/right"] += refinement.verdict.outcome == "right"
         counts["refine/chosen"] += refinement.chosen
+    for name in ("experts", "right_experts"):
+        counts[f"refine/{name}"] = sum(role == "expert" and (name == "experts" or a.verdict.outcome == "right") for _, _, role, a in batch.plain)
     return counts + _signal_counts(batch, size, slots)
 
 
@@ -87,5 +91,7 @@ def metrics_of(total: Counter) -> dict[str, float]:
     }
     rates |= {f"rollout/right/{name[7:]}": (f"family_right/{name[7:]}", name) for name in total if name.startswith("family/") and name != "family/None"}
     metrics |= {name: total[above] / total[below] for name, (above, below) in rates.items() if total[below]}
-    metrics |= {name: total[name] for name in ("refine/candidates", "refine/chosen") if total["refine/candidates"]}
+    counted = ("candidates", "chosen", "mentions", "experts", "right_experts", "traces_missing", "traces_too_long")
+    metrics |= {f"refine/{name}": total[f"refine/{name}"] for name in counted if total[f"refine/{name}"]}
+    metrics |= {name: value for name, value in total.items() if name.startswith("distill/")}
     return metrics | {f"rollout/{name[8:]}": value for name, value in total.items() if name.startswith("outcome/")}

@@ -1,15 +1,52 @@
-"""The mixed objective as pure tensor functions; axes as suffixes: _B rows, _T completion tokens.
+"""The mixed objective as pure tensor functions; axes as suffixes: _B rows, _T completion tokens, _V vocabulary, _N any tokens, _H hidden.
 
-    L = L_scalar + refine_weight * L_refine
+    L = L_scalar + refine_weight * L_refine + distill_weight * L_distill
 
-L_scalar is TRL's own clipped surrogate (so it is not here); what is added to it, and how credit is shared out before it, is. Left out: the
-distillation term, importance ratios and signed credit.
+L_scalar is TRL's own clipped surrogate (so it is not here); its credit is, as are the refine term and the divergences of the distillation term. The
+same divergences in slices, for vocabularies whose logits do not fit, are in `sliced`.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+# ---- credit: what each row of the scalar term earns ---------------------------------------------------------------------------------------------
+
+
+def group_advantages(rewards: Tensor, group_size: int, baseline: str = "group", scale: str = "none", counted: Tensor | None = None) -> Tensor:
+    """Advantages of rewards (B,) in consecutive groups: minus the group mean (`baseline="group"`) or not ("none"), over std + 1e-4 ("std") or not ("none").
+
+    Mean and std (ddof 1) are over the rows `counted` (B,) bool, default all. With refinements counted it is Critique-GRPO's union baseline (section
+    4.2): [0]*7+[1] -> [-.125]*7+[.875]; with rollouts alone LUFFY's (arXiv 2504.14945): [0]*7+[1]. NaN rewards are never counted and earn 0.
+    """
+    assert rewards.numel() % group_size == 0, f"{rewards.numel()} rewards do not split into groups of {group_size}"
+    groups = rewards.view(-1, group_size)
+    counted = ~groups.isnan() if counted is None else counted.view(-1, group_size) & ~groups.isnan()
+    number = counted.sum(1, keepdim=True)
+    mean = groups.masked_fill(~counted, 0).sum(1, keepdim=True) / number.clamp(min=1)
+    centred = groups - mean if baseline == "group" else groups
+    if scale == "std":
+        deviations = (groups - mean).masked_fill(~counted, 0)
+        centred = centred / ((deviations.pow(2).sum(1, keepdim=True) / (number - 1).clamp(min=1)).sqrt() + 1e-4)
+    return centred.nan_to_num(nan=0.0).view(-1)
+
+
+def signed_credit(rewards: Tensor, positive_weight: float = 1.0, negative_weight: float = 1.0) -> Tensor:
+    """Raw credit without a baseline: reward 1 -> +positive_weight, reward 0 -> -negative_weight, NaN -> 0. Any shape.
+
+    PSR is (1, 0), NSR (0, 1), W-REINFORCE (.1, 1): arXiv 2506.01347, section 2 and Eq. of section 5.
+    """
+    signed = torch.where(rewards > 0, positive_weight, -negative_weight).to(rewards.dtype)
+    return signed.masked_fill(rewards.isnan(), 0.0)
+
+
+def weighted_advantages(advantages: Tensor, positive_weight: float, negative_weight: float) -> Tensor:
+    """Scale positive and negative advantages apart, any shape."""
+    return advantages * torch.where(advantages > 0, positive_weight, negative_weight)
+
+
+# ---- refine: right second attempts as demonstrations under the plain question -------------------------------------------------------------------
 
 
 def shaped_ratio(logps: Tensor, gamma: float) -> Tensor:
@@ -22,29 +59,87 @@ def shaped_ratio(logps: Tensor, gamma: float) -> Tensor:
     return torch.sigmoid(logps - torch.log(torch.as_tensor(gamma, dtype=logps.dtype, device=logps.device)))
 
 
-def group_advantages(rewards: Tensor, group_size: int, baseline: str = "group", scale: str = "none") -> Tensor:
-    """Advantages of rewards (B,) in consecutive groups: minus the group mean (`baseline="group"`) or not ("none"), over std + 1e-4 ("std") or not ("none").
-
-    With refinements inside the group the mean is Critique-GRPO's union baseline (section 4.2): [0]*7+[1] -> [-.125]*7+[.875].
-    """
-    assert rewards.numel() % group_size == 0, f"{rewards.numel()} rewards do not split into groups of {group_size}"
-    groups = rewards.view(-1, group_size)
-    centred = groups - groups.mean(1, keepdim=True) if baseline == "group" else groups
-    scaled = centred / (groups.std(1, keepdim=True) + 1e-4) if scale == "std" else centred
-    return scaled.view(-1)
-
-
-def weighted_advantages(advantages: Tensor, positive_weight: float, negative_weight: float) -> Tensor:
-    """Scale positive and negative advantages apart, any shape. W-REINFORCE (arXiv 2506.01347, section 5) is .1 and 1 on raw +-1 rewards."""
-    return advantages * torch.where(advantages > 0, positive_weight, negative_weight)
-
-
-def refine_loss(logps_BT: Tensor, credit_B: Tensor, mask_BT: Tensor, ratio: str, gamma: float) -> Tensor:
+def refine_loss(
+    logps_BT: Tensor,
+    old_logps_BT: Tensor,
+    credit_B: Tensor,
+    mask_BT: Tensor,
+    ratio: str,
+    gamma: float = 0.1,
+    clip: tuple[float, float] | None = None,
+    floor: float | None = None,
+) -> Tensor:
     """Sum over refinement tokens of the refine term, a scalar; the caller divides by its normaliser.
 
-    `logps_BT` are of the refinement under the question alone. "shaped": -credit * p / (p + gamma), credit = the union advantage, without clipping (as
-    Critique-GRPO's released code; the paper's clip would zero a wrong refinement's gradient below p = .4). "nll": -credit * log p, credit = 1 for
-    right refinements and 0 for others (RAFT, arXiv 2304.06767; ERL).
+    Both log-probs are of the refinement under the question alone, `old` before this generation's updates. `ratio`:
+    "shaped" -credit * p / (p + gamma) (Critique-GRPO, LUFFY); "importance" -credit * p / p_old (RLTF-SD, arXiv 2602.02482); "nll" -credit * log p (RAFT,
+    arXiv 2304.06767). `clip` (low, high): min(r A, clip(r, 1 - low, 1 + high) A), which on the shaped ratio gives a wrong refinement no gradient where
+    p < gamma (1 - low) / low. `floor`: tokens with old log-prob under it are masked.
     """
-    score_BT = shaped_ratio(logps_BT, gamma) if ratio == "shaped" else logps_BT
-    return -(score_BT * credit_B.unsqueeze(1) * mask_BT).sum()
+    if floor is not None:
+        mask_BT = mask_BT * (old_logps_BT >= floor)
+    credit = credit_B.unsqueeze(1)
+    if ratio == "nll":
+        return -(logps_BT * credit * mask_BT).sum()
+    # Rows of rollouts carry no credit, and their ratio may overflow: inf * 0 would be NaN.
+    log_ratio = (logps_BT - old_logps_BT).masked_fill(mask_BT == 0, 0.0)
+    score = shaped_ratio(logps_BT, gamma) if ratio == "shaped" else torch.exp(log_ratio)
+    surrogate = score * credit
+    if clip is not None:
+        surrogate = torch.minimum(surrogate, score.clamp(1 - clip[0], 1 + clip[1]) * credit)
+    return -(surrogate * mask_BT).sum()
+
+
+# ---- distill: divergence to a teacher that has more context -------------------------------------------------------------------------------------
+
+
+def divergence(student_logits: Tensor, teacher_logits: Tensor, alpha: float, top_k: int | None = None, tail: bool = True) -> Tensor:
+    """Divergence of student and teacher from logits (..., T, V) -> (..., T); gradients reach the student alone if the teacher's are detached.
+
+    `alpha` as in TRL: 0 = KL(T||S), 1 = KL(S||T), between (1 - a) KL(S||M) + a KL(T||M) with M = (1 - a) S + a T (SDPO, arXiv 2601.20802). `top_k`
+    restricts both to the student's k likeliest tokens, with one bucket for the rest (`tail`) or renormalised.
+    """
+    student, teacher = torch.log_softmax(student_logits, -1), torch.log_softmax(teacher_logits, -1)
+    if top_k is not None and top_k < student.shape[-1]:
+        student, index = student.topk(top_k, dim=-1)
+        teacher = teacher.gather(-1, index)
+        student, teacher = (with_tail(student), with_tail(teacher)) if tail else (torch.log_softmax(student, -1), torch.log_softmax(teacher, -1))
+    return mixture_divergence(student, teacher, alpha)
+
+
+def with_tail(logps: Tensor) -> Tensor:
+    """Log-probs (..., K) of part of a vocabulary -> (..., K + 1): the last is the log of what they leave. Sums to 1."""
+    # Where K tokens hold everything, log(1 - 1) would be -inf and its gradient NaN.
+    covered = torch.logsumexp(logps, -1, keepdim=True).clamp(max=-1e-7)
+    return torch.cat([logps, torch.log(-torch.expm1(covered))], -1)
+
+
+def mixture_divergence(student_logps: Tensor, teacher_logps: Tensor, alpha: float) -> Tensor:
+    """`divergence` on log-probs (..., K) -> (...)."""
+    if alpha == 0.0:
+        return _kl(teacher_logps, student_logps)
+    if alpha == 1.0:
+        return _kl(student_logps, teacher_logps)
+    weight = torch.tensor(alpha, dtype=student_logps.dtype, device=student_logps.device)
+    mixture = torch.logaddexp(student_logps + torch.log1p(-weight), teacher_logps + torch.log(weight))
+    return (1 - alpha) * _kl(student_logps, mixture) + alpha * _kl(teacher_logps, mixture)
+
+
+def _kl(p_logps: Tensor, q_logps: Tensor) -> Tensor:
+    return (p_logps.exp() * (p_logps - q_logps)).sum(-1)
+
+
+def sampled_divergence(student_logps: Tensor, teacher_logps: Tensor) -> Tensor:
+    """Policy-gradient form of KL(S||T) on the student's own tokens: (log S - log T).detach() * log S, elementwise.
+
+    Its gradient is that of the reverse KL in expectation over the student's samples only; on tokens another distribution wrote it is not (OPD's
+    advantage log T - log S: OpenClaw-RL, arXiv 2603.10165, section 4.2; SDPO's sampled-token form, where alpha must be 1).
+    """
+    return (student_logps - teacher_logps).detach() * student_logps
+
+
+def importance_weight(logps: Tensor, old_logps: Tensor, limit: float | None) -> Tensor:
+    """min(p / p_old, limit), detached, elementwise: SDPO's weight on each token's loss. `limit` None: 1 everywhere."""
+    if limit is None:
+        return torch.ones_like(logps)
+    return torch.exp((logps - old_logps).detach().clamp(-20.0, 20.0)).clamp(max=limit)

@@ -25,23 +25,23 @@ def table(step: int, batch: Generation, advantages: list[float]) -> list[dict[st
     """Rows of the table: rollouts in order, plain samples of reserved rows, then candidates."""
     by_number = dict(zip(batch.order, advantages, strict=True))
     size = batch.group_rollouts
-    numbered = [(i // size, i, -1, attempt, batch.critiques.get(i), False) for i, attempt in enumerate(batch.attempts)]
-    numbered += [(group, number, -1, attempt, None, False) for group, number, attempt in batch.plain]
+    numbered = [(i // size, i, -1, "rollout", attempt, batch.critiques.get(i), False) for i, attempt in enumerate(batch.attempts)]
+    numbered += [(group, number, -1, role, attempt, None, role == "expert") for group, number, role, attempt in batch.plain]
     for i, number, refinement in batch.refinements:
         second = Attempt(refinement.attempt.question, refinement.text, refinement.verdict, refinement.attempt.row)
-        numbered.append((i // size, number, i, second, None, refinement.chosen))
+        numbered.append((i // size, number, i, "candidate", second, None, refinement.chosen))
     return [
         {
             "step": step,
             "group": group,
-            "role": "rollout" if refines < 0 else "candidate",
+            "role": role,
             "attempt": refines,
             **_words(attempt, critique),
             "reward": batch.values[number],
             "advantage": by_number.get(number, float("nan")),
             "chosen": chosen,
         }
-        for group, number, refines, attempt, critique, chosen in numbered
+        for group, number, refines, role, attempt, critique, chosen in numbered
     ]
 
 

@@ -5,11 +5,19 @@ Pure bookkeeping over lists; sampling and scoring are the trainer's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from critique_rl.prompts import render
 from critique_rl.types import Attempt, Critique, Verdict
+
+MENTIONS = re.compile(
+    r"(?i)\b(?:as|like) (?:you|the (?:critique|critic|feedback|review)|the critique) (?:have |has )?(?:noted|said|mentioned|pointed out|suggested|stated)"
+    r"|\b(?:the|your|this) (?:critique|critic|feedback|hint)\b"
+    r"|\b(?:my|the|your) (?:previous|earlier|first|original|prior) (?:solution|attempt|answer|response|mistake|error)"
+    r"|\byou(?:'re| are) right\b|\bI apologi[sz]e\b|\b(?:thank you|thanks) for\b|\bas (?:noted|mentioned|pointed out) (?:above|in)\b"
+)
 
 
 def due(verdicts: Sequence[Verdict], group_size: int, when: str, most: int) -> list[int]:
@@ -34,18 +42,28 @@ def question_of(prompt: Any) -> str:
 
 def refine_prompt(prompt: Any, attempt: Attempt, critique: Critique, template: str) -> Any:
     """The prompt of a refinement in the format of `prompt`: its last user message asks again, with the attempt and the critique."""
-    text = render(template, question=question_of(prompt), attempt=attempt.text, critique=critique.text)
+    return in_place_of_question(prompt, lambda question: render(template, question=question, attempt=attempt.text, critique=critique.text))
+
+
+def in_place_of_question(prompt: Any, text_of: Callable[[str], str]) -> Any:
+    """`prompt` with its question (a plain prompt itself, a conversation's last user message) replaced by `text_of(question)`."""
+    text = text_of(question_of(prompt))
     return text if isinstance(prompt, str) else [*prompt[:-1], {"role": "user", "content": text}]
 
 
-def choose(verdicts: Sequence[Verdict], slots: int, draw: Callable[[int], int]) -> list[int]:
+def mentions_critique(text: str) -> bool:
+    """True where an answer speaks of a critique its reader cannot see ("as you noted", "in my previous attempt"): learnt, it would be said unasked."""
+    return MENTIONS.search(text) is not None
+
+
+def choose(verdicts: Sequence[Verdict], slots: int, draw: Callable[[int], int], select: str = "right_first") -> list[int]:
     """Which candidates of one group fill its reserved slots: right ones first in order, then others at random (Critique-GRPO, section 4.1).
 
-    `draw(n)` gives a whole number in [0, n).
+    `select` "random" draws from all of them (RLTF-SD). `draw(n)` gives a whole number in [0, n).
     """
-    right = [i for i, verdict in enumerate(verdicts) if verdict.outcome == "right"]
+    right = [i for i, verdict in enumerate(verdicts) if verdict.outcome == "right" and select == "right_first"]
     # An unscored candidate has no reward: in a slot it would be a row without a verdict.
-    others = [i for i, verdict in enumerate(verdicts) if verdict.outcome not in ("right", "unscored")]
+    others = [i for i, verdict in enumerate(verdicts) if verdict.outcome != "unscored" and i not in right]
     chosen = right[:slots]
     while others and len(chosen) < slots:
         chosen.append(others.pop(draw(len(others))))

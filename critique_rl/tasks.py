@@ -1,20 +1,21 @@
 """Problems and datasets as rows: the lab and reasoning-gym. Left out for now: JSONL, Parquet and Hub datasets.
 
-A row has `prompt` (conversational), `question`, `answer`, `family`, `id`; every column reaches reward functions, verifier and critic.
+A row has `prompt` (conversational), `question`, `answer`, `family`, `id`, in the lab `solution` too; every column
+reaches reward functions, verifier and critic.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from critique_rl.config import ConfigError, TaskConfig, check_keys, suggest
 from critique_rl.gym import gym_rows
 from critique_rl.lab import chain
-from critique_rl.types import Attempt, Verifier
-from critique_rl.verifier import by_name
+from critique_rl.types import Attempt, Verdict, Verifier
+from critique_rl.verifier import by_name, hash_line
 
 Row = Mapping[str, Any]
 
@@ -45,7 +46,21 @@ def load_task(config: TaskConfig, seed: int) -> Task:
 
 def _lab_row(problem: chain.Problem, family: str) -> Row:
     question = problem.question
-    return {"prompt": [{"role": "user", "content": question}], "question": question, "answer": problem.answer, "family": family, "id": question}
+    solution = chain.written(problem, list(problem.values))
+    return {
+        "prompt": [{"role": "user", "content": question}],
+        "question": question,
+        "answer": problem.answer,
+        "solution": solution,
+        "family": family,
+        "id": question,
+    }
+
+
+def _judge_chain(text: str, row: Row) -> Verdict:
+    """The last line decides; a failed working also has the spans of its wrong steps, for the metrics on faulty tokens."""
+    verdict = hash_line(text, row)
+    return replace(verdict, faults=chain.faulty_spans(str(row["question"]), text)) if verdict.failed else verdict
 
 
 def _lab_chain(config: TaskConfig, seed: int) -> Task:
@@ -59,7 +74,7 @@ def _lab_chain(config: TaskConfig, seed: int) -> Task:
     def held_out(split: str, count: int) -> list[Row]:
         return [_lab_row(problem, family) for family in chain.FAMILIES for problem in chain.problems(family, split, count, 0)]
 
-    return Task(config.name, train, held_out, by_name("hash_line"), lambda attempt: chain.oracle_critique(attempt.question), "lab/")
+    return Task(config.name, train, held_out, _judge_chain, lambda attempt: chain.oracle_critique(attempt.question), "lab/")
 
 
 def _reasoning_gym(config: TaskConfig, name: str, seed: int) -> Task:

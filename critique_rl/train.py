@@ -26,12 +26,14 @@ from transformers import TrainerCallback
 from critique_rl.config import ConfigError, EvaluationConfig, RunConfig, TaskConfig, check_keys, to_dict, with_seed
 from critique_rl.critic import build_critic
 from critique_rl.evaluate import Sampling, judge, pass_metrics
+from critique_rl.options import CritiqueGRPOConfig
 from critique_rl.policy import load_policy
+from critique_rl.presets import deviations, preset
 from critique_rl.record import write_rollouts
 from critique_rl.rewards import VerifierReward
 from critique_rl.runs import RunFolder, append_jsonl, read_jsonl, write_json, write_yaml
 from critique_rl.tasks import Task, load_task
-from critique_rl.trainer import CritiqueGRPOConfig, CritiqueGRPOTrainer
+from critique_rl.trainer import CritiqueGRPOTrainer
 from critique_rl.trl_seams import metric
 
 METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - {f.name for f in fields(trl.GRPOConfig)}
@@ -42,13 +44,14 @@ class Interrupted(Exception):
 
 
 def trainer_arguments(config: RunConfig, folder: RunFolder) -> CritiqueGRPOConfig:
-    """The `trl:` and `method:` sections as TRL's arguments, names checked. Defaults suit a CPU: float32, no gradient checkpointing, no tracker."""
+    """The `preset:`, `trl:` and `method:` sections as TRL's arguments, names checked. Defaults suit a CPU: float32, no gradient checkpointing, no tracker."""
     known = {f.name for f in fields(trl.GRPOConfig) if f.init}
     for key in config.trl:
         if key in METHOD_FIELDS:
             raise ConfigError(f"trl: {key!r} is an option of ours; move it to the method: section")
     check_keys(config.trl, known, "trl")
     check_keys(config.method, METHOD_FIELDS, "method")
+    stated = preset(config.preset) if config.preset else {}
     cpu = not torch.cuda.is_available()
     defaults = {
         "bf16": not cpu,
@@ -64,7 +67,7 @@ def trainer_arguments(config: RunConfig, folder: RunFolder) -> CritiqueGRPOConfi
         "max_steps": _max_steps(config),
     }
     try:
-        return CritiqueGRPOConfig(output_dir=str(folder.checkpoints), **{**defaults, **config.trl}, **config.method)
+        return CritiqueGRPOConfig(output_dir=str(folder.checkpoints), **{**defaults, **stated, **config.trl, **config.method})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"trl/method: {error}") from error
 
@@ -180,8 +183,9 @@ def build_trainer(config: RunConfig, folder: RunFolder, task: Task, seed: int) -
     """Policy, reward, critic and trainer of one run."""
     arguments = trainer_arguments(config, folder)
     critic = build_critic(config.critic, task, seed)
-    if "refine_template" not in config.method:
-        arguments.refine_template = f"{task.prompts}refine"
+    for name in ("refine", "distill"):
+        if f"{name}_template" not in config.method:
+            setattr(arguments, f"{name}_template", f"{task.prompts}{'teacher' if name == 'distill' else name}")
     if not task.train:
         raise ConfigError(f"task {task.name}: the training set is empty; raise task.size or check task.families")
     model, tokenizer = _policy(config)
@@ -206,7 +210,8 @@ def train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
     config = with_seed(config, seed)
     task = load_task(config.task, seed)
     trainer = build_trainer(config, folder, task, seed)
-    write_yaml(folder.config, {"arm": arm, "seed": seed, **to_dict(config), "versions": versions(), "command": sys.argv})
+    deviates = deviations(config.preset, {**config.trl, **config.method}) if config.preset else {}
+    write_yaml(folder.config, {"arm": arm, "seed": seed, **to_dict(config), "deviates": deviates, "versions": versions(), "command": sys.argv})
     callback = RunCallback(config, folder, task, trainer)
     trainer.add_callback(callback)
     for number in (signal.SIGTERM, signal.SIGINT):

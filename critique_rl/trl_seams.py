@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
+from critique_rl.sliced import Head
+from critique_rl.types import Verdict
+
 SIGNATURES = {
     "_generate_and_score_completions": ["self", "inputs"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
@@ -43,9 +46,24 @@ def sample(trainer: GRPOTrainer, prompts: list[Any], num_generations: int = 1) -
     return Sampled([list(ids) for ids in prompt_ids], completion_ids, logprobs, completions)
 
 
-def prompt_lengths(trainer: GRPOTrainer, prompts: list[Any]) -> list[int]:
+def completion_ids(trainer: GRPOTrainer, text: str) -> list[int]:
+    """Tokens of a text as a completion, the end included."""
+    return [*trainer.processing_class(text, add_special_tokens=False)["input_ids"], trainer.processing_class.eos_token_id]
+
+
+def insert(trainer: GRPOTrainer, sampled: Sampled, place: int, prompt: Any, ids: list[int]) -> None:
+    """Put a completion that was not sampled among those that were; its sampling logps are unknown."""
+    text = trainer.processing_class.decode(ids, skip_special_tokens=True)
+    sampled.prompt_ids.insert(place, list(trainer._tokenize_prompts([prompt])[0][0]))
+    sampled.completion_ids.insert(place, ids)
+    sampled.completions.insert(place, text if isinstance(prompt, str) else [{"role": "assistant", "content": text}])
+    if sampled.logprobs is not None:
+        sampled.logprobs.insert(place, [None] * len(ids))
+
+
+def prompt_ids(trainer: GRPOTrainer, prompts: list[Any]) -> list[list[int]]:
     """Tokens of each prompt as the trainer would render it."""
-    return [len(ids) for ids in trainer._tokenize_prompts(prompts)[0]] if prompts else []
+    return [list(ids) for ids in trainer._tokenize_prompts(prompts)[0]] if prompts else []
 
 
 def score(trainer: GRPOTrainer, rows: list[dict], sampled_prompts: list[Any], completions: list[Any], ids: list[list[int]]) -> torch.Tensor:
@@ -76,6 +94,62 @@ def reorder_extra_columns(trainer: GRPOTrainer, order: Sequence[int], scored: in
         columns[name] = [values[i] for i in order] if len(values) == scored else []
         if not columns[name]:
             del columns[name]
+
+
+def rewrite_advantages(trainer: GRPOTrainer, advantages: torch.Tensor) -> None:
+    """Have the completions table show these advantages (all ranks' rows of the last generation), not those TRL computed."""
+    column = trainer._logs["advantages"]
+    for _ in range(min(len(advantages), len(column))):
+        column.pop()
+    column.extend(advantages.tolist())
+
+
+def causal_model(trainer: GRPOTrainer) -> Any:
+    """The unwrapped causal language model, inside DDP's and PEFT's wrappers."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def head_of(trainer: GRPOTrainer) -> Head:
+    """The language-model head as it is now. FSDP2's shards are gathered."""
+    model = causal_model(trainer)
+    head, softcap = model.get_output_embeddings(), getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    bias = getattr(head, "bias", None)
+    return Head(_whole(head.weight), None if bias is None else _whole(bias), softcap)
+
+
+def _whole(parameter: torch.Tensor) -> torch.Tensor:
+    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+
+
+@contextmanager
+def last_hidden_states(trainer: GRPOTrainer) -> Iterator[list[torch.Tensor]]:
+    """Within the block, the last hidden states (rows, positions, hidden) of every forward pass of the policy are appended to the list it gives."""
+    seen: list[torch.Tensor] = []
+    handle = causal_model(trainer).base_model.register_forward_hook(lambda module, inputs, output: seen.append(output.last_hidden_state))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def no_hidden_states() -> Iterator[list[torch.Tensor]]:
+    """In place of `last_hidden_states` where nobody reads them."""
+    yield []
+
+
+def fault_mask(trainer: GRPOTrainer, completion_ids: torch.Tensor, verdicts: Sequence[Verdict]) -> torch.Tensor:
+    """(B, T) bool: tokens that overlap a span the verifier called faulty. Rows without such spans are all False."""
+    mask = torch.zeros(completion_ids.shape, dtype=torch.bool)
+    for row, verdict in enumerate(verdicts):
+        if not verdict.faults:
+            continue
+        ends = torch.tensor([len(text) for text in trainer.processing_class.batch_decode(completion_ids[row].unsqueeze(1), skip_special_tokens=True)]).cumsum(0)
+        starts = torch.cat([torch.zeros(1, dtype=ends.dtype), ends[:-1]])
+        for start, end in verdict.faults:
+            mask[row] |= (starts < end) & (ends > start)
+    return mask.to(completion_ids.device)
 
 
 def metric(trainer: GRPOTrainer, name: str, value: float) -> None:

@@ -24,6 +24,8 @@ class Verdict:
     answer: str | None = None
     """The answer as extracted from the text, or None."""
     reason: str = ""
+    faults: tuple[tuple[int, int], ...] = ()
+    """Spans (start, end) of the text that are wrong, in characters, where the verifier can tell; metrics alone read them."""
 
     @property
     def failed(self) -> bool:

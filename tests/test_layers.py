@@ -9,11 +9,13 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "critique_rl"
 LAYERS = [
-    {"types", "prompts", "splits"},
-    {"config", "objective", "metrics", "runs"},
-    {"lab", "verifier", "chat", "gym"},
-    {"tasks", "rewards", "policy"},
-    {"critic", "refine", "trl_seams", "generation"},
+    {"types", "prompts", "splits", "objective"},
+    {"config", "metrics", "runs", "sliced"},
+    {"lab", "verifier", "chat", "gym", "presets"},
+    {"tasks", "rewards", "policy", "options"},
+    {"critic", "refine", "trl_seams", "generation", "alarms"},
+    {"rollout", "teacher"},
+    {"distill"},
     {"trainer", "evaluate"},
     {"record", "rescue"},
     {"train", "compare"},

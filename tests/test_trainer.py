@@ -105,7 +105,7 @@ def test_a_refinement_trains_under_the_plain_prompt(tiny_policy, tmp_path) -> No
     rows = [row for row in dataset().select(range(2)) for _ in range(4)]
     output = trainer._generate_and_score_completions(rows)
     assert torch.equal(output["prompt_ids"][:4], output["prompt_ids"][:1].expand(4, -1))
-    batch = trainer._generation
+    batch = trainer.generation
     assert batch.refined, "an untrained model fails, so something was refined"
     number = {source: refinement for _, source, refinement in batch.refinements}
     for row in batch.refined:
@@ -220,7 +220,7 @@ def test_plain_string_prompts_work_too(tiny_policy, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"refine_slots": 4}, "refine_slots: got 4, expected 1 to 3"),
+        ({"refine_slots": 4}, "refine_slots: got 4, expected 0 to 3"),
         ({"refine_candidates": 9}, "refine_candidates: got 9, expected 1"),
         ({"refine_ratio": "shape"}, "did you mean 'shaped'"),
         ({"critique_when": "always"}, "critique_when: got 'always'"),

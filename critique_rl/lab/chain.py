@@ -126,6 +126,20 @@ def written(problem: Problem, results: list[int]) -> str:
     return "\n".join([*lines, f"#{results[-1]}"])
 
 
+def faulty_spans(question: str, text: str) -> tuple[tuple[int, int], ...]:
+    """Spans (start, end) of the results in a working that do not follow from the line before: "3 A-7", "A-7=4\n#4" -> ((4, 5),)."""
+    problem, spans, at = parse_problem(question), [], 0
+    value = problem.start
+    for delta, line in zip(problem.deltas, text.split("\n"), strict=False):
+        head, equals, result = line.partition("=")
+        if not equals or re.fullmatch(r"-?\d{1,9}", result) is None:
+            break
+        if int(result) != value + delta:
+            spans.append((at + len(head) + 1, at + len(line)))
+        value, at = int(result), at + len(line) + 1
+    return tuple(spans)
+
+
 def named_steps(named: dict[int, str]) -> str:
     """A critique's text: "A sign lost; C carry lost"; "all right" where nothing is named."""
     return "; ".join(f"{LABELS[i - 1]} {WORDS[kind]}" for i, kind in sorted(named.items())) or "all right"
