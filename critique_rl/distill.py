@@ -17,7 +17,7 @@ from trl.trainer.utils import pad
 
 from critique_rl import trl_seams
 from critique_rl.generation import Generation
-from critique_rl.objective import importance_weight, sampled_divergence
+from critique_rl.objective import importance_weight, prefix_weight, sampled_divergence
 from critique_rl.refine import refine_prompt
 from critique_rl.rollout import prompt_limit
 from critique_rl.sliced import Divergence, Head, sliced_divergence, sliced_logps
@@ -97,25 +97,25 @@ class Distillation:
     def token_advantages(self, inputs: dict[str, Any], old_logps_BT: Tensor) -> Tensor:
         """OPD's A_t = log pi_T - log pi_old on the rows that have a teacher, else 0: (B, T). OpenClaw-RL, section 4.2."""
         rows, mask = _rows(inputs, "distill_mask")
-        logps = self._teacher_logps(inputs, rows)
-        advantages = torch.zeros_like(old_logps_BT)
-        advantages[rows] = (logps - old_logps_BT[rows]) * mask
-        self._log_ratios(inputs, rows, logps - old_logps_BT[rows])
-        return advantages
+        hidden, head = self._read(inputs, rows, self.teacher)
+        log_ratio = sliced_logps(hidden, head, inputs["completion_ids"][rows], self.trainer.temperature) - old_logps_BT[rows]
+        self._log_ratios(inputs, rows, log_ratio)
+        return torch.zeros_like(old_logps_BT).index_copy(0, rows, log_ratio * mask)
 
     def term(self, inputs: dict[str, Any], logps_BT: Tensor, old_logps_BT: Tensor, hidden_BLH: Tensor | None) -> Tensor:
         """Sum over distilled tokens of the divergence to the teacher, weighted by min(p / p_old, distill_is_clip). SDPO (arXiv 2601.20802), Eq. 1."""
         rows, mask = _rows(inputs, "distill_mask")
-        weights = importance_weight(logps_BT[rows], old_logps_BT[rows], self.trainer.args.distill_is_clip) * mask
+        args, length = self.trainer.args, inputs["completion_ids"].shape[1]
+        hidden, head = self._read(inputs, rows, self.teacher)
+        student, teacher = logps_BT[rows], sliced_logps(hidden, head, inputs["completion_ids"][rows], self.trainer.temperature)
+        self._log_ratios(inputs, rows, teacher - student.detach())
+        weights = importance_weight(student, old_logps_BT[rows], args.distill_is_clip) * mask
+        if args.distill_prefix:
+            weights = weights * prefix_weight(student * mask, teacher * mask)
         if hidden_BLH is None:
-            teacher_logps = self._teacher_logps(inputs, rows)
-            self._log_ratios(inputs, rows, teacher_logps - logps_BT[rows].detach())
-            return (sampled_divergence(logps_BT[rows], teacher_logps) * weights).sum()
-        length = inputs["completion_ids"].shape[1]
-        teacher_hidden, head = self._read(inputs, rows, self.teacher)
-        total, values, student_logps, teacher_logps = self._divergence(inputs, rows, hidden_BLH[rows, -length - 1 : -1], teacher_hidden, head, weights, self.measure)
-        self._check_head(student_logps, logps_BT[rows].detach(), inputs["completion_mask"][rows])
-        self._log_ratios(inputs, rows, teacher_logps - student_logps)
+            return (sampled_divergence(student, teacher) * weights).sum()
+        total, values, ours = self._divergence(inputs, rows, hidden_BLH[rows, -length - 1 : -1], hidden, head, weights, self.measure)
+        self._check_head(ours, student.detach(), inputs["completion_mask"][rows])
         trl_seams.metric(self.trainer, "distill/divergence", ((values * mask).sum() / mask.sum().clamp(min=1)).item())
         return total
 
@@ -146,15 +146,11 @@ class Distillation:
         return seen[0][:, -length - 1 : -1], head
 
     def _divergence(self, inputs, rows, student_hidden, teacher_hidden, teacher_head: Head, weights, measure: Divergence) -> tuple[Tensor, ...]:
-        """`sliced_divergence` over the real tokens of some rows: the sum, then (rows, T) divergences, student's and teacher's log-probs."""
+        """`sliced_divergence` over the real tokens of some rows: the sum, then (rows, T) divergences and the student's log-probs."""
         real = inputs["completion_mask"][rows].bool()
         labels, head = inputs["completion_ids"][rows][real], trl_seams.head_of(self.trainer)
         total, *each = sliced_divergence(student_hidden[real], head, teacher_hidden[real], teacher_head, weights[real], labels, measure)
         return total, *(torch.zeros(real.shape, device=real.device).masked_scatter(real, values) for values in each)
-
-    def _teacher_logps(self, inputs: dict[str, Any], rows: Tensor) -> Tensor:
-        hidden, head = self._read(inputs, rows, self.teacher)
-        return sliced_logps(hidden, head, inputs["completion_ids"][rows], self.trainer.temperature)
 
     def _check_head(self, ours: Tensor, theirs: Tensor, mask: Tensor) -> None:
         """Some models scale their logits in ways of their own; what TRL scores is the truth."""

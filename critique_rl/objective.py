@@ -76,13 +76,15 @@ def refine_loss(
     arXiv 2304.06767). `clip` (low, high): min(r A, clip(r, 1 - low, 1 + high) A), which on the shaped ratio gives a wrong refinement no gradient where
     p < gamma (1 - low) / low. `floor`: tokens with old log-prob under it are masked.
     """
+    credit = credit_B.unsqueeze(1)
+    # Rows without credit drop out here: their ratio may overflow, and inf * 0 is NaN.
+    mask_BT = mask_BT * (credit != 0)
     if floor is not None:
         mask_BT = mask_BT * (old_logps_BT >= floor)
-    credit = credit_B.unsqueeze(1)
     if ratio == "nll":
         return -(logps_BT * credit * mask_BT).sum()
-    # Rows of rollouts carry no credit, and their ratio may overflow: inf * 0 would be NaN.
-    log_ratio = (logps_BT - old_logps_BT).masked_fill(mask_BT == 0, 0.0)
+    # Beyond e^20 a ratio overflows, and under the clip its gradient would be inf * 0.
+    log_ratio = (logps_BT - old_logps_BT).masked_fill(mask_BT == 0, 0.0).clamp(-20.0, 20.0)
     score = shaped_ratio(logps_BT, gamma) if ratio == "shaped" else torch.exp(log_ratio)
     surrogate = score * credit
     if clip is not None:
@@ -143,3 +145,13 @@ def importance_weight(logps: Tensor, old_logps: Tensor, limit: float | None) -> 
     if limit is None:
         return torch.ones_like(logps)
     return torch.exp((logps - old_logps).detach().clamp(-20.0, 20.0)).clamp(max=limit)
+
+
+def prefix_weight(student_logps_BT: Tensor, teacher_logps_BT: Tensor) -> Tensor:
+    """min(1, prod over s < t of p_T(y_s) / p_S(y_s)), (B, T), detached: how far the prefix is still one that the teacher would have written.
+
+    With it (unclamped) the expectation over the student's samples of the divergences is that over the teacher's own. A teacher that was told what is
+    wrong with an answer knows the way around the first fault; what it says after a fault it would not have made, it was told nothing about.
+    """
+    log_ratio = (teacher_logps_BT - student_logps_BT).detach()
+    return torch.exp((log_ratio.cumsum(1) - log_ratio).clamp(max=0.0))

@@ -79,6 +79,9 @@ class CritiqueGRPOConfig(GRPOConfig):
     distill_top_k: int = _option(100, "k of topk.")
     distill_tail: bool = _option(True, "topk: one bucket for the other tokens; False: renormalise.")
     distill_is_clip: float | None = _option(2.0, "Each token's divergence is weighted by min(p / p_old, this), detached. None: 1.")
+    distill_prefix: bool = _option(
+        False, "Weight each token by min(1, prod p_T / p_S over the tokens before it): after a fault the teacher would not have made it counts no more."
+    )
 
     grad_norm_steps: int = _option(10, "Log the gradient norm of each term every so many steps (one more backward pass a term); 0: never.")
 

@@ -109,7 +109,7 @@ class TwoPhaseRollout:
         counts = trainer.generation.counts
         counts.update({"critique/seconds": time.perf_counter() - started, "critique/failed_rollouts": sum(v.failed for v in verdicts)})
         counts["critique/not_asked"] = counts["critique/failed_rollouts"] - len(asked)
-        return self._drop_long(attempts, critiques)
+        return self._drop_long(attempts, critiques) if trainer.args.refine_slots else critiques
 
     def _most_critiques(self) -> int:
         """Critiques a group at most: one a candidate, or of all failed rollouts where the teacher reads them."""

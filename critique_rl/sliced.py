@@ -55,8 +55,8 @@ class Divergence:
 
 def sliced_divergence(
     student_hidden_NH: Tensor, student: Head, teacher_hidden_NH: Tensor, teacher: Head, weight_N: Tensor, label_N: Tensor, measure: Divergence
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(sum of weight_N * divergence with its gradient, divergence (N,), student logps (N,), teacher logps (N,) of `label_N`); the last three detached."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(sum of weight_N * divergence with its gradient, divergence (N,), the student's logps (N,) of `label_N`); the last two detached."""
     fixed = (teacher_hidden_NH.detach(), teacher.detach(), weight_N.detach(), label_N, measure)
     return _Sliced.apply(student_hidden_NH, student.weight, student.bias, student, *fixed)
 
@@ -79,7 +79,7 @@ class _Sliced(torch.autograd.Function):
         hidden_grad = torch.empty_like(hidden) if needs[0] else None
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if needs[1] else None
         bias_grad = torch.zeros_like(bias, dtype=torch.float32) if needs[2] else None
-        values, student_logps, teacher_logps = (torch.zeros(len(hidden), device=hidden.device) for _ in range(3))
+        values, logps = (torch.zeros(len(hidden), device=hidden.device) for _ in range(2))
         step = max(1, SLICE_ELEMENTS // weight.shape[0])
         for start in range(0, len(hidden), step):
             part = slice(start, start + step)
@@ -90,7 +90,7 @@ class _Sliced(torch.autograd.Function):
                 each = measure(logits, teacher_logits)
                 (gradient,) = torch.autograd.grad((each * weight_N[part]).sum(), projected)
             values[part] = each.detach()
-            student_logps[part], teacher_logps[part] = _picked(logits.detach(), label_N[part]), _picked(teacher_logits, label_N[part])
+            logps[part] = _picked(logits.detach(), label_N[part])
             if hidden_grad is not None:
                 hidden_grad[part] = (gradient.to(weight.dtype) @ student.weight).to(hidden.dtype)
             if weight_grad is not None:
@@ -98,8 +98,8 @@ class _Sliced(torch.autograd.Function):
             if bias_grad is not None:
                 bias_grad += gradient.sum(0)
         ctx.gradients, ctx.dtypes = (hidden_grad, weight_grad, bias_grad), (hidden.dtype, weight.dtype, weight.dtype)
-        ctx.mark_non_differentiable(values, student_logps, teacher_logps)
-        return (values * weight_N).sum(), values, student_logps, teacher_logps
+        ctx.mark_non_differentiable(values, logps)
+        return (values * weight_N).sum(), values, logps
 
     @staticmethod
     def backward(ctx: Any, upstream, *_: Any):

@@ -122,21 +122,22 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         """Split the advantages into the scalar term's (rollouts) and the refine term's (chosen refinements)."""
         args, batch = self.args, self.generation
         batch.counts.setdefault("tokens/rollout_prompt", output["prompt_mask"].sum().item())
-        refined, unused = (self._mask(rows) for rows in (batch.refined, batch.off_policy))
-        self._advantages = credit = self._credit(output["advantages"], refined)
+        refined = self._mask(batch.refined)
+        others = refined | self._mask(batch.off_policy)
+        self._advantages = credit = self._credit(output["advantages"], others)
         if credit is not output["advantages"]:
             trl_seams.rewrite_advantages(self, self.accelerator.gather(credit))
         scalar = credit
         if (args.positive_weight, args.negative_weight) != (1.0, 1.0):
             scalar = weighted_advantages(credit, args.positive_weight, args.negative_weight)
-        output["advantages"] = scalar.masked_fill(refined | unused, 0.0) if self.two_phases else scalar
+        output["advantages"] = scalar.masked_fill(others, 0.0) if self.two_phases else scalar
         if self.two_phases and args.refine_slots:
             right = torch.tensor([verdict.outcome == "right" for verdict in batch.verdicts], device=refined.device)
             earned = right.float() if args.refine_ratio == "nll" else credit
             output["refine_credit"] = earned.masked_fill(~refined, 0.0)
 
-    def _credit(self, advantages: Tensor, refined: Tensor) -> Tensor:
-        """Credit (B,) of every row before weights: TRL's advantages where `credit` and `baseline` are its own."""
+    def _credit(self, advantages: Tensor, others: Tensor) -> Tensor:
+        """Credit (B,) of every row before weights: TRL's advantages where `credit` and `baseline` are its own. `others` (B,): rows that are no rollouts."""
         args, verdicts = self.args, self.generation.verdicts
         if args.credit == "signed":
             rewards = [1.0 if v.outcome == "right" else 0.0 if v.failed else float("nan") for v in verdicts]
@@ -144,7 +145,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         if args.baseline == "rollouts" and self.two_phases:
             values = torch.tensor([self.generation.values[i] for i in self.generation.order], device=advantages.device)
             scale = "none" if args.scale_rewards == "none" else "std"
-            return group_advantages(values, self.num_generations, scale=scale, counted=~refined)
+            return group_advantages(values, self.num_generations, scale=scale, counted=~others)
         return advantages
 
     def _mask(self, rows: list[int]) -> Tensor:
@@ -159,12 +160,13 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             return
         tokens = output["completion_mask"].sum(1)
         refined = self._mask(self.generation.refined)
+        rollouts = ~(refined | self._mask(self.generation.off_policy))
         position = torch.arange(len(tokens), device=tokens.device) % self.num_generations
         reserved = position >= (self.num_generations - args.refine_slots if self.two_phases else self.num_generations)
-        own = (output["advantages"] != 0) & ~refined
+        own = (output["advantages"] != 0) & rollouts
         if args.distill_mode == "advantage" and self.distillation is not None:
             own |= output["distill_mask"]
-        rows = torch.stack([~refined, own, reserved, refined]).float()
+        rows = torch.stack([rollouts, own, reserved, refined]).float()
         sums = self.accelerator.reduce(torch.stack([rows @ tokens.float(), rows.sum(1)]), reduction="sum")
         (rollout_tokens, own_tokens, slot_tokens, refined_tokens), (rollout_rows, own_rows, slot_rows, _) = sums
         total_rows = len(tokens) * self.accelerator.num_processes
@@ -206,7 +208,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
         result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
         self._live_logps = result[0]
-        if self._micro is not None and self.distillation is not None and self.args.distill_mode == "advantage" and self.args.distill_weight:
+        if self.args.distill_mode == "advantage" and self._micro is not None and "distill_mask" in self._micro:
             # TRL reads the advantages after this forward pass, which is the first to know the policy's own log-probs.
             old = self._micro.get("old_per_token_logps", result[0].detach())
             token = self.args.distill_weight * self.distillation.token_advantages(self._micro, old)

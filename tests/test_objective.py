@@ -346,7 +346,7 @@ def test_the_importance_weight_is_capped_and_held() -> None:
 def same_in_value_and_gradient(ours: Tensor, theirs: Tensor, student: Tensor) -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     weight = torch.linspace(0.5, 2.0, ours.numel(), dtype=ours.dtype).view_as(ours)
-    gradients = [torch.autograd.grad((each * weight).sum(), student)[0] for each in (ours, theirs)]
+    gradients = [torch.autograd.grad((each * weight).sum(), student, retain_graph=True)[0] for each in (ours, theirs)]
     assert gradients[0].abs().max() > 1e-3
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
 
