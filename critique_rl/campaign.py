@@ -50,9 +50,11 @@ def run_all(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrides: S
                 todo.append(Job(arm, seed, run, ["train", *tail, "--arm", arm, "--seed", str(seed)]))
     if not todo:
         return []
-    from critique_rl.train import check_arms
+    from critique_rl.train import check_arms, check_primary
 
     check_arms(dict(pipeline.arms))
+    for config in pipeline.arms.values():
+        check_primary(pipeline.primary, config)
     return _execute(todo, jobs, pipeline)
 
 

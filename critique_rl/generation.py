@@ -57,6 +57,9 @@ def counts_of(batch: Generation, size: int, slots: int) -> Counter:
         counts["refine/candidates"] += 1
         counts["refine/right"] += refinement.verdict.outcome == "right"
         counts["refine/chosen"] += refinement.chosen
+        family = refinement.attempt.row.get("family")
+        counts[f"refined/{family}"] += 1
+        counts[f"rescued/{family}"] += refinement.verdict.outcome == "right"
     for name in ("experts", "right_experts"):
         counts[f"refine/{name}"] = sum(role == "expert" and (name == "experts" or a.verdict.outcome == "right") for _, _, role, a in batch.plain)
     return counts + _signal_counts(batch, size, slots)
@@ -90,6 +93,7 @@ def metrics_of(total: Counter) -> dict[str, float]:
         "critique/signal_after": ("groups/after", "groups"),
     }
     rates |= {f"rollout/right/{name[7:]}": (f"family_right/{name[7:]}", name) for name in total if name.startswith("family/") and name != "family/None"}
+    rates |= {f"refine/rescue_rate/{name[8:]}": (f"rescued/{name[8:]}", name) for name in total if name.startswith("refined/") and name != "refined/None"}
     metrics |= {name: total[above] / total[below] for name, (above, below) in rates.items() if total[below]}
     counted = ("candidates", "chosen", "mentions", "experts", "right_experts", "traces_missing", "traces_too_long")
     metrics |= {f"refine/{name}": total[f"refine/{name}"] for name in counted if total[f"refine/{name}"]}

@@ -87,10 +87,10 @@ def critique_grpo() -> Options:
 
 
 def critique_grpo_as_released() -> Options:
-    """Critique-GRPO's released code (commit e8f03a2): no clip on either term, std-normalised union advantages, every row weighs the same.
+    """Critique-GRPO's released code (arXiv 2506.03106, commit e8f03a2): no clip on either term, std-normalised union advantages, every row weighs the same.
 
     Differences: only failed rollouts are refined (theirs: right ones too); n_prefix is 1 as in the paper (their default fills all slots with one
-    refinement); no entropy bonus; no accidental factor on the loss (their section 1.6, item 5).
+    refinement); no entropy bonus; not the accidental factor of theirs on the loss.
     """
     return {
         "loss_type": "dr_grpo",
@@ -207,9 +207,58 @@ def sdft() -> Options:
     }
 
 
+# ---- ours -----------------------------------------------------------------------------------------------------------------------------------------
+
+
+def mixed() -> Options:
+    """The mission's objective, ours: negative-weighted scalar + refine + distill. Chosen by `runs/README.md`, "What mixed is made of"; no paper.
+
+    Scalar: GRPO's group advantages (arXiv 2402.03300), positive ones halved. Refine: nll of one right refinement (RAFT, arXiv 2304.06767), sampled in the
+    cheap mode. Distill: KL(base || policy) on the student's top 100 with tail, on failed rollouts (the base reads question and critique) and on the
+    refinement (it reads the refine prompt), no more after a fault the teacher would not have made (`objective.prefix_weight`).
+    Differences from what is published, each for a measured reason: nll, not shaped; forward KL, not JSD (both published forms vanish where the policy is
+    sure of the error); the base, not an EMA, teaches, because following critiques erodes in the policy.
+    """
+    return {
+        "loss_type": "dapo",
+        "scale_rewards": "group",
+        "beta": 0.0,
+        "positive_weight": 0.5,
+        "refine_slots": 1,
+        "refine_candidates": 1,
+        "refine_ratio": "nll",
+        "distill_weight": 1.0,
+        "distill_mode": "topk",
+        "distill_top_k": 100,
+        "distill_tail": True,
+        "distill_alpha": 0.0,
+        "distill_teacher": "base",
+        "distill_target": "both",
+        "distill_is_clip": None,
+        "distill_normalizer": "rollouts",
+        "distill_prefix": True,
+    }
+
+
 PRESETS: dict[str, Callable[[], Options]] = {
     f.__name__: f
-    for f in (grpo, dr_grpo, psr, nsr, w_reinforce, critique_grpo, critique_grpo_as_released, luffy, rltf_sd, raft_refine, opd, openclaw_combined, sdpo, sdft)
+    for f in (
+        grpo,
+        dr_grpo,
+        psr,
+        nsr,
+        w_reinforce,
+        critique_grpo,
+        critique_grpo_as_released,
+        luffy,
+        rltf_sd,
+        raft_refine,
+        opd,
+        openclaw_combined,
+        sdpo,
+        sdft,
+        mixed,
+    )
 }
 
 

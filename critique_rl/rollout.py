@@ -156,9 +156,7 @@ class TwoPhaseRollout:
         """Sample what is to be sampled in one call, and put expert traces in their places."""
         size, batch = self.trainer.num_generations, self.trainer.generation
         drawn = [entry for entry in entries if entry.trace is None]
-        asked = [
-            prompts[e.group * size] if e.attempt is None else self._refine_prompt(batch.attempts[e.attempt], batch.critiques[e.attempt]) for e in drawn
-        ]
+        asked = [prompts[e.group * size] if e.attempt is None else self._refine_prompt(batch.attempts[e.attempt], batch.critiques[e.attempt]) for e in drawn]
         sampled = trl_seams.sample(self.trainer, asked, 1) if asked else trl_seams.Sampled([], [], [] if with_logprobs else None, [])
         for i, entry in enumerate(entries):
             if entry.trace is not None:

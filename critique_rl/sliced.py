@@ -66,9 +66,7 @@ def sliced_logps(hidden_BTH: Tensor, head: Head, label_BT: Tensor, temperature: 
     """Log-probs (B, T) of the labels, without gradient."""
     hidden_NH, label_N = hidden_BTH.flatten(0, 1), label_BT.flatten()
     step = max(1, SLICE_ELEMENTS // head.weight.shape[0])
-    parts = [
-        _picked(head.finish(head.project(hidden_NH[i : i + step]), temperature), label_N[i : i + step]) for i in range(0, len(hidden_NH), step)
-    ]
+    parts = [_picked(head.finish(head.project(hidden_NH[i : i + step]), temperature), label_N[i : i + step]) for i in range(0, len(hidden_NH), step)]
     return torch.cat(parts).view_as(label_BT)
 
 

@@ -94,4 +94,3 @@ def right_sibling(attempts: Sequence[Attempt], index: int, group_size: int) -> s
     start = index - index % group_size
     others = (i for i in range(start, min(start + group_size, len(attempts))) if i != index)
     return next((attempts[i].text for i in others if attempts[i].verdict.outcome == "right"), "")
-

@@ -11,7 +11,7 @@ import platform
 import signal
 import sys
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import trl
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from critique_rl.config import ConfigError, EvaluationConfig, RunConfig, TaskConfig, check_keys, to_dict, with_seed
+from critique_rl.config import ConfigError, EvaluationConfig, RunConfig, TaskConfig, check_keys, suggest, to_dict, with_seed
 from critique_rl.critic import build_critic
 from critique_rl.evaluate import Sampling, judge, pass_metrics
 from critique_rl.options import CritiqueGRPOConfig
@@ -274,6 +274,14 @@ def check_arms(arms: dict[str, RunConfig]) -> None:
     for arm, config in arms.items():
         try:
             trainer_arguments(config, RunFolder(Path("unused")))
-            build_critic(config.critic, load_task(TaskConfig(config.task.name, config.task.families, 16, config.task.options), 0))
+            build_critic(config.critic, load_task(replace(config.task, size=16), 0))
         except ConfigError as error:
             raise ConfigError(f"arm {arm}: {error}") from error
+
+
+def check_primary(primary: str, config: RunConfig) -> None:
+    """A primary metric that no evaluation will hold is refused before the first run, not after the last."""
+    families = {str(row["family"]) for row in load_task(replace(config.task, size=16), 0).held_out(config.evaluation.split, 1)} | {"all"}
+    known = [f"pass@{k}/{family}" for k in config.evaluation.ks for family in sorted(families)]
+    if primary not in known:
+        raise ConfigError(f"primary: no metric {primary!r} with these evaluation.ks and families; {suggest(primary, known)}")

@@ -188,7 +188,7 @@ def test_a_gap_between_trls_log_probs_and_the_heads_is_refused(tiny_policy, tmp_
     trainer = ours(tiny_policy, tmp_path, Turns([0.0] * 8), Words(), **DISTILL, distill_mode="full")
     output, head_of = generated(trainer), trl_seams.head_of
     monkeypatch.setattr(trl_seams, "head_of", lambda trainer: trl_seams.Head(30 * head_of(trainer).weight))
-    with pytest.raises(ValueError, match="this model's head gives log-probs .* use distill_mode sampled"):
+    with pytest.raises(ValueError, match=r"this model's head gives log-probs .* use distill_mode sampled"):
         trainer._compute_loss(trainer.model, output)
 
 
@@ -317,7 +317,7 @@ def test_a_resumed_run_has_the_teacher_of_an_uninterrupted_one(tiny_policy, tmp_
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
     assert any(not torch.equal(value, start[name]) for name, value in kept.items())
     (tmp_path / "checkpoint-2" / FILE).unlink()
-    with pytest.raises(FileNotFoundError, match="checkpoint-2/teacher.safetensors: the checkpoint has no EMA teacher"):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint-2/teacher\.safetensors: the checkpoint has no EMA teacher"):
         ours(tiny_policy, tmp_path, Turns([0.0] * 8), **settings).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
@@ -452,7 +452,9 @@ def test_faulty_tokens_have_a_log_ratio_of_their_own(tmp_path) -> None:
 
     task = load_task(TaskConfig("lab/chain", {"plateau": 1}, 2), 0)
     settings = {**DISTILL, "distill_mode": "sampled", "distill_teacher": "live", "max_completion_length": 40}
-    trainer = ours(str(WEIGHTS), tmp_path, VerifierReward(task.verifier), OracleCritic(task.oracle), Dataset.from_list([dict(r) for r in task.train]), **settings)
+    trainer = ours(
+        str(WEIGHTS), tmp_path, VerifierReward(task.verifier), OracleCritic(task.oracle), Dataset.from_list([dict(r) for r in task.train]), **settings
+    )
     output = generated(trainer, task.train)
     faulty, failed = output["fault_mask"] & output["distill_mask"].unsqueeze(1), output["distill_mask"].nonzero().flatten().tolist()
     assert failed, "the base fails on chains of traps"

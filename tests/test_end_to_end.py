@@ -129,6 +129,8 @@ def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(tin
         (["train", "{path}", "task.size=0", "--arm", "scalar", "--seed", "0"], "the training set is empty"),
         (["train", "{path}", "trl.max_completion_length=510", "--arm", "scalar", "--seed", "0"], "over the policy's context of 512"),
         (["train", "{path}", "policy.model=./nowhere", "--arm", "scalar", "--seed", "0"], "no folder"),
+        (["run", "{path}", "primary=pass@1/platau"], "primary: no metric 'pass@1/platau' with these evaluation.ks and families; did you mean 'pass@1/plateau'"),
+        (["run", "{path}", "arms.critique.preset=critique_gpro"], "arm critique: preset: unknown name 'critique_gpro'; did you mean 'critique_grpo'"),
         (["compare", "{path}"], "no"),
         (["report", "{path}"], "critique-rl compare"),
     ],
