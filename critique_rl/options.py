@@ -80,9 +80,7 @@ class CritiqueGRPOConfig(GRPOConfig):
     distill_top_k: int = _option(100, "k of topk.")
     distill_tail: bool = _option(True, "topk: one bucket for the other tokens; False: renormalise.")
     distill_is_clip: float | None = _option(2.0, "Each token's divergence is weighted by min(p / p_old, this), detached. None: 1.")
-    distill_normalizer: str = _option(
-        "own", "Divide the distillation term by the tokens of its rows, or of all rollouts: its pull then fades with the failures."
-    )
+    distill_normalizer: str = _option("own", "Divide the term by the tokens of its rows, or of all rollouts: its pull then fades with the failures.")
     distill_prefix: bool = _option(
         False, "Weight each token by min(1, prod p_T / p_S over the tokens before it): after a fault the teacher would not have made it counts no more."
     )

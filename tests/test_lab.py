@@ -111,3 +111,12 @@ def test_the_rescue_table_holds_every_kind_and_its_controls_name_what_they_say(t
     figures = lab_table(tiny_policy, 2, 1, "test")
     assert set(figures["rescue"]) > set(CONTROLS)
     assert set(figures["pass"]) == {"pass@1/no-trap", "pass@1/learnable", "pass@1/plateau", "pass@1/all"}
+
+
+def test_faulty_spans_are_the_results_that_do_not_follow_from_the_line_before() -> None:
+    # 3-7 is -4 (written 4, at 4..5); 4+9 is 13: right on that path; the last line is the verifier's
+    assert chain.faulty_spans("3 A-7 B+9", "A-7=4\nB+9=13\n#13") == ((4, 5),)
+    # both wrong: "A-7=4\n" is 6 characters, "B+9=" 4 more
+    assert chain.faulty_spans("3 A-7 B+9", "A-7=4\nB+9=3\n#3") == ((4, 5), (10, 11))
+    assert chain.faulty_spans("3 A-7 B+9", "A-7=-4\nB+9=5\n#5") == ()
+    assert chain.faulty_spans("3 A-7 B+9", "no working at all") == ()

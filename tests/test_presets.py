@@ -18,9 +18,9 @@ from critique_rl.presets import PRESETS, deviations, preset
 
 CRITIC = {"critique_grpo", "critique_grpo_as_released", "rltf_sd", "raft_refine", "opd", "openclaw_combined", "sdpo", "mixed"}
 TERMS = {
-    **dict.fromkeys(("critique_grpo", "critique_grpo_as_released", "luffy", "rltf_sd", "raft_refine"), {"refine"}),
-    **dict.fromkeys(("sdpo", "sdft", "opsd"), {"distill"}),
-    "mixed": {"refine", "distill"},
+    **dict.fromkeys(("critique_grpo", "critique_grpo_as_released", "luffy", "rltf_sd", "raft_refine"), ("refine",)),
+    **dict.fromkeys(("sdpo", "sdft", "opsd"), ("distill",)),
+    "mixed": ("refine", "distill"),
 }
 """Terms beside the scalar one; opd and openclaw_combined work through the advantages."""
 # Two groups of eight: one where some rollouts are right, one where all failed. Candidates are right, then wrong.

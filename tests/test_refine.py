@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from critique_rl.refine import choose, due, question_of, refine_prompt
+import pytest
+
+from critique_rl.refine import choose, due, mentions_critique, question_of, refine_prompt
 from critique_rl.types import Attempt, Critique, Verdict
 
 R, W, U, N, A = (Verdict(outcome) for outcome in ("right", "wrong", "unreadable", "unscored", "abstained"))
@@ -38,3 +40,40 @@ def test_a_refine_prompt_keeps_the_system_message_and_replaces_the_question() ->
 def test_template_syntax_and_braces_in_model_text_stay_text() -> None:
     attempt = Attempt("q", "{{ 7*7 }} {% include 'x' %} {0}", W)
     assert "{{ 7*7 }} {% include 'x' %} {0}" in refine_prompt("q", attempt, Critique("{{ attempt }}", "api"), "lab/refine")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "As you noted, the sign was lost. 3-7=-4",
+        "as the critique pointed out, step B is wrong",
+        "Thanks for the hint! The answer is 5",
+        "I apologize for my mistake.",
+        "You are right, it is 12.",
+        "In my previous attempt I forgot the carry.",
+        "The feedback says the carry was lost.",
+        "Like you said, 4+8=12",
+    ],
+)
+def test_an_answer_that_speaks_of_the_critique_is_found(text) -> None:
+    assert mentions_critique(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A-7=-4\nB+9=5\n#5",
+        "The previous term is 3, so the next is 7.",
+        "As you can see, x = 3.",
+        "The critical point is at x = 2.",
+        "The answer is right.",
+        "",
+    ],
+)
+def test_mathematics_is_not_taken_for_it(text) -> None:
+    assert not mentions_critique(text)
+
+
+def test_random_selection_draws_from_right_and_wrong_but_never_from_unscored() -> None:
+    assert choose([R, W, N], 2, lambda n: n - 1, "random") == [1, 0]
+    assert choose([R, W, N], 1, lambda n: n - 1, "random") == [1]
