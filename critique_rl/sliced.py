@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from critique_rl.objective import divergence
 
-SLICE_ELEMENTS = 1 << 22
-"""Logits a slice: 16 MiB in float32. Smaller slices no longer save memory, larger ones no longer save time."""
+SLICE_ELEMENTS = 1 << 20
+"""Logits a slice: 4 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,21 @@ class _Sliced(torch.autograd.Function):
                 weight_grad.addmm_(gradient.T, hidden[part].float())
             if bias_grad is not None:
                 bias_grad += gradient.sum(0)
-        ctx.gradients, ctx.dtypes = (hidden_grad, weight_grad, bias_grad), (hidden.dtype, weight.dtype, weight.dtype)
+        ctx.gradients, ctx.dtypes, ctx.scale = (hidden_grad, weight_grad, bias_grad), (hidden.dtype, weight.dtype, weight.dtype), 1.0
         ctx.mark_non_differentiable(values, logps)
         return (values * weight_N).sum(), values, logps
 
     @staticmethod
     def backward(ctx: Any, upstream, *_: Any):
-        scaled = (None if g is None else (g * upstream).to(dtype) for g, dtype in zip(ctx.gradients, ctx.dtypes, strict=True))
-        return (*scaled, None, None, None, None, None, None)
+        if not upstream.any():
+            zeros = (None if g is None else torch.zeros_like(g, dtype=dtype) for g, dtype in zip(ctx.gradients, ctx.dtypes, strict=True))
+            return (*zeros, None, None, None, None, None, None)
+        # In place: a copy would be one more (V, H). A second backward pass through the same graph finds its scale in ctx.
+        for gradient in ctx.gradients:
+            if gradient is not None:
+                gradient.mul_(upstream / ctx.scale)
+        ctx.scale = upstream
+        return (*(None if g is None else g.to(dtype) for g, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)), None, None, None, None, None, None)
 
 
 def _picked(logits_NV: Tensor, label_N: Tensor) -> Tensor:
