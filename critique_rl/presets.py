@@ -207,6 +207,14 @@ def sdft() -> Options:
     }
 
 
+def opsd() -> Options:
+    """OPSD (arXiv 2601.18734): exact full-vocabulary JSD, beta .5, on own rollouts to the frozen base that reads the reference solution (`distill_column`).
+
+    Differences: the teacher's template is ours (`distill_template`); no importance weight (theirs is on-policy).
+    """
+    return {**sdft(), "distill_mode": "full", "distill_is_clip": None}
+
+
 # ---- ours -----------------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -257,6 +265,7 @@ PRESETS: dict[str, Callable[[], Options]] = {
         openclaw_combined,
         sdpo,
         sdft,
+        opsd,
         mixed,
     )
 }
