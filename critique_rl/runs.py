@@ -10,7 +10,7 @@
                                  /model/          the trained policy
                                  /log.txt         what the run printed
 
-Columns of a rollouts parquet, one row an attempt: `step`, `group`, `role` ("rollout" | "candidate"), `attempt` (index of the row in this file that a
+Columns of a rollouts parquet, one row an attempt: `step`, `group`, `role` ("rollout" | "candidate" | "expert"), `attempt` (index of the row in this file that a
 candidate refines, else -1), `question`, `family`, `text`, `outcome`, `answer`, `reward`, `advantage` (NaN for candidates not chosen), `critic`,
 `critique`, `critique_status` ("" where none was asked), `critique_reason`, `leaked`, `chosen`.
 """

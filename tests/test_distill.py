@@ -133,19 +133,20 @@ def naive_divergence(student: Tensor, teacher: Tensor, labels: list[int], mode: 
 
 
 @pytest.mark.parametrize(
-    ("mode", "alpha", "temperature", "teacher"),
-    [(mode, alpha, 1.0, "base") for mode in ("full", "topk") for alpha in (0.0, 0.5, 1.0)]
-    + [("sampled", 1.0, 1.0, "base"), ("full", 0.5, 0.7, "base"), ("sampled", 1.0, 0.7, "base"), ("full", 0.5, 1.0, "live")],
+    ("mode", "alpha", "more"),
+    [(mode, alpha, {}) for mode in ("full", "topk") for alpha in (0.0, 0.5, 1.0)]
+    + [("sampled", 1.0, {}), ("full", 0.5, {"temperature": 0.7}), ("sampled", 1.0, {"temperature": 0.7})]
+    + [("full", 0.5, {"distill_teacher": "live"}), ("full", 1.0, {"distill_prefix": True}), ("sampled", 1.0, {"distill_prefix": True})],
 )
-def test_the_distill_term_and_its_gradient_are_those_of_full_logits(tiny_policy, tmp_path, mode, alpha, temperature, teacher) -> None:
-    settings = {"distill_mode": mode, "distill_alpha": alpha, "distill_top_k": 5, "distill_teacher": teacher, "temperature": temperature}
+def test_the_distill_term_and_its_gradient_are_those_of_full_logits(tiny_policy, tmp_path, mode, alpha, more) -> None:
+    settings = {"distill_mode": mode, "distill_alpha": alpha, "distill_top_k": 5, "distill_teacher": "base", **more}
     # rows 0, 5 and 6 are right: they have no critique, and no teacher
     reward = Turns([1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0])
     trainer = ours(tiny_policy, tmp_path, reward, Words(), **DISTILL, **settings)
     moved(trainer)
     output = generated(trainer)
-    model = trainer.model
-    reads = model if teacher == "live" else AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
+    model, temperature = trainer.model, trainer.temperature
+    reads = model if more.get("distill_teacher") == "live" else AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
     old = torch.zeros(output["completion_ids"].shape)
     total, tokens = torch.zeros((), dtype=torch.float64), 0
     for row in (1, 2, 3, 4, 7):
@@ -157,6 +158,10 @@ def test_the_distill_term_and_its_gradient_are_those_of_full_logits(tiny_policy,
         # p / p_old is e^-.5, 1, e^.5, e (capped at 2) in turn
         old[row, : len(completion)] = logps.float() - torch.tensor([-0.5, 0.0, 0.5, 1.0]).repeat(2)[: len(completion)]
         weights = torch.tensor([math.exp(-0.5), 1.0, math.exp(0.5), 2.0], dtype=torch.float64).repeat(2)[: len(completion)]
+        if more.get("distill_prefix"):
+            # how likely the tokens before this one are to the teacher against the student, 1 at most
+            ratios = taught[range(len(completion)), completion] / logps.exp()
+            weights = weights * torch.tensor([min(1.0, math.prod(ratios[:t].tolist())) for t in range(len(completion))], dtype=torch.float64)
         total = total + (naive_divergence(student, taught, completion, mode, alpha, 5) * weights).sum()
         tokens += len(completion)
     assert output["distill_mask"].tolist() == [row in (1, 2, 3, 4, 7) for row in range(8)]
