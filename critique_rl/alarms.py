@@ -58,7 +58,8 @@ class CollapseAlarm(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         for rule in RULES:
-            if not logs or rule.metric not in logs or rule.metric in self.given:
+            # TRL logs None for a metric that was NaN throughout.
+            if not logs or logs.get(rule.metric) is None or rule.metric in self.given:
                 continue
             self.values[rule.metric].append(float(logs[rule.metric]))
             factor = alarm(rule, self.values[rule.metric])

@@ -66,7 +66,8 @@ class Distillation:
         output["own_mask"] = has & refined & right
         output["failed_mask"] = torch.tensor([verdict.failed for verdict in batch.verdicts], device=device) & ~refined
         tokens = output["completion_mask"].sum(1)
-        shared = output["distill_mask"] | ~refined if args.distill_normalizer == "rollouts" else output["distill_mask"]
+        rollouts = ~_at(batch.refined + batch.off_policy, size, device)
+        shared = output["distill_mask"] | rollouts if args.distill_normalizer == "rollouts" else output["distill_mask"]
         sums = torch.stack([tokens[shared].sum(), tokens[output["own_mask"]].sum()])
         output["distill_tokens"], output["own_tokens"] = self.trainer.accelerator.reduce(sums, reduction="sum").clamp(min=1)
         batch.counts["distill/rows"] = int(output["distill_mask"].sum())

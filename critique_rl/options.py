@@ -99,8 +99,9 @@ class CritiqueGRPOConfig(GRPOConfig):
                 raise ValueError(f"{name}: got {getattr(self, name)!r}; {suggest(str(getattr(self, name)), choices)}")
         self._check_slots()
         self._check_distillation()
-        if self.baseline == "rollouts" and self.scale_rewards == "batch":
-            raise ValueError("baseline rollouts: got scale_rewards='batch', expected 'group' or 'none'")
+        if self.baseline == "rollouts" and self.scale_rewards != "none":
+            # Where all rollouts failed their std is 0, and a right refinement would earn 1 / 1e-4.
+            raise ValueError(f"baseline rollouts: got scale_rewards={self.scale_rewards!r}, expected 'none'")
         for name in ("positive_weight", "negative_weight", "refine_weight", "refine_own_weight", "refine_anchor_weight", "distill_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 or more")

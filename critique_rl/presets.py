@@ -174,7 +174,8 @@ def openclaw_combined() -> Options:
 def sdpo() -> Options:
     """SDPO (arXiv 2601.20802), Table 12: JSD to an EMA teacher that reads a right sibling, or the critique where there is none; top 100 of the student, tail.
 
-    Differences: the feedback is a critic's, where the paper has an environment's; without a critic only siblings teach.
+    Differences: the feedback is a critic's, where the paper has an environment's; without a critic only siblings teach. Critiques are asked for
+    where no sibling is right, and so one would be read.
     """
     return {
         **DISTILL_ONLY,
@@ -186,6 +187,7 @@ def sdpo() -> Options:
         "distill_ema": 0.05,
         "distill_is_clip": 2.0,
         "distill_context": "sibling_or_critique",
+        "critique_when": "group_failed",
     }
 
 

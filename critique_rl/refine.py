@@ -13,10 +13,12 @@ from critique_rl.prompts import render
 from critique_rl.types import Attempt, Critique, Verdict
 
 MENTIONS = re.compile(
-    r"(?i)\b(?:as|like) (?:you|the (?:critique|critic|feedback|review)|the critique) (?:have |has )?(?:noted|said|mentioned|pointed out|suggested|stated)"
-    r"|\b(?:the|your|this) (?:critique|critic|feedback|hint)\b"
-    r"|\b(?:my|the|your) (?:previous|earlier|first|original|prior) (?:solution|attempt|answer|response|mistake|error)"
-    r"|\byou(?:'re| are) right\b|\bI apologi[sz]e\b|\b(?:thank you|thanks) for\b|\bas (?:noted|mentioned|pointed out) (?:above|in)\b"
+    r"(?i)\b(?:as|like) (?:you|the (?:critique|critic|feedback|review)) (?:\w+ly )?(?:have |has )?(?:noted|said|mentioned|pointed out|suggested|stated)"
+    r"|\b(?:the|your|this)(?: (?:above|given|provided))? (?:critique|critic|feedback|hint)\b"
+    r"|\b(?:my|your) (?:previous|earlier|first|original|prior) (?:solution|attempt|answer|response|mistake|error)"
+    # "The first solution is x = 2", "the original solution holds 20% acid": those with an article are mathematics more often than not.
+    r"|\bthe (?:(?:previous|earlier|prior) (?:solution|attempt|answer|response|mistake|error)|(?:first|original) (?:attempt|response))"
+    r"|\byou(?:'re| are) right\b|\bI apologi[sz]e\b|\b(?:thank you|thanks) for\b"
 )
 
 

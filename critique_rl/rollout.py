@@ -157,6 +157,9 @@ class TwoPhaseRollout:
         size, batch = self.trainer.num_generations, self.trainer.generation
         drawn = [entry for entry in entries if entry.trace is None]
         asked = [prompts[e.group * size] if e.attempt is None else self._refine_prompt(batch.attempts[e.attempt], batch.critiques[e.attempt]) for e in drawn]
+        if not asked and entries and self.trainer.accelerator.num_processes > 1:
+            # Nothing to sample here, but `generate` is a collective where weights are sharded.
+            trl_seams.sample(self.trainer, prompts[:1], 1)
         sampled = trl_seams.sample(self.trainer, asked, 1) if asked else trl_seams.Sampled([], [], [] if with_logprobs else None, [])
         for i, entry in enumerate(entries):
             if entry.trace is not None:

@@ -1,7 +1,7 @@
 """`objective.divergence` from hidden states, a slice of tokens at a time: no (tokens, vocabulary) logits of student or teacher ever exist whole.
 
-The gradient is taken slice by slice in the forward pass, so the backward pass only scales it. Peak memory beyond the inputs is one slice's logits and
-one gradient of the head, whatever the number of tokens. Left out: vocabulary tiles (a slice of 16 tokens by 150,000 is 10 MB).
+The gradient is taken slice by slice in the forward pass, so the backward pass only scales it. Peak memory beyond the inputs is some
+fifteen tensors of one slice's size and one gradient of the head, whatever the number of tokens. Left out: tiles of the vocabulary.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from critique_rl.objective import divergence
 
 SLICE_ELEMENTS = 1 << 20
-"""Logits a slice: 4 MiB in float32."""
+"""Logits a slice, 4 MiB in float32. On a CPU larger slices are faster, but what the allocator keeps of them grows (tests/benchmarks/sliced_memory.py)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def sliced_logps(hidden_BTH: Tensor, head: Head, label_BT: Tensor, temperature: 
     hidden_NH, label_N = hidden_BTH.flatten(0, 1), label_BT.flatten()
     step = max(1, SLICE_ELEMENTS // head.weight.shape[0])
     parts = [_picked(head.finish(head.project(hidden_NH[i : i + step]), temperature), label_N[i : i + step]) for i in range(0, len(hidden_NH), step)]
-    return torch.cat(parts).view_as(label_BT)
+    return torch.cat([hidden_BTH.new_zeros(0, dtype=torch.float32), *parts]).view_as(label_BT)
 
 
 class _Sliced(torch.autograd.Function):
@@ -95,21 +95,17 @@ class _Sliced(torch.autograd.Function):
                 weight_grad.addmm_(gradient.T, hidden[part].float())
             if bias_grad is not None:
                 bias_grad += gradient.sum(0)
-        ctx.gradients, ctx.dtypes, ctx.scale = (hidden_grad, weight_grad, bias_grad), (hidden.dtype, weight.dtype, weight.dtype), 1.0
+        ctx.save_for_backward(hidden_grad, weight_grad, bias_grad)
+        ctx.dtypes = tuple(tensor.dtype for tensor in (hidden, weight, weight if bias is None else bias))
         ctx.mark_non_differentiable(values, logps)
         return (values * weight_N).sum(), values, logps
 
     @staticmethod
     def backward(ctx: Any, upstream, *_: Any):
-        if not upstream.any():
-            zeros = (None if g is None else torch.zeros_like(g, dtype=dtype) for g, dtype in zip(ctx.gradients, ctx.dtypes, strict=True))
-            return (*zeros, None, None, None, None, None, None)
-        # In place: a copy would be one more (V, H). A second backward pass through the same graph finds its scale in ctx.
-        for gradient in ctx.gradients:
-            if gradient is not None:
-                gradient.mul_(upstream / ctx.scale)
-        ctx.scale = upstream
-        return (*(None if g is None else g.to(dtype) for g, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)), None, None, None, None, None, None)
+        # A new tensor for each pass, and the saved one freed by autograd after the last: autograd copies a gradient that ctx still holds, and (V, H) is
+        # large.
+        scaled = (None if g is None else torch.mul(g, upstream, out=torch.empty_like(g, dtype=d)) for g, d in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
+        return (*scaled, None, None, None, None, None, None)
 
 
 def _picked(logits_NV: Tensor, label_N: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The teacher: the policy itself, its moving average or the base, reading more than the student does. Weights, contexts and the prompts it reads.
 
-Kept weights are copies of the trainable parameters alone (with LoRA: of the adapter), exchanged with the policy's for the teacher's forward pass. The
+Kept weights are copies of the trainable parameters alone (with LoRA: of the adapter), put in place of the policy's for the teacher's forward pass. The
 exchange is safe between a forward and its backward pass, because both happen with the policy's own weights in place.
 """
 
@@ -29,7 +29,9 @@ class Teacher:
         self.kind, self.rate = kind, rate
         self.adapter_off = kind == "base" and hasattr(model, "disable_adapter")
         copies = kind == "ema" or (kind == "base" and not self.adapter_off)
-        self.kept = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad} if copies else {}
+        trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad} if copies else {}
+        # An average in bfloat16 would lose small updates to rounding.
+        self.kept = {name: p.to(torch.float32 if kind == "ema" else p.dtype, copy=True) for name, p in trained.items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -38,23 +40,21 @@ class Teacher:
             return
         for name, parameter in model.named_parameters():
             if name in self.kept:
-                self.kept[name] = self.kept[name].to(parameter.device).lerp_(parameter.detach(), self.rate)
+                self.kept[name] = self.kept[name].to(parameter.device).lerp_(parameter.detach().float(), self.rate)
 
     @contextmanager
     def weights(self, model: nn.Module) -> Iterator[None]:
         """Within the block `model` has the teacher's weights. For forward passes without gradients only."""
         with model.disable_adapter() if self.adapter_off else nullcontext():
-            self._exchange(model)
+            lent = {name: parameter for name, parameter in model.named_parameters() if name in self.kept}
+            own = {name: parameter.data for name, parameter in lent.items()}
             try:
+                for name, parameter in lent.items():
+                    parameter.data = self.kept[name].to(parameter)
                 yield
             finally:
-                self._exchange(model)
-
-    def _exchange(self, model: nn.Module) -> None:
-        for name, parameter in model.named_parameters():
-            if name in self.kept:
-                mine = self.kept[name].to(parameter.device)
-                self.kept[name], parameter.data = parameter.data, mine
+                for name, parameter in lent.items():
+                    parameter.data = own[name]
 
     def save(self, folder: Path) -> None:
         """EMA weights into a checkpoint; the base's are those of the policy a resumed run is given again."""

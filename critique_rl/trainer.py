@@ -57,6 +57,8 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             kwargs["rollout_func"] = TwoPhaseRollout(self)
         if args.distill_weight and args.distill_context == "demonstration":
             _check_column(train_dataset, args.distill_column, "distill_column")
+        if critic is None:
+            _refuse_silence(args)
         super().__init__(model, reward_funcs, args, train_dataset, *rest, **kwargs)
         self.critic, self.tokens, self.on_generation = critic, Counter(), None
         self.generation, self.rows = Generation(), []
@@ -144,8 +146,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             return signed_credit(torch.tensor(rewards, device=advantages.device))
         if args.baseline == "rollouts" and self.two_phases:
             values = torch.tensor([self.generation.values[i] for i in self.generation.order], device=advantages.device)
-            scale = "none" if args.scale_rewards == "none" else "std"
-            return group_advantages(values, self.num_generations, scale=scale, counted=~others)
+            return group_advantages(values, self.num_generations, counted=~others)
         return advantages
 
     def _mask(self, rows: list[int]) -> Tensor:
@@ -211,20 +212,17 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         if self.args.distill_mode == "advantage" and self._micro is not None and "distill_mask" in self._micro:
             # TRL reads the advantages after this forward pass, which is the first to know the policy's own log-probs.
             old = self._micro.get("old_per_token_logps", result[0].detach())
-            token = self.args.distill_weight * self.distillation.token_advantages(self._micro, old)
+            token = self.args.distill_weight * self.distillation.token_advantages(self._micro, old) / self._share(self._micro)
             self._micro["advantages"] = self._micro["advantages"].unsqueeze(1) + token
         return result
 
     def _compute_loss(self, model, inputs):
         # A copy: the same micro batch comes back in each iteration on a generation.
-        self._micro = dict(inputs)
+        self._micro = {**inputs, "advantages": inputs["advantages"] / self._share(inputs)}
         wanted = self.distillation is not None and self.distillation.needs_hidden and "distill_mask" in inputs
         with trl_seams.last_hidden_states(self) if wanted else trl_seams.no_hidden_states() as seen:
             scalar = super()._compute_loss(model, self._micro)
         logps, self._live_logps, self._micro = self._live_logps, None, None
-        if "scalar_share" in inputs and self.loss_type not in TOKEN_MEAN:
-            # These divide by all rows, and some of them (advantage 0) are not the scalar term's.
-            scalar = scalar / inputs["scalar_share"]
         terms = {"scalar": scalar, **self._terms(model, inputs, logps, seen[0] if seen else None)}
         if len(terms) == 1:
             return scalar
@@ -233,6 +231,10 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         if self.args.grad_norm_steps and self.state.global_step % self.args.grad_norm_steps == 0:
             self._log_grad_norms(model, terms)
         return sum(terms.values())
+
+    def _share(self, inputs: dict[str, Any]) -> Tensor | float:
+        """Of all rows, those of the scalar term: losses by rows divide by all. Advantages are scaled, because TRL's KL and entropy are not of these rows."""
+        return inputs["scalar_share"] if "scalar_share" in inputs and self.loss_type not in TOKEN_MEAN else 1.0
 
     def _terms(self, model, inputs, logps: Tensor, hidden: Tensor | None) -> dict[str, Tensor]:
         """The weighted terms beside the scalar one."""
@@ -301,6 +303,15 @@ def _refuse_unsupported(dataset: Any, kwargs: dict[str, Any]) -> None:
         raise ValueError("a dataset with images cannot be used with a critic (it reads text only). Drop the column, or set critic=None.")
     if "prompt" not in columns:
         raise ValueError(f"train_dataset: got the columns {', '.join(sorted(columns))}, expected one called 'prompt'; rename the column that holds it")
+
+
+def _refuse_silence(args: CritiqueGRPOConfig) -> None:
+    """Terms that only a critique or a refinement can feed would be 0 for the whole run."""
+    if args.distill_weight and args.distill_target != "refinements" and args.distill_context == "critique":
+        raise ValueError("distill_context 'critique' without a critic would train nothing. Pass a critic, or use distill_context sibling or demonstration")
+    for name in ("refine_own_weight", "refine_anchor_weight"):
+        if getattr(args, name):
+            raise ValueError(f"{name}: got {getattr(args, name)} without a critic, whose refinements it is for. Pass a critic, or set it to 0")
 
 
 def _check_column(dataset: Any, column: str | None, option: str) -> None:

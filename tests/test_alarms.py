@@ -35,6 +35,8 @@ def logged(metric: str, values) -> tuple[CollapseAlarm, list[dict]]:
         ("refine/logps", BAD["refine/logps"], 2.5),
         ("completions/mean_length", BAD["completions/mean_length"], 0.2),
         ("completions/mean_length", [100.0] * 10 + [250.0] * 10, 2.5),
+        ("entropy", [0.4] * 10 + [1.6] * 10, 4.0),
+        ("refine/logps", [-0.5] * 10 + [-1.5] * 10, 3.0),
         # the first ten have mean 1, the last ten (1 + 2 * 2 + 7 * 5) / 10 = 4: what is between is not looked at
         ("entropy", [1.0] * 10 + [9.0] * 5 + [1.0] + [2.0] * 2 + [5.0] * 7, 4.0),
     ],
@@ -47,6 +49,8 @@ def test_the_factor_is_the_last_mean_over_the_first(metric, values, factor) -> N
     ("metric", "values"),
     [
         ("entropy", [1.0] * 40),
+        ("entropy", [0.4] * 10 + [0.8] * 10),
+        ("completions/mean_length", [100.0] * 10 + [150.0] * 10),
         ("entropy", [1.0 - 0.01 * i for i in range(60)]),  # the last mean is .455
         ("entropy", [1.0] * 10 + [9.0] * 9),  # one value too few
         ("entropy", [0.001] * 10 + [0.02] * 10),  # twenty times nothing is nothing

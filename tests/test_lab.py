@@ -120,3 +120,27 @@ def test_faulty_spans_are_the_results_that_do_not_follow_from_the_line_before() 
     assert chain.faulty_spans("3 A-7 B+9", "A-7=4\nB+9=3\n#3") == ((4, 5), (10, 11))
     assert chain.faulty_spans("3 A-7 B+9", "A-7=-4\nB+9=5\n#5") == ()
     assert chain.faulty_spans("3 A-7 B+9", "no working at all") == ()
+
+
+def test_faulty_spans_of_the_traps_the_base_falls_into() -> None:
+    # 3-7 loses its sign (4, at 4 to 5), 4+9 its carry (3, at 10 to 11), and 3+8 again (1, at 16 to 17): each wrong after the line before it
+    assert chain.faulty_spans("3 A-7 B+9 C+8", "A-7=4\nB+9=3\nC+8=1\n#1") == ((4, 5), (10, 11), (16, 17))
+    # 13-7 is 6, written 16 (borrow lost, at 4 to 6); 16-2=14 follows; 14-5 is 9, written -12 (two lines of 7 characters and 4 on: at 18 to 21)
+    assert chain.faulty_spans("13 A-7 B-2 C-5", "A-7=16\nB-2=14\nC-5=-12\n#-12") == ((4, 6), (18, 21))
+    # what every trap of a plateau problem leaves behind is found, and nothing in its solution
+    for problem in chain.problems("plateau", "test", 5, 0):
+        working = chain.written(problem, chain.work(problem, {}))
+        assert chain.faulty_spans(problem.question, working)
+        assert chain.faulty_spans(problem.question, chain.written(problem, list(problem.values))) == ()
+
+
+@pytest.mark.parametrize("text", ["", "#5", "A-7", "A-7=", "A-7=four\nB+9=1", "A-7=--4\n#4", "A-7=1" + "0" * 30])
+def test_what_is_no_working_has_no_faulty_spans(text) -> None:
+    assert chain.faulty_spans("3 A-7 B+9", text) == ()
+
+
+def test_a_working_that_breaks_off_keeps_the_spans_before_it() -> None:
+    assert chain.faulty_spans("3 A-7 B+9", "A-7=4\nB+9") == ((4, 5),)
+    assert chain.faulty_spans("3 A-7 B+9", "A-7=4\nso B is 13\n#13") == ((4, 5),)
+    # more lines than steps: the surplus is not looked at
+    assert chain.faulty_spans("3 A-7", "A-7=-4\nB+9=7\n#7") == ()

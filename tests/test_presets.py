@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
 from datasets import Dataset
 from test_distill import Turns, Words, completion_text, generated
-from test_trainer import even, history, long_words, trainer_of
+from test_trainer import history, long_words, trainer_of
 from trl import GRPOConfig, GRPOTrainer
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.config import ConfigError, TaskConfig
+from critique_rl.options import CHOICES
 from critique_rl.presets import PRESETS, deviations, preset
 from critique_rl.tasks import load_task
 
 LAB = {"refine_template": "lab/refine", "distill_template": "lab/teacher", "num_generations": 8, "grad_norm_steps": 0}
-SCALAR = ("grpo", "dr_grpo", "psr", "nsr", "w_reinforce")
-"""Methods that need no critic."""
-NO_CRITIC = (*SCALAR, "luffy", "sdft")
+CRITIC = {"critique_grpo", "critique_grpo_as_released", "rltf_sd", "raft_refine", "opd", "openclaw_combined", "sdpo", "mixed"}
+TERMS = {
+    **dict.fromkeys(("critique_grpo", "critique_grpo_as_released", "luffy", "rltf_sd", "raft_refine"), ("refine",)),
+    **dict.fromkeys(("sdpo", "sdft", "opsd"), ("distill",)),
+    "mixed": ("refine", "distill"),
+}
+"""Terms beside the scalar one; opd and openclaw_combined work through the advantages."""
 HARD, EASY = "3 A-7 B+9", "1 A+1 B+1"
-
-
-class Halves:
-    """On the easy question half of what a random model writes is right; on the hard one nothing before it was refined, and half of it afterwards."""
-
-    __name__ = "halves"
-
-    def __init__(self):
-        self.trainer = None
-
-    def __call__(self, completions, question, **columns):
-        # Attempts are known once phase 1 has been judged.
-        first = not self.trainer.generation.attempts
-        return [0.0 if first and asked == HARD else reward for asked, reward in zip(question, even(completions), strict=True)]
+# Two groups of eight: one where some rollouts are right, one where all failed. Candidates are right, then wrong.
+ROLLOUTS, CANDIDATES = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0] + [0.0] * 8, [1.0, 0.0, 0.0, 1.0] * 4
 
 
 def rows() -> Dataset:
@@ -42,45 +36,45 @@ def rows() -> Dataset:
     return Dataset.from_list([{"prompt": [{"role": "user", "content": q}], "question": q, "answer": s[-1], "solution": s} for q, s in solutions.items()] * 4)
 
 
-def built(name: str, policy: str, folder, reward, critic=None, data=None, **settings) -> CritiqueGRPOTrainer:
-    settings = {**preset(name), **LAB, **settings}
-    return trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, policy, folder, reward, data or rows(), settings=settings, critic=critic)
+def built(name: str, policy: str, folder, reward, **explicit) -> CritiqueGRPOTrainer:
+    settings = {**preset(name), **LAB, **explicit}
+    return trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, policy, folder, reward, rows(), settings=settings, critic=Words() if name in CRITIC else None)
+
+
+def rewards_of(name: str) -> Turns:
+    options = preset(name)
+    slots = options.get("refine_slots", 1) if name in CRITIC or name == "luffy" else 0
+    first = [reward for i, reward in enumerate(ROLLOUTS) if i % 8 < 8 - slots]
+    return Turns(first, CANDIDATES) if slots else Turns(first)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_trains_with_finite_losses_and_weights_that_move(tiny_policy, tmp_path, name) -> None:
-    reward = Halves()
+def test_each_preset_trains_with_finite_moving_losses(name, tiny_policy, tmp_path) -> None:
     # a group of each question a step; 20 tokens hold an expert's trace
     settings = {"per_device_train_batch_size": 16, "max_completion_length": 20 if name == "luffy" else 8}
-    trainer = built(name, tiny_policy, tmp_path, reward, None if name in NO_CRITIC else Words(), **settings)
-    reward.trainer, args = trainer, trainer.args
-    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
-    added, shares = [], []
+    trainer = built(name, tiny_policy, tmp_path, rewards_of(name), **settings)
+    before, added = [parameter.clone() for parameter in trainer.model.parameters()], []
     if trainer.distillation is not None:
         read = trainer.distillation.token_advantages
         trainer.distillation.token_advantages = lambda *batch: added.append(read(*batch)) or added[-1]
-    trainer.on_generation = lambda batch, advantages: shares.append((len(batch.refined), len({v.outcome for v in batch.verdicts})))
     trainer.train()
     log = [row for row in trainer.state.log_history if "loss" in row]
     assert len(log) == 3
-    assert all(math.isfinite(value) for row in log for key, value in row.items() if isinstance(value, float) and key.startswith(("loss", "grad_norm")))
-    assert all(row["grad_norm"] > 0 for row in log)
-    assert any(not torch.equal(before[key], value) for key, value in trainer.model.state_dict().items())
-    # each term that the preset switches on is there, and not nothing
-    two_phases = name not in SCALAR and args.refine_slots and args.refine_weight and not args.distill_weight
-    assert any(row.get("loss/refine", 0.0) != 0.0 for row in log) == bool(two_phases)
-    divergence = bool(args.distill_weight) and args.distill_mode != "advantage"
-    assert any(row.get("loss/distill", 0.0) != 0.0 for row in log) == divergence
-    assert any(tensor.abs().max() > 0 for tensor in added) == (args.distill_mode == "advantage" and bool(args.distill_weight))
-    assert any(refined for refined, _ in shares) == bool(two_phases)
-    assert all(outcomes == 2 for _, outcomes in shares), "right and wrong rows in every batch"
-    if args.distill_weight:
-        assert all(row["distill/rows"] > 0 for row in log)
+    assert all(math.isfinite(row["loss"]) and 0 < row["grad_norm"] < 1e4 for row in log), [row["grad_norm"] for row in log]
+    assert len({row["grad_norm"] for row in log}) == 3
+    assert any(not torch.equal(old, new) for old, new in zip(before, trainer.model.parameters(), strict=True))
+    # the terms that a preset switches on are there and move, and no others
+    for term in ("refine", "distill"):
+        values = [row.get(f"loss/{term}", 0.0) for row in log]
+        assert (any(values) and len(set(values)) > 1) == (term in TERMS.get(name, ())), f"loss/{term}: {values}"
+        assert all(map(math.isfinite, values))
+    assert any(tensor.abs().max() > 0 for tensor in added) == (name in ("opd", "openclaw_combined"))
 
 
-@pytest.mark.parametrize("name", [None, "grpo", "dr_grpo"])
+# Without a preset: test_trainer.
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo"])
 def test_plain_grpo_is_trls_bit_for_bit_over_10_steps(tiny_policy, tmp_path, name) -> None:
-    settings = {"max_steps": 10, **(preset(name) if name else {})}
+    settings = {"max_steps": 10, **preset(name)}
     stock = trainer_of(GRPOTrainer, GRPOConfig, tiny_policy, tmp_path, long_words, settings=settings)
     stock.train()
     # built after the first has trained: each constructor seeds the one global generator
@@ -88,6 +82,7 @@ def test_plain_grpo_is_trls_bit_for_bit_over_10_steps(tiny_policy, tmp_path, nam
     ours.train()
     assert history(ours) == history(stock)
     assert len(history(ours)) == 10
+    assert len({row["loss"] for row in history(ours)}) > 1
     assert all(torch.equal(a, b) for a, b in zip(ours.model.state_dict().values(), stock.model.state_dict().values(), strict=True))
 
 
@@ -96,19 +91,20 @@ def test_plain_grpo_is_trls_bit_for_bit_over_10_steps(tiny_policy, tmp_path, nam
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_cites_its_paper_and_says_where_it_differs_and_states_what_trl_may_change(name) -> None:
-    text = PRESETS[name].__doc__
-    assert "arXiv 2" in text
-    assert "Differences" in text
-    assert {"loss_type", "scale_rewards", "beta"} <= set(preset(name))
+    words, options = PRESETS[name].__doc__ or "", preset(name)
+    assert re.search(r"arXiv \d{4}\.\d{5}", words)
+    assert "Differences" in words
+    assert {"loss_type", "scale_rewards", "beta"} <= set(options)
+    assert all(value in CHOICES[key] for key, value in options.items() if key in CHOICES)
     config = CritiqueGRPOConfig.from_preset(name, "out", num_generations=8, bf16=False, use_cpu=True)
-    assert all(getattr(config, key) == value for key, value in preset(name).items())
+    assert all(getattr(config, key) == value for key, value in options.items())
 
 
 def test_an_unknown_name_gets_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match="preset: unknown name 'critique-grpo'; did you mean 'critique_grpo'"):
         preset("critique-grpo")
-    with pytest.raises(ConfigError, match="preset: unknown name 'npsr'; did you mean"):
-        CritiqueGRPOConfig.from_preset("npsr", "out")
+    with pytest.raises(ConfigError, match="did you mean 'w_reinforce'"):
+        CritiqueGRPOConfig.from_preset("w_reinforc", "out")
 
 
 def test_a_preset_is_made_anew_each_time() -> None:
@@ -136,6 +132,15 @@ def lengths(output: dict, chosen: list[int]) -> int:
     return int(output["completion_mask"][chosen].sum())
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("psr", [1.0, 0.0, 0.0, 0.0]), ("nsr", [0.0, -1.0, -1.0, 0.0]), ("w_reinforce", [0.1, -1.0, -1.0, 0.0]), ("openclaw_combined", [1.0, -1.0, -1.0, 0.0])],
+)
+def test_signed_credit_is_raw_and_unscored_rows_have_none(name, expected, tiny_policy, tmp_path) -> None:
+    trainer = built(name, tiny_policy, tmp_path, Turns([1.0, 0.0, 0.0, None] * 2))
+    assert generated(trainer, rows().select(range(1)))["advantages"].tolist() == pytest.approx(expected * 2)
+
+
 def test_nsr_and_psr_divide_by_the_tokens_of_their_own_rows(tiny_policy, tmp_path) -> None:
     # two of eight rollouts are wrong: a share of about 1/4 is over the floor of 1/8
     reward, wrong, right = [1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0], [2, 5], [0, 1, 3, 4, 6, 7]
@@ -158,6 +163,8 @@ def test_a_lone_row_counts_as_the_floors_share_of_all_tokens(tiny_policy, tmp_pa
         share = lengths(output, [0]) / (everything / 8)
         assert 0 < share < 1
         assert trainer._compute_loss(trainer.model, output).item() == pytest.approx(sign * share)
+    output = generated(built("nsr", tiny_policy, tmp_path, Turns([0.0] + [1.0] * 15), per_device_train_batch_size=16, subset_floor=0.5))
+    assert output["num_items_in_batch"] == 0.5 * output["completion_mask"].sum()
 
 
 def test_the_subset_holds_under_a_loss_by_rows_too(tiny_policy, tmp_path) -> None:
@@ -167,6 +174,19 @@ def test_the_subset_holds_under_a_loss_by_rows_too(tiny_policy, tmp_path) -> Non
         output = generated(trainer, rows().select(range(1)))
         assert output["scalar_share"] == len(own) / 8
         assert trainer._compute_loss(trainer.model, output).item() == pytest.approx(lengths(output, own) / (len(own) * 8))
+
+
+def test_the_subset_leaves_trls_kl_and_entropy_as_they_are(tiny_policy, tmp_path) -> None:
+    # nothing is wrong, so nothing but the KL to the reference and the entropy bonus is left: over all rows, whatever the subset's share
+    for loss_type in ("dr_grpo", "grpo"):
+        settings = {"loss_type": loss_type, "beta": 0.1, "entropy_coef": 0.01}
+        losses = []
+        for share in ({"scalar_normalizer": "subset"}, {"scalar_normalizer": "rollouts"}):
+            trainer = built("nsr", tiny_policy, tmp_path, Turns([1.0] * 8), **settings, **share)
+            torch.manual_seed(0)
+            losses.append(trainer._compute_loss(trainer.model, generated(trainer, rows().select(range(1)))).item())
+        assert losses[0] == pytest.approx(losses[1])
+        assert losses[0] != 0
 
 
 def test_w_reinforce_weighs_right_by_a_tenth_and_wrong_by_one_over_all_rows(tiny_policy, tmp_path) -> None:
@@ -185,7 +205,7 @@ def test_the_paper_clips_both_terms_and_the_released_code_neither(tiny_policy, t
     # seven rollouts fail, the refinement is right; without std the advantages are -1/8 and 7/8, with it (.35355 + 1e-4) -.35346 and 2.47418
     low, high, ratio = 0.8, 1.2, math.exp(0.5)
     for name, own, credit in (("critique_grpo", -0.125, 0.875), ("critique_grpo_as_released", -0.35346, 2.47418)):
-        trainer = built(name, tiny_policy, tmp_path, Turns([0.0] * 7, [1.0] * 7), Words())
+        trainer = built(name, tiny_policy, tmp_path, Turns([0.0] * 7, [1.0] * 7))
         output = generated(trainer, rows().select(range(1)))
         assert output["advantages"].tolist() == pytest.approx([own] * 7 + [0.0], abs=1e-4)
         assert output["refine_credit"].tolist() == pytest.approx([0.0] * 7 + [credit], abs=1e-4)
@@ -212,7 +232,7 @@ def test_a_wrong_refinement_has_no_gradient_under_the_papers_clip_and_has_one_in
     # one rollout is right, so the group is critiqued by the code alone; the wrong refinement's credit is -1/8, or -.35346 over std
     for clip, moves in ((True, False), (False, True)):
         settings = {"refine_clip": clip, "positive_weight": 0.0, "negative_weight": 0.0}
-        trainer = built("critique_grpo_as_released", tiny_policy, tmp_path, Turns([1.0] + [0.0] * 6, [0.0] * 7), Words(), **settings)
+        trainer = built("critique_grpo_as_released", tiny_policy, tmp_path, Turns([1.0] + [0.0] * 6, [0.0] * 7), **settings)
         output = generated(trainer, rows().select(range(1)))
         assert output["refine_credit"][7].item() == pytest.approx(-0.35346, abs=1e-4)
         trainer._compute_loss(trainer.model, output).backward()
@@ -221,11 +241,12 @@ def test_a_wrong_refinement_has_no_gradient_under_the_papers_clip_and_has_one_in
         assert (gradient > 0) == moves
 
 
-def test_the_paper_critiques_failed_groups_only_and_the_released_code_every_failed_rollout(tiny_policy, tmp_path) -> None:
-    for name, asked in (("critique_grpo", []), ("critique_grpo_as_released", [1, 2, 3, 4, 5, 6])):
-        trainer = built(name, tiny_policy, tmp_path, Turns([1.0] + [0.0] * 6, [0.0] * 7), Words())
-        generated(trainer, rows().select(range(1)))
-        assert list(trainer.generation.critiques) == asked
+def test_the_paper_critiques_groups_that_failed_whole_and_the_released_code_every_failed_rollout(tiny_policy, tmp_path) -> None:
+    # attempts 0 to 6 are the mixed group (0, 3 and 6 right), 7 to 13 the failed one
+    for name, asked in (("critique_grpo", range(7, 14)), ("critique_grpo_as_released", [1, 2, 4, 5, *range(7, 14)])):
+        trainer = built(name, tiny_policy, tmp_path, rewards_of(name), per_device_train_batch_size=16)
+        generated(trainer)
+        assert sorted(trainer.generation.critiques) == list(asked)
 
 
 # ---- the others ------------------------------------------------------------------------------------------------------------------------------------
@@ -242,7 +263,7 @@ def test_luffys_trace_earns_its_distance_from_the_rollouts_mean(tiny_policy, tmp
 
 
 def test_rltf_sd_fills_half_a_group_and_masks_tokens_the_policy_would_not_have_written(tiny_policy, tmp_path) -> None:
-    trainer = built("rltf_sd", tiny_policy, tmp_path, Turns([1.0, 0.0, 0.0, 0.0], [1.0] * 4), Words())
+    trainer = built("rltf_sd", tiny_policy, tmp_path, Turns([1.0, 0.0, 0.0, 0.0], [1.0] * 4))
     output = generated(trainer, rows().select(range(1)))
     # three rollouts failed, so three refinements and a plain sample fill the four slots; the rollouts' mean counts the plain sample: (1 + 1) / 5
     assert trainer.generation.refined == [4, 5, 6]
@@ -262,7 +283,7 @@ def test_rltf_sd_fills_half_a_group_and_masks_tokens_the_policy_would_not_have_w
 
 
 def test_opd_counts_the_tokens_that_have_a_teacher(tiny_policy, tmp_path) -> None:
-    trainer = built("opd", tiny_policy, tmp_path, Turns([1.0] * 5 + [0.0] * 3), Words())
+    trainer = built("opd", tiny_policy, tmp_path, Turns([1.0] * 5 + [0.0] * 3))
     output = generated(trainer, rows().select(range(1)))
     assert output["advantages"].abs().sum() == 0
     assert output["distill_mask"].nonzero().flatten().tolist() == [5, 6, 7]

@@ -26,7 +26,7 @@ def test_the_yaml_example_is_a_pipeline() -> None:
     assert list(parse_pipeline("readme", yaml.safe_load(text)).arms) == ["scalar", "critique"]
 
 
-@pytest.mark.parametrize("station", re.findall(r"`(?:trainer|refine|tasks|prompts|objective|trl_seams|rewards)\.[\w.]+`", README))
+@pytest.mark.parametrize("station", re.findall(r"`(?:trainer|refine|rollout|distill|tasks|prompts|trl_seams|rewards)\.[\w.]+`", README))
 def test_every_function_the_stations_name_exists(station) -> None:
     import importlib
 
@@ -35,3 +35,10 @@ def test_every_function_the_stations_name_exists(station) -> None:
     for name in names:
         thing = getattr(thing, name, None) or getattr(thing.CritiqueGRPOTrainer, name)
     assert callable(thing)
+
+
+def test_every_preset_is_in_the_table() -> None:
+    from critique_rl.presets import PRESETS
+
+    named = {name for row in re.findall(r"^\| (`.*?) \|", README, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert set(PRESETS) <= named

@@ -53,6 +53,17 @@ def test_template_syntax_and_braces_in_model_text_stay_text() -> None:
         "In my previous attempt I forgot the carry.",
         "The feedback says the carry was lost.",
         "Like you said, 4+8=12",
+        "As the feedback has suggested, carry the one.",
+        "Based on your feedback I work step A again.",
+        "This critique is right: -4+9=5",
+        "You're right. A-7=-4",
+        "My first answer lost a sign.",
+        "Unlike your earlier solution, this one keeps the minus.",
+        "Thank you for checking!\n#5",
+        "As you correctly noted, the carry was lost.",
+        "The above critique names step B.",
+        "In the first attempt the sign was lost.",
+        "As pointed out in the critique, -4+9=5",
     ],
 )
 def test_an_answer_that_speaks_of_the_critique_is_found(text) -> None:
@@ -67,6 +78,14 @@ def test_an_answer_that_speaks_of_the_critique_is_found(text) -> None:
         "As you can see, x = 3.",
         "The critical point is at x = 2.",
         "The answer is right.",
+        "As noted: x=3",
+        "As noted above, f is even, so f(-2) = f(2).",
+        "As mentioned in the problem, Ann has 3 apples.",
+        "The first solution of the equation is x = 2, the second x = 3.",
+        "The original solution holds 20% acid.",
+        "As stated, the first term is 3 and the second is 7.",
+        "The original number is 12; my first step adds 8.",
+        "A critical value, a hint of symmetry, and 3 is right.",
         "",
     ],
 )
@@ -77,3 +96,8 @@ def test_mathematics_is_not_taken_for_it(text) -> None:
 def test_random_selection_draws_from_right_and_wrong_but_never_from_unscored() -> None:
     assert choose([R, W, N], 2, lambda n: n - 1, "random") == [1, 0]
     assert choose([R, W, N], 1, lambda n: n - 1, "random") == [1]
+    # of 0, 1 and 3, each once: the draw is over those left, in order
+    assert choose([W, R, N, R], 3, lambda n: 0, "random") == [0, 1, 3]
+    assert choose([W, R, N, R], 2, lambda n: 1, "random") == [1, 3]
+    # where the right come first the same draw is over the wrong alone
+    assert choose([W, R, N, W], 2, lambda n: 1, "right_first") == [1, 3]

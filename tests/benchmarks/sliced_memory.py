@@ -1,4 +1,4 @@
-"""Peak memory of one training step with and without the sliced divergence: `python tests/benchmarks/sliced_memory.py [SLICE_ELEMENTS ...]`, 3 minutes.
+"""Peak memory of one training step with and without the sliced divergence: `python tests/benchmarks/sliced_memory.py [SLICE_ELEMENTS ...]`, ten minutes.
 
 A two-layer Qwen2 (hidden 256, vocabulary 151,936, tied, float32, CPU, one thread) with TRL's fused head takes a GRPO step on 8 rows of 512 scored tokens:
 
