@@ -59,14 +59,14 @@ class Distillation:
         output["context_ids"] = pad(ids, self.trainer.processing_class.pad_token_id, padding_side="left")
         output["context_mask"] = pad([torch.ones_like(row) for row in ids], 0, padding_side="left")
         has = torch.tensor([i in short for i in range(size)], device=device)
-        refined = _at(batch.refined, size, device)
+        refined = self.trainer.mask(batch.refined)
         right = torch.tensor([verdict.outcome == "right" for verdict in batch.verdicts], device=device)
         targets = {"rollouts": ~refined, "refinements": refined & right, "both": ~refined | right}[args.distill_target]
         output["distill_mask"] = has & targets if args.distill_weight else torch.zeros_like(has)
         output["own_mask"] = has & refined & right
         output["failed_mask"] = torch.tensor([verdict.failed for verdict in batch.verdicts], device=device) & ~refined
         tokens = output["completion_mask"].sum(1)
-        rollouts = ~_at(batch.refined + batch.off_policy, size, device)
+        rollouts = ~self.trainer.mask(batch.refined + batch.off_policy)
         shared = output["distill_mask"] | rollouts if args.distill_normalizer == "rollouts" else output["distill_mask"]
         sums = torch.stack([tokens[shared].sum(), tokens[output["own_mask"]].sum()])
         output["distill_tokens"], output["own_tokens"] = self.trainer.accelerator.reduce(sums, reduction="sum").clamp(min=1)
@@ -173,12 +173,6 @@ class Distillation:
         for i, name in enumerate(("failed", "faulty")):
             if sums[i + 2]:
                 trl_seams.metric(self.trainer, f"distill/log_ratio_{name}", sums[i] / sums[i + 2])
-
-
-def _at(indices: list[int], size: int, device: torch.device) -> Tensor:
-    mask = torch.zeros(size, dtype=torch.bool, device=device)
-    mask[indices] = True
-    return mask
 
 
 def _rows(inputs: dict[str, Any], key: str) -> tuple[Tensor, Tensor]:

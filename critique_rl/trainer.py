@@ -124,8 +124,8 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         """Split the advantages into the scalar term's (rollouts) and the refine term's (chosen refinements)."""
         args, batch = self.args, self.generation
         batch.counts.setdefault("tokens/rollout_prompt", output["prompt_mask"].sum().item())
-        refined = self._mask(batch.refined)
-        others = refined | self._mask(batch.off_policy)
+        refined = self.mask(batch.refined)
+        others = refined | self.mask(batch.off_policy)
         self._advantages = credit = self._credit(output["advantages"], others)
         if credit is not output["advantages"]:
             trl_seams.rewrite_advantages(self, self.accelerator.gather(credit))
@@ -149,7 +149,8 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             return group_advantages(values, self.num_generations, counted=~others)
         return advantages
 
-    def _mask(self, rows: list[int]) -> Tensor:
+    def mask(self, rows: list[int]) -> Tensor:
+        """(B,) bool: True at these rows of this rank's batch."""
         mask = torch.zeros(len(self.rows), dtype=torch.bool, device=self.accelerator.device)
         mask[rows] = True
         return mask
@@ -160,8 +161,8 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         if not self.two_phases and args.scalar_normalizer == "rollouts":
             return
         tokens = output["completion_mask"].sum(1)
-        refined = self._mask(self.generation.refined)
-        rollouts = ~(refined | self._mask(self.generation.off_policy))
+        refined = self.mask(self.generation.refined)
+        rollouts = ~(refined | self.mask(self.generation.off_policy))
         position = torch.arange(len(tokens), device=tokens.device) % self.num_generations
         reserved = position >= (self.num_generations - args.refine_slots if self.two_phases else self.num_generations)
         own = (output["advantages"] != 0) & rollouts
