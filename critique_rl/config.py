@@ -182,9 +182,9 @@ def _run(where: str, data: Mapping[str, Any]) -> RunConfig:
     config = RunConfig(**parsed)
     if "kind" not in config.critic:
         raise ConfigError(f"{where}, critic: no 'kind'; expected one such as {{kind: oracle}}")
-    schedule = config.trl.get("lr_scheduler_type", "constant")
-    if config.budget.generated_tokens and not str(schedule).startswith("constant"):
-        raise ConfigError(f"{where}: a token budget needs a constant learning rate, got lr_scheduler_type {schedule!r}: a decay would differ between arms")
+    warmup = config.trl.get("warmup_steps", 0)
+    if config.budget.generated_tokens and warmup >= 1:
+        raise ConfigError(f"{where}: with a token budget the schedule runs over tokens: got trl.warmup_steps {warmup}, expected a share of it, such as 0.05")
     return config
 
 

@@ -192,6 +192,7 @@ def build_trainer(config: RunConfig, folder: RunFolder, task: Task, seed: int) -
     _check_prompt_lengths(task, tokenizer, model, arguments.max_completion_length)
     dataset = Dataset.from_list([dict(row) for row in task.train])
     trainer = CritiqueGRPOTrainer(model, VerifierReward(task.verifier), arguments, dataset, critic=critic, processing_class=tokenizer)
+    trainer.token_budget = config.budget.generated_tokens
     trainer.on_generation = lambda batch, advantages: write_rollouts(
         folder, trainer.state.global_step + 1, trainer.accelerator.process_index, batch, advantages
     )

@@ -10,6 +10,7 @@ GRPOTrainer, bit for bit. Left out for now: exact resume inside a generation.
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
 
     With a `critic` (or `refine_column`), prompts are text and rewards are per row (`rewards.group_wise` marks those that compare a group); tools,
     environments, images and a `rollout_func` are refused. `tokens` counts every token by owner; `on_generation`, if set, is called with each
-    `Generation` and its advantages.
+    `Generation` and its advantages; where `token_budget` is set, the learning-rate schedule runs over generated tokens, not over steps.
     """
 
     _name = "Critique-GRPO"
@@ -61,6 +62,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             _refuse_silence(args)
         super().__init__(model, reward_funcs, args, train_dataset, *rest, **kwargs)
         self.critic, self.tokens, self.on_generation = critic, Counter(), None
+        self.token_budget: int | None = None
         self.generation, self.rows = Generation(), []
         self._live_logps: Tensor | None = None
         self._micro: dict[str, Any] | None = None
@@ -270,6 +272,16 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
             squares = [g.float().pow(2).sum() for g in gradients if g is not None]
             trl_seams.metric(self, f"grad_norm/{name}", torch.stack(squares).sum().sqrt().item() if squares else 0.0)
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """TRL's schedule; with a `token_budget` its position is the generated tokens, so that arms with steps of other sizes decay alike."""
+        scheduler = super().create_scheduler(self.token_budget or num_training_steps, optimizer)
+        if self.token_budget:
+            scheduler.lr_lambdas = [partial(self._at_tokens, by_step) for by_step in scheduler.lr_lambdas]
+        return scheduler
+
+    def _at_tokens(self, by_step, _: int) -> float:
+        return by_step(min(self.generated_tokens, self.token_budget))
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------------------------------------
 

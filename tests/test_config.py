@@ -55,7 +55,7 @@ def test_overrides_are_yaml_values_at_dotted_keys(tmp_path) -> None:
         ({"seeds": 3}, "seeds: got 3, expected a list"),
         ({"seeds": []}, "seeds: got"),
         ({"control": "scaler"}, "control: no arm 'scaler'; did you mean 'scalar'"),
-        ({"budget": {"generated_tokens": 10}, "trl": {"lr_scheduler_type": "cosine"}}, "needs a constant learning rate"),
+        ({"budget": {"generated_tokens": 10}, "trl": {"warmup_steps": 20}}, "a share of it"),
     ],
 )
 def test_a_mistake_is_named_with_what_was_expected(change, message) -> None:
