@@ -295,3 +295,15 @@ def test_two_ranks_with_failures_on_one_only_do_not_deadlock_and_counts_add_up(t
     assert ranks[0]["tokens"] == ranks[1]["tokens"], "every rank knows the total"
     assert ranks[0]["tokens"]["tokens/rollout"] == sum(rank["rollout_tokens"] for rank in ranks)
     assert ranks[0]["checksum"] == ranks[1]["checksum"], "weights stay in step"
+
+
+def test_with_a_token_budget_the_schedule_runs_over_generated_tokens(tiny_policy, tmp_path) -> None:
+    settings = {"lr_scheduler_type": "linear", "max_steps": 5}
+    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, settings=settings)
+    trainer.token_budget, used = 300, []
+    trainer.on_generation = lambda batch, advantages: used.append(trainer.generated_tokens)
+    trainer.train()
+    rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
+    assert used[-2] > 0 and used[-2] != used[0]
+    # TRL logs a step's rate before it is taken: the first is whole, each later one is by the tokens of the steps before it
+    assert rates == pytest.approx([1e-2 * max(0.0, 1 - tokens / 300) for tokens in [0, *used[:-1]]])
