@@ -56,6 +56,12 @@ class CollapseAlarm(TrainerCallback):
         self.values: dict[str, list[float]] = defaultdict(list)
         self.given: set[str] = set()
 
+    def state_dict(self) -> dict:
+        return {"values": dict(self.values), "given": sorted(self.given)}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.values, self.given = defaultdict(list, state["values"]), set(state["given"])
+
     def on_log(self, args, state, control, logs=None, **kwargs):
         for rule in RULES:
             # TRL logs None for a metric that was NaN throughout.

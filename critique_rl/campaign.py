@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from critique_rl.checkpoint import held
 from critique_rl.config import ConfigError, Pipeline, RunConfig, to_dict, with_seed
-from critique_rl.runs import PipelineFolder, RunFolder, read_jsonl
+from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl
 
 BASE = "base"
 
@@ -40,6 +41,11 @@ class Job:
 
 def run_all(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrides: Sequence[str], jobs: int) -> list[str]:
     """Run what is not finished, `jobs` at a time; returns the names of runs that failed. KeyboardInterrupt after all were asked to stop."""
+    with held(folder.path, "running this pipeline"):
+        return _run_missing(pipeline, folder, path, overrides, jobs)
+
+
+def _run_missing(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrides: Sequence[str], jobs: int) -> list[str]:
     _check_folders(pipeline, folder)
     tail = [str(path), *overrides, "--out", str(folder.path.parent)]
     todo = [Job(BASE, None, folder.base, ["evaluate", *tail])] if not folder.base.finished else []
@@ -69,6 +75,8 @@ def check_same_config(run: RunFolder, config: RunConfig, seed: int) -> None:
     if not run.config.exists():
         return
     stored, wanted = yaml.safe_load(run.config.read_text()), to_dict(with_seed(config, seed))
+    if stored.get("schema", SCHEMA) != SCHEMA:
+        raise ConfigError(f"{run.path} has layout {stored['schema']}, this version reads {SCHEMA}; give another --out, or use the version that wrote it")
     changed = [key for key in wanted if stored.get(key) != wanted[key]]
     if changed:
         raise ConfigError(f"{run.path} was started with another {', '.join(changed)}; remove the folder, or give another --out")

@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 
 from critique_rl.campaign import check_same_config
+from critique_rl.checkpoint import held
 from critique_rl.config import ConfigError, Pipeline, RunConfig, load_pipeline, suggest
-from critique_rl.runs import PipelineFolder
+from critique_rl.runs import PipelineFolder, RunFolder
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(argv)
     try:
         return arguments.command(arguments)
     except ConfigError as error:
@@ -26,6 +27,17 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("critique-rl: interrupted; the same command continues", file=sys.stderr)
         return 130
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    """argparse takes overrides directly after the pipeline only; people write them last."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if any(word.startswith("-") or "=" not in word for word in rest) or (rest and not hasattr(arguments, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,6 +111,11 @@ def _train(arguments) -> int:
     pipeline, folder = _load(arguments)
     config, run = _arm(arguments, pipeline, arguments.arm), folder.run(arguments.arm, arguments.seed)
     check_same_config(run, config, arguments.seed)
+    with held(run.path, "training"):
+        return _train_held(config, arguments, run)
+
+
+def _train_held(config: RunConfig, arguments, run: RunFolder) -> int:
     from critique_rl import train
 
     try:
@@ -106,6 +123,9 @@ def _train(arguments) -> int:
     except train.Interrupted as interruption:
         print(f"critique-rl: {interruption}", file=sys.stderr)
         return 130
+    except train.RunFailed as failure:
+        print(f"critique-rl: {failure}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -233,7 +233,6 @@ def mixed() -> Options:
         "loss_type": "dapo",
         "scale_rewards": "none",
         "beta": 0.0,
-        "positive_weight": 0.5,
         "refine_slots": 1,
         "refine_candidates": 1,
         "refine_ratio": "nll",

@@ -2,11 +2,11 @@
 
     runs/<pipeline>/compare.json, report.html
     runs/<pipeline>/base/eval.json                the policy before training, on the same problems
-    runs/<pipeline>/<arm>/seed<s>/config.yaml     everything the run was started with, without secrets
+    runs/<pipeline>/<arm>/seed<s>/config.yaml     everything the run was started with, without secrets; `schema` is the version of this layout
                                  /metrics.jsonl   one object a step: {"step": 1, "tokens/generated": 2841, "reward": .4, "eval/pass@1/plateau": .0, ...}
                                  /rollouts/step00001-rank0.parquet
                                  /eval.json       the held-out evaluation; written last, so its presence means the run is finished
-                                 /checkpoints/    as transformers writes them
+                                 /checkpoints/    as transformers writes them, each with critique_rl.json, which is written last: without it, it is half-written
                                  /model/          the trained policy
                                  /log.txt         what the run printed
 
@@ -25,6 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+SCHEMA = 1
+"""Version of the run folder's layout, in its config.yaml. A folder of another version is refused, not guessed at."""
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ A run is finished when its eval.json exists. SIGTERM and Ctrl-C end it at the ne
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
 import signal
 import sys
 import time
+import uuid
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,11 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 import torch
 import transformers
 import trl
+import yaml
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from critique_rl.checkpoint import last_whole, remove_halves, step_of
 from critique_rl.config import ConfigError, EvaluationConfig, RunConfig, TaskConfig, check_keys, suggest, to_dict, with_seed
 from critique_rl.critic import build_critic
 from critique_rl.evaluate import Sampling, judge, pass_metrics
@@ -31,9 +35,9 @@ from critique_rl.policy import load_policy
 from critique_rl.presets import deviations, preset
 from critique_rl.record import write_rollouts
 from critique_rl.rewards import VerifierReward
-from critique_rl.runs import RunFolder, append_jsonl, read_jsonl, write_json, write_yaml
+from critique_rl.runs import SCHEMA, RunFolder, append_jsonl, read_jsonl, write_json, write_text, write_yaml
 from critique_rl.tasks import Task, load_task
-from critique_rl.trainer import CritiqueGRPOTrainer
+from critique_rl.trainer import CritiqueGRPOTrainer, Diverged
 from critique_rl.trl_seams import metric
 
 METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - {f.name for f in fields(trl.GRPOConfig)}
@@ -41,6 +45,15 @@ METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - {f.name for f in 
 
 class Interrupted(Exception):
     """The run was asked to stop, and left a checkpoint to continue from."""
+
+
+class RunFailed(Exception):
+    """The run could not go on: what happened, and what survives."""
+
+
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+STORAGE_WORDS = ("No space left", "os error 28", "inline_container.cc")
+"""torch and safetensors report a full disk as errors of their own."""
 
 
 def trainer_arguments(config: RunConfig, folder: RunFolder) -> CritiqueGRPOConfig:
@@ -89,18 +102,19 @@ class RunCallback(TrainerCallback):
         self.started = time.perf_counter()
 
     def interrupt(self, *_: Any) -> None:
-        """Signal handler: the step under way is finished, saved, and the run ends."""
+        """Signal handler: what was sampled is trained on, saved, and the run ends."""
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        print("stopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr)
+        print("stopping once this generation is trained on, with a checkpoint; once more to stop at once", file=sys.stderr)
 
     def on_step_end(self, args, state, control, **kwargs):
         budget, every = self.config.budget.generated_tokens, self.config.evaluation.curve_every
         done = budget is not None and self.trainer.generated_tokens >= budget
-        if self.interrupted or done:
+        stopped = self.interrupted and self.trainer.at_boundary
+        if stopped or done:
             control.should_training_stop = True
-            control.should_save = control.should_save or self.interrupted
+            control.should_save = control.should_save or stopped
         last = done or state.global_step >= state.max_steps
         if every and (state.global_step % every == 0 or last) and state.is_world_process_zero:
             self.curve_point()
@@ -207,22 +221,45 @@ def _check_prompt_lengths(task: Task, tokenizer, model, completion: int) -> None
 
 
 def train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
-    """Train one arm with one seed and evaluate it; continues from the last checkpoint if there is one. Interrupted if asked to stop."""
+    """Train one arm with one seed and evaluate it; continues from the last whole checkpoint if there is one.
+
+    Interrupted if asked to stop; RunFailed where the loss is not finite or the disk is full.
+    """
+    try:
+        _train(config, arm, seed, folder)
+    except Diverged as error:
+        raise RunFailed(f"{error}; {_survivors(folder)}. The same command would meet it again: change the settings and give another --out") from error
+    except Exception as error:
+        if not _is_storage(error):
+            raise
+        raise RunFailed(f"could not write ({error}); {_survivors(folder)}. Make room, and the same command continues") from error
+
+
+def _is_storage(error: Exception) -> bool:
+    return getattr(error, "errno", None) in STORAGE or any(word in str(error) for word in STORAGE_WORDS)
+
+
+def _survivors(folder: RunFolder) -> str:
+    rows, checkpoint = read_jsonl(folder.metrics), last_whole(folder.checkpoints)
+    kept = f"the checkpoint of step {step_of(checkpoint)}" if checkpoint else "no checkpoint"
+    return f"in {folder.path} survive the metrics of {len(rows)} steps, and {kept}"
+
+
+def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
     config = with_seed(config, seed)
     task = load_task(config.task, seed)
     trainer = build_trainer(config, folder, task, seed)
     deviates = deviations(config.preset, {**config.trl, **config.method}) if config.preset else {}
-    write_yaml(folder.config, {"arm": arm, "seed": seed, **to_dict(config), "deviates": deviates, "versions": versions(), "command": sys.argv})
+    about = {"schema": SCHEMA, "run_id": _run_id(folder), "arm": arm, "seed": seed}
+    write_yaml(folder.config, {**about, **to_dict(config), "deviates": deviates, "versions": versions(), "command": sys.argv})
     callback = RunCallback(config, folder, task, trainer)
     trainer.add_callback(callback)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, callback.interrupt)
-    checkpoint = _last_checkpoint(folder)
-    if checkpoint is None:
-        folder.metrics.unlink(missing_ok=True)
-    else:
-        _continue(folder, trainer, checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    checkpoint = last_whole(folder.checkpoints)
+    remove_halves(folder.checkpoints)
+    callback.started -= _continue(folder, 0 if checkpoint is None else step_of(checkpoint))
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if callback.interrupted:
         raise Interrupted(f"stopped at step {trainer.state.global_step} with a checkpoint; the same command continues")
     _finish(trainer, task, config, folder, {"arm": arm, "seed": seed, "cost": _cost(folder, trainer)})
@@ -252,22 +289,23 @@ def _cost(folder: RunFolder, trainer) -> dict[str, Any]:
     }
 
 
-def _last_checkpoint(folder: RunFolder) -> str | None:
-    from transformers.trainer_utils import get_last_checkpoint
+def _run_id(folder: RunFolder) -> str:
+    """One id for the run folder's whole life, so that trackers continue a continued run instead of opening another."""
+    stored = yaml.safe_load(folder.config.read_text()).get("run_id") if folder.config.exists() else None
+    run_id = stored or uuid.uuid4().hex[:12]
+    for name, value in {"WANDB_RUN_ID": run_id, "WANDB_RESUME": "allow", "SWANLAB_RUN_ID": run_id}.items():
+        os.environ.setdefault(name, value)
+    return run_id
 
-    return get_last_checkpoint(str(folder.checkpoints)) if folder.checkpoints.is_dir() else None
 
-
-def _continue(folder: RunFolder, trainer, checkpoint: str) -> None:
-    """Cut the metrics back to the checkpoint's step and take the token counts up from there."""
-    step = int(Path(checkpoint).name.rpartition("-")[2])
+def _continue(folder: RunFolder, step: int) -> float:
+    """Cut the metrics back to the checkpoint's step; seconds trained until there."""
     rows = [row for row in read_jsonl(folder.metrics) if row["step"] <= step]
-    folder.metrics.unlink(missing_ok=True)
-    for row in rows:
-        append_jsonl(folder.metrics, row)
-    if rows:
-        trainer.tokens.update({key: int(value) for key, value in rows[-1].items() if key.startswith("tokens/") and key != "tokens/generated"})
-    print(f"continuing from step {step}", file=sys.stderr)
+    if rows or folder.metrics.exists():
+        write_text(folder.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+    if step:
+        print(f"continuing from step {step}", file=sys.stderr)
+    return rows[-1]["seconds"] if rows else 0.0
 
 
 def check_arms(arms: dict[str, RunConfig]) -> None:

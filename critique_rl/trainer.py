@@ -4,7 +4,7 @@
 
 `rollout` fills a generation batch, here its credit is shared out among the terms and the terms are added up; their maths are in `objective`, those that
 need a teacher in `distill`. Padding, gathers, group advantages, logging and splitting stay TRL's. With `critic=None` and default options this *is*
-GRPOTrainer, bit for bit. Left out for now: exact resume inside a generation.
+GRPOTrainer, bit for bit. A checkpoint waits until the last generation is used up, so that none is sampled twice.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
 from critique_rl import trl_seams
 from critique_rl.alarms import CollapseAlarm
+from critique_rl.checkpoint import last_whole, read_state, rotate, seal
 from critique_rl.critic import Critic
 from critique_rl.distill import Distillation
 from critique_rl.generation import Generation, counts_of, metrics_of
@@ -227,13 +229,17 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             scalar = super()._compute_loss(model, self._micro)
         logps, self._live_logps, self._micro = self._live_logps, None, None
         terms = {"scalar": scalar, **self._terms(model, inputs, logps, seen[0] if seen else None)}
+        total = sum(terms.values())
+        if not torch.isfinite(total):
+            parts = ", ".join(f"{name} {term.item():.3g}" for name, term in terms.items())
+            raise Diverged(f"step {self.state.global_step + 1}: the loss is not finite ({parts})")
         if len(terms) == 1:
             return scalar
         for name, term in terms.items():
             trl_seams.metric(self, f"loss/{name}", term.item())
         if self.args.grad_norm_steps and self.state.global_step % self.args.grad_norm_steps == 0:
             self._log_grad_norms(model, terms)
-        return sum(terms.values())
+        return total
 
     def _share(self, inputs: dict[str, Any]) -> Tensor | float:
         """Of all rows, those of the scalar term: losses by rows divide by all. Advantages are scaled, because TRL's KL and entropy are not of these rows."""
@@ -285,26 +291,89 @@ class CritiqueGRPOTrainer(GRPOTrainer):
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------------------------------------
 
+    @property
+    def at_boundary(self) -> bool:
+        """True where every micro batch of the last generation was trained on: a run continues exactly from there only."""
+        micro = self.state.global_step * self.args.gradient_accumulation_steps
+        return micro % (self.args.steps_per_generation * self.num_iterations) == 0
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
+        """TRL's `train`; True continues from the newest whole checkpoint of output_dir, never from a half-written one."""
+        if resume_from_checkpoint is True:
+            newest = last_whole(Path(self.args.output_dir))
+            if newest is None:
+                raise ValueError(f"resume_from_checkpoint: no whole checkpoint in {self.args.output_dir}; leave it out to start anew")
+            resume_from_checkpoint = str(newest)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
     def _save_checkpoint(self, model, trial):
-        super()._save_checkpoint(model, trial)
-        if self.distillation is not None and self.args.should_save:
-            self.distillation.save(Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        bad = [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
+        if bad:
+            raise Diverged(f"step {self.state.global_step}: {len(bad)} weights are not finite (first: {bad[0]}); nothing was saved over what was there")
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # rotated below, once this one is whole
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial))
+            checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            if self.distillation is not None:
+                self.distillation.save(checkpoint)
+            seal(checkpoint, self._own_state())
+            best = self.state.best_model_checkpoint
+            rotate(folder, limit, Path(best) if best else None)
+
+    def _own_state(self) -> dict[str, Any]:
+        return {
+            "tokens": dict(self.tokens),
+            "metrics": dict(self._metrics["train"]),
+            "callbacks": {type(callback).__name__: callback.state_dict() for callback in self._stateful_callbacks()},
+        }
+
+    def _stateful_callbacks(self) -> list[Any]:
+        return [callback for callback in self.callback_handler.callbacks if hasattr(callback, "state_dict")]
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
-        if self.distillation is not None and checkpoint is not None:
+        if checkpoint is None:
+            return
+        if self.distillation is not None:
             self.distillation.load(Path(checkpoint))
+        state = read_state(Path(checkpoint))
+        self.tokens = Counter(state.get("tokens", {}))
+        self._metrics["train"].update(state.get("metrics", {}))
+        for callback in self._stateful_callbacks():
+            if type(callback).__name__ in state.get("callbacks", {}):
+                callback.load_state_dict(state["callbacks"][type(callback).__name__])
+        # TRL's sampler draws a new order each epoch from one generator and starts again at the first epoch's order when a run is resumed.
+        stored = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        for _ in range(int(stored.epoch or 0)):
+            torch.randperm(self._sampler.num_samples, generator=self._sampler.generator)
+
+    def _get_train_sampler(self, dataset=None):
+        self._sampler = super()._get_train_sampler(dataset)
+        return self._sampler
+
+
+class Diverged(RuntimeError):
+    """Training met a loss or weights that are not finite, and stopped before it saved them."""
 
 
 class _AfterStep(TrainerCallback):
-    """Moves the EMA teacher once an optimizer step."""
+    """Moves the EMA teacher once an optimizer step, and puts a due checkpoint off until the generation is used up."""
 
     def __init__(self, trainer: CritiqueGRPOTrainer):
-        self.trainer = trainer
+        self.trainer, self.save_due = trainer, False
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.trainer.distillation is not None:
             self.trainer.distillation.teacher.update(self.trainer.accelerator.unwrap_model(self.trainer.model))
+        due = control.should_save or self.save_due
+        now = self.trainer.at_boundary or control.should_training_stop
+        control.should_save, self.save_due = due and now, due and not now
+        return control
 
 
 def _refuse_unsupported(dataset: Any, kwargs: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The only place that touches private names of TRL (read in 1.16.0; `SIGNATURES` is checked by a test, so a release that moves one fails there first).
 
 Everything else of GRPOTrainer that we override (`_generate_and_score_completions`, `_calculate_rewards`, `_compute_loss`,
-`_get_per_token_logps_and_entropies`) is wrapped in `trainer`, never copied.
+`_get_per_token_logps_and_entropies`, `_get_train_sampler`, saving and loading) is wrapped in `trainer`, never copied.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ SIGNATURES = {
     "_generate_and_score_completions": ["self", "inputs"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     "_compute_loss": ["self", "model", "inputs"],
+    "_get_train_sampler": ["self", "dataset"],
+    "_save_checkpoint": ["self", "model", "trial"],
+    "_load_optimizer_and_scheduler": ["self", "checkpoint"],
     "_tokenize_prompts": ["self", "prompts"],
     "_generate_single_turn": ["self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"],
 }

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "critique_rl"
 LAYERS = [
     {"types", "prompts", "splits", "objective"},
     {"config", "metrics", "runs", "sliced"},
-    {"lab", "verifier", "chat", "gym", "presets"},
+    {"lab", "verifier", "chat", "gym", "presets", "checkpoint"},
     {"tasks", "rewards", "policy", "options"},
     {"critic", "refine", "trl_seams", "generation", "alarms"},
     {"rollout", "teacher"},
