@@ -13,7 +13,7 @@ LAYERS = [
     {"config", "metrics", "runs", "sliced"},
     {"lab", "verifier", "chat", "gym", "presets", "checkpoint"},
     {"tasks", "rewards", "policy", "options"},
-    {"critic", "refine", "trl_seams", "generation", "alarms"},
+    {"critic", "refine", "trl_seams", "generation", "alarms", "plateau"},
     {"rollout", "teacher"},
     {"distill"},
     {"trainer", "evaluate"},
