@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.table import Table
 
 from critique_rl.checkpoint import held
-from critique_rl.config import ConfigError, Pipeline, RunConfig, to_dict, with_seed
+from critique_rl.config import ConfigError, Pipeline, RunConfig, run_defaults, to_dict, with_seed
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl
 
 BASE = "base"
@@ -34,6 +34,8 @@ class Job:
     seed: int | None
     folder: RunFolder
     command: list[str]
+    trunk: RunFolder | None = None
+    """The run it branches from, which must be finished first."""
     process: subprocess.Popen | None = None
     status: str = "waiting"
     started: float = field(default=0.0)
@@ -53,7 +55,9 @@ def _run_missing(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrid
         for arm in pipeline.arms:
             run = folder.run(arm, seed)
             if not run.finished:
-                todo.append(Job(arm, seed, run, ["train", *tail, "--arm", arm, "--seed", str(seed)]))
+                branch = pipeline.arms[arm].branch_from
+                trunk = folder.run(branch.arm, seed) if branch else None
+                todo.append(Job(arm, seed, run, ["train", *tail, "--arm", arm, "--seed", str(seed)], trunk))
     if not todo:
         return []
     from critique_rl.train import check_arms, check_primary
@@ -77,7 +81,9 @@ def check_same_config(run: RunFolder, config: RunConfig, seed: int) -> None:
     stored, wanted = yaml.safe_load(run.config.read_text()), to_dict(with_seed(config, seed))
     if stored.get("schema", SCHEMA) != SCHEMA:
         raise ConfigError(f"{run.path} has layout {stored['schema']}, this version reads {SCHEMA}; give another --out, or use the version that wrote it")
-    changed = [key for key in wanted if stored.get(key) != wanted[key]]
+    stored = {**run_defaults(), **stored}
+    # Which checkpoints are kept changes no result: an arm that branches from a finished run may be added.
+    changed = [key for key in wanted if key != "keep_steps" and stored.get(key) != wanted[key]]
     if changed:
         raise ConfigError(f"{run.path} was started with another {', '.join(changed)}; remove the folder, or give another --out")
 
@@ -88,8 +94,12 @@ def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
     try:
         with Live(_table(todo, pipeline), console=Console(stderr=True), refresh_per_second=1) as live:
             while waiting or running:
-                while waiting and len(running) < jobs:
-                    running.append(_start(waiting.pop(0), jobs))
+                for job in _ready(waiting)[: jobs - len(running)]:
+                    waiting.remove(job)
+                    running.append(_start(job, jobs))
+                if waiting and not running:
+                    done += _orphaned(waiting)
+                    break
                 time.sleep(0.5)
                 running, ended = _poll(running)
                 done += ended
@@ -103,6 +113,16 @@ def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
     for name in failed:
         print(f"failed: {name}; see its log.txt", file=sys.stderr)
     return failed
+
+
+def _ready(waiting: list[Job]) -> list[Job]:
+    return [job for job in waiting if job.trunk is None or job.trunk.finished]
+
+
+def _orphaned(waiting: list[Job]) -> list[Job]:
+    for job in waiting:
+        job.status = "failed (the run it branches from did not finish)"
+    return waiting
 
 
 def _as_interrupt(*_) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,19 @@ def remove_halves(folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def rotate(folder: Path, limit: int | None, kept: Path | None = None) -> None:
-    """Keep the newest `limit` whole checkpoints (None or 0: all) and `kept`. A checkpoint loses its mark first: half-deleted, it is not picked."""
-    for path in whole(folder)[: -limit if limit else 0]:
-        if path != kept:
-            (path / STATE).unlink()
-            shutil.rmtree(path)
+def rotate(folder: Path, limit: int | None, kept: Collection[Path] = ()) -> None:
+    """Keep the newest `limit` whole checkpoints (None or 0: all) and those `kept`. A checkpoint loses its mark first: half-deleted, it is not picked."""
+    others = [path for path in whole(folder) if path not in kept]
+    for path in others[: -limit if limit else 0]:
+        (path / STATE).unlink()
+        shutil.rmtree(path)
+
+
+def branch(checkpoint: Path, folder: Path) -> None:
+    """Copy a whole checkpoint into another run's folder; its mark comes last, so that a half copy is none."""
+    target = folder / checkpoint.name
+    shutil.copytree(checkpoint, target, ignore=shutil.ignore_patterns(STATE), dirs_exist_ok=True)
+    seal(target, read_state(checkpoint))
 
 
 @contextmanager

@@ -68,6 +68,27 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class PlateauConfig:
+    """When learning counts as stopped (`plateau.PlateauRule`), on the validation problems of the learning curve."""
+
+    family: str = "all"
+    window: int = 6
+    min_gain: float = 0.05
+    looks: int = 20
+    alpha: float = 0.05
+    solved: float = 0.95
+
+
+@dataclass(frozen=True)
+class BranchConfig:
+    """An arm that goes on from a checkpoint of another arm's run with the same seed."""
+
+    arm: str
+    at: Any = "plateau"
+    """"plateau" (where it never came: the last step), or an optimizer step."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One arm, resolved. `trl` holds GRPOConfig fields, `method` CritiqueGRPOConfig's own."""
 
@@ -80,6 +101,12 @@ class RunConfig:
     critic: Mapping[str, Any] = field(default_factory=lambda: {"kind": "none"})
     budget: BudgetConfig = BudgetConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    plateau: PlateauConfig | None = None
+    critique_from: str = "start"
+    """"start", or "plateau": scalar only until the plateau is found."""
+    branch_from: BranchConfig | None = None
+    keep_steps: tuple[int, ...] = ()
+    """Steps whose checkpoints are kept; those that arms branch from are added."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +121,7 @@ class Pipeline:
 
 
 SECTIONS = {"task": TaskConfig, "policy": PolicyConfig, "budget": BudgetConfig, "evaluation": EvaluationConfig}
+SECTIONS |= {"plateau": PlateauConfig, "branch_from": BranchConfig}
 RUN_KEYS = tuple(f.name for f in fields(RunConfig))
 PIPELINE_KEYS = (*RUN_KEYS, "seeds", "primary", "control", "arms")
 
@@ -149,10 +177,31 @@ def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
     arms = data.get("arms") or {"critique" if "critic" in data else "scalar": {}}
     shared = {key: data[key] for key in RUN_KEYS if key in data}
     resolved = {arm: _run(f"arm {arm}", _merge(shared, _section(f"arm {arm}", changes or {}))) for arm, changes in arms.items()}
+    resolved = _with_branch_points(resolved)
     control = data.get("control", "scalar" if "scalar" in resolved else next(iter(resolved)))
     if control not in resolved:
         raise ConfigError(f"control: no arm {control!r}; {suggest(str(control), resolved)}")
     return Pipeline(name, resolved, _seeds(data.get("seeds", [0])), str(data.get("primary", "pass@1/all")), control)
+
+
+def _with_branch_points(arms: dict[str, RunConfig]) -> dict[str, RunConfig]:
+    """Check each `branch_from`, and have the arm branched from keep the steps that are named."""
+    for arm, config in list(arms.items()):
+        branch = config.branch_from
+        if branch is None:
+            continue
+        if branch.arm not in arms or branch.arm == arm:
+            raise ConfigError(f"arm {arm}, branch_from.arm: no other arm {branch.arm!r}; {suggest(str(branch.arm), set(arms) - {arm})}")
+        trunk = arms[branch.arm]
+        if trunk.branch_from is not None:
+            raise ConfigError(f"arm {arm}, branch_from.arm: {branch.arm!r} branches itself; branch from the arm it comes from")
+        if branch.at != "plateau" and (not isinstance(branch.at, int) or branch.at < 1):
+            raise ConfigError(f"arm {arm}, branch_from.at: got {branch.at!r}, expected 'plateau' or an optimizer step")
+        if branch.at == "plateau" and trunk.plateau is None:
+            raise ConfigError(f"arm {arm}: branches at the plateau of {branch.arm!r}, which has no plateau: section; add one, such as plateau: {{}}")
+        if isinstance(branch.at, int):
+            arms[branch.arm] = replace(trunk, keep_steps=tuple(sorted({*trunk.keep_steps, branch.at})))
+    return arms
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
@@ -182,6 +231,10 @@ def _run(where: str, data: Mapping[str, Any]) -> RunConfig:
     config = RunConfig(**parsed)
     if "kind" not in config.critic:
         raise ConfigError(f"{where}, critic: no 'kind'; expected one such as {{kind: oracle}}")
+    if config.critique_from == "plateau" and config.plateau is None:
+        raise ConfigError(f"{where}: critique_from plateau needs a plateau: section, such as plateau: {{}}")
+    if config.plateau is not None and not config.evaluation.curve_every:
+        raise ConfigError(f"{where}: a plateau is looked for on the learning curve; set evaluation.curve_every")
     warmup = config.trl.get("warmup_steps", 0)
     if config.budget.generated_tokens and warmup >= 1:
         raise ConfigError(f"{where}: with a token budget the schedule runs over tokens: got trl.warmup_steps {warmup}, expected a share of it, such as 0.05")
@@ -189,6 +242,16 @@ def _run(where: str, data: Mapping[str, Any]) -> RunConfig:
 
 
 def _parsed(key: str, value: Any, where: str) -> Any:
+    if key in ("plateau", "branch_from") and value is None:
+        return None
+    if key == "critique_from":
+        if value not in ("start", "plateau"):
+            raise ConfigError(f"{where}: got {value!r}, expected start or plateau")
+        return value
+    if key == "keep_steps":
+        if not isinstance(value, list) or not all(isinstance(step, int) and step > 0 for step in value):
+            raise ConfigError(f"{where}: got {value!r}, expected a list of steps, such as [100, 200]")
+        return tuple(value)
     if key == "preset":
         if not isinstance(value, str):
             raise ConfigError(f"{where}: got {value!r}, expected the name of a preset, such as nsr")
@@ -230,6 +293,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def run_defaults() -> dict[str, Any]:
+    """What a run has where its file says nothing, as plain data."""
+    return {key: value for key, value in to_dict(RunConfig(TaskConfig(""), PolicyConfig(""))).items() if key not in ("task", "policy")}
 
 
 def with_seed(config: RunConfig, seed: int) -> RunConfig:

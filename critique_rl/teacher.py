@@ -33,6 +33,11 @@ class Teacher:
         # An average in bfloat16 would lose small updates to rounding.
         self.kept = {name: p.to(torch.float32 if kind == "ema" else p.dtype, copy=True) for name, p in trained.items()}
 
+    def restart(self, model: nn.Module) -> None:
+        """A moving average begins again from the policy as it is; nothing for other kinds."""
+        if self.kind == "ema":
+            self.kept = {name: p.detach().to(torch.float32, copy=True) for name, p in model.named_parameters() if name in self.kept}
+
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """One step of the moving average; nothing for other kinds."""

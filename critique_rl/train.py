@@ -26,18 +26,20 @@ import yaml
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from critique_rl.checkpoint import last_whole, remove_halves, step_of
-from critique_rl.config import ConfigError, EvaluationConfig, RunConfig, TaskConfig, check_keys, suggest, to_dict, with_seed
+from critique_rl.checkpoint import branch as copy_checkpoint
+from critique_rl.checkpoint import last_whole, read_state, remove_halves, step_of, whole
+from critique_rl.config import BranchConfig, ConfigError, EvaluationConfig, PlateauConfig, RunConfig, TaskConfig, check_keys, suggest, to_dict, with_seed
 from critique_rl.critic import build_critic
 from critique_rl.evaluate import Sampling, judge, pass_metrics
 from critique_rl.options import CritiqueGRPOConfig
+from critique_rl.plateau import PlateauDetector, PlateauRule
 from critique_rl.policy import load_policy
 from critique_rl.presets import deviations, preset
 from critique_rl.record import write_rollouts
 from critique_rl.rewards import VerifierReward
 from critique_rl.runs import SCHEMA, RunFolder, append_jsonl, read_jsonl, write_json, write_text, write_yaml
 from critique_rl.tasks import Task, load_task
-from critique_rl.trainer import CritiqueGRPOTrainer, Diverged
+from critique_rl.trainer import GENERATED, CritiqueGRPOTrainer, Diverged
 from critique_rl.trl_seams import metric
 
 METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - {f.name for f in fields(trl.GRPOConfig)}
@@ -51,6 +53,8 @@ class RunFailed(Exception):
     """The run could not go on: what happened, and what survives."""
 
 
+BRANCH = "branch.json"
+"""Where an arm that branches off came from; in its eval.json too."""
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 STORAGE_WORDS = ("No space left", "os error 28", "inline_container.cc")
 """torch and safetensors report a full disk as errors of their own."""
@@ -100,6 +104,9 @@ class RunCallback(TrainerCallback):
         self.curve_rows = task.held_out("validation", config.evaluation.curve_problems) if config.evaluation.curve_every else []
         self.interrupted = False
         self.started = time.perf_counter()
+        self.detector = PlateauDetector(plateau_rule(config.plateau)) if config.plateau else None
+        self.steps: dict[str, int] = {}
+        """Steps of the plateau's events: stuck, solved, took_off."""
 
     def interrupt(self, *_: Any) -> None:
         """Signal handler: what was sampled is trained on, saved, and the run ends."""
@@ -116,22 +123,63 @@ class RunCallback(TrainerCallback):
             control.should_training_stop = True
             control.should_save = control.should_save or stopped
         last = done or state.global_step >= state.max_steps
-        if every and (state.global_step % every == 0 or last) and state.is_world_process_zero:
-            self.curve_point()
+        if every and (state.global_step % every == 0 or last):
+            self._look(state, self.curve_point())
+        if state.global_step in self.trainer.kept_steps or (last and self.detector is not None):
+            # Arms branch from here: at the plateau, at a step they name, or where it never came at the last.
+            control.should_save = True
+            self.trainer.kept_steps.add(state.global_step)
         return control
 
-    def curve_point(self) -> None:
-        """One point of the learning curve, on validation problems, into this step's metrics."""
+    def _look(self, state, problems: list[dict[str, Any]]) -> None:
+        """One look of the plateau detector; on every rank the same, because all judge the same problems with the same seed."""
+        if self.detector is None or self.detector.status in ("solved", "took_off"):
+            return
+        family, before = self.config.plateau.family, self.detector.status
+        watched = [problem for problem in problems if family in ("all", problem["family"])]
+        if not all(problem["n"] for problem in watched):
+            metric(self.trainer, "plateau/skipped_looks", 1.0)
+            return
+        status = self.detector.look([problem["right"] / problem["n"] for problem in watched], self.config.evaluation.curve_samples)
+        if status == before:
+            return
+        self.steps[status] = state.global_step
+        metric(self.trainer, f"plateau/{status}", float(state.global_step))
+        print(f"step {state.global_step}: {status} (plateau of {family}, look {len(self.detector.series)})", file=sys.stderr)
+        if status == "stuck":
+            self.trainer.kept_steps.add(state.global_step)
+            if self.config.critique_from == "plateau":
+                self.trainer.release_critique()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "detector": self.detector.state_dict() if self.detector else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        if self.detector is not None and state["detector"] is not None:
+            self.detector.load_state_dict(state["detector"])
+
+    def curve_point(self) -> list[dict[str, Any]]:
+        """One point of the learning curve, on validation problems, into this step's metrics; the judged problems."""
         evaluation = self.config.evaluation
         judged = evaluate_policy(self.trainer.model, self.trainer.processing_class, self.curve_rows, self.task, self.config, evaluation.curve_samples)
         self.trainer.tokens["tokens/evaluation"] += judged["evaluation_tokens"]
         for name, value in pass_metrics(judged["problems"], (1,)).items():
             metric(self.trainer, f"eval/{name}", value)
+        return judged["problems"]
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs and ("loss" in logs or "reward" in logs):
             row = {"step": state.global_step, "seconds": round(time.perf_counter() - self.started, 3), **logs}
             append_jsonl(self.folder.metrics, {key: value for key, value in row.items() if value is not None})
+
+
+def plateau_rule(plateau: PlateauConfig) -> PlateauRule:
+    """ConfigError for numbers that cannot work."""
+    try:
+        return PlateauRule(plateau.window, plateau.min_gain, plateau.looks, plateau.alpha, plateau.solved)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def evaluate_policy(model, tokenizer, rows, task: Task, config: RunConfig, samples: int, seed: int = 0) -> dict[str, Any]:
@@ -207,6 +255,9 @@ def build_trainer(config: RunConfig, folder: RunFolder, task: Task, seed: int) -
     dataset = Dataset.from_list([dict(row) for row in task.train])
     trainer = CritiqueGRPOTrainer(model, VerifierReward(task.verifier), arguments, dataset, critic=critic, processing_class=tokenizer)
     trainer.token_budget = config.budget.generated_tokens
+    trainer.kept_steps |= set(config.keep_steps)
+    if config.critique_from == "plateau":
+        trainer.hold_critique()
     trainer.on_generation = lambda batch, advantages: write_rollouts(
         folder, trainer.state.global_step + 1, trainer.accelerator.process_index, batch, advantages
     )
@@ -258,11 +309,44 @@ def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
         signal.signal(number, callback.interrupt)
     checkpoint = last_whole(folder.checkpoints)
     remove_halves(folder.checkpoints)
+    if checkpoint is None and config.branch_from is not None:
+        checkpoint = _branch(config.branch_from, folder, seed)
     callback.started -= _continue(folder, 0 if checkpoint is None else step_of(checkpoint))
+    if checkpoint is not None and _spent(checkpoint) >= (config.budget.generated_tokens or float("inf")):
+        trainer.args.max_steps = step_of(checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if callback.interrupted:
         raise Interrupted(f"stopped at step {trainer.state.global_step} with a checkpoint; the same command continues")
-    _finish(trainer, task, config, folder, {"arm": arm, "seed": seed, "cost": _cost(folder, trainer)})
+    about = {"arm": arm, "seed": seed, "cost": _cost(folder, trainer)}
+    if callback.detector is not None:
+        about["plateau"] = {"status": callback.detector.status, **{f"{name}_step": step for name, step in callback.steps.items()}}
+    if config.branch_from is not None:
+        about["branch"] = json.loads((folder.path / BRANCH).read_text())
+    _finish(trainer, task, config, folder, about)
+
+
+def _spent(checkpoint: Path) -> int:
+    return sum(read_state(checkpoint).get("tokens", {}).get(f"tokens/{owner}", 0) for owner in GENERATED)
+
+
+def _branch(branch: BranchConfig, folder: RunFolder, seed: int) -> Path:
+    """The checkpoint of a finished run of another arm, copied here with the metrics until there."""
+    trunk = RunFolder(folder.path.parent.parent / branch.arm / folder.path.name)
+    if not trunk.finished:
+        raise ConfigError(f"{folder.path} branches from {trunk.path}, which is not finished; train it first, or use critique-rl run")
+    about = json.loads(trunk.evaluation.read_text())
+    kept, fired = {step_of(path): path for path in whole(trunk.checkpoints)}, True
+    step = branch.at
+    if branch.at == "plateau":
+        fired = "stuck_step" in about["plateau"]
+        step = about["plateau"].get("stuck_step", about["cost"]["steps"])
+    if step not in kept:
+        raise ConfigError(f"{trunk.path} kept no checkpoint of step {step}, only of {sorted(kept)}; remove it to train it again, or branch at one of these")
+    rows = [row for row in read_jsonl(trunk.metrics) if row["step"] <= step]
+    write_text(folder.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+    write_json(folder.path / BRANCH, {"arm": branch.arm, "seed": seed, "at": branch.at, "step": step, "fired": fired})
+    copy_checkpoint(kept[step], folder.checkpoints)
+    return folder.checkpoints / kept[step].name
 
 
 def _finish(trainer, task: Task, config: RunConfig, folder: RunFolder, about: dict[str, Any]) -> None:
@@ -308,11 +392,23 @@ def _continue(folder: RunFolder, step: int) -> float:
     return rows[-1]["seconds"] if rows else 0.0
 
 
+def _check_boundaries(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
+    """Runs branch where a generation is used up only."""
+    period = max(1, arguments.steps_per_generation * arguments.num_iterations // arguments.gradient_accumulation_steps)
+    if config.plateau is not None:
+        plateau_rule(config.plateau)
+    named = [("evaluation.curve_every", config.evaluation.curve_every)] if config.plateau is not None else []
+    for name, step in [*named, *(("a step to branch at", step) for step in config.keep_steps)]:
+        if step % period:
+            raise ConfigError(f"{name}: got {step}, expected a multiple of {period}, the optimizer steps of a generation")
+
+
 def check_arms(arms: dict[str, RunConfig]) -> None:
     """Everything that can be refused before the first run starts is refused here, for all arms."""
     for arm, config in arms.items():
         try:
-            trainer_arguments(config, RunFolder(Path("unused")))
+            arguments = trainer_arguments(config, RunFolder(Path("unused")))
+            _check_boundaries(config, arguments)
             build_critic(config.critic, load_task(replace(config.task, size=16), 0))
         except ConfigError as error:
             raise ConfigError(f"arm {arm}: {error}") from error

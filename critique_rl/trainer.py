@@ -34,6 +34,8 @@ from critique_rl.rollout import TwoPhaseRollout, record_plain
 
 __all__ = ["CritiqueGRPOConfig", "CritiqueGRPOTrainer"]
 
+GENERATED = ("rollout", "refinement", "self_critique")
+"""Owners of the tokens that are sampled from the policy for training."""
 TOKEN_MEAN = ("dapo", "cispo", "vespo")
 """Loss types that divide by tokens of the generation batch; the others by rows of the micro batch."""
 
@@ -44,6 +46,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
     With a `critic` (or `refine_column`), prompts are text and rewards are per row (`rewards.group_wise` marks those that compare a group); tools,
     environments, images and a `rollout_func` are refused. `tokens` counts every token by owner; `on_generation`, if set, is called with each
     `Generation` and its advantages; where `token_budget` is set, the learning-rate schedule runs over generated tokens, not over steps.
+    Checkpoints of `kept_steps` outlive `save_total_limit`.
     """
 
     _name = "Critique-GRPO"
@@ -53,7 +56,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         args = args or CritiqueGRPOConfig("critique-grpo")
         if not isinstance(args, CritiqueGRPOConfig):
             raise TypeError(f"args: got {type(args).__name__}, expected CritiqueGRPOConfig, which takes every field of GRPOConfig")
-        self.two_phases = critic is not None or args.refine_column is not None
+        self.two_phases = self._wants_two_phases = critic is not None or args.refine_column is not None
         if self.two_phases:
             _refuse_unsupported(train_dataset, kwargs)
             _check_column(train_dataset, args.refine_column, "refine_column")
@@ -65,6 +68,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         super().__init__(model, reward_funcs, args, train_dataset, *rest, **kwargs)
         self.critic, self.tokens, self.on_generation = critic, Counter(), None
         self.token_budget: int | None = None
+        self.held, self.kept_steps = False, set()
         self.generation, self.rows = Generation(), []
         self._live_logps: Tensor | None = None
         self._micro: dict[str, Any] | None = None
@@ -87,6 +91,22 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             # Its server takes as many prompts from every rank; phase 2 has as many as failed.
             raise ValueError("use_vllm with a critic runs on one process only so far; set use_vllm=False, or train on one process")
 
+    def hold_critique(self) -> None:
+        """Until `release_critique`, train on the scalar term alone, exactly as without a critic."""
+        self.held, self.two_phases, self.rollout_func = True, False, None
+
+    def release_critique(self) -> None:
+        """Critique and distill from the next generation on. An EMA teacher starts from the policy as it is now."""
+        if not self.held:
+            return
+        self.held, self.two_phases = False, self._wants_two_phases
+        self.rollout_func = TwoPhaseRollout(self) if self.two_phases else None
+        self._restart_teacher()
+
+    def _restart_teacher(self) -> None:
+        if self.distillation is not None:
+            self.distillation.teacher.restart(self.accelerator.unwrap_model(self.model))
+
     # ---- one generation -------------------------------------------------------------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs):
@@ -95,7 +115,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         output = super()._generate_and_score_completions(inputs)
         if training:
             self._share_credit(output)
-            if self.distillation is not None:
+            if self.distillation is not None and not self.held:
                 self.distillation.prepare(output, self.generation)
                 output["fault_mask"] = trl_seams.fault_mask(self, output["completion_ids"], self.generation.verdicts)
             self._normalise(output)
@@ -192,7 +212,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
     @property
     def generated_tokens(self) -> int:
         """Tokens sampled from policy weights for training so far, over all ranks: rollouts, refinement candidates, self-critiques."""
-        return int(sum(self.tokens[f"tokens/{owner}"] for owner in ("rollout", "refinement", "self_critique")))
+        return int(sum(self.tokens[f"tokens/{owner}"] for owner in GENERATED))
 
     def _log_generation(self) -> None:
         """One gather of counters from all ranks, then tokens by owner and our metrics."""
@@ -319,14 +339,22 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial))
             checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            if self.distillation is not None:
+            if not self._scalar_so_far:
                 self.distillation.save(checkpoint)
             seal(checkpoint, self._own_state())
-            best = self.state.best_model_checkpoint
-            rotate(folder, limit, Path(best) if best else None)
+            best = [Path(self.state.best_model_checkpoint)] if self.state.best_model_checkpoint else []
+            rotate(folder, limit, [*best, *(folder / f"{PREFIX_CHECKPOINT_DIR}-{step}" for step in self.kept_steps)])
+
+    @property
+    def _scalar_so_far(self) -> bool:
+        """True while no teacher has been used: a checkpoint of such a run has none, and a run that branches from it starts one."""
+        return self.distillation is None or self.held
 
     def _own_state(self) -> dict[str, Any]:
         return {
+            "held": self.held,
+            "scalar_so_far": self._scalar_so_far,
+            "kept_steps": sorted(self.kept_steps),
             "tokens": dict(self.tokens),
             "metrics": dict(self._metrics["train"]),
             "callbacks": {type(callback).__name__: callback.state_dict() for callback in self._stateful_callbacks()},
@@ -339,9 +367,12 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        if self.distillation is not None:
-            self.distillation.load(Path(checkpoint))
         state = read_state(Path(checkpoint))
+        if self.held and not state.get("held", True):
+            self.release_critique()
+        if self.distillation is not None and not self.held:
+            self._restart_teacher() if state.get("scalar_so_far") else self.distillation.load(Path(checkpoint))
+        self.kept_steps |= set(state.get("kept_steps", ()))
         self.tokens = Counter(state.get("tokens", {}))
         self._metrics["train"].update(state.get("metrics", {}))
         for callback in self._stateful_callbacks():
@@ -368,7 +399,7 @@ class _AfterStep(TrainerCallback):
         self.trainer, self.save_due = trainer, False
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self.trainer.distillation is not None:
+        if self.trainer.distillation is not None and not self.trainer.held:
             self.trainer.distillation.teacher.update(self.trainer.accelerator.unwrap_model(self.trainer.model))
         due = control.should_save or self.save_due
         now = self.trainer.at_boundary or control.should_training_stop

@@ -43,7 +43,7 @@ def test_rotation_keeps_the_newest_by_step(tmp_path, limit, left) -> None:
     rotate(tmp_path, limit)
     assert [int(path.name[11:]) for path in whole(tmp_path)] == left
     checkpoints(tmp_path, 30)
-    rotate(tmp_path, 1, kept=tmp_path / f"checkpoint-{left[0]}")
+    rotate(tmp_path, 1, kept=[tmp_path / f"checkpoint-{left[0]}"])
     assert [int(path.name[11:]) for path in whole(tmp_path)] == [left[0], 30]
 
 
