@@ -5,6 +5,8 @@ A run whose folder was started with another configuration is refused: its result
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import signal
 import subprocess
@@ -63,9 +65,78 @@ def _run_missing(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrid
     from critique_rl.train import check_arms, check_primary
 
     check_arms(dict(pipeline.arms))
+    print(estimate(pipeline, folder, todo, jobs), file=sys.stderr)
     for config in pipeline.arms.values():
         check_primary(pipeline.primary, config)
     return _execute(todo, jobs, pipeline)
+
+
+def estimate(pipeline: Pipeline, folder: PipelineFolder, todo: list[Job], jobs: int) -> str:
+    """What the runs still to do will take: generated tokens by their budgets; critic tokens, money and time by the finished runs, nearest first."""
+    runs = [job for job in todo if job.arm in pipeline.arms]
+    left = [(1 - (_share(job, pipeline) or 0.0)) for job in runs]
+    budgets = [pipeline.arms[job.arm].budget.generated_tokens for job in runs]
+    tokens = f"{sum(b * part for b, part in zip(budgets, left, strict=True)):,.0f} generated tokens" if all(budgets) else "generated tokens by steps"
+    costs = _finished_costs(pipeline, folder)
+    if not costs:
+        return f"{len(runs)} runs to do: {tokens}; critic tokens, money and time are not known until a run has finished"
+    every = [cost for seeds in costs.values() for cost in seeds]
+    critic, usd, seconds = (
+        sum(part * _mean(costs.get(job.arm, every), key) for job, part in zip(runs, left, strict=True)) for key in ("critic_tokens", "usd", "wall_seconds")
+    )
+    return (
+        f"{len(runs)} runs to do: {tokens}, {critic:,.0f} critic tokens, {usd:.2f} USD, {_clock(seconds / jobs)} with {jobs} at a time "
+        f"(by {len(every)} finished runs; without evaluations)"
+    )
+
+
+def _finished_costs(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, list[dict]]:
+    costs: dict[str, list[dict]] = {}
+    for arm in pipeline.arms:
+        for seed in pipeline.seeds:
+            run = folder.run(arm, seed)
+            if run.finished:
+                costs.setdefault(arm, []).append(json.loads(run.evaluation.read_text())["cost"])
+    return costs
+
+
+def _mean(costs: list[dict], key: str) -> float:
+    return sum(cost[key] for cost in costs) / len(costs)
+
+
+def _clock(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+
+def _rows(job: Job) -> list[dict]:
+    """The metrics of a job's run; read again only where the file has grown, because a table of many runs is drawn every second."""
+    path = job.folder.metrics
+    return _read(path, path.stat().st_size) if path.exists() else []
+
+
+@functools.lru_cache(maxsize=256)
+def _read(path: Path, size: int) -> list[dict]:
+    return read_jsonl(path)
+
+
+def _share(job: Job, pipeline: Pipeline) -> float | None:
+    """How much of its budget a run has used; None for one without a budget."""
+    if job.status == "finished":
+        return 1.0
+    rows = _rows(job)
+    budget = pipeline.arms[job.arm].budget if job.arm in pipeline.arms else None
+    if budget is None or not (budget.generated_tokens or budget.optimizer_steps):
+        return None
+    generated = next((row["tokens/generated"] for row in reversed(rows) if "tokens/generated" in row), 0)
+    done = generated / budget.generated_tokens if budget.generated_tokens else (rows[-1]["step"] if rows else 0) / budget.optimizer_steps
+    return min(1.0, done)
+
+
+def time_left(shares: list[float], before: float, seconds: float) -> float | None:
+    """Seconds left, by what was done of all runs' budgets since the start, at which `before` of them was done; None too early to say."""
+    done = sum(shares) - before
+    return None if done < 0.01 * len(shares) else (len(shares) - sum(shares)) * seconds / done
 
 
 def _check_folders(pipeline: Pipeline, folder: PipelineFolder) -> None:
@@ -92,6 +163,7 @@ def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
     waiting, running, done = list(todo), [], []
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
+        before, began = sum(_share(job, pipeline) or 0.0 for job in todo), time.monotonic()
         with Live(_table(todo, pipeline), console=Console(stderr=True), refresh_per_second=1) as live:
             while waiting or running:
                 for job in _ready(waiting)[: jobs - len(running)]:
@@ -100,10 +172,11 @@ def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
                 if waiting and not running:
                     done += _orphaned(waiting)
                     break
-                time.sleep(0.5)
+                time.sleep(1)
                 running, ended = _poll(running)
                 done += ended
-                live.update(_table(todo, pipeline))
+                shares = [share for job in todo if (share := _share(job, pipeline)) is not None]
+                live.update(_table(todo, pipeline, time_left(shares, before, time.monotonic() - began)))
     except KeyboardInterrupt:
         _stop(running)
         raise
@@ -163,17 +236,18 @@ def _stop(running: list[Job]) -> None:
         raise
 
 
-def _table(todo: list[Job], pipeline: Pipeline) -> Table:
-    table = Table(title=f"{pipeline.name}: {sum(job.status == 'finished' for job in todo)} of {len(todo)} runs finished", title_justify="left")
-    for column in ("arm", "seed", "status", "step", "generated", "reward", pipeline.primary, "rescue", "time"):
-        table.add_column(column)
+def _table(todo: list[Job], pipeline: Pipeline, left: float | None = None) -> Table:
+    title = f"{pipeline.name}: {sum(job.status == 'finished' for job in todo)} of {len(todo)} runs finished"
+    table = Table(title=title + (f", about {_clock(left)} left" if left is not None else ""), title_justify="left")
+    for column in ("arm", "seed", "status", "step", "generated", "reward", pipeline.primary, "rescue", "USD", "time"):
+        table.add_column(column, overflow="fold")
     for job in todo:
         table.add_row(*_cells(job, pipeline))
     return table
 
 
 def _cells(job: Job, pipeline: Pipeline) -> list[str]:
-    rows = read_jsonl(job.folder.metrics) if job.status != "waiting" else []
+    rows = _rows(job) if job.status != "waiting" else []
     last = rows[-1] if rows else {}
 
     def latest(name: str, form: str = ".2f") -> str:
@@ -192,5 +266,6 @@ def _cells(job: Job, pipeline: Pipeline) -> list[str]:
         latest("reward"),
         latest(f"eval/{pipeline.primary}"),
         latest("refine/rescue_rate"),
+        f"{spent:.2f}" if (spent := sum(row.get("critique/usd", 0.0) for row in rows)) else "",
         seconds,
     ]
