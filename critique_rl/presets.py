@@ -221,9 +221,10 @@ def opsd() -> Options:
 
 
 def mixed() -> Options:
-    """The mission's objective, ours: negative-weighted scalar + refine + distill. No paper; how it was chosen is in `runs/README.md`.
+    """The mission's objective, ours: scalar + refine + distill. No paper; how it was chosen is in `runs/README.md`.
 
-    Scalar: Dr. GRPO's group advantages (arXiv 2503.20783), without std, positive ones halved. Refine: nll of one right refinement (RAFT, arXiv
+    Scalar: Dr. GRPO's group advantages (arXiv 2503.20783), without std (failures weighted more gained nothing that
+    repeated). Refine: nll of one right refinement (RAFT, arXiv
     2304.06767), sampled in the cheap mode. Distill: KL(base || policy) on the student's top 100 with tail, on failed rollouts (the base reads question and
     critique) and on the refinement (it reads the refine prompt), no more after a fault the teacher would not have made (`objective.prefix_weight`).
     Differences from what is published: nll, not shaped (measured: runs/README.md); forward KL, not JSD, and the base, not an EMA, teaches, both by argument
