@@ -44,7 +44,7 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """Every arm stops at the first step at or above it; the overshoot is in its evaluation's cost."""
+    """Every arm stops at the first step at or above it; the overshoot is in its evaluation's cost. A learning-rate schedule runs over generated tokens."""
 
     generated_tokens: int | None = None
     optimizer_steps: int | None = None
