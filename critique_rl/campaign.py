@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from critique_rl.checkpoint import held
+from critique_rl.checkpoint import held, is_held
 from critique_rl.config import ConfigError, Pipeline, RunConfig, run_defaults, to_dict, with_seed
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl
 
@@ -169,7 +169,8 @@ def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
                 for job in _ready(waiting)[: jobs - len(running)]:
                     waiting.remove(job)
                     running.append(_start(job, jobs))
-                if waiting and not running:
+                waiting, elsewhere = _left_by_others(waiting)
+                if waiting and not running and not elsewhere:
                     done += _orphaned(waiting)
                     break
                 time.sleep(1)
@@ -189,7 +190,23 @@ def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
 
 
 def _ready(waiting: list[Job]) -> list[Job]:
-    return [job for job in waiting if job.trunk is None or job.trunk.finished]
+    return [job for job in waiting if (job.trunk is None or job.trunk.finished) and not _is_elsewhere(job)]
+
+
+def _is_elsewhere(job: Job) -> bool:
+    """True where a process of an earlier campaign, killed alone, still trains this run: it is waited for, since two would write one folder."""
+    elsewhere = job.folder.path.exists() and is_held(job.folder.path)
+    job.status = "running (started before)" if elsewhere else "waiting"
+    return elsewhere
+
+
+def _left_by_others(waiting: list[Job]) -> tuple[list[Job], bool]:
+    """The jobs still to wait for, without those that others finished; and whether others are at work."""
+    for job in waiting:
+        if job.folder.finished:
+            job.status = "finished"
+    left = [job for job in waiting if job.status != "finished"]
+    return left, any(job.status == "running (started before)" for job in left)
 
 
 def _orphaned(waiting: list[Job]) -> list[Job]:

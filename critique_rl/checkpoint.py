@@ -93,3 +93,12 @@ def held(folder: Path, doing: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """True where a living process holds the folder."""
+    try:
+        with held(folder, ""):
+            return False
+    except ConfigError:
+        return True

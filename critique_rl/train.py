@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import platform
 import signal
@@ -312,9 +313,11 @@ def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
     if checkpoint is None and config.branch_from is not None:
         checkpoint = _branch(config.branch_from, folder, seed)
     callback.started -= _continue(folder, 0 if checkpoint is None else step_of(checkpoint))
-    if checkpoint is not None and _spent(checkpoint) >= (config.budget.generated_tokens or float("inf")):
-        trainer.args.max_steps = step_of(checkpoint)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if checkpoint is not None and _is_done(config, checkpoint):
+        # transformers would take one more step where it continues a run that has reached its last.
+        trainer.restore(checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if callback.interrupted:
         raise Interrupted(f"stopped at step {trainer.state.global_step} with a checkpoint; the same command continues")
     about = {"arm": arm, "seed": seed, "cost": _cost(folder, trainer)}
@@ -325,8 +328,12 @@ def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
     _finish(trainer, task, config, folder, about)
 
 
-def _spent(checkpoint: Path) -> int:
-    return sum(read_state(checkpoint).get("tokens", {}).get(f"tokens/{owner}", 0) for owner in GENERATED)
+def _is_done(config: RunConfig, checkpoint: Path) -> bool:
+    """True where the checkpoint is the last of its run: killed before its evaluation was written, or branched off at its end."""
+    tokens = read_state(checkpoint).get("tokens", {})
+    spent = sum(tokens.get(f"tokens/{owner}", 0) for owner in GENERATED)
+    budget = config.budget
+    return spent >= (budget.generated_tokens or math.inf) or step_of(checkpoint) >= (budget.optimizer_steps or math.inf)
 
 
 def _branch(branch: BranchConfig, folder: RunFolder, seed: int) -> Path:

@@ -367,21 +367,30 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        state = read_state(Path(checkpoint))
+        self._load_own_state(Path(checkpoint))
+        # TRL's sampler draws a new order each epoch from one generator and starts again at the first epoch's order when a run is resumed.
+        stored = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        for _ in range(int(stored.epoch or 0)):
+            torch.randperm(self._sampler.num_samples, generator=self._sampler.generator)
+
+    def _load_own_state(self, checkpoint: Path) -> None:
+        state = read_state(checkpoint)
         if self.held and not state.get("held", True):
             self.release_critique()
         if self.distillation is not None and not self.held:
-            self._restart_teacher() if state.get("scalar_so_far") else self.distillation.load(Path(checkpoint))
+            self._restart_teacher() if state.get("scalar_so_far") else self.distillation.load(checkpoint)
         self.kept_steps |= set(state.get("kept_steps", ()))
         self.tokens = Counter(state.get("tokens", {}))
         self._metrics["train"].update(state.get("metrics", {}))
         for callback in self._stateful_callbacks():
             if type(callback).__name__ in state.get("callbacks", {}):
                 callback.load_state_dict(state["callbacks"][type(callback).__name__])
-        # TRL's sampler draws a new order each epoch from one generator and starts again at the first epoch's order when a run is resumed.
-        stored = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        for _ in range(int(stored.epoch or 0)):
-            torch.randperm(self._sampler.num_samples, generator=self._sampler.generator)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Weights, step and counts of a checkpoint, for a run that has no step left to take."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        self._load_own_state(checkpoint)
 
     def _get_train_sampler(self, dataset=None):
         self._sampler = super()._get_train_sampler(dataset)

@@ -38,7 +38,7 @@ PIPELINE = {
     "method": {"distill_teacher": "ema"},
     "trl": {"num_generations": 4, "per_device_train_batch_size": 4, "steps_per_generation": 2, "num_iterations": 2, "max_completion_length": 12}
     | {"learning_rate": 1e-3, "save_steps": 4, "save_total_limit": 2, "gradient_accumulation_steps": 1},
-    "budget": {"optimizer_steps": 96},  # 6 generations of 2 prompts an epoch, 4 steps each: 4 epochs
+    "budget": {"optimizer_steps": 92},  # 6 generations of 2 prompts an epoch, 4 steps each: almost 4 epochs
     "evaluation": {"problems": 3, "samples": 2, "ks": [1], "curve_every": 8, "curve_problems": 2, "curve_samples": 1},
     "seeds": [0],
     "primary": "pass@1/plateau",
@@ -182,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=96)
+    parser.add_argument("--steps", type=int, default=92)
     arguments = parser.parse_args()
     port, phase = multiprocessing.Value("i", 0), multiprocessing.Value("i", 0, lock=False)
     server = multiprocessing.get_context("fork").Process(target=serve, args=(port,), daemon=True)

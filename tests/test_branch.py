@@ -57,13 +57,14 @@ def test_critique_from_plateau_equals_the_branch_arm_bit_for_bit(tiny_policy, tm
 
 
 def test_where_the_plateau_never_came_the_arm_branches_at_the_last_step(tiny_policy, tmp_path) -> None:
-    changes = {**BRANCHING, "plateau": {"window": 2, "looks": 8, "min_gain": 0.001}, "budget": {"optimizer_steps": 6}}
+    changes = {**BRANCHING, "plateau": {"window": 2, "looks": 8, "min_gain": 0.001}, "budget": {"optimizer_steps": 8}}
     changes["arms"] = {name: BRANCHING["arms"][name] for name in ("scalar", "branch")}
     path, out = write_pipeline(tmp_path, tiny_policy, **changes), tmp_path / "runs"
     done = cli("run", path, "--out", out)
     assert done.returncode == 0, done.stderr[-3000:]
     branch = json.loads(PipelineFolder(out / "small").run("branch", 0).evaluation.read_text())
-    assert (branch["branch"]["fired"], branch["branch"]["step"], branch["plateau"]["status"]) == (False, 6, "rising")
+    assert (branch["branch"]["fired"], branch["branch"]["step"], branch["plateau"]["status"]) == (False, 8, "rising")
+    assert len(read_jsonl(PipelineFolder(out / "small").run("branch", 0).metrics)) == 8, "the last step is in the middle of an epoch"
 
 
 @pytest.mark.parametrize(
