@@ -96,6 +96,8 @@ def _run(arguments) -> int:
 
     pipeline, folder = _load(arguments)
     failed = run_all(pipeline, folder, arguments.pipeline, arguments.overrides, arguments.jobs)
+    if failed and not any(folder.run(arm, seed).finished for arm in pipeline.arms for seed in pipeline.seeds):
+        return 1
     _compare(arguments)
     _report(arguments)
     return 1 if failed else 0

@@ -145,6 +145,8 @@ def load_pipeline(path: Path, overrides: Iterable[str] = ()) -> Pipeline:
     """Read and validate a pipeline file. Overrides are `dotted.key=value`, values in YAML."""
     try:
         data = yaml.safe_load(path.read_text())
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder; give the path of a YAML file, such as pipelines/quickstart.yaml") from error
     except FileNotFoundError as error:
         raise ConfigError(f"no pipeline file {path}; give the path of a YAML file, such as pipelines/quickstart.yaml") from error
     except yaml.YAMLError as error:
@@ -165,7 +167,10 @@ def _override(data: dict[str, Any], override: str) -> None:
         data = data.setdefault(parent, {})
         if not isinstance(data, dict):
             raise ConfigError(f"override {override!r}: {parent!r} is a value, not a section")
-    data[last] = yaml.safe_load(value)
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: {value!r} is not YAML") from error
 
 
 def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
@@ -174,6 +179,8 @@ def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
     for required in ("task", "policy"):
         if required not in data:
             raise ConfigError(f"pipeline {name}: no {required!r} section; see pipelines/quickstart.yaml for one")
+    if not isinstance(data.get("arms") or {}, Mapping):
+        raise ConfigError(f"arms: got {data['arms']!r}, expected a mapping from names to what differs, such as {{scalar: {{}}}}")
     arms = data.get("arms") or {"critique" if "critic" in data else "scalar": {}}
     shared = {key: data[key] for key in RUN_KEYS if key in data}
     resolved = {arm: _run(f"arm {arm}", _merge(shared, _section(f"arm {arm}", changes or {}))) for arm, changes in arms.items()}

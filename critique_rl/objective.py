@@ -37,8 +37,8 @@ def signed_credit(rewards: Tensor, positive_weight: float = 1.0, negative_weight
 
     PSR is (1, 0), NSR (0, 1), W-REINFORCE (.1, 1): arXiv 2506.01347, section 2 and Eq. of section 5.
     """
-    signed = torch.where(rewards > 0, positive_weight, -negative_weight).to(rewards.dtype)
-    return signed.masked_fill(rewards.isnan(), 0.0)
+    signed = torch.where(rewards > 0, positive_weight, -negative_weight)
+    return (signed.to(rewards.dtype) if rewards.is_floating_point() else signed).masked_fill(rewards.isnan(), 0.0)
 
 
 def weighted_advantages(advantages: Tensor, positive_weight: float, negative_weight: float) -> Tensor:
@@ -82,7 +82,7 @@ def refine_loss(
     if floor is not None:
         mask_BT = mask_BT * (old_logps_BT >= floor)
     if ratio == "nll":
-        return -(logps_BT * credit * mask_BT).sum()
+        return -(logps_BT.masked_fill(mask_BT == 0, 0.0) * credit * mask_BT).sum()
     # Beyond e^20 a ratio overflows, and under the clip its gradient would be inf * 0.
     log_ratio = (logps_BT - old_logps_BT).masked_fill(mask_BT == 0, 0.0).clamp(-20.0, 20.0)
     score = shaped_ratio(logps_BT, gamma) if ratio == "shaped" else torch.exp(log_ratio)
@@ -103,17 +103,23 @@ def divergence(student_logits: Tensor, teacher_logits: Tensor, alpha: float, top
     """
     student, teacher = torch.log_softmax(student_logits, -1), torch.log_softmax(teacher_logits, -1)
     if top_k is not None and top_k < student.shape[-1]:
-        student, index = student.topk(top_k, dim=-1)
-        teacher = teacher.gather(-1, index)
-        student, teacher = (with_tail(student), with_tail(teacher)) if tail else (torch.log_softmax(student, -1), torch.log_softmax(teacher, -1))
+        index = student.topk(top_k, dim=-1).indices
+        if tail:
+            student, teacher = with_tail(student, index), with_tail(teacher, index)
+        else:
+            student, teacher = (torch.log_softmax(logps.gather(-1, index), -1) for logps in (student, teacher))
     return mixture_divergence(student, teacher, alpha)
 
 
-def with_tail(logps: Tensor) -> Tensor:
-    """Log-probs (..., K) of part of a vocabulary -> (..., K + 1): the last is the log of what they leave. Sums to 1."""
-    # Where K tokens hold everything, log(1 - 1) would be -inf and its gradient NaN.
-    covered = torch.logsumexp(logps, -1, keepdim=True).clamp(max=-1e-7)
-    return torch.cat([logps, torch.log(-torch.expm1(covered))], -1)
+def with_tail(logps: Tensor, index: Tensor) -> Tensor:
+    """Log-probs (..., V) -> those at `index` (..., K) and, last, the log of what the others hold: (..., K + 1), K < V. Sums to 1.
+
+    The rest is summed up, not taken from 1: in float32 1 - p holds nothing of a rest under 1e-7, and it is where the student is surest of an error that
+    the gradient must not vanish. (TRL's SDPO takes it from 1, so the two part there.)
+    """
+    rest = logps.scatter(-1, index, -1e30)
+    # A rest of masked tokens only (-inf) is none: bounded, so that no KL is NaN.
+    return torch.cat([logps.gather(-1, index), torch.logsumexp(rest, -1, keepdim=True).clamp(min=-1e4)], -1)
 
 
 def mixture_divergence(student_logps: Tensor, teacher_logps: Tensor, alpha: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,28 @@ CHOICES = {
     "distill_normalizer": ("own", "rollouts"),
     "distill_teacher": ("live", "ema", "base"),
 }
+
+
+NUMBERS = {
+    "positive_weight": (0, math.inf),
+    "negative_weight": (0, math.inf),
+    "subset_floor": (0, 1),
+    "refine_weight": (0, math.inf),
+    "refine_gamma": (1e-12, math.inf),
+    "refine_floor": (-math.inf, 0),
+    "refine_own_weight": (0, math.inf),
+    "refine_anchor_weight": (0, math.inf),
+    "success_threshold": (-math.inf, math.inf),
+    "distill_weight": (0, math.inf),
+    "distill_ema": (1e-12, 1),
+    "distill_alpha": (0, 1),
+    "distill_is_clip": (1e-12, math.inf),
+}
+"""Finite numbers between these, both included."""
+COUNTS = {"refine_slots": 0, "refine_candidates": 0, "max_refine_prompt_length": 1, "distill_top_k": 1, "grad_norm_steps": 0}
+"""Whole numbers of at least this."""
+SWITCHES = ("clip", "refine_clip", "distill_tail", "distill_prefix")
+OPTIONAL = ("refine_floor", "distill_is_clip", "refine_candidates", "max_refine_prompt_length")
 
 
 def _option(default: Any, help: str) -> Any:
@@ -97,14 +120,43 @@ class CritiqueGRPOConfig(GRPOConfig):
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}; {suggest(str(getattr(self, name)), choices)}")
+        self._check_values()
         self._check_slots()
         self._check_distillation()
         if self.baseline == "rollouts" and self.scale_rewards != "none":
             # Where all rollouts failed their std is 0, and a right refinement would earn 1 / 1e-4.
             raise ValueError(f"baseline rollouts: got scale_rewards={self.scale_rewards!r}, expected 'none'")
-        for name in ("positive_weight", "negative_weight", "refine_weight", "refine_own_weight", "refine_anchor_weight", "distill_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected 0 or more")
+
+    def _check_values(self) -> None:
+        for name in (*NUMBERS, *COUNTS, *SWITCHES):
+            value = getattr(self, name)
+            if value is None and name in OPTIONAL:
+                continue
+            if name in SWITCHES:
+                fits, expected = isinstance(value, bool), "true or false"
+            elif name in COUNTS:
+                fits, expected = isinstance(value, int) and not isinstance(value, bool) and value >= COUNTS[name], f"a whole number from {COUNTS[name]}"
+            else:
+                low, high = NUMBERS[name]
+                fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+                expected = f"a number from {low:g} to {high:g}"
+            if not fits:
+                hint = " (YAML reads 1e-1 as text; write 1.0e-1)" if isinstance(value, str) else ""
+                raise ValueError(f"{name}: got {value!r}, expected {expected}{hint}")
+
+    def check_trains(self, has_critic: bool) -> None:
+        """ValueError for terms that nothing would feed, so that they would be 0 for the whole run."""
+        refines = bool((has_critic or self.refine_column) and self.refine_slots)
+        if self.distill_weight and self.distill_target != "refinements" and self.distill_context == "critique" and not has_critic:
+            raise ValueError("distill_context 'critique' without a critic would train nothing. Pass a critic, or use distill_context sibling or demonstration")
+        if self.distill_weight and self.distill_target == "refinements" and not refines:
+            raise ValueError("distill_target 'refinements' without refinements would train nothing. Pass a critic, and refine_slots of 1 or more")
+        for name in ("refine_own_weight", "refine_anchor_weight"):
+            if getattr(self, name) and not (has_critic and self.refine_slots):
+                raise ValueError(f"{name}: got {getattr(self, name)} without refinements, which it is for. Pass a critic and refine_slots, or set it to 0")
+        scalar = self.positive_weight or self.negative_weight
+        if not scalar and not self.distill_weight and not (refines and self.refine_weight):
+            raise ValueError("no term trains anything: the scalar weights are 0, and there is nothing to refine or distill. Pass a critic, or raise a weight")
 
     def _check_slots(self) -> None:
         if not 0 <= self.refine_slots < self.num_generations:
@@ -114,10 +166,6 @@ class CritiqueGRPOConfig(GRPOConfig):
             raise ValueError(f"refine_candidates: got {self.refine_candidates}, expected {self.refine_slots} (refine_slots) to {most} (rollouts of a group)")
 
     def _check_distillation(self) -> None:
-        if not 0 <= self.distill_alpha <= 1:
-            raise ValueError(f"distill_alpha: got {self.distill_alpha}, expected 0 to 1")
-        if not 0 < self.distill_ema <= 1:
-            raise ValueError(f"distill_ema: got {self.distill_ema}, expected a rate over 0, at most 1")
         if not self.distill_weight:
             return
         if self.samples_own_tokens and self.distill_target != "rollouts":

@@ -17,8 +17,8 @@ Options = dict[str, Any]
 
 NO_SCALAR: Options = {"positive_weight": 0.0, "negative_weight": 0.0}
 """The scalar term off: every advantage is 0."""
-SIGNED: Options = {"credit": "signed", "loss_type": "dapo", "scale_rewards": "none", "beta": 0.0, "refine_weight": 0.0}
-"""Raw +-1 under PPO's clip, token mean."""
+SIGNED: Options = {"credit": "signed", "loss_type": "dapo", "scale_rewards": "none", "beta": 0.0, "refine_weight": 0.0, "refine_slots": 0}
+"""Raw +-1 under PPO's clip, token mean; nothing is refined."""
 DISTILL_ONLY: Options = {**NO_SCALAR, "loss_type": "dapo", "scale_rewards": "none", "beta": 0.0, "refine_slots": 0, "distill_weight": 1.0}
 
 

@@ -22,10 +22,14 @@ def _environment() -> SandboxedEnvironment:
     return SandboxedEnvironment(loader=FileSystemLoader([str(folder) for folder in FOLDERS]), undefined=StrictUndefined, keep_trailing_newline=False)
 
 
+def known() -> list[str]:
+    """Names of all templates."""
+    return sorted({str(path.relative_to(folder).with_suffix("")) for folder in FOLDERS if folder.exists() for path in folder.rglob("*.jinja")})
+
+
 def render(name: str, **fields: str) -> str:
     """Fill the template `prompts/<name>.jinja`. ValueError if there is none; jinja2.UndefinedError if a field is missing."""
     try:
         return _environment().get_template(f"{name}.jinja").render(**fields)
     except TemplateNotFound as error:
-        known = sorted(str(p.relative_to(f).with_suffix("")) for f in FOLDERS if f.exists() for p in f.rglob("*.jinja"))
-        raise ValueError(f"no prompt template {name!r} in {FOLDERS[0]}; there are: {', '.join(known)}") from error
+        raise ValueError(f"no prompt template {name!r} in {FOLDERS[0]}; there are: {', '.join(known())}") from error

@@ -36,6 +36,7 @@ from critique_rl.options import CritiqueGRPOConfig
 from critique_rl.plateau import PlateauDetector, PlateauRule
 from critique_rl.policy import load_policy
 from critique_rl.presets import deviations, preset
+from critique_rl.prompts import known
 from critique_rl.record import write_rollouts
 from critique_rl.rewards import VerifierReward
 from critique_rl.runs import SCHEMA, RunFolder, append_jsonl, read_jsonl, write_json, write_text, write_yaml
@@ -254,7 +255,10 @@ def build_trainer(config: RunConfig, folder: RunFolder, task: Task, seed: int) -
     model, tokenizer = _policy(config)
     _check_prompt_lengths(task, tokenizer, model, arguments.max_completion_length)
     dataset = Dataset.from_list([dict(row) for row in task.train])
-    trainer = CritiqueGRPOTrainer(model, VerifierReward(task.verifier), arguments, dataset, critic=critic, processing_class=tokenizer)
+    try:
+        trainer = CritiqueGRPOTrainer(model, VerifierReward(task.verifier), arguments, dataset, critic=critic, processing_class=tokenizer)
+    except ValueError as error:
+        raise ConfigError(f"trl/method: {error}") from error
     trainer.token_budget = config.budget.generated_tokens
     trainer.kept_steps |= set(config.keep_steps)
     if config.critique_from == "plateau":
@@ -298,6 +302,7 @@ def _survivors(folder: RunFolder) -> str:
 
 
 def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
+    check_arms({arm: config})
     config = with_seed(config, seed)
     task = load_task(config.task, seed)
     trainer = build_trainer(config, folder, task, seed)
@@ -416,8 +421,12 @@ def check_arms(arms: dict[str, RunConfig]) -> None:
         try:
             arguments = trainer_arguments(config, RunFolder(Path("unused")))
             _check_boundaries(config, arguments)
-            build_critic(config.critic, load_task(replace(config.task, size=16), 0))
-        except ConfigError as error:
+            critic = build_critic(config.critic, load_task(replace(config.task, size=16), 0))
+            for name in ("refine_template", "distill_template"):
+                if name in config.method and config.method[name] not in known():
+                    raise ConfigError(f"{name}: no template {config.method[name]!r}; {suggest(str(config.method[name]), known())}")
+            arguments.check_trains(critic is not None)
+        except ValueError as error:
             raise ConfigError(f"arm {arm}: {error}") from error
 
 

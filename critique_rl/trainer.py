@@ -63,8 +63,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             kwargs["rollout_func"] = TwoPhaseRollout(self)
         if args.distill_weight and args.distill_context == "demonstration":
             _check_column(train_dataset, args.distill_column, "distill_column")
-        if critic is None:
-            _refuse_silence(args)
+        args.check_trains(critic is not None)
         super().__init__(model, reward_funcs, args, train_dataset, *rest, **kwargs)
         self.critic, self.tokens, self.on_generation = critic, Counter(), None
         self.token_budget: int | None = None
@@ -425,15 +424,6 @@ def _refuse_unsupported(dataset: Any, kwargs: dict[str, Any]) -> None:
         raise ValueError("a dataset with images cannot be used with a critic (it reads text only). Drop the column, or set critic=None.")
     if "prompt" not in columns:
         raise ValueError(f"train_dataset: got the columns {', '.join(sorted(columns))}, expected one called 'prompt'; rename the column that holds it")
-
-
-def _refuse_silence(args: CritiqueGRPOConfig) -> None:
-    """Terms that only a critique or a refinement can feed would be 0 for the whole run."""
-    if args.distill_weight and args.distill_target != "refinements" and args.distill_context == "critique":
-        raise ValueError("distill_context 'critique' without a critic would train nothing. Pass a critic, or use distill_context sibling or demonstration")
-    for name in ("refine_own_weight", "refine_anchor_weight"):
-        if getattr(args, name):
-            raise ValueError(f"{name}: got {getattr(args, name)} without a critic, whose refinements it is for. Pass a critic, or set it to 0")
 
 
 def _check_column(dataset: Any, column: str | None, option: str) -> None:

@@ -289,16 +289,29 @@ def test_top_k_of_everything_is_the_whole_divergence_and_of_less_that_of_the_ren
 
 
 def test_the_tail_bucket_holds_the_rest() -> None:
-    assert with_tail(logs(0.5, 0.3)).exp().tolist() == pytest.approx([0.5, 0.3, 0.2])
-    student, _ = random_logits()
-    sums = with_tail(torch.log_softmax(student, -1).topk(4, -1).values).exp().sum(-1)
+    assert with_tail(logs(0.5, 0.3, 0.15, 0.05), torch.tensor([0, 1])).exp().tolist() == pytest.approx([0.5, 0.3, 0.2])
+    student = torch.log_softmax(random_logits()[0], -1)
+    sums = with_tail(student, student.topk(4, -1).indices).exp().sum(-1)
     torch.testing.assert_close(sums, torch.ones_like(sums))
-    # nothing left: the bucket is tiny but finite, and so is the gradient
-    logits = torch.tensor([60.0, 0.0, -60.0], requires_grad=True)
-    everything = with_tail(torch.log_softmax(logits, -1)[:2])
-    everything.sum().backward()
-    assert -20 < everything[-1].item() < -15
-    assert logits.grad.isfinite().all()
+    # all but masked tokens are picked: the bucket is tiny but finite, and so is the gradient
+    logits = torch.tensor([60.0, 0.0, float("-inf")], requires_grad=True)
+    everything = with_tail(torch.log_softmax(logits, -1), torch.tensor([0, 1]))
+    everything[:2].sum().backward()
+    assert everything.isfinite().all() and everything[-1].exp() == 0
+    assert logits.grad[:2].isfinite().all()
+
+
+@pytest.mark.parametrize("gap", [5.0, 14.0, 17.0, 20.0, 40.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_the_tail_keeps_its_gradient_where_the_student_is_sure_of_an_error(gap: float, alpha: float) -> None:
+    """Against float64, where 1 - p would still hold: the teacher's token is outside the student's top k."""
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        student = torch.tensor([gap, gap - 3, 0.0, 0.0, 0.0, 0.0], dtype=dtype, requires_grad=True)
+        divergence(student, torch.tensor([0.0, 0, 5, 0, 0, 0], dtype=dtype), alpha, top_k=2).backward()
+        gradients.append(student.grad.double())
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+    assert alpha or gradients[0][0] > 0.9, "forward KL pulls with all its strength"
 
 
 def test_the_sampled_token_form_is_the_log_ratio_times_the_log_prob_with_the_ratio_held() -> None:
