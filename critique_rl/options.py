@@ -155,7 +155,8 @@ class CritiqueGRPOConfig(GRPOConfig):
             if getattr(self, name) and not (has_critic and self.refine_slots):
                 raise ValueError(f"{name}: got {getattr(self, name)} without refinements, which it is for. Pass a critic and refine_slots, or set it to 0")
         scalar = self.positive_weight or self.negative_weight
-        if not scalar and not self.distill_weight and not (refines and self.refine_weight):
+        fed = refines and (self.refine_weight or self.refine_own_weight or self.refine_anchor_weight)
+        if not scalar and not self.distill_weight and not fed:
             raise ValueError("no term trains anything: the scalar weights are 0, and there is nothing to refine or distill. Pass a critic, or raise a weight")
 
     def _check_slots(self) -> None:

@@ -139,7 +139,7 @@ def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(tin
         (["run", "{path}", "arms.scalar.preset=opd"], "arm scalar: distill_context 'critique' without a critic"),
         (["run", "{path}", "arms.scalar.preset=raft_refine"], "arm scalar: no term trains anything"),
         (["run", "{path}", "arms.critique.method.refine_template=nope"], "arm critique: refine_template: no template 'nope'"),
-        (["train", "{path}", "arms.critique.method.refine_column=nope", "--arm", "critique", "--seed", "0"], "refine_column: got 'nope', but train_dataset has"),
+        (["train", "{path}", "arms.critique.method.refine_column=nope", "--arm", "critique", "--seed", "0"], "refine_column: got 'nope', but"),
         (["run", "{path}", "arms=[a]"], "arms: got ['a'], expected a mapping"),
         (["run", "{path}", "seeds=[0"], "is not YAML"),
         (["run", "."], ". is a folder; give the path of a YAML file"),

@@ -21,9 +21,10 @@ def test_the_python_example_trains(tmp_path, monkeypatch) -> None:
     assert names["trainer"].state.global_step == 2
 
 
-def test_the_yaml_example_is_a_pipeline() -> None:
-    [text] = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    assert list(parse_pipeline("readme", yaml.safe_load(text)).arms) == ["scalar", "critique"]
+def test_the_yaml_examples_are_a_pipeline() -> None:
+    first, branching = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
+    assert list(parse_pipeline("readme", first).arms) == ["scalar", "critique"]
+    assert parse_pipeline("readme", {**first, **branching}).arms["mixed"].branch_from.arm == "scalar"
 
 
 @pytest.mark.parametrize("station", re.findall(r"`(?:trainer|refine|rollout|distill|tasks|prompts|trl_seams|rewards)\.[\w.]+`", README))
