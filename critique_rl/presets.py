@@ -89,8 +89,9 @@ def critique_grpo() -> Options:
 def critique_grpo_as_released() -> Options:
     """Critique-GRPO's released code (arXiv 2506.03106, commit e8f03a2): no clip on either term, std-normalised union advantages, every row weighs the same.
 
-    Differences: only failed rollouts are refined (theirs: right ones too); n_prefix is 1 as in the paper (their default fills all slots with one
-    refinement); no entropy bonus; not the accidental factor of theirs on the loss.
+    The objective of section 4.2 as its core_algos computes it: f(pi) A with f = p / (p + gamma) and A = (R - mean) / (std + eps) over the union, summed
+    over tokens. Differences: sums are divided by max_completion_length, a constant (Dr. GRPO's); only failed rollouts are refined (theirs: right ones too);
+    n_prefix is 1 as in the paper (their default fills all slots with one refinement); no entropy bonus; not the accidental factor of theirs on the loss.
     """
     return {
         "loss_type": "dr_grpo",
@@ -107,7 +108,8 @@ def critique_grpo_as_released() -> Options:
 def luffy() -> Options:
     """LUFFY (arXiv 2504.14945), Eq. 5 and its code: one expert trace a group, shaped, baseline over on-policy rollouts alone; no std, clip or KL.
 
-    The trace is read from the dataset's column `refine_column` ("solution"). Differences: a trace is judged like any answer, so a wrong one is pushed down.
+    f(pi) A with f = p / (p + .1) on the trace, which is read from the dataset's column `refine_column` ("solution"). Differences: sums are divided by
+    max_completion_length, as the method's code does by a constant of its own; a trace is judged like any answer, so a wrong one is pushed down.
     """
     return {
         "loss_type": "dr_grpo",
@@ -126,8 +128,10 @@ def luffy() -> Options:
 def rltf_sd() -> Options:
     """RLTF-SD (arXiv 2602.02482): second answers under the first prompt, ratio to the old policy *there*, first-turn baseline, logps under -5 masked.
 
-    Differences: four of eight rows are second answers, drawn at random from those of failed rollouts (theirs: one a first answer); the second turn is not
-    trained under its own prompt (`refine_own_weight` does); coefficient .1 constant (theirs also linear from 0).
+    E over y1 ~ pi(.|refine prompt) of rho_t (R(y1) - mean_j R(y0_j)), rho_t = pi(y1_t|x0) / pi_old(y1_t|x0), as its `assemble_training_data_batched` trains
+    it; the equation's number was not to be had. Differences: four of eight rows are second answers, drawn at random from those of failed rollouts (theirs:
+    one a first answer); the second turn is not trained under its own prompt (`refine_own_weight` does); coefficient .1 constant (theirs also linear from
+    0).
     """
     return {
         "loss_type": "dapo",
@@ -147,7 +151,8 @@ def rltf_sd() -> Options:
 def raft_refine() -> Options:
     """Refinement fine-tuning: RAFT (arXiv 2304.06767) on right refinements under the plain question, as ERL (arXiv 2602.13949) internalises; no scalar term.
 
-    Differences: right first answers are not trained on (RAFT would), so that the arm isolates the refinements.
+    L = -sum_t log pi(y_t|x) over right refinements y, divided by their tokens; RAFT's section 3 (supervised fine-tuning on the best of K samples), reward 0
+    or 1. Differences: right first answers are not trained on (RAFT would), so that the arm isolates the refinements.
     """
     return {**NO_SCALAR, "loss_type": "dapo", "scale_rewards": "none", "beta": 0.0, "refine_ratio": "nll", "refine_normalizer": "tokens"}
 
@@ -174,8 +179,8 @@ def openclaw_combined() -> Options:
 def sdpo() -> Options:
     """SDPO (arXiv 2601.20802), Table 12: JSD to an EMA teacher that reads a right sibling, or the critique where there is none; top 100 of the student, tail.
 
-    Differences: the feedback is a critic's, where the paper has an environment's; without a critic only siblings teach. Critiques are asked for
-    where no sibling is right, and so one would be read.
+    L = mean_t w_t JSD_.5(pi(.|x, y_<t) || pi_T(.|x, f, y_<t)), w_t = min(pi / pi_old, 2): its Eq. 1. Differences: the feedback is a critic's, where the
+    paper has an environment's; without a critic only siblings teach. Critiques are asked for where no sibling is right, and so one would be read.
     """
     return {
         **DISTILL_ONLY,
@@ -194,7 +199,9 @@ def sdpo() -> Options:
 def sdft() -> Options:
     """SDFT (arXiv 2601.19897) with TRL's settings: JSD to the base, which reads a demonstration (column `distill_column`, "solution"); top 100 renormalised.
 
-    Differences: original code not read; TRL's SDFTConfig is the reference.
+    L = mean_t JSD_.5(pi(.|x, y_<t) || pi_base(.|x, demonstration, y_<t)) on own rollouts y: SDPO's Eq. 1 with a demonstration for the feedback.
+    Differences: TRL's SDFTConfig is the reference, and the original code was not read, so that differences from it are not known; tokens are averaged over
+    own rows.
     """
     return {
         **DISTILL_ONLY,
@@ -212,7 +219,8 @@ def sdft() -> Options:
 def opsd() -> Options:
     """OPSD (arXiv 2601.18734): exact full-vocabulary JSD, beta .5, on own rollouts to the frozen base that reads the reference solution (`distill_column`).
 
-    Differences: the teacher's template is ours (`distill_template`); no importance weight (theirs is on-policy).
+    L = mean_t JSD_.5(pi(.|x, y_<t) || pi_base(.|x, solution, y_<t)), summed over the whole vocabulary; the number of its equation is not known to us. Differences: the
+    teacher's template is ours (`distill_template`); no importance weight (theirs is on-policy).
     """
     return {**sdft(), "distill_mode": "full", "distill_is_clip": None}
 
@@ -223,12 +231,11 @@ def opsd() -> Options:
 def mixed() -> Options:
     """The mission's objective, ours: scalar + refine + distill. No paper; how it was chosen is in `runs/README.md`.
 
-    Scalar: Dr. GRPO's group advantages (arXiv 2503.20783), without std (failures weighted more gained nothing that
-    repeated). Refine: nll of one right refinement (RAFT, arXiv
-    2304.06767), sampled in the cheap mode. Distill: KL(base || policy) on the student's top 100 with tail, on failed rollouts (the base reads question and
-    critique) and on the refinement (it reads the refine prompt), no more after a fault the teacher would not have made (`objective.prefix_weight`).
-    Differences from what is published: nll, not shaped (measured: runs/README.md); forward KL, not JSD, and the base, not an EMA, teaches, both by argument
-    only so far: a JSD's gradient vanishes where the policy is sure of the error, and an EMA forgets with the policy how critiques are followed.
+    Scalar: Dr. GRPO's group advantages (arXiv 2503.20783), without std (failures weighted more gained nothing that repeated). Refine: nll of one right
+    refinement (RAFT, arXiv 2304.06767), sampled in the cheap mode. Distill: KL(base || policy) on the student's top 100 with tail, on failed rollouts (the
+    base reads question and critique) and on the refinement (it reads the refine prompt), no more after a fault the teacher would not have made
+    (`objective.prefix_weight`). Differences from what is published: nll, not shaped; forward KL, not JSD; the base, not an EMA, teaches. The ablation
+    (runs/README.md, one seed) has shaped and JSD a little lower on the plateau family, and a teacher that moves with the policy, EMA or live, collapsed.
     """
     return {
         "loss_type": "dapo",
