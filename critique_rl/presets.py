@@ -219,8 +219,8 @@ def sdft() -> Options:
 def opsd() -> Options:
     """OPSD (arXiv 2601.18734): exact full-vocabulary JSD, beta .5, on own rollouts to the frozen base that reads the reference solution (`distill_column`).
 
-    L = mean_t JSD_.5(pi(.|x, y_<t) || pi_base(.|x, solution, y_<t)), summed over the whole vocabulary; the number of its equation is not known to us. Differences: the
-    teacher's template is ours (`distill_template`); no importance weight (theirs is on-policy).
+    L = mean_t JSD_.5(pi(.|x, y_<t) || pi_base(.|x, solution, y_<t)), summed over the whole vocabulary (the number of its equation is not known to
+    us). Differences: the teacher's template is ours (`distill_template`); no importance weight (theirs is on-policy).
     """
     return {**sdft(), "distill_mode": "full", "distill_is_clip": None}
 
