@@ -275,14 +275,14 @@ def short(number: float) -> str:
 
 
 def shown_metrics(comparison: Mapping[str, Any], most: int = 4) -> list[str]:
-    """The primary metric and the pass@1 ones, `most` in all: what fits a table. The rest is in compare.json."""
+    """The primary metric and the families' pass@1, `most` in all: what fits a table. The rest is in compare.json."""
     names = dict.fromkeys(name for arm in comparison["arms"].values() for name in arm["metrics"])
-    first = [name for name in names if name.startswith("pass@1/") and name != comparison["primary"]]
+    first = [name for name in names if name.startswith("pass@1/") and name not in ("pass@1/all", comparison["primary"])]
     return [comparison["primary"], *first][:most]
 
 
 def table(comparison: Mapping[str, Any]) -> Group:
-    """Two tables to print in 100 columns: the arms with their cost, and their differences from the control."""
+    """Two tables to print in 80 columns: the arms with their cost, and their differences from the control."""
     return Group(_arms_table(comparison), _differences_table(comparison))
 
 
@@ -290,16 +290,25 @@ def _arms_table(comparison: Mapping[str, Any]) -> Table:
     metrics = shown_metrics(comparison)
     out = Table(box=box.SIMPLE_HEAD, title="Arms: mean and 95% interval, cost a run", title_justify="left", padding=(0, 1))
     out.add_column("arm", overflow="fold")
-    for name in [*metrics, "tokens", "critic", "usd", "minutes"]:
-        out.add_column(Text(name.replace("/", "/\n", 1)), justify="right", vertical="top")
+    costs = [name for name, paid in _paid(comparison).items() if paid]
+    for name in [*metrics, *costs]:
+        out.add_column(Text(name.replace("/", "/\n", 1)), justify="right", vertical="top", overflow="fold")
     if comparison["base"]:
-        out.add_row("base", *(_number(comparison["base"].get(m)) for m in metrics), "", "", "", "")
+        out.add_row("base", *(_number(comparison["base"].get(m)) for m in metrics), *[""] * len(costs))
     for arm, summary in comparison["arms"].items():
         cost = summary["cost"]
-        spent = (short(cost["generated_tokens"]), short(cost["critic_tokens"]), f"{cost['usd']:.2f}", f"{cost['wall_seconds'] / 60:.1f}")
+        every = {"tokens": short(cost["generated_tokens"]), "critic": short(cost["critic_tokens"]), "usd": f"{cost['usd']:.2f}"}
+        every["min"] = f"{cost['wall_seconds'] / 60:.1f}"
         cells = (Text(f"{m['mean']:.2f}\n{bracket(m['ci95'])}") if (m := summary["metrics"].get(name)) else Text("-") for name in metrics)
-        out.add_row(Text(arm), *cells, *spent)
+        out.add_row(Text(arm), *cells, *(every[name] for name in costs))
     return out
+
+
+def _paid(comparison: Mapping[str, Any]) -> dict[str, bool]:
+    """Cost columns, and whether any arm has something in them."""
+    costs = [arm["cost"] for arm in comparison["arms"].values()]
+    paid = {"critic": any(cost["critic_tokens"] for cost in costs), "usd": any(cost["usd"] for cost in costs)}
+    return {"tokens": True, **paid, "min": True}
 
 
 def _differences_table(comparison: Mapping[str, Any]) -> Table:

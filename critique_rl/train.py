@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import uuid
+import warnings
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,9 @@ from critique_rl.runs import SCHEMA, RunFolder, append_jsonl, read_jsonl, write_
 from critique_rl.tasks import Task, load_task
 from critique_rl.trainer import GENERATED, CritiqueGRPOTrainer, Diverged
 from critique_rl.trl_seams import metric
+
+# Of a field that TRL's own config sets: nothing a user could change.
+warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
 
 METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - {f.name for f in fields(trl.GRPOConfig)}
 
