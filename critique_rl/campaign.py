@@ -23,6 +23,7 @@ from rich.table import Table
 
 from critique_rl.checkpoint import held, is_held
 from critique_rl.config import ConfigError, Pipeline, RunConfig, run_defaults, to_dict, with_seed
+from critique_rl.costs import KINDS
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl
 
 BASE = "base"
@@ -75,8 +76,9 @@ def estimate(pipeline: Pipeline, folder: PipelineFolder, todo: list[Job], jobs: 
     """What the runs still to do will take: generated tokens by their budgets; critic tokens, money and time by the finished runs, nearest first."""
     runs = [job for job in todo if job.arm in pipeline.arms]
     left = [(1 - (_share(job, pipeline) or 0.0)) for job in runs]
-    budgets = [pipeline.arms[job.arm].budget.generated_tokens for job in runs]
-    tokens = f"{sum(b * part for b, part in zip(budgets, left, strict=True)):,.0f} generated tokens" if all(budgets) else "generated tokens by steps"
+    budgets = [pipeline.arms[job.arm].budget.of for job in runs]
+    sums = {kind: sum(b[1] * part for b, part in zip(budgets, left, strict=True) if b and b[0] == kind) for kind in KINDS}
+    tokens = ", ".join(f"{spent:,.0f} {kind.replace('_', ' ')}" for kind, spent in sums.items() if spent) or "generated tokens by steps"
     costs = _finished_costs(pipeline, folder)
     if not costs:
         return f"{len(runs)} runs to do: {tokens}; critic tokens, money and time are not known until a run has finished"
@@ -126,11 +128,10 @@ def _share(job: Job, pipeline: Pipeline) -> float | None:
         return 1.0
     rows = _rows(job)
     budget = pipeline.arms[job.arm].budget if job.arm in pipeline.arms else None
-    if budget is None or not (budget.generated_tokens or budget.optimizer_steps):
+    if budget is None or not (budget.of or budget.optimizer_steps):
         return None
-    generated = next((row["tokens/generated"] for row in reversed(rows) if "tokens/generated" in row), 0)
-    done = generated / budget.generated_tokens if budget.generated_tokens else (rows[-1]["step"] if rows else 0) / budget.optimizer_steps
-    return min(1.0, done)
+    name, limit = (KINDS[budget.of[0]], budget.of[1]) if budget.of else ("step", budget.optimizer_steps)
+    return min(1.0, next((row[name] for row in reversed(rows) if name in row), 0) / limit)
 
 
 def time_left(shares: list[float], before: float, seconds: float) -> float | None:
@@ -152,11 +153,17 @@ def check_same_config(run: RunFolder, config: RunConfig, seed: int) -> None:
     stored, wanted = yaml.safe_load(run.config.read_text()), to_dict(with_seed(config, seed))
     if stored.get("schema", SCHEMA) != SCHEMA:
         raise ConfigError(f"{run.path} has layout {stored['schema']}, this version reads {SCHEMA}; give another --out, or use the version that wrote it")
-    stored = {**run_defaults(), **stored}
+    stored = _filled(run_defaults(), stored)
     # Which checkpoints are kept changes no result: an arm that branches from a finished run may be added.
     changed = [key for key in wanted if key != "keep_steps" and stored.get(key) != wanted[key]]
     if changed:
         raise ConfigError(f"{run.path} was started with another {', '.join(changed)}; remove the folder, or give another --out")
+
+
+def _filled(defaults: dict, stored: dict) -> dict:
+    """What was stored, with the defaults of options that came later."""
+    merged = {**defaults, **stored}
+    return {key: {**defaults[key], **value} if isinstance(value, dict) and isinstance(defaults.get(key), dict) else value for key, value in merged.items()}
 
 
 def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
@@ -283,6 +290,6 @@ def _cells(job: Job, pipeline: Pipeline) -> list[str]:
         latest("reward"),
         latest(f"eval/{pipeline.primary}"),
         latest("refine/rescue_rate"),
-        f"{spent:.2f}" if (spent := sum(row.get("critique/usd", 0.0) for row in rows)) else "",
+        f"{spent:.2f}" if (spent := next((row["cost/usd"] for row in reversed(rows) if "cost/usd" in row), 0.0)) else "",
         seconds,
     ]

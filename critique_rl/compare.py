@@ -30,7 +30,7 @@ from critique_rl.runs import PipelineFolder
 PROTOCOL = ("task", "split", "samples", "temperature", "top_p", "max_new_tokens")
 """What two evaluations must share to be compared."""
 
-COSTS = ("generated_tokens", "critic_tokens", "usd", "wall_seconds", "steps")
+COSTS = ("generated_tokens", "total_tokens", "flops", "critic_tokens", "usd", "wall_seconds", "steps")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from critique_rl.costs import KINDS, Prices
+
 
 class ConfigError(ValueError):
     """A pipeline file (or an override) that cannot be used: says what was got, what was expected and what to do."""
@@ -44,10 +46,20 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """Every arm stops at the first step at or above it; the overshoot is in its evaluation's cost. A learning-rate schedule runs over generated tokens."""
+    """Every arm stops at the first step at or above it; the overshoot is in its evaluation's cost. A learning-rate schedule runs over the budget, not steps."""
 
     generated_tokens: int | None = None
     optimizer_steps: int | None = None
+    total_tokens: int | None = None
+    """Prompts, critics and teachers included (`costs`)."""
+    flops: float | None = None
+    usd: float | None = None
+    """What critics charge, and the policy's tokens at `prices`."""
+
+    @property
+    def of(self) -> tuple[str, float] | None:
+        """(kind of `costs.KINDS`, limit), or None for a budget of steps."""
+        return next(((kind, limit) for kind in KINDS if (limit := getattr(self, kind)) is not None), None)
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,7 @@ class RunConfig:
     method: Mapping[str, Any] = field(default_factory=dict)
     critic: Mapping[str, Any] = field(default_factory=lambda: {"kind": "none"})
     budget: BudgetConfig = BudgetConfig()
+    prices: Prices = field(default_factory=Prices)
     evaluation: EvaluationConfig = EvaluationConfig()
     plateau: PlateauConfig | None = None
     critique_from: str = "start"
@@ -120,7 +133,7 @@ class Pipeline:
     control: str
 
 
-SECTIONS = {"task": TaskConfig, "policy": PolicyConfig, "budget": BudgetConfig, "evaluation": EvaluationConfig}
+SECTIONS = {"task": TaskConfig, "policy": PolicyConfig, "budget": BudgetConfig, "prices": Prices, "evaluation": EvaluationConfig}
 SECTIONS |= {"plateau": PlateauConfig, "branch_from": BranchConfig}
 RUN_KEYS = tuple(f.name for f in fields(RunConfig))
 PIPELINE_KEYS = (*RUN_KEYS, "seeds", "primary", "control", "arms")
@@ -243,8 +256,13 @@ def _run(where: str, data: Mapping[str, Any]) -> RunConfig:
     if config.plateau is not None and not config.evaluation.curve_every:
         raise ConfigError(f"{where}: a plateau is looked for on the learning curve; set evaluation.curve_every")
     warmup = config.trl.get("warmup_steps", 0)
-    if config.budget.generated_tokens and warmup >= 1:
-        raise ConfigError(f"{where}: with a token budget the schedule runs over tokens: got trl.warmup_steps {warmup}, expected a share of it, such as 0.05")
+    given = [f.name for f in fields(BudgetConfig) if getattr(config.budget, f.name) is not None]
+    if len(given) > 1 or any(getattr(config.budget, name) <= 0 for name in given):
+        raise ConfigError(f"{where}, budget: got {', '.join(f'{name} {getattr(config.budget, name)}' for name in given)}, expected one of them, above 0")
+    if config.budget.usd and not any((config.prices.prompt, config.prices.completion, config.prices.training, config.critic.get("completion_price"))):
+        raise ConfigError(f"{where}: a budget in usd needs prices; give prices: {{completion: ...}}, or the critic's completion_price")
+    if config.budget.of and warmup >= 1:
+        raise ConfigError(f"{where}: with such a budget the schedule runs over it: got trl.warmup_steps {warmup}, expected a share of it, such as 0.05")
     return config
 
 

@@ -31,6 +31,7 @@ from transformers import TrainerCallback
 from critique_rl.checkpoint import branch as copy_checkpoint
 from critique_rl.checkpoint import last_whole, read_state, remove_halves, step_of, whole
 from critique_rl.config import BranchConfig, ConfigError, EvaluationConfig, PlateauConfig, RunConfig, TaskConfig, check_keys, suggest, to_dict, with_seed
+from critique_rl.costs import costs
 from critique_rl.critic import build_critic
 from critique_rl.evaluate import Sampling, judge, pass_metrics
 from critique_rl.options import CritiqueGRPOConfig
@@ -42,7 +43,7 @@ from critique_rl.record import write_rollouts
 from critique_rl.rewards import VerifierReward
 from critique_rl.runs import SCHEMA, RunFolder, append_jsonl, read_jsonl, write_json, write_text, write_yaml
 from critique_rl.tasks import Task, load_task
-from critique_rl.trainer import GENERATED, CritiqueGRPOTrainer, Diverged
+from critique_rl.trainer import CritiqueGRPOTrainer, Diverged
 from critique_rl.trl_seams import metric
 
 # Of a field that TRL's own config sets: nothing a user could change.
@@ -98,8 +99,8 @@ def trainer_arguments(config: RunConfig, folder: RunFolder) -> CritiqueGRPOConfi
 def _max_steps(config: RunConfig) -> int:
     if config.budget.optimizer_steps:
         return config.budget.optimizer_steps
-    # A token budget ends the run; the cap only bounds a run whose completions are all but empty.
-    return 1_000_000 if config.budget.generated_tokens else -1
+    # The budget ends the run; the cap only bounds a run whose completions are all but empty.
+    return 1_000_000 if config.budget.of else -1
 
 
 class RunCallback(TrainerCallback):
@@ -122,8 +123,7 @@ class RunCallback(TrainerCallback):
         print("stopping once this generation is trained on, with a checkpoint; once more to stop at once", file=sys.stderr)
 
     def on_step_end(self, args, state, control, **kwargs):
-        budget, every = self.config.budget.generated_tokens, self.config.evaluation.curve_every
-        done = budget is not None and self.trainer.generated_tokens >= budget
+        every, done = self.config.evaluation.curve_every, _is_spent(self.config, self.trainer.costs())
         stopped = self.interrupted and self.trainer.at_boundary
         if stopped or done:
             control.should_training_stop = True
@@ -263,7 +263,7 @@ def build_trainer(config: RunConfig, folder: RunFolder, task: Task, seed: int) -
         trainer = CritiqueGRPOTrainer(model, VerifierReward(task.verifier), arguments, dataset, critic=critic, processing_class=tokenizer)
     except ValueError as error:
         raise ConfigError(f"trl/method: {error}") from error
-    trainer.token_budget = config.budget.generated_tokens
+    trainer.budget, trainer.prices = config.budget.of, config.prices
     trainer.kept_steps |= set(config.keep_steps)
     if config.critique_from == "plateau":
         trainer.hold_critique()
@@ -322,7 +322,7 @@ def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
     if checkpoint is None and config.branch_from is not None:
         checkpoint = _branch(config.branch_from, folder, seed)
     callback.started -= _continue(folder, 0 if checkpoint is None else step_of(checkpoint))
-    if checkpoint is not None and _is_done(config, checkpoint):
+    if checkpoint is not None and _is_done(config, checkpoint, trainer):
         # transformers would take one more step where it continues a run that has reached its last.
         trainer.restore(checkpoint)
     else:
@@ -337,12 +337,16 @@ def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
     _finish(trainer, task, config, folder, about)
 
 
-def _is_done(config: RunConfig, checkpoint: Path) -> bool:
+def _is_spent(config: RunConfig, spent: dict[str, float]) -> bool:
+    """True where the budget is used up."""
+    return config.budget.of is not None and spent[config.budget.of[0]] >= config.budget.of[1]
+
+
+def _is_done(config: RunConfig, checkpoint: Path, trainer: CritiqueGRPOTrainer) -> bool:
     """True where the checkpoint is the last of its run: killed before its evaluation was written, or branched off at its end."""
-    tokens = read_state(checkpoint).get("tokens", {})
-    spent = sum(tokens.get(f"tokens/{owner}", 0) for owner in GENERATED)
-    budget = config.budget
-    return spent >= (budget.generated_tokens or math.inf) or step_of(checkpoint) >= (budget.optimizer_steps or math.inf)
+    state = read_state(checkpoint)
+    spent = costs(state.get("tokens", {}), state.get("critic_usd", 0.0), trainer.parameters, config.prices)
+    return _is_spent(config, spent) or step_of(checkpoint) >= (config.budget.optimizer_steps or math.inf)
 
 
 def _branch(branch: BranchConfig, folder: RunFolder, seed: int) -> Path:
@@ -376,12 +380,11 @@ def _finish(trainer, task: Task, config: RunConfig, folder: RunFolder, about: di
 def _cost(folder: RunFolder, trainer) -> dict[str, Any]:
     rows, tokens = read_jsonl(folder.metrics), trainer.tokens
     critic = tokens["tokens/critic_prompt"] + tokens["tokens/critic_completion"]
-    usd, seconds = (sum(row.get(key, 0.0) for row in rows) for key in ("critique/usd", "step_time"))
+    seconds = sum(row.get("step_time", 0.0) for row in rows)
     owners = {name.removeprefix("tokens/"): value for name, value in sorted(tokens.items())}
     return {
-        "generated_tokens": trainer.generated_tokens,
+        **trainer.costs(),
         "critic_tokens": critic,
-        "usd": usd,
         "wall_seconds": round(seconds, 1),
         "steps": trainer.state.global_step,
         "evaluation_tokens": tokens["tokens/evaluation"],

@@ -25,6 +25,7 @@ from trl import GRPOTrainer
 from critique_rl import trl_seams
 from critique_rl.alarms import CollapseAlarm
 from critique_rl.checkpoint import last_whole, read_state, rotate, seal
+from critique_rl.costs import GENERATED, KINDS, Prices, costs, count
 from critique_rl.critic import Critic
 from critique_rl.distill import Distillation
 from critique_rl.generation import Generation, counts_of, metrics_of
@@ -34,8 +35,6 @@ from critique_rl.rollout import TwoPhaseRollout, record_plain
 
 __all__ = ["CritiqueGRPOConfig", "CritiqueGRPOTrainer"]
 
-GENERATED = ("rollout", "refinement", "self_critique")
-"""Owners of the tokens that are sampled from the policy for training."""
 TOKEN_MEAN = ("dapo", "cispo", "vespo")
 """Loss types that divide by tokens of the generation batch; the others by rows of the micro batch."""
 
@@ -45,7 +44,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
 
     With a `critic` (or `refine_column`), prompts are text and rewards are per row (`rewards.group_wise` marks those that compare a group); tools,
     environments, images and a `rollout_func` are refused. `tokens` counts every token by owner; `on_generation`, if set, is called with each
-    `Generation` and its advantages; where `token_budget` is set, the learning-rate schedule runs over generated tokens, not over steps.
+    `Generation` and its advantages; where `budget` is set, (kind of `costs.KINDS`, limit), the learning-rate schedule runs over it, not over steps.
     Checkpoints of `kept_steps` outlive `save_total_limit`.
     """
 
@@ -66,7 +65,8 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         args.check_trains(critic is not None)
         super().__init__(model, reward_funcs, args, train_dataset, *rest, **kwargs)
         self.critic, self.tokens, self.on_generation = critic, Counter(), None
-        self.token_budget: int | None = None
+        self.budget: tuple[str, float] | None = None
+        self.prices, self.critic_usd, self.parameters = Prices(), 0.0, self.accelerator.unwrap_model(self.model).num_parameters()
         self.held, self.kept_steps = False, set()
         self.generation, self.rows = Generation(), []
         self._live_logps: Tensor | None = None
@@ -146,7 +146,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
     def _share_credit(self, output: dict[str, Any]) -> None:
         """Split the advantages into the scalar term's (rollouts) and the refine term's (chosen refinements)."""
         args, batch = self.args, self.generation
-        batch.counts.setdefault("tokens/rollout_prompt", output["prompt_mask"].sum().item())
+        self._count_passes(output)
         refined = self.mask(batch.refined)
         others = refined | self.mask(batch.off_policy)
         self._advantages = credit = self._credit(output["advantages"], others)
@@ -211,7 +211,19 @@ class CritiqueGRPOTrainer(GRPOTrainer):
     @property
     def generated_tokens(self) -> int:
         """Tokens sampled from policy weights for training so far, over all ranks: rollouts, refinement candidates, self-critiques."""
-        return int(sum(self.tokens[f"tokens/{owner}"] for owner in GENERATED))
+        return count(self.tokens, *GENERATED)
+
+    def costs(self) -> dict[str, float]:
+        """All that was spent so far, by `costs.KINDS`."""
+        return costs(self.tokens, self.critic_usd, self.parameters, self.prices)
+
+    def _count_passes(self, output: dict[str, Any]) -> None:
+        """Tokens of this rank's batch that are scored and trained on; their sampling was counted by owner."""
+        counts, prompts = self.generation.counts, output["prompt_mask"].sum().item()
+        counts.setdefault("tokens/rollout_prompt", prompts)
+        rows = prompts + output["completion_mask"].sum().item()
+        counts["tokens/trained"] = rows * self.num_iterations
+        counts["tokens/scored"] = rows * (("old_per_token_logps" in output) + ("ref_per_token_logps" in output))
 
     def _log_generation(self) -> None:
         """One gather of counters from all ranks, then tokens by owner and our metrics."""
@@ -219,8 +231,9 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         batch.counts.update(counts_of(batch, self.num_generations, self.args.refine_slots if self.two_phases else 0))
         total: Counter = sum((Counter(counts) for counts in gather_object([dict(batch.counts)])), Counter())
         self.tokens.update({key: int(value) for key, value in total.items() if key.startswith("tokens/")})
-        for owner, value in {**self.tokens, "tokens/generated": self.generated_tokens}.items():
-            self._metrics["train"][owner] = [value]
+        self.critic_usd += total["critique/usd"]
+        for name, value in {**self.tokens, **{KINDS[kind]: spent for kind, spent in self.costs().items()}}.items():
+            self._metrics["train"][name] = [value]
         for name, value in metrics_of(total).items():
             trl_seams.metric(self, name, value)
 
@@ -299,14 +312,20 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             trl_seams.metric(self, f"grad_norm/{name}", torch.stack(squares).sum().sqrt().item() if squares else 0.0)
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
-        """TRL's schedule; with a `token_budget` its position is the generated tokens, so that arms with steps of other sizes decay alike."""
-        scheduler = super().create_scheduler(self.token_budget or num_training_steps, optimizer)
-        if self.token_budget:
-            scheduler.lr_lambdas = [partial(self._at_tokens, by_step) for by_step in scheduler.lr_lambdas]
+        """TRL's schedule; with a `budget` its position is what was spent, so that arms with steps of other sizes decay alike."""
+        scheduler = super().create_scheduler(num_training_steps if self.budget is None else self._position(self.budget[1]), optimizer)
+        if self.budget is not None:
+            scheduler.lr_lambdas = [partial(self._at_spent, by_step) for by_step in scheduler.lr_lambdas]
         return scheduler
 
-    def _at_tokens(self, by_step, _: int) -> float:
-        return by_step(min(self.generated_tokens, self.token_budget))
+    def _at_spent(self, by_step, _: int) -> float:
+        kind, limit = self.budget
+        return by_step(self._position(min(self.costs()[kind], limit)))
+
+    def _position(self, spent: float) -> int:
+        """Schedules count in whole steps: tokens as they are, dollars and FLOPs in millionths of the limit."""
+        kind, limit = self.budget
+        return int(spent) if kind.endswith("tokens") else int(1e6 * spent / limit)
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------------------------------------
 
@@ -355,6 +374,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             "scalar_so_far": self._scalar_so_far,
             "kept_steps": sorted(self.kept_steps),
             "tokens": dict(self.tokens),
+            "critic_usd": self.critic_usd,
             "metrics": dict(self._metrics["train"]),
             "callbacks": {type(callback).__name__: callback.state_dict() for callback in self._stateful_callbacks()},
         }
@@ -379,7 +399,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         if self.distillation is not None and not self.held:
             self._restart_teacher() if state.get("scalar_so_far") else self.distillation.load(checkpoint)
         self.kept_steps |= set(state.get("kept_steps", ()))
-        self.tokens = Counter(state.get("tokens", {}))
+        self.tokens, self.critic_usd = Counter(state.get("tokens", {})), state.get("critic_usd", 0.0)
         self._metrics["train"].update(state.get("metrics", {}))
         for callback in self._stateful_callbacks():
             if type(callback).__name__ in state.get("callbacks", {}):

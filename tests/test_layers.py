@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "critique_rl"
 LAYERS = [
-    {"types", "prompts", "splits", "objective"},
+    {"types", "prompts", "splits", "objective", "costs"},
     {"config", "metrics", "runs", "sliced"},
     {"lab", "verifier", "chat", "gym", "presets", "checkpoint"},
     {"tasks", "rewards", "policy", "options"},

@@ -297,13 +297,32 @@ def test_two_ranks_with_failures_on_one_only_do_not_deadlock_and_counts_add_up(t
     assert ranks[0]["checksum"] == ranks[1]["checksum"], "weights stay in step"
 
 
-def test_with_a_token_budget_the_schedule_runs_over_generated_tokens(tiny_policy, tmp_path) -> None:
+def test_with_a_budget_the_schedule_runs_over_what_was_spent(tiny_policy, tmp_path) -> None:
     settings = {"lr_scheduler_type": "linear", "max_steps": 5}
     trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, settings=settings)
-    trainer.token_budget, used = 300, []
+    trainer.budget, used = ("generated_tokens", 300), []
     trainer.on_generation = lambda batch, advantages: used.append(trainer.generated_tokens)
     trainer.train()
     rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
     assert used[-2] > 0 and used[-2] != used[0]
     # TRL logs a step's rate before it is taken: the first is whole, each later one is by the tokens of the steps before it
     assert rates == pytest.approx([1e-2 * max(0.0, 1 - tokens / 300) for tokens in [0, *used[:-1]]])
+
+
+def test_spent_tokens_are_counted_by_owner_and_trained_once_an_iteration(tiny_policy, tmp_path) -> None:
+    settings = {"max_steps": 4, "num_iterations": 2, "lr_scheduler_type": "linear"}
+    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, settings=settings)
+    trainer.budget, rows = ("flops", 1e12), []
+    trainer.on_generation = lambda batch, advantages: rows.append(dict(batch.counts))
+    trainer.train()
+    generated, prompts = (sum(row[f"tokens/{owner}"] for row in rows) for owner in ("rollout", "rollout_prompt"))
+    spent = trainer.costs()
+    assert (spent["generated_tokens"], spent["total_tokens"]) == (generated, generated + prompts)
+    assert trainer.tokens["tokens/trained"] == 2 * (generated + prompts), "two iterations on each generation"
+    scored = trainer.tokens["tokens/scored"]
+    assert scored == generated + prompts, "two iterations need the log-probs of before"
+    # 2 a parameter and token forward (sampled, prompts, scored), 6 trained
+    assert spent["flops"] == trainer.parameters * (2 * 2 * (generated + prompts) + 6 * 2 * (generated + prompts))
+    assert [row["cost/flops"] for row in trainer.state.log_history if "cost/flops" in row][-1] == spent["flops"]
+    rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
+    assert rates[0] == 1e-2 and rates == sorted(rates, reverse=True) and rates[-1] < 1e-2
