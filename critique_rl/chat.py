@@ -1,4 +1,4 @@
-"""Who answers messages: any server that speaks the OpenAI chat interface.
+"""Who answers messages: any server that speaks the OpenAI chat interface, or the policy itself.
 
 A call has a deadline for all its tries together, kept by asyncio: the SDK's own timeout starts again with every byte, so a server that trickles
 would never run into it. One call sends one request for one answer: servers accept n > 1 or a JSON mode and ignore them. async stays in this file.
@@ -12,7 +12,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -89,6 +89,19 @@ class ApiChat:
         """One reply to each conversation, in order. A conversation that fails is a failed reply; only a missing key raises."""
         self.key()
         return in_thread(_answer_all(self, conversations)) if conversations else []
+
+
+@dataclass
+class PolicyChat:
+    """The policy as it is in training. The trainer puts in `sample`, which answers conversations with its own sampler and counts the tokens."""
+
+    sample: Callable[[Sequence[list[Message]]], list[Reply]] | None = None
+
+    def answer(self, conversations: Sequence[list[Message]]) -> list[Reply]:
+        """One reply to each conversation, in order. Called on every rank, also without conversations: sampling may be a collective."""
+        if self.sample is None:
+            raise ValueError("the self critic has no policy yet; give it to CritiqueGRPOTrainer(critic=...), which lends its own")
+        return self.sample(conversations)
 
 
 def in_thread(coroutine: Coroutine[Any, Any, T]) -> T:

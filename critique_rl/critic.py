@@ -1,7 +1,7 @@
 """Failed attempts -> critiques, one each, in order; a critic never raises for a single item and never sets a reward.
 
-Kinds: `none`, `retry`, `indicative`, `ground_truth`, `oracle`, `shuffled`, `api`. A call that fails stays failed: there is no fallback to another kind,
-which would silently turn one arm of a comparison into another. Left out for now: local, self, noisy and python critics, cache, ledger, votes.
+Kinds: `none`, `retry`, `indicative`, `ground_truth`, `oracle`, `shuffled`, `noisy`, `self`, `api`. A call that fails stays failed: there is no fallback to
+another kind, which would silently turn one arm of a comparison into another. Left out for now: local and python critics, cache, ledger, votes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import inspect
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from critique_rl.chat import ApiChat, Reply
+from critique_rl.chat import ApiChat, PolicyChat, Reply
 from critique_rl.config import ConfigError, check_keys, suggest
 from critique_rl.prompts import render
 from critique_rl.tasks import Task
@@ -93,10 +93,34 @@ class ShuffledCritic:
 
 
 @dataclass(frozen=True)
-class ChatCritic:
-    """A model behind an OpenAI-compatible endpoint writes a chain-of-thought critique; the attempt is fenced in its prompt as data."""
+class NoisyCritic:
+    """Dose-response: `inner`'s words, but with probability `wrong` those of `other`. Drawn from seed, question and attempt, so that a replay draws the same."""
 
-    chat: ApiChat
+    inner: Critic
+    other: Critic
+    wrong: float
+    seed: int = 0
+    name: str = "noisy"
+
+    def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
+        wrong = [_uniform(f"noisy/{self.seed}/{attempt.question}/{attempt.text}") < self.wrong for attempt in attempts]
+        said = {flag: iter(critic.critique([a for a, w in zip(attempts, wrong, strict=True) if w is flag])) for flag, critic in self._by_flag()}
+        return [replace(next(said[flag]), critic=self.name) for flag in wrong]
+
+    def _by_flag(self) -> tuple[tuple[bool, Critic], ...]:
+        return (False, self.inner), (True, self.other)
+
+
+def _uniform(key: str) -> float:
+    """A number in [0, 1) that depends on the key alone."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big") / 2**56
+
+
+@dataclass(frozen=True)
+class ChatCritic:
+    """A model writes a chain-of-thought critique: behind an OpenAI-compatible endpoint, or the policy itself. The attempt is fenced in its prompt as data."""
+
+    chat: ApiChat | PolicyChat
     template: str = "critique"
     name: str = "api"
 
@@ -131,16 +155,31 @@ def build_critic(spec: Mapping[str, Any], task: Task, seed: int = 0) -> Critic |
         "ground_truth": lambda: TemplateCritic("ground_truth", f"{task.prompts}ground_truth", needs_answer=True),
         "oracle": lambda: OracleCritic(_oracle(task)),
         "shuffled": lambda: ShuffledCritic(_oracle(task), task.train, seed),
+        "noisy": lambda critic, wrong: NoisyCritic(_inner(critic, task, seed), ShuffledCritic(_oracle(task), task.train, seed), _share(wrong), seed),
+        "self": lambda: ChatCritic(PolicyChat(), f"{task.prompts}critique", "self"),
         "api": lambda **chat: ChatCritic(ApiChat(**chat), f"{task.prompts}critique"),
     }
     kind = str(spec.get("kind"))
     if kind not in kinds:
         raise ConfigError(f"critic: unknown kind {kind!r}; {suggest(kind, kinds)}")
-    check_keys(options, inspect.signature(ApiChat).parameters if kind == "api" else (), f"critic {kind}")
+    known = {"api": inspect.signature(ApiChat).parameters, "noisy": ("critic", "wrong")}
+    check_keys(options, known.get(kind, ()), f"critic {kind}")
     try:
         return kinds[kind](**options)
     except TypeError as error:
         raise ConfigError(f"critic {kind}: {error}") from error
+
+
+def _inner(spec: Any, task: Task, seed: int) -> Critic:
+    if not isinstance(spec, Mapping) or spec.get("kind") in (None, "none", "self", "noisy"):
+        raise ConfigError(f"critic noisy, critic: got {spec!r}, expected another critic's section, such as {{kind: oracle}}")
+    return build_critic(spec, task, seed)
+
+
+def _share(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ConfigError(f"critic noisy, wrong: got {value!r}, expected the share of wrong critiques, from 0 to 1")
+    return float(value)
 
 
 def _oracle(task: Task) -> Callable[[Attempt], str]:

@@ -16,9 +16,10 @@ import torch
 from trl import GRPOTrainer
 
 from critique_rl import trl_seams
+from critique_rl.chat import PolicyChat, Reply
 from critique_rl.refine import choose, due, mentions_critique, question_of, refine_prompt
 from critique_rl.rewards import VerifierReward, text_of
-from critique_rl.types import Attempt, Critique, Refinement, Verdict
+from critique_rl.types import Attempt, Critique, Message, Refinement, Verdict
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ class TwoPhaseRollout:
     def _critiques(self, attempts: list[Attempt], verdicts: list[Verdict]) -> dict[int, Critique]:
         trainer, started = self.trainer, time.perf_counter()
         asked = due(verdicts, self.rollouts, trainer.args.critique_when, self._most_critiques())
-        answers = trainer.critic.critique([attempts[i] for i in asked]) if asked else []
+        # The policy's own sampler is a collective, so that critic is called on every rank.
+        called = asked or isinstance(getattr(trainer.critic, "chat", None), PolicyChat)
+        answers = trainer.critic.critique([attempts[i] for i in asked]) if called else []
         if len(answers) != len(asked):
             raise ValueError(f"critic {trainer.critic.name}: got {len(answers)} critiques for {len(asked)} attempts, expected one each, in order")
         critiques = dict(zip(asked, answers, strict=True))
@@ -110,6 +113,22 @@ class TwoPhaseRollout:
         counts.update({"critique/seconds": time.perf_counter() - started, "critique/failed_rollouts": sum(v.failed for v in verdicts)})
         counts["critique/not_asked"] = counts["critique/failed_rollouts"] - len(asked)
         return self._drop_long(attempts, critiques) if trainer.args.refine_slots else critiques
+
+    def answer(self, conversations: Sequence[list[Message]]) -> list[Reply]:
+        """The policy's replies, for a critic that is the policy itself. Prompts that leave no room for an answer are failed replies."""
+        trainer, counts = self.trainer, self.trainer.generation.counts
+        lengths = map(len, trl_seams.prompt_ids(trainer, list(conversations)))
+        fits = [length <= prompt_limit(trainer) for length in lengths]
+        asked = [conversation for conversation, fit in zip(conversations, fits, strict=True) if fit]
+        if not asked:
+            if trainer.accelerator.num_processes > 1:
+                trl_seams.sample(trainer, [self.rows[0]["prompt"]], 1)
+            return [Reply("", "failed", "prompt_too_long") for _ in fits]
+        sampled = trl_seams.sample(trainer, asked, 1)
+        counts["tokens/self_critique"] += sum(map(len, sampled.completion_ids))
+        counts["tokens/self_critique_prompt"] += sum(map(len, sampled.prompt_ids))
+        texts = map(text_of, sampled.completions)
+        return [Reply(next(texts)) if fit else Reply("", "failed", "prompt_too_long") for fit in fits]
 
     def _most_critiques(self) -> int:
         """Critiques a group at most: one a candidate, or of all failed rollouts where the teacher reads them."""

@@ -24,6 +24,7 @@ from trl import GRPOTrainer
 
 from critique_rl import trl_seams
 from critique_rl.alarms import CollapseAlarm
+from critique_rl.chat import PolicyChat
 from critique_rl.checkpoint import last_whole, read_state, rotate, seal
 from critique_rl.costs import GENERATED, KINDS, Prices, costs, count
 from critique_rl.critic import Critic
@@ -59,7 +60,9 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         if self.two_phases:
             _refuse_unsupported(train_dataset, kwargs)
             _check_column(train_dataset, args.refine_column, "refine_column")
-            kwargs["rollout_func"] = TwoPhaseRollout(self)
+            kwargs["rollout_func"] = rollout = TwoPhaseRollout(self)
+            if isinstance(getattr(critic, "chat", None), PolicyChat):
+                critic.chat.sample = rollout.answer
         if args.distill_weight and args.distill_context == "demonstration":
             _check_column(train_dataset, args.distill_column, "distill_column")
         args.check_trains(critic is not None)

@@ -38,6 +38,15 @@ def test_shuffled_is_another_problem_of_the_family_with_another_trap_set_and_rep
     assert texts[0] in others
 
 
+@pytest.mark.parametrize(("wrong", "low", "high"), [(0, 0, 0), (0.25, 0.15, 0.35), (1, 1, 1)])
+def test_noisy_is_wrong_as_often_as_asked_and_repeats_itself(wrong, low, high) -> None:
+    attempts = [Attempt(row["question"], f"#{i}", Verdict("wrong"), row) for i, row in enumerate(TASK.train * 5) if row["family"] == "plateau"]
+    noisy, oracle = build_critic({"kind": "noisy", "wrong": wrong, "critic": {"kind": "oracle"}}, TASK), build_critic({"kind": "oracle"}, TASK)
+    said, again, true = (critic.critique(attempts) for critic in (noisy, noisy, oracle))
+    assert said == again and {critique.critic for critique in said} == {"noisy"}
+    assert low <= sum(s.text != t.text for s, t in zip(said, true, strict=True)) / len(attempts) <= high
+
+
 def test_none_is_no_critic() -> None:
     assert build_critic({"kind": "none"}, TASK) is None
 
@@ -54,6 +63,10 @@ def test_ground_truth_without_an_answer_column_is_a_counted_skip() -> None:
         ({"kind": "retry", "model": "x"}, "critic retry: unknown key 'model'"),
         ({"kind": "api", "base_urll": "x"}, "unknown key 'base_urll'; did you mean 'base_url'"),
         ({"kind": "api"}, "critic api: .*base_url"),
+        ({"kind": "noisy", "wrong": 0.5}, "critic noisy: .*critic"),
+        ({"kind": "noisy", "wrong": 1.5, "critic": {"kind": "oracle"}}, "critic noisy, wrong: got 1.5"),
+        ({"kind": "noisy", "wrong": 0.5, "critic": "oracle"}, "expected another critic's section"),
+        ({"kind": "noisy", "wrong": 0.5, "critic": {"kind": "orcale"}}, "did you mean 'oracle'"),
     ],
 )
 def test_a_mistake_in_the_critic_section_is_named(spec, message) -> None:

@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, trl_seams
-from critique_rl.chat import ApiChat
+from critique_rl.chat import ApiChat, PolicyChat
 from critique_rl.critic import ChatCritic, RetryCritic, TemplateCritic
 from critique_rl.presets import preset
 from critique_rl.rewards import group_wise
-from critique_rl.types import Critique
+from critique_rl.types import Attempt, Critique, Verdict
 
 QUESTIONS = ["3-7+9", "4+8-2", "1+1+1", "9-5+5"]
 SETTINGS = {
@@ -326,3 +326,26 @@ def test_spent_tokens_are_counted_by_owner_and_trained_once_an_iteration(tiny_po
     assert [row["cost/flops"] for row in trainer.state.log_history if "cost/flops" in row][-1] == spent["flops"]
     rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
     assert rates[0] == 1e-2 and rates == sorted(rates, reverse=True) and rates[-1] < 1e-2
+
+
+def test_the_policy_as_its_own_critic_is_asked_once_a_failure_and_its_tokens_have_an_owner(tiny_policy, tmp_path) -> None:
+    critic = ChatCritic(PolicyChat(), "lab/critique", "self")
+    settings = {"refine_template": "lab/refine", "max_steps": 2}
+    trainer = trainer_of(
+        CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, lambda completions, **kw: [0.0] * len(completions), settings=settings, critic=critic
+    )
+    batches = []
+    trainer.on_generation = lambda batch, advantages: batches.append(batch)
+    trainer.train()
+    said = [critique for batch in batches for critique in batch.critiques.values()]
+    assert len(said) == sum(len(batch.attempts) for batch in batches), "everything failed"
+    assert any(critique.status == "ok" and critique.text for critique in said)
+    assert 0 < trainer.tokens["tokens/self_critique"] < trainer.generated_tokens
+    assert trainer.tokens["tokens/self_critique_prompt"] > trainer.tokens["tokens/rollout_prompt"], "it reads the question and the attempt"
+    owners = ("rollout", "refinement", "self_critique")
+    assert trainer.generated_tokens == sum(trainer.tokens[f"tokens/{owner}"] for owner in owners)
+
+
+def test_the_self_critic_outside_a_trainer_says_what_it_needs() -> None:
+    with pytest.raises(ValueError, match="CritiqueGRPOTrainer"):
+        ChatCritic(PolicyChat(), "lab/critique", "self").critique([Attempt("q", "a", Verdict("wrong"))])
