@@ -140,7 +140,7 @@ def _evaluate(arguments) -> int:
             raise ConfigError(f"no finished run in {run.path}; train it first: critique-rl train {arguments.pipeline} --arm {arguments.arm}")
     from critique_rl import train
 
-    train.evaluate_again(config, run) if arguments.arm else train.evaluate_base(config, run)
+    train.evaluate_again(config, run) if arguments.arm else train.evaluate_base(config, folder)
     metrics = json.loads(run.evaluation.read_text())["metrics"]
     print(json.dumps(metrics) if arguments.json else "\n".join(f"{name:<24}{value:.3f}" for name, value in metrics.items()))
     return 0

@@ -60,8 +60,9 @@ Runs = dict[int, Evaluation]
 def compare(folder: PipelineFolder, control: str, primary: str, arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """Read every eval.json of the pipeline and return what compare.json is to hold.
 
-    Beside `arms` and `comparisons` it has `control`, `primary`, `seeds`, `base` (metrics of the untrained policy, or None), `missing` (runs without
-    eval.json) and `incomparable` (evaluations and pairs left out, with the reason). Raises ConfigError where there is nothing to compare.
+    Beside `arms` and `comparisons` it has `control`, `primary`, `seeds`, `base` (metrics of the untrained policy, or None), `boundary` (problems newly
+    solved and newly lost against the base, None without one), `missing` (runs without eval.json) and `incomparable` (evaluations and pairs left out, with
+    the reason). Raises ConfigError where there is nothing to compare.
     """
     if control not in arms:
         raise ConfigError(f"got control {control!r}, expected one of the arms {', '.join(arms)}: name one of them as `control`")
@@ -70,6 +71,7 @@ def compare(folder: PipelineFolder, control: str, primary: str, arms: Sequence[s
         raise ConfigError(f"got no eval.json under {folder.path}, expected {arms[0]}/seed{seeds[0]}/eval.json and the like: train the arms first")
     base = read_evaluation(folder.base.evaluation) if folder.base.finished else None
     kept, base, incomparable = _measured_alike(found, control, base)
+    again = read_evaluation(folder.base_again.evaluation) if base and folder.base_again.finished else None
     metrics = _pass_metrics([e for runs in kept.values() for e in runs.values()], primary)
     comparisons, unpaired = _comparisons(kept, control, metrics)
     return {
@@ -79,6 +81,7 @@ def compare(folder: PipelineFolder, control: str, primary: str, arms: Sequence[s
         "arms": {arm: _arm_summary(runs, metrics) for arm, runs in kept.items() if runs},
         "base": None if base is None else {name: base.metrics.get(name) for name in metrics},
         "comparisons": comparisons,
+        "boundary": _boundary(kept, base, again),
         "missing": [{"arm": arm, "seed": seed} for arm in arms for seed in seeds if seed not in found[arm]],
         "incomparable": incomparable + unpaired,
     }
@@ -208,6 +211,24 @@ def _estimate(values_SP: np.ndarray) -> tuple[float, list[float] | None]:
     return estimate.mean, [estimate.low, estimate.high] if math.isfinite(estimate.low) else None
 
 
+def _boundary(kept: dict[str, Runs], base: Evaluation | None, again: Evaluation | None) -> dict[str, Any] | None:
+    """Problems an arm solves (at least one right sample) and the base does not, and the reverse, a run; "base again" is the base with other samples: noise.
+
+    {"<arm>": {"solved": .., "lost": .., "problems": ..}}; where the base samples a problem's answer once in a hundred, two evaluations differ by chance.
+    """
+    if base is None:
+        return None
+    rows = {"base again": {0: again}} if again is not None else {}
+    return {arm: _crossed(list(runs.values()), base) for arm, runs in {**rows, **kept}.items() if runs}
+
+
+def _crossed(evaluations: Sequence[Evaluation], base: Evaluation) -> dict[str, float]:
+    alike = [[(was, now) for name, was in base.counts.items() if (now := e.counts.get(name)) and now[1] == was[1]] for e in evaluations]
+    solved = [sum(not before[2] and after[2] > 0 for before, after in pairs) for pairs in alike]
+    lost = [sum(before[2] > 0 and not after[2] for before, after in pairs) for pairs in alike]
+    return {"solved": float(np.mean(solved)), "lost": float(np.mean(lost)), "problems": float(np.mean([len(pairs) for pairs in alike]))}
+
+
 def _per_seed(runs: Runs, values_SP: np.ndarray) -> dict[str, float]:
     return {str(seed): float(row.mean()) for seed, row in zip(runs, values_SP, strict=True)}
 
@@ -282,8 +303,9 @@ def shown_metrics(comparison: Mapping[str, Any], most: int = 4) -> list[str]:
 
 
 def table(comparison: Mapping[str, Any]) -> Group:
-    """Two tables to print in 80 columns: the arms with their cost, and their differences from the control."""
-    return Group(_arms_table(comparison), _differences_table(comparison))
+    """Tables to print in 80 columns: the arms with their cost, their differences from the control, problems newly solved and lost."""
+    boundary = [_boundary_table(comparison["boundary"])] if comparison["boundary"] else []
+    return Group(_arms_table(comparison), _differences_table(comparison), *boundary)
 
 
 def _arms_table(comparison: Mapping[str, Any]) -> Table:
@@ -320,6 +342,17 @@ def _differences_table(comparison: Mapping[str, Any]) -> Table:
     for c in (c for c in comparison["comparisons"] if c["metric"] in shown):
         cells = (c["arm"], c["metric"], signed(c["difference"]), bracket(c["ci95"]), str(len(c["seeds"])), str(c["problems"]))
         out.add_row(*map(Text, cells), style="bold" if c["metric"] == comparison["primary"] else "")
+    return out
+
+
+def _boundary_table(boundary: Mapping[str, Mapping[str, float]]) -> Table:
+    title = "Against the base: problems with a right sample that had none, and the reverse, a run"
+    out = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1))
+    for name in ("arm", "newly solved", "newly lost", "problems"):
+        out.add_column(name, justify="left" if name == "arm" else "right")
+    for arm, row in boundary.items():
+        name = "base again (noise)" if arm == "base again" else arm
+        out.add_row(Text(name), *(f"{row[key]:.1f}" for key in ("solved", "lost")), f"{row['problems']:.0f}")
     return out
 
 

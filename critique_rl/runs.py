@@ -2,6 +2,7 @@
 
     runs/<pipeline>/compare.json, report.html
     runs/<pipeline>/base/eval.json                the policy before training, on the same problems
+    runs/<pipeline>/base/again/eval.json          the same with other samples: what differs between the two is noise
     runs/<pipeline>/<arm>/seed<s>/config.yaml     everything the run was started with, without secrets; `schema` is the version of this layout
                                  /metrics.jsonl   one object a step: {"step": 1, "tokens/generated": 2841, "reward": .4, "eval/pass@1/plateau": .0, ...}
                                  /rollouts/step00001-rank0.parquet
@@ -81,6 +82,10 @@ class PipelineFolder:
     @property
     def base(self) -> RunFolder:
         return RunFolder(self.path / "base")
+
+    @property
+    def base_again(self) -> RunFolder:
+        return RunFolder(self.path / "base" / "again")
 
     @property
     def comparison(self) -> Path:

@@ -41,7 +41,7 @@ from critique_rl.presets import deviations, preset
 from critique_rl.prompts import known
 from critique_rl.record import write_rollouts
 from critique_rl.rewards import VerifierReward
-from critique_rl.runs import SCHEMA, RunFolder, append_jsonl, read_jsonl, write_json, write_text, write_yaml
+from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, append_jsonl, read_jsonl, write_json, write_text, write_yaml
 from critique_rl.tasks import Task, load_task
 from critique_rl.trainer import CritiqueGRPOTrainer, Diverged
 from critique_rl.trl_seams import metric
@@ -198,10 +198,10 @@ def _sampling(config: RunConfig) -> Sampling:
     return Sampling(evaluation.temperature, evaluation.top_p, int(config.trl.get("max_completion_length", 256)))
 
 
-def final_evaluation(model, tokenizer, task: Task, config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
-    """The held-out evaluation as eval.json holds it."""
+def final_evaluation(model, tokenizer, task: Task, config: RunConfig, about: dict[str, Any], seed: int = 1) -> dict[str, Any]:
+    """The held-out evaluation as eval.json holds it; `seed` is of the samples, not of the problems."""
     evaluation: EvaluationConfig = config.evaluation
-    judged = evaluate_policy(model, tokenizer, task.held_out(evaluation.split, evaluation.problems), task, config, evaluation.samples, seed=1)
+    judged = evaluate_policy(model, tokenizer, task.held_out(evaluation.split, evaluation.problems), task, config, evaluation.samples, seed)
     about["cost"]["evaluation_tokens"] = about["cost"].get("evaluation_tokens", 0) + judged["evaluation_tokens"]
     return {
         **about,
@@ -224,12 +224,14 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": str(torch.__version__), "transformers": transformers.__version__, "trl": trl.__version__}
 
 
-def evaluate_base(config: RunConfig, folder: RunFolder) -> None:
-    """The policy before training, on the same problems as every arm."""
+def evaluate_base(config: RunConfig, pipeline: PipelineFolder) -> None:
+    """The policy before training, on the same problems as every arm; twice, so that what samples alone change is known."""
     task = load_task(config.task, 0)
     model, tokenizer = _policy(config)
     cost = {"generated_tokens": 0, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 0.0, "steps": 0}
-    write_json(folder.evaluation, final_evaluation(model, tokenizer, task, config, {"arm": "base", "seed": None, "cost": cost}))
+    for folder, seed in ((pipeline.base_again, 2), (pipeline.base, 1)):
+        about = {"arm": "base", "seed": None, "cost": dict(cost)}
+        write_json(folder.evaluation, final_evaluation(model, tokenizer, task, config, about, seed))
 
 
 def evaluate_again(config: RunConfig, folder: RunFolder) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from critique_rl.compare import compare, table, verdict
 from critique_rl.config import ConfigError
 from critique_rl.metrics import t_quantile
-from critique_rl.runs import PipelineFolder
+from critique_rl.runs import PipelineFolder, write_json
 
 PROTOCOL = {"split": "test", "samples": 4, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 96, "task": {"name": "lab/chain"}}
 COST = {"generated_tokens": 150_000, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 60.0, "steps": 61}
@@ -199,3 +199,22 @@ def test_the_tables_fit_100_columns(tmp_path):
     assert max(map(len, lines)) <= 100
     assert not any("…" in line for line in lines)
     assert any("critique_distilled" in line and "pass@1/plateau" in line for line in lines)
+
+
+def test_newly_solved_and_lost_stand_beside_what_two_evaluations_of_the_base_differ_by(tmp_path):
+    two_arms(tmp_path)  # scalar a 0, b 1; critique a 1 and b 3, then a 3 and b 4
+    put(tmp_path, "base", None, {"a": 0, "b": 2})
+    assert compared(tmp_path)["boundary"] == {
+        "scalar": {"solved": 0, "lost": 0, "problems": 2},
+        "critique": {"solved": 1, "lost": 0, "problems": 2},
+    }
+    write_json(PipelineFolder(tmp_path).base_again.evaluation, json.loads(PipelineFolder(tmp_path).base.evaluation.read_text()))
+    put(tmp_path, "base", None, {"a": 1, "b": 0})
+    boundary = compared(tmp_path)["boundary"]
+    assert boundary["base again"] == {"solved": 1, "lost": 1, "problems": 2}  # again: a 0, b 2
+    assert boundary["scalar"] == {"solved": 1, "lost": 1, "problems": 2}
+
+
+def test_without_a_base_there_is_no_boundary(tmp_path):
+    two_arms(tmp_path)
+    assert compared(tmp_path)["boundary"] is None
