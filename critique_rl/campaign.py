@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -22,7 +23,7 @@ from rich.live import Live
 from rich.table import Table
 
 from critique_rl.checkpoint import held, is_held
-from critique_rl.config import ConfigError, Pipeline, RunConfig, run_defaults, to_dict, with_seed
+from critique_rl.config import ConfigError, Pipeline, RunConfig, base_config, run_defaults, to_dict, with_seed
 from critique_rl.costs import KINDS
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl
 
@@ -53,7 +54,7 @@ def run_all(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrides: S
 def _run_missing(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrides: Sequence[str], jobs: int) -> list[str]:
     _check_folders(pipeline, folder)
     tail = [str(path), *overrides, "--out", str(folder.path.parent)]
-    todo = [Job(BASE, None, folder.base, ["evaluate", *tail])] if not folder.base.finished else []
+    todo = [Job(BASE, None, folder.base, ["evaluate", *tail])] if _base_is_due(pipeline, folder) else []
     for seed in pipeline.seeds:
         for arm in pipeline.arms:
             run = folder.run(arm, seed)
@@ -70,6 +71,14 @@ def _run_missing(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrid
     for config in pipeline.arms.values():
         check_primary(pipeline.primary, config)
     return _execute(todo, jobs, pipeline)
+
+
+def _base_is_due(pipeline: Pipeline, folder: PipelineFolder) -> bool:
+    """True where the policy before training is not evaluated yet, or was with other settings."""
+    if not folder.base.finished:
+        return True
+    wanted = base_config(pipeline.arms[pipeline.control])
+    return folder.base.config.exists() and yaml.safe_load(folder.base.config.read_text()) != wanted
 
 
 def estimate(pipeline: Pipeline, folder: PipelineFolder, todo: list[Job], jobs: int) -> str:
@@ -157,7 +166,15 @@ def check_same_config(run: RunFolder, config: RunConfig, seed: int) -> None:
     # Which checkpoints are kept changes no result: an arm that branches from a finished run may be added.
     changed = [key for key in wanted if key != "keep_steps" and stored.get(key) != wanted[key]]
     if changed:
-        raise ConfigError(f"{run.path} was started with another {', '.join(changed)}; remove the folder, or give another --out")
+        words = "; ".join(_difference(key, stored.get(key), wanted[key]) for key in changed)
+        raise ConfigError(f"{run.path} was started with other settings ({words}); remove the folder, or give another --out")
+
+
+def _difference(key: str, was: Any, now: Any) -> str:
+    """The options of a section that differ, with both values."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        return "; ".join(_difference(f"{key}.{name}", was.get(name), now.get(name)) for name in {**was, **now} if was.get(name) != now.get(name))
+    return f"{key} {was!r}, now {now!r}"
 
 
 def _filled(defaults: dict, stored: dict) -> dict:
@@ -190,10 +207,14 @@ def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
-    failed = [f"{job.arm}/seed{job.seed}" for job in done if job.status.startswith("failed")]
-    for name in failed:
-        print(f"failed: {name}; see its log.txt", file=sys.stderr)
-    return failed
+    failed = [job for job in done if job.status.startswith("failed")]
+    for job in failed:
+        print(f"failed: {_name(job)}; see {job.folder.log}", file=sys.stderr)
+    return [_name(job) for job in failed]
+
+
+def _name(job: Job) -> str:
+    return job.arm if job.seed is None else f"{job.arm}/seed{job.seed}"
 
 
 def _ready(waiting: list[Job]) -> list[Job]:

@@ -94,6 +94,8 @@ def _load(arguments) -> tuple[Pipeline, PipelineFolder]:
 def _run(arguments) -> int:
     from critique_rl.campaign import run_all
 
+    if arguments.jobs < 1:
+        raise ConfigError(f"--jobs: got {arguments.jobs}, expected 1 or more")
     pipeline, folder = _load(arguments)
     failed = run_all(pipeline, folder, arguments.pipeline, arguments.overrides, arguments.jobs)
     if failed and not any(folder.run(arm, seed).finished for arm in pipeline.arms for seed in pipeline.seeds):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,8 @@ class Pipeline:
 SECTIONS = {"task": TaskConfig, "policy": PolicyConfig, "budget": BudgetConfig, "prices": Prices, "evaluation": EvaluationConfig}
 SECTIONS |= {"plateau": PlateauConfig, "branch_from": BranchConfig}
 RUN_KEYS = tuple(f.name for f in fields(RunConfig))
+DATA_ORDER = ("per_device_train_batch_size", "steps_per_generation", "gradient_accumulation_steps", "num_iterations", "num_generations", "data_seed")
+"""TRL options that a run's data order depends on, beside the seed."""
 PIPELINE_KEYS = (*RUN_KEYS, "seeds", "primary", "control", "arms")
 
 
@@ -195,6 +197,8 @@ def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
     if not isinstance(data.get("arms") or {}, Mapping):
         raise ConfigError(f"arms: got {data['arms']!r}, expected a mapping from names to what differs, such as {{scalar: {{}}}}")
     arms = data.get("arms") or {"critique" if "critic" in data else "scalar": {}}
+    if "base" in arms:
+        raise ConfigError("arms: 'base' is the policy before training, which every pipeline evaluates; give the arm another name")
     shared = {key: data[key] for key in RUN_KEYS if key in data}
     resolved = {arm: _run(f"arm {arm}", _merge(shared, _section(f"arm {arm}", changes or {}))) for arm, changes in arms.items()}
     resolved = _with_branch_points(resolved)
@@ -215,18 +219,30 @@ def _with_branch_points(arms: dict[str, RunConfig]) -> dict[str, RunConfig]:
         trunk = arms[branch.arm]
         if trunk.branch_from is not None:
             raise ConfigError(f"arm {arm}, branch_from.arm: {branch.arm!r} branches itself; branch from the arm it comes from")
-        if branch.at != "plateau" and (not isinstance(branch.at, int) or branch.at < 1):
+        for name, mine, its in _unlike(config, trunk):
+            raise ConfigError(f"arm {arm}: branches from {branch.arm!r}, whose {name} is {its!r}, not {mine!r}: the data order must be the same")
+        if branch.at != "plateau" and (not isinstance(branch.at, int) or isinstance(branch.at, bool) or branch.at < 1):
             raise ConfigError(f"arm {arm}, branch_from.at: got {branch.at!r}, expected 'plateau' or an optimizer step")
         if branch.at == "plateau" and trunk.plateau is None:
             raise ConfigError(f"arm {arm}: branches at the plateau of {branch.arm!r}, which has no plateau: section; add one, such as plateau: {{}}")
+        if isinstance(branch.at, int) and branch.at > (trunk.budget.optimizer_steps or branch.at):
+            raise ConfigError(f"arm {arm}, branch_from.at: got {branch.at}, but {branch.arm!r} ends at step {trunk.budget.optimizer_steps}")
         if isinstance(branch.at, int):
             arms[branch.arm] = replace(trunk, keep_steps=tuple(sorted({*trunk.keep_steps, branch.at})))
     return arms
 
 
+def _unlike(config: RunConfig, trunk: RunConfig) -> list[tuple[str, Any, Any]]:
+    """What must be the same in both for the data order to be, and is not: (name, the branch's, the trunk's)."""
+    pairs = [("task", config.task, trunk.task), ("policy", config.policy, trunk.policy)]
+    pairs += [(f"trl.{key}", config.trl.get(key), trunk.trl.get(key)) for key in DATA_ORDER]
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
 def _seeds(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(seed, int) for seed in value):
-        raise ConfigError(f"seeds: got {value!r}, expected a list of whole numbers, such as [0, 1, 2]")
+    whole = isinstance(value, list) and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in value)
+    if not whole or not value or len(set(value)) < len(value):
+        raise ConfigError(f"seeds: got {value!r}, expected a list of different whole numbers, such as [0, 1, 2]")
     return tuple(value)
 
 
@@ -292,6 +308,9 @@ def _free(value: Any, where: str) -> dict[str, Any]:
 
 def _dataclass(cls: type, value: Any, where: str) -> Any:
     check_keys(_free(value, where), (f.name for f in fields(cls)), where)
+    for f in fields(cls):
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in value:
+            raise ConfigError(f"{where}: no {f.name!r}; it has no default")
     try:
         section = cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
     except TypeError as error:
@@ -318,6 +337,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def base_config(config: RunConfig) -> dict[str, Any]:
+    """What the evaluation of the policy before training depends on."""
+    whole = to_dict(config)
+    task = {key: whole["task"][key] for key in ("name", "options")}
+    length = whole["trl"].get("max_completion_length")
+    return {"task": task, "policy": whole["policy"], "evaluation": whole["evaluation"], "max_completion_length": length}
 
 
 def run_defaults() -> dict[str, Any]:

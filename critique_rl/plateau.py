@@ -18,6 +18,7 @@ Measured (tests/test_plateau.py has it in short): `python tests/benchmarks/plate
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from transformers import TrainerCallback
 
+from critique_rl.config import suggest
 from critique_rl.metrics import t_quantile
 
 Status = Literal["rising", "stuck", "solved", "took_off"]
@@ -52,8 +54,9 @@ class PlateauRule:
     def __post_init__(self):
         if self.window < 2 or self.looks <= 2 * self.window or self.span < 2:
             raise ValueError(f"plateau: got window {self.window}, looks {self.looks}, span {self.span}; expected window >= 2, looks > 2 windows, span >= 2")
-        if not 0 < self.min_gain < 1 or not 0 < self.alpha < 1:
-            raise ValueError(f"plateau: got min_gain {self.min_gain}, alpha {self.alpha}; expected both between 0 and 1")
+        between = {name: getattr(self, name) for name in ("min_gain", "alpha", "solved")}
+        if not all(0 < value < 1 for value in between.values()):
+            raise ValueError(f"plateau: got {', '.join(f'{name} {value}' for name, value in between.items())}; expected each between 0 and 1")
 
     @property
     def level(self) -> float:
@@ -159,22 +162,35 @@ class PlateauCallback(TrainerCallback):
     """Watches one evaluation metric of any Trainer (such as `eval_reward` of a GRPOTrainer) and calls `on_plateau(step)` once it is stuck.
 
     The metric is one number in [0, 1] a look, the mean of `answers` answers: nothing is paired, so it takes longer than `PlateauDetector` on problems.
-    Changes nothing in the run.
+    Changes nothing in the run; a value that is not finite or not in [0, 1] is no look, and is warned of. A resumed run looks again at what its log holds.
     """
 
     def __init__(self, metric: str, answers: int, rule: PlateauRule = PlateauRule(), on_plateau: Callable[[int], None] | None = None):
-        self.metric, self.answers, self.on_plateau, self.detector = metric, answers, on_plateau, PlateauDetector(rule)
+        self.metric, self.answers, self.rule, self.on_plateau, self.detector = metric, answers, rule, on_plateau, PlateauDetector(rule)
+        self.seen: set[str] = set()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.detector = PlateauDetector(self.rule)
+        for row in state.log_history:
+            self._look(row)
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        if not metrics or metrics.get(self.metric) is None:
-            return
         before = self.detector.status
-        status = self.detector.look(float(metrics[self.metric]), self.answers)
-        if status == "stuck" != before and self.on_plateau is not None:
+        self._look(metrics or {})
+        if self.detector.status == "stuck" != before and self.on_plateau is not None:
             self.on_plateau(state.global_step)
 
-    def state_dict(self) -> dict[str, Any]:
-        return self.detector.state_dict()
+    def _look(self, metrics: Mapping[str, Any]) -> None:
+        self.seen |= metrics.keys()
+        value = metrics.get(self.metric)
+        if value is None:
+            return
+        if not 0 <= value <= 1:
+            warnings.warn(f"plateau: {self.metric} is {value}, expected a rate from 0 to 1; this look is left out", stacklevel=2)
+            return
+        self.detector.look(float(value), self.answers)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.detector.load_state_dict(state)
+    def on_train_end(self, args, state, control, **kwargs):
+        evaluated = {name for name in self.seen if name.startswith("eval")}
+        if evaluated and self.metric not in self.seen:
+            warnings.warn(f"plateau: no metric {self.metric!r} came; {suggest(self.metric, evaluated)}", stacklevel=2)

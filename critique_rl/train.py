@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import platform
 import signal
@@ -27,10 +26,23 @@ import trl
 import yaml
 from datasets import Dataset
 from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 
 from critique_rl.checkpoint import branch as copy_checkpoint
 from critique_rl.checkpoint import last_whole, read_state, remove_halves, step_of, whole
-from critique_rl.config import BranchConfig, ConfigError, EvaluationConfig, PlateauConfig, RunConfig, TaskConfig, check_keys, suggest, to_dict, with_seed
+from critique_rl.config import (
+    BranchConfig,
+    ConfigError,
+    EvaluationConfig,
+    PlateauConfig,
+    RunConfig,
+    TaskConfig,
+    base_config,
+    check_keys,
+    suggest,
+    to_dict,
+    with_seed,
+)
 from critique_rl.costs import costs
 from critique_rl.critic import build_critic
 from critique_rl.evaluate import Sampling, judge, pass_metrics
@@ -50,6 +62,14 @@ from critique_rl.trl_seams import metric
 warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
 
 METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - {f.name for f in fields(trl.GRPOConfig)}
+
+
+FIXED = {
+    "save_only_model": (False, "a run that is killed could not go on exactly"),
+    "save_strategy": ("steps", "runs are continued from their checkpoints; save_steps and save_total_limit say how many"),
+    "logging_steps": (1, "metrics.jsonl has one row a step, so that a continued run has the same"),
+}
+"""TRL options that a run folder's promises need."""
 
 
 class Interrupted(Exception):
@@ -75,6 +95,9 @@ def trainer_arguments(config: RunConfig, folder: RunFolder) -> CritiqueGRPOConfi
             raise ConfigError(f"trl: {key!r} is an option of ours; move it to the method: section")
     check_keys(config.trl, known, "trl")
     check_keys(config.method, METHOD_FIELDS, "method")
+    for key, (allowed, why) in FIXED.items():
+        if config.trl.get(key, allowed) != allowed:
+            raise ConfigError(f"trl.{key}: got {config.trl[key]!r}, expected {allowed!r}: {why}")
     stated = preset(config.preset) if config.preset else {}
     cpu = not torch.cuda.is_available()
     defaults = {
@@ -127,7 +150,7 @@ class RunCallback(TrainerCallback):
         stopped = self.interrupted and self.trainer.at_boundary
         if stopped or done:
             control.should_training_stop = True
-            control.should_save = control.should_save or stopped
+            control.should_save = True
         last = done or state.global_step >= state.max_steps
         if every and (state.global_step % every == 0 or last):
             self._look(state, self.curve_point())
@@ -228,6 +251,7 @@ def evaluate_base(config: RunConfig, pipeline: PipelineFolder) -> None:
     """The policy before training, on the same problems as every arm; twice, so that what samples alone change is known."""
     task = load_task(config.task, 0)
     model, tokenizer = _policy(config)
+    write_yaml(pipeline.base.config, base_config(config))
     cost = {"generated_tokens": 0, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 0.0, "steps": 0}
     for folder, seed in ((pipeline.base_again, 2), (pipeline.base, 1)):
         about = {"arm": "base", "seed": None, "cost": dict(cost)}
@@ -348,7 +372,10 @@ def _is_done(config: RunConfig, checkpoint: Path, trainer: CritiqueGRPOTrainer) 
     """True where the checkpoint is the last of its run: killed before its evaluation was written, or branched off at its end."""
     state = read_state(checkpoint)
     spent = costs(state.get("tokens", {}), state.get("critic_usd", 0.0), trainer.parameters, config.prices)
-    return _is_spent(config, spent) or step_of(checkpoint) >= (config.budget.optimizer_steps or math.inf)
+    last = trainer.args.max_steps
+    if last <= 0:  # by epochs; what that is in steps, the checkpoint knows
+        last = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())["max_steps"]
+    return _is_spent(config, spent) or step_of(checkpoint) >= last
 
 
 def _branch(branch: BranchConfig, folder: RunFolder, seed: int) -> Path:
@@ -424,13 +451,27 @@ def _check_boundaries(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
             raise ConfigError(f"{name}: got {step}, expected a multiple of {period}, the optimizer steps of a generation")
 
 
+def _check_family(config: RunConfig, task: Task) -> None:
+    """The plateau's family must be among the problems of the learning curve."""
+    if config.plateau is None:
+        return
+    evaluation = config.evaluation
+    if evaluation.curve_problems < 1 or evaluation.curve_samples < 1:
+        raise ConfigError("a plateau is looked for on the learning curve; set evaluation.curve_problems and curve_samples to 1 or more")
+    families = {str(row["family"]) for row in task.held_out("validation", 1)} | {"all"}
+    if config.plateau.family not in families:
+        raise ConfigError(f"plateau.family: no family {config.plateau.family!r}; {suggest(config.plateau.family, families)}")
+
+
 def check_arms(arms: dict[str, RunConfig]) -> None:
     """Everything that can be refused before the first run starts is refused here, for all arms."""
     for arm, config in arms.items():
         try:
             arguments = trainer_arguments(config, RunFolder(Path("unused")))
             _check_boundaries(config, arguments)
-            critic = build_critic(config.critic, load_task(replace(config.task, size=16), 0))
+            task = load_task(replace(config.task, size=16), 0)
+            critic = build_critic(config.critic, task)
+            _check_family(config, task)
             for name in ("refine_template", "distill_template"):
                 if name in config.method and config.method[name] not in known():
                     raise ConfigError(f"{name}: no template {config.method[name]!r}; {suggest(str(config.method[name]), known())}")

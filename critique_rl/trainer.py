@@ -379,11 +379,17 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             "tokens": dict(self.tokens),
             "critic_usd": self.critic_usd,
             "metrics": dict(self._metrics["train"]),
-            "callbacks": {type(callback).__name__: callback.state_dict() for callback in self._stateful_callbacks()},
+            "callbacks": {name: callback.state_dict() for name, callback in self._stateful_callbacks().items()},
         }
 
-    def _stateful_callbacks(self) -> list[Any]:
-        return [callback for callback in self.callback_handler.callbacks if hasattr(callback, "state_dict")]
+    def _stateful_callbacks(self) -> dict[str, Any]:
+        """Callbacks with a state by class name; the second of a class is its "<name>-2"."""
+        named, counts = {}, Counter()
+        for callback in (c for c in self.callback_handler.callbacks if hasattr(c, "state_dict")):
+            name = type(callback).__name__
+            counts[name] += 1
+            named[name if counts[name] == 1 else f"{name}-{counts[name]}"] = callback
+        return named
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -404,9 +410,9 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         self.kept_steps |= set(state.get("kept_steps", ()))
         self.tokens, self.critic_usd = Counter(state.get("tokens", {})), state.get("critic_usd", 0.0)
         self._metrics["train"].update(state.get("metrics", {}))
-        for callback in self._stateful_callbacks():
-            if type(callback).__name__ in state.get("callbacks", {}):
-                callback.load_state_dict(state["callbacks"][type(callback).__name__])
+        for name, callback in self._stateful_callbacks().items():
+            if name in state.get("callbacks", {}):
+                callback.load_state_dict(state["callbacks"][name])
 
     def restore(self, checkpoint: Path) -> None:
         """Weights, step and counts of a checkpoint, for a run that has no step left to take."""

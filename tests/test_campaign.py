@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from critique_rl.campaign import Job, _orphaned, _ready, _share, estimate, time_left
-from critique_rl.config import parse_pipeline
-from critique_rl.runs import PipelineFolder, append_jsonl, write_json
+from critique_rl.campaign import Job, _base_is_due, _orphaned, _ready, _share, check_same_config, estimate, time_left
+from critique_rl.config import ConfigError, base_config, parse_pipeline, to_dict, with_seed
+from critique_rl.runs import PipelineFolder, append_jsonl, write_json, write_yaml
 
 PIPELINE = parse_pipeline(
     "p",
@@ -51,3 +51,23 @@ def test_a_run_waits_for_the_one_it_branches_from_and_is_named_where_that_failed
     write_json(folder.run("scalar", 0).evaluation, {})
     assert _ready([job]) == [job]
     assert _share(job, PIPELINE) is None, "an arm the pipeline does not know has no budget"
+
+
+def test_the_base_is_judged_again_where_it_was_another_or_judged_otherwise(tmp_path) -> None:
+    folder = PipelineFolder(tmp_path)
+    assert _base_is_due(PIPELINE, folder)
+    write_json(folder.base.evaluation, {})
+    write_yaml(folder.base.config, base_config(PIPELINE.arms["scalar"]))
+    assert not _base_is_due(PIPELINE, folder)
+    write_yaml(folder.base.config, {**base_config(PIPELINE.arms["scalar"]), "policy": {"model": "another", "options": {}}})
+    assert _base_is_due(PIPELINE, folder)
+
+
+def test_what_differs_from_the_settings_a_folder_was_started_with_is_named_with_both_values(tmp_path) -> None:
+    run, config = PipelineFolder(tmp_path).run("scalar", 0), PIPELINE.arms["scalar"]
+    write_yaml(run.config, {**to_dict(with_seed(config, 0)), "budget": {"generated_tokens": 500}})
+    with pytest.raises(ConfigError, match=r"budget.generated_tokens 500, now 1000\)"):
+        check_same_config(run, config, 0)
+    earlier = {key: value for key, value in to_dict(with_seed(config, 0)).items() if key != "prices"}
+    write_yaml(run.config, earlier)
+    check_same_config(run, config, 0)  # an option that came later had its default

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_trainer import dataset, trainer_of
+from transformers import TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
 from critique_rl.plateau import PlateauCallback, PlateauDetector, PlateauRule, gain_per_window
@@ -72,7 +73,7 @@ def test_looks_that_cannot_be_paired_are_refused(looks, message) -> None:
             detector.look(look)
 
 
-@pytest.mark.parametrize("options", [{"window": 1}, {"looks": 12}, {"min_gain": 0}, {"alpha": 1}])
+@pytest.mark.parametrize("options", [{"window": 1}, {"looks": 12}, {"min_gain": 0}, {"alpha": 1}, {"solved": 7}])
 def test_a_rule_that_cannot_work_is_refused(options) -> None:
     with pytest.raises(ValueError, match="plateau: got"):
         PlateauRule(**options)
@@ -91,3 +92,24 @@ def test_the_callback_watches_a_stock_grpo_run(tiny_policy, tmp_path) -> None:
     trainer.train()
     assert len(callback.detector.series) == 6
     assert found == [5], "the first look after two windows"
+
+
+def test_a_resumed_run_looks_again_at_what_its_log_holds_and_does_not_call_twice() -> None:
+    found, state = [], TrainerState(log_history=[{"eval_reward": 0.0, "step": step} for step in range(5)] + [{"loss": 1.0}])
+    callback = PlateauCallback("eval_reward", 16, PlateauRule(window=2, looks=6, min_gain=0.2), found.append)
+    callback.on_train_begin(None, state, None)
+    assert (len(callback.detector.series), callback.detector.status, found) == (5, "stuck", [])
+    callback.on_evaluate(None, state, None, metrics={"eval_reward": 0.0})
+    assert (len(callback.detector.series), found) == (6, [])
+
+
+def test_values_that_are_no_rate_are_left_out_with_a_warning_and_a_misspelt_metric_is_named() -> None:
+    callback, state = PlateauCallback("eval_rewrad", 16), TrainerState()
+    callback.on_evaluate(None, state, None, metrics={"eval_reward": 0.5})
+    with pytest.warns(UserWarning, match="did you mean 'eval_reward'"):
+        callback.on_train_end(None, state, None)
+    callback = PlateauCallback("eval_reward", 16)
+    for value in (float("nan"), 37.0, -3.0):
+        with pytest.warns(UserWarning, match="expected a rate"):
+            callback.on_evaluate(None, state, None, metrics={"eval_reward": value})
+    assert callback.detector.series == []
