@@ -155,7 +155,7 @@ def _compare(arguments) -> int:
     from critique_rl.runs import write_json
 
     pipeline, folder = _load(arguments)
-    comparison = compare(folder, pipeline.control, pipeline.primary, list(pipeline.arms), list(pipeline.seeds))
+    comparison = compare(folder, pipeline.control, pipeline.primary, list(pipeline.arms), list(pipeline.seeds), pipeline.target)
     write_json(folder.comparison, comparison)
     if arguments.json:
         print(json.dumps(comparison))

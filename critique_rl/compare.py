@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from critique_rl.config import ConfigError
+from critique_rl.curves import to_target
 from critique_rl.metrics import crossed_interval, pass_at_k
 from critique_rl.runs import PipelineFolder
 
@@ -57,7 +58,7 @@ Runs = dict[int, Evaluation]
 """One arm's evaluations by seed."""
 
 
-def compare(folder: PipelineFolder, control: str, primary: str, arms: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+def compare(folder: PipelineFolder, control: str, primary: str, arms: Sequence[str], seeds: Sequence[int], target: float | None = None) -> dict[str, Any]:
     """Read every eval.json of the pipeline and return what compare.json is to hold.
 
     Beside `arms` and `comparisons` it has `control`, `primary`, `seeds`, `base` (metrics of the untrained policy, or None), `boundary` (problems newly
@@ -74,11 +75,15 @@ def compare(folder: PipelineFolder, control: str, primary: str, arms: Sequence[s
     again = read_evaluation(folder.base_again.evaluation) if base and folder.base_again.finished else None
     metrics = _pass_metrics([e for runs in kept.values() for e in runs.values()], primary)
     comparisons, unpaired = _comparisons(kept, control, metrics)
+    summaries = {arm: _arm_summary(runs, metrics) for arm, runs in kept.items() if runs}
+    if target is not None:
+        summaries = {a: {**s, "to_target": to_target({seed: folder.run(a, seed) for seed in kept[a]}, primary, target)} for a, s in summaries.items()}
     return {
+        "target": target,
         "control": control,
         "primary": primary,
         "seeds": list(seeds),
-        "arms": {arm: _arm_summary(runs, metrics) for arm, runs in kept.items() if runs},
+        "arms": summaries,
         "base": None if base is None else {name: base.metrics.get(name) for name in metrics},
         "comparisons": comparisons,
         "boundary": _boundary(kept, base, again),
@@ -304,8 +309,9 @@ def shown_metrics(comparison: Mapping[str, Any], most: int = 4) -> list[str]:
 
 def table(comparison: Mapping[str, Any]) -> Group:
     """Tables to print in 80 columns: the arms with their cost, their differences from the control, problems newly solved and lost."""
-    boundary = [_boundary_table(comparison["boundary"])] if comparison["boundary"] else []
-    return Group(_arms_table(comparison), _differences_table(comparison), *boundary)
+    more = [_boundary_table(comparison["boundary"])] if comparison["boundary"] else []
+    more += [_target_table(comparison)] if comparison["target"] else []
+    return Group(_arms_table(comparison), _differences_table(comparison), *more)
 
 
 def _arms_table(comparison: Mapping[str, Any]) -> Table:
@@ -353,6 +359,18 @@ def _boundary_table(boundary: Mapping[str, Mapping[str, float]]) -> Table:
     for arm, row in boundary.items():
         name = "base again (noise)" if arm == "base again" else arm
         out.add_row(Text(name), *(f"{row[key]:.1f}" for key in ("solved", "lost")), f"{row['problems']:.0f}")
+    return out
+
+
+def _target_table(comparison: Mapping[str, Any]) -> Table:
+    title = f"Generated tokens until {comparison['primary']} reached {comparison['target']:g} on validation problems"
+    out = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", padding=(0, 1))
+    for name in ("arm", "seeds that did", "tokens (geometric mean)", "95% interval"):
+        out.add_column(name, justify="left" if name == "arm" else "right")
+    for arm, summary in comparison["arms"].items():
+        found = summary["to_target"]
+        interval = f"[{', '.join(map(short, found['ci95']))}]" if found["ci95"] else "-"
+        out.add_row(Text(arm), f"{found['reached']} of {len(found['per_seed'])}", short(found["mean"]) if found["mean"] else "-", interval)
     return out
 
 

@@ -131,6 +131,8 @@ class Pipeline:
     seeds: tuple[int, ...]
     primary: str
     control: str
+    target: float | None = None
+    """What spending is counted to: the tokens until the primary metric first reaches it on the learning curve."""
 
 
 SECTIONS = {"task": TaskConfig, "policy": PolicyConfig, "budget": BudgetConfig, "prices": Prices, "evaluation": EvaluationConfig}
@@ -138,7 +140,7 @@ SECTIONS |= {"plateau": PlateauConfig, "branch_from": BranchConfig}
 RUN_KEYS = tuple(f.name for f in fields(RunConfig))
 DATA_ORDER = ("per_device_train_batch_size", "steps_per_generation", "gradient_accumulation_steps", "num_iterations", "num_generations", "data_seed")
 """TRL options that a run's data order depends on, beside the seed."""
-PIPELINE_KEYS = (*RUN_KEYS, "seeds", "primary", "control", "arms")
+PIPELINE_KEYS = (*RUN_KEYS, "seeds", "primary", "control", "target", "arms")
 
 
 def suggest(got: str, known: Iterable[str]) -> str:
@@ -205,7 +207,7 @@ def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
     control = data.get("control", "scalar" if "scalar" in resolved else next(iter(resolved)))
     if control not in resolved:
         raise ConfigError(f"control: no arm {control!r}; {suggest(str(control), resolved)}")
-    return Pipeline(name, resolved, _seeds(data.get("seeds", [0])), str(data.get("primary", "pass@1/all")), control)
+    return Pipeline(name, resolved, _seeds(data.get("seeds", [0])), str(data.get("primary", "pass@1/all")), control, _target(data.get("target")))
 
 
 def _with_branch_points(arms: dict[str, RunConfig]) -> dict[str, RunConfig]:
@@ -237,6 +239,12 @@ def _unlike(config: RunConfig, trunk: RunConfig) -> list[tuple[str, Any, Any]]:
     pairs = [("task", config.task, trunk.task), ("policy", config.policy, trunk.policy)]
     pairs += [(f"trl.{key}", config.trl.get(key), trunk.trl.get(key)) for key in DATA_ORDER]
     return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def _target(value: Any) -> float | None:
+    if value is not None and (not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1):
+        raise ConfigError(f"target: got {value!r}, expected a value of the primary metric, such as 0.5")
+    return value
 
 
 def _seeds(value: Any) -> tuple[int, ...]:

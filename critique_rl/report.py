@@ -15,18 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
 from critique_rl.compare import bracket, short, shown_metrics, signed, verdict
-from critique_rl.runs import PipelineFolder, RunFolder, read_jsonl, write_text
+from critique_rl.curves import Curve, curve, mean_curve, steps
+from critique_rl.runs import PipelineFolder, RunFolder, write_text
 
 FILES_SEARCHED = 60
 """Rollout files read, newest first, in search of the three transcripts: a long run has thousands."""
-
-Curve = tuple[np.ndarray, np.ndarray]
-"""x (generated tokens, ascending) and y of one seed."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def write_report(folder: PipelineFolder, comparison: Mapping[str, Any]) -> Path:
     """Write report.html into the pipeline's folder from `compare.compare`'s result and the runs beside it; return its path."""
     arms = list(dict.fromkeys([*comparison["arms"], *(item["arm"] for item in comparison["missing"])]))
     runs = {arm: {seed: folder.run(arm, seed) for seed in comparison["seeds"]} for arm in arms}
-    rows = {arm: {seed: _steps(run) for seed, run in of.items()} for arm, of in runs.items()}
+    rows = {arm: {seed: steps(run) for seed, run in of.items()} for arm, of in runs.items()}
     configs = {arm: text for arm in arms if (text := _config(runs[arm].values()))}
     shown = _critic_arm(comparison, arms)
     page = _template().render(
@@ -138,22 +135,6 @@ def _whiskers(pairs: Sequence[Mapping[str, Any]]) -> list[Whisker | None]:
     return [Whisker(at(p["ci95"][0]), at(p["difference"]), at(p["ci95"][1]), at(0)) if p["ci95"] else None for p in pairs]
 
 
-def _steps(run: RunFolder) -> list[dict[str, Any]]:
-    """metrics.jsonl with each step once: a resumed run may have logged its last steps twice, and the later line is the one that counts."""
-    rows = read_jsonl(run.metrics)
-    return list({row.get("step", -1 - index): row for index, row in enumerate(rows)}.values())
-
-
-def _curve(rows: Sequence[Mapping[str, Any]], key: str) -> Curve:
-    points = sorted((float(r["tokens/generated"]), float(r[key])) for r in rows if _finite(r.get("tokens/generated")) and _finite(r.get(key)))
-    x, y = np.array(points).reshape(-1, 2).T
-    return x, y
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
 def _learning_panels(rows: Mapping[str, Mapping[int, list[dict[str, Any]]]], base: Mapping[str, float | None]) -> list[Panel]:
     """One panel for every pass@1 that was evaluated while training."""
     keys = dict.fromkeys(key for of in rows.values() for steps in of.values() for row in steps for key in row if key.startswith("eval/pass@1/"))
@@ -165,8 +146,8 @@ def _panels(
     rows: Mapping[str, Mapping[int, list[dict[str, Any]]]], keys: Sequence[str], titles: Sequence[str], base: Mapping[str, float | None]
 ) -> list[Panel]:
     """Panels with shared axes, so that they can be read against each other. Keys without a single point get none."""
-    curves = {key: {arm: {seed: _curve(steps, key) for seed, steps in of.items()} for arm, of in rows.items()} for key in keys}
-    filled = [curve for of in curves.values() for seeds in of.values() for curve in seeds.values() if len(curve[0])]
+    curves = {key: {arm: {seed: curve(logged, key) for seed, logged in of.items()} for arm, of in rows.items()} for key in keys}
+    filled = [points for of in curves.values() for seeds in of.values() for points in seeds.values() if len(points[0])]
     if not filled:
         return []
     x_ticks = _ticks(max(x[-1] for x, _ in filled))
@@ -200,16 +181,6 @@ def _lines(index: int, arm: str, seeds: Mapping[int, Curve], x_at: Callable[[flo
         yield from (Line(index, points(curve), f"{arm}, seed {seed}", False) for seed, curve in filled.items())
     if mean := mean_curve(list(filled.values())):
         yield Line(index, points(mean), f"{arm}, mean of {len(filled)} seed{'s'[: len(filled) > 1]}", True)
-
-
-def mean_curve(curves: Sequence[Curve]) -> Curve | None:
-    """The mean of piecewise linear curves at every x where one of them has a point, within the range all of them cover; None where there is none."""
-    if not curves:
-        return None
-    low, high = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
-    grid = np.unique(np.concatenate([x for x, _ in curves]))
-    grid = grid[(grid >= low) & (grid <= high)]
-    return (grid, np.mean([np.interp(grid, x, y) for x, y in curves], axis=0)) if len(grid) else None
 
 
 def _ticks(high: float) -> list[float]:

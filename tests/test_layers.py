@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "critique_rl"
 LAYERS = [
     {"types", "prompts", "splits", "objective", "costs"},
     {"config", "metrics", "runs", "sliced"},
-    {"lab", "verifier", "chat", "gym", "presets", "checkpoint"},
+    {"lab", "verifier", "chat", "gym", "presets", "checkpoint", "curves"},
     {"tasks", "rewards", "policy", "options"},
     {"critic", "refine", "trl_seams", "generation", "alarms", "plateau"},
     {"rollout", "teacher"},
