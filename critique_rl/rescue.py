@@ -82,6 +82,8 @@ def rescue_rates(model, tokenizer, task: Task, count: int, split: str, seed: int
     for kind, words in KINDS.items():
         rng = random.Random(seed)
         rates[kind] = _rate(model, tokenizer, task, failed, [words(chain.parse_problem(row["question"]), rng) for row, _ in failed])
+    oracle = [chain.named_steps(chain.parse_problem(row["question"]).hazards) for row, _ in failed]
+    rates["oracle, attempt not shown"] = _rate(model, tokenizer, task, failed, oracle, "lab/teacher")
     rates["self (the base's own critique)"] = _rate(model, tokenizer, task, failed, _own_critiques(model, tokenizer, failed))
     return rates, len(failed)
 
@@ -91,9 +93,10 @@ def _own_critiques(model, tokenizer, failed: list) -> list[str]:
     return [answer.text for answer in sample(model, tokenizer, prompts, Sampling(max_new_tokens=128))]
 
 
-def _rate(model, tokenizer, task: Task, failed: list, critiques: list[str]) -> float:
+def _rate(model, tokenizer, task: Task, failed: list, critiques: list[str], template: str = "lab/refine") -> float:
     prompts = [
-        _user(render("lab/refine", question=row["question"], attempt=text, critique=critique)) for (row, text), critique in zip(failed, critiques, strict=True)
+        _user(render(template, question=row["question"], attempt=text, critique=critique, solution=""))
+        for (row, text), critique in zip(failed, critiques, strict=True)
     ]
     answers = sample(model, tokenizer, prompts, Sampling(), seed=1)
     right = [task.verifier(answer.text, row).outcome == "right" for answer, (row, _) in zip(answers, failed, strict=True)]
