@@ -67,7 +67,7 @@ def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(tiny_poli
     again = cli("evaluate", path, "--arm", "critique", "--json", "--out", out)
     assert json.loads(again.stdout) == json.loads(critique.evaluation.read_text())["metrics"] == comparison_metrics(comparison, "critique")
     changed = cli("run", path, "trl.learning_rate=0.5", "--out", out)
-    assert (changed.returncode, "was started with another trl" in changed.stderr) == (2, True)
+    assert (changed.returncode, "started with other settings (trl.learning_rate 0.001, now 0.5)" in changed.stderr) == (2, True)
 
 
 def comparison_metrics(comparison: dict, arm: str) -> dict[str, float]:
