@@ -1,28 +1,59 @@
-"""Learning curves of runs, from metrics.jsonl: a metric over what was spent until then, their mean over seeds, and what it took to reach a target.
+"""Learning curves of runs, from metrics.jsonl: a metric over what was spent until then, mean and band over seeds, and what it took to reach a target.
 
-What was spent is logged with each generation, the metric at some later step of it, so the last known spending is carried forward.
+What was spent is logged with each generation, the metric at some later step of it, so the last known spending is carried forward. The curve of a plain TRL
+run is read from its completions; it was judged on other problems, so it is drawn and never compared. Left out: smoothing, which hides what a seed did.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from critique_rl.metrics import crossed_interval
+from critique_rl.metrics import crossed_interval, t_quantile
 from critique_rl.runs import RunFolder, read_jsonl
 
 Curve = tuple[np.ndarray, np.ndarray]
 """x (what was spent, ascending) and y of one seed."""
 SPENT = "tokens/generated"
+STATUSES = ("ok", "failed", "skipped")
+"""What becomes of a critique that was asked for; each is counted under critique/<status>."""
+
+
+@dataclass(frozen=True)
+class MeanCurve:
+    """A mean over seeds and its pointwise 95% t interval, all over x. `low` and `high` are NaN for a single seed. New seeds are covered, new problems not."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    seeds: int
 
 
 def steps(run: RunFolder) -> list[dict[str, Any]]:
     """metrics.jsonl with each step once: a resumed run may have logged its last steps twice, and the later line is the one that counts."""
     rows = read_jsonl(run.metrics)
     return list({row.get("step", -1 - index): row for index, row in enumerate(rows)}.values())
+
+
+def with_rates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with `critique/leak_rate` (of critiques written) and `critique/failure_rate` (of those asked for) where any were; a count not logged is 0."""
+    return [{**row, **_rates(row)} for row in rows]
+
+
+def _rates(row: Mapping[str, Any]) -> dict[str, float]:
+    asked = sum(row.get(f"critique/{status}") or 0 for status in STATUSES)
+    shares = {"critique/failure_rate": ("critique/failed", asked), "critique/leak_rate": ("critique/leaked", row.get("critique/ok") or 0)}
+    return {name: (row.get(count) or 0) / of for name, (count, of) in shares.items() if of}
 
 
 def curve(rows: Sequence[Mapping[str, Any]], key: str, spent: str = SPENT) -> Curve:
@@ -40,14 +71,54 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def mean_curve(curves: Sequence[Curve]) -> Curve | None:
-    """The mean of piecewise linear curves at every x where one of them has a point, within the range all of them cover; None where there is none."""
+def mean_curve(curves: Sequence[Curve], most: int = 40) -> MeanCurve | None:
+    """The mean of piecewise linear curves within the range all of them cover; None where there is none.
+
+    At every x where one of them has a point, or at `most` evenly spaced ones where that would be more.
+    """
     if not curves:
         return None
     low, high = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
     grid = np.unique(np.concatenate([x for x, _ in curves]))
     grid = grid[(grid >= low) & (grid <= high)]
-    return (grid, np.mean([np.interp(grid, x, y) for x, y in curves], axis=0)) if len(grid) else None
+    if not len(grid):
+        return None
+    grid = np.linspace(grid[0], grid[-1], most) if len(grid) > most else grid
+    values_SX = np.array([np.interp(grid, x, y) for x, y in curves])
+    half = _half_width(len(curves)) * values_SX.std(axis=0, ddof=min(1, len(curves) - 1))
+    mean = values_SX.mean(axis=0)
+    return MeanCurve(grid, mean, mean - half, mean + half, len(curves))
+
+
+@cache
+def _half_width(seeds: int) -> float:
+    """Half the 95% t interval of a mean over seeds, in standard deviations; NaN for one seed, which says nothing of others."""
+    return t_quantile(0.975, seeds - 1) / math.sqrt(seeds) if seeds > 1 else math.nan
+
+
+def completions_curve(folder: Path) -> Curve:
+    """(step, mean reward) of a plain TRL run, from the `completions/completions_<step>.parquet` that `log_completions` writes into its output folder.
+
+    The reward is the sum of the numeric columns but `step` and `advantage`, as TRL weighs its reward functions alike unless told otherwise; rows that no
+    function scored are left out. `folder` is the output folder or the one of the files; without a file the curve is empty.
+    """
+    rewards: dict[int, list[float]] = defaultdict(list)
+    for file in sorted([*folder.glob("completions_*.parquet"), *folder.glob("completions/completions_*.parquet")]):
+        schema = pq.read_schema(file)
+        names = [field.name for field in schema if field.name not in ("step", "advantage") and _numeric(field.type)]
+        if "step" in schema.names and names:
+            table = pq.read_table(file, columns=["step", *names])
+            scores_NF = np.array([table[name].to_numpy().astype(float) for name in names]).T
+            scored = ~np.isnan(scores_NF).all(axis=1)
+            for step, row in zip(table["step"].to_numpy()[scored], np.nansum(scores_NF[scored], axis=1), strict=True):
+                rewards[int(step)].append(float(row))
+    points = [(float(step), float(np.mean(values))) for step, values in sorted(rewards.items())]
+    x, y = np.array(points).reshape(-1, 2).T
+    return x, y
+
+
+def _numeric(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
 
 
 def spent_to_target(points: Curve, target: float) -> float | None:

@@ -1,67 +1,38 @@
-"""One HTML page on a finished (or half-finished) pipeline, readable without a network: verdict, tables, curves, three transcripts, configurations.
+"""One HTML page on a finished (or half-finished) pipeline, readable without a network: what a sceptic asks, in the order of asking.
 
-This file gathers and computes coordinates; `templates/report.html.jinja` holds all markup, the SVG included, and is rendered with autoescape on, as
-every transcript is text a model wrote. Left out: matplotlib (slow to import, its SVG follows no dark mode) and anything that imports torch or TRL: a
-report must open on a laptop with the run folder alone. What a run folder lacks becomes a sentence on the page, never an error.
+This file gathers; `plots` computes coordinates, `transcripts` picks rollouts, `provenance` reads configurations, `exports` writes the tables for papers, and
+`templates/` holds all markup. It is rendered with autoescape on, as every transcript is text a model wrote; a content security policy allows the page's own
+style and script by their hashes and nothing else. Left out: anything that imports torch or TRL: a report must open on a laptop with the run folder alone.
+What a run folder lacks becomes a sentence on the page, never an error.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pyarrow.parquet as pq
-import yaml
 
+from critique_rl import plots
 from critique_rl.compare import bracket, short, shown_metrics, signed, verdict
-from critique_rl.curves import Curve, curve, mean_curve, steps
-from critique_rl.runs import PipelineFolder, RunFolder, write_text
+from critique_rl.curves import completions_curve, steps, with_rates
+from critique_rl.exports import NOISE, write_exports
+from critique_rl.plots import Chart, Rows
+from critique_rl.provenance import DECODING, critique_counts, read_configs, warnings
+from critique_rl.runs import PipelineFolder, write_text
+from critique_rl.transcripts import sample
 
-FILES_SEARCHED = 60
-"""Rollout files read, newest first, in search of the three transcripts: a long run has thousands."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """One polyline in SVG coordinates. `arm` is the index that colours it; `mean` draws it thick."""
-
-    arm: int
-    points: str
-    title: str
-    mean: bool
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One small plot in SVG coordinates: ticks are (position, label), `base` the height of the untrained policy's line, or None."""
-
-    title: str
-    lines: Sequence[Line]
-    x_ticks: Sequence[tuple[float, str]]
-    y_ticks: Sequence[tuple[float, str]]
-    arms: Sequence[int]
-    base: float | None = None
-    width: int = 424
-    height: int = 250
-    left: int = 44
-    right: int = 404
-    top: int = 12
-    bottom: int = 208
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """A rollout with what became of it: `candidate` is the row of its refinement, or None."""
-
-    title: str
-    where: str
-    rollout: Mapping[str, Any]
-    candidate: Mapping[str, Any] | None
+PANELS = 8
+"""Learning curves of a page; a task can have a hundred families."""
+RATES = {
+    "refine/rescue_rate": "rescue rate: refinements that are right",
+    "critique/leak_rate": "leak rate: critiques that give the answer away",
+    "critique/failure_rate": "failure rate: critiques asked for that never came",
+}
 
 
 @dataclass(frozen=True)
@@ -74,142 +45,102 @@ class Whisker:
     zero: float
 
 
-def write_report(folder: PipelineFolder, comparison: Mapping[str, Any]) -> Path:
-    """Write report.html into the pipeline's folder from `compare.compare`'s result and the runs beside it; return its path."""
+@dataclass(frozen=True)
+class Gain:
+    """What an arm did to a family: its pass@1 minus the control's, and in one word what the interval says of it."""
+
+    difference: float
+    ci95: Sequence[float] | None
+    word: str
+
+
+def write_report(
+    folder: PipelineFolder, comparison: Mapping[str, Any], external: Mapping[str, str] | None = None, commands: Sequence[str] | None = None
+) -> Path:
+    """Write report.html, and the exports beside it, from `compare.compare`'s result and the runs; return the page's path.
+
+    `external` maps names to folders with a plain TRL run's completions; `commands` are those that made the runs and the page.
+    """
     arms = list(dict.fromkeys([*comparison["arms"], *(item["arm"] for item in comparison["missing"])]))
     runs = {arm: {seed: folder.run(arm, seed) for seed in comparison["seeds"]} for arm in arms}
-    rows = {arm: {seed: steps(run) for seed, run in of.items()} for arm, of in runs.items()}
-    configs = {arm: text for arm in arms if (text := _config(runs[arm].values()))}
-    shown = _critic_arm(comparison, arms)
-    page = _template().render(
+    rows = {arm: {seed: with_rates(steps(run)) for seed, run in of.items()} for arm, of in runs.items()}
+    configs = read_configs(runs)
+    page = _render(
         name=folder.path.name,
         verdict=verdict(comparison),
+        warnings=warnings(comparison, rows, configs),
         comparison=comparison,
         arms=arms,
         metrics=shown_metrics(comparison),
         whiskers=_whiskers(comparison["comparisons"]),
-        learning=_learning_panels(rows, comparison["base"] or {}),
-        rescue=_panels(rows, ["refine/rescue_rate"], ["rescue rate"], {}),
-        transcript_arm=shown,
-        transcripts=_transcripts(runs.get(shown, {})),
+        gains=_gains(comparison),
+        noise=(comparison["boundary"] or {}).get(NOISE),
+        **_curves(rows, comparison),
+        pass_charts=plots.pass_charts(comparison),
+        reliability=plots.reliability_charts(comparison),
+        critiques=critique_counts(rows),
+        external=_external(external or {}),
+        sample=sample(runs),
         configs=configs,
-        versions=_versions(configs.values()),
+        decoding=configs.shared(DECODING),
+        commands=commands or [f"critique-rl {word} pipelines/{folder.path.name}.yaml" for word in ("run", "compare", "report")],
     )
     write_text(folder.report, page)
+    write_exports(folder, comparison)
     return folder.report
 
 
-def _template() -> jinja2.Template:
+def _render(**values: Any) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"short": short, "bracket": bracket, "signed": signed}
-    return environment.get_template("report.html.jinja")
+    environment.filters |= {"short": short, "bracket": bracket, "signed": signed, "look": plots.look, "label": plots.label}
+    style = environment.get_template("report.css.jinja").render(arms=len(values["arms"]), axes=len(values["axes"]))
+    script = (Path(__file__).parent / "templates" / "report.js").read_text(encoding="utf-8")
+    assert "</" not in style + script, "neither may close its own element: they stand in the page as they are"
+    policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
+    return environment.get_template("report.html.jinja").render(style=style, script=script, policy=policy, plots=plots, **values)
 
 
-def _critic_arm(comparison: Mapping[str, Any], arms: Sequence[str]) -> str:
-    """The arm whose transcripts are shown: the last one that is not the control, as pipelines list the method under test after its controls."""
-    others = [arm for arm in arms if arm != comparison["control"]]
-    return others[-1] if others else comparison["control"]
+def _hash(text: str) -> str:
+    """As a content security policy names an inline element's text."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _config(runs: Iterable[RunFolder]) -> str:
-    """The first config.yaml among an arm's seeds, as written."""
-    return next((run.config.read_text() for run in runs if run.config.exists()), "")
+def _curves(rows: Rows, comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """`axes` (those along which anything was spent), `learning` and `rates` (charts), `not_drawn` (names of learning curves beyond `PANELS`)."""
+    axes = plots.used_axes(rows)
+    keys = dict.fromkeys(key for of in rows.values() for logged in of.values() for row in logged for key in row if key.startswith("eval/pass@1/"))
+    names = {key: key.removeprefix("eval/") for key in sorted(keys, key=lambda key: (key != f"eval/{comparison['primary']}", list(keys).index(key)))}
+    shown = dict(list(names.items())[:PANELS])
+    learning = plots.charts(rows, shown, axes, comparison["base"])
+    rates = plots.charts(rows, RATES, axes)
+    used = [axis for axis in axes if any(axis in chart.plots for chart in [*learning, *rates])]
+    return {"axes": {key: plots.AXES[key] for key in used}, "learning": learning, "rates": rates, "not_drawn": list(names.values())[PANELS:]}
 
 
-def _versions(configs: Iterable[str]) -> str:
-    """The versions the runs were trained with, as their configurations record them; several where arms differ."""
-    recorded = [(yaml.safe_load(text) or {}).get("versions") or {} for text in configs]
-    return "; ".join(dict.fromkeys(", ".join(f"{package} {number}" for package, number in of.items()) for of in recorded if of))
+def _external(folders: Mapping[str, str]) -> list[tuple[str, Chart | None]]:
+    """(name, its curve or None where the folder has no completions), a plot of its own each."""
+    found = ((name, completions_curve(Path(folder))) for name, folder in folders.items())
+    return [(name, plots.plain_chart(name, curve) if len(curve[0]) else None) for name, curve in found]
 
 
 def _whiskers(pairs: Sequence[Mapping[str, Any]]) -> list[Whisker | None]:
     """Every comparison's interval on one axis that holds them all and 0."""
-    ends = [end for pair in pairs for end in (*(pair["ci95"] or ()), pair["difference"])]
-    low, high = min([0.0, *ends]), max([0.0, *ends])
-    pad = 0.04 * (high - low) or 1.0
-
-    def at(value: float) -> float:
-        return round(100 * (value - low + pad) / (high - low + 2 * pad), 2)
-
+    at = plots.on_one_axis([end for pair in pairs for end in (*(pair["ci95"] or ()), pair["difference"])])
     return [Whisker(at(p["ci95"][0]), at(p["difference"]), at(p["ci95"][1]), at(0)) if p["ci95"] else None for p in pairs]
 
 
-def _learning_panels(rows: Mapping[str, Mapping[int, list[dict[str, Any]]]], base: Mapping[str, float | None]) -> list[Panel]:
-    """One panel for every pass@1 that was evaluated while training."""
-    keys = dict.fromkeys(key for of in rows.values() for steps in of.values() for row in steps for key in row if key.startswith("eval/pass@1/"))
-    names = [key.removeprefix("eval/") for key in keys]
-    return _panels(rows, list(keys), names, base)
+def _gains(comparison: Mapping[str, Any]) -> dict[str, dict[str, Gain]]:
+    """{family: {arm: gain}} on pass@1, "all" left out, as it is no family."""
+    found: dict[str, dict[str, Gain]] = {}
+    for pair in comparison["comparisons"]:
+        k, _, family = pair["metric"].partition("/")
+        if k == "pass@1" and family != "all":
+            found.setdefault(family, {})[pair["arm"]] = Gain(pair["difference"], pair["ci95"], _word(pair["ci95"]))
+    return found
 
 
-def _panels(
-    rows: Mapping[str, Mapping[int, list[dict[str, Any]]]], keys: Sequence[str], titles: Sequence[str], base: Mapping[str, float | None]
-) -> list[Panel]:
-    """Panels with shared axes, so that they can be read against each other. Keys without a single point get none."""
-    curves = {key: {arm: {seed: curve(logged, key) for seed, logged in of.items()} for arm, of in rows.items()} for key in keys}
-    filled = [points for of in curves.values() for seeds in of.values() for points in seeds.values() if len(points[0])]
-    if not filled:
-        return []
-    x_ticks = _ticks(max(x[-1] for x, _ in filled))
-    y_ticks = _ticks(max(0.05, *(y.max() for _, y in filled), *(base.get(t) or 0 for t in titles)))
-    drawn = [(key, title) for key, title in zip(keys, titles, strict=True) if any(len(c[0]) for of in curves[key].values() for c in of.values())]
-    return [_panel(title, curves[key], x_ticks, y_ticks, base.get(title)) for key, title in drawn]
-
-
-def _panel(title: str, curves: Mapping[str, Mapping[int, Curve]], x_ticks: Sequence[float], y_ticks: Sequence[float], base: float | None) -> Panel:
-    def x_at(x: float) -> float:
-        return round(Panel.left + (Panel.right - Panel.left) * x / x_ticks[-1], 1)
-
-    def y_at(y: float) -> float:
-        return round(Panel.bottom - (Panel.bottom - Panel.top) * y / y_ticks[-1], 1)
-
-    lines = [line for index, arm in enumerate(curves) for line in _lines(index, arm, curves[arm], x_at, y_at)]
-    lines.sort(key=lambda line: line.mean)  # means last, so that they lie on top
-    x_labels = [(x_at(tick), short(tick)) for tick in x_ticks]
-    y_labels = [(y_at(tick), f"{tick:g}") for tick in y_ticks]
-    return Panel(title, lines, x_labels, y_labels, sorted({line.arm for line in lines}), None if base is None else y_at(base))
-
-
-def _lines(index: int, arm: str, seeds: Mapping[int, Curve], x_at: Callable[[float], float], y_at: Callable[[float], float]) -> Iterator[Line]:
-    """A thin line a seed and a thick one for their mean; a single seed is its own mean."""
-    filled = {seed: curve for seed, curve in seeds.items() if len(curve[0])}
-
-    def points(curve: Curve) -> str:
-        return " ".join(f"{x_at(x)},{y_at(y)}" for x, y in zip(*curve, strict=True))
-
-    if len(filled) > 1:
-        yield from (Line(index, points(curve), f"{arm}, seed {seed}", False) for seed, curve in filled.items())
-    if mean := mean_curve(list(filled.values())):
-        yield Line(index, points(mean), f"{arm}, mean of {len(filled)} seed{'s'[: len(filled) > 1]}", True)
-
-
-def _ticks(high: float) -> list[float]:
-    """Round numbers from 0 to the first at or above `high`, 4 to 6 of them: steps of 1, 2, 2.5 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(high / 5)) if high > 0 else 1.0
-    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m * 5 >= high * (1 - 1e-9))
-    return [round(i * step, 12) for i in range(math.ceil(high / step - 1e-9) + 1)]
-
-
-def _transcripts(runs: Mapping[int, RunFolder]) -> list[Transcript]:
-    """At most one each of: a failure its critique rescued, one it did not, one that got no critique. From the last steps, lowest seeds first."""
-    files = [(file, seed) for seed, run in runs.items() for file in sorted(run.rollouts.glob("*.parquet"), reverse=True)]
-    files.sort(key=lambda item: item[0].name, reverse=True)  # stable: newest step first, then lowest seed
-    found: dict[str, Transcript] = {}
-    for file, seed in islice(files, FILES_SEARCHED):
-        for transcript in _read_transcripts(file, seed):
-            found.setdefault(transcript.title, transcript)
-        if len(found) == 3:
-            break
-    return sorted(found.values(), key=lambda transcript: transcript.title, reverse=True)
-
-
-def _read_transcripts(file: Path, seed: int) -> Iterator[Transcript]:
-    rows = pq.read_table(file).to_pylist()
-    failed = {index: row for index, row in enumerate(rows) if row["role"] == "rollout" and row["outcome"] in ("wrong", "unreadable")}
-    candidates = [row for row in rows if row["role"] == "candidate" and row["attempt"] in failed]
-    for row in sorted(candidates, key=lambda row: not row["chosen"]):
-        title = "Rescued" if row["outcome"] == "right" else "Not rescued"
-        yield Transcript(title, f"seed {seed}, step {row['step']}", failed[row["attempt"]], row)
-    for row in sorted(failed.values(), key=lambda row: row["critique_status"] == ""):
-        if row["critique_status"] != "ok":
-            yield Transcript("Left without a critique", f"seed {seed}, step {row['step']}", row, None)
+def _word(ci95: Sequence[float] | None) -> str:
+    if ci95 is None:
+        return "unclear"
+    return "gained" if ci95[0] > 0 else "lost" if ci95[1] < 0 else "unclear"

@@ -1,6 +1,6 @@
 """Run folders: the only file that knows their names, and writes that a crash cannot halve.
 
-    runs/<pipeline>/compare.json, report.html
+    runs/<pipeline>/compare.json, report.html     with report.md, tables.tex and numbers.csv beside the page
     runs/<pipeline>/base/eval.json                the policy before training, on the same problems
     runs/<pipeline>/base/again/eval.json          the same with other samples: what differs between the two is noise
     runs/<pipeline>/<arm>/seed<s>/config.yaml     everything the run was started with, without secrets; `schema` is the version of this layout
@@ -94,6 +94,18 @@ class PipelineFolder:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def markdown(self) -> Path:
+        return self.path / "report.md"
+
+    @property
+    def latex(self) -> Path:
+        return self.path / "tables.tex"
+
+    @property
+    def numbers(self) -> Path:
+        return self.path / "numbers.csv"
 
 
 def write_text(path: Path, text: str) -> None:
