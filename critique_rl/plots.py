@@ -179,8 +179,10 @@ def _seed_lines(frame: Frame, arm: int, name: str, seeds: Mapping[int, Sequence[
 
 
 def band(frame: Frame, mean: MeanCurve) -> str:
-    """The polygon along the upper ends and back along the lower ones."""
-    return frame.points([*mean.x, *mean.x[::-1]], [*mean.high, *mean.low[::-1]])
+    """The polygon along the upper ends and back along the lower ones; a single point gets a bar around it."""
+    thin = 0.005 * (frame.x[-1] - frame.x[0])
+    x, high, low = (mean.x, mean.high, mean.low) if len(mean.x) > 1 else ([mean.x[0] - thin, mean.x[0] + thin], [*mean.high] * 2, [*mean.low] * 2)
+    return frame.points([*x, *x[::-1]], [*high, *low[::-1]])
 
 
 def plain_chart(title: str, points: Curve) -> Chart:

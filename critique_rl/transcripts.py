@@ -85,7 +85,7 @@ def sample(runs: Mapping[str, Mapping[int, RunFolder]], most: int = MOST) -> Sam
                 taken.setdefault(id(one), one)
         if len(taken) >= most:
             break
-    return _fitted(sorted(taken.values(), key=lambda t: (list(runs).index(t.arm), t.seed, t.rollout["step"])))
+    return _fitted(list(taken.values()))
 
 
 def _ends(run: RunFolder, phase: str) -> list[Path]:

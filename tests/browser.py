@@ -63,7 +63,8 @@ class Page:
         if "method" in message:
             self.events.append(message)
             if message["method"] == "Page.javascriptDialogOpening":
-                os.write(self.write, json.dumps({"id": 0, "sessionId": self.session, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}).encode() + b"\0")
+                accept = {"id": 0, "sessionId": self.session, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
+                os.write(self.write, json.dumps(accept).encode() + b"\0")
         return message
 
     def open(self, url: str) -> None:
@@ -107,7 +108,8 @@ def chromium(path: str) -> Iterator[Page]:
             os.dup2(from_browser, 4)
 
         command = [path, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-        browser = subprocess.Popen(command, preexec_fn=descriptors, pass_fds=(3, 4), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        browser = subprocess.Popen(command, preexec_fn=descriptors, pass_fds=(3, 4), **quiet)
         os.close(to_browser)
         os.close(from_browser)
         try:
