@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     train = _pipeline_command(commands, "train", _train, "train and evaluate one arm with one seed")
     train.add_argument("--arm", required=True)
     train.add_argument("--seed", type=int, required=True)
+    train.add_argument("--sweep", action="store_true", help="a trial of the pipeline's sweep: the arm is <arm>@<value>")
     evaluate = _pipeline_command(commands, "evaluate", _evaluate, "judge the policy before training, or a trained one again, on the held-out problems")
     evaluate.add_argument("--arm", help="a trained arm (default: the policy before training)")
     evaluate.add_argument("--seed", type=int, default=0, help="the arm's seed (default: 0)")
@@ -112,7 +113,12 @@ def _arm(arguments, pipeline: Pipeline, arm: str) -> RunConfig:
 
 
 def _train(arguments) -> int:
+    from critique_rl.sweep import trials, with_chosen
+
     pipeline, folder = _load(arguments)
+    if arguments.sweep and pipeline.sweep is None:
+        raise ConfigError(f"--sweep: {arguments.pipeline} has no sweep: section")
+    pipeline, folder = (trials(pipeline), folder.sweep) if arguments.sweep else (with_chosen(pipeline, folder), folder)
     config, run = _arm(arguments, pipeline, arguments.arm), folder.run(arguments.arm, arguments.seed)
     check_same_config(run, config, arguments.seed)
     with held(run.path, "training"):

@@ -28,7 +28,7 @@ from critique_rl.curves import to_target
 from critique_rl.metrics import crossed_interval, pass_at_k
 from critique_rl.runs import PipelineFolder
 
-PROTOCOL = ("task", "split", "samples", "temperature", "top_p", "max_new_tokens")
+PROTOCOL = ("task", "prompts", "split", "samples", "temperature", "top_p", "max_new_tokens", "versions")
 """What two evaluations must share to be compared."""
 
 COSTS = ("generated_tokens", "total_tokens", "flops", "critic_tokens", "usd", "wall_seconds", "steps")
@@ -139,9 +139,9 @@ def _difference(evaluation: Evaluation, reference: Evaluation) -> str:
 
 
 def _flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    task = protocol.get("task")
-    inner = {f"task.{key}": value for key, value in task.items()} if isinstance(task, dict) else {"task": task}
-    return {key: value for key, value in protocol.items() if key != "task"} | inner
+    """{"split": "test", "task.name": ..., "versions.trl": ...}: a difference is named by the part that differs."""
+    parts = {key: value if isinstance(value, dict) else {"": value} for key, value in protocol.items()}
+    return {f"{key}.{name}".rstrip("."): value for key, inner in parts.items() for name, value in inner.items()}
 
 
 def _parse(metric: str) -> tuple[int, str]:
