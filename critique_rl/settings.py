@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from critique_rl.presets import preset
 from critique_rl.prompts import known as templates
 from critique_rl.runs import RunFolder
 from critique_rl.tasks import Task, load_task
+
+# Of a field that TRL's own config sets: nothing a user could change.
+warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
 
 METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - {f.name for f in fields(trl.GRPOConfig)}
 

@@ -12,7 +12,6 @@ import shutil
 import signal
 import sys
 import uuid
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,6 @@ from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl, writ
 from critique_rl.settings import check_arms, trainer_arguments
 from critique_rl.tasks import Task, load_task
 from critique_rl.trainer import CritiqueGRPOTrainer, Diverged
-
-# Of a field that TRL's own config sets: nothing a user could change.
-warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
 
 
 class Interrupted(Exception):
