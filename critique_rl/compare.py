@@ -379,7 +379,7 @@ def _differences_table(comparison: Mapping[str, Any]) -> Table:
     title = f"Differences from {comparison['control']}, paired on problems and seeds"
     out = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", padding=(0, 1))
     for name in ("arm", "metric", "difference", "95% interval", "seeds", "problems"):
-        out.add_column(name, justify="left" if name in ("arm", "metric") else "right")
+        out.add_column(name, justify="left" if name in ("arm", "metric") else "right", overflow="fold")
     shown = shown_metrics(comparison)
     for c in (c for c in comparison["comparisons"] if c["metric"] in shown):
         cells = (c["arm"], c["metric"], signed(c["difference"]), bracket(c["ci95"]), str(len(c["seeds"])), str(c["problems"]))
