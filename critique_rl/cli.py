@@ -80,7 +80,8 @@ def _lab_command(commands) -> None:
     build.add_argument("--seed", type=int)
     build.set_defaults(command=_lab_build)
     table = actions.add_parser("table", help="pass@k of the base per family, and what each kind of critique rescues")
-    table.add_argument("--model", type=Path, help="a built base (default: the committed one)")
+    table.add_argument("--model", type=Path, help="a built base (default: the committed one, of chain)")
+    table.add_argument("--world", default="chain", choices=("chain", "legs"))
     table.add_argument("--problems", type=int, default=200)
     table.add_argument("--samples", type=int, default=64)
     table.add_argument("--split", default="test", choices=("validation", "test"))
@@ -200,7 +201,9 @@ def _lab_table(arguments) -> int:
     from critique_rl.lab.base import WEIGHTS
     from critique_rl.rescue import lab_table, print_table
 
-    rows = lab_table(arguments.model or WEIGHTS, arguments.problems, arguments.samples, arguments.split)
+    if arguments.model is None and arguments.world != "chain":
+        raise ConfigError(f"--model: no base of {arguments.world} is committed; build one: critique-rl lab build --world {arguments.world} --out DIR")
+    rows = lab_table(arguments.model or WEIGHTS, arguments.problems, arguments.samples, arguments.split, arguments.world)
     print(json.dumps(rows)) if arguments.json else print_table(rows)
     return 0
 

@@ -19,7 +19,8 @@ A working has one line an animal, in the question's order: letter, count * legs 
 The oracle goes through the attempt's lines and says what is wrong: "A crab has 10 legs", "B product wrong", "B sum wrong"; never the answer. Why this family:
 the gap is one of facts, which a critique can name and a scalar cannot, the sum is checkable line by line, the question is short, and the facts carry over.
 Looked at and left: spell_backward, letter_counting, caesar_cipher, chain_sum (what to say in words is the answer itself, or a part of it), calendar_arithmetic
-and gsm_symbolic (many templates, more than a small policy holds), string_manipulation, number_sorting, base_conversion (questions too long, or too hard to warm up).
+and gsm_symbolic (many templates, more than a small policy holds), string_manipulation, number_sorting and base_conversion (long questions, or too hard to warm
+up).
 """
 
 from __future__ import annotations
