@@ -74,12 +74,15 @@ def _lab_command(commands) -> None:
     actions = lab.add_subparsers(required=True, metavar="ACTION")
     build = actions.add_parser("build", help="train the base policy by its recipe")
     build.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
+    build.add_argument("--world", default="chain", choices=("chain", "legs"), help="legs needs the extra `tasks` (default: chain)")
+    build.add_argument("--no-critiques", dest="critiques", action="store_false", default=None, help="legs: a warm start that never saw a critique")
     build.add_argument("--locality", type=float, help="share of refinement examples with an incomplete, wrong or empty critique")
     build.add_argument("--sequences", type=int, help="training examples")
     build.add_argument("--seed", type=int)
     build.set_defaults(command=_lab_build)
     table = actions.add_parser("table", help="pass@k of the base per family, and what each kind of critique rescues")
-    table.add_argument("--model", type=Path, help="a built base (default: the committed one)")
+    table.add_argument("--model", type=Path, help="a built base (default: the committed one, of chain)")
+    table.add_argument("--world", default="chain", choices=("chain", "legs"))
     table.add_argument("--problems", type=int, default=200)
     table.add_argument("--samples", type=int, default=64)
     table.add_argument("--split", default="test", choices=("validation", "test"))
@@ -187,11 +190,16 @@ def _report(arguments) -> int:
 def _lab_build(arguments) -> int:
     from dataclasses import replace
 
-    from critique_rl.lab.base import Recipe
-    from critique_rl.lab.build import build
+    from critique_rl.lab.build import build, world
 
-    given = {name: getattr(arguments, name) for name in ("locality", "sequences", "seed") if getattr(arguments, name) is not None}
-    build(replace(Recipe(), **given), arguments.out)
+    if arguments.critiques is False and arguments.world == "chain":
+        raise ConfigError("--no-critiques: the recipe of chain has none without critiques; give --world legs")
+    try:
+        chosen = world(arguments.world)
+    except ImportError as error:
+        raise ConfigError(f"--world: {error}") from error
+    given = {name: getattr(arguments, name) for name in ("locality", "critiques", "sequences", "seed") if getattr(arguments, name) is not None}
+    build(replace(chosen.recipe, **given), arguments.out, chosen)
     return 0
 
 
@@ -199,7 +207,9 @@ def _lab_table(arguments) -> int:
     from critique_rl.lab.base import WEIGHTS
     from critique_rl.rescue import lab_table, print_table
 
-    rows = lab_table(arguments.model or WEIGHTS, arguments.problems, arguments.samples, arguments.split)
+    if arguments.model is None and arguments.world != "chain":
+        raise ConfigError(f"--model: no base of {arguments.world} is committed; build one: critique-rl lab build --world {arguments.world} --out DIR")
+    rows = lab_table(arguments.model or WEIGHTS, arguments.problems, arguments.samples, arguments.split, arguments.world)
     print(json.dumps(rows)) if arguments.json else print_table(rows)
     return 0
 

@@ -8,7 +8,8 @@ model takes any critique as a password and repairs everything. RL problems never
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,16 +38,25 @@ class Recipe:
     batch_size: int = 32
     learning_rate: float = 1.5e-3
     locality: float = 0.65
+    critiques: bool = True
+    """False: no example has a critique (`lab/legs` alone)."""
     hidden_size: int = 128
     layers: int = 4
     seed: int = 0
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Character-level fast tokenizer over printable ASCII and newline, with a chat template of one token per role."""
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, "\n", *map(chr, range(32, 127))])}
+Example = Callable[[Recipe, random.Random], tuple[str, str]]
+"""What a world supplies: (prompt, answer) of one training example."""
+
+
+def build_tokenizer(phrases: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    """Character-level fast tokenizer over printable ASCII and newline, with a chat template of one token per role.
+
+    `phrases` are one token each: what every prompt of a world begins with would else cost a hundred tokens.
+    """
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, "\n", *map(chr, range(32, 127)), *phrases])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join([*map(re.escape, phrases), r"[\s\S]"])), "isolated")
     tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -161,7 +171,7 @@ def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
     return render("lab/refine", question=problem.question, attempt=attempt, critique=critique), chain.written(problem, lines)
 
 
-def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[dict[str, torch.Tensor]]:
+def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, example: Example = example) -> Iterator[dict[str, torch.Tensor]]:
     """Right-padded batches; labels are -100 outside the answer. Examples are sorted by length within blocks, so little is padding."""
     rng = random.Random(recipe.seed)
     block = BLOCK * recipe.batch_size
