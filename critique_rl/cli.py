@@ -77,6 +77,10 @@ def _lab_command(commands) -> None:
     build.add_argument("--world", default="chain", choices=("chain", "legs"), help="legs needs the extra `tasks` (default: chain)")
     build.add_argument("--no-critiques", dest="critiques", action="store_false", default=None, help="legs: a warm start that never saw a critique")
     build.add_argument("--locality", type=float, help="share of refinement examples with an incomplete, wrong or empty critique")
+    build.add_argument("--trap-chance", type=float, help="chain: chance of the right step at a trap when solving (default: 0, a plateau)")
+    build.add_argument("--unseen", choices=("sign", "minus", "carry", "borrow"), help="chain: a kind of trap that no critique ever names")
+    build.add_argument("--start", type=Path, help="go on from a base built before, instead of from nothing")
+    build.add_argument("--learning-rate", type=float)
     build.add_argument("--sequences", type=int, help="training examples")
     build.add_argument("--seed", type=int)
     build.set_defaults(command=_lab_build)
@@ -198,8 +202,13 @@ def _lab_build(arguments) -> int:
         chosen = world(arguments.world)
     except ImportError as error:
         raise ConfigError(f"--world: {error}") from error
-    given = {name: getattr(arguments, name) for name in ("locality", "critiques", "sequences", "seed") if getattr(arguments, name) is not None}
-    build(replace(chosen.recipe, **given), arguments.out, chosen)
+    if arguments.world != "chain" and (arguments.trap_chance is not None or arguments.unseen):
+        raise ConfigError("--trap-chance, --unseen: traps are of chain; leave --world out")
+    if arguments.start and not arguments.start.is_dir():
+        raise ConfigError(f"--start: no folder {arguments.start}; the committed base is critique_rl/lab/weights/chain")
+    names = ("locality", "critiques", "trap_chance", "unseen", "learning_rate", "sequences", "seed")
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    build(replace(chosen.recipe, **given), arguments.out, chosen, arguments.start)
     return 0
 
 

@@ -32,6 +32,8 @@ class Task:
     oracle: Callable[[Attempt], str] | None = None
     prompts: str = ""
     """Prefix of template names: "" or "lab/"."""
+    reworded: Callable[[Attempt], str] | None = None
+    """The checker in words that the embedded base never read."""
 
 
 def load_task(config: TaskConfig, seed: int) -> Task:
@@ -81,7 +83,10 @@ def _lab_chain(config: TaskConfig, seed: int) -> Task:
     def held_out(split: str, count: int) -> list[Row]:
         return [_lab_row(problem, family) for family in chain.FAMILIES for problem in chain.problems(family, split, count, 0)]
 
-    return Task(config.name, train, held_out, _judge_chain, lambda attempt: chain.oracle_critique(attempt.question), "lab/")
+    def says(words: dict[str, str]) -> Callable[[Attempt], str]:
+        return lambda attempt: chain.oracle_critique(attempt.question, words)
+
+    return Task(config.name, train, held_out, _judge_chain, says(chain.WORDS), "lab/", says(chain.REWORDED))
 
 
 def _legs_row(problem: legs.Problem, family: str) -> Row:

@@ -40,6 +40,10 @@ class Recipe:
     locality: float = 0.65
     critiques: bool = True
     """False: no example has a critique (`lab/legs` alone)."""
+    trap_chance: float = 0.0
+    """Chance of the right step at a trap when solving: 0 is a plateau by construction, and more makes what a scalar reward can find (`lab/chain` alone)."""
+    unseen: str = ""
+    """A kind of hazard that no critique ever names (`lab/chain` alone)."""
     hidden_size: int = 128
     layers: int = 4
     seed: int = 0
@@ -163,11 +167,14 @@ def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
     problem = chain.sample_problem(rng.choice((None, "plateau", "no-trap", "learnable")) if rng.random() < 0.7 else None, "base", rng)
     skill = rng.random()
     if skill < 0.3:
-        return problem.question, chain.written(problem, chain.work(problem, {}, rng))
+        lucky = {i: kind for i, kind in problem.traps.items() if recipe.trap_chance and rng.random() < recipe.trap_chance}
+        return problem.question, chain.written(problem, chain.work(problem, lucky, rng))
     attempt = varied_attempt(problem, rng)
+    critique, lines = refinement(problem, recipe.locality, rng) if skill >= 0.42 else (chain.named_steps(problem.hazards), [])
+    if recipe.unseen and chain.WORDS[recipe.unseen] in critique:
+        return example(recipe, rng)
     if skill < 0.42:
-        return render("lab/critique", question=problem.question, attempt=attempt), chain.named_steps(problem.hazards)
-    critique, lines = refinement(problem, recipe.locality, rng)
+        return render("lab/critique", question=problem.question, attempt=attempt), critique
     return render("lab/refine", question=problem.question, attempt=attempt, critique=critique), chain.written(problem, lines)
 
 

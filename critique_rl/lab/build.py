@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import LlamaForCausalLM
 
 from critique_rl.lab import base
 from critique_rl.lab.base import BLOCK, Example, Recipe, batches, build_model, build_tokenizer
@@ -35,10 +36,10 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 50) -> float
     return peak * min(1.0, (step + 1) / warmup, (steps - step) / (steps - warmup))
 
 
-def build(recipe: Recipe, folder: Path, of: World) -> float:
-    """Train a world's base policy by `recipe` and save model and tokenizer in `folder`; returns the last mean loss."""
+def build(recipe: Recipe, folder: Path, of: World, start: Path | None = None) -> float:
+    """Train a world's base policy by `recipe`, from a base built before if `start` is one, and save model and tokenizer in `folder`; the last mean loss."""
     tokenizer = build_tokenizer(of.phrases)
-    model = build_model(recipe, len(tokenizer))
+    model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32) if start else build_model(recipe, len(tokenizer))
     block = BLOCK * recipe.batch_size
     steps = BLOCK * -(-recipe.sequences // block)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
