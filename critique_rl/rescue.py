@@ -54,6 +54,7 @@ def _shuffled(problem: chain.Problem, rng: random.Random) -> str:
 
 KINDS: dict[str, Words] = {
     "oracle": lambda problem, rng: chain.named_steps(problem.hazards),
+    "oracle, reworded": lambda problem, rng: chain.named_steps(problem.hazards, chain.REWORDED),
     "ground_truth": lambda problem, rng: render("lab/ground_truth", answer=problem.answer),
     "shuffled (another trap set)": _shuffled,
     "wrong kind": _other_kind,
