@@ -31,11 +31,12 @@ from critique_rl.evaluate import final_evaluation, machine, versions
 from critique_rl.policy import load_policy
 from critique_rl.presets import deviations
 from critique_rl.record import write_rollouts
+from critique_rl.resume import Diverged
 from critique_rl.rewards import VerifierReward
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl, write_json, write_text, write_yaml
 from critique_rl.settings import check_arms, trainer_arguments
 from critique_rl.tasks import Task, load_task
-from critique_rl.trainer import CritiqueGRPOTrainer, Diverged
+from critique_rl.trainer import CritiqueGRPOTrainer
 
 
 class Interrupted(Exception):

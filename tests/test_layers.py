@@ -13,7 +13,7 @@ LAYERS = [
     {"config", "metrics", "runs", "sliced"},
     {"lab", "verifier", "chat", "gym", "presets", "checkpoint", "curves", "sweep"},
     {"tasks", "rewards", "policy", "options"},
-    {"critic", "refine", "trl_seams", "generation", "alarms", "plateau"},
+    {"critic", "refine", "trl_seams", "generation", "alarms", "plateau", "resume"},
     {"rollout", "teacher"},
     {"distill"},
     {"trainer", "evaluate"},
