@@ -26,6 +26,7 @@ from critique_rl.checkpoint import held, is_held
 from critique_rl.config import ConfigError, Pipeline, RunConfig, base_config, run_defaults, to_dict, with_seed
 from critique_rl.costs import KINDS
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl
+from critique_rl.sweep import choose, trials, with_chosen
 
 BASE = "base"
 
@@ -47,14 +48,19 @@ class Job:
 
 def run_all(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrides: Sequence[str], jobs: int) -> list[str]:
     """Run what is not finished, `jobs` at a time; returns the names of runs that failed. KeyboardInterrupt after all were asked to stop."""
-    with held(folder.path, "running this pipeline"):
-        return _run_missing(pipeline, folder, path, overrides, jobs)
-
-
-def _run_missing(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrides: Sequence[str], jobs: int) -> list[str]:
-    _check_folders(pipeline, folder)
     tail = [str(path), *overrides, "--out", str(folder.path.parent)]
-    todo = [Job(BASE, None, folder.base, ["evaluate", *tail])] if _base_is_due(pipeline, folder) else []
+    with held(folder.path, "running this pipeline"):
+        if pipeline.sweep is not None:
+            failed = _run_missing(trials(pipeline), folder.sweep, [*tail, "--sweep"], jobs, base=False)
+            if failed:
+                return [f"sweep/{name}" for name in failed]
+            choose(pipeline, folder)
+        return _run_missing(with_chosen(pipeline, folder), folder, tail, jobs)
+
+
+def _run_missing(pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jobs: int, base: bool = True) -> list[str]:
+    _check_folders(pipeline, folder)
+    todo = [Job(BASE, None, folder.base, ["evaluate", *tail])] if base and _base_is_due(pipeline, folder) else []
     for seed in pipeline.seeds:
         for arm in pipeline.arms:
             run = folder.run(arm, seed)
@@ -64,7 +70,7 @@ def _run_missing(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrid
                 todo.append(Job(arm, seed, run, ["train", *tail, "--arm", arm, "--seed", str(seed)], trunk))
     if not todo:
         return []
-    from critique_rl.train import check_arms, check_primary
+    from critique_rl.settings import check_arms, check_primary
 
     check_arms(dict(pipeline.arms))
     print(estimate(pipeline, folder, todo, jobs), file=sys.stderr)

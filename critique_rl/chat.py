@@ -66,11 +66,18 @@ class ApiChat:
     prompt_price: float = 0.0
     """US dollars for a million prompt tokens."""
     completion_price: float = 0.0
+    cached_prompt_price: float | None = None
+    """For prompt tokens that the server says it had cached; None: as `prompt_price`."""
+    price_share: float = 1.0
+    """What is charged of these prices: .5 for a batch or flex tier that `extra_body` or the endpoint stands for."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if urlsplit(self.base_url).scheme not in ("http", "https"):
             raise ValueError(f"base_url is {self.base_url!r}; give the address up to its version, such as http://127.0.0.1:8000/v1")
+        prices = (self.prompt_price, self.completion_price, self.cached_prompt_price or 0.0, self.price_share)
+        if min(prices) < 0:
+            raise ValueError(f"got prompt_price, completion_price, cached_prompt_price, price_share {prices}; none may be negative")
         if self.deadline <= 0 or self.attempts < 1 or self.concurrency < 1:
             raise ValueError(f"got deadline={self.deadline}, attempts={self.attempts}, concurrency={self.concurrency}; all have to be positive")
 
@@ -220,9 +227,13 @@ def _read(completion: Any, chat: ApiChat) -> Reply:
 
 def _usage(counts: Any, chat: ApiChat) -> Usage:
     """Tokens as the server counted them, 0 where it did not, and their price."""
-    found = [getattr(counts, name, 0) for name in ("prompt_tokens", "completion_tokens")]
-    prompt, completion = (n if isinstance(n, int) and n >= 0 else 0 for n in found)
-    return Usage(prompt, completion, usd=(prompt * chat.prompt_price + completion * chat.completion_price) / 1e6)
+    details = getattr(counts, "prompt_tokens_details", None)
+    found = [getattr(counts, "prompt_tokens", 0), getattr(counts, "completion_tokens", 0), getattr(details, "cached_tokens", 0)]
+    prompt, completion, cached = (n if isinstance(n, int) and n >= 0 else 0 for n in found)
+    cached = min(cached, prompt)
+    cached_price = chat.prompt_price if chat.cached_prompt_price is None else chat.cached_prompt_price
+    usd = (prompt - cached) * chat.prompt_price + cached * cached_price + completion * chat.completion_price
+    return Usage(prompt, completion, usd=chat.price_share * usd / 1e6, cached_prompt_tokens=cached)
 
 
 def _reason(error: Exception, secret: str) -> str:

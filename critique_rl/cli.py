@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     train = _pipeline_command(commands, "train", _train, "train and evaluate one arm with one seed")
     train.add_argument("--arm", required=True)
     train.add_argument("--seed", type=int, required=True)
+    train.add_argument("--sweep", action="store_true", help="a trial of the pipeline's sweep: the arm is <arm>@<value>")
     evaluate = _pipeline_command(commands, "evaluate", _evaluate, "judge the policy before training, or a trained one again, on the held-out problems")
     evaluate.add_argument("--arm", help="a trained arm (default: the policy before training)")
     evaluate.add_argument("--seed", type=int, default=0, help="the arm's seed (default: 0)")
@@ -73,12 +74,19 @@ def _lab_command(commands) -> None:
     actions = lab.add_subparsers(required=True, metavar="ACTION")
     build = actions.add_parser("build", help="train the base policy by its recipe")
     build.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
+    build.add_argument("--world", default="chain", choices=("chain", "legs"), help="legs needs the extra `tasks` (default: chain)")
+    build.add_argument("--no-critiques", dest="critiques", action="store_false", default=None, help="legs: a warm start that never saw a critique")
     build.add_argument("--locality", type=float, help="share of refinement examples with an incomplete, wrong or empty critique")
+    build.add_argument("--trap-chance", type=float, help="chain: chance of the right step at a trap when solving (default: 0, a plateau)")
+    build.add_argument("--unseen", choices=("sign", "minus", "carry", "borrow"), help="chain: a kind of trap that no critique ever names")
+    build.add_argument("--start", type=Path, help="go on from a base built before, instead of from nothing")
+    build.add_argument("--learning-rate", type=float)
     build.add_argument("--sequences", type=int, help="training examples")
     build.add_argument("--seed", type=int)
     build.set_defaults(command=_lab_build)
     table = actions.add_parser("table", help="pass@k of the base per family, and what each kind of critique rescues")
-    table.add_argument("--model", type=Path, help="a built base (default: the committed one)")
+    table.add_argument("--model", type=Path, help="a built base (default: the committed one, of chain)")
+    table.add_argument("--world", default="chain", choices=("chain", "legs"))
     table.add_argument("--problems", type=int, default=200)
     table.add_argument("--samples", type=int, default=64)
     table.add_argument("--split", default="test", choices=("validation", "test"))
@@ -112,7 +120,12 @@ def _arm(arguments, pipeline: Pipeline, arm: str) -> RunConfig:
 
 
 def _train(arguments) -> int:
+    from critique_rl.sweep import trials, with_chosen
+
     pipeline, folder = _load(arguments)
+    if arguments.sweep and pipeline.sweep is None:
+        raise ConfigError(f"--sweep: {arguments.pipeline} has no sweep: section")
+    pipeline, folder = (trials(pipeline), folder.sweep) if arguments.sweep else (with_chosen(pipeline, folder), folder)
     config, run = _arm(arguments, pipeline, arguments.arm), folder.run(arguments.arm, arguments.seed)
     check_same_config(run, config, arguments.seed)
     with held(run.path, "training"):
@@ -181,11 +194,21 @@ def _report(arguments) -> int:
 def _lab_build(arguments) -> int:
     from dataclasses import replace
 
-    from critique_rl.lab.base import Recipe
-    from critique_rl.lab.build import build
+    from critique_rl.lab.build import build, world
 
-    given = {name: getattr(arguments, name) for name in ("locality", "sequences", "seed") if getattr(arguments, name) is not None}
-    build(replace(Recipe(), **given), arguments.out)
+    if arguments.critiques is False and arguments.world == "chain":
+        raise ConfigError("--no-critiques: the recipe of chain has none without critiques; give --world legs")
+    try:
+        chosen = world(arguments.world)
+    except ImportError as error:
+        raise ConfigError(f"--world: {error}") from error
+    if arguments.world != "chain" and (arguments.trap_chance is not None or arguments.unseen):
+        raise ConfigError("--trap-chance, --unseen: traps are of chain; leave --world out")
+    if arguments.start and not arguments.start.is_dir():
+        raise ConfigError(f"--start: no folder {arguments.start}; the committed base is critique_rl/lab/weights/chain")
+    names = ("locality", "critiques", "trap_chance", "unseen", "learning_rate", "sequences", "seed")
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    build(replace(chosen.recipe, **given), arguments.out, chosen, arguments.start)
     return 0
 
 
@@ -193,7 +216,9 @@ def _lab_table(arguments) -> int:
     from critique_rl.lab.base import WEIGHTS
     from critique_rl.rescue import lab_table, print_table
 
-    rows = lab_table(arguments.model or WEIGHTS, arguments.problems, arguments.samples, arguments.split)
+    if arguments.model is None and arguments.world != "chain":
+        raise ConfigError(f"--model: no base of {arguments.world} is committed; build one: critique-rl lab build --world {arguments.world} --out DIR")
+    rows = lab_table(arguments.model or WEIGHTS, arguments.problems, arguments.samples, arguments.split, arguments.world)
     print(json.dumps(rows)) if arguments.json else print_table(rows)
     return 0
 

@@ -13,7 +13,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ from rich.text import Text
 
 from critique_rl.config import ConfigError
 from critique_rl.curves import to_target
-from critique_rl.metrics import crossed_interval, pass_at_k
+from critique_rl.metrics import crossed_interval, expected_calibration_error, pass_at_k, reliability_bins, sign_flip_p
 from critique_rl.runs import PipelineFolder
 
-PROTOCOL = ("task", "split", "samples", "temperature", "top_p", "max_new_tokens")
+PROTOCOL = ("task", "prompts", "split", "samples", "temperature", "top_p", "max_new_tokens", "versions")
 """What two evaluations must share to be compared."""
 
 COSTS = ("generated_tokens", "total_tokens", "flops", "critic_tokens", "usd", "wall_seconds", "steps")
@@ -36,13 +36,14 @@ COSTS = ("generated_tokens", "total_tokens", "flops", "critic_tokens", "usd", "w
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One eval.json. `counts` maps a problem's id to (family, judged samples n, right samples)."""
+    """One eval.json. `counts` maps a problem's id to (family, judged samples n, right samples); `votes` are (agreement, right) of commonest answers."""
 
     protocol: Mapping[str, Any]
     counts: Mapping[str, tuple[str, int, int]]
     metrics: Mapping[str, float | None]
     cost: Mapping[str, float]
     unscored: int
+    votes: Sequence[tuple[float, bool]] = ()
 
     def values(self, metric: str) -> dict[str, float]:
         """pass@k of every problem of the metric's family ("all": of any) that has k judged samples, by id."""
@@ -61,9 +62,10 @@ Runs = dict[int, Evaluation]
 def compare(folder: PipelineFolder, control: str, primary: str, arms: Sequence[str], seeds: Sequence[int], target: float | None = None) -> dict[str, Any]:
     """Read every eval.json of the pipeline and return what compare.json is to hold.
 
-    Beside `arms` and `comparisons` it has `control`, `primary`, `seeds`, `base` (metrics of the untrained policy, or None), `boundary` (problems newly
-    solved and newly lost against the base, None without one), `missing` (runs without eval.json) and `incomparable` (evaluations and pairs left out, with
-    the reason). Raises ConfigError where there is nothing to compare.
+    Beside `arms` and `comparisons` it has `control`, `primary`, `seeds`, `base` (metrics of the untrained policy, or None), `pairs` (every arm against
+    every earlier one, on the primary metric), `boundary` (problems newly solved and newly lost against the base, None without one), `sweep` (what each arm
+    was tried with, or None), `missing` (runs without eval.json) and `incomparable` (evaluations and pairs left out, with the reason). Raises ConfigError
+    where there is nothing to compare.
     """
     if control not in arms:
         raise ConfigError(f"got control {control!r}, expected one of the arms {', '.join(arms)}: name one of them as `control`")
@@ -86,7 +88,9 @@ def compare(folder: PipelineFolder, control: str, primary: str, arms: Sequence[s
         "arms": summaries,
         "base": None if base is None else {name: base.metrics.get(name) for name in metrics},
         "comparisons": comparisons,
+        "pairs": _all_pairs(kept, primary),
         "boundary": _boundary(kept, base, again),
+        "sweep": json.loads(folder.sweep_choice.read_text()) if folder.sweep_choice.exists() else None,
         "missing": [{"arm": arm, "seed": seed} for arm in arms for seed in seeds if seed not in found[arm]],
         "incomparable": incomparable + unpaired,
     }
@@ -102,10 +106,11 @@ def read_evaluation(path: Path) -> Evaluation:
         metrics = {name: value if value is not None and math.isfinite(value) else None for name, value in raw["metrics"].items()}
         cost = {name: float((raw.get("cost") or {}).get(name) or 0) for name in COSTS}
         unscored = sum(p.get("unscored", 0) for p in raw["problems"])
+        votes = [(float(p["agreement"]), bool(p["agreed_right"])) for p in raw["problems"] if p.get("agreement") is not None]
     except (ValueError, KeyError, TypeError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else error
         raise ConfigError(f"{path} is no evaluation: {problem}; expected what `critique-rl evaluate` writes: delete it and evaluate again") from error
-    return Evaluation({key: raw.get(key) for key in PROTOCOL}, counts, metrics, cost, unscored)
+    return Evaluation({key: raw.get(key) for key in PROTOCOL}, counts, metrics, cost, unscored, votes)
 
 
 def _measured_alike(found: dict[str, Runs], control: str, base: Evaluation | None) -> tuple[dict[str, Runs], Evaluation | None, list[dict[str, Any]]]:
@@ -139,9 +144,9 @@ def _difference(evaluation: Evaluation, reference: Evaluation) -> str:
 
 
 def _flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    task = protocol.get("task")
-    inner = {f"task.{key}": value for key, value in task.items()} if isinstance(task, dict) else {"task": task}
-    return {key: value for key, value in protocol.items() if key != "task"} | inner
+    """{"split": "test", "task.name": ..., "versions.trl": ...}: a difference is named by the part that differs."""
+    parts = {key: value if isinstance(value, dict) else {"": value} for key, value in protocol.items()}
+    return {f"{key}.{name}".rstrip("."): value for key, inner in parts.items() for name, value in inner.items()}
 
 
 def _parse(metric: str) -> tuple[int, str]:
@@ -163,7 +168,17 @@ def _arm_summary(runs: Runs, metrics: Sequence[str]) -> dict[str, Any]:
         "metrics": {metric: summary for metric, summary in summaries.items() if summary},
         "cost": {name: float(np.mean([e.cost[name] for e in runs.values()])) for name in COSTS},
         "unscored": sum(e.unscored for e in runs.values()),
+        "reliability": _reliability([vote for e in runs.values() for vote in e.votes]),
     }
+
+
+def _reliability(votes: Sequence[tuple[float, bool]]) -> dict[str, Any] | None:
+    """How sure a policy is, and how often it is right then; None where evaluations hold no votes."""
+    if not votes:
+        return None
+    confidence, right = zip(*votes, strict=True)
+    words = "share of a problem's samples that gave its commonest answer"
+    return {"confidence": words, "ece": expected_calibration_error(confidence, right), "bins": [asdict(of) for of in reliability_bins(confidence, right)]}
 
 
 def _summary(runs: Runs, metric: str) -> dict[str, Any] | None:
@@ -189,6 +204,17 @@ def _comparisons(kept: dict[str, Runs], control: str, metrics: Sequence[str]) ->
     return pairs, unpaired
 
 
+def _all_pairs(kept: dict[str, Runs], primary: str) -> list[dict[str, Any]]:
+    """Every arm minus every arm before it: whether an arm is better than the control is one question, whether a cheaper arm does as well another."""
+    arms, pairs = [arm for arm, runs in kept.items() if runs], []
+    for i, arm in enumerate(arms):
+        for other in arms[:i]:
+            seeds = sorted(kept[arm].keys() & kept[other].keys())
+            pair = _pair({s: kept[arm][s] for s in seeds}, {s: kept[other][s] for s in seeds}, primary) if seeds else None
+            pairs += [{"arm": arm, "control": other, "metric": primary, **pair}] if pair else []
+    return pairs
+
+
 def _pair(runs: Runs, controls: Runs, metric: str) -> dict[str, Any] | None:
     both = _matrix([*runs.values(), *controls.values()], metric)
     if not both.size:
@@ -197,7 +223,8 @@ def _pair(runs: Runs, controls: Runs, metric: str) -> dict[str, Any] | None:
     mean, ci95 = _estimate(differences_SP)
     covers = "problems and seeds" if len(runs) > 1 else "problems"
     counts = {"seeds": list(runs), "problems": differences_SP.shape[1]}
-    return {"difference": mean, "ci95": ci95, "per_seed": _per_seed(runs, differences_SP), **counts, "interval_covers": covers}
+    per_seed = _per_seed(runs, differences_SP)
+    return {"difference": mean, "ci95": ci95, "p": sign_flip_p(list(per_seed.values())), "per_seed": per_seed, **counts, "interval_covers": covers}
 
 
 def _matrix(evaluations: Sequence[Evaluation], metric: str) -> np.ndarray:
@@ -259,17 +286,25 @@ def _finding(pair: Mapping[str, Any]) -> str:
     return f"{text} ({', and '.join(doubts)})" if doubts else text
 
 
+MEASURES = {"generated_tokens": "generated tokens", "total_tokens": "tokens in all", "flops": "FLOPs", "usd": "USD"}
+"""What runs may have been given alike, in the order in which it is looked for."""
+
+
 def _spent(comparison: Mapping[str, Any], arms: Sequence[str]) -> str:
-    """Generated tokens an arm, as one number where they agree within 5%, and whatever was paid for critics besides."""
+    """What an arm spent, as one number of the first measure by which all agree within 5%, and whatever was paid for critics besides."""
     costs = {arm: comparison["arms"][arm]["cost"] for arm in arms}
-    tokens = [cost["generated_tokens"] for cost in costs.values()]
-    alike = max(tokens) <= 1.05 * min(tokens)
-    spent = f"{short(np.mean(tokens))} generated tokens an arm"
-    if not alike:
+    measure = next((name for name in MEASURES if _alike([cost[name] for cost in costs.values()])), None)
+    if measure:
+        spent = f"{short(np.mean([cost[measure] for cost in costs.values()]))} {MEASURES[measure]} an arm"
+    else:
         listed = [f"{arm} {short(cost['generated_tokens'])}" for arm, cost in costs.items()]
         spent = f"unequal generated tokens ({', '.join(listed)})"
     extras = [f"{words} for {arm}" for arm, cost in costs.items() if (words := _critic_bill(cost))]
     return f"{spent}, plus {', '.join(extras)}" if extras else spent
+
+
+def _alike(spent: Sequence[float]) -> bool:
+    return 0 < max(spent) <= 1.05 * min(spent)
 
 
 def _critic_bill(cost: Mapping[str, float]) -> str:
@@ -311,6 +346,7 @@ def table(comparison: Mapping[str, Any]) -> Group:
     """Tables to print in 80 columns: the arms with their cost, their differences from the control, problems newly solved and lost."""
     more = [_boundary_table(comparison["boundary"])] if comparison["boundary"] else []
     more += [_target_table(comparison)] if comparison["target"] else []
+    more += [_best_table(comparison)] if len(comparison["arms"]) > 2 else []
     return Group(_arms_table(comparison), _differences_table(comparison), *more)
 
 
@@ -343,11 +379,26 @@ def _differences_table(comparison: Mapping[str, Any]) -> Table:
     title = f"Differences from {comparison['control']}, paired on problems and seeds"
     out = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", padding=(0, 1))
     for name in ("arm", "metric", "difference", "95% interval", "seeds", "problems"):
-        out.add_column(name, justify="left" if name in ("arm", "metric") else "right")
+        out.add_column(name, justify="left" if name in ("arm", "metric") else "right", overflow="fold")
     shown = shown_metrics(comparison)
     for c in (c for c in comparison["comparisons"] if c["metric"] in shown):
         cells = (c["arm"], c["metric"], signed(c["difference"]), bracket(c["ci95"]), str(len(c["seeds"])), str(c["problems"]))
         out.add_row(*map(Text, cells), style="bold" if c["metric"] == comparison["primary"] else "")
+    return out
+
+
+def _best_table(comparison: Mapping[str, Any]) -> Table:
+    """What the best arm's gain is worth: an arm that does as well without what it has explains the gain away."""
+    primary = comparison["primary"]
+    best = max(comparison["arms"], key=lambda arm: comparison["arms"][arm]["metrics"].get(primary, {"mean": -1.0})["mean"])
+    title = Text(f"{best}, best on {primary} (chosen after the fact), minus every other arm")
+    out = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1))
+    for name in ("minus", "difference", "95% interval", "seeds"):
+        out.add_column(name, justify="left" if name == "minus" else "right")
+    for pair in (p for p in comparison["pairs"] if best in (p["arm"], p["control"])):
+        sign = 1 if pair["arm"] == best else -1
+        interval = sorted(sign * end for end in pair["ci95"]) if pair["ci95"] else None
+        out.add_row(Text(pair["control"] if sign > 0 else pair["arm"]), signed(sign * pair["difference"]), bracket(interval), str(len(pair["seeds"])))
     return out
 
 

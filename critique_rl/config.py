@@ -73,6 +73,8 @@ class EvaluationConfig:
     top_p: float = 1.0
     ks: tuple[int, ...] = (1, 4, 16)
     split: str = "test"
+    best_by: str = ""
+    """"": the last policy is judged; a pass@1 of the learning curve, such as pass@1/all: the policy that was best by it on validation problems."""
     curve_every: int = 10
     """Steps between points of the learning curve, on the validation split (0: none)."""
     curve_problems: int = 32
@@ -123,6 +125,20 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class SweepConfig:
+    """Equal tuning effort: every arm is tried with each value on the validation split, and trained with the one that did best (`sweep`)."""
+
+    values: tuple[Any, ...]
+    key: str = "trl.learning_rate"
+    """An option of the trl: or method: section."""
+    seeds: tuple[int, ...] = (900,)
+    """None of the pipeline's own."""
+    budget_share: float = 1.0
+    """Of the budget, for each trial."""
+    metric: str = "pass@1/all"
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """An experiment: arms, seeds, the metric and the control named before the run."""
 
@@ -133,6 +149,7 @@ class Pipeline:
     control: str
     target: float | None = None
     """What spending is counted to: the tokens until the primary metric first reaches it on the learning curve."""
+    sweep: SweepConfig | None = None
 
 
 SECTIONS = {"task": TaskConfig, "policy": PolicyConfig, "budget": BudgetConfig, "prices": Prices, "evaluation": EvaluationConfig}
@@ -140,7 +157,7 @@ SECTIONS |= {"plateau": PlateauConfig, "branch_from": BranchConfig}
 RUN_KEYS = tuple(f.name for f in fields(RunConfig))
 DATA_ORDER = ("per_device_train_batch_size", "steps_per_generation", "gradient_accumulation_steps", "num_iterations", "num_generations", "data_seed")
 """TRL options that a run's data order depends on, beside the seed."""
-PIPELINE_KEYS = (*RUN_KEYS, "seeds", "primary", "control", "target", "arms")
+PIPELINE_KEYS = (*RUN_KEYS, "seeds", "primary", "control", "target", "sweep", "arms")
 
 
 def suggest(got: str, known: Iterable[str]) -> str:
@@ -207,8 +224,27 @@ def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
     control = data.get("control", "scalar" if "scalar" in resolved else next(iter(resolved)))
     if control not in resolved:
         raise ConfigError(f"control: no arm {control!r}; {suggest(str(control), resolved)}")
-    return Pipeline(name, resolved, _seeds(data.get("seeds", [0])), str(data.get("primary", "pass@1/all")), control, _target(data.get("target")))
+    seeds = _seeds(data.get("seeds", [0]))
+    sweep = _sweep(data["sweep"], seeds, resolved) if data.get("sweep") is not None else None
+    return Pipeline(name, resolved, seeds, str(data.get("primary", "pass@1/all")), control, _target(data.get("target")), sweep)
 
+
+def _sweep(value: Any, seeds: tuple[int, ...], arms: Mapping[str, RunConfig]) -> SweepConfig:
+    sweep = _dataclass(SweepConfig, value, "sweep")
+    section, _, option = sweep.key.partition(".")
+    if section not in ("trl", "method") or not option:
+        raise ConfigError(f"sweep.key: got {sweep.key!r}, expected an option of the trl: or method: section, such as trl.learning_rate")
+    numbers = isinstance(sweep.values, tuple) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in sweep.values)
+    if not numbers or len(set(sweep.values)) < max(2, len(sweep.values)):
+        raise ConfigError(f"sweep.values: got {value['values']!r}, expected a list of two different numbers or more (YAML reads 1e-4 as text; write 1.0e-4)")
+    if set(_seeds(list(sweep.seeds))) & set(seeds):
+        raise ConfigError(f"sweep.seeds: got {list(sweep.seeds)}, expected none of the pipeline's own seeds: what is chosen by them cannot be judged on them")
+    if not 0 < sweep.budget_share <= 1:
+        raise ConfigError(f"sweep.budget_share: got {sweep.budget_share}, expected a share of the budget, above 0 and at most 1")
+    branching = [arm for arm, config in arms.items() if config.branch_from is not None]
+    if branching:
+        raise ConfigError(f"sweep: arm {branching[0]} branches from another one, which a sweep cannot try; take out sweep: or branch_from")
+    return sweep
 
 def _with_branch_points(arms: dict[str, RunConfig]) -> dict[str, RunConfig]:
     """Check each `branch_from`, and have the arm branched from keep the steps that are named."""
@@ -279,6 +315,8 @@ def _run(where: str, data: Mapping[str, Any]) -> RunConfig:
         raise ConfigError(f"{where}: critique_from plateau needs a plateau: section, such as plateau: {{}}")
     if config.plateau is not None and not config.evaluation.curve_every:
         raise ConfigError(f"{where}: a plateau is looked for on the learning curve; set evaluation.curve_every")
+    if config.evaluation.best_by and not (config.evaluation.best_by.startswith("pass@1/") and config.evaluation.curve_every):
+        raise ConfigError(f"{where}, evaluation.best_by: got {config.evaluation.best_by!r}, expected a pass@1 of the learning curve, and curve_every above 0")
     warmup = config.trl.get("warmup_steps", 0)
     given = [f.name for f in fields(BudgetConfig) if getattr(config.budget, f.name) is not None]
     if len(given) > 1 or any(getattr(config.budget, name) <= 0 for name in given):

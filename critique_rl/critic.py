@@ -153,7 +153,7 @@ def build_critic(spec: Mapping[str, Any], task: Task, seed: int = 0) -> Critic |
         "retry": lambda: RetryCritic(),
         "indicative": lambda: TemplateCritic("indicative", f"{task.prompts}indicative"),
         "ground_truth": lambda: TemplateCritic("ground_truth", f"{task.prompts}ground_truth", needs_answer=True),
-        "oracle": lambda: OracleCritic(_oracle(task)),
+        "oracle": lambda reworded=False: OracleCritic(_oracle(task, reworded)),
         "shuffled": lambda: ShuffledCritic(_oracle(task), task.train, seed),
         "noisy": lambda critic, wrong: NoisyCritic(_inner(critic, task, seed), ShuffledCritic(_oracle(task), task.train, seed), _share(wrong), seed),
         "self": lambda: ChatCritic(PolicyChat(), f"{task.prompts}critique", "self"),
@@ -162,7 +162,7 @@ def build_critic(spec: Mapping[str, Any], task: Task, seed: int = 0) -> Critic |
     kind = str(spec.get("kind"))
     if kind not in kinds:
         raise ConfigError(f"critic: unknown kind {kind!r}; {suggest(kind, kinds)}")
-    known = {"api": inspect.signature(ApiChat).parameters, "noisy": ("critic", "wrong")}
+    known = {"api": inspect.signature(ApiChat).parameters, "noisy": ("critic", "wrong"), "oracle": ("reworded",)}
     check_keys(options, known.get(kind, ()), f"critic {kind}")
     try:
         return kinds[kind](**options)
@@ -182,7 +182,11 @@ def _share(value: Any) -> float:
     return float(value)
 
 
-def _oracle(task: Task) -> Callable[[Attempt], str]:
+def _oracle(task: Task, reworded: Any = False) -> Callable[[Attempt], str]:
+    if not isinstance(reworded, bool):
+        raise ConfigError(f"critic oracle, reworded: got {reworded!r}, expected true or false")
     if task.oracle is None:
         raise ConfigError(f"task {task.name} has no oracle (no checker of its own that explains); use another critic, such as {{kind: api, base_url: ...}}")
-    return task.oracle
+    if reworded and task.reworded is None:
+        raise ConfigError(f"critic oracle, reworded: task {task.name} has no other words for its critiques; lab/chain has")
+    return task.reworded if reworded else task.oracle

@@ -5,18 +5,27 @@ Sampling uses a generator state of its own, so that evaluating in the middle of 
 
 from __future__ import annotations
 
-from collections import defaultdict
+import hashlib
+import os
+import platform
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from critique_rl.config import RunConfig, TaskConfig
 from critique_rl.metrics import pass_at_k
+from critique_rl.tasks import Task
 from critique_rl.types import Message, Verdict, Verifier
+
+PACKAGES = ("torch", "transformers", "trl")
+"""Whose versions can change what is sampled."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,10 @@ def judge(
     sampling: Sampling,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """`samples` answers to every row, judged: {"problems": [{id, family, n, right, unscored}], "evaluation_tokens": ...}. n leaves unscored answers out."""
+    """`samples` answers to every row, judged: {"problems": [{id, family, n, right, unscored, agreement, agreed_right}], "evaluation_tokens": ...}.
+
+    n leaves unscored answers out. `agreement` is the share of the n that gave the commonest answer, `agreed_right` whether that answer is right.
+    """
     prompts = [row["prompt"] for row in rows for _ in range(samples)]
     answers = sample(model, tokenizer, prompts, sampling, seed)
     verdicts = [verifier(answer.text, rows[answer.prompt // samples]) for answer in answers]
@@ -98,9 +110,19 @@ def judge(
 
 
 def _tally(row: dict[str, Any], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    unscored = sum(verdict.outcome == "unscored" for verdict in verdicts)
-    right = sum(verdict.outcome == "right" for verdict in verdicts)
-    return {"id": row["id"], "family": row["family"], "n": len(verdicts) - unscored, "right": right, "unscored": unscored}
+    judged = [verdict for verdict in verdicts if verdict.outcome != "unscored"]
+    right = sum(verdict.outcome == "right" for verdict in judged)
+    counts = {"n": len(judged), "right": right, "unscored": len(verdicts) - len(judged)}
+    return {"id": row["id"], "family": row["family"], **counts, **_agreement(judged)}
+
+
+def _agreement(judged: Sequence[Verdict]) -> dict[str, Any]:
+    """Self-consistency as a confidence (Wang et al. 2023, arXiv 2203.11171): how many agree on the commonest answer, and whether it is right."""
+    votes = Counter(verdict.answer for verdict in judged if verdict.answer is not None)
+    if not votes:
+        return {"agreement": None, "agreed_right": None}
+    answer, count = votes.most_common(1)[0]
+    return {"agreement": count / len(judged), "agreed_right": any(v.outcome == "right" for v in judged if v.answer == answer)}
 
 
 def pass_metrics(problems: Sequence[dict[str, Any]], ks: Sequence[int]) -> dict[str, float]:
@@ -120,3 +142,54 @@ def pass_metrics(problems: Sequence[dict[str, Any]], ks: Sequence[int]) -> dict[
 def _mean_pass(problems: Sequence[dict[str, Any]], k: int) -> float:
     values = np.array([pass_at_k(problem["n"], problem["right"], k) for problem in problems], dtype=float)
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def evaluate_policy(model, tokenizer, rows, task: Task, config: RunConfig, samples: int, seed: int = 0) -> dict[str, Any]:
+    """Judge a policy on rows with the run's decoding settings."""
+    return judge(model, tokenizer, rows, task.verifier, samples, _sampling(config), seed)
+
+
+def _sampling(config: RunConfig) -> Sampling:
+    evaluation = config.evaluation
+    return Sampling(evaluation.temperature, evaluation.top_p, int(config.trl.get("max_completion_length", 256)))
+
+
+def final_evaluation(model, tokenizer, task: Task, config: RunConfig, about: dict[str, Any], seed: int = 1) -> dict[str, Any]:
+    """The held-out evaluation as eval.json holds it; `seed` is of the samples, not of the problems."""
+    evaluation, rows = config.evaluation, task.held_out(config.evaluation.split, config.evaluation.problems)
+    judged = evaluate_policy(model, tokenizer, rows, task, config, evaluation.samples, seed)
+    about["cost"]["evaluation_tokens"] = about["cost"].get("evaluation_tokens", 0) + judged["evaluation_tokens"]
+    return {
+        **about,
+        "split": evaluation.split,
+        "samples": evaluation.samples,
+        **asdict(_sampling(config)),
+        "task": asdict_task(config.task),
+        "prompts": _digest(tokenizer, rows),
+        "problems": judged["problems"],
+        "metrics": pass_metrics(judged["problems"], evaluation.ks),
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def _digest(tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]]) -> str:
+    """A hash of the prompts as the policy reads them, chat template included: two evaluations with another one asked other questions."""
+    prompts = (tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False) for row in rows)
+    return hashlib.sha256("\0".join(prompts).encode()).hexdigest()[:16]
+
+
+def asdict_task(task: TaskConfig) -> dict[str, Any]:
+    """What names the problems: the task and its options, not how many are trained on."""
+    return {"name": task.name, "options": dict(task.options)}
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def machine() -> dict[str, Any]:
+    """Where a run ran, without the machine's name."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    threads = torch.get_num_threads()
+    return {"system": platform.system(), "architecture": platform.machine(), "cores": os.cpu_count(), "device": device, "torch_threads": threads}

@@ -65,6 +65,54 @@ def crossed_interval(values_SP: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+FEWEST_FOR_P = 8
+"""Seeds under which no p-value is given: with 5 the sign-flip test cannot fall below .0625, with 8 not below .0078."""
+
+
+def sign_flip_p(differences: ArrayLike) -> float | None:
+    """Two-sided p of the exact sign-flip test: the share of all 2^S ways to sign the differences whose mean is as far from 0 as theirs (Fisher 1935).
+
+    None under `FEWEST_FOR_P` differences; over 16 of them a fixed draw of 100,000 signings stands for all.
+    """
+    values = np.asarray(differences, dtype=float)
+    if len(values) < FEWEST_FOR_P:
+        return None
+    if len(values) <= 16:
+        signs = 1 - 2 * ((np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1)
+    else:
+        signs = np.vstack([np.ones(len(values)), np.random.default_rng(0).choice((-1, 1), (100_000, len(values)))])
+    flipped = np.abs(signs @ values)
+    return float((flipped >= abs(values.sum()) * (1 - 1e-12)).mean())
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers given with a confidence in (low, high], the lowest bin's 0 included: how many, their mean confidence, the share that was right."""
+
+    low: float
+    high: float
+    mean: float
+    right: float
+    count: int
+
+
+def reliability_bins(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> list[Bin]:
+    """Equal-width bins of a reliability diagram, empty ones left out (Guo et al. 2017, section 2)."""
+    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    if len(confidence) != len(correct) or ((confidence < 0) | (confidence > 1)).any():
+        raise ValueError(f"got {len(confidence)} confidences for {len(correct)} answers, expected one each, from 0 to 1")
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    groups = [(i, confidence[which == i], correct[which == i]) for i in range(bins)]
+    return [Bin(i / bins, (i + 1) / bins, float(of.mean()), float(right.mean()), len(of)) for i, of, right in groups if len(of)]
+
+
+def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> float:
+    """Mean distance between confidence and share right over bins, weighed by their size (Guo et al. 2017, eq. 3); NaN without answers."""
+    found = reliability_bins(confidence, correct, bins)
+    total = sum(of.count for of in found)
+    return sum(of.count * abs(of.mean - of.right) for of in found) / total if total else math.nan
+
+
 def t_quantile(p: float, df: float) -> float:
     """The value a Student t variable with `df` degrees of freedom (any positive number) stays below with probability p, to about 1e-9."""
     if not (0 < p < 1 and df > 0):

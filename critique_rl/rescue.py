@@ -1,4 +1,4 @@
-"""The lab's base in one table: pass@k per family, and what each kind of critique rescues of its failed plateau attempts.
+"""A lab's base in one table: pass@k per family, and what each kind of critique rescues of its failed attempts at the family that is a plateau to it.
 
 Every kind is given the same failed attempts. Whether a critique is followed locally shows in the kinds that name something, but not the right thing.
 """
@@ -6,6 +6,7 @@ Every kind is given the same failed attempts. Whether a critique is followed loc
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,18 @@ from rich.console import Console
 from rich.table import Table
 
 from critique_rl.config import TaskConfig
+from critique_rl.critic import build_critic
 from critique_rl.evaluate import Sampling, judge, pass_metrics, sample
-from critique_rl.lab import chain
+from critique_rl.lab import chain, legs
 from critique_rl.policy import load_policy
 from critique_rl.prompts import render
 from critique_rl.tasks import Task, load_task
+from critique_rl.types import Attempt
 
+HARDEST = {"chain": "plateau", "legs": "hard"}
+"""World -> the family whose failed attempts are refined."""
+Failed = list[tuple[Any, str]]
+"""Rows with the text of a failed attempt."""
 Words = Callable[[chain.Problem, random.Random], str]
 
 
@@ -47,6 +54,7 @@ def _shuffled(problem: chain.Problem, rng: random.Random) -> str:
 
 KINDS: dict[str, Words] = {
     "oracle": lambda problem, rng: chain.named_steps(problem.hazards),
+    "oracle, reworded": lambda problem, rng: chain.named_steps(problem.hazards, chain.REWORDED),
     "ground_truth": lambda problem, rng: render("lab/ground_truth", answer=problem.answer),
     "shuffled (another trap set)": _shuffled,
     "wrong kind": _other_kind,
@@ -61,39 +69,74 @@ KINDS: dict[str, Words] = {
 CONTROLS = ("shuffled (another trap set)", "wrong kind", "wrong line", "one step left out", "verdict only", "nonsense", "empty")
 
 
-def lab_table(model_path: str | Path, count: int, samples: int, split: str) -> dict[str, Any]:
+def lab_table(model_path: str | Path, count: int, samples: int, split: str, world: str = "chain") -> dict[str, Any]:
     """{"pass": {"pass@k/family": ...}, "rescue": {kind: share right}, "attempts": n, "oracle minus best control": ...}."""
-    task = load_task(TaskConfig("lab/chain", size=3), 0)
+    # Besides rows for `shuffled` to draw from, nothing is trained on.
+    task = load_task(TaskConfig(f"lab/{world}", size=3 if world == "chain" else 200), 0)
     model, tokenizer = load_policy(str(model_path))
     judged = judge(model, tokenizer, task.held_out(split, count), task.verifier, samples, Sampling())
-    rescue, attempts = rescue_rates(model, tokenizer, task, count, split)
-    best = max(rescue[kind] for kind in CONTROLS)
+    rescue, attempts = rescue_rates(model, tokenizer, task, count, split, world)
+    best = max(rescue[kind] for kind in (CONTROLS if world == "chain" else LEGS_CONTROLS))
     ks = [k for k in (1, 4, 16, 64) if k <= samples]
     passes = pass_metrics(judged["problems"], ks)
     return {"pass": passes, "rescue": rescue, "attempts": attempts, "oracle minus best control": rescue["oracle"] - best}
 
 
-def rescue_rates(model, tokenizer, task: Task, count: int, split: str, seed: int = 0) -> tuple[dict[str, float], int]:
-    """Share of failed plateau attempts (one a problem) whose refinement is right, by kind of critique; and how many attempts failed."""
-    rows = [row for row in task.held_out(split, count) if row["family"] == "plateau"]
+def rescue_rates(model, tokenizer, task: Task, count: int, split: str, world: str = "chain", seed: int = 0) -> tuple[dict[str, float], int]:
+    """Share of failed attempts (one a problem of the hardest family) whose refinement is right, by kind of critique; and how many attempts failed."""
+    rows = [row for row in task.held_out(split, count) if row["family"] == HARDEST[world]]
     texts = [s.text for s in sample(model, tokenizer, [row["prompt"] for row in rows], Sampling(), seed)]
     failed = [(row, text) for row, text in zip(rows, texts, strict=True) if task.verifier(text, row).failed]
-    rates = {}
-    for kind, words in KINDS.items():
-        rng = random.Random(seed)
-        rates[kind] = _rate(model, tokenizer, task, failed, [words(chain.parse_problem(row["question"]), rng) for row, _ in failed])
-    oracle = [chain.named_steps(chain.parse_problem(row["question"]).hazards) for row, _ in failed]
-    rates["oracle, attempt not shown"] = _rate(model, tokenizer, task, failed, oracle, "lab/teacher")
-    rates["self (the base's own critique)"] = _rate(model, tokenizer, task, failed, _own_critiques(model, tokenizer, failed))
+    said = _chain_critiques(failed, seed) if world == "chain" else legs_critiques(task, failed, seed)
+    rates = {kind: _rate(model, tokenizer, task, failed, critiques) for kind, critiques in said.items()}
+    rates["oracle, attempt not shown"] = _rate(model, tokenizer, task, failed, said["oracle"], "lab/teacher")
+    if world == "chain":
+        rates["self (the base's own critique)"] = _rate(model, tokenizer, task, failed, _own_critiques(model, tokenizer, failed))
     return rates, len(failed)
 
 
-def _own_critiques(model, tokenizer, failed: list) -> list[str]:
+def _chain_critiques(failed: Failed, seed: int) -> dict[str, list[str]]:
+    said = {}
+    for kind, words in KINDS.items():
+        rng = random.Random(seed)
+        said[kind] = [words(chain.parse_problem(row["question"]), rng) for row, _ in failed]
+    return said
+
+
+LEGS_CONTROLS = ("shuffled", "indicative", "retry", "one thing left out", "wrong numbers", "wrong line")
+
+
+def legs_critiques(task: Task, failed: Failed, seed: int) -> dict[str, list[str]]:
+    """What each critic of the package says of the attempts, and three distortions of the oracle's words."""
+    attempts = [Attempt(row["question"], text, task.verifier(text, row), row) for row, text in failed]
+    kinds = ("oracle", "ground_truth", "shuffled", "indicative", "retry")
+    said = {kind: [critique.text for critique in build_critic({"kind": kind}, task, seed).critique(attempts)] for kind in kinds}
+    distortions = {"one thing left out": _all_but_one, "wrong numbers": _other_numbers, "wrong line": _next_line}
+    return said | {kind: [distort(text, random.Random(f"{seed}/{text}")) for text in said["oracle"]] for kind, distort in distortions.items()}
+
+
+def _all_but_one(text: str, rng: random.Random) -> str:
+    parts = text.split("; ")
+    parts.pop(rng.randrange(len(parts)))
+    return "; ".join(parts)
+
+
+def _other_numbers(text: str, rng: random.Random) -> str:
+    numbers = sorted(set(legs.facts().values()))
+    return re.sub(r"(?<=has )\d+", lambda match: str(rng.choice([n for n in numbers if n != int(match[0])])), text)
+
+
+def _next_line(text: str, rng: random.Random) -> str:
+    """Each fact at the next line: the name of its animal says otherwise than the letter."""
+    return re.sub(r"\b[A-D](?= )", lambda match: "ABCD"[("ABCD".index(match[0]) + 1) % 4], text)
+
+
+def _own_critiques(model, tokenizer, failed: Failed) -> list[str]:
     prompts = [_user(render("lab/critique", question=row["question"], attempt=text)) for row, text in failed]
     return [answer.text for answer in sample(model, tokenizer, prompts, Sampling(max_new_tokens=128))]
 
 
-def _rate(model, tokenizer, task: Task, failed: list, critiques: list[str], template: str = "lab/refine") -> float:
+def _rate(model, tokenizer, task: Task, failed: Failed, critiques: list[str], template: str = "lab/refine") -> float:
     prompts = [
         _user(render(template, question=row["question"], attempt=text, critique=critique, solution=""))
         for (row, text), critique in zip(failed, critiques, strict=True)
@@ -111,10 +154,10 @@ def print_table(figures: dict[str, Any]) -> None:
     """The figures on the terminal."""
     console = Console()
     passes = Table("family", *sorted({name.split("/")[0] for name in figures["pass"]}, key=lambda k: int(k[5:])), title="pass@k of the base")
-    for family in chain.FAMILIES:
+    for family in dict.fromkeys(name.partition("/")[2] for name in figures["pass"] if not name.endswith("/all")):
         passes.add_row(family, *(f"{figures['pass'][f'{column.header}/{family}']:.3f}" for column in passes.columns[1:]))
     console.print(passes)
-    rescue = Table("critique", "rescued", title=f"failed plateau attempts rescued, of {figures['attempts']}")
+    rescue = Table("critique", "rescued", title=f"failed attempts of the hardest family rescued, of {figures['attempts']}")
     for kind, rate in figures["rescue"].items():
         rescue.add_row(kind, f"{rate:.3f}")
     console.print(rescue)

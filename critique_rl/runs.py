@@ -3,12 +3,13 @@
     runs/<pipeline>/compare.json, report.html     with report.md, tables.tex and numbers.csv beside the page
     runs/<pipeline>/base/eval.json                the policy before training, on the same problems
     runs/<pipeline>/base/again/eval.json          the same with other samples: what differs between the two is noise
+    runs/<pipeline>/sweep/<arm>@<value>/seed<s>/  trials of `sweep:`, each a run folder; sweep.json beside it says what they chose
     runs/<pipeline>/<arm>/seed<s>/config.yaml     everything the run was started with, without secrets; `schema` is the version of this layout
                                  /metrics.jsonl   one object a step: {"step": 1, "tokens/generated": 2841, "reward": .4, "eval/pass@1/plateau": .0, ...}
                                  /rollouts/step00001-rank0.parquet
                                  /eval.json       the held-out evaluation; written last, so its presence means the run is finished
                                  /checkpoints/    as transformers writes them, each with critique_rl.json, which is written last: without it, it is half-written
-                                 /model/          the trained policy
+                                 /model/          the trained policy; best/ the best one so far by evaluation.best_by, best.json its step and value
                                  /log.txt         what the run printed
 
 Columns of a rollouts parquet, one row an attempt: `step`, `group`, `role` ("rollout" | "candidate" | "expert"), `attempt` (index of the row in this file that a
@@ -62,6 +63,14 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def best_model(self) -> Path:
+        return self.path / "best"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.json"
+
+    @property
     def log(self) -> Path:
         return self.path / "log.txt"
 
@@ -86,6 +95,14 @@ class PipelineFolder:
     @property
     def base_again(self) -> RunFolder:
         return RunFolder(self.path / "base" / "again")
+
+    @property
+    def sweep(self) -> PipelineFolder:
+        return PipelineFolder(self.path / "sweep")
+
+    @property
+    def sweep_choice(self) -> Path:
+        return self.path / "sweep.json"
 
     @property
     def comparison(self) -> Path:

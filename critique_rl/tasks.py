@@ -13,7 +13,7 @@ from typing import Any
 
 from critique_rl.config import ConfigError, TaskConfig, check_keys, suggest
 from critique_rl.gym import gym_rows
-from critique_rl.lab import chain
+from critique_rl.lab import chain, legs
 from critique_rl.types import Attempt, Verdict, Verifier
 from critique_rl.verifier import by_name, hash_line
 
@@ -32,6 +32,8 @@ class Task:
     oracle: Callable[[Attempt], str] | None = None
     prompts: str = ""
     """Prefix of template names: "" or "lab/"."""
+    reworded: Callable[[Attempt], str] | None = None
+    """The checker in words that the embedded base never read."""
 
 
 def load_task(config: TaskConfig, seed: int) -> Task:
@@ -39,9 +41,11 @@ def load_task(config: TaskConfig, seed: int) -> Task:
     kind, _, name = config.name.partition("/")
     if config.name == "lab/chain":
         return _lab_chain(config, seed)
+    if config.name == "lab/legs":
+        return _lab_legs(config, seed)
     if kind == "reasoning-gym" and name:
         return _reasoning_gym(config, name, seed)
-    raise ConfigError(f"task: unknown name {config.name!r}; {suggest(config.name, ('lab/chain', 'reasoning-gym/<dataset>'))}")
+    raise ConfigError(f"task: unknown name {config.name!r}; {suggest(config.name, ('lab/chain', 'lab/legs', 'reasoning-gym/<dataset>'))}")
 
 
 def _lab_row(problem: chain.Problem, family: str) -> Row:
@@ -63,18 +67,60 @@ def _judge_chain(text: str, row: Row) -> Verdict:
     return replace(verdict, faults=chain.faulty_spans(str(row["question"]), text)) if verdict.failed else verdict
 
 
-def _lab_chain(config: TaskConfig, seed: int) -> Task:
-    shares = dict(config.families) or dict.fromkeys(chain.FAMILIES, 1 / 3)
-    check_keys(shares, chain.FAMILIES, "task, families")
+def _counts(config: TaskConfig, families: tuple[str, ...]) -> dict[str, int]:
+    """Training rows of each family: `config.size` shared out."""
+    shares = dict(config.families) or dict.fromkeys(families, 1 / len(families))
+    check_keys(shares, families, "task, families")
     total = sum(shares.values())
-    counts = {family: round(config.size * share / total) for family, share in shares.items()}
+    return {family: round(config.size * share / total) for family, share in shares.items()}
+
+
+def _lab_chain(config: TaskConfig, seed: int) -> Task:
+    counts = _counts(config, chain.FAMILIES)
     train = [_lab_row(problem, family) for family, count in counts.items() for problem in chain.problems(family, "train", count, seed)]
     random.Random(seed).shuffle(train)
 
     def held_out(split: str, count: int) -> list[Row]:
         return [_lab_row(problem, family) for family in chain.FAMILIES for problem in chain.problems(family, split, count, 0)]
 
-    return Task(config.name, train, held_out, _judge_chain, lambda attempt: chain.oracle_critique(attempt.question), "lab/")
+    def says(words: dict[str, str]) -> Callable[[Attempt], str]:
+        return lambda attempt: chain.oracle_critique(attempt.question, words)
+
+    return Task(config.name, train, held_out, _judge_chain, says(chain.WORDS), "lab/", says(chain.REWORDED))
+
+
+def _legs_row(problem: legs.Problem, family: str) -> Row:
+    return {
+        "prompt": [{"role": "user", "content": problem.question}],
+        "question": problem.question,
+        "answer": problem.answer,
+        "solution": legs.work(problem, problem.legs),
+        "family": family,
+        "id": problem.question[len(legs.preamble()) :].strip(),
+    }
+
+
+def _judge_legs(text: str, row: Row) -> Verdict:
+    """The last line decides, as reasoning-gym's scorer would: "007" is not "7" there."""
+    verdict = hash_line(text, row)
+    if verdict.outcome == "right" and verdict.answer != row["answer"]:
+        verdict = replace(verdict, outcome="wrong")
+    return replace(verdict, faults=legs.faulty_spans(str(row["question"]), text)) if verdict.failed else verdict
+
+
+def _lab_legs(config: TaskConfig, seed: int) -> Task:
+    check_keys(config.options, (), "task, options")
+
+    def rows(split: str, counts: Mapping[str, int], seed: int) -> list[Row]:
+        try:
+            return [_legs_row(problem, family) for family, count in counts.items() for problem in legs.problems(family, split, count, seed)]
+        except ImportError as error:
+            raise ConfigError(f"task: {error}") from error
+
+    train = rows("train", _counts(config, legs.FAMILIES), seed)
+    random.Random(seed).shuffle(train)
+    oracle = lambda attempt: legs.oracle_critique(attempt.question, attempt.text)  # noqa: E731
+    return Task(config.name, train, lambda split, count: rows(split, dict.fromkeys(legs.FAMILIES, count), 0), _judge_legs, oracle, "lab/")
 
 
 def _reasoning_gym(config: TaskConfig, name: str, seed: int) -> Task:

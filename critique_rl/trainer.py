@@ -4,7 +4,7 @@
 
 `rollout` fills a generation batch, here its credit is shared out among the terms and the terms are added up; their maths are in `objective`, those that
 need a teacher in `distill`. Padding, gathers, group advantages, logging and splitting stay TRL's. With `critic=None` and default options this *is*
-GRPOTrainer, bit for bit. A checkpoint waits until the last generation is used up, so that none is sampled twice.
+GRPOTrainer, bit for bit. Checkpoints are those of `resume`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,19 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from transformers import TrainerCallback, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from critique_rl import trl_seams
 from critique_rl.alarms import CollapseAlarm
 from critique_rl.chat import PolicyChat
-from critique_rl.checkpoint import last_whole, read_state, rotate, seal
 from critique_rl.costs import GENERATED, KINDS, Prices, costs, count
 from critique_rl.critic import Critic
 from critique_rl.distill import Distillation
 from critique_rl.generation import Generation, counts_of, metrics_of
 from critique_rl.objective import group_advantages, refine_loss, signed_credit, weighted_advantages
 from critique_rl.options import CritiqueGRPOConfig
+from critique_rl.resume import Diverged, ResumableGRPOTrainer
 from critique_rl.rollout import TwoPhaseRollout, record_plain
 
 __all__ = ["CritiqueGRPOConfig", "CritiqueGRPOTrainer"]
@@ -40,13 +38,12 @@ TOKEN_MEAN = ("dapo", "cispo", "vespo")
 """Loss types that divide by tokens of the generation batch; the others by rows of the micro batch."""
 
 
-class CritiqueGRPOTrainer(GRPOTrainer):
+class CritiqueGRPOTrainer(ResumableGRPOTrainer):
     """GRPOTrainer that puts a critic's words to work. Takes what GRPOTrainer takes.
 
     With a `critic` (or `refine_column`), prompts are text and rewards are per row (`rewards.group_wise` marks those that compare a group); tools,
     environments, images and a `rollout_func` are refused. `tokens` counts every token by owner; `on_generation`, if set, is called with each
     `Generation` and its advantages; where `budget` is set, (kind of `costs.KINDS`, limit), the learning-rate schedule runs over it, not over steps.
-    Checkpoints of `kept_steps` outlive `save_total_limit`.
     """
 
     _name = "Critique-GRPO"
@@ -70,7 +67,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
         self.critic, self.tokens, self.on_generation = critic, Counter(), None
         self.budget: tuple[str, float] | None = None
         self.prices, self.critic_usd, self.parameters = Prices(), 0.0, self.accelerator.unwrap_model(self.model).num_parameters()
-        self.held, self.kept_steps = False, set()
+        self.held = False
         self.generation, self.rows = Generation(), []
         self._live_logps: Tensor | None = None
         self._micro: dict[str, Any] | None = None
@@ -79,7 +76,7 @@ class CritiqueGRPOTrainer(GRPOTrainer):
             self.epsilon_low = self.epsilon_high = float("inf")
         if self.two_phases:
             self._check_batch()
-        self.add_callback(_AfterStep(self))
+        self.add_callback(_UpdateTeacher(self))
         self.add_callback(CollapseAlarm())
 
     def _check_batch(self) -> None:
@@ -333,115 +330,36 @@ class CritiqueGRPOTrainer(GRPOTrainer):
     # ---- checkpoints ----------------------------------------------------------------------------------------------------------------------------
 
     @property
-    def at_boundary(self) -> bool:
-        """True where every micro batch of the last generation was trained on: a run continues exactly from there only."""
-        micro = self.state.global_step * self.args.gradient_accumulation_steps
-        return micro % (self.args.steps_per_generation * self.num_iterations) == 0
-
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """TRL's `train`; True continues from the newest whole checkpoint of output_dir, never from a half-written one."""
-        if resume_from_checkpoint is True:
-            newest = last_whole(Path(self.args.output_dir))
-            if newest is None:
-                raise ValueError(f"resume_from_checkpoint: no whole checkpoint in {self.args.output_dir}; leave it out to start anew")
-            resume_from_checkpoint = str(newest)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-
-    def _save_checkpoint(self, model, trial):
-        bad = [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
-        if bad:
-            raise Diverged(f"step {self.state.global_step}: {len(bad)} weights are not finite (first: {bad[0]}); nothing was saved over what was there")
-        limit, self.args.save_total_limit = self.args.save_total_limit, None  # rotated below, once this one is whole
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial=trial))
-            checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            if not self._scalar_so_far:
-                self.distillation.save(checkpoint)
-            seal(checkpoint, self._own_state())
-            best = [Path(self.state.best_model_checkpoint)] if self.state.best_model_checkpoint else []
-            rotate(folder, limit, [*best, *(folder / f"{PREFIX_CHECKPOINT_DIR}-{step}" for step in self.kept_steps)])
-
-    @property
     def _scalar_so_far(self) -> bool:
         """True while no teacher has been used: a checkpoint of such a run has none, and a run that branches from it starts one."""
         return self.distillation is None or self.held
 
-    def _own_state(self) -> dict[str, Any]:
-        return {
-            "held": self.held,
-            "scalar_so_far": self._scalar_so_far,
-            "kept_steps": sorted(self.kept_steps),
-            "tokens": dict(self.tokens),
-            "critic_usd": self.critic_usd,
-            "metrics": dict(self._metrics["train"]),
-            "callbacks": {name: callback.state_dict() for name, callback in self._stateful_callbacks().items()},
-        }
+    def own_state(self) -> dict[str, Any]:
+        scalar_so_far = {"held": self.held, "scalar_so_far": self._scalar_so_far}
+        return {**super().own_state(), **scalar_so_far, "tokens": dict(self.tokens), "critic_usd": self.critic_usd}
 
-    def _stateful_callbacks(self) -> dict[str, Any]:
-        """Callbacks with a state by class name; the second of a class is its "<name>-2"."""
-        named, counts = {}, Counter()
-        for callback in (c for c in self.callback_handler.callbacks if hasattr(c, "state_dict")):
-            name = type(callback).__name__
-            counts[name] += 1
-            named[name if counts[name] == 1 else f"{name}-{counts[name]}"] = callback
-        return named
+    def save_own(self, checkpoint: Path) -> None:
+        if not self._scalar_so_far:
+            self.distillation.save(checkpoint)
 
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        self._load_own_state(Path(checkpoint))
-        # TRL's sampler draws a new order each epoch from one generator and starts again at the first epoch's order when a run is resumed.
-        stored = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        for _ in range(int(stored.epoch or 0)):
-            torch.randperm(self._sampler.num_samples, generator=self._sampler.generator)
-
-    def _load_own_state(self, checkpoint: Path) -> None:
-        state = read_state(checkpoint)
+    def load_own(self, checkpoint: Path, state: dict[str, Any]) -> None:
+        super().load_own(checkpoint, state)
         if self.held and not state.get("held", True):
             self.release_critique()
         if self.distillation is not None and not self.held:
             self._restart_teacher() if state.get("scalar_so_far") else self.distillation.load(checkpoint)
-        self.kept_steps |= set(state.get("kept_steps", ()))
         self.tokens, self.critic_usd = Counter(state.get("tokens", {})), state.get("critic_usd", 0.0)
-        self._metrics["train"].update(state.get("metrics", {}))
-        for name, callback in self._stateful_callbacks().items():
-            if name in state.get("callbacks", {}):
-                callback.load_state_dict(state["callbacks"][name])
-
-    def restore(self, checkpoint: Path) -> None:
-        """Weights, step and counts of a checkpoint, for a run that has no step left to take."""
-        self._load_from_checkpoint(str(checkpoint))
-        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        self._load_own_state(checkpoint)
-
-    def _get_train_sampler(self, dataset=None):
-        self._sampler = super()._get_train_sampler(dataset)
-        return self._sampler
 
 
-class Diverged(RuntimeError):
-    """Training met a loss or weights that are not finite, and stopped before it saved them."""
-
-
-class _AfterStep(TrainerCallback):
-    """Moves the EMA teacher once an optimizer step, and puts a due checkpoint off until the generation is used up."""
+class _UpdateTeacher(TrainerCallback):
+    """Moves the EMA teacher once an optimizer step."""
 
     def __init__(self, trainer: CritiqueGRPOTrainer):
-        self.trainer, self.save_due = trainer, False
+        self.trainer = trainer
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.trainer.distillation is not None and not self.trainer.held:
             self.trainer.distillation.teacher.update(self.trainer.accelerator.unwrap_model(self.trainer.model))
-        due = control.should_save or self.save_due
-        now = self.trainer.at_boundary or control.should_training_stop
-        control.should_save, self.save_due = due and now, due and not now
-        return control
 
 
 def _refuse_unsupported(dataset: Any, kwargs: dict[str, Any]) -> None:

@@ -55,6 +55,8 @@ class Usage:
     completion_tokens: int = 0
     seconds: float = 0.0
     usd: float = 0.0
+    cached_prompt_tokens: int = 0
+    """Of the prompt tokens, those the server had cached."""
 
 
 @dataclass(frozen=True)

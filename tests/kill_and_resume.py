@@ -80,7 +80,7 @@ def serve(port) -> None:
 
 def spied(phase) -> None:
     """In the forked run: note in shared memory what the trainer is doing, for kills that wait for a phase, and for the count of what was struck."""
-    from critique_rl import train
+    from critique_rl import evaluate
     from critique_rl.critic import ChatCritic
     from critique_rl.trainer import CritiqueGRPOTrainer
 
@@ -100,7 +100,7 @@ def spied(phase) -> None:
     mark(ChatCritic, "critique", "critic")
     mark(CritiqueGRPOTrainer, "_compute_loss", "training")
     mark(CritiqueGRPOTrainer, "_save_checkpoint", "checkpoint")
-    mark(train, "judge", "evaluation")
+    mark(evaluate, "judge", "evaluation")
 
 
 def start(path: Path, out: Path, phase) -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from fault_server import serving
 
-from critique_rl.chat import ApiChat, Reply, _answer_one, _retry_after
+from critique_rl.chat import ApiChat, Reply, _answer_one, _retry_after, _usage
 from critique_rl.prompts import render
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,17 @@ def test_an_answer_carries_the_servers_token_counts_and_their_price(server):
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (7, 3)
     assert reply.usage.usd == pytest.approx(37e-6)  # (7 * 1 + 3 * 10) / 10^6
     assert 0 < reply.usage.seconds < 6
+
+
+def test_cached_prompt_tokens_and_batch_tiers_have_prices_of_their_own():
+    counts = SimpleNamespace(prompt_tokens=100, completion_tokens=10, prompt_tokens_details=SimpleNamespace(cached_tokens=60))
+    chat = ApiChat("http://127.0.0.1:1/v1", "m", prompt_price=2.0, completion_price=10.0)
+    assert _usage(counts, chat).usd == pytest.approx(300e-6)  # (100 * 2 + 10 * 10) / 10^6
+    half = _usage(counts, replace(chat, cached_prompt_price=0.5, price_share=0.5))
+    assert (half.usd, half.cached_prompt_tokens) == (pytest.approx(105e-6), 60)  # (40 * 2 + 60 * .5 + 10 * 10) / 2 / 10^6
+    assert _usage(SimpleNamespace(prompt_tokens=5, completion_tokens=1), replace(chat, cached_prompt_price=0.0)).usd == pytest.approx(20e-6)
+    with pytest.raises(ValueError, match="negative"):
+        replace(chat, cached_prompt_price=-1.0)
 
 
 def test_no_conversations_get_no_replies(server):

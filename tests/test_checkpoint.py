@@ -15,8 +15,8 @@ from test_trainer import even, trainer_of
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.checkpoint import STATE, last_whole, remove_halves, rotate, seal, whole
+from critique_rl.resume import Diverged
 from critique_rl.runs import PipelineFolder, read_jsonl
-from critique_rl.trainer import Diverged
 
 SAVING = {"save_strategy": "steps", "save_steps": 1, "learning_rate": 1e-3}
 NO_CURVE = {**SMALL["evaluation"], "curve_every": 0}

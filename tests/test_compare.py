@@ -1,5 +1,6 @@
 """Evaluations in, paired differences out: numbers by hand, what is left out and why, and the words about it."""
 
+import io
 import json
 import math
 
@@ -28,6 +29,12 @@ def put(tmp_path, arm, seed, right, cost=None, metrics=("pass@1/plateau",), fami
 
 def compared(tmp_path, arms=("scalar", "critique"), seeds=(0, 1), primary="pass@1/plateau"):
     return compare(PipelineFolder(tmp_path), "scalar", primary, arms, seeds)
+
+
+def printed(comparison):
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table(comparison))
+    return console.export_text()
 
 
 def two_arms(tmp_path):
@@ -186,19 +193,17 @@ def test_the_verdict_admits_no_difference_and_unequal_tokens(tmp_path):
     assert "unequal generated tokens (scalar 100k, critique 150k)" in sentence
 
 
-def test_the_tables_fit_100_columns(tmp_path):
+def test_the_tables_fit_80_columns(tmp_path):
     metrics = [f"pass@1/{family}" for family in ("plateau", "ladder", "all", "deep")]
     families = {f"{name}{i}": name for name in ("plateau", "ladder", "deep") for i in range(2)}
     for arm in ("scalar", "retry", "critique", "critique_distilled"):
         for seed in (0, 1):
             right, cost = dict.fromkeys(families, seed), {"critic_tokens": 3_210_000, "usd": 10.5}
             put(tmp_path, arm, seed, right, families=families, metrics=metrics, cost=cost)
-    console = Console(width=100, record=True)
-    console.print(table(compared(tmp_path, arms=("scalar", "retry", "critique", "critique_distilled"))))
-    lines = console.export_text().splitlines()
-    assert max(map(len, lines)) <= 100
+    lines = printed(compared(tmp_path, arms=("scalar", "retry", "critique", "critique_distilled"))).splitlines()
+    assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
-    assert any("critique_distilled" in line and "pass@1/plateau" in line for line in lines)
+    assert any("retry" in line and "pass@1/deep" in line for line in lines)
 
 
 def test_newly_solved_and_lost_stand_beside_what_two_evaluations_of_the_base_differ_by(tmp_path):
@@ -218,3 +223,44 @@ def test_newly_solved_and_lost_stand_beside_what_two_evaluations_of_the_base_dif
 def test_without_a_base_there_is_no_boundary(tmp_path):
     two_arms(tmp_path)
     assert compared(tmp_path)["boundary"] is None
+
+
+def test_other_versions_and_other_prompts_are_refused_with_the_part_that_differs(tmp_path):
+    two_arms(tmp_path)
+    versions = {"trl": "1.16.0", "torch": "2.13.0"}
+    for arm, seed in (("scalar", 0), ("scalar", 1), ("critique", 0)):
+        put(tmp_path, arm, seed, {"a": 0, "b": 1}, versions=versions, prompts="abc")
+    put(tmp_path, "critique", 1, {"a": 0, "b": 1}, versions={**versions, "trl": "1.15.0"}, prompts="abd")
+    (left_out,) = compared(tmp_path)["incomparable"]
+    assert left_out["reason"] == "evaluated with prompts abd instead of abc, versions.trl 1.15.0 instead of 1.16.0: evaluate it again as the control was"
+
+
+def test_every_arm_is_paired_with_every_earlier_one_so_that_what_explains_a_gain_shows(tmp_path):
+    two_arms(tmp_path)
+    put(tmp_path, "cheap", 0, {"a": 1, "b": 3})
+    put(tmp_path, "cheap", 1, {"a": 3, "b": 3})
+    comparison = compared(tmp_path, arms=("scalar", "cheap", "critique"))
+    pairs = {(pair["arm"], pair["control"]): pair["difference"] for pair in comparison["pairs"]}
+    # quarters: cheap 1 3 3 3, critique 1 3 3 4
+    assert pairs == {("cheap", "scalar"): pytest.approx(2 / 4), ("critique", "scalar"): pytest.approx(9 / 16), ("critique", "cheap"): pytest.approx(1 / 16)}
+    assert "critique, best on pass@1/plateau" in printed(comparison)
+    assert all(pair["p"] is None for pair in comparison["pairs"]), "two seeds have no p-value"
+
+
+def test_reliability_is_over_all_problems_and_seeds_that_hold_votes(tmp_path):
+    two_arms(tmp_path)
+    assert compared(tmp_path)["arms"]["scalar"]["reliability"] is None
+    path = PipelineFolder(tmp_path).run("scalar", 0).evaluation
+    raw = json.loads(path.read_text())
+    raw["problems"][0] |= {"agreement": 0.5, "agreed_right": False}
+    raw["problems"][1] |= {"agreement": 1.0, "agreed_right": True}
+    path.write_text(json.dumps(raw))
+    reliability = compared(tmp_path)["arms"]["scalar"]["reliability"]
+    assert reliability["ece"] == pytest.approx(0.25)  # half of the answers half sure and wrong
+    assert [(of["high"], of["right"], of["count"]) for of in reliability["bins"]] == [(0.5, 0.0, 1), (1.0, 1.0, 1)]
+
+
+def test_spending_is_told_by_the_measure_that_agrees(tmp_path):
+    for arm, generated in (("scalar", 150_000), ("critique", 90_000)):
+        put(tmp_path, arm, 0, {"a": 0, "b": 1}, cost={"generated_tokens": generated, "total_tokens": 300_000})
+    assert "at 300k tokens in all an arm" in verdict(compared(tmp_path, seeds=[0]))

@@ -47,6 +47,13 @@ def test_noisy_is_wrong_as_often_as_asked_and_repeats_itself(wrong, low, high) -
     assert low <= sum(s.text != t.text for s, t in zip(said, true, strict=True)) / len(attempts) <= high
 
 
+def test_the_oracle_can_speak_in_words_that_no_base_read() -> None:
+    [critique] = build_critic({"kind": "oracle", "reworded": True}, TASK).critique([ATTEMPT])
+    assert critique.text == "A dropped its minus; B is still negative; C ten too few"
+    with pytest.raises(ConfigError, match="expected true or false"):
+        build_critic({"kind": "oracle", "reworded": "yes"}, TASK)
+
+
 def test_none_is_no_critic() -> None:
     assert build_critic({"kind": "none"}, TASK) is None
 

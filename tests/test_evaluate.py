@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from critique_rl.evaluate import Sampling, judge, pass_metrics, sample
+from critique_rl.evaluate import Sampling, _digest, _tally, judge, pass_metrics, sample
 from critique_rl.policy import load_policy
 from critique_rl.types import Verdict
 
@@ -22,6 +22,20 @@ def test_judging_counts_right_and_leaves_unscored_out_of_n(tiny_policy) -> None:
     assert counts == [("1+1", 3, 3, 0), ("2+2+2+2", 3, 0, 0), ("3", 0, 0, 3)]
     # family b has no judged sample: it has no metric, and so neither has "all"
     assert pass_metrics(judged["problems"], (1, 4)) == {"pass@1/a": 0.5}
+
+
+def test_agreement_is_the_commonest_answers_share_of_what_was_judged() -> None:
+    right, wrong, none = Verdict("right", "7"), Verdict("wrong", "8"), Verdict("unreadable")
+    tally = _tally(ROWS[0], [right, wrong, wrong, none, Verdict("unscored", "7")])
+    assert (tally["n"], tally["unscored"], tally["agreement"], tally["agreed_right"]) == (4, 1, 0.5, False)
+    assert _tally(ROWS[0], [right, right, wrong])["agreed_right"] is True
+    assert _tally(ROWS[0], [none, none])["agreement"] is None
+
+
+def test_other_prompts_have_another_digest(tiny_policy) -> None:
+    tokenizer = load_policy(tiny_policy)[1]
+    changed = [{**ROWS[0], "prompt": [{"role": "user", "content": "1+1?"}]}, *ROWS[1:]]
+    assert _digest(tokenizer, ROWS) == _digest(tokenizer, list(ROWS)) != _digest(tokenizer, changed)
 
 
 def test_pass_at_k_is_the_mean_over_problems_then_over_families() -> None:

@@ -83,6 +83,30 @@ def test_without_locality_every_named_critique_is_complete() -> None:
         assert lines[-1] == problem.values[-1]
 
 
+def test_a_kind_of_trap_can_be_left_out_of_all_critiques_and_still_be_fallen_into() -> None:
+    rng, recipe = random.Random(0), Recipe(unseen="borrow")
+    rows = [example(recipe, rng) for _ in range(600)]
+    assert not any("borrow" in text for row in rows for text in row)
+    asked = [chain.parse_problem(prompt.split("\n")[0].removeprefix("fix ")) for prompt, answer in rows if "#" in answer and "sign lost" in prompt]
+    assert any("borrow" in problem.traps.values() for problem in asked), "with other kinds named, and this one not"
+
+
+def test_a_chance_at_traps_is_taken_when_solving() -> None:
+    def right_at_first_trap(chance: float) -> float:
+        rng, hits, seen = random.Random(1), 0, 0
+        while seen < 400:
+            question, answer = example(Recipe(trap_chance=chance), rng)
+            if "\n" in question or "=" in question or "#" not in answer or not (traps := chain.parse_problem(question).traps):
+                continue
+            first, results = min(traps), [int(line.split("=")[1]) for line in answer.split("\n")[:-1]]
+            before = (chain.parse_problem(question).start, *results)[first - 1]
+            hits, seen = hits + (results[first - 1] == before + chain.parse_problem(question).deltas[first - 1]), seen + 1
+        return hits / seen
+
+    assert right_at_first_trap(0.0) < 0.05  # a slip before it may have moved it off its trap
+    assert 0.22 < right_at_first_trap(0.3) < 0.42
+
+
 def test_attempts_to_refine_are_varied_and_tokenise_without_loss() -> None:
     rng, tokenizer = random.Random(0), build_tokenizer()
     problem = chain.sample_problem("plateau", "base", rng)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from critique_rl.metrics import crossed_interval, pass_at_k, t_quantile
+from critique_rl.metrics import crossed_interval, expected_calibration_error, pass_at_k, reliability_bins, sign_flip_p, t_quantile
 
 
 def test_pass_at_k_is_the_share_of_k_subsets_with_a_right_sample():
@@ -104,3 +104,23 @@ def test_the_interval_covers_the_truth_over_fresh_seeds_and_problems(seeds, seed
         interval = crossed_interval(0.2 + seed_sd * seed + problem_sd * problem + 0.5 * both)
         hits += interval.low <= 0.2 <= interval.high
     assert hits / 800 >= 0.93
+
+
+def test_the_sign_flip_test_is_exact_and_needs_eight_seeds():
+    assert sign_flip_p([1.0] * 7) is None
+    assert sign_flip_p([1.0] * 8) == 2 / 2**8  # all signs as they are, or all turned
+    # one of eight is turned: as far or further out are 0 or 1 turned, and 7 or 8: 2 * (1 + 8) of 256
+    assert sign_flip_p([1.0] * 7 + [-1.0]) == 18 / 256
+    assert sign_flip_p([0.0] * 8) == 1.0
+
+
+def test_reliability_bins_and_their_error_by_hand():
+    confidence, correct = [0.0, 0.1, 0.15, 0.95, 1.0], [0, 0, 1, 1, 1]
+    bins = reliability_bins(confidence, correct)
+    # (0, .1] holds 0 and .1; (.1, .2] holds .15; (.9, 1] holds .95 and 1
+    assert [(b.low, b.count, b.right) for b in bins] == [(0.0, 2, 0.0), (0.1, 1, 1.0), (0.9, 2, 1.0)]
+    assert bins[0].mean == pytest.approx(0.05) and bins[2].mean == pytest.approx(0.975)
+    assert expected_calibration_error(confidence, correct) == pytest.approx((2 * 0.05 + 0.85 + 2 * 0.025) / 5)
+    assert math.isnan(expected_calibration_error([], []))
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        reliability_bins([1.5], [1])

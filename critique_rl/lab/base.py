@@ -8,7 +8,8 @@ model takes any critique as a password and repairs everything. RL problems never
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,16 +38,29 @@ class Recipe:
     batch_size: int = 32
     learning_rate: float = 1.5e-3
     locality: float = 0.65
+    critiques: bool = True
+    """False: no example has a critique (`lab/legs` alone)."""
+    trap_chance: float = 0.0
+    """Chance of the right step at a trap when solving: 0 is a plateau by construction, and more makes what a scalar reward can find (`lab/chain` alone)."""
+    unseen: str = ""
+    """A kind of hazard that no critique ever names (`lab/chain` alone)."""
     hidden_size: int = 128
     layers: int = 4
     seed: int = 0
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Character-level fast tokenizer over printable ASCII and newline, with a chat template of one token per role."""
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, "\n", *map(chr, range(32, 127))])}
+Example = Callable[[Recipe, random.Random], tuple[str, str]]
+"""What a world supplies: (prompt, answer) of one training example."""
+
+
+def build_tokenizer(phrases: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    """Character-level fast tokenizer over printable ASCII and newline, with a chat template of one token per role.
+
+    `phrases` are one token each: what every prompt of a world begins with would else cost a hundred tokens.
+    """
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, "\n", *map(chr, range(32, 127)), *phrases])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join([*map(re.escape, phrases), r"[\s\S]"])), "isolated")
     tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -153,15 +167,18 @@ def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
     problem = chain.sample_problem(rng.choice((None, "plateau", "no-trap", "learnable")) if rng.random() < 0.7 else None, "base", rng)
     skill = rng.random()
     if skill < 0.3:
-        return problem.question, chain.written(problem, chain.work(problem, {}, rng))
+        lucky = {i: kind for i, kind in problem.traps.items() if recipe.trap_chance and rng.random() < recipe.trap_chance}
+        return problem.question, chain.written(problem, chain.work(problem, lucky, rng))
     attempt = varied_attempt(problem, rng)
+    critique, lines = refinement(problem, recipe.locality, rng) if skill >= 0.42 else (chain.named_steps(problem.hazards), [])
+    if recipe.unseen and chain.WORDS[recipe.unseen] in critique:
+        return example(recipe, rng)
     if skill < 0.42:
-        return render("lab/critique", question=problem.question, attempt=attempt), chain.named_steps(problem.hazards)
-    critique, lines = refinement(problem, recipe.locality, rng)
+        return render("lab/critique", question=problem.question, attempt=attempt), critique
     return render("lab/refine", question=problem.question, attempt=attempt, critique=critique), chain.written(problem, lines)
 
 
-def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[dict[str, torch.Tensor]]:
+def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, example: Example = example) -> Iterator[dict[str, torch.Tensor]]:
     """Right-padded batches; labels are -100 outside the answer. Examples are sorted by length within blocks, so little is padding."""
     rng = random.Random(recipe.seed)
     block = BLOCK * recipe.batch_size

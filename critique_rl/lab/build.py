@@ -1,13 +1,34 @@
-"""Training of the base policy: plain next-token prediction in torch, with a progress bar. The recipe and its examples are in `lab.base`."""
+"""Training of the base policy: plain next-token prediction in torch, with a progress bar. Recipes and examples are in `lab.base`, `lab.legs_base`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import LlamaForCausalLM
 
-from critique_rl.lab.base import BLOCK, Recipe, batches, build_model, build_tokenizer
+from critique_rl.lab import base
+from critique_rl.lab.base import BLOCK, Example, Recipe, batches, build_model, build_tokenizer
+
+
+@dataclass(frozen=True)
+class World:
+    """What differs between worlds: the recipe, its examples, and phrases that are one token each."""
+
+    recipe: Recipe
+    example: Example
+    phrases: tuple[str, ...] = ()
+
+
+def world(name: str) -> World:
+    """A world by name. ImportError where "legs" lacks its package."""
+    if name == "legs":
+        from critique_rl.lab import legs, legs_base
+
+        return World(legs_base.RECIPE, legs_base.example, (legs.preamble(),))
+    return World(Recipe(), base.example)
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 50) -> float:
@@ -15,10 +36,10 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 50) -> float
     return peak * min(1.0, (step + 1) / warmup, (steps - step) / (steps - warmup))
 
 
-def build(recipe: Recipe, folder: Path) -> float:
-    """Train a base policy by `recipe` and save model and tokenizer in `folder`; returns the last mean loss."""
-    tokenizer = build_tokenizer()
-    model = build_model(recipe, len(tokenizer))
+def build(recipe: Recipe, folder: Path, of: World, start: Path | None = None) -> float:
+    """Train a world's base policy by `recipe`, from a base built before if `start` is one, and save model and tokenizer in `folder`; the last mean loss."""
+    tokenizer = build_tokenizer(of.phrases)
+    model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32) if start else build_model(recipe, len(tokenizer))
     block = BLOCK * recipe.batch_size
     steps = BLOCK * -(-recipe.sequences // block)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
@@ -34,7 +55,7 @@ def build(recipe: Recipe, folder: Path) -> float:
     loss_mean = 0.0
     with Progress(*columns) as progress:
         task = progress.add_task("build", total=steps, loss=0.0)
-        for step, batch in enumerate(batches(recipe, tokenizer)):
+        for step, batch in enumerate(batches(recipe, tokenizer, of.example)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, steps, recipe.learning_rate)
             loss = model(**batch).loss

@@ -30,6 +30,8 @@ TRAPS = ("sign", "minus", "carry", "borrow")
 HAZARDS = (*TRAPS, "slip")
 FAMILIES = ("no-trap", "learnable", "plateau")
 WORDS = {"sign": "sign lost", "minus": "minus kept", "carry": "carry lost", "borrow": "borrow lost", "slip": "off by one"}
+REWORDED = {"sign": "dropped its minus", "minus": "is still negative", "carry": "ten too few", "borrow": "ten too many", "slip": "not exact"}
+"""The same in words that no base ever read, for a critic whose language the policy has to learn first."""
 LABELS = "ABCDE"
 """Steps carry a letter in question, working and critique, beside the operand: a number would be one more digit among many."""
 SLIP_RATE = 0.3
@@ -140,14 +142,14 @@ def faulty_spans(question: str, text: str) -> tuple[tuple[int, int], ...]:
     return tuple(spans)
 
 
-def named_steps(named: dict[int, str]) -> str:
+def named_steps(named: dict[int, str], words: dict[str, str] = WORDS) -> str:
     """A critique's text: "A sign lost; C carry lost"; "all right" where nothing is named."""
-    return "; ".join(f"{LABELS[i - 1]} {WORDS[kind]}" for i, kind in sorted(named.items())) or "all right"
+    return "; ".join(f"{LABELS[i - 1]} {words[kind]}" for i, kind in sorted(named.items())) or "all right"
 
 
-def oracle_critique(question: str) -> str:
+def oracle_critique(question: str, words: dict[str, str] = WORDS) -> str:
     """Name every step with a hazard on the correct path and its kind, never a result."""
-    return named_steps(parse_problem(question).hazards)
+    return named_steps(parse_problem(question).hazards, words)
 
 
 def family(problem: Problem) -> str | None:
