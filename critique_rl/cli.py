@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -184,10 +185,13 @@ def _compare(arguments) -> int:
 def _report(arguments) -> int:
     from critique_rl.report import write_report
 
-    _, folder = _load(arguments)
+    pipeline, folder = _load(arguments)
     if not folder.comparison.exists():
         raise ConfigError(f"no {folder.comparison}; run `critique-rl compare {arguments.pipeline}` first")
-    print(f"report: {write_report(folder, json.loads(folder.comparison.read_text()))}", file=sys.stderr)
+    tail = shlex.join([str(arguments.pipeline), *arguments.overrides, "--out", str(arguments.out)])
+    commands = [f"critique-rl {command} {tail}" for command in ("run", "compare", "report")]
+    page = write_report(folder, json.loads(folder.comparison.read_text()), pipeline.external, commands)
+    print(f"report: {page}, with report.md, tables.tex and numbers.csv beside it", file=sys.stderr)
     return 0
 
 

@@ -150,6 +150,8 @@ class Pipeline:
     target: float | None = None
     """What spending is counted to: the tokens until the primary metric first reaches it on the learning curve."""
     sweep: SweepConfig | None = None
+    external: Mapping[str, str] = field(default_factory=dict)
+    """Plain TRL runs to draw beside the arms, never to compare: a name and the output folder of each (`curves.completions_curve`)."""
 
 
 SECTIONS = {"task": TaskConfig, "policy": PolicyConfig, "budget": BudgetConfig, "prices": Prices, "evaluation": EvaluationConfig}
@@ -157,7 +159,7 @@ SECTIONS |= {"plateau": PlateauConfig, "branch_from": BranchConfig}
 RUN_KEYS = tuple(f.name for f in fields(RunConfig))
 DATA_ORDER = ("per_device_train_batch_size", "steps_per_generation", "gradient_accumulation_steps", "num_iterations", "num_generations", "data_seed")
 """TRL options that a run's data order depends on, beside the seed."""
-PIPELINE_KEYS = (*RUN_KEYS, "seeds", "primary", "control", "target", "sweep", "arms")
+PIPELINE_KEYS = (*RUN_KEYS, "seeds", "primary", "control", "target", "sweep", "external", "arms")
 
 
 def suggest(got: str, known: Iterable[str]) -> str:
@@ -226,7 +228,14 @@ def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
         raise ConfigError(f"control: no arm {control!r}; {suggest(str(control), resolved)}")
     seeds = _seeds(data.get("seeds", [0]))
     sweep = _sweep(data["sweep"], seeds, resolved) if data.get("sweep") is not None else None
-    return Pipeline(name, resolved, seeds, str(data.get("primary", "pass@1/all")), control, _target(data.get("target")), sweep)
+    external = _external(data.get("external") or {})
+    return Pipeline(name, resolved, seeds, str(data.get("primary", "pass@1/all")), control, _target(data.get("target")), sweep, external)
+
+
+def _external(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(folder, str) and folder for folder in value.values()):
+        raise ConfigError(f"external: got {value!r}, expected a mapping from names to output folders of plain TRL runs, such as {{grpo: outputs/grpo}}")
+    return {str(name): folder for name, folder in value.items()}
 
 
 def _sweep(value: Any, seeds: tuple[int, ...], arms: Mapping[str, RunConfig]) -> SweepConfig:

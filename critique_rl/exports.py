@@ -128,22 +128,19 @@ def numbers_csv(comparison: Mapping[str, Any]) -> str:
 
 
 def numbers(comparison: Mapping[str, Any]) -> Iterator[Number]:
-    """Rows by kind: base, arm, cost, difference, boundary; then whatever else the comparison holds, by its path."""
+    """Rows by kind: base, arm, cost, difference (from the control), pair (of any two arms), boundary; then whatever else there is, by its path."""
     yield from (Number("base", metric=name, value=value) for name, value in (comparison["base"] or {}).items() if value is not None)
     for arm, summary in comparison["arms"].items():
         yield from _of_arm(arm, summary)
-    for c in comparison["comparisons"]:
-        low, high = c["ci95"] or ("", "")
-        about = {"arm": c["arm"], "control": c["control"], "metric": c["metric"]}
-        yield Number("difference", **about, value=c["difference"], low=low, high=high, problems=c["problems"], note=f"{len(c['seeds'])} seeds")
-        yield from (Number("difference", **about, seed=seed, value=value, problems=c["problems"]) for seed, value in c["per_seed"].items())
-        yield from _others("difference", c["arm"], c, f"{c['metric']}.", ("arm", "control", "metric", "difference", "ci95", "per_seed", "problems", "seeds"))
+    for kind, name in (("difference", "comparisons"), ("pair", "pairs")):
+        for pair in comparison.get(name) or ():
+            yield from _of_pair(kind, pair)
     for arm, row in (comparison["boundary"] or {}).items():
         yield from (Number("boundary", arm=arm, metric=name, value=value) for name, value in row.items())
     for item in (*comparison["missing"], *comparison["incomparable"]):
         seed = "" if item["seed"] is None else str(item["seed"])
         yield Number("missing" if "reason" not in item else "incomparable", arm=item["arm"], seed=seed, note=item.get("reason", "not evaluated"))
-    yield from _others("other", "", comparison, "", ("base", "arms", "comparisons", "boundary", "missing", "incomparable"))
+    yield from _others("other", "", comparison, "", ("base", "arms", "comparisons", "pairs", "boundary", "missing", "incomparable"))
 
 
 def _of_arm(arm: str, summary: Mapping[str, Any]) -> Iterator[Number]:
@@ -153,6 +150,14 @@ def _of_arm(arm: str, summary: Mapping[str, Any]) -> Iterator[Number]:
         yield from (Number("arm", arm=arm, metric=metric, seed=seed, value=value, problems=m.get("problems", "")) for seed, value in m["per_seed"].items())
     yield from (Number("cost", arm=arm, metric=name, value=value, note="mean of a run") for name, value in summary["cost"].items())
     yield from _others("arm", arm, summary, "", ("metrics", "cost"))
+
+
+def _of_pair(kind: str, pair: Mapping[str, Any]) -> Iterator[Number]:
+    low, high = pair["ci95"] or ("", "")
+    about = {"arm": pair["arm"], "control": pair["control"], "metric": pair["metric"]}
+    p = "" if pair.get("p") is None else f", sign-flip p {pair['p']!r}"
+    yield Number(kind, **about, value=pair["difference"], low=low, high=high, problems=pair["problems"], note=f"{len(pair['seeds'])} seeds{p}")
+    yield from (Number(kind, **about, seed=seed, value=value, problems=pair["problems"]) for seed, value in pair["per_seed"].items())
 
 
 def _others(kind: str, arm: str, data: Mapping[str, Any], prefix: str, known: Sequence[str]) -> Iterator[Number]:

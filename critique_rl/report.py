@@ -72,7 +72,7 @@ def write_report(
         comparison=comparison,
         arms=arms,
         metrics=shown_metrics(comparison),
-        whiskers=_whiskers(comparison["comparisons"]),
+        differences=_differences(comparison),
         gains=_gains(comparison),
         noise=(comparison["boundary"] or {}).get(NOISE),
         **_curves(rows, comparison),
@@ -128,6 +128,15 @@ def _whiskers(pairs: Sequence[Mapping[str, Any]]) -> list[Whisker | None]:
     """Every comparison's interval on one axis that holds them all and 0."""
     at = plots.on_one_axis([end for pair in pairs for end in (*(pair["ci95"] or ()), pair["difference"])])
     return [Whisker(at(p["ci95"][0]), at(p["difference"]), at(p["ci95"][1]), at(0)) if p["ci95"] else None for p in pairs]
+
+
+def _differences(comparison: Mapping[str, Any]) -> dict[str, list[tuple[Mapping[str, Any], Whisker | None]]]:
+    """Pairs with their whiskers: from the control on the "primary" metric, on "others", and "pairs" of all arms on the primary."""
+    all_of, primary = comparison["comparisons"], comparison["primary"]
+    drawn = list(zip(all_of, _whiskers(all_of), strict=True))
+    pairs = comparison.get("pairs") or []
+    between = [(pair, whisker) for pair, whisker in zip(pairs, _whiskers(pairs), strict=True) if comparison["control"] not in (pair["arm"], pair["control"])]
+    return {"primary": [d for d in drawn if d[0]["metric"] == primary], "others": [d for d in drawn if d[0]["metric"] != primary], "pairs": between}
 
 
 def _gains(comparison: Mapping[str, Any]) -> dict[str, dict[str, Gain]]:

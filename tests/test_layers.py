@@ -20,7 +20,9 @@ LAYERS = [
     {"record", "rescue", "settings"},
     {"callback"},
     {"train", "compare"},
-    {"report", "campaign"},
+    {"plots", "transcripts", "exports", "campaign"},
+    {"provenance"},
+    {"report"},
     {"cli"},
     {"__main__", "__init__"},
 ]
