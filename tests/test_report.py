@@ -214,7 +214,7 @@ def test_external_runs_are_named_in_the_pipeline():
     assert parse_pipeline("p", data | {"external": {"plain": "outputs/plain"}}).external == {"plain": "outputs/plain"}
     assert parse_pipeline("p", data).external == {}
     for wrong in (["outputs/plain"], {"plain": 3}, {"plain": ""}):
-        with pytest.raises(ConfigError, match="external: got .* expected a mapping from names to output folders"):
+        with pytest.raises(ConfigError, match=r"external: got .* expected a mapping from names to output folders"):
             parse_pipeline("p", data | {"external": wrong})
 
 
