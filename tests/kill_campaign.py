@@ -27,7 +27,7 @@ PIPELINE = {
     "critic": {"kind": "oracle"},
     "trl": {"num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 12, "learning_rate": 1e-3, "save_steps": 5},
     "budget": {"optimizer_steps": 40},
-    "evaluation": {"problems": 6, "samples": 4, "ks": [1, 4], "curve_every": 10, "curve_problems": 4, "curve_samples": 2},
+    "evaluation": {"problems": 6, "samples": 4, "ks": [1, 4], "curve_every": 10, "curve_problems": 4, "curve_samples": 2, "best_by": "pass@1/all"},
     "plateau": {"window": 2, "looks": 8},
     "primary": "pass@1/plateau",
     "arms": {
