@@ -28,6 +28,9 @@ BYTES = 600_000
 """Of all texts together, as the page spells them."""
 KINDS = ("rescued", "not rescued", "leaked", "no critique", "not refined")
 """What can become of a failed rollout; `leaked` is beside one of the others: the critique gave the answer away."""
+DIRECTION = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
+INVISIBLE = {code: f"[U+{code:04X}]" for code in (*range(9), 0xB, *range(0xE, 0x20), 0x7F, *DIRECTION)}
+"""Characters a reader cannot see, and what is shown for them: control characters, and marks that turn the reading direction, so that a text shows another."""
 PHASES = ("late", "early")
 FLAGS = ["role", "attempt", "outcome", "critique_status", "leaked", "chosen"]
 
@@ -172,9 +175,9 @@ def cut(text: str | None, longest: int) -> Cut:
     """The first two thirds and the last third of `longest` characters: answers stand at the end."""
     text = text or ""
     if len(text) <= longest:
-        return Cut(text)
+        return Cut(text.translate(INVISIBLE))
     head, tail = 2 * longest // 3, longest // 3
-    return Cut(text[:head], len(text) - head - tail, text[-tail:])
+    return Cut(text[:head].translate(INVISIBLE), len(text) - head - tail, text[-tail:].translate(INVISIBLE))
 
 
 def _with_cuts(transcript: Transcript, longest: int) -> Transcript:
@@ -183,6 +186,7 @@ def _with_cuts(transcript: Transcript, longest: int) -> Transcript:
             return None
         texts = {name: cut(row[name], longest) for name in ("question", "text", "critique")}
         labels = {name: cut(row[name], 120) for name in ("answer", "critique_reason") if row[name] is not None}
-        return {**row, **texts, **labels, "family": row["family"][:80], "critic": row["critic"][:80]}
+        names = {name: row[name][:80].translate(INVISIBLE) for name in ("family", "critic")}
+        return {**row, **texts, **labels, **names}
 
     return Transcript(transcript.arm, transcript.seed, transcript.kinds, shown(transcript.rollout), shown(transcript.candidate))

@@ -92,6 +92,7 @@ def test_nothing_a_model_wrote_acts_and_the_page_has_the_same_sections(page, rep
     harmless, hostile = counts
     assert cuts > 0 and [hostile[0] - cuts, *hostile[1:]] == harmless
     assert page.run("document.body.textContent.includes('{{7*7}}')") and not page.run("/\\b49\\b/.test(document.querySelector('article').textContent)")
+    assert page.run("document.body.textContent.includes('[U+202E]gnp.exe') && !/[\\u202a-\\u202e\\u2066-\\u2069]/.test(document.body.textContent)")
     assert page.run("document.querySelectorAll('a:not([href^=\"#\"])').length") == 0
     assert reports[1].stat().st_size < 1_000_000
 
