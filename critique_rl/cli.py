@@ -165,11 +165,13 @@ def _evaluate(arguments) -> int:
 def _compare(arguments) -> int:
     from rich.console import Console
 
-    from critique_rl.compare import compare, table, verdict
+    from critique_rl.compare import compare
     from critique_rl.runs import write_json
+    from critique_rl.verdict import table, verdict
 
     pipeline, folder = _load(arguments)
-    comparison = compare(folder, pipeline.control, pipeline.primary, list(pipeline.arms), list(pipeline.seeds), pipeline.target)
+    measure = (pipeline.arms[pipeline.control].budget.of or ("generated_tokens", 0))[0]
+    comparison = compare(folder, pipeline.control, pipeline.primary, list(pipeline.arms), list(pipeline.seeds), pipeline.target, measure)
     write_json(folder.comparison, comparison)
     if arguments.json:
         print(json.dumps(comparison))

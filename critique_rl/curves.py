@@ -133,14 +133,14 @@ def spent_to_target(points: Curve, target: float) -> float | None:
     return float(x[i - 1] + (x[i] - x[i - 1]) * (target - y[i - 1]) / (y[i] - y[i - 1]))
 
 
-def to_target(runs: Mapping[int, RunFolder], metric: str, target: float) -> dict[str, Any]:
-    """{"per_seed": tokens or None, "reached": seeds, "mean", "ci95"}: generated tokens until the validation curve of `metric` first reaches `target`.
+def to_target(runs: Mapping[int, RunFolder], metric: str, target: float, spent: str = SPENT) -> dict[str, Any]:
+    """{"per_seed": spending or None, "reached": seeds, "mean", "ci95"}: what was `spent` until the validation curve of `metric` first reached `target`.
 
     Mean and t interval over seeds are of the logarithm, because ratios are what such figures are quoted for. A seed that never got there has no number, and
     then neither has the mean: leaving it out would flatter the arm that fails.
     """
-    per_seed = {str(seed): spent_to_target(curve(steps(run), f"eval/{metric}"), target) for seed, run in runs.items()}
-    found = [tokens for tokens in per_seed.values() if tokens is not None]
+    per_seed = {str(seed): spent_to_target(curve(steps(run), f"eval/{metric}", spent), target) for seed, run in runs.items()}
+    found = [cost for cost in per_seed.values() if cost is not None]
     mean, ci95 = None, None
     if found and len(found) == len(per_seed):
         estimate = crossed_interval(np.log(found)[:, None])

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from critique_rl.compare import short
 from critique_rl.curves import Curve, MeanCurve, curve, mean_curve
+from critique_rl.verdict import short
 
 AXES = {
     "tokens/generated": "generated tokens",

@@ -18,13 +18,13 @@ from typing import Any
 import jinja2
 
 from critique_rl import plots
-from critique_rl.compare import bracket, short, shown_metrics, signed, verdict
 from critique_rl.curves import completions_curve, steps, with_rates
 from critique_rl.exports import NOISE, write_exports
 from critique_rl.plots import Chart, Rows
 from critique_rl.provenance import DECODING, critique_counts, read_configs, warnings
 from critique_rl.runs import PipelineFolder, write_text
 from critique_rl.transcripts import sample
+from critique_rl.verdict import MEASURES, bracket, short, shown_metrics, signed, verdict
 
 PANELS = 8
 """Learning curves of a page; a task can have a hundred families."""
@@ -68,6 +68,7 @@ def write_report(
     page = _render(
         name=folder.path.name,
         verdict=verdict(comparison),
+        target_of=MEASURES[comparison.get("measure", "generated_tokens")],
         warnings=warnings(comparison, rows, configs),
         comparison=comparison,
         arms=arms,

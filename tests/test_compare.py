@@ -7,10 +7,11 @@ import math
 import pytest
 from rich.console import Console
 
-from critique_rl.compare import compare, table, verdict
+from critique_rl.compare import compare
 from critique_rl.config import ConfigError
 from critique_rl.metrics import t_quantile
 from critique_rl.runs import PipelineFolder, write_json
+from critique_rl.verdict import table, verdict
 
 PROTOCOL = {"split": "test", "samples": 4, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 96, "task": {"name": "lab/chain"}}
 COST = {"generated_tokens": 150_000, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 60.0, "steps": 61}
@@ -264,3 +265,13 @@ def test_spending_is_told_by_the_measure_that_agrees(tmp_path):
     for arm, generated in (("scalar", 150_000), ("critique", 90_000)):
         put(tmp_path, arm, 0, {"a": 0, "b": 1}, cost={"generated_tokens": generated, "total_tokens": 300_000})
     assert "at 300k tokens in all an arm" in verdict(compared(tmp_path, seeds=[0]))
+
+
+def test_many_arms_without_a_difference_are_one_clause_of_the_verdict(tmp_path):
+    two_arms(tmp_path)
+    for arm in ("retry", "shuffled", "nsr"):
+        for seed in (0, 1):
+            put(tmp_path, arm, seed, {"a": 0, "b": 1 + seed * (arm == "nsr")})
+    words = verdict(compared(tmp_path, arms=("scalar", "retry", "shuffled", "nsr")))
+    # nsr - scalar: 0 0 / 0 1 quarters, an interval around 1/16
+    assert words.startswith("no difference from scalar shown for retry, shuffled, nsr (intervals within [")

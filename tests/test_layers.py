@@ -19,7 +19,7 @@ LAYERS = [
     {"trainer", "evaluate"},
     {"record", "rescue", "settings"},
     {"callback"},
-    {"train", "compare"},
+    {"train", "compare", "verdict"},
     {"plots", "transcripts", "exports", "campaign"},
     {"provenance"},
     {"report"},

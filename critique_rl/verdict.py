@@ -1,0 +1,196 @@
+"""What a comparison says: the verdict in a sentence, and tables that fit a terminal of 80 columns. The numbers are `compare`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+
+def verdict(comparison: Mapping[str, Any]) -> str:
+    """One sentence: every arm's difference from the control on the primary metric, its interval, and what it cost."""
+    primary, control = comparison["primary"], comparison["control"]
+    pairs = [c for c in comparison["comparisons"] if c["metric"] == primary]
+    if not pairs:
+        return f"No arm can be compared with {control} on {primary} yet{_unfinished(comparison)}."
+    unclear = [c for c in pairs if c["ci95"] and c["ci95"][0] <= 0 <= c["ci95"][1]]
+    told = [c for c in pairs if c not in unclear] if len(unclear) > 2 else pairs
+    clauses = [f"{c['arm']} - {control}{f' on {primary}' if i == 0 else ''}: {_finding(c)}" for i, c in enumerate(told)]
+    clauses += [_no_difference(unclear, control)] if len(unclear) > 2 else []
+    return f"{'; '.join(clauses)}; at {_spent(comparison, [control, *(c['arm'] for c in pairs)])}{_unfinished(comparison)}."
+
+
+def _no_difference(pairs: Sequence[Mapping[str, Any]], control: str) -> str:
+    """Arms whose intervals hold 0, in one clause with the reach of these intervals."""
+    reach = [min(c["ci95"][0] for c in pairs), max(c["ci95"][1] for c in pairs)]
+    return f"no difference from {control} shown for {', '.join(c['arm'] for c in pairs)} (intervals within {bracket(reach)})"
+
+
+def _finding(pair: Mapping[str, Any]) -> str:
+    seeds = len(pair["seeds"])
+    over = f"over {seeds} seed{'s'[: seeds > 1]} and {pair['problems']} problem{'s'[: pair['problems'] > 1]}"
+    text = f"{signed(pair['difference'])} {bracket(pair['ci95'])} {over}"
+    if pair["ci95"] is None:
+        return f"{text}, too few for an interval"
+    contains_zero = pair["ci95"][0] <= 0 <= pair["ci95"][1]
+    doubts = ["the interval contains 0"] * contains_zero + ["one seed says nothing of other seeds"] * (seeds == 1)
+    return f"{text} ({', and '.join(doubts)})" if doubts else text
+
+
+MEASURES = {"generated_tokens": "generated tokens", "total_tokens": "tokens in all", "flops": "FLOPs", "usd": "USD"}
+"""What runs may have been given alike, in the order in which it is looked for."""
+
+
+def _spent(comparison: Mapping[str, Any], arms: Sequence[str]) -> str:
+    """What an arm spent, as one number of the first measure by which all agree within 5%, and whatever was paid for critics besides."""
+    costs = {arm: comparison["arms"][arm]["cost"] for arm in arms}
+    measure = next((name for name in MEASURES if _alike([cost[name] for cost in costs.values()])), None)
+    if measure:
+        spent = f"{short(np.mean([cost[measure] for cost in costs.values()]))} {MEASURES[measure]} an arm"
+    else:
+        listed = [f"{arm} {short(cost['generated_tokens'])}" for arm, cost in costs.items()]
+        spent = f"unequal generated tokens ({', '.join(listed)})"
+    bills = {arm: words for arm, cost in costs.items() if (words := _critic_bill(cost))}
+    if len(bills) > 2:
+        critic, usd = ([cost[name] for arm, cost in costs.items() if arm in bills] for name in ("critic_tokens", "usd"))
+        money = f" and {_range(usd, '${:.2f}'.format)}" if max(usd) > 0 else ""
+        return f"{spent}, plus {_range(critic, short)} critic tokens{money} an arm with a critic"
+    extras = [f"{words} for {arm}" for arm, words in bills.items()]
+    return f"{spent}, plus {', '.join(extras)}" if extras else spent
+
+
+def _range(values: Sequence[float], form: Callable[[float], str]) -> str:
+    ends = dict.fromkeys((form(min(values)), form(max(values))))
+    return " to ".join(ends)
+
+
+def _alike(spent: Sequence[float]) -> bool:
+    return 0 < max(spent) <= 1.05 * min(spent)
+
+
+def _critic_bill(cost: Mapping[str, float]) -> str:
+    parts = [f"{short(cost['critic_tokens'])} critic tokens"] * (cost["critic_tokens"] > 0) + [f"${cost['usd']:.2f}"] * (cost["usd"] > 0)
+    return " and ".join(parts)
+
+
+def _unfinished(comparison: Mapping[str, Any]) -> str:
+    missing, left_out = len(comparison["missing"]), len(comparison["incomparable"])
+    counts = [f"{missing} run{'s'[: missing > 1]} without an evaluation"] * (missing > 0) + [f"{left_out} left out as incomparable"] * (left_out > 0)
+    return f" ({', '.join(counts)})" if counts else ""
+
+
+def bracket(ci95: Sequence[float] | None) -> str:
+    return "[no interval]" if ci95 is None else f"[{ci95[0]:z.2f}, {ci95[1]:z.2f}]"
+
+
+def signed(number: float) -> str:
+    """Two decimals with a sign, but no -0.00."""
+    return f"{number:+z.2f}"
+
+
+def short(number: float) -> str:
+    """150123 -> 150k, 1500000 -> 1.5M: three digits at most."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"
+
+
+def shown_metrics(comparison: Mapping[str, Any], most: int = 4) -> list[str]:
+    """The primary metric and the families' pass@1, `most` in all: what fits a table. The rest is in compare.json."""
+    names = dict.fromkeys(name for arm in comparison["arms"].values() for name in arm["metrics"])
+    first = [name for name in names if name.startswith("pass@1/") and name not in ("pass@1/all", comparison["primary"])]
+    return [comparison["primary"], *first][:most]
+
+
+def table(comparison: Mapping[str, Any]) -> Group:
+    """Tables to print in 80 columns: the arms with their cost, their differences from the control, problems newly solved and lost."""
+    more = [_boundary_table(comparison["boundary"])] if comparison["boundary"] else []
+    more += [_target_table(comparison)] if comparison["target"] else []
+    more += [_best_table(comparison)] if len(comparison["arms"]) > 2 else []
+    return Group(_arms_table(comparison), _differences_table(comparison), *more)
+
+
+def _arms_table(comparison: Mapping[str, Any]) -> Table:
+    metrics = shown_metrics(comparison)
+    out = Table(box=box.SIMPLE_HEAD, title="Arms: mean and 95% interval, cost a run", title_justify="left", padding=(0, 1))
+    out.add_column("arm", overflow="fold")
+    costs = [name for name, paid in _paid(comparison).items() if paid]
+    for name in [*metrics, *costs]:
+        out.add_column(Text(name.replace("/", "/\n", 1)), justify="right", vertical="top", overflow="fold")
+    if comparison["base"]:
+        out.add_row("base", *(_number(comparison["base"].get(m)) for m in metrics), *[""] * len(costs))
+    for arm, summary in comparison["arms"].items():
+        cost = summary["cost"]
+        every = {"tokens": short(cost["generated_tokens"]), "critic": short(cost["critic_tokens"]), "usd": f"{cost['usd']:.2f}"}
+        every["min"] = f"{cost['wall_seconds'] / 60:.1f}"
+        cells = (Text(f"{m['mean']:.2f}\n{bracket(m['ci95'])}") if (m := summary["metrics"].get(name)) else Text("-") for name in metrics)
+        out.add_row(Text(arm), *cells, *(every[name] for name in costs))
+    return out
+
+
+def _paid(comparison: Mapping[str, Any]) -> dict[str, bool]:
+    """Cost columns, and whether any arm has something in them."""
+    costs = [arm["cost"] for arm in comparison["arms"].values()]
+    paid = {"critic": any(cost["critic_tokens"] for cost in costs), "usd": any(cost["usd"] for cost in costs)}
+    return {"tokens": True, **paid, "min": True}
+
+
+def _differences_table(comparison: Mapping[str, Any]) -> Table:
+    title = f"Differences from {comparison['control']}, paired on problems and seeds"
+    out = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", padding=(0, 1))
+    for name in ("arm", "metric", "difference", "95% interval", "seeds", "problems"):
+        out.add_column(name, justify="left" if name in ("arm", "metric") else "right", overflow="fold")
+    shown = shown_metrics(comparison)
+    for c in (c for c in comparison["comparisons"] if c["metric"] in shown):
+        cells = (c["arm"], c["metric"], signed(c["difference"]), bracket(c["ci95"]), str(len(c["seeds"])), str(c["problems"]))
+        out.add_row(*map(Text, cells), style="bold" if c["metric"] == comparison["primary"] else "")
+    return out
+
+
+def _best_table(comparison: Mapping[str, Any]) -> Table:
+    """What the best arm's gain is worth: an arm that does as well without what it has explains the gain away."""
+    primary = comparison["primary"]
+    best = max(comparison["arms"], key=lambda arm: comparison["arms"][arm]["metrics"].get(primary, {"mean": -1.0})["mean"])
+    title = Text(f"{best}, best on {primary} (chosen after the fact), minus every other arm")
+    out = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1))
+    for name in ("minus", "difference", "95% interval", "seeds"):
+        out.add_column(name, justify="left" if name == "minus" else "right")
+    for pair in (p for p in comparison["pairs"] if best in (p["arm"], p["control"])):
+        sign = 1 if pair["arm"] == best else -1
+        interval = sorted(sign * end for end in pair["ci95"]) if pair["ci95"] else None
+        out.add_row(Text(pair["control"] if sign > 0 else pair["arm"]), signed(sign * pair["difference"]), bracket(interval), str(len(pair["seeds"])))
+    return out
+
+
+def _boundary_table(boundary: Mapping[str, Mapping[str, float]]) -> Table:
+    title = "Against the base: problems with a right sample that had none, and the reverse, a run"
+    out = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1))
+    for name in ("arm", "newly solved", "newly lost", "problems"):
+        out.add_column(name, justify="left" if name == "arm" else "right")
+    for arm, row in boundary.items():
+        name = "base again (noise)" if arm == "base again" else arm
+        out.add_row(Text(name), *(f"{row[key]:.1f}" for key in ("solved", "lost")), f"{row['problems']:.0f}")
+    return out
+
+
+def _target_table(comparison: Mapping[str, Any]) -> Table:
+    spent = MEASURES[comparison["measure"]]
+    title = f"{spent[0].upper()}{spent[1:]} until {comparison['primary']} reached {comparison['target']:g} on validation problems"
+    out = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", padding=(0, 1))
+    for name in ("arm", "seeds that did", "spent (geometric mean)", "95% interval"):
+        out.add_column(name, justify="left" if name == "arm" else "right")
+    for arm, summary in comparison["arms"].items():
+        found = summary["to_target"]
+        interval = f"[{', '.join(map(short, found['ci95']))}]" if found["ci95"] else "-"
+        out.add_row(Text(arm), f"{found['reached']} of {len(found['per_seed'])}", short(found["mean"]) if found["mean"] else "-", interval)
+    return out
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
