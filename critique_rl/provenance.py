@@ -15,6 +15,7 @@ import yaml
 from critique_rl.curves import STATUSES
 from critique_rl.plots import Rows
 from critique_rl.runs import RunFolder
+from critique_rl.verdict import spent_alike
 
 ABOUT_THE_RUN = ("schema", "run_id", "arm", "seed", "trl.seed", "command", "versions", "machine", "deviates", "keep_steps")
 """Keys that differ between runs of one arm, or that have their own place on the page."""
@@ -124,23 +125,25 @@ def _listed(names: Sequence[str], most: int = 6) -> str:
 
 def warnings(comparison: Mapping[str, Any], rows: Rows, configs: Configs) -> list[str]:
     """What is missing or cannot be compared, a sentence each; it stands above every number."""
-    missing = [f"{item['arm']} seed {item['seed']}" for item in comparison["missing"]]
-    found = [f"Not evaluated yet, so in no table: {', '.join(missing)}."] if missing else []
+    missing: dict[str, list[str]] = {}
+    for item in comparison["missing"]:
+        missing.setdefault(item["arm"], []).append(str(item["seed"]))
+    listed = [f"{arm} seed{'s'[: len(seeds) > 1]} {', '.join(seeds)}" for arm, seeds in missing.items()]
+    found = [f"Not evaluated yet, so in no table: {'; '.join(listed)}."] if listed else []
     for item in comparison["incomparable"]:
         found.append(f"Left out: {item['arm']}{'' if item['seed'] is None else ' seed {}'.format(item['seed'])}: {item['reason']}")
     if len(comparison["seeds"]) == 1:
         found.append("One seed: intervals cover other problems of the same kind, and say nothing of other seeds.")
     unscored = [f"{name} {arm['unscored']}" for name, arm in comparison["arms"].items() if arm.get("unscored")]
     found += [f"Answers that could not be judged, and count neither as right nor as wrong: {', '.join(unscored)}."] if unscored else []
-    tokens = [arm["cost"]["generated_tokens"] for arm in comparison["arms"].values()]
-    if tokens and max(tokens) > 1.05 * min(tokens):
-        found.append("The arms generated unequal numbers of tokens (more than 5% apart): differences at the end are not at equal cost; compare the curves.")
+    if comparison["arms"] and spent_alike([arm["cost"] for arm in comparison["arms"].values()]) is None:
+        found.append("The arms spent unequally (more than 5% apart in every measure): differences at the end are not at equal cost; compare the curves.")
     if comparison["base"] is None:
         found.append("The policy before training was not evaluated on these problems, so nothing says what training as such did.")
     found += configs.uneven()
     for name, what in (("versions", "versions of the libraries"), ("machine", "machines")):
         found += [f"Not all runs had the same {what}; they are listed under How this was made."] * (len(configs.section(name)) > 1)
-    silent = [f"{arm} seed {seed}" for arm, of in rows.items() for seed, logged in of.items() if not logged and f"{arm} seed {seed}" not in missing]
+    silent = [f"{arm} seed {seed}" for arm, of in rows.items() for seed, logged in of.items() if not logged and str(seed) not in missing.get(arm, ())]
     return found + [f"No metrics.jsonl, so no curve: {_listed(silent)}."] * (bool(silent) and any(logged for of in rows.values() for logged in of.values()))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import jinja2
 
 from critique_rl import plots
+from critique_rl.costs import KINDS
 from critique_rl.curves import completions_curve, steps, with_rates
 from critique_rl.exports import NOISE, write_exports
 from critique_rl.plots import Chart, Rows
@@ -109,7 +110,8 @@ def _hash(text: str) -> str:
 
 def _curves(rows: Rows, comparison: Mapping[str, Any]) -> dict[str, Any]:
     """`axes` (those along which anything was spent), `learning` and `rates` (charts), `not_drawn` (names of learning curves beyond `PANELS`)."""
-    axes = plots.used_axes(rows)
+    budget = KINDS[comparison.get("measure", "generated_tokens")]
+    axes = sorted(plots.used_axes(rows), key=lambda axis: axis != budget)  # the first is shown before any is chosen
     keys = dict.fromkeys(key for of in rows.values() for logged in of.values() for row in logged for key in row if key.startswith("eval/pass@1/"))
     names = {key: key.removeprefix("eval/") for key in sorted(keys, key=lambda key: (key != f"eval/{comparison['primary']}", list(keys).index(key)))}
     shown = dict(list(names.items())[:PANELS])

@@ -49,7 +49,7 @@ MEASURES = {"generated_tokens": "generated tokens", "total_tokens": "tokens in a
 def _spent(comparison: Mapping[str, Any], arms: Sequence[str]) -> str:
     """What an arm spent, as one number of the first measure by which all agree within 5%, and whatever was paid for critics besides."""
     costs = {arm: comparison["arms"][arm]["cost"] for arm in arms}
-    measure = next((name for name in MEASURES if _alike([cost[name] for cost in costs.values()])), None)
+    measure = spent_alike(list(costs.values()))
     if measure:
         spent = f"{short(np.mean([cost[measure] for cost in costs.values()]))} {MEASURES[measure]} an arm"
     else:
@@ -69,8 +69,10 @@ def _range(values: Sequence[float], form: Callable[[float], str]) -> str:
     return " to ".join(ends)
 
 
-def _alike(spent: Sequence[float]) -> bool:
-    return 0 < max(spent) <= 1.05 * min(spent)
+def spent_alike(costs: Sequence[Mapping[str, float]]) -> str | None:
+    """The first of `MEASURES` of which all arms spent the same within 5%; None where they were not compared at equal cost."""
+    spent = {name: [cost.get(name, 0.0) for cost in costs] for name in MEASURES}
+    return next((name for name, values in spent.items() if values and 0 < max(values) <= 1.05 * min(values)), None)
 
 
 def _critic_bill(cost: Mapping[str, float]) -> str:
