@@ -79,12 +79,12 @@ def test_every_number_of_legs_is_met_and_about_half_of_the_kinds() -> None:
 
 def test_the_oracle_speaks_about_the_attempt() -> None:
     # crab 8 (not 10), wasp 6; 24 + 6 = 30; slugs right
-    assert legs.oracle_critique(CRABS, "A3*8=24 24\nB1*6=6 30\nC2*0=0 30\n#30") == "A crab has 10 legs"
+    assert legs.oracle_critique(CRABS, "A3*8=24 24\nB1*6=6 30\nC2*0=0 30\n#30") == "crab A has 10 legs"
     # 3*10 is 30, not 31; the sum of what the lines say is 31, as written; the wasp counted twice, its sum: 31 + 12 is 43, not 42
     assert legs.oracle_critique(CRABS, "A3*10=31 31\nB2*6=12 42\nC2*0=0 42\n#42") == "A product wrong; B count wrong; B sum wrong"
     assert legs.oracle_critique(CRABS, "A3*10=30 30\nB1*6=6 36\nC2*0=0 36\n#38") == "last line wrong"
-    assert legs.oracle_critique(CRABS, "A3*10=30 30\nB is a wasp") == "B wasp has 6 legs; C sea slug has 0 legs"
-    assert legs.oracle_critique(CRABS, "") == "A crab has 10 legs; B wasp has 6 legs; C sea slug has 0 legs"
+    assert legs.oracle_critique(CRABS, "A3*10=30 30\nB is a wasp") == "wasp B has 6 legs; sea slug C has 0 legs"
+    assert legs.oracle_critique(CRABS, "") == "crab A has 10 legs; wasp B has 6 legs; sea slug C has 0 legs"
 
 
 def test_the_oracle_never_says_the_answer(task) -> None:
@@ -99,7 +99,7 @@ def test_the_oracle_never_says_the_answer(task) -> None:
 def test_a_followed_critique_is_the_solution() -> None:
     problem = legs.parse_problem(CRABS)
     assert legs.work(problem, problem.legs) == "A3*10=30 30\nB1*6=6 36\nC2*0=0 36\n#36"
-    assert legs.told(problem, {0: 10, 2: 0}) == "A crab has 10 legs; C sea slug has 0 legs"
+    assert legs.told(problem, {0: 10, 2: 0}) == "crab A has 10 legs; sea slug C has 0 legs"
     assert legs.faults(problem, legs.work(problem, problem.legs)) == {}
 
 
@@ -127,17 +127,18 @@ def test_invented_facts_are_followed_and_the_rest_of_the_attempt_is_kept() -> No
     for _ in range(50):
         attempt, critique, answer = legs_base.refinement(problem, 1.0, rng)
         for label, first, second in zip("ABC", attempt.split("\n"), answer.split("\n"), strict=False):
-            said = [part for part in critique.split("; ") if part.startswith(label)]
+            said = [part for part in critique.split("; ") if f" {label} " in part]
             number = second.partition("*")[2].partition("=")[0]
             assert said == [] or said[0].endswith(f" has {number} legs")
             assert said or first.partition("=")[0] == second.partition("=")[0]
 
 
-def test_the_preamble_is_one_token_and_examples_make_batches() -> None:
+def test_the_preamble_and_each_kind_are_one_token_and_examples_make_batches() -> None:
     of = world("legs")
     tokenizer = build_tokenizer(of.phrases)
     ids = tokenizer(CRABS)["input_ids"]
-    assert len(ids) == 1 + len(CRABS) - len(legs.preamble()) and tokenizer.decode(ids) == CRABS
+    # preamble, "3 ", crab, "s, 1 ", wasp, ", 2 ", sea slug, "s?\n"
+    assert len(ids) == 1 + 2 + 1 + 5 + 1 + 4 + 1 + 3 and tokenizer.decode(ids) == CRABS
     batch = next(batches(replace(of.recipe, sequences=64, batch_size=4), tokenizer, of.example))
     assert batch["input_ids"].shape == batch["labels"].shape and batch["input_ids"].shape[1] < 512
 
@@ -165,4 +166,4 @@ def test_the_rescue_table_speaks_of_the_attempts(task) -> None:
         assert len(said["one thing left out"][i].split("; ")) == 3
         right = [part.split(" has ")[1] for part in said["oracle"][i].split("; ")]
         assert all(a != b.split(" has ")[1] for a, b in zip(right, said["wrong numbers"][i].split("; "), strict=True))
-        assert said["wrong line"][i].startswith("B ")
+        assert " B has " in said["wrong line"][i].split("; ")[0]

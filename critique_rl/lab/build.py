@@ -27,7 +27,7 @@ def world(name: str) -> World:
     if name == "legs":
         from critique_rl.lab import legs, legs_base
 
-        return World(legs_base.RECIPE, legs_base.example, (legs.preamble(),))
+        return World(legs_base.RECIPE, legs_base.example, legs.phrases())
     return World(Recipe(), base.example)
 
 

@@ -7,7 +7,7 @@ Task, questions, facts and answers are reasoning-gym's (package reasoning-gym, p
     Now, how many legs are there in total if you have 3 crabs, 1 wasp?
 
 *Easy* questions hold met kinds only, *hard* ones 4 kinds that the warm start never met. Every second kind of each number of legs, in reasoning-gym's own order,
-is met: a rule, so that nothing is picked. No wrong answer is taught: what the policy answers for a kind it never met is its own generalisation from spelling.
+is met: a rule, so that nothing is picked. No wrong answer is taught: what the policy answers for a kind it never met is its own generalisation.
 A fact learnt on one hard question helps on another, so held-out hard questions can be learnt, by any signal that finds the facts.
 
 A working has one line an animal, in the question's order: letter, count * legs = product, running total; then the answer (here right):
@@ -16,7 +16,7 @@ A working has one line an animal, in the question's order: letter, count * legs 
     B1*6=6 36
     #36
 
-The oracle goes through the attempt's lines and says what is wrong: "A crab has 10 legs", "B product wrong", "B sum wrong"; never the answer. Why this family:
+The oracle goes through the attempt's lines and says what is wrong: "crab A has 10 legs", "B product wrong", "B sum wrong"; never the answer. Why this family:
 the gap is one of facts, which a critique can name and a scalar cannot, the sum is checkable line by line, the question is short, and the facts carry over.
 Looked at and left: spell_backward, letter_counting, caesar_cipher, chain_sum (what to say in words is the answer itself, or a part of it), calendar_arithmetic
 and gsm_symbolic (many templates, more than a small policy holds), string_manipulation, number_sorting and base_conversion (long questions, or too hard to warm
@@ -75,6 +75,11 @@ def facts() -> dict[str, int]:
 def preamble() -> str:
     """What every question begins with, up to its list of animals."""
     return source().QUESTION_TEMPLATE.partition("{animals}")[0]
+
+
+def phrases() -> tuple[str, ...]:
+    """What is one token: the preamble, the kinds (longest first, "beetle" before "bee"), and the words critiques are made of."""
+    return (preamble(), *sorted(facts(), key=len, reverse=True), " has ", " legs")
 
 
 @cache
@@ -162,8 +167,8 @@ def faulty_spans(question: str, text: str) -> tuple[tuple[int, int], ...]:
 
 
 def told(problem: Problem, legs: dict[int, int]) -> str:
-    """A critique that names facts: {0: 10} -> "A crab has 10 legs"."""
-    return "; ".join(f"{LABELS[i]} {problem.animals[i][0]} has {number} legs" for i, number in sorted(legs.items()))
+    """A critique that names facts: {0: 10} -> "crab A has 10 legs". The letter stands beside the number: after the name no small base found it."""
+    return "; ".join(f"{problem.animals[i][0]} {LABELS[i]} has {number} legs" for i, number in sorted(legs.items()))
 
 
 def oracle_critique(question: str, text: str) -> str:

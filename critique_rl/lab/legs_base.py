@@ -3,7 +3,8 @@
 Two skills: solve, and refine a wrong attempt by a critique. What a critique says of a kind decides there, not what the model knows of it: in a share `locality`
 of the refinements the numbers said are invented, named lines take them and the others stay as they were, because with true facts alone the model, which knows
 all animals it meets here, would learn to overlook the critique. Words that name nothing are followed by the model's own solution. With `critiques=False`
-every example is a solution: that base never saw an attempt, a critique or a refinement. No hard question, and no name of a kind of hard questions, occurs.
+every example is a solution: that base never saw an attempt, a critique or a refinement. No hard question, and no name of a kind of hard
+questions, occurs: those tokens keep their first random embedding.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from critique_rl.lab import legs
 from critique_rl.lab.base import Recipe, nonsense
 from critique_rl.prompts import render
 
-RECIPE = Recipe(sequences=49_152, locality=0.6)
+RECIPE = Recipe(sequences=57_344, locality=0.7)
 SOLVE = 0.4
 """Share of the examples that are plain solutions."""
 
