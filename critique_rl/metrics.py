@@ -10,6 +10,7 @@ quantile is not worth a dependency.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -111,6 +112,51 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
     found = reliability_bins(confidence, correct, bins)
     total = sum(of.count for of in found)
     return sum(of.count * abs(of.mean - of.right) for of in found) / total if total else math.nan
+
+
+def brier_score(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Mean squared distance between confidence and correctness (Brier 1950): 0 at best, .25 for always saying .5; NaN without answers."""
+    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    return float(((confidence - correct) ** 2).mean()) if len(confidence) else math.nan
+
+
+def auroc(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """How often a right answer has more confidence than a wrong one, ties counting half (Mann-Whitney); NaN where all are right, or none."""
+    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=bool)
+    right, wrong = np.sort(confidence[correct]), confidence[~correct]
+    if not len(right) or not len(wrong):
+        return math.nan
+    above = len(right) - np.searchsorted(right, wrong, side="right")
+    tied = np.searchsorted(right, wrong, side="right") - np.searchsorted(right, wrong, side="left")
+    return float((above + tied / 2).mean() / len(right))
+
+
+def selective_risk(confidence: ArrayLike, correct: ArrayLike, coverage: float) -> float:
+    """Share of wrong answers among the surest `coverage` of all (El-Yaniv and Wiener 2010); answers as sure as the last one taken count by their mean."""
+    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    if not 0 < coverage <= 1:
+        raise ValueError(f"coverage: got {coverage}, expected a share above 0, at most 1")
+    if not len(confidence):
+        return math.nan
+    taken = coverage * len(confidence)
+    _, which = np.unique(-confidence, return_inverse=True)  # the surest first
+    sizes, wrong = np.bincount(which), np.bincount(which, weights=1 - correct)
+    before = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    share = np.clip((taken - before) / sizes, 0, 1)
+    return float((share * wrong).sum() / taken)
+
+
+def truthfulness(outcomes: Sequence[str]) -> dict[str, float]:
+    """{"accuracy", "abstention", "hallucination", "truthfulness"} of outcomes "right" | "abstained" | anything else, which is a hallucination.
+
+    Truthfulness = accuracy - hallucination (TruthRL, arXiv 2509.25760, with its weights 1, 0, 1). Unscored answers are left out; NaN where none is left.
+    """
+    judged = [outcome for outcome in outcomes if outcome != "unscored"]
+    if not judged:
+        return dict.fromkeys(("accuracy", "abstention", "hallucination", "truthfulness"), math.nan)
+    accuracy, abstention = (sum(outcome == name for outcome in judged) / len(judged) for name in ("right", "abstained"))
+    hallucination = 1 - accuracy - abstention
+    return {"accuracy": accuracy, "abstention": abstention, "hallucination": hallucination, "truthfulness": accuracy - hallucination}
 
 
 def t_quantile(p: float, df: float) -> float:

@@ -5,7 +5,18 @@ import math
 import numpy as np
 import pytest
 
-from critique_rl.metrics import crossed_interval, expected_calibration_error, pass_at_k, reliability_bins, sign_flip_p, t_quantile
+from critique_rl.metrics import (
+    auroc,
+    brier_score,
+    crossed_interval,
+    expected_calibration_error,
+    pass_at_k,
+    reliability_bins,
+    selective_risk,
+    sign_flip_p,
+    t_quantile,
+    truthfulness,
+)
 
 
 def test_pass_at_k_is_the_share_of_k_subsets_with_a_right_sample():
@@ -124,3 +135,28 @@ def test_reliability_bins_and_their_error_by_hand():
     assert math.isnan(expected_calibration_error([], []))
     with pytest.raises(ValueError, match="from 0 to 1"):
         reliability_bins([1.5], [1])
+
+
+def test_brier_and_auroc_by_hand():
+    confidence, correct = [0.9, 0.6, 0.6, 0.2], [1, 1, 0, 0]
+    assert brier_score(confidence, correct) == pytest.approx((0.01 + 0.16 + 0.36 + 0.04) / 4)
+    # right .9 over both wrong ones; right .6 ties with .6 and is over .2: (2 + 1.5) / 4
+    assert auroc(confidence, correct) == pytest.approx(3.5 / 4)
+    assert math.isnan(auroc(confidence, [1, 1, 1, 1])) and math.isnan(brier_score([], []))
+
+
+def test_selective_risk_is_of_the_surest_and_shares_ties():
+    confidence, correct = [0.9, 0.6, 0.6, 0.2], [1, 1, 0, 0]
+    assert selective_risk(confidence, correct, 0.25) == 0
+    assert selective_risk(confidence, correct, 0.5) == pytest.approx(0.5 / 2)  # .9, and one of the two at .6, half of them wrong
+    assert selective_risk(confidence, correct, 1.0) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="coverage"):
+        selective_risk(confidence, correct, 0)
+
+
+def test_truthfulness_is_accuracy_minus_hallucination_and_leaves_the_unscored_out():
+    found = truthfulness(["right", "right", "abstained", "wrong", "unreadable", "unscored"])
+    assert found == pytest.approx({"accuracy": 0.4, "abstention": 0.2, "hallucination": 0.4, "truthfulness": 0.0})
+    # the released code's form: (2 correct + missing - n) / n
+    assert found["truthfulness"] == pytest.approx((2 * 2 + 1 - 5) / 5)
+    assert math.isnan(truthfulness(["unscored"])["truthfulness"])
