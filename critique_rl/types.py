@@ -26,6 +26,8 @@ class Verdict:
     reason: str = ""
     faults: tuple[tuple[int, int], ...] = ()
     """Spans (start, end) of the text that are wrong, in characters, where the verifier can tell; metrics alone read them."""
+    confidence: float | None = None
+    """What the answer itself says of how likely it is right, 0 to 1, where the task asks for that."""
 
     @property
     def failed(self) -> bool:

@@ -1,9 +1,11 @@
 """Judge an answer: (completion, the dataset's row) -> Verdict.
 
-Two rules, both for numbers and both linear in the length of the text, so that no text can raise or stall:
+Rules that are linear in the length of the text, so that no text can raise or stall:
 
-    last_number   \\boxed{...}, else the last "####" or "Answer:" line, else the last number of the text, compared as an exact number
-    hash_line     the lab's format: the last line is exactly "#<integer>"
+    last_number     \\boxed{...}, else the last "####" or "Answer:" line, else the last number of the text, compared as an exact number
+    hash_line       the lab's format: the last line is exactly "#<integer>"
+    tagged_answer   RLCR's format: ...</think><answer>...</answer><analysis>...</analysis><confidence>...</confidence>
+    boxed_answer    TruthRL's order of checks on the first \\boxed{...}: abstained, invalid question, exact match
 
 A text that declares an answer which is no number ("Answer: unknown") is unreadable; the numbers before it are not searched. Left out: symbolic
 mathematics, whose libraries hang on hostile input and have to run in a killable process.
@@ -12,7 +14,8 @@ mathematics, whose libraries hang on hostile input and have to run in a killable
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -54,7 +57,72 @@ def hash_line(text: str, row: Mapping[str, Any]) -> Verdict:
     return Verdict("right" if int(found[1]) == int(gold[1]) else "wrong", found[1])
 
 
-VERIFIERS: dict[str, Verifier] = {"last_number": last_number, "hash_line": hash_line}
+TAGS = ("</think>", "<answer>", "</answer>", "<analysis>", "</analysis>", "<confidence>", "</confidence>")
+
+
+def tagged_answer(text: str, row: Mapping[str, Any]) -> Verdict:
+    """RLCR's format "tabc" (arXiv 2507.16806): once the thinking is over the tags, nothing between them, and a confidence from 0 to 1 at the end.
+
+    The answer is read as `last_number` reads it.
+    """
+    if (judged := last_number("", row)).outcome == "unscored":
+        return judged
+    parts, rest = [], text
+    for tag in TAGS:
+        head, found, rest = rest.partition(tag)
+        if not found:
+            return Verdict("unreadable", reason=f"no {tag}")
+        parts.append(head.strip())
+    confidence = _value(parts[6]) if re.fullmatch(r"\d{1,3}(?:\.\d{1,20})?|\.\d{1,20}", parts[6]) else None
+    if any(parts[i] for i in (1, 3, 5)) or rest.strip() or confidence is None or confidence > 1:
+        return Verdict("unreadable", reason="no confidence from 0 to 1 at the end")
+    return replace(last_number(parts[2], row), confidence=float(confidence))
+
+
+def boxed_answer(text: str, row: Mapping[str, Any], judge: Callable[[str, Mapping[str, Any]], bool] | None = None) -> Verdict:
+    """TruthRL's order of checks (arXiv 2509.25760, its code): no box, "I don't know", "invalid question", exact match, then `judge` where there is one.
+
+    "Invalid question" is looked for before the match, so that in training a false premise is never rewarded, as published; the published evaluation looks for
+    the match first, which `boxed_answer_evaluated` does. Answers are compared in lower case without punctuation and articles.
+    """
+    return _boxed(text, row, judge, match_first=False)
+
+
+def boxed_answer_evaluated(text: str, row: Mapping[str, Any], judge: Callable[[str, Mapping[str, Any]], bool] | None = None) -> Verdict:
+    """`boxed_answer` as TruthRL evaluates: the exact match is looked for before "invalid question"."""
+    return _boxed(text, row, judge, match_first=True)
+
+
+def _boxed(text: str, row: Mapping[str, Any], judge: Callable[[str, Mapping[str, Any]], bool] | None, match_first: bool) -> Verdict:
+    if row.get("answer") in (None, ""):
+        return Verdict("unscored", reason='row["answer"] is missing')
+    # Not a regular expression, which would search on from each of a million "\\boxed{" without an end.
+    _, opened, rest = text.partition(BOXED)
+    answer, closed, _ = rest[: 2 * LONGEST].partition("}")
+    if not (opened and closed):
+        return Verdict("unreadable", reason="no \\boxed{}")
+    said, gold = _normal(answer), _normal(_gold(row))
+    if "i dont know" in said:
+        return Verdict("abstained", answer)
+    matches = bool(gold) and said == gold
+    if "invalid question" in said and not (match_first and matches):
+        return Verdict("wrong", answer, "invalid question")
+    return Verdict("right" if matches or (judge is not None and judge(answer, row)) else "wrong", answer)
+
+
+def _normal(text: str) -> str:
+    """Lower case, no punctuation, no articles, single spaces."""
+    words = re.sub(r"[^\w\s]", "", text.lower()).split()
+    return " ".join(word for word in words if word not in ("a", "an", "the"))
+
+
+VERIFIERS: dict[str, Verifier] = {
+    "last_number": last_number,
+    "hash_line": hash_line,
+    "tagged_answer": tagged_answer,
+    "boxed_answer": boxed_answer,
+    "boxed_answer_evaluated": boxed_answer_evaluated,
+}
 
 
 def by_name(name: str) -> Verifier:

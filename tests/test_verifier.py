@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from critique_rl.verifier import VERIFIERS, by_name, hash_line, last_number
+from critique_rl.verifier import VERIFIERS, boxed_answer, by_name, hash_line, last_number, tagged_answer
 
 
 def judged(text: str, gold: object = "7") -> tuple[str, str | None]:
@@ -82,7 +82,7 @@ def test_a_text_without_a_number_is_unreadable(text):
 
 @pytest.mark.parametrize("row", [{}, {"answer": None}, {"answer": ""}, {"answer": "x"}, {"answer": float("nan")}, {"answer": 10**5000}])
 def test_a_row_without_a_gold_number_is_unscored_and_says_so(row):
-    for verifier in VERIFIERS.values():
+    for verifier in (last_number, hash_line, tagged_answer):
         verdict = verifier("#7", row)
         assert verdict.outcome == "unscored" and not verdict.failed and 'row["answer"]' in verdict.reason
 
@@ -149,9 +149,14 @@ def test_a_million_hostile_characters_are_judged_within_a_second(verifier, piece
     assert time.process_time() - start < 1.5
 
 
+@pytest.mark.parametrize("row", [{}, {"answer": None}, {"answer": ""}])
+def test_a_row_without_any_gold_answer_is_unscored(row):
+    assert boxed_answer(r"\boxed{x}", row).outcome == "unscored"
+
+
 def test_an_unknown_verifier_is_refused_with_the_nearest_name():
     assert by_name("last_number") is last_number
     with pytest.raises(ValueError, match="did you mean 'last_number'"):
         by_name("last_nubmer")
-    with pytest.raises(ValueError, match="known: hash_line, last_number"):
+    with pytest.raises(ValueError, match="known: boxed_answer, boxed_answer_evaluated, hash_line, last_number, tagged_answer"):
         by_name("zzz")
