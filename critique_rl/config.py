@@ -113,6 +113,7 @@ class RunConfig:
     """A published method of `presets`, whose options `trl` and `method` beat."""
     method: Mapping[str, Any] = field(default_factory=dict)
     critic: Mapping[str, Any] = field(default_factory=lambda: {"kind": "none"})
+    reward: Mapping[str, Any] = field(default_factory=lambda: {"kind": "correct"})
     budget: BudgetConfig = BudgetConfig()
     prices: Prices = field(default_factory=Prices)
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -156,6 +157,8 @@ class Pipeline:
 
 SECTIONS = {"task": TaskConfig, "policy": PolicyConfig, "budget": BudgetConfig, "prices": Prices, "evaluation": EvaluationConfig}
 SECTIONS |= {"plateau": PlateauConfig, "branch_from": BranchConfig}
+KINDS_OF = {"critic": "oracle", "reward": "rlcr"}
+"""Sections with a kind, and one: an arm replaces them whole, since the keys of one kind mean nothing to another."""
 RUN_KEYS = tuple(f.name for f in fields(RunConfig))
 DATA_ORDER = ("per_device_train_batch_size", "steps_per_generation", "gradient_accumulation_steps", "num_iterations", "num_generations", "data_seed")
 """TRL options that a run's data order depends on, beside the seed."""
@@ -307,10 +310,10 @@ def _section(where: str, value: Any) -> dict[str, Any]:
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Deep merge; `critic` is replaced whole, since the keys of one kind mean nothing to another."""
+    """Deep merge, but for `KINDS_OF`."""
     merged = copy.deepcopy(dict(base))
     for key, value in changes.items():
-        deep = key != "critic" and isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        deep = key not in KINDS_OF and isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = _merge(merged[key], value) if deep else copy.deepcopy(value)
     return merged
 
@@ -318,8 +321,9 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 def _run(where: str, data: Mapping[str, Any]) -> RunConfig:
     parsed = {key: _parsed(key, value, f"{where}, {key}") for key, value in data.items()}
     config = RunConfig(**parsed)
-    if "kind" not in config.critic:
-        raise ConfigError(f"{where}, critic: no 'kind'; expected one such as {{kind: oracle}}")
+    for section, example in KINDS_OF.items():
+        if "kind" not in getattr(config, section):
+            raise ConfigError(f"{where}, {section}: no 'kind'; expected one such as {{kind: {example}}}")
     if config.critique_from == "plateau" and config.plateau is None:
         raise ConfigError(f"{where}: critique_from plateau needs a plateau: section, such as plateau: {{}}")
     if config.plateau is not None and not config.evaluation.curve_every:

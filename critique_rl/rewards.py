@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from critique_rl.config import ConfigError, check_keys, suggest
 from critique_rl.types import Verdict, Verifier
 from critique_rl.verifier import boxed_answer, tagged_answer
 
@@ -144,6 +145,33 @@ class MajorityVote:
         answers = [verdict.answer for verdict in read.verdicts]
         groups = [answers[i : i + self.num_generations] for i in range(0, len(answers), self.num_generations)]
         return [reward for group in groups for reward in _votes(group)]
+
+
+def build_reward(spec: Mapping[str, Any], verifier: Verifier, num_generations: int, seed: int = 0) -> tuple[list[Callable], list[float]]:
+    """Reward functions and their weights from a config's `reward:` section. ConfigError for unknown kinds and keys.
+
+    Where something else than being right is rewarded, `correct` stands beside it with weight 0: it is logged, and says which rollouts failed.
+    """
+    options = {key: value for key, value in spec.items() if key != "kind"}
+    kinds: dict[str, Callable[..., Callable]] = {
+        "correct": lambda: VerifierReward(verifier),
+        "rlcr": lambda: rlcr(verifier),
+        "rlcr_released": lambda: rlcr_released(verifier),
+        "truthrl": lambda: truthrl(verifier),
+        "random": lambda rate: random_reward(rate, seed),
+        "format_only": lambda: format_only(verifier),
+        "incorrect_only": lambda: incorrect_only(verifier),
+        "majority_vote": lambda: MajorityVote(verifier, num_generations),
+    }
+    kind = str(spec.get("kind"))
+    if kind not in kinds:
+        raise ConfigError(f"reward: unknown kind {kind!r}; {suggest(kind, kinds)}")
+    check_keys(options, ("rate",) if kind == "random" else (), f"reward {kind}")
+    try:
+        function = kinds[kind](**options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"reward {kind}: {error}") from error
+    return ([function], [1.0]) if kind == "correct" else ([function, VerifierReward(verifier)], [1.0, 0.0])
 
 
 def _votes(answers: Sequence[str | None]) -> list[float]:

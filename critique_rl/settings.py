@@ -19,6 +19,7 @@ from critique_rl.options import CritiqueGRPOConfig
 from critique_rl.plateau import PlateauRule
 from critique_rl.presets import preset
 from critique_rl.prompts import known as templates
+from critique_rl.rewards import build_reward
 from critique_rl.runs import RunFolder
 from critique_rl.tasks import Task, load_task
 
@@ -116,6 +117,7 @@ def check_arms(arms: dict[str, RunConfig]) -> None:
             _check_boundaries(config, arguments)
             task = load_task(replace(config.task, size=16), 0)
             critic = build_critic(config.critic, task)
+            build_reward(config.reward, task.verifier, arguments.num_generations)
             _check_family(config, task)
             for name in ("refine_template", "distill_template"):
                 if name in config.method and config.method[name] not in templates():

@@ -32,7 +32,7 @@ from critique_rl.policy import load_policy
 from critique_rl.presets import deviations
 from critique_rl.record import write_rollouts
 from critique_rl.resume import Diverged
-from critique_rl.rewards import VerifierReward
+from critique_rl.rewards import build_reward
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl, write_json, write_text, write_yaml
 from critique_rl.settings import check_arms, trainer_arguments
 from critique_rl.tasks import Task, load_task
@@ -92,8 +92,11 @@ def build_trainer(config: RunConfig, folder: RunFolder, task: Task, seed: int) -
     model, tokenizer = _policy(config)
     _check_prompt_lengths(task, tokenizer, model, arguments.max_completion_length)
     dataset = Dataset.from_list([dict(row) for row in task.train])
+    rewards, weights = build_reward(config.reward, task.verifier, arguments.num_generations, seed)
+    if len(weights) > 1:
+        arguments.reward_weights = weights
     try:
-        trainer = CritiqueGRPOTrainer(model, VerifierReward(task.verifier), arguments, dataset, critic=critic, processing_class=tokenizer)
+        trainer = CritiqueGRPOTrainer(model, rewards, arguments, dataset, critic=critic, processing_class=tokenizer)
     except ValueError as error:
         raise ConfigError(f"trl/method: {error}") from error
     trainer.budget, trainer.prices = config.budget.of, config.prices

@@ -163,3 +163,12 @@ def test_bad_input_exits_with_2_and_one_clear_line(tiny_policy, tmp_path, capsys
     errors = capsys.readouterr().err
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_another_reward_trains_and_being_right_is_logged_beside_it(tiny_policy, tmp_path) -> None:
+    path, out = write_pipeline(tmp_path, tiny_policy), tmp_path / "runs"
+    done = cli("train", path, "--arm", "scalar", "--seed", 0, "--out", out, "reward={kind: random, rate: 0.5}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = read_jsonl(PipelineFolder(out / "small").run("scalar", 0).metrics)
+    assert 0 < sum(row["rewards/random/mean"] for row in rows) < len(rows)
+    assert all(row["rewards/correct/mean"] == 0 and row["reward"] == row["rewards/random/mean"] for row in rows)

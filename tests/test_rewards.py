@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from critique_rl.config import ConfigError
 from critique_rl.rewards import (
     MajorityVote,
     VerifierReward,
+    build_reward,
     calibrated,
     calibrated_as_released,
     format_only,
@@ -152,3 +154,24 @@ def test_the_majority_is_rewarded_right_or_not_group_by_group() -> None:
     completions = ["#3", "#4", "#4", "what", "no", "none", "nothing", "#"]
     assert reward(completions, answer=["3"] * 8) == [0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     assert reward.group_wise
+
+
+def test_a_reward_section_names_its_kind_and_being_right_is_logged_beside_it() -> None:
+    functions, weights = build_reward({"kind": "correct"}, by_outcome, 4)
+    assert ([function.__name__ for function in functions], weights) == (["correct"], [1.0])
+    functions, weights = build_reward({"kind": "random", "rate": 0.5}, by_outcome, 4)
+    assert ([function.__name__ for function in functions], weights) == (["random", "correct"], [1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"kind": "rclr"}, "did you mean 'rlcr'"),
+        ({"kind": "random"}, "rate"),
+        ({"kind": "random", "rate": 2}, "from 0 to 1"),
+        ({"kind": "rlcr", "rate": 0.5}, "unknown key 'rate'"),
+    ],
+)
+def test_a_mistake_in_the_reward_section_is_named(spec, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build_reward(spec, by_outcome, 4)
