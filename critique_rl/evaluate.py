@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from critique_rl.config import RunConfig, TaskConfig
-from critique_rl.metrics import pass_at_k
+from critique_rl.metrics import auroc, brier_score, expected_calibration_error, pass_at_k, truthfulness
 from critique_rl.tasks import Task
 from critique_rl.types import Message, Verdict, Verifier
 
@@ -100,7 +100,8 @@ def judge(
 ) -> dict[str, Any]:
     """`samples` answers to every row, judged: {"problems": [{id, family, n, right, unscored, agreement, agreed_right}], "evaluation_tokens": ...}.
 
-    n leaves unscored answers out. `agreement` is the share of the n that gave the commonest answer, `agreed_right` whether that answer is right.
+    n leaves unscored answers out. `agreement` is the share of the n that gave the commonest answer, `agreed_right` whether that answer is right. Where
+    answers abstain or state a confidence there are `abstained` (how many did) and `stated` ([confidence, 1 right or 0] of each that did).
     """
     prompts = [row["prompt"] for row in rows for _ in range(samples)]
     answers = sample(model, tokenizer, prompts, sampling, seed)
@@ -113,7 +114,14 @@ def _tally(row: dict[str, Any], verdicts: Sequence[Verdict]) -> dict[str, Any]:
     judged = [verdict for verdict in verdicts if verdict.outcome != "unscored"]
     right = sum(verdict.outcome == "right" for verdict in judged)
     counts = {"n": len(judged), "right": right, "unscored": len(verdicts) - len(judged)}
-    return {"id": row["id"], "family": row["family"], **counts, **_agreement(judged)}
+    return {"id": row["id"], "family": row["family"], **counts, **_agreement(judged), **_self_assessment(judged)}
+
+
+def _self_assessment(judged: Sequence[Verdict]) -> dict[str, Any]:
+    """What answers say of themselves; {} for tasks that ask for neither."""
+    abstained = sum(verdict.outcome == "abstained" for verdict in judged)
+    stated = [[verdict.confidence, int(verdict.outcome == "right")] for verdict in judged if verdict.confidence is not None]
+    return ({"abstained": abstained} if abstained else {}) | ({"stated": stated} if stated else {})
 
 
 def _agreement(judged: Sequence[Verdict]) -> dict[str, Any]:
@@ -137,6 +145,21 @@ def pass_metrics(problems: Sequence[dict[str, Any]], ks: Sequence[int]) -> dict[
         if values and not any(np.isnan(value) for value in values.values()):
             metrics[f"pass@{k}/all"] = float(np.mean(list(values.values())))
     return metrics
+
+
+def self_metrics(problems: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Calibration of stated confidences ("ece", "brier", "auroc") and truthfulness ("truthfulness", "hallucination", "abstention"), where a task has them."""
+    stated = [pair for problem in problems for pair in problem.get("stated", ())]
+    found = {}
+    if stated:
+        confidence, right = zip(*stated, strict=True)
+        values = {"ece": expected_calibration_error(confidence, right), "brier": brier_score(confidence, right), "auroc": auroc(confidence, right)}
+        found |= {name: value for name, value in values.items() if not np.isnan(value)}
+    total, right, abstained = (sum(problem.get(key, 0) for problem in problems) for key in ("n", "right", "abstained"))
+    if abstained:
+        outcomes = ["right"] * right + ["abstained"] * abstained + ["wrong"] * (total - right - abstained)
+        found |= {name: value for name, value in truthfulness(outcomes).items() if name != "accuracy"}
+    return found
 
 
 def _mean_pass(problems: Sequence[dict[str, Any]], k: int) -> float:
@@ -167,7 +190,7 @@ def final_evaluation(model, tokenizer, task: Task, config: RunConfig, about: dic
         "task": asdict_task(config.task),
         "prompts": _digest(tokenizer, rows),
         "problems": judged["problems"],
-        "metrics": pass_metrics(judged["problems"], evaluation.ks),
+        "metrics": {**pass_metrics(judged["problems"], evaluation.ks), **self_metrics(judged["problems"])},
         "versions": versions(),
         "machine": machine(),
     }

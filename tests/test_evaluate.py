@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from critique_rl.evaluate import Sampling, _digest, _tally, judge, pass_metrics, sample
+from critique_rl.evaluate import Sampling, _digest, _tally, judge, pass_metrics, sample, self_metrics
 from critique_rl.policy import load_policy
 from critique_rl.types import Verdict
 
@@ -30,6 +30,17 @@ def test_agreement_is_the_commonest_answers_share_of_what_was_judged() -> None:
     assert (tally["n"], tally["unscored"], tally["agreement"], tally["agreed_right"]) == (4, 1, 0.5, False)
     assert _tally(ROWS[0], [right, right, wrong])["agreed_right"] is True
     assert _tally(ROWS[0], [none, none])["agreement"] is None
+
+
+def test_stated_confidences_and_abstentions_have_metrics_of_their_own() -> None:
+    sure, unsure, silent = Verdict("right", "7", confidence=0.9), Verdict("wrong", "8", confidence=0.2), Verdict("abstained", "?")
+    tally = _tally(ROWS[0], [sure, unsure, silent, Verdict("wrong", "9")])
+    assert (tally["abstained"], tally["stated"]) == (1, [[0.9, 1], [0.2, 0]])
+    # of 4: 1 right, 1 abstained, 2 hallucinated; Brier (.01 + .04) / 2; ECE (.1 + .2) / 2
+    assert self_metrics([tally]) == pytest.approx(
+        {"ece": 0.15, "brier": 0.025, "auroc": 1.0, "abstention": 0.25, "hallucination": 0.5, "truthfulness": -0.25}
+    )
+    assert self_metrics([_tally(ROWS[0], [Verdict("right", "7")])]) == {}
 
 
 def test_other_prompts_have_another_digest(tiny_policy) -> None:
