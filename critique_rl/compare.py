@@ -28,6 +28,9 @@ from critique_rl.runs import PipelineFolder
 PROTOCOL = ("task", "prompts", "split", "samples", "temperature", "top_p", "max_new_tokens", "versions")
 """What two evaluations must share to be compared."""
 
+WHOLE = ("ece", "brier", "auroc", "truthfulness", "hallucination", "abstention")
+"""Metrics of a whole evaluation: they have no value a problem, so their intervals are over seeds alone."""
+
 COSTS = ("generated_tokens", "total_tokens", "flops", "critic_tokens", "usd", "wall_seconds", "steps")
 
 
@@ -43,7 +46,9 @@ class Evaluation:
     votes: Sequence[tuple[float, bool]] = ()
 
     def values(self, metric: str) -> dict[str, float]:
-        """pass@k of every problem of the metric's family ("all": of any) that has k judged samples, by id."""
+        """pass@k of every problem of the metric's family ("all": of any) that has k judged samples, by id; of another metric its one value, by ""."""
+        if metric in WHOLE:
+            return {"": value} if (value := self.metrics.get(metric)) is not None else {}
         k, family = _parse(metric)
         rows = {name: (n, right) for name, (of, n, right) in self.counts.items() if family in ("all", of) and n >= k}
         if not rows:
@@ -80,7 +85,7 @@ def compare(
     base = read_evaluation(folder.base.evaluation) if folder.base.finished else None
     kept, base, incomparable = _measured_alike(found, control, base)
     again = read_evaluation(folder.base_again.evaluation) if base and folder.base_again.finished else None
-    metrics = _pass_metrics([e for runs in kept.values() for e in runs.values()], primary)
+    metrics = _metric_names([e for runs in kept.values() for e in runs.values()], primary)
     comparisons, unpaired = _comparisons(kept, control, metrics)
     summaries = {arm: _arm_summary(runs, metrics) for arm, runs in kept.items() if runs}
     if target is not None:
@@ -161,12 +166,13 @@ def _parse(metric: str) -> tuple[int, str]:
     return int(k), family
 
 
-def _pass_metrics(evaluations: Sequence[Evaluation], primary: str) -> list[str]:
-    """Names of all pass@k metrics, the primary first, then by k."""
-    names = {name for e in evaluations for name in e.metrics if re.fullmatch(r"pass@\d+/.+", name)}
+def _metric_names(evaluations: Sequence[Evaluation], primary: str) -> list[str]:
+    """Names of all metrics, the primary first, then pass@k by k, then those of whole evaluations."""
+    found = {name for e in evaluations for name in e.metrics}
+    names = sorted((name for name in found if re.fullmatch(r"pass@\d+/.+", name)), key=_parse) + [name for name in WHOLE if name in found]
     if primary not in names:
         raise ConfigError(f"got primary {primary!r}, expected one of {', '.join(sorted(names)) or '(no pass@k metric found)'}: correct `primary`")
-    return sorted(names, key=lambda name: (name != primary, *_parse(name)))
+    return sorted(names, key=lambda name: name != primary)
 
 
 def _arm_summary(runs: Runs, metrics: Sequence[str]) -> dict[str, Any]:
@@ -228,7 +234,7 @@ def _pair(runs: Runs, controls: Runs, metric: str) -> dict[str, Any] | None:
         return None
     differences_SP = both[: len(runs)] - both[len(runs) :]
     mean, ci95 = _estimate(differences_SP)
-    covers = "problems and seeds" if len(runs) > 1 else "problems"
+    covers = "seeds" if metric in WHOLE else "problems and seeds" if len(runs) > 1 else "problems"
     counts = {"seeds": list(runs), "problems": differences_SP.shape[1]}
     per_seed = _per_seed(runs, differences_SP)
     return {"difference": mean, "ci95": ci95, "p": sign_flip_p(list(per_seed.values())), "per_seed": per_seed, **counts, "interval_covers": covers}

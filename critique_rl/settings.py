@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import trl
 
+from critique_rl.compare import WHOLE
 from critique_rl.config import ConfigError, PlateauConfig, RunConfig, check_keys, suggest
 from critique_rl.critic import build_critic
 from critique_rl.options import CritiqueGRPOConfig
@@ -131,5 +132,5 @@ def check_primary(primary: str, config: RunConfig) -> None:
     """A primary metric that no evaluation will hold is refused before the first run, not after the last."""
     families = {str(row["family"]) for row in load_task(replace(config.task, size=16), 0).held_out(config.evaluation.split, 1)} | {"all"}
     known = [f"pass@{k}/{family}" for k in config.evaluation.ks for family in sorted(families)]
-    if primary not in known:
+    if primary not in (*known, *WHOLE):
         raise ConfigError(f"primary: no metric {primary!r} with these evaluation.ks and families; {suggest(primary, known)}")

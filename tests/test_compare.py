@@ -275,3 +275,17 @@ def test_many_arms_without_a_difference_are_one_clause_of_the_verdict(tmp_path):
     words = verdict(compared(tmp_path, arms=("scalar", "retry", "shuffled", "nsr")))
     # nsr - scalar: 0 0 / 0 1 quarters, an interval around 1/16
     assert words.startswith("no difference from scalar shown for retry, shuffled, nsr (intervals within [")
+
+
+def test_metrics_of_whole_evaluations_are_compared_over_seeds_alone(tmp_path):
+    two_arms(tmp_path)
+    for arm, values in (("scalar", (0.4, 0.5)), ("critique", (0.1, 0.3))):
+        for seed, value in enumerate(values):
+            path = PipelineFolder(tmp_path).run(arm, seed).evaluation
+            raw = json.loads(path.read_text())
+            raw["metrics"]["ece"] = value
+            path.write_text(json.dumps(raw))
+    pair = compared(tmp_path, primary="ece")["comparisons"][0]
+    assert (pair["metric"], pair["interval_covers"], pair["per_seed"]) == ("ece", "seeds", {"0": pytest.approx(-0.3), "1": pytest.approx(-0.2)})
+    half = t_quantile(0.975, 1) * 0.05  # -.3 and -.2: standard error .05
+    assert pair["ci95"] == [pytest.approx(-0.25 - half), pytest.approx(-0.25 + half)]
