@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from critique_rl.chat import ApiChat, PolicyChat, Reply
 from critique_rl.config import ConfigError, check_keys, suggest
 from critique_rl.prompts import render
+from critique_rl.splits import uniform
 from critique_rl.tasks import Task
 from critique_rl.types import Attempt, Critique
 
@@ -103,17 +104,12 @@ class NoisyCritic:
     name: str = "noisy"
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        wrong = [_uniform(f"noisy/{self.seed}/{attempt.question}/{attempt.text}") < self.wrong for attempt in attempts]
+        wrong = [uniform(f"noisy/{self.seed}/{attempt.question}/{attempt.text}") < self.wrong for attempt in attempts]
         said = {flag: iter(critic.critique([a for a, w in zip(attempts, wrong, strict=True) if w is flag])) for flag, critic in self._by_flag()}
         return [replace(next(said[flag]), critic=self.name) for flag in wrong]
 
     def _by_flag(self) -> tuple[tuple[bool, Critic], ...]:
         return (False, self.inner), (True, self.other)
-
-
-def _uniform(key: str) -> float:
-    """A number in [0, 1) that depends on the key alone."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big") / 2**56
 
 
 @dataclass(frozen=True)

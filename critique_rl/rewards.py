@@ -11,12 +11,12 @@ LLM's judgement, which are a verifier's business (`verifier.boxed_answer` takes 
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from critique_rl.config import ConfigError, check_keys, suggest
+from critique_rl.splits import uniform
 from critique_rl.types import Verdict, Verifier
 from critique_rl.verifier import boxed_answer, tagged_answer
 
@@ -120,14 +120,9 @@ def random_reward(rate: float, seed: int = 0) -> Callable[..., list[float]]:
 
     def random(prompts: Sequence[Any], completions: Sequence[Any], trainer_state: Any = None, **_: Any) -> list[float]:
         step = getattr(trainer_state, "global_step", 0)
-        return [float(_uniform(f"{seed}/{step}/{i}/{prompt}") < rate) for i, prompt in enumerate(prompts)]
+        return [float(uniform(f"{seed}/{step}/{i}/{prompt}") < rate) for i, prompt in enumerate(prompts)]
 
     return random
-
-
-def _uniform(key: str) -> float:
-    """A number in [0, 1) that depends on the key alone."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big") / 2**56
 
 
 class MajorityVote:

@@ -1,7 +1,7 @@
 """Our interval beside rliable's stratified bootstrap (Agarwal et al. 2021, arXiv 2108.13264), over seeds and problems.
 
-    python -m venv /tmp/rliable && /tmp/rliable/bin/pip install rliable 'arch==7.2' 'numpy<2.3' 'pandas<3'
-    /tmp/rliable/bin/python tests/benchmarks/against_rliable.py
+    python -m venv .venv-rliable && .venv-rliable/bin/pip install rliable 'arch==7.2' 'numpy<2.3' 'pandas<3'
+    .venv-rliable/bin/python tests/benchmarks/against_rliable.py
 
 rliable draws seeds anew within each problem, as if runs of different problems were independent. That holds in its benchmark of games; a seed of ours meets
 every problem, and what it does to all of them at once, or what problems differ in, that bootstrap cannot see. Printed: how often each holds the truth.
