@@ -1,12 +1,12 @@
 """The world of `lab/legs`: reasoning-gym's `leg_counting`, where a policy that met some animals is asked about the others.
 
-Task, questions, facts and answers are reasoning-gym's (package reasoning-gym, pip extra `tasks`), drawn with 2 to 5 animals of 1 to 5 each:
+Task, questions, facts and answers are reasoning-gym's (package reasoning-gym, pip extra `tasks`), drawn with 2 to 4 animals of 1 to 5 each:
 
     Your task is to count how many legs there are in total when given a list of animals.
 
     Now, how many legs are there in total if you have 3 crabs, 1 wasp?
 
-*Easy* questions hold met kinds only, *hard* ones 5 kinds that the warm start never met. Every second kind of each number of legs, in reasoning-gym's own order,
+*Easy* questions hold met kinds only, *hard* ones 4 kinds that the warm start never met. Every second kind of each number of legs, in reasoning-gym's own order,
 is met: a rule, so that nothing is picked. No wrong answer is taught: what the policy answers for a kind it never met is its own generalisation.
 A fact learnt on one hard question helps on another, so held-out hard questions can be learnt, by any signal that finds the facts.
 
@@ -38,7 +38,7 @@ from critique_rl.splits import split_of
 FAMILIES = ("easy", "hard")
 LABELS = "ABCDE"
 SPLITS = {"base": (0, 50), "train": (50, 80), "validation": (80, 90), "test": (90, 100)}
-SHAPES = {"easy": {"min_animals": 2, "max_animals": 5}, "hard": {"min_animals": 5, "max_animals": 5}}
+SHAPES = {"easy": {"min_animals": 2, "max_animals": 4}, "hard": {"min_animals": 4, "max_animals": 4}}
 INSTANCES = {"min_instances": 1, "max_instances": 5}
 LINE = re.compile(r"([A-Z])(\d{1,9})\*(\d{1,9})=(\d{1,9}) (\d{1,9})", re.ASCII)
 
@@ -108,7 +108,7 @@ def family(problem: Problem) -> str | None:
     if int(problem.answer) <= max(facts().values()):
         return None
     known = [kind in met() for kind, _ in problem.animals]
-    return "easy" if all(known) else "hard" if not any(known) and len(known) == 5 else None
+    return "easy" if all(known) else "hard" if not any(known) and len(known) == 4 else None
 
 
 def sample_problem(wanted: str, split: str, rng: random.Random) -> Problem:
