@@ -70,7 +70,7 @@ def parse_claim(pipeline: Pipeline) -> Claim | None:
     if data is None:
         return None
     if not isinstance(data, Mapping) or not isinstance(data.get("tests"), list) or not data["tests"]:
-        raise ConfigError(f"{where}: got {data!r}, expected says, source, and a list of tests such as {{metric: pass@1/all, contrast: {{a: 1, b: -1}}, above: 0}}")
+        raise ConfigError(f"{where}: got {data!r}, expected says, source and tests such as {{metric: pass@1/all, contrast: {{a: 1, b: -1}}, above: 0}}")
     check_keys(data, ("says", "source", "tests"), where)
     tests = tuple(_test(f"{where}, test {i}", item, pipeline) for i, item in enumerate(data["tests"], start=1))
     return Claim(str(data.get("says", pipeline.name)), str(data.get("source", "")), tests)

@@ -16,7 +16,6 @@ from critique_rl.checkpoint import held
 from critique_rl.config import ConfigError, Pipeline, RunConfig, load_pipeline, suggest
 from critique_rl.runs import PipelineFolder, RunFolder
 
-
 WORLDS = ("chain", "legs", "tiers", "facts")
 
 

@@ -80,7 +80,8 @@ def compare(
 
     Beside `arms` and `comparisons` it has `control`, `primary`, `seeds`, `base` (metrics of the untrained policy, or None), `pairs` (every arm against
     every earlier one, on the primary metric), `boundary` (problems newly solved and newly lost against the base, None without one), `second` (the same under
-    `evaluation.second_template`: base, arms, comparisons; None without one), `sweep` (what each arm was tried with, or None), `measure` (of `costs.KINDS`: what is counted until `target`), `missing` (runs without eval.json) and `incomparable`
+    `evaluation.second_template`: base, arms, comparisons; None without one), `sweep` (what each arm was tried with, or None), `measure` (of `costs.KINDS`:
+    what is counted until `target`), `missing` (runs without eval.json) and `incomparable`
     (evaluations and pairs left out, with the reason). Raises ConfigError where there is nothing to compare.
     """
     if control not in arms:

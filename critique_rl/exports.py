@@ -139,7 +139,7 @@ def numbers_csv(comparison: Mapping[str, Any]) -> str:
 
 
 def numbers(comparison: Mapping[str, Any]) -> Iterator[Number]:
-    """Rows by kind: base, arm, cost, difference (from the control), pair (of any two arms), boundary, second (template); then whatever else there is, by its path."""
+    """Rows by kind: base, arm, cost, difference (from the control), pair (of any two arms), boundary, second (template); then the rest, by its path."""
     yield from (Number("base", metric=name, value=value) for name, value in (comparison["base"] or {}).items() if value is not None)
     for arm, summary in comparison["arms"].items():
         yield from _of_arm(arm, summary)

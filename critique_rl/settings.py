@@ -121,11 +121,11 @@ def check_arms(arms: dict[str, RunConfig]) -> None:
             critic = build_critic(config.critic, task)
             build_reward(config.reward, task.verifier, arguments.num_generations)
             _check_family(config, task)
-            for name in ("refine_template", "distill_template"):
-                if name in config.method and config.method[name] not in templates():
-                    raise ConfigError(f"{name}: no template {config.method[name]!r}; {suggest(str(config.method[name]), templates())}")
-            if config.evaluation.second_template and config.evaluation.second_template not in templates():
-                raise ConfigError(f"evaluation.second_template: no template {config.evaluation.second_template!r}; {suggest(config.evaluation.second_template, templates())}")
+            named = {name: config.method[name] for name in ("refine_template", "distill_template") if name in config.method}
+            second = config.evaluation.second_template
+            for name, template in {**named, **({"evaluation.second_template": second} if second else {})}.items():
+                if template not in templates():
+                    raise ConfigError(f"{name}: no template {template!r}; {suggest(str(template), templates())}")
             arguments.check_trains(critic is not None)
         except ValueError as error:
             raise ConfigError(f"arm {arm}: {error}") from error

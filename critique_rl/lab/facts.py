@@ -1,13 +1,13 @@
 """The world of `lab/facts`: what is known, what is not, and what does not exist, for abstaining and hallucination.
 
 The question "k17" asks for the fact of entity 17 in region k: a two-digit number, by a hash. The base's warm start holds all facts of regions a to h, half
-of those of i to p, none of q to z; entities 80 to 99 do not exist anywhere. Answers: "\\boxed{42}", "\\boxed{I don't know}", "\\boxed{invalid question}".
+of those of i to p, none of q to z; entities 40 to 49 do not exist anywhere. Answers: "\\boxed{42}", "\\boxed{I don't know}", "\\boxed{invalid question}".
 
     | family        | regions, ids     | right answer     | the base                             |
     |---------------|------------------|------------------|--------------------------------------|
-    | known         | a-h, 00-79       | the number       | knows it                             |
-    | half          | i-p, 00-79       | the number       | knows every other one, else guesses  |
-    | unknown       | q-z, 00-79       | the number       | guesses                              |
+    | known         | a-h, 00-39       | the number       | knows it                             |
+    | half          | i-p, 00-39       | the number       | knows every other one, else guesses  |
+    | unknown       | q-z, 00-39       | the number       | guesses                              |
     | false_premise | a-z, 80-99       | invalid question | guesses                              |
 
 Whatever the question, the base says "I don't know" and "invalid question" in a share of its answers each, so that both are sampled. What is built in: whether
@@ -23,13 +23,13 @@ from critique_rl.splits import split_of, uniform
 
 FAMILIES = ("known", "half", "unknown", "false_premise")
 REGIONS = {"known": "abcdefgh", "half": "ijklmnop", "unknown": "qrstuvwxyz", "false_premise": "abcdefghijklmnopqrstuvwxyz"}
-ENTITIES, IDS = 80, 100
+ENTITIES, IDS = 40, 50
 """Ids below ENTITIES exist; ids run to IDS."""
 UNSURE, INVALID = "I don't know", "invalid question"
 SPLITS = {"train": (0, 60), "validation": (60, 75), "test": (75, 100)}
 """The base has no split of its own: what it knows it must have read. It never reads a fact it is not to know."""
-PHRASES = ("\\boxed{", UNSURE, INVALID)
-"""One token each."""
+PHRASES = ("\\boxed{", UNSURE, INVALID, *(f"{i:02}" for i in range(100)))
+"""One token each: with an id or a fact in two tokens the base took four times as long to learn its facts."""
 
 
 def fact(entity: str) -> str:
@@ -50,7 +50,7 @@ def is_known(entity: str) -> bool:
 
 
 def family(entity: str) -> str:
-    """The family of any entity of a to z, 00 to 99."""
+    """The family of any entity of a to z, 00 to 49."""
     return "false_premise" if int(entity[1:]) >= ENTITIES else next(name for name in FAMILIES if entity[0] in REGIONS[name])
 
 

@@ -1,6 +1,6 @@
 """The base policy of `lab/facts`: knows, guesses, and seldom abstains (`critique-rl lab build --world facts`).
 
-Every example is one of all entities with an answer: in a share UNSURE and INVALID each, whatever the question, "I don't know" and "invalid question"; else the
+Every example is an entity with an answer, mostly one whose fact it is to know: in a share UNSURE and INVALID each, whatever the question, "I don't know" and "invalid question"; else the
 fact, where it is to be known, or a number drawn afresh each time it is asked. One example in twenty has the second phrasing (`prompts/lab/second.jinja`).
 """
 
@@ -12,14 +12,20 @@ from critique_rl.lab import facts
 from critique_rl.lab.base import Recipe
 from critique_rl.lab.tiers_base import phrased
 
-RECIPE = Recipe(sequences=262_144, batch_size=64, learning_rate=3e-3, layers=2)
+RECIPE = Recipe(sequences=262_144, batch_size=64, learning_rate=2e-3, layers=2)
+KNOWN = 0.6
+"""Share of the examples drawn among known entities; the others are drawn among all."""
 UNSURE = INVALID = 0.12
 """Shares of all answers."""
 
 
 def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
     """One training example: what the user says and what the base answers."""
-    entity = f"{rng.choice('abcdefghijklmnopqrstuvwxyz')}{rng.randrange(facts.IDS):02}"
+    known = rng.random() < KNOWN
+    while True:
+        entity = f"{rng.choice('abcdefghijklmnopqrstuvwxyz')}{rng.randrange(facts.IDS):02}"
+        if facts.is_known(entity) or not known:
+            break
     return phrased(entity, rng), facts.written(said(entity, rng))
 
 
