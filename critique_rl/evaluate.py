@@ -207,7 +207,7 @@ def final_evaluation(model, tokenizer, task: Task, config: RunConfig, about: dic
         metrics = {**pass_metrics(problems, evaluation.ks), **self_metrics(problems), **share_metrics(problems)}
         return {"prompts": _digest(tokenizer, rows), "problems": problems, "metrics": metrics}
 
-    template = evaluation.second_template
+    first, template = part(rows), evaluation.second_template
     second = {"second": {"template": template, **part(_reworded(rows, template))}} if template else {}
     return {
         **about,
@@ -215,7 +215,7 @@ def final_evaluation(model, tokenizer, task: Task, config: RunConfig, about: dic
         "samples": evaluation.samples,
         **asdict(_sampling(config)),
         "task": asdict_task(config.task),
-        **part(rows),
+        **first,
         **second,
         "versions": versions(),
         "machine": machine(),

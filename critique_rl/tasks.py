@@ -32,12 +32,12 @@ class Task:
     oracle: Callable[[Attempt], str] | None = None
     prompts: str = ""
     """Prefix of template names: "" or "lab/"."""
+    reworded: Callable[[Attempt], str] | None = None
+    """The checker in words that the embedded base never read."""
     evaluator: Verifier | None = None
     """Judges evaluations, where they are judged by another rule than training is (`lab/facts`); None: the verifier."""
     abstains: bool = False
     """Answers may abstain: evaluations measure truthfulness even where none did."""
-    reworded: Callable[[Attempt], str] | None = None
-    """The checker in words that the embedded base never read."""
 
 
 def load_task(config: TaskConfig, seed: int) -> Task:

@@ -1,4 +1,7 @@
-"""Our statistics against scipy's, scikit-learn's and torchmetrics', pass@k against every subset. rliable does not install beside this numpy and pandas: benchmarks/against_rliable.py, in an environment of its own."""
+"""Our statistics against scipy's, scikit-learn's and torchmetrics', pass@k against every subset.
+
+rliable does not install beside this numpy and pandas: benchmarks/against_rliable.py, in an environment of its own.
+"""
 
 from itertools import combinations
 

@@ -90,7 +90,8 @@ def test_an_answer_column_that_is_no_integer_is_unscored() -> None:
 
 
 def test_entities_have_families_facts_and_one_split_each() -> None:
-    assert [facts.family(entity) for entity in ("a00", "h39", "i00", "q07", "a40", "z49")] == ["known", "known", "half", "unknown", "false_premise", "false_premise"]
+    families = {"a00": "known", "h39": "known", "i00": "half", "q07": "unknown", "a40": "false_premise", "z49": "false_premise"}
+    assert {entity: facts.family(entity) for entity in families} == families
     assert facts.answer("a40") == "invalid question" and not facts.is_known("a40") and not facts.is_known("q07") and facts.is_known("a00")
     assert 10 <= int(facts.answer("a00")) <= 99
     half = [facts.is_known(entity) for entity in facts.entities("half")]

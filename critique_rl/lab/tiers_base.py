@@ -13,7 +13,7 @@ from critique_rl.lab import tiers
 from critique_rl.lab.base import Recipe
 from critique_rl.prompts import render
 
-RECIPE = Recipe(sequences=131_072, learning_rate=3e-3, hidden_size=96, layers=3)
+RECIPE = Recipe(sequences=65_536, learning_rate=3e-3, hidden_size=64, layers=3)
 SECOND = 0.05
 """Share of the examples under the second phrasing."""
 
