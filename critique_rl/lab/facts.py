@@ -26,7 +26,7 @@ REGIONS = {"known": "abcdefgh", "half": "ijklmnop", "unknown": "qrstuvwxyz", "fa
 ENTITIES, IDS = 40, 50
 """Ids below ENTITIES exist; ids run to IDS."""
 UNSURE, INVALID = "I don't know", "invalid question"
-SPLITS = {"train": (0, 60), "validation": (60, 75), "test": (75, 100)}
+SPLITS = {"train": (0, 50), "validation": (50, 75), "test": (75, 100)}
 """The base has no split of its own: what it knows it must have read. It never reads a fact it is not to know."""
 PHRASES = ("\\boxed{", UNSURE, INVALID, *(f"{i:02}" for i in range(100)))
 """One token each: with an id or a fact in two tokens the base took four times as long to learn its facts."""
