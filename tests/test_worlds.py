@@ -136,7 +136,7 @@ def measured(name: str, problems: int, samples: int) -> dict[str, float]:
 
 
 def test_the_tiers_base_solves_by_guessing_and_is_sure_of_itself_for_no_reason() -> None:
-    found = measured("lab/tiers", 30, 16)
+    found = measured("lab/tiers", 20, 16)
     assert found["pass@1/tier0"] > 0.95
     assert 0.35 < found["pass@1/tier1"] < 0.6 and found["pass@1/tier3"] < found["pass@1/tier1"]
     assert found["pass@16/tier1"] > 0.8
