@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TRL_EXPERIMENTAL_SILENCE := 1
 
-.PHONY: install demo test test-browser lint smollm2
+.PHONY: install demo test test-browser lint smollm2 claims claims-quick
 
 install: $(VENV)/.installed
 
@@ -19,6 +19,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/critique-rl run pipelines/quickstart.yaml --jobs 2
+
+# Published claims, each a pipeline of pipelines/claims with 5 seeds: runs/claims/claims.md. Stopped, the same command continues.
+claims: install
+	$(BIN)/critique-rl claims --jobs 2
+
+# One seed and small budgets, to see that everything runs: no verdicts.
+claims-quick: install
+	$(BIN)/critique-rl claims --jobs 2 --quick
 
 test: install
 	$(BIN)/python -m pytest

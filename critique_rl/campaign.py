@@ -83,8 +83,11 @@ def _base_is_due(pipeline: Pipeline, folder: PipelineFolder) -> bool:
     """True where the policy before training is not evaluated yet, or was with other settings."""
     if not folder.base.finished:
         return True
-    wanted = base_config(pipeline.arms[pipeline.control])
-    return folder.base.config.exists() and yaml.safe_load(folder.base.config.read_text()) != wanted
+    if not folder.base.config.exists():
+        return False
+    stored = yaml.safe_load(folder.base.config.read_text())
+    defaults = {"evaluation": run_defaults()["evaluation"]}
+    return _filled(defaults, stored) != base_config(pipeline.arms[pipeline.control])
 
 
 def estimate(pipeline: Pipeline, folder: PipelineFolder, todo: list[Job], jobs: int) -> str:

@@ -1,4 +1,4 @@
-"""`critique-rl`: run, train, evaluate, compare, report, lab. Heavy imports happen inside the commands, so `--help` answers at once.
+"""`critique-rl`: run, train, evaluate, compare, report, claims, lab. Heavy imports happen inside the commands, so `--help` answers at once.
 
 Exit status: 0 success, 1 a run failed, 2 wrong use or bad input. 130 where Ctrl-C or SIGTERM ended it (the same command continues).
 """
@@ -15,6 +15,8 @@ from critique_rl.campaign import check_same_config
 from critique_rl.checkpoint import held
 from critique_rl.config import ConfigError, Pipeline, RunConfig, load_pipeline, suggest
 from critique_rl.runs import PipelineFolder, RunFolder
+
+WORLDS = ("chain", "legs", "tiers", "facts")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=int, default=0, help="the arm's seed (default: 0)")
     _pipeline_command(commands, "compare", _compare, "compare finished runs: paired differences with intervals")
     _pipeline_command(commands, "report", _report, "write one self-contained HTML page")
+    _claims_command(commands)
     _lab_command(commands)
     return parser
 
@@ -70,12 +73,22 @@ def _pipeline_command(commands, name: str, function, help: str) -> argparse.Argu
     return command
 
 
+def _claims_command(commands) -> None:
+    claims = commands.add_parser("claims", help="run every pipeline of a folder and say which of their claims are reproduced")
+    claims.add_argument("folder", type=Path, nargs="?", default=Path("pipelines/claims"), help="pipelines with a claim: section (default: pipelines/claims)")
+    claims.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    claims.add_argument("--quick", action="store_true", help="one seed and small budgets, to see that everything runs; no verdicts")
+    claims.add_argument("--out", type=Path, help="where results go (default: runs/claims, with --quick runs/claims-quick)")
+    claims.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    claims.set_defaults(command=_claims)
+
+
 def _lab_command(commands) -> None:
     lab = commands.add_parser("lab", help="the embedded world: build its base policy, show its table")
     actions = lab.add_subparsers(required=True, metavar="ACTION")
     build = actions.add_parser("build", help="train the base policy by its recipe")
     build.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
-    build.add_argument("--world", default="chain", choices=("chain", "legs"), help="legs needs the extra `tasks` (default: chain)")
+    build.add_argument("--world", default="chain", choices=WORLDS, help="legs needs the extra `tasks` (default: chain)")
     build.add_argument("--no-critiques", dest="critiques", action="store_false", default=None, help="legs: a warm start that never saw a critique")
     build.add_argument("--locality", type=float, help="share of refinement examples with an incomplete, wrong or empty critique")
     build.add_argument("--trap-chance", type=float, help="chain: chance of the right step at a trap when solving (default: 0, a plateau)")
@@ -85,9 +98,9 @@ def _lab_command(commands) -> None:
     build.add_argument("--sequences", type=int, help="training examples")
     build.add_argument("--seed", type=int)
     build.set_defaults(command=_lab_build)
-    table = actions.add_parser("table", help="pass@k of the base per family, and what each kind of critique rescues")
-    table.add_argument("--model", type=Path, help="a built base (default: the committed one, of chain)")
-    table.add_argument("--world", default="chain", choices=("chain", "legs"))
+    table = actions.add_parser("table", help="pass@k of the base per family, calibration, and what each kind of critique rescues")
+    table.add_argument("--model", type=Path, help="a built base (default: the committed one of the world)")
+    table.add_argument("--world", default="chain", choices=WORLDS)
     table.add_argument("--problems", type=int, default=200)
     table.add_argument("--samples", type=int, default=64)
     table.add_argument("--split", default="test", choices=("validation", "test"))
@@ -96,15 +109,17 @@ def _lab_command(commands) -> None:
 
 
 def _load(arguments) -> tuple[Pipeline, PipelineFolder]:
+    from critique_rl.claims import parse_claim
+
     pipeline = load_pipeline(arguments.pipeline, arguments.overrides)
+    parse_claim(pipeline)
     return pipeline, PipelineFolder(arguments.out / pipeline.name)
 
 
 def _run(arguments) -> int:
     from critique_rl.campaign import run_all
 
-    if arguments.jobs < 1:
-        raise ConfigError(f"--jobs: got {arguments.jobs}, expected 1 or more")
+    _check_jobs(arguments.jobs)
     pipeline, folder = _load(arguments)
     failed = run_all(pipeline, folder, arguments.pipeline, arguments.overrides, arguments.jobs)
     if failed and not any(folder.run(arm, seed).finished for arm in pipeline.arms for seed in pipeline.seeds):
@@ -112,6 +127,58 @@ def _run(arguments) -> int:
     _compare(arguments)
     _report(arguments)
     return 1 if failed else 0
+
+
+def _check_jobs(jobs: int) -> None:
+    if jobs < 1:
+        raise ConfigError(f"--jobs: got {jobs}, expected 1 or more")
+
+
+def _claims(arguments) -> int:
+    """Run, compare and report pipeline by pipeline; the table is written anew after each, so that a stopped campaign leaves what it has."""
+    from critique_rl import claims
+    from critique_rl.campaign import run_all
+    from critique_rl.runs import ClaimsFolder, write_json, write_text
+
+    _check_jobs(arguments.jobs)
+    out = ClaimsFolder(arguments.out or Path("runs/claims-quick" if arguments.quick else "runs/claims"))
+    told, failed = [], []
+    for path, overrides in _claim_pipelines(arguments):
+        pipeline = load_pipeline(path, overrides)
+        failed += [f"{pipeline.name}/{name}" for name in run_all(pipeline, out.pipeline(pipeline.name), path, overrides, arguments.jobs)]
+        told += _judged(pipeline, out.pipeline(pipeline.name), [str(path), *overrides, "--out", str(out.path)])
+        write_json(out.json, {"claims": told})
+        write_text(out.markdown, claims.markdown(told))
+    print(json.dumps({"claims": told}) if arguments.json else claims.markdown(told))
+    return 1 if failed else 0
+
+
+def _claim_pipelines(arguments) -> list[tuple[Path, list[str]]]:
+    """(file, overrides) of every pipeline of the folder; all are checked before the first is run."""
+    from critique_rl.claims import parse_claim, quick_overrides
+
+    paths, found = sorted(arguments.folder.glob("*.yaml")), []
+    if not paths:
+        raise ConfigError(f"no pipeline in {arguments.folder}; give a folder of YAML files, such as pipelines/claims")
+    for path in paths:
+        pipeline = load_pipeline(path)
+        if parse_claim(pipeline) is None:
+            raise ConfigError(f"{path} has no claim: section; add one, or give a folder of pipelines that have")
+        found.append((path, quick_overrides(pipeline) if arguments.quick else []))
+    return found
+
+
+def _judged(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -> list[dict]:
+    """What claims.json holds of one pipeline; nothing where not one of its runs has finished."""
+    from critique_rl import claims
+    from critique_rl.compare import read_runs
+
+    if not any(folder.run(arm, seed).finished for arm in pipeline.arms for seed in pipeline.seeds):
+        return []
+    comparison = _compared(pipeline, folder)
+    _write_report(pipeline, folder, comparison, words)
+    _, runs, base, _ = read_runs(folder, pipeline.control, list(pipeline.arms), list(pipeline.seeds))
+    return [claims.report(pipeline, claims.parse_claim(pipeline), runs, base, comparison["sweep"])]
 
 
 def _arm(arguments, pipeline: Pipeline, arm: str) -> RunConfig:
@@ -165,14 +232,9 @@ def _evaluate(arguments) -> int:
 def _compare(arguments) -> int:
     from rich.console import Console
 
-    from critique_rl.compare import compare
-    from critique_rl.runs import write_json
     from critique_rl.verdict import table, verdict
 
-    pipeline, folder = _load(arguments)
-    measure = (pipeline.arms[pipeline.control].budget.of or ("generated_tokens", 0))[0]
-    comparison = compare(folder, pipeline.control, pipeline.primary, list(pipeline.arms), list(pipeline.seeds), pipeline.target, measure)
-    write_json(folder.comparison, comparison)
+    comparison = _compared(*_load(arguments))
     if arguments.json:
         print(json.dumps(comparison))
         return 0
@@ -184,17 +246,32 @@ def _compare(arguments) -> int:
     return 0
 
 
-def _report(arguments) -> int:
-    from critique_rl.report import write_report
+def _compared(pipeline: Pipeline, folder: PipelineFolder) -> dict:
+    """Write compare.json and return what it holds."""
+    from critique_rl.compare import compare
+    from critique_rl.runs import write_json
 
+    measure = (pipeline.arms[pipeline.control].budget.of or ("generated_tokens", 0))[0]
+    comparison = compare(folder, pipeline.control, pipeline.primary, list(pipeline.arms), list(pipeline.seeds), pipeline.target, measure)
+    write_json(folder.comparison, comparison)
+    return comparison
+
+
+def _report(arguments) -> int:
     pipeline, folder = _load(arguments)
     if not folder.comparison.exists():
         raise ConfigError(f"no {folder.comparison}; run `critique-rl compare {arguments.pipeline}` first")
-    tail = shlex.join([str(arguments.pipeline), *arguments.overrides, "--out", str(arguments.out)])
-    commands = [f"critique-rl {command} {tail}" for command in ("run", "compare", "report")]
-    page = write_report(folder, json.loads(folder.comparison.read_text()), pipeline.external, commands)
-    print(f"report: {page}, with report.md, tables.tex and numbers.csv beside it", file=sys.stderr)
+    words = [str(arguments.pipeline), *arguments.overrides, "--out", str(arguments.out)]
+    _write_report(pipeline, folder, json.loads(folder.comparison.read_text()), words)
     return 0
+
+
+def _write_report(pipeline: Pipeline, folder: PipelineFolder, comparison: dict, words: list[str]) -> None:
+    from critique_rl.report import write_report
+
+    commands = [f"critique-rl {command} {shlex.join(words)}" for command in ("run", "compare", "report")]
+    page = write_report(folder, comparison, pipeline.external, commands)
+    print(f"report: {page}, with report.md, tables.tex and numbers.csv beside it", file=sys.stderr)
 
 
 def _lab_build(arguments) -> int:
@@ -202,14 +279,16 @@ def _lab_build(arguments) -> int:
 
     from critique_rl.lab.build import build, world
 
-    if arguments.critiques is False and arguments.world == "chain":
-        raise ConfigError("--no-critiques: the recipe of chain has none without critiques; give --world legs")
+    if arguments.critiques is False and arguments.world != "legs":
+        raise ConfigError(f"--no-critiques: is of legs, and got --world {arguments.world}; give --world legs")
     try:
         chosen = world(arguments.world)
     except ImportError as error:
         raise ConfigError(f"--world: {error}") from error
     if arguments.world != "chain" and (arguments.trap_chance is not None or arguments.unseen):
         raise ConfigError("--trap-chance, --unseen: traps are of chain; leave --world out")
+    if arguments.world in ("tiers", "facts") and arguments.locality is not None:
+        raise ConfigError(f"--locality: no example of {arguments.world} has a critique; leave it out")
     if arguments.start and not arguments.start.is_dir():
         raise ConfigError(f"--start: no folder {arguments.start}; the committed base is critique_rl/lab/weights/chain")
     names = ("locality", "critiques", "trap_chance", "unseen", "learning_rate", "sequences", "seed")
@@ -219,12 +298,12 @@ def _lab_build(arguments) -> int:
 
 
 def _lab_table(arguments) -> int:
-    from critique_rl.lab.base import WEIGHTS
+    from critique_rl.lab.base import weights
     from critique_rl.rescue import lab_table, print_table
 
-    if arguments.model is None and arguments.world != "chain":
+    if arguments.model is None and arguments.world == "legs":
         raise ConfigError(f"--model: no base of {arguments.world} is committed; build one: critique-rl lab build --world {arguments.world} --out DIR")
-    rows = lab_table(arguments.model or WEIGHTS, arguments.problems, arguments.samples, arguments.split, arguments.world)
+    rows = lab_table(arguments.model or weights(arguments.world), arguments.problems, arguments.samples, arguments.split, arguments.world)
     print(json.dumps(rows)) if arguments.json else print_table(rows)
     return 0
 

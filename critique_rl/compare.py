@@ -13,7 +13,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ import numpy as np
 from critique_rl.config import ConfigError
 from critique_rl.costs import KINDS
 from critique_rl.curves import to_target
-from critique_rl.metrics import crossed_interval, expected_calibration_error, pass_at_k, reliability_bins, sign_flip_p
+from critique_rl.metrics import SHARES, crossed_interval, expected_calibration_error, pass_at_k, reliability_bins, shares, sign_flip_p
 from critique_rl.runs import PipelineFolder
 
-PROTOCOL = ("task", "prompts", "split", "samples", "temperature", "top_p", "max_new_tokens", "versions")
+PROTOCOL = ("task", "template", "prompts", "split", "samples", "temperature", "top_p", "max_new_tokens", "versions")
 """What two evaluations must share to be compared."""
 
 WHOLE = ("ece", "brier", "auroc", "truthfulness", "hallucination", "abstention")
@@ -44,12 +44,18 @@ class Evaluation:
     cost: Mapping[str, float]
     unscored: int
     votes: Sequence[tuple[float, bool]] = ()
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """{problem's id: `metrics.shares`}."""
+    second: Evaluation | None = None
+    """The same problems under `evaluation.second_template`."""
 
     def values(self, metric: str) -> dict[str, float]:
-        """pass@k of every problem of the metric's family ("all": of any) that has k judged samples, by id; of another metric its one value, by ""."""
+        """pass@k, or the share, of every problem of the metric's family ("all": of any) that has it, by id; of another metric its one value, by ""."""
         if metric in WHOLE:
             return {"": value} if (value := self.metrics.get(metric)) is not None else {}
-        k, family = _parse(metric)
+        name, k, family = _parse(metric)
+        if name in SHARES:
+            return {i: of[name] for i, of in self.shares.items() if name in of and family in ("all", self.counts[i][0])}
         rows = {name: (n, right) for name, (of, n, right) in self.counts.items() if family in ("all", of) and n >= k}
         if not rows:
             return {}
@@ -73,17 +79,14 @@ def compare(
     """Read every eval.json of the pipeline and return what compare.json is to hold.
 
     Beside `arms` and `comparisons` it has `control`, `primary`, `seeds`, `base` (metrics of the untrained policy, or None), `pairs` (every arm against
-    every earlier one, on the primary metric), `boundary` (problems newly solved and newly lost against the base, None without one), `sweep` (what each arm
-    was tried with, or None), `measure` (of `costs.KINDS`: what is counted until `target`), `missing` (runs without eval.json) and `incomparable`
+    every earlier one, on the primary metric), `boundary` (problems newly solved and newly lost against the base, None without one), `second` (the same under
+    `evaluation.second_template`: base, arms, comparisons; None without one), `sweep` (what each arm was tried with, or None), `measure` (of `costs.KINDS`:
+    what is counted until `target`), `missing` (runs without eval.json) and `incomparable`
     (evaluations and pairs left out, with the reason). Raises ConfigError where there is nothing to compare.
     """
     if control not in arms:
         raise ConfigError(f"got control {control!r}, expected one of the arms {', '.join(arms)}: name one of them as `control`")
-    found = {arm: {s: read_evaluation(folder.run(arm, s).evaluation) for s in seeds if folder.run(arm, s).finished} for arm in arms}
-    if not any(found.values()):
-        raise ConfigError(f"got no eval.json under {folder.path}, expected {arms[0]}/seed{seeds[0]}/eval.json and the like: train the arms first")
-    base = read_evaluation(folder.base.evaluation) if folder.base.finished else None
-    kept, base, incomparable = _measured_alike(found, control, base)
+    found, kept, base, incomparable = read_runs(folder, control, arms, seeds)
     again = read_evaluation(folder.base_again.evaluation) if base and folder.base_again.finished else None
     metrics = _metric_names([e for runs in kept.values() for e in runs.values()], primary)
     comparisons, unpaired = _comparisons(kept, control, metrics)
@@ -102,27 +105,59 @@ def compare(
         "comparisons": comparisons,
         "pairs": _all_pairs(kept, primary),
         "boundary": _boundary(kept, base, again),
+        "second": _second(kept, control, base, primary),
         "sweep": json.loads(folder.sweep_choice.read_text()) if folder.sweep_choice.exists() else None,
         "missing": [{"arm": arm, "seed": seed} for arm in arms for seed in seeds if seed not in found[arm]],
         "incomparable": incomparable + unpaired,
     }
 
 
+def read_runs(
+    folder: PipelineFolder, control: str, arms: Sequence[str], seeds: Sequence[int]
+) -> tuple[dict[str, Runs], dict[str, Runs], Evaluation | None, list[dict[str, Any]]]:
+    """(all evaluations, those measured alike, the base's, what was left out and why). ConfigError where there is none."""
+    found = {arm: {s: read_evaluation(folder.run(arm, s).evaluation) for s in seeds if folder.run(arm, s).finished} for arm in arms}
+    if not any(found.values()):
+        raise ConfigError(f"got no eval.json under {folder.path}, expected {arms[0]}/seed{seeds[0]}/eval.json and the like: train the arms first")
+    base = read_evaluation(folder.base.evaluation) if folder.base.finished else None
+    return found, *_measured_alike(found, control, base)
+
+
+def _second(kept: dict[str, Runs], control: str, base: Evaluation | None, primary: str) -> dict[str, Any] | None:
+    """What the arms do with the same problems in other words: {"template", "base", "arms": {arm: {"metrics"}}, "comparisons"}."""
+    found = {arm: {seed: e.second for seed, e in runs.items() if e.second} for arm, runs in kept.items()}
+    if not any(found.values()):
+        return None
+    found, base, left_out = _measured_alike(found, control, base.second if base else None)
+    metrics = _metric_names([e for runs in found.values() for e in runs.values()], primary)
+    arms = {arm: {"metrics": _summaries(runs, metrics)} for arm, runs in found.items() if runs}
+    template = next(e.protocol["template"] for runs in found.values() for e in runs.values())
+    before = None if base is None else {name: base.metrics.get(name) for name in metrics}
+    comparisons, unpaired = _comparisons(found, control, metrics)
+    return {"template": template, "base": before, "arms": arms, "comparisons": comparisons, "incomparable": left_out + unpaired}
+
+
 def read_evaluation(path: Path) -> Evaluation:
     """Parse one eval.json; a ConfigError says what is wrong with it."""
     try:
-        raw = json.loads(path.read_text())
-        counts = {p["id"]: (p["family"], int(p["n"]), int(p["right"])) for p in raw["problems"]}
-        if len(counts) < len(raw["problems"]):
-            raise ValueError("two problems share an id")
-        metrics = {name: value if value is not None and math.isfinite(value) else None for name, value in raw["metrics"].items()}
-        cost = {name: float((raw.get("cost") or {}).get(name) or 0) for name in COSTS}
-        unscored = sum(p.get("unscored", 0) for p in raw["problems"])
-        votes = [(float(p["agreement"]), bool(p["agreed_right"])) for p in raw["problems"] if p.get("agreement") is not None]
+        return _read(json.loads(path.read_text()))
     except (ValueError, KeyError, TypeError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else error
         raise ConfigError(f"{path} is no evaluation: {problem}; expected what `critique-rl evaluate` writes: delete it and evaluate again") from error
-    return Evaluation({key: raw.get(key) for key in PROTOCOL}, counts, metrics, cost, unscored, votes)
+
+
+def _read(raw: dict[str, Any]) -> Evaluation:
+    counts = {p["id"]: (p["family"], int(p["n"]), int(p["right"])) for p in raw["problems"]}
+    if len(counts) < len(raw["problems"]):
+        raise ValueError("two problems share an id")
+    metrics = {name: value if value is not None and math.isfinite(value) else None for name, value in raw["metrics"].items()}
+    cost = {name: float((raw.get("cost") or {}).get(name) or 0) for name in COSTS}
+    unscored = sum(p.get("unscored", 0) for p in raw["problems"])
+    votes = [(float(p["agreement"]), bool(p["agreed_right"])) for p in raw["problems"] if p.get("agreement") is not None]
+    abstains = any("abstained" in p for p in raw["problems"])
+    of = {p["id"]: shares(p["n"], p["right"], p.get("abstained", 0) if abstains else None, p.get("agreement")) for p in raw["problems"]}
+    second = _read({**raw, **raw["second"], "second": None}) if raw.get("second") else None
+    return Evaluation({key: raw.get(key) for key in PROTOCOL}, counts, metrics, cost, unscored, votes, of, second)
 
 
 def _measured_alike(found: dict[str, Runs], control: str, base: Evaluation | None) -> tuple[dict[str, Runs], Evaluation | None, list[dict[str, Any]]]:
@@ -161,28 +196,41 @@ def _flat(protocol: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{key}.{name}".rstrip("."): value for key, inner in parts.items() for name, value in inner.items()}
 
 
-def _parse(metric: str) -> tuple[int, str]:
-    k, family = re.fullmatch(r"pass@(\d+)/(.+)", metric).groups()
-    return int(k), family
+METRIC = re.compile(rf"(?:pass@(\d+)|({'|'.join(SHARES)}))/(.+)")
+"""Names of metrics that every problem has a value of."""
+
+
+def _parse(metric: str) -> tuple[str, int, str]:
+    """("pass", k, family), or (share, 0, family)."""
+    k, share, family = METRIC.fullmatch(metric).groups()
+    return (share, 0, family) if share else ("pass", int(k), family)
 
 
 def _metric_names(evaluations: Sequence[Evaluation], primary: str) -> list[str]:
-    """Names of all metrics, the primary first, then pass@k by k, then those of whole evaluations."""
+    """Names of all metrics, the primary first, then pass@k by k, then shares, then those of whole evaluations."""
     found = {name for e in evaluations for name in e.metrics}
-    names = sorted((name for name in found if re.fullmatch(r"pass@\d+/.+", name)), key=_parse) + [name for name in WHOLE if name in found]
+    names = sorted((name for name in found if METRIC.fullmatch(name)), key=_order) + [name for name in WHOLE if name in found]
     if primary not in names:
         raise ConfigError(f"got primary {primary!r}, expected one of {', '.join(sorted(names)) or '(no pass@k metric found)'}: correct `primary`")
     return sorted(names, key=lambda name: name != primary)
 
 
+def _order(metric: str) -> tuple[bool, int, str, str]:
+    name, k, family = _parse(metric)
+    return name != "pass", k, name, family
+
+
 def _arm_summary(runs: Runs, metrics: Sequence[str]) -> dict[str, Any]:
-    summaries = {metric: _summary(runs, metric) for metric in metrics}
     return {
-        "metrics": {metric: summary for metric, summary in summaries.items() if summary},
+        "metrics": _summaries(runs, metrics),
         "cost": {name: float(np.mean([e.cost[name] for e in runs.values()])) for name in COSTS},
         "unscored": sum(e.unscored for e in runs.values()),
         "reliability": _reliability([vote for e in runs.values() for vote in e.votes]),
     }
+
+
+def _summaries(runs: Runs, metrics: Sequence[str]) -> dict[str, Any]:
+    return {metric: summary for metric in metrics if (summary := _summary(runs, metric))}
 
 
 def _reliability(votes: Sequence[tuple[float, bool]]) -> dict[str, Any] | None:
@@ -195,7 +243,7 @@ def _reliability(votes: Sequence[tuple[float, bool]]) -> dict[str, Any] | None:
 
 
 def _summary(runs: Runs, metric: str) -> dict[str, Any] | None:
-    values_SP = _matrix(list(runs.values()), metric)
+    values_SP = matrix(list(runs.values()), metric)
     if not values_SP.size:
         return None
     mean, ci95 = _estimate(values_SP)
@@ -229,7 +277,7 @@ def _all_pairs(kept: dict[str, Runs], primary: str) -> list[dict[str, Any]]:
 
 
 def _pair(runs: Runs, controls: Runs, metric: str) -> dict[str, Any] | None:
-    both = _matrix([*runs.values(), *controls.values()], metric)
+    both = matrix([*runs.values(), *controls.values()], metric)
     if not both.size:
         return None
     differences_SP = both[: len(runs)] - both[len(runs) :]
@@ -240,7 +288,7 @@ def _pair(runs: Runs, controls: Runs, metric: str) -> dict[str, Any] | None:
     return {"difference": mean, "ci95": ci95, "p": sign_flip_p(list(per_seed.values())), "per_seed": per_seed, **counts, "interval_covers": covers}
 
 
-def _matrix(evaluations: Sequence[Evaluation], metric: str) -> np.ndarray:
+def matrix(evaluations: Sequence[Evaluation], metric: str) -> np.ndarray:
     """(evaluations, problems): the metric on the problems every evaluation has a value for, in the first one's order."""
     rows = [e.values(metric) for e in evaluations]
     names = [name for name in rows[0] if all(name in row for row in rows)]

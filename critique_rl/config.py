@@ -24,7 +24,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """Which problems: `lab/chain`, `reasoning-gym/<dataset>`."""
+    """Which problems: `lab/chain`, `lab/legs`, `lab/tiers`, `lab/facts`, `reasoning-gym/<dataset>`."""
 
     name: str
     families: Mapping[str, float] = field(default_factory=dict)
@@ -33,11 +33,13 @@ class TaskConfig:
     """Training prompts."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Passed to the task's generator."""
+    repeat_one: Any = None
+    """The place (from 0) or the id of one training prompt: all others become copies of it, as in one-example training (arXiv 2504.20571). None: as they are."""
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """Which model starts: `lab`, `smollm2`, a local path or a Hub id."""
+    """Which model starts: `lab`, `lab/tiers`, `lab/facts`, `smollm2`, a local path or a Hub id."""
 
     model: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -64,7 +66,11 @@ class BudgetConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How finished policies are judged, and how often a training curve is taken."""
+    """How finished policies are judged, and how often a training curve is taken.
+
+    Published protocols (samples, temperature, top_p): Yue et al. 2504.13837 128 to 1024, .6, .95; NSR 2506.01347 256, .6, .95 (Qwen3: 64, .7, .8);
+    Critique-GRPO 2506.03106 256, .6, .95; SDPO 2601.20802 16, .6, .95; RLCR 2507.16806 and TruthRL 2509.25760 greedy: 1, 0, 1.
+    """
 
     problems: int = 200
     """Held-out problems a family."""
@@ -73,6 +79,8 @@ class EvaluationConfig:
     top_p: float = 1.0
     ks: tuple[int, ...] = (1, 4, 16)
     split: str = "test"
+    second_template: str = ""
+    """A template of prompts/ that reads `question`: the same problems are asked by it too, and reported beside (`lab/second`); "": by none."""
     best_by: str = ""
     """"": the last policy is judged; a pass@1 of the learning curve, such as pass@1/all: the policy that was best by it on validation problems."""
     curve_every: int = 10
@@ -153,6 +161,8 @@ class Pipeline:
     sweep: SweepConfig | None = None
     external: Mapping[str, str] = field(default_factory=dict)
     """Plain TRL runs to draw beside the arms, never to compare: a name and the output folder of each (`curves.completions_curve`)."""
+    claim: Any = None
+    """As the file has it; `claims.parse_claim` reads it."""
 
 
 SECTIONS = {"task": TaskConfig, "policy": PolicyConfig, "budget": BudgetConfig, "prices": Prices, "evaluation": EvaluationConfig}
@@ -162,7 +172,7 @@ KINDS_OF = {"critic": "oracle", "reward": "rlcr"}
 RUN_KEYS = tuple(f.name for f in fields(RunConfig))
 DATA_ORDER = ("per_device_train_batch_size", "steps_per_generation", "gradient_accumulation_steps", "num_iterations", "num_generations", "data_seed")
 """TRL options that a run's data order depends on, beside the seed."""
-PIPELINE_KEYS = (*RUN_KEYS, "seeds", "primary", "control", "target", "sweep", "external", "arms")
+PIPELINE_KEYS = (*RUN_KEYS, "seeds", "primary", "control", "target", "sweep", "external", "claim", "arms")
 
 
 def suggest(got: str, known: Iterable[str]) -> str:
@@ -232,7 +242,7 @@ def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
     seeds = _seeds(data.get("seeds", [0]))
     sweep = _sweep(data["sweep"], seeds, resolved) if data.get("sweep") is not None else None
     external = _external(data.get("external") or {})
-    return Pipeline(name, resolved, seeds, str(data.get("primary", "pass@1/all")), control, _target(data.get("target")), sweep, external)
+    return Pipeline(name, resolved, seeds, str(data.get("primary", "pass@1/all")), control, _target(data.get("target")), sweep, external, data.get("claim"))
 
 
 def _external(value: Any) -> dict[str, str]:
@@ -408,7 +418,7 @@ def base_config(config: RunConfig) -> dict[str, Any]:
 
 def run_defaults() -> dict[str, Any]:
     """What a run has where its file says nothing, as plain data."""
-    return {key: value for key, value in to_dict(RunConfig(TaskConfig(""), PolicyConfig(""))).items() if key not in ("task", "policy")}
+    return {key: value for key, value in to_dict(RunConfig(TaskConfig(""), PolicyConfig(""))).items() if key != "policy"}
 
 
 def with_seed(config: RunConfig, seed: int) -> RunConfig:

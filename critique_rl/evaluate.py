@@ -20,7 +20,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from critique_rl.config import RunConfig, TaskConfig
-from critique_rl.metrics import auroc, brier_score, expected_calibration_error, pass_at_k, truthfulness
+from critique_rl.metrics import SHARES, auroc, brier_score, expected_calibration_error, pass_at_k, shares, truthfulness
+from critique_rl.prompts import render
 from critique_rl.tasks import Task
 from critique_rl.types import Message, Verdict, Verifier
 
@@ -97,31 +98,32 @@ def judge(
     samples: int,
     sampling: Sampling,
     seed: int = 0,
+    abstains: bool = False,
 ) -> dict[str, Any]:
     """`samples` answers to every row, judged: {"problems": [{id, family, n, right, unscored, agreement, agreed_right}], "evaluation_tokens": ...}.
 
     n leaves unscored answers out. `agreement` is the share of the n that gave the commonest answer, `agreed_right` whether that answer is right. Where
-    answers abstain or state a confidence there are `abstained` (how many did) and `stated` ([confidence, 1 right or 0] of each that did).
+    answers abstain (or may: `abstains`) or state a confidence there are `abstained` (how many did) and `stated` ([confidence, 1 right or 0] of each that did).
     """
     prompts = [row["prompt"] for row in rows for _ in range(samples)]
     answers = sample(model, tokenizer, prompts, sampling, seed)
     verdicts = [verifier(answer.text, rows[answer.prompt // samples]) for answer in answers]
-    problems = [_tally(row, verdicts[i * samples : (i + 1) * samples]) for i, row in enumerate(rows)]
+    problems = [_tally(row, verdicts[i * samples : (i + 1) * samples], abstains) for i, row in enumerate(rows)]
     return {"problems": problems, "evaluation_tokens": sum(answer.tokens for answer in answers)}
 
 
-def _tally(row: dict[str, Any], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def _tally(row: dict[str, Any], verdicts: Sequence[Verdict], abstains: bool = False) -> dict[str, Any]:
     judged = [verdict for verdict in verdicts if verdict.outcome != "unscored"]
     right = sum(verdict.outcome == "right" for verdict in judged)
     counts = {"n": len(judged), "right": right, "unscored": len(verdicts) - len(judged)}
-    return {"id": row["id"], "family": row["family"], **counts, **_agreement(judged), **_self_assessment(judged)}
+    return {"id": row["id"], "family": row["family"], **counts, **_agreement(judged), **_self_assessment(judged, abstains)}
 
 
-def _self_assessment(judged: Sequence[Verdict]) -> dict[str, Any]:
+def _self_assessment(judged: Sequence[Verdict], abstains: bool) -> dict[str, Any]:
     """What answers say of themselves; {} for tasks that ask for neither."""
     abstained = sum(verdict.outcome == "abstained" for verdict in judged)
     stated = [[verdict.confidence, int(verdict.outcome == "right")] for verdict in judged if verdict.confidence is not None]
-    return ({"abstained": abstained} if abstained else {}) | ({"stated": stated} if stated else {})
+    return ({"abstained": abstained} if abstained or abstains else {}) | ({"stated": stated} if stated else {})
 
 
 def _agreement(judged: Sequence[Verdict]) -> dict[str, Any]:
@@ -133,12 +135,29 @@ def _agreement(judged: Sequence[Verdict]) -> dict[str, Any]:
     return {"agreement": count / len(judged), "agreed_right": any(v.outcome == "right" for v in judged if v.answer == answer)}
 
 
-def pass_metrics(problems: Sequence[dict[str, Any]], ks: Sequence[int]) -> dict[str, float]:
-    """{"pass@<k>/<family>": mean over problems}, and "/all" over the families' means; ks larger than n are left out."""
+def _by_family(problems: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     families: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for problem in problems:
         families[problem["family"]].append(problem)
-    metrics = {}
+    return families
+
+
+def share_metrics(problems: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """{"<share>/<family>": mean over problems} for `metrics.SHARES`, and "/all" over the families' means, where every family has it."""
+    families, metrics = _by_family(problems), {}
+    found = {family: [shares(p["n"], p["right"], p.get("abstained"), p["agreement"]) for p in members] for family, members in families.items()}
+    for name in SHARES:
+        values = {family: [row[name] for row in rows if name in row] for family, rows in found.items()}
+        means = {family: float(np.mean(of)) for family, of in values.items() if of}
+        metrics |= {f"{name}/{family}": mean for family, mean in means.items()}
+        if means and len(means) == len(families):
+            metrics[f"{name}/all"] = float(np.mean(list(means.values())))
+    return metrics
+
+
+def pass_metrics(problems: Sequence[dict[str, Any]], ks: Sequence[int]) -> dict[str, float]:
+    """{"pass@<k>/<family>": mean over problems}, and "/all" over the families' means; ks larger than n are left out."""
+    families, metrics = _by_family(problems), {}
     for k in ks:
         values = {family: _mean_pass(members, k) for family, members in families.items()}
         metrics |= {f"pass@{k}/{family}": value for family, value in values.items() if not np.isnan(value)}
@@ -156,7 +175,7 @@ def self_metrics(problems: Sequence[dict[str, Any]]) -> dict[str, float]:
         values = {"ece": expected_calibration_error(confidence, right), "brier": brier_score(confidence, right), "auroc": auroc(confidence, right)}
         found |= {name: value for name, value in values.items() if not np.isnan(value)}
     total, right, abstained = (sum(problem.get(key, 0) for problem in problems) for key in ("n", "right", "abstained"))
-    if abstained:
+    if any("abstained" in problem for problem in problems):
         outcomes = ["right"] * right + ["abstained"] * abstained + ["wrong"] * (total - right - abstained)
         found |= {name: value for name, value in truthfulness(outcomes).items() if name != "accuracy"}
     return found
@@ -169,7 +188,7 @@ def _mean_pass(problems: Sequence[dict[str, Any]], k: int) -> float:
 
 def evaluate_policy(model, tokenizer, rows, task: Task, config: RunConfig, samples: int, seed: int = 0) -> dict[str, Any]:
     """Judge a policy on rows with the run's decoding settings."""
-    return judge(model, tokenizer, rows, task.verifier, samples, _sampling(config), seed)
+    return judge(model, tokenizer, rows, task.evaluator or task.verifier, samples, _sampling(config), seed, task.abstains)
 
 
 def _sampling(config: RunConfig) -> Sampling:
@@ -180,20 +199,32 @@ def _sampling(config: RunConfig) -> Sampling:
 def final_evaluation(model, tokenizer, task: Task, config: RunConfig, about: dict[str, Any], seed: int = 1) -> dict[str, Any]:
     """The held-out evaluation as eval.json holds it; `seed` is of the samples, not of the problems."""
     evaluation, rows = config.evaluation, task.held_out(config.evaluation.split, config.evaluation.problems)
-    judged = evaluate_policy(model, tokenizer, rows, task, config, evaluation.samples, seed)
-    about["cost"]["evaluation_tokens"] = about["cost"].get("evaluation_tokens", 0) + judged["evaluation_tokens"]
+
+    def part(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        judged = evaluate_policy(model, tokenizer, rows, task, config, evaluation.samples, seed)
+        about["cost"]["evaluation_tokens"] = about["cost"].get("evaluation_tokens", 0) + judged["evaluation_tokens"]
+        problems = judged["problems"]
+        metrics = {**pass_metrics(problems, evaluation.ks), **self_metrics(problems), **share_metrics(problems)}
+        return {"prompts": _digest(tokenizer, rows), "problems": problems, "metrics": metrics}
+
+    first, template = part(rows), evaluation.second_template
+    second = {"second": {"template": template, **part(_reworded(rows, template))}} if template else {}
     return {
         **about,
         "split": evaluation.split,
         "samples": evaluation.samples,
         **asdict(_sampling(config)),
         "task": asdict_task(config.task),
-        "prompts": _digest(tokenizer, rows),
-        "problems": judged["problems"],
-        "metrics": {**pass_metrics(judged["problems"], evaluation.ks), **self_metrics(judged["problems"])},
+        **first,
+        **second,
         "versions": versions(),
         "machine": machine(),
     }
+
+
+def _reworded(rows: Sequence[dict[str, Any]], template: str) -> list[dict[str, Any]]:
+    """The same problems, asked by a template of prompts/ that reads `question`."""
+    return [{**row, "prompt": [{"role": "user", "content": render(template, question=row["question"])}]} for row in rows]
 
 
 def _digest(tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]]) -> str:

@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from typing import Any
 
 from critique_rl.runs import PipelineFolder, write_text
@@ -60,6 +60,7 @@ def tables(comparison: Mapping[str, Any]) -> list[Table]:
     differences = [pair for pair in comparison["comparisons"] if pair["metric"] in shown_metrics(comparison)]
     found = [_arms(comparison)]
     found += [_differences(comparison["control"], differences)] if differences else []
+    found += [_second(comparison, comparison["second"])] if comparison.get("second") else []
     return found + ([_boundary(comparison["boundary"])] if comparison["boundary"] else [])
 
 
@@ -75,6 +76,16 @@ def _arms(comparison: Mapping[str, Any]) -> Table:
         rows.append([arm, *cells, *spent])
     heads = ["arm", *metrics, "generated tokens", "critic tokens", "usd", "minutes"]
     return Table("Arms: mean over seeds and problems with its 95% interval; cost is the mean of a run", heads, rows)
+
+
+def _second(comparison: Mapping[str, Any], second: Mapping[str, Any]) -> Table:
+    """The arms under the other template: the same columns, without the cost."""
+    metrics, rows = shown_metrics(comparison), []
+    if second["base"]:
+        rows.append(["before training", *("" if (value := second["base"].get(name)) is None else f"{value:.2f}" for name in metrics)])
+    for arm, summary in second["arms"].items():
+        rows.append([arm, *(f"{m['mean']:.2f} {bracket(m['ci95'])}" if (m := summary["metrics"].get(name)) else "" for name in metrics)])
+    return Table(f"The same problems asked by the template {second['template']}", ["arm", *metrics], rows)
 
 
 def _differences(control: str, pairs: Sequence[Mapping[str, Any]]) -> Table:
@@ -128,7 +139,7 @@ def numbers_csv(comparison: Mapping[str, Any]) -> str:
 
 
 def numbers(comparison: Mapping[str, Any]) -> Iterator[Number]:
-    """Rows by kind: base, arm, cost, difference (from the control), pair (of any two arms), boundary; then whatever else there is, by its path."""
+    """Rows by kind: base, arm, cost, difference (from the control), pair (of any two arms), boundary, second (template); then the rest, by its path."""
     yield from (Number("base", metric=name, value=value) for name, value in (comparison["base"] or {}).items() if value is not None)
     for arm, summary in comparison["arms"].items():
         yield from _of_arm(arm, summary)
@@ -137,10 +148,14 @@ def numbers(comparison: Mapping[str, Any]) -> Iterator[Number]:
             yield from _of_pair(kind, pair)
     for arm, row in (comparison["boundary"] or {}).items():
         yield from (Number("boundary", arm=arm, metric=name, value=value) for name, value in row.items())
+    if second := comparison.get("second"):
+        for arm, summary in second["arms"].items():
+            yield from (replace(number, kind="second") for number in _of_arm(arm, {"cost": {}, **summary}))
+        yield from (replace(number, kind="second difference") for pair in second["comparisons"] for number in _of_pair("", pair))
     for item in (*comparison["missing"], *comparison["incomparable"]):
         seed = "" if item["seed"] is None else str(item["seed"])
         yield Number("missing" if "reason" not in item else "incomparable", arm=item["arm"], seed=seed, note=item.get("reason", "not evaluated"))
-    yield from _others("other", "", comparison, "", ("base", "arms", "comparisons", "pairs", "boundary", "missing", "incomparable"))
+    yield from _others("other", "", comparison, "", ("base", "arms", "comparisons", "pairs", "boundary", "second", "missing", "incomparable"))
 
 
 def _of_arm(arm: str, summary: Mapping[str, Any]) -> Iterator[Number]:

@@ -159,6 +159,19 @@ def truthfulness(outcomes: Sequence[str]) -> dict[str, float]:
     return {"accuracy": accuracy, "abstention": abstention, "hallucination": hallucination, "truthfulness": accuracy - hallucination}
 
 
+SHARES = ("truthfulness", "hallucination", "abstention", "agreement")
+"""What `shares` gives of one problem; over a family it is the mean over problems, named "<share>/<family>"."""
+
+
+def shares(n: int, right: int, abstained: int | None, agreement: float | None) -> dict[str, float]:
+    """`truthfulness` of one problem's n judged samples, as counts, where the task lets answers abstain (None: it does not), and the agreement given."""
+    found = {} if agreement is None else {"agreement": agreement}
+    if abstained is None or not n:
+        return found
+    hallucination = (n - right - abstained) / n
+    return found | {"abstention": abstained / n, "hallucination": hallucination, "truthfulness": right / n - hallucination}
+
+
 def t_quantile(p: float, df: float) -> float:
     """The value a Student t variable with `df` degrees of freedom (any positive number) stays below with probability p, to about 1e-9."""
     if not (0 < p < 1 and df > 0):

@@ -1,4 +1,5 @@
-"""A lab's base in one table: pass@k per family, and what each kind of critique rescues of its failed attempts at the family that is a plateau to it.
+"""A lab's base in one table: pass@k per family, what its answers say of themselves, and, in chain and legs, what each kind of critique rescues of its failed
+attempts at the family that is a plateau to it.
 
 Every kind is given the same failed attempts. Whether a critique is followed locally shows in the kinds that name something, but not the right thing.
 """
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from critique_rl.config import TaskConfig
 from critique_rl.critic import build_critic
-from critique_rl.evaluate import Sampling, judge, pass_metrics, sample
+from critique_rl.evaluate import Sampling, judge, pass_metrics, sample, self_metrics, share_metrics
 from critique_rl.lab import chain, legs
 from critique_rl.policy import load_policy
 from critique_rl.prompts import render
@@ -24,7 +25,7 @@ from critique_rl.tasks import Task, load_task
 from critique_rl.types import Attempt
 
 HARDEST = {"chain": "plateau", "legs": "hard"}
-"""World -> the family whose failed attempts are refined."""
+"""World with critiques -> the family whose failed attempts are refined."""
 Failed = list[tuple[Any, str]]
 """Rows with the text of a failed attempt."""
 Words = Callable[[chain.Problem, random.Random], str]
@@ -70,16 +71,21 @@ CONTROLS = ("shuffled (another trap set)", "wrong kind", "wrong line", "one step
 
 
 def lab_table(model_path: str | Path, count: int, samples: int, split: str, world: str = "chain") -> dict[str, Any]:
-    """{"pass": {"pass@k/family": ...}, "rescue": {kind: share right}, "attempts": n, "oracle minus best control": ...}."""
+    """{"pass": {"pass@k/family": ...}, "self": calibration and truthfulness, where the world has them}, and where it has critiques
+    {"rescue": {kind: share right}, "attempts": n, "oracle minus best control": ...} too.
+    """
     # Besides rows for `shuffled` to draw from, nothing is trained on.
     task = load_task(TaskConfig(f"lab/{world}", size=3 if world == "chain" else 200), 0)
     model, tokenizer = load_policy(str(model_path))
-    judged = judge(model, tokenizer, task.held_out(split, count), task.verifier, samples, Sampling())
+    rows, verifier = task.held_out(split, count), task.evaluator or task.verifier
+    judged = judge(model, tokenizer, rows, verifier, samples, Sampling(), abstains=task.abstains)["problems"]
+    passes = pass_metrics(judged, [k for k in (1, 4, 16, 64, 256) if k <= samples])
+    figures = {"pass": passes, "self": {**self_metrics(judged), **share_metrics(judged)}}
+    if world not in HARDEST:
+        return figures
     rescue, attempts = rescue_rates(model, tokenizer, task, count, split, world)
     best = max(rescue[kind] for kind in (CONTROLS if world == "chain" else LEGS_CONTROLS))
-    ks = [k for k in (1, 4, 16, 64) if k <= samples]
-    passes = pass_metrics(judged["problems"], ks)
-    return {"pass": passes, "rescue": rescue, "attempts": attempts, "oracle minus best control": rescue["oracle"] - best}
+    return {**figures, "rescue": rescue, "attempts": attempts, "oracle minus best control": rescue["oracle"] - best}
 
 
 def rescue_rates(model, tokenizer, task: Task, count: int, split: str, world: str = "chain", seed: int = 0) -> tuple[dict[str, float], int]:
@@ -157,6 +163,9 @@ def print_table(figures: dict[str, Any]) -> None:
     for family in dict.fromkeys(name.partition("/")[2] for name in figures["pass"] if not name.endswith("/all")):
         passes.add_row(family, *(f"{figures['pass'][f'{column.header}/{family}']:.3f}" for column in passes.columns[1:]))
     console.print(passes)
+    console.print(", ".join(f"{name} {value:.3f}" for name, value in figures["self"].items()))
+    if "rescue" not in figures:
+        return
     rescue = Table("critique", "rescued", title=f"failed attempts of the hardest family rescued, of {figures['attempts']}")
     for kind, rate in figures["rescue"].items():
         rescue.add_row(kind, f"{rate:.3f}")

@@ -1,6 +1,7 @@
 """Run folders: the only file that knows their names, and writes that a crash cannot halve.
 
     runs/<pipeline>/compare.json, report.html     with report.md, tables.tex and numbers.csv beside the page
+    runs/claims/claims.md, claims.json            `critique-rl claims`: verdicts, beside the folders of its pipelines
     runs/<pipeline>/base/eval.json                the policy before training, on the same problems
     runs/<pipeline>/base/again/eval.json          the same with other samples: what differs between the two is noise
     runs/<pipeline>/sweep/<arm>@<value>/seed<s>/  trials of `sweep:`, each a run folder; sweep.json beside it says what they chose
@@ -123,6 +124,24 @@ class PipelineFolder:
     @property
     def numbers(self) -> Path:
         return self.path / "numbers.csv"
+
+
+@dataclass(frozen=True)
+class ClaimsFolder:
+    """Paths of many pipelines' results, and of what they say of their claims."""
+
+    path: Path
+
+    def pipeline(self, name: str) -> PipelineFolder:
+        return PipelineFolder(self.path / name)
+
+    @property
+    def markdown(self) -> Path:
+        return self.path / "claims.md"
+
+    @property
+    def json(self) -> Path:
+        return self.path / "claims.json"
 
 
 def write_text(path: Path, text: str) -> None:

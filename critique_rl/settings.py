@@ -16,6 +16,7 @@ import trl
 from critique_rl.compare import WHOLE
 from critique_rl.config import ConfigError, PlateauConfig, RunConfig, check_keys, suggest
 from critique_rl.critic import build_critic
+from critique_rl.metrics import SHARES
 from critique_rl.options import CritiqueGRPOConfig
 from critique_rl.plateau import PlateauRule
 from critique_rl.presets import preset
@@ -120,9 +121,11 @@ def check_arms(arms: dict[str, RunConfig]) -> None:
             critic = build_critic(config.critic, task)
             build_reward(config.reward, task.verifier, arguments.num_generations)
             _check_family(config, task)
-            for name in ("refine_template", "distill_template"):
-                if name in config.method and config.method[name] not in templates():
-                    raise ConfigError(f"{name}: no template {config.method[name]!r}; {suggest(str(config.method[name]), templates())}")
+            named = {name: config.method[name] for name in ("refine_template", "distill_template") if name in config.method}
+            second = config.evaluation.second_template
+            for name, template in {**named, **({"evaluation.second_template": second} if second else {})}.items():
+                if template not in templates():
+                    raise ConfigError(f"{name}: no template {template!r}; {suggest(str(template), templates())}")
             arguments.check_trains(critic is not None)
         except ValueError as error:
             raise ConfigError(f"arm {arm}: {error}") from error
@@ -132,5 +135,6 @@ def check_primary(primary: str, config: RunConfig) -> None:
     """A primary metric that no evaluation will hold is refused before the first run, not after the last."""
     families = {str(row["family"]) for row in load_task(replace(config.task, size=16), 0).held_out(config.evaluation.split, 1)} | {"all"}
     known = [f"pass@{k}/{family}" for k in config.evaluation.ks for family in sorted(families)]
-    if primary not in (*known, *WHOLE):
+    shares = [f"{name}/{family}" for name in SHARES for family in families]
+    if primary not in (*known, *WHOLE, *shares):
         raise ConfigError(f"primary: no metric {primary!r} with these evaluation.ks and families; {suggest(primary, known)}")

@@ -13,9 +13,9 @@ from typing import Any
 
 from critique_rl.config import ConfigError, TaskConfig, check_keys, suggest
 from critique_rl.gym import gym_rows
-from critique_rl.lab import chain, legs
+from critique_rl.lab import chain, facts, legs, tiers
 from critique_rl.types import Attempt, Verdict, Verifier
-from critique_rl.verifier import by_name, hash_line
+from critique_rl.verifier import boxed_answer, boxed_answer_evaluated, by_name, hash_confidence, hash_line
 
 Row = Mapping[str, Any]
 
@@ -34,18 +34,34 @@ class Task:
     """Prefix of template names: "" or "lab/"."""
     reworded: Callable[[Attempt], str] | None = None
     """The checker in words that the embedded base never read."""
+    evaluator: Verifier | None = None
+    """Judges evaluations, where they are judged by another rule than training is (`lab/facts`); None: the verifier."""
+    abstains: bool = False
+    """Answers may abstain: evaluations measure truthfulness even where none did."""
 
 
 def load_task(config: TaskConfig, seed: int) -> Task:
     """The task a pipeline names; the seed orders and draws the training rows, held-out rows are the same for every seed."""
     kind, _, name = config.name.partition("/")
-    if config.name == "lab/chain":
-        return _lab_chain(config, seed)
-    if config.name == "lab/legs":
-        return _lab_legs(config, seed)
-    if kind == "reasoning-gym" and name:
-        return _reasoning_gym(config, name, seed)
-    raise ConfigError(f"task: unknown name {config.name!r}; {suggest(config.name, ('lab/chain', 'lab/legs', 'reasoning-gym/<dataset>'))}")
+    if config.name in LAB:
+        task = LAB[config.name](config, seed)
+    elif kind == "reasoning-gym" and name:
+        task = _reasoning_gym(config, name, seed)
+    else:
+        raise ConfigError(f"task: unknown name {config.name!r}; {suggest(config.name, (*LAB, 'reasoning-gym/<dataset>'))}")
+    return task if config.repeat_one is None else replace(task, train=_repeated(task.train, config.repeat_one))
+
+
+def _repeated(rows: list[Row], which: int | str) -> list[Row]:
+    """As many rows, all of them the one at place `which`, or with that id."""
+    if isinstance(which, int) and not isinstance(which, bool):
+        found = rows[which : which + 1] if which >= 0 else []
+    else:
+        found = [row for row in rows if row["id"] == which][:1]
+    if not found:
+        few = ", ".join(repr(row["id"]) for row in rows[:3])
+        raise ConfigError(f"task.repeat_one: got {which!r}, expected a place from 0 to {len(rows) - 1}, or the id of a training prompt, such as {few}")
+    return found * len(rows)
 
 
 def _lab_row(problem: chain.Problem, family: str) -> Row:
@@ -123,6 +139,52 @@ def _lab_legs(config: TaskConfig, seed: int) -> Task:
     return Task(config.name, train, lambda split, count: rows(split, dict.fromkeys(legs.FAMILIES, count), 0), _judge_legs, oracle, "lab/")
 
 
+def _lab_tiers(config: TaskConfig, seed: int) -> Task:
+    check_keys(config.options, (), "task, options")
+
+    def row(problem: tiers.Problem, family: str) -> Row:
+        question = problem.question
+        return {"prompt": [{"role": "user", "content": question}], "question": question, "answer": problem.answer, "family": family, "id": question}
+
+    rows = _drawn(tiers.problems, row)
+    return Task(config.name, _train(config, tiers.FAMILIES, rows, seed), _held_out(tiers.FAMILIES, rows), hash_confidence, prompts="lab/")
+
+
+def _lab_facts(config: TaskConfig, seed: int) -> Task:
+    check_keys(config.options, (), "task, options")
+
+    def row(entity: str, family: str) -> Row:
+        return {"prompt": [{"role": "user", "content": entity}], "question": entity, "answer": facts.answer(entity), "family": family, "id": entity}
+
+    rows = _drawn(facts.problems, row)
+    train, held_out = _train(config, facts.FAMILIES, rows, seed), _held_out(facts.FAMILIES, rows)
+    return Task(config.name, train, held_out, boxed_answer, prompts="lab/", evaluator=boxed_answer_evaluated, abstains=True)
+
+
+Rows = Callable[[str, str, int, int], list[Row]]
+"""(family, split, count, seed) -> rows."""
+
+
+def _drawn(problems: Callable[[str, str, int, int], list[Any]], row: Callable[[Any, str], Row]) -> Rows:
+    def rows(family: str, split: str, count: int, seed: int) -> list[Row]:
+        try:
+            return [row(problem, family) for problem in problems(family, split, count, seed)]
+        except ValueError as error:
+            raise ConfigError(f"task: {error}") from error
+
+    return rows
+
+
+def _train(config: TaskConfig, families: tuple[str, ...], rows: Rows, seed: int) -> list[Row]:
+    train = [row for family, count in _counts(config, families).items() for row in rows(family, "train", count, seed)]
+    random.Random(seed).shuffle(train)
+    return train
+
+
+def _held_out(families: tuple[str, ...], rows: Rows) -> Callable[[str, int], list[Row]]:
+    return lambda split, count: [row for family in families for row in rows(family, split, count, 0)]
+
+
 def _reasoning_gym(config: TaskConfig, name: str, seed: int) -> Task:
     def rows(split: str, count: int, seed: int = 0) -> list[Row]:
         try:
@@ -131,3 +193,6 @@ def _reasoning_gym(config: TaskConfig, name: str, seed: int) -> Task:
             raise ConfigError(f"task: {error}") from error
 
     return Task(config.name, rows("train", config.size, seed), rows, by_name("last_number"))
+
+
+LAB = {"lab/chain": _lab_chain, "lab/legs": _lab_legs, "lab/tiers": _lab_tiers, "lab/facts": _lab_facts}

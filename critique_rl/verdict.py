@@ -112,7 +112,8 @@ def shown_metrics(comparison: Mapping[str, Any], most: int = 4) -> list[str]:
 
 def table(comparison: Mapping[str, Any]) -> Group:
     """Tables to print in 80 columns: the arms with their cost, their differences from the control, problems newly solved and lost."""
-    more = [_boundary_table(comparison["boundary"])] if comparison["boundary"] else []
+    more = [_second_table(comparison)] if comparison.get("second") else []
+    more += [_boundary_table(comparison["boundary"])] if comparison["boundary"] else []
     more += [_target_table(comparison)] if comparison["target"] else []
     more += [_best_table(comparison)] if len(comparison["arms"]) > 2 else []
     return Group(_arms_table(comparison), _differences_table(comparison), *more)
@@ -133,6 +134,20 @@ def _arms_table(comparison: Mapping[str, Any]) -> Table:
         every["min"] = f"{cost['wall_seconds'] / 60:.1f}"
         cells = (Text(f"{m['mean']:.2f}\n{bracket(m['ci95'])}") if (m := summary["metrics"].get(name)) else Text("-") for name in metrics)
         out.add_row(Text(arm), *cells, *(every[name] for name in costs))
+    return out
+
+
+def _second_table(comparison: Mapping[str, Any]) -> Table:
+    metrics, second = shown_metrics(comparison), comparison["second"]
+    out = Table(box=box.SIMPLE_HEAD, title=Text(f"The same problems asked by the template {second['template']}"), title_justify="left", padding=(0, 1))
+    out.add_column("arm", overflow="fold")
+    for name in metrics:
+        out.add_column(Text(name.replace("/", "/\n", 1)), justify="right", vertical="top", overflow="fold")
+    if second["base"]:
+        out.add_row("base", *(_number(second["base"].get(m)) for m in metrics))
+    for arm, summary in second["arms"].items():
+        cells = (Text(f"{m['mean']:.2f}\n{bracket(m['ci95'])}") if (m := summary["metrics"].get(name)) else Text("-") for name in metrics)
+        out.add_row(Text(arm), *cells)
     return out
 
 

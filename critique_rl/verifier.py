@@ -4,6 +4,7 @@ Rules that are linear in the length of the text, so that no text can raise or st
 
     last_number     \\boxed{...}, else the last "####" or "Answer:" line, else the last number of the text, compared as an exact number
     hash_line       the lab's format: the last line is exactly "#<integer>"
+    hash_confidence the same with a confidence: the last two lines are exactly "#<integer>" and "@<percent>"
     tagged_answer   RLCR's format: ...</think><answer>...</answer><analysis>...</analysis><confidence>...</confidence>
     boxed_answer    TruthRL's order of checks on the first \\boxed{...}: abstained, invalid question, exact match
 
@@ -31,6 +32,7 @@ NUMBER = re.compile(rf"(?<!\w)(?<!\d\.){SIGN}(?:{DIGITS})(?:[eE][-+]?\d{{1,3}}(?
 DECLARED = re.compile(r"####|answer\s{0,3}:", re.IGNORECASE)
 BOXED = "\\boxed{"
 FRACTION = re.compile(r"\\[dt]?frac\{(-?\d{1,100})\}\{(\d{1,100})\}", re.ASCII)
+PERCENT_LINE = re.compile(r"@(\d{1,3})", re.ASCII)
 HASH_LINE = re.compile(r"#(-?\d{1,100})", re.ASCII)
 
 
@@ -55,6 +57,18 @@ def hash_line(text: str, row: Mapping[str, Any]) -> Verdict:
     if found is None:
         return Verdict("unreadable", reason='last line is not "#<integer>"')
     return Verdict("right" if int(found[1]) == int(gold[1]) else "wrong", found[1])
+
+
+def hash_confidence(text: str, row: Mapping[str, Any]) -> Verdict:
+    """`hash_line` on the last line but one, and a last line that is exactly "@" and 0 to 100; anything else is unreadable."""
+    body, _, last = text.rpartition("\n")
+    judged = hash_line(body, row)
+    percent = PERCENT_LINE.fullmatch(last)
+    if judged.outcome == "unscored":
+        return judged
+    if percent is None or int(percent[1]) > 100 or judged.outcome == "unreadable":
+        return Verdict("unreadable", reason='last two lines are not "#<integer>" and "@<percent>"')
+    return replace(judged, confidence=int(percent[1]) / 100)
 
 
 TAGS = ("</think>", "<answer>", "</answer>", "<analysis>", "</analysis>", "<confidence>", "</confidence>")
@@ -119,6 +133,7 @@ def _normal(text: str) -> str:
 VERIFIERS: dict[str, Verifier] = {
     "last_number": last_number,
     "hash_line": hash_line,
+    "hash_confidence": hash_confidence,
     "tagged_answer": tagged_answer,
     "boxed_answer": boxed_answer,
     "boxed_answer_evaluated": boxed_answer_evaluated,

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from critique_rl.compare import compare
 from critique_rl.config import ConfigError
+from critique_rl.exports import numbers, tables
 from critique_rl.metrics import t_quantile
 from critique_rl.runs import PipelineFolder, write_json
 from critique_rl.verdict import table, verdict
@@ -289,3 +290,39 @@ def test_metrics_of_whole_evaluations_are_compared_over_seeds_alone(tmp_path):
     assert (pair["metric"], pair["interval_covers"], pair["per_seed"]) == ("ece", "seeds", {"0": pytest.approx(-0.3), "1": pytest.approx(-0.2)})
     half = t_quantile(0.975, 1) * 0.05  # -.3 and -.2: standard error .05
     assert pair["ci95"] == [pytest.approx(-0.25 - half), pytest.approx(-0.25 + half)]
+
+
+def test_shares_of_a_problem_are_compared_over_problems_and_seeds(tmp_path):
+    for arm, abstained in (("scalar", 0), ("critique", 2)):
+        for seed in (0, 1):
+            put(tmp_path, arm, seed, {"a": 1, "b": 1}, metrics=("pass@1/plateau", "hallucination/plateau"))
+            path = PipelineFolder(tmp_path).run(arm, seed).evaluation
+            raw = json.loads(path.read_text())
+            raw["problems"][0]["abstained"] = abstained
+            path.write_text(json.dumps(raw))
+    comparison = compared(tmp_path)
+    # of 4: 3 wrong, or 1 wrong and 2 abstained, on one of two problems: (.75 + .75) / 2 against (.25 + .75) / 2
+    assert comparison["arms"]["scalar"]["metrics"]["hallucination/plateau"]["mean"] == 0.75
+    pair = next(pair for pair in comparison["comparisons"] if pair["metric"] == "hallucination/plateau")
+    assert (pair["difference"], pair["problems"], pair["interval_covers"]) == (-0.25, 2, "problems and seeds")
+
+
+def test_the_second_template_has_arms_and_differences_of_its_own(tmp_path):
+    two_arms(tmp_path)
+    for arm, right in (("scalar", 0), ("critique", 4)):
+        for seed in (0, 1):
+            path = PipelineFolder(tmp_path).run(arm, seed).evaluation
+            raw = json.loads(path.read_text())
+            raw["second"] = {"template": "lab/second", "metrics": {"pass@1/plateau": right / 4}, "prompts": "x"}
+            raw["second"]["problems"] = [{**problem, "right": right} for problem in raw["problems"]]
+            path.write_text(json.dumps(raw))
+    comparison = compared(tmp_path)
+    second = comparison["second"]
+    assert (second["template"], second["arms"]["critique"]["metrics"]["pass@1/plateau"]["mean"], second["comparisons"][0]["difference"]) == ("lab/second", 1, 1)
+    assert comparison["comparisons"][0]["difference"] == pytest.approx(9 / 16)  # as without it
+    assert "The same problems asked by the template lab/second" in " ".join(printed(comparison).split())
+    titles = [of.caption for of in tables(comparison)]
+    assert "The same problems asked by the template lab/second" in titles
+    kinds = {number.kind for number in numbers(comparison)}
+    assert {"second", "second difference"} <= kinds
+    json.dumps(comparison, allow_nan=False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from critique_rl.evaluate import Sampling, _digest, _tally, judge, pass_metrics, sample, self_metrics
+from critique_rl.config import EvaluationConfig, PolicyConfig, RunConfig, TaskConfig
+from critique_rl.evaluate import Sampling, _digest, _tally, final_evaluation, judge, pass_metrics, sample, self_metrics, share_metrics
 from critique_rl.policy import load_policy
+from critique_rl.tasks import Task
 from critique_rl.types import Verdict
 
 ROWS = [
@@ -68,3 +70,36 @@ def test_sampling_restores_mode_and_random_state_and_repeats_itself(tiny_policy)
     assert first == sample(model, tokenizer, prompts, Sampling(max_new_tokens=6, batch=5))
     assert [s.prompt for s in first] == list(range(12))
     assert len({s.text for s in first}) > 1
+
+
+def test_shares_are_means_over_problems_by_family_and_abstaining_is_measured_even_where_none_did() -> None:
+    right, wrong, silent = Verdict("right", "7"), Verdict("wrong", "8"), Verdict("abstained", "?")
+    tallies = [_tally(row, verdicts, abstains=True) for row, verdicts in zip(ROWS, ([right, wrong, silent, silent], [right] * 4, [wrong] * 4), strict=True)]
+    found = share_metrics(tallies)
+    # family a: hallucination (1/4 + 0) / 2, abstention (2/4 + 0) / 2, truthfulness (0 + 1) / 2, agreement (2/4 + 1) / 2; b: 1, 0, -1, 1; all: mean of both
+    assert {name: value for name, value in found.items() if name.endswith("/a")} == pytest.approx(
+        {"hallucination/a": 0.125, "abstention/a": 0.25, "truthfulness/a": 0.5, "agreement/a": 0.75}
+    )
+    assert (found["hallucination/b"], found["abstention/b"], found["truthfulness/b"]) == (1.0, 0.0, -1.0)
+    assert found["truthfulness/all"] == pytest.approx(-0.25)
+    # nobody abstained: 4 of 8 wrong
+    assert self_metrics(tallies[1:]) == pytest.approx({"abstention": 0.0, "hallucination": 0.5, "truthfulness": 0.0})
+    assert share_metrics([_tally(ROWS[0], [right])]) == {"agreement/a": 1.0, "agreement/all": 1.0}
+
+
+def test_a_second_template_asks_the_same_problems_in_other_words(tiny_policy) -> None:
+    asked = []
+
+    def judges(text, row) -> Verdict:
+        asked.append(row["prompt"][0]["content"])
+        return Verdict("right", "1")
+
+    rows = [{**row, "question": row["id"]} for row in ROWS]
+    evaluation = EvaluationConfig(problems=2, samples=2, ks=(1,), second_template="lab/second")
+    config = RunConfig(TaskConfig("t"), PolicyConfig("p"), trl={"max_completion_length": 4}, evaluation=evaluation)
+    task = Task("t", [], lambda split, count: rows, lambda text, row: Verdict("wrong"), evaluator=judges)
+    found = final_evaluation(*load_policy(tiny_policy), task, config, {"cost": {}})
+    assert asked == [row["id"] for row in ROWS for _ in range(2)] + [f"say {row['id']}" for row in ROWS for _ in range(2)]
+    assert found["second"]["template"] == "lab/second" and found["second"]["prompts"] != found["prompts"]
+    assert found["metrics"]["pass@1/all"] == found["second"]["metrics"]["pass@1/all"] == 1.0  # the evaluator judges, not the verifier
+    assert [p["id"] for p in found["second"]["problems"]] == [p["id"] for p in found["problems"]]

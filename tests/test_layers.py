@@ -13,7 +13,7 @@ LAYERS = [
     {"config", "metrics", "runs", "sliced"},
     {"lab", "verifier", "chat", "gym", "presets", "checkpoint", "curves", "sweep"},
     {"tasks", "rewards", "policy", "options", "compare", "verdict"},
-    {"critic", "refine", "trl_seams", "generation", "alarms", "plateau", "resume"},
+    {"critic", "refine", "trl_seams", "generation", "alarms", "plateau", "resume", "claims"},
     {"rollout", "teacher"},
     {"distill"},
     {"trainer", "evaluate"},

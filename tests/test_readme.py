@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from critique_rl.config import parse_pipeline
+from critique_rl.claims import parse_claim
+from critique_rl.config import load_pipeline, parse_pipeline
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -22,12 +23,14 @@ def test_the_python_example_trains(tmp_path, monkeypatch) -> None:
 
 
 def test_the_yaml_examples_are_a_pipeline() -> None:
-    first, branching, costs, external = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
+    first, branching, costs, external, claim = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
     assert list(parse_pipeline("readme", first).arms) == ["scalar", "critique"]
     assert parse_pipeline("readme", {**first, **branching}).arms["mixed"].branch_from.arm == "scalar"
     compared = parse_pipeline("readme", {**first, **costs, **external})
     assert (compared.arms["critique"].budget.of, compared.target, compared.external) == (("total_tokens", 300000), 0.5, {"plain": "outputs/plain"})
     assert compared.sweep.values == (1e-4, 3e-4, 6e-4)
+    nsr = parse_pipeline("readme", {**first, **claim, "arms": {"nsr": {}}, "primary": "pass@1/all"})
+    assert parse_claim(nsr).tests == parse_claim(load_pipeline(Path(__file__).parents[1] / "pipelines" / "claims" / "nsr.yaml")).tests[:1]
 
 
 @pytest.mark.parametrize("station", re.findall(r"`(?:trainer|refine|rollout|distill|tasks|prompts|trl_seams|rewards)\.[\w.]+`", README))

@@ -49,6 +49,11 @@ class Recipe:
     seed: int = 0
 
 
+def weights(world: str) -> Path:
+    """The folder of a world's committed base: chain, tiers or facts."""
+    return WEIGHTS.with_name(world)
+
+
 Example = Callable[[Recipe, random.Random], tuple[str, str]]
 """What a world supplies: (prompt, answer) of one training example."""
 

@@ -1,4 +1,5 @@
-"""Training of the base policy: plain next-token prediction in torch, with a progress bar. Recipes and examples are in `lab.base`, `lab.legs_base`."""
+"""Training of the base policy: plain next-token prediction in torch, with a progress bar. Recipes and examples are in `lab.base` and
+`lab.<world>_base`."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import LlamaForCausalLM
 
-from critique_rl.lab import base
+from critique_rl.lab import base, facts, facts_base, tiers_base
 from critique_rl.lab.base import BLOCK, Example, Recipe, batches, build_model, build_tokenizer
 
 
@@ -28,6 +29,10 @@ def world(name: str) -> World:
         from critique_rl.lab import legs, legs_base
 
         return World(legs_base.RECIPE, legs_base.example, legs.phrases())
+    if name == "tiers":
+        return World(tiers_base.RECIPE, tiers_base.example)
+    if name == "facts":
+        return World(facts_base.RECIPE, facts_base.example, facts.PHRASES)
     return World(Recipe(), base.example)
 
 
