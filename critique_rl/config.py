@@ -33,6 +33,8 @@ class TaskConfig:
     """Training prompts."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Passed to the task's generator."""
+    verifier: Any = ""
+    """"": the task's own; a name such as math, or a mapping such as {kind: python, target: module:function} (`worker_verifier`)."""
 
 
 @dataclass(frozen=True)
@@ -401,7 +403,7 @@ def _plain(value: Any) -> Any:
 def base_config(config: RunConfig) -> dict[str, Any]:
     """What the evaluation of the policy before training depends on."""
     whole = to_dict(config)
-    task = {key: whole["task"][key] for key in ("name", "options")}
+    task = {key: whole["task"][key] for key in ("name", "options", "verifier") if key != "verifier" or whole["task"][key]}
     length = whole["trl"].get("max_completion_length")
     return {"task": task, "policy": whole["policy"], "evaluation": whole["evaluation"], "max_completion_length": length}
 

@@ -80,6 +80,9 @@ def _signal_counts(batch: Generation, size: int, slots: int) -> Counter:
         counts[f"family/{family}"] += 1
         counts[f"family_right/{family}"] += attempt.verdict.outcome == "right"
         counts[f"outcome/{attempt.verdict.outcome}"] += 1
+        if attempt.verdict.outcome == "unscored" and attempt.verdict.reason:
+            # The code before the colon; what follows it are words on one row.
+            counts[f"outcome/unscored/{attempt.verdict.reason.partition(':')[0]}"] += 1
     return counts
 
 

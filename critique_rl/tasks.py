@@ -16,6 +16,7 @@ from critique_rl.gym import gym_rows
 from critique_rl.lab import chain, legs
 from critique_rl.types import Attempt, Verdict, Verifier
 from critique_rl.verifier import by_name, hash_line
+from critique_rl.worker_verifier import build_verifier
 
 Row = Mapping[str, Any]
 
@@ -38,6 +39,11 @@ class Task:
 
 def load_task(config: TaskConfig, seed: int) -> Task:
     """The task a pipeline names; the seed orders and draws the training rows, held-out rows are the same for every seed."""
+    task = _named(config, seed)
+    return replace(task, verifier=build_verifier(config.verifier)) if config.verifier else task
+
+
+def _named(config: TaskConfig, seed: int) -> Task:
     kind, _, name = config.name.partition("/")
     if config.name == "lab/chain":
         return _lab_chain(config, seed)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "critique_rl"
 LAYERS = [
-    {"types", "prompts", "splits", "objective", "costs"},
-    {"config", "metrics", "runs", "sliced"},
+    {"types", "prompts", "splits", "objective", "costs", "targets"},
+    {"config", "metrics", "runs", "sliced", "judging", "worker"},
     {"lab", "verifier", "chat", "gym", "presets", "checkpoint", "curves", "sweep"},
+    {"worker_verifier"},
     {"tasks", "rewards", "policy", "options", "compare", "verdict"},
     {"critic", "refine", "trl_seams", "generation", "alarms", "plateau", "resume"},
     {"rollout", "teacher"},
