@@ -10,10 +10,11 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "critique_rl"
 LAYERS = [
     {"types", "prompts", "splits", "objective", "costs"},
-    {"config", "metrics", "runs", "sliced"},
-    {"lab", "verifier", "chat", "gym", "presets", "checkpoint", "curves", "sweep"},
-    {"tasks", "rewards", "policy", "options", "compare", "verdict"},
-    {"critic", "refine", "trl_seams", "generation", "alarms", "plateau", "resume"},
+    {"config", "metrics", "runs", "sliced", "sampling", "store", "endpoint", "reply"},
+    {"lab", "verifier", "failures", "cache", "ledger", "limits", "gym", "presets", "checkpoint", "curves", "sweep"},
+    {"tasks", "rewards", "policy", "calls", "options", "compare", "verdict"},
+    {"chat", "refine", "trl_seams", "generation", "alarms", "plateau", "resume"},
+    {"critic"},
     {"rollout", "teacher"},
     {"distill"},
     {"trainer", "evaluate"},
