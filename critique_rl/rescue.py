@@ -16,10 +16,11 @@ from rich.table import Table
 
 from critique_rl.config import TaskConfig
 from critique_rl.critic import build_critic
-from critique_rl.evaluate import Sampling, judge, pass_metrics, sample
+from critique_rl.evaluate import judge, pass_metrics
 from critique_rl.lab import chain, legs
 from critique_rl.policy import load_policy
 from critique_rl.prompts import render
+from critique_rl.sampling import Sampling, sample
 from critique_rl.tasks import Task, load_task
 from critique_rl.types import Attempt
 

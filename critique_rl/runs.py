@@ -10,6 +10,7 @@
                                  /eval.json       the held-out evaluation; written last, so its presence means the run is finished
                                  /checkpoints/    as transformers writes them, each with critique_rl.json, which is written last: without it, it is half-written
                                  /model/          the trained policy; best/ the best one so far by evaluation.best_by, best.json its step and value
+                                 /critic/         of an api critic: cache.sqlite (its answers), ledger.sqlite (what it has cost), limits.sqlite (its pace)
                                  /log.txt         what the run printed
 
 Columns of a rollouts parquet, one row an attempt: `step`, `group`, `role` ("rollout" | "candidate" | "expert"), `attempt` (index of the row in this file that a
@@ -69,6 +70,10 @@ class RunFolder:
     @property
     def best(self) -> Path:
         return self.path / "best.json"
+
+    @property
+    def critic(self) -> Path:
+        return self.path / "critic"
 
     @property
     def log(self) -> Path:

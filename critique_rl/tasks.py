@@ -19,6 +19,8 @@ from critique_rl.verifier import by_name, hash_line
 from critique_rl.worker_verifier import build_verifier
 
 Row = Mapping[str, Any]
+FORMS = ("...", "#...", "\\boxed{...}", "</think><answer>...</answer><analysis></analysis><confidence>1</confidence>")
+"""How an answer is written for one verifier or another."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Task:
     """Prefix of template names: "" or "lab/"."""
     reworded: Callable[[Attempt], str] | None = None
     """The checker in words that the embedded base never read."""
+
+    def is_answer(self, piece: str, row: Row) -> bool:
+        """True where the task's verifier takes this piece of a text, written in one of the forms of an answer, as right."""
+        return any(self.verifier(form.replace("...", piece), row).outcome == "right" for form in FORMS)
 
 
 def load_task(config: TaskConfig, seed: int) -> Task:

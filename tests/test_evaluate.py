@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from critique_rl.evaluate import Sampling, _digest, _tally, judge, pass_metrics, sample, self_metrics
+from critique_rl.evaluate import _digest, _tally, judge, pass_metrics, self_metrics
 from critique_rl.policy import load_policy
+from critique_rl.sampling import Sampling, sample
 from critique_rl.types import Verdict
 
 ROWS = [

@@ -10,11 +10,13 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "critique_rl"
 LAYERS = [
     {"types", "prompts", "splits", "objective", "costs", "targets"},
-    {"config", "metrics", "runs", "sliced", "judging", "worker"},
-    {"lab", "verifier", "chat", "gym", "presets", "checkpoint", "curves", "sweep"},
+    {"config", "metrics", "runs", "sliced", "sampling", "store", "endpoint", "reply", "judging", "worker"},
+    {"lab", "verifier", "failures", "cache", "ledger", "limits", "gym", "presets", "checkpoint", "curves", "sweep"},
     {"worker_verifier"},
-    {"tasks", "rewards", "policy", "options", "compare", "verdict"},
-    {"critic", "refine", "trl_seams", "generation", "alarms", "plateau", "resume"},
+    {"tasks", "rewards", "policy", "calls", "options", "compare", "verdict", "leaks"},
+    {"chat", "refine", "trl_seams", "generation", "alarms", "plateau", "resume"},
+    {"controls", "chat_critic", "own_critic"},
+    {"critic"},
     {"rollout", "teacher"},
     {"distill"},
     {"trainer", "evaluate"},
