@@ -10,7 +10,7 @@ import yaml
 
 from critique_rl.bench import HEADS, RETRY, BenchSize, benched, cells, failed_rollouts, figures, with_interval
 from critique_rl.chat_critic import ChatCritic
-from critique_rl.config import ConfigError, Pipeline, TaskConfig
+from critique_rl.config import ConfigError, Pipeline
 from critique_rl.critic import build_critic
 from critique_rl.exports import Table
 from critique_rl.localisation import baselines, champ, localised

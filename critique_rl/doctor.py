@@ -126,10 +126,13 @@ def _policy(pipeline: Pipeline) -> Iterator[Line]:
         return
     yield Line("policy", "ok", config.policy.model)
     if not tokenizer.chat_template:
-        yield Line("chat template", "fail", "none", "rows are conversations: give the tokenizer a chat_template (tokenizer.chat_template = ..., then save_pretrained)")
+        yield Line("chat template", "fail", "none", "rows are conversations: set tokenizer.chat_template, and save the tokenizer beside the policy")
         return
     kept = "second" in tokenizer.apply_chat_template([{"role": "user", "content": "second"}], add_generation_prompt=True, tokenize=False)
-    yield Line("chat template", "ok" if kept else "fail", "keeps what the user says" if kept else "drops what the user says", "" if kept else "repair the template")
+    if kept:
+        yield Line("chat template", "ok", "keeps what the user says")
+    else:
+        yield Line("chat template", "fail", "drops what the user says", "repair tokenizer.chat_template")
 
 
 def _endpoint(name: str, spec: Mapping[str, Any]) -> Iterator[Line]:
@@ -156,11 +159,14 @@ def _endpoint(name: str, spec: Mapping[str, Any]) -> Iterator[Line]:
     if reply.status != "ok" and reply.reason not in ("empty", "length"):
         yield Line(f"{name}: answer", "fail", reply.reason, _advice(reply.reason))
         return
-    slow = seconds > SLOW_SECONDS
-    yield Line(f"{name}: latency", "warn" if slow else "ok", f"{seconds:.1f} s for up to 16 tokens", "raise attempt_deadline, deadline and step_deadline" if slow else "")
+    slow, counted = seconds > SLOW_SECONDS, reply.usage.prompt_tokens > 0
+    advice = "raise attempt_deadline, deadline and step_deadline" if slow else ""
+    yield Line(f"{name}: latency", "warn" if slow else "ok", f"{seconds:.1f} s for up to 16 tokens", advice)
     yield _finish(name, reply)
-    counted = reply.usage.prompt_tokens > 0
-    yield Line(f"{name}: usage", "ok" if counted else "warn", "counted by the server" if counted else "not reported", "" if counted else "cost is estimated by bytes")
+    if counted:
+        yield Line(f"{name}: usage", "ok", "counted by the server")
+    else:
+        yield Line(f"{name}: usage", "warn", "not reported", "what a call may cost at most, by its bytes, is counted instead")
     yield _context(name, replace(endpoint, max_tokens=1))
 
 
@@ -168,7 +174,7 @@ def _finish(name: str, reply) -> Line:
     if reply.status == "ok" and not reply.reason:
         return Line(f"{name}: finish_reason", "ok", f"stop; it said {reply.text[:40]!r}")
     if reply.reason == "length" and not reply.text:
-        return Line(f"{name}: finish_reason", "warn", "length, nothing but thoughts", "a reasoning model: give max_tokens for thoughts and critique, 4096 or more")
+        return Line(f"{name}: finish_reason", "warn", "length, nothing but thoughts", "a reasoning model: give max_tokens for its thoughts too, 4096 or more")
     if reply.reason == "empty":
         return Line(f"{name}: finish_reason", "warn", "an empty answer", "check the model's name, and that it is a chat model")
     return Line(f"{name}: finish_reason", "ok", f"length; it said {reply.text[:40]!r}")

@@ -12,12 +12,14 @@ from critique_rl.cli import main
 from critique_rl.config import ConfigError, parse_pipeline
 from critique_rl.types import Attempt, Usage, Verdict
 
-PIPELINE = {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}, "arms": {"scalar": {}, "a": {"critic": {"kind": "oracle"}}, "b": {"critic": {"kind": "oracle"}}}}
+ORACLE = {"critic": {"kind": "oracle"}}
+PIPELINE = {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}, "arms": {"scalar": {}, "a": ORACLE, "b": ORACLE}}
 
 
 def test_differences_are_paired_by_question() -> None:
     retry = Benched("retry", [0.0, 0.5, 0.0, 0.5], [False, True, False, True], {}, 0, Usage(), [])
-    oracle = Benched("oracle", [0.5, 1.0, 0.5, 1.0], [True, True, True, True], {"failed: timeout": 3, "attempt_cut": 2}, 1, Usage(90, 10, usd=0.5), [1.0, 2.0, 3.0])
+    reasons = {"failed: timeout": 3, "attempt_cut": 2}
+    oracle = Benched("oracle", [0.5, 1.0, 0.5, 1.0], [True, True, True, True], reasons, 1, Usage(90, 10, usd=0.5), [1.0, 2.0, 3.0])
     data = figures([retry, oracle], 8)
     of = data["critics"]["oracle"]
     # Every question gains .5: a difference without spread. Of rescued, questions 1 and 3 gain 1.

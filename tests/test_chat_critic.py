@@ -40,7 +40,8 @@ def attempt(text="6 * 7 = 48", question="What is 6 * 7?", row=ROW):
 
 
 @pytest.mark.parametrize(
-    ("knows", "in_prompt", "not_in_prompt"), [("nothing", "6 * 7 = 48", "42"), ("answer", "answer, for your eyes only: 42", "6 * 7 = 42"), ("solution", "6 * 7 = 42", "only: 42")]
+    ("knows", "in_prompt", "not_in_prompt"),
+    [("nothing", "6 * 7 = 48", "42"), ("answer", "answer, for your eyes only: 42", "6 * 7 = 42"), ("solution", "6 * 7 = 42", "only: 42")],
 )
 def test_the_critic_is_told_what_the_pipeline_says_it_knows(knows, in_prompt, not_in_prompt) -> None:
     chat = Says("look again")
@@ -164,7 +165,8 @@ def test_a_mistake_in_the_section_is_named(spec, message) -> None:
 
 
 def test_local_and_api_critics_take_the_options_of_their_chat_and_of_the_critic() -> None:
-    api = build_critic({"kind": "api", "base_url": "http://127.0.0.1:1/v1", "model": "m", "votes": 3, "caps": {"max_requests": 5}, "template": "critique"}, TASK)
+    section = {"kind": "api", "base_url": "http://127.0.0.1:1/v1", "model": "m", "votes": 3, "caps": {"max_requests": 5}, "template": "critique"}
+    api = build_critic(section, TASK)
     assert (api.votes, api.chat.endpoint.caps.max_requests, api.name) == (3, 5, "api")
     local = build_critic({"kind": "local", "model": "lab", "max_tokens": 16, "knows": "answer"}, TASK)
     assert (local.chat.max_tokens, local.knows, local.template) == (16, "answer", "lab/critique")

@@ -1,4 +1,4 @@
-"""What a policy writes steers nothing: 83 hostile attempts go through critic, critique, refine prompt, reward, record and page, and each does what a tame one does."""
+"""What a policy writes steers nothing: 83 hostile attempts go through critic, refine prompt, reward, record and page, and each does what a tame one does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ATTACKS = [json.loads(line)["text"] for line in (Path(__file__).parent / "inject
 TASK = load_task(TaskConfig("lab/chain", size=12), 0)
 ROW = {"prompt": [{"role": "user", "content": "3 A-7 B+9"}], "question": "3 A-7 B+9", "answer": "5", "family": "plateau"}
 TAME = "A-7=4\nB+9=13\n#13"
-SPECIALS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<s>", "</s>", "[INST]", "[/INST]", "<start_of_turn>", "<think>", "</think>", "@@TURN@@"]
+SPECIALS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<s>", "</s>", "[INST]", "[/INST]", "<start_of_turn>", "<think>", "@@TURN@@"]
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
