@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 MOST_REFUSALS = 3
 CONNECT_SECONDS = 5.0
-GRACE_SECONDS = 5.0
-"""After `step_deadline`, for connections to close; then they are left to their thread."""
+CLOSING = 0.1
+"""Share of `step_deadline`, but a second at most, that is left for connections to close; where they do not, their thread is left behind."""
 MOST_BYTES = 4 << 20
 """Of a body; no critique is as long."""
 
@@ -91,13 +91,13 @@ class Call:
 
 
 def answer_all(endpoint: Endpoint, folder: Path, conversations: Sequence[list[Message]]) -> list[Reply]:
-    """One reply to each conversation, in order, within `step_deadline` and a few seconds. `folder` holds what ranks and restarts share.
+    """One reply to each conversation, in order, within `step_deadline`. `folder` holds what ranks and restarts share.
 
     CriticFailed where its files cannot be used.
     """
     replies = [Reply("", "failed", "step deadline")] * len(conversations)
     try:
-        in_thread(_answer_all(endpoint, folder, conversations, replies), endpoint.step_deadline + GRACE_SECONDS)
+        in_thread(_answer_all(endpoint, folder, conversations, replies), endpoint.step_deadline)
     except TimeoutError:
         pass  # the replies say so
     except sqlite3.Error as error:
@@ -134,7 +134,7 @@ def in_thread(coroutine: Coroutine[Any, Any, None], seconds: float) -> None:
 
 
 async def _answer_all(endpoint: Endpoint, folder: Path, conversations: Sequence[list[Message]], replies: list[Reply]) -> None:
-    end, seen = asyncio.get_running_loop().time() + endpoint.step_deadline, Counter()
+    end, seen = asyncio.get_running_loop().time() + endpoint.step_deadline - min(1.0, CLOSING * endpoint.step_deadline), Counter()
     cache = folder / "cache.sqlite" if endpoint.cache is True else Path(endpoint.cache).expanduser() if endpoint.cache else None
     with ExitStack() as files:
         ledger, limits = files.enter_context(open_ledger(folder / "ledger.sqlite", endpoint.caps)), files.enter_context(open_limits(folder, endpoint))

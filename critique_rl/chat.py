@@ -21,6 +21,8 @@ from critique_rl.policy import load_policy, source
 from critique_rl.reply import NO_TEXT, CriticFailed, Reply, without_thinking
 from critique_rl.types import Message, Usage
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True)
 class ApiChat:
@@ -87,6 +89,8 @@ class LocalChat:
         if min(self.max_tokens, self.batch) < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
             given = f"max_tokens={self.max_tokens}, batch={self.batch}, temperature={self.temperature}, top_p={self.top_p}"
             raise ValueError(f"got {given}; expected whole numbers from 1, a temperature from 0, and a top_p above 0 and at most 1")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype: got {self.dtype!r}, expected one of {', '.join(DTYPES)}")
         try:
             source(self.model)
         except FileNotFoundError as error:
