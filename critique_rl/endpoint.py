@@ -19,6 +19,9 @@ OURS = ("model", "messages", "n", "stream")
 """What a request's `extra_body` cannot set: one call asks for one whole answer, since servers accept n > 1 and ignore it."""
 MESSAGE_TOKENS = 16
 """Tokens a chat template may add to a message."""
+OPERATIONAL = ("api_key_env", "attempts", "attempt_deadline", "deadline", "step_deadline", "concurrency", "requests_per_minute", "tokens_per_minute")
+OPERATIONAL += ("circuit_failures", "circuit_seconds", "on_failure", "cache", "caps")
+"""What decides how and whether a call is made, and no answer: a run may be continued with others of these."""
 
 
 @dataclass(frozen=True)

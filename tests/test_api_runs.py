@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 import torch
 import yaml
 from fault_server import serving
-from test_end_to_end import SMALL, cli
+from test_end_to_end import SMALL
 
 from critique_rl.chat import LocalChat
+from critique_rl.cli import main
 from critique_rl.config import ConfigError, TaskConfig
 from critique_rl.critic import build_critic
 from critique_rl.endpoint import Caps
@@ -24,6 +26,15 @@ from critique_rl.tasks import load_task
 from critique_rl.types import Attempt, Verdict
 
 TASK = load_task(TaskConfig("lab/chain", size=60), 0)
+
+
+@pytest.fixture
+def handlers():
+    """A run sets signal handlers of its own."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_two_ranks_share_slots_and_caps_and_both_stop_where_the_critic_may_not_fail(tiny_policy, tmp_path):
@@ -45,26 +56,26 @@ def test_two_ranks_share_slots_and_caps_and_both_stop_where_the_critic_may_not_f
         assert ledger.spent()["requests"] == 15
 
 
-def test_a_run_stops_with_the_reason_goes_on_once_mended_and_leaves_the_key_in_no_file(tiny_policy, tmp_path):
+def test_a_run_stops_with_the_reason_goes_on_once_mended_and_leaves_the_key_in_no_file(tiny_policy, tmp_path, monkeypatch, caplog, capfd, handlers):
     with serving() as server:
         critic = {"kind": "api", "base_url": server.url, "model": "m", "on_failure": "stop", "deadline": 20, "caps": {"max_requests": 1000}}
         path, out = tmp_path / "small.yaml", tmp_path / "runs"
         path.write_text(yaml.safe_dump({**SMALL, "policy": {"model": tiny_policy}, "critic": critic, "arms": {"critique": {}}}))
-        environment = {**os.environ, "OPENAI_API_KEY": "sk-verysecret", "OPENAI_LOG": "debug"}
-        given = ("train", path, "--arm", "critique", "--seed", 0, "--out", out)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-verysecret")
+        caplog.set_level("DEBUG")
+        given = ["train", str(path), "--arm", "critique", "--seed", "0", "--out", str(out)]
         server.always = "401"
-        stopped = cli(*given, env=environment)
-        assert stopped.returncode == 1, stopped.stderr[-2000:]
-        assert "on_failure is stop: http 401: no: *** and so on" in stopped.stderr and "the same command continues" in stopped.stderr
+        assert main(given) == 1
+        said = capfd.readouterr().err
+        assert "on_failure is stop: http 401: no: *** and so on" in said and "the same command continues" in said
         server.always = "echo-key"
-        done = cli(*given, env=environment)
-        assert done.returncode == 0, done.stderr[-2000:]
+        assert main([*given, "critic.deadline=30", "critic.caps.max_requests=2000"]) == 0  # what changes no answer may be changed
+        said += "".join(capfd.readouterr()) + caplog.text
     run = PipelineFolder(out / "small").run("critique", 0)
     assert sum(row.get("critique/ok", 0) for row in read_jsonl(run.metrics)) > 0
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert {run.critic / "cache.sqlite", run.critic / "ledger.sqlite", run.config} <= set(files)
-    texts = [file.read_bytes() for file in files] + [text.encode() for done in (stopped, done) for text in (done.stdout, done.stderr)]
-    assert not any(b"verysecret" in text for text in texts)
+    assert not any(b"verysecret" in text for text in (said.encode(), *(file.read_bytes() for file in files)))
 
 
 def test_a_local_critic_writes_by_itself_and_leaves_the_policys_randomness_alone(tiny_policy):
