@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,6 +41,9 @@ class ApiChat:
         self.endpoint.key()
         replies = answer_all(self.endpoint, self._folder, conversations) if conversations else []
         missing = [reply for reply in replies if reply.status != "ok" and reply.reason not in NO_TEXT]
+        if missing:
+            reasons = ", ".join(f"{reason} ({count})" for reason, count in Counter(reply.reason for reply in missing).most_common())
+            print(f"critic {self.endpoint.base_url}: {len(missing)} of {len(replies)} calls gave no answer: {reasons}", file=sys.stderr)
         if missing and self.endpoint.on_failure == "stop":
             first = next((reply for reply in missing if reply.status == "failed"), missing[0])
             said = f"{len(missing)} of {len(replies)} calls of {self.endpoint.base_url} gave no critique, and on_failure is stop: {first.reason}"

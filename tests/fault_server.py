@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 ANSWER = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 SECONDS = 60
@@ -31,6 +32,11 @@ def response(status: int, body: bytes, *headers: str, kind: str = "application/j
 
 def refusal(status: int, words: str, *headers: str) -> bytes:
     return response(status, json.dumps({"error": {"message": words, "type": "x"}}).encode(), *headers)
+
+
+@cache
+def huge() -> bytes:
+    return response(200, completion("a" * 20_000_000))
 
 
 def body(fault: str, content: str, request: dict, key: str) -> bytes:
@@ -69,7 +75,7 @@ def body(fault: str, content: str, request: dict, key: str) -> bytes:
         case "truncated":
             return response(200, completion("a" * 200)[:-80])
         case "huge":
-            return response(200, completion("a" * 20_000_000))
+            return huge()
     return response(200, completion(f"echo {content}"))
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
+import openai  # noqa: F401  imported once, before any deadline runs
 import pytest
 from benchmarks.fault_table import CELLS, measure
 from fault_server import serving
@@ -200,11 +201,14 @@ def test_every_fault_at_once_ends_within_the_deadline_and_spares_the_others(serv
 
 def test_every_fault_ends_in_time_with_counts_that_add_up_and_no_substitute():
     """A short form of tests/benchmarks/fault_table.py, which has the figures with longer deadlines."""
-    settings = {"calls": 2, "attempts": 2, "attempt_deadline": 0.7, "deadline": 2.5, "step_deadline": 3.0}
+    # What heals has time to, also on a busy machine; what does not is cut off.
+    patient = {"calls": 2, "attempt_deadline": 1.0, "deadline": 15.0, "step_deadline": 20.0}
+    hasty = {"calls": 2, "attempt_deadline": 0.5, "deadline": 1.5, "step_deadline": 2.5}
     cells = [cell for cell in CELLS if cell.fault not in ("429", "slow-accept")]
-    with serving() as running, ThreadPoolExecutor(12) as pool:
-        for cell, row in zip(cells, pool.map(lambda cell: measure(cell, running, **settings), cells), strict=True):
-            assert row.seconds < 3.0 + 1.0, row
+    with serving() as running, ThreadPoolExecutor(8) as pool:
+        rows = pool.map(lambda cell: measure(cell, running, **patient if cell.heals else hasty), cells)
+        for cell, row in zip(cells, rows, strict=True):
+            assert row.seconds < (20.0 if cell.heals else 2.5) + 1.0, row
             assert row.asked == row.ok + row.failed + row.skipped == 2 and row.substitutes == 0, row
             assert row.stopped == (cell.policy == "stop" and row.ok < 2), row
             assert all(row.reasons) and sum(row.reasons.values()) == 2 - row.ok, row
@@ -233,7 +237,7 @@ def test_control_c_stops_the_wait_and_is_not_swallowed(server):
         ask(server, "hang c", deadline=20.0)
     assert time.monotonic() - start < 3
     time.sleep(0.2)
-    assert not any(thread.name == "critique_rl.calls" for thread in threading.enumerate())
+    assert not any(thread.name == "critique_rl.loop" for thread in threading.enumerate())
 
 
 def test_the_key_is_sent_and_occurs_in_no_file_and_no_log(server, monkeypatch, caplog, capfd, tmp_path):
