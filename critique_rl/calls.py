@@ -1,4 +1,4 @@
-"""Calls of an endpoint: tries, waits, deadlines. All of asyncio is here.
+"""Calls of an endpoint: tries, waits, deadlines. asyncio is used here, in `loop` and in `limits`, and nowhere else.
 
     a step     all conversations of one `answer`, together within `step_deadline`
     a call     one conversation, from its slot on within `deadline`: up to `attempts` tries, and once more where the answer was cut
@@ -17,12 +17,10 @@ import json
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Coroutine, Sequence
-from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from critique_rl.cache import Cache, key_of, open_cache
@@ -30,6 +28,7 @@ from critique_rl.endpoint import Endpoint
 from critique_rl.failures import FOR_ALL, NotSent, alive, heals, reason_of, wait, without_key
 from critique_rl.ledger import Ledger, open_ledger
 from critique_rl.limits import Limits, open_limits
+from critique_rl.loop import in_thread
 from critique_rl.reply import NO_TEXT, BadResponse, CriticFailed, Reply, read
 from critique_rl.types import Message, Usage
 
@@ -38,8 +37,8 @@ if TYPE_CHECKING:
 
 MOST_REFUSALS = 3
 CONNECT_SECONDS = 5.0
-GRACE_SECONDS = 5.0
-"""After `step_deadline`, for connections to close; then they are left to their thread."""
+CLOSING = 0.1
+"""Share of `step_deadline`, but a second at most, that is left for connections to close; where they do not, their thread is left behind."""
 MOST_BYTES = 4 << 20
 """Of a body; no critique is as long."""
 
@@ -91,13 +90,13 @@ class Call:
 
 
 def answer_all(endpoint: Endpoint, folder: Path, conversations: Sequence[list[Message]]) -> list[Reply]:
-    """One reply to each conversation, in order, within `step_deadline` and a few seconds. `folder` holds what ranks and restarts share.
+    """One reply to each conversation, in order, within `step_deadline`. `folder` holds what ranks and restarts share.
 
     CriticFailed where its files cannot be used.
     """
     replies = [Reply("", "failed", "step deadline")] * len(conversations)
     try:
-        in_thread(_answer_all(endpoint, folder, conversations, replies), endpoint.step_deadline + GRACE_SECONDS)
+        in_thread(_answer_all(endpoint, folder, conversations, replies), endpoint.step_deadline)
     except TimeoutError:
         pass  # the replies say so
     except sqlite3.Error as error:
@@ -105,36 +104,8 @@ def answer_all(endpoint: Endpoint, folder: Path, conversations: Sequence[list[Me
     return list(replies)
 
 
-def in_thread(coroutine: Coroutine[Any, Any, None], seconds: float) -> None:
-    """Wait for a coroutine that runs in a loop and thread of its own, since the caller may sit in a running loop (a notebook, TRL).
-
-    TimeoutError after `seconds`, whatever the coroutine does.
-    The loop lives for one call, so a process forked between two calls inherits nothing. Ctrl-C cancels what is running and goes on up.
-    """
-    outcome: Future[None] = Future()
-    loop = asyncio.new_event_loop()
-
-    async def settle() -> None:
-        try:
-            outcome.set_result(await coroutine)
-        except Exception as error:
-            outcome.set_exception(error)
-
-    def work() -> None:
-        with suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(settle())
-
-    Thread(target=work, name="critique_rl.calls", daemon=True).start()
-    try:
-        outcome.result(seconds)
-    except KeyboardInterrupt:
-        with suppress(RuntimeError):  # the loop may have just closed
-            loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
-        raise
-
-
 async def _answer_all(endpoint: Endpoint, folder: Path, conversations: Sequence[list[Message]], replies: list[Reply]) -> None:
-    end, seen = asyncio.get_running_loop().time() + endpoint.step_deadline, Counter()
+    end, seen = asyncio.get_running_loop().time() + endpoint.step_deadline - min(1.0, CLOSING * endpoint.step_deadline), Counter()
     cache = folder / "cache.sqlite" if endpoint.cache is True else Path(endpoint.cache).expanduser() if endpoint.cache else None
     with ExitStack() as files:
         ledger, limits = files.enter_context(open_ledger(folder / "ledger.sqlite", endpoint.caps)), files.enter_context(open_limits(folder, endpoint))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +22,8 @@ from critique_rl.ledger import open_ledger
 from critique_rl.policy import load_policy, source
 from critique_rl.reply import NO_TEXT, CriticFailed, Reply, without_thinking
 from critique_rl.types import Message, Usage
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class ApiChat:
         self.endpoint.key()
         replies = answer_all(self.endpoint, self._folder, conversations) if conversations else []
         missing = [reply for reply in replies if reply.status != "ok" and reply.reason not in NO_TEXT]
+        if missing:
+            reasons = ", ".join(f"{reason} ({count})" for reason, count in Counter(reply.reason for reply in missing).most_common())
+            print(f"critic {self.endpoint.base_url}: {len(missing)} of {len(replies)} calls gave no answer: {reasons}", file=sys.stderr)
         if missing and self.endpoint.on_failure == "stop":
             first = next((reply for reply in missing if reply.status == "failed"), missing[0])
             said = f"{len(missing)} of {len(replies)} calls of {self.endpoint.base_url} gave no critique, and on_failure is stop: {first.reason}"
@@ -87,6 +94,8 @@ class LocalChat:
         if min(self.max_tokens, self.batch) < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
             given = f"max_tokens={self.max_tokens}, batch={self.batch}, temperature={self.temperature}, top_p={self.top_p}"
             raise ValueError(f"got {given}; expected whole numbers from 1, a temperature from 0, and a top_p above 0 and at most 1")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype: got {self.dtype!r}, expected one of {', '.join(DTYPES)}")
         try:
             source(self.model)
         except FileNotFoundError as error:

@@ -90,7 +90,10 @@ def _chat(kind: str, options: dict[str, Any], folder: Path | None) -> Chat:
         return read_section(LocalChat, options, "critic local")
     if "caps" in options:
         options["caps"] = read_section(Caps, options["caps"], "critic api, caps")
-    return ApiChat(read_section(Endpoint, options, "critic api"), folder)
+    endpoint = read_section(Endpoint, options, "critic api")
+    if folder is not None:
+        endpoint.key()  # a run that lacks it is refused before it trains
+    return ApiChat(endpoint, folder)
 
 
 def _inner(spec: Any, task: Task, seed: int, folder: Path | None) -> Critic:

@@ -5,6 +5,7 @@ The names are the keys of `critic: {kind: api, ...}`. Left out: providers with a
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ OURS = ("model", "messages", "n", "stream")
 """What a request's `extra_body` cannot set: one call asks for one whole answer, since servers accept n > 1 and ignore it."""
 MESSAGE_TOKENS = 16
 """Tokens a chat template may add to a message."""
+OPERATIONAL = ("api_key_env", "attempts", "attempt_deadline", "deadline", "step_deadline", "concurrency", "requests_per_minute", "tokens_per_minute")
+OPERATIONAL += ("circuit_failures", "circuit_seconds", "on_failure", "cache", "caps")
+"""What decides how and whether a call is made, and no answer: a run may be continued with others of these."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,7 @@ class Endpoint:
     def most(self, messages: Sequence[Message], factor: float = 1.0) -> Usage:
         """What a call may cost at most: no tokenizer makes more tokens than there are UTF-8 bytes, and a template adds few to each message."""
         prompt = sum(len(message["content"].encode(errors="surrogatepass")) + MESSAGE_TOKENS for message in messages)
+        prompt += len(json.dumps(self.extra_body, default=str)) if self.extra_body else 0  # a schema, say, which a server may put into the prompt
         return self.priced(Usage(prompt, self.answer_tokens(factor) or 0))
 
     def priced(self, usage: Usage) -> Usage:

@@ -52,7 +52,8 @@ def counts_of(batch: Generation, size: int, slots: int) -> Counter:
         counts["tokens/critic_completion"] += critique.usage.completion_tokens
         counts["critique/usd"] += critique.usage.usd
         if critique.reason:
-            counts[f"critique/{critique.status}/{critique.reason}"] += 1
+            # Without a server's words, which may hold the time or a number: metrics are many steps' and their names few.
+            counts[f"critique/{critique.status}/{critique.reason.partition(':')[0]}"] += 1
         counts.update(f"critique/{note}" for note in critique.notes)
     for _, _, refinement in batch.refinements:
         counts["refine/candidates"] += 1

@@ -127,7 +127,7 @@ def train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
     except Diverged as error:
         raise RunFailed(f"{error}; {_survivors(folder)}. The same command would meet it again: change the settings and give another --out") from error
     except CriticFailed as error:
-        raise RunFailed(f"{error}; {_survivors(folder)}. Mend that (or set on_failure: skip), and the same command continues") from error
+        raise RunFailed(f"{error}; {_survivors(folder)}. Mend that (deadlines, caps and on_failure may be changed), and the same command continues") from error
     except Exception as error:
         if not _is_storage(error):
             raise

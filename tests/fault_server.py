@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 ANSWER = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 SECONDS = 60
@@ -24,12 +25,18 @@ def completion(content: object, finish: str = "stop", usage: object = None) -> b
 
 
 def response(status: int, body: bytes, *headers: str, kind: str = "application/json", length: int | None = None) -> bytes:
-    lines = [f"HTTP/1.1 {status} X", f"content-type: {kind}", f"content-length: {len(body) if length is None else length}", "connection: close", *headers, "", ""]
+    length = len(body) if length is None else length
+    lines = [f"HTTP/1.1 {status} X", f"content-type: {kind}", f"content-length: {length}", "connection: close", *headers, "", ""]
     return "\r\n".join(lines).encode() + body
 
 
 def refusal(status: int, words: str, *headers: str) -> bytes:
     return response(status, json.dumps({"error": {"message": words, "type": "x"}}).encode(), *headers)
+
+
+@cache
+def huge() -> bytes:
+    return response(200, completion("a" * 20_000_000))
 
 
 def body(fault: str, content: str, request: dict, key: str) -> bytes:
@@ -68,15 +75,18 @@ def body(fault: str, content: str, request: dict, key: str) -> bytes:
         case "truncated":
             return response(200, completion("a" * 200)[:-80])
         case "huge":
-            return response(200, completion("a" * 20_000_000))
+            return huge()
     return response(200, completion(f"echo {content}"))
 
 
 class FaultServer:
-    """`tries` counts requests by content, `most_at_once` the requests in flight, `reported` the tokens of the usage it sent; `model` is the one it has."""
+    """`tries` counts requests by content, `most_at_once` the requests in flight, `reported` the tokens of the usage it sent; `model` is the one it has.
+
+    `always`, where set, is the fault of every request.
+    """
 
     def __init__(self) -> None:
-        self.url, self.tries, self.most_at_once, self.now, self.model, self.reported = "", Counter(), 0, 0, "m", 0
+        self.url, self.tries, self.most_at_once, self.now, self.model, self.reported, self.always = "", Counter(), 0, 0, "m", 0, ""
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.now += 1
@@ -94,7 +104,7 @@ class FaultServer:
     async def reply(self, request: dict, head: str, writer: asyncio.StreamWriter) -> None:
         content = request["messages"][-1]["content"]
         self.tries[content] += 1
-        fault, _, until = content.split()[0].partition(":")
+        fault, _, until = (self.always or content.split()[0]).partition(":")
         if until and self.tries[content] > int(until):
             fault = "ok"
         if request["model"] != self.model:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from critique_rl.config import parse_pipeline
+from critique_rl.config import TaskConfig, parse_pipeline
+from critique_rl.critic import build_critic
+from critique_rl.tasks import load_task
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -41,12 +43,14 @@ def test_the_critic_in_ten_lines_is_one_and_is_found_where_it_is_said_to_be(tmp_
 
 
 def test_the_yaml_examples_are_a_pipeline() -> None:
-    first, branching, costs, external = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
+    first, branching, costs, external, api = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
     assert list(parse_pipeline("readme", first).arms) == ["scalar", "critique"]
     assert parse_pipeline("readme", {**first, **branching}).arms["mixed"].branch_from.arm == "scalar"
     compared = parse_pipeline("readme", {**first, **costs, **external})
     assert (compared.arms["critique"].budget.of, compared.target, compared.external) == (("total_tokens", 300000), 0.5, {"plain": "outputs/plain"})
     assert compared.sweep.values == (1e-4, 3e-4, 6e-4)
+    critic = parse_pipeline("readme", {**first, **api}).arms["scalar"].critic
+    assert build_critic(critic, load_task(TaskConfig("lab/chain", size=16), 0)).chat.endpoint.caps.max_cost == 5.0
 
 
 @pytest.mark.parametrize("station", re.findall(r"`(?:trainer|refine|rollout|distill|tasks|prompts|trl_seams|rewards)\.[\w.]+`", README))
