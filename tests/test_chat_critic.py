@@ -170,3 +170,12 @@ def test_local_and_api_critics_take_the_options_of_their_chat_and_of_the_critic(
     assert (api.votes, api.chat.endpoint.caps.max_requests, api.name) == (3, 5, "api")
     local = build_critic({"kind": "local", "model": "lab", "max_tokens": 16, "knows": "answer"}, TASK)
     assert (local.chat.max_tokens, local.knows, local.template) == (16, "answer", "lab/critique")
+
+
+def test_pieces_that_stall_the_verifier_do_not_stall_the_step(monkeypatch) -> None:
+    import time
+
+    monkeypatch.setattr("critique_rl.leaks.SECONDS", 0.1)
+    start = time.monotonic()
+    assert not leaks(" ".join(f"${i}^{{9}}$" for i in range(50)), attempt(), lambda piece, row: time.sleep(0.06) is None and False)
+    assert time.monotonic() - start < 0.5
