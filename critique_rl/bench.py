@@ -10,6 +10,7 @@ the time is half as useful. Left out: training; a critic that rescues nothing ca
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -60,7 +61,7 @@ class Benched:
     leaked: int
     usage: Usage
     seconds: Sequence[float]
-    """Of each call that took any."""
+    """Of each call, or each attempt's share of one; none for rules."""
 
 
 def failed_rollouts(model, tokenizer, task: Task, config: RunConfig, size: BenchSize, folder: PipelineFolder) -> list[Attempt]:
@@ -100,8 +101,12 @@ def _spread(attempts: Sequence[Sequence[str]], most: int) -> list[tuple[str, str
 def benched(critic: Critic, name: str, attempts: Sequence[Attempt], model, tokenizer, task: Task, config: RunConfig) -> Benched:
     """Ask the critic, refine each attempt once, judge. A critic that may not fail and does is a row of failures."""
     lend_policy(critic, model, tokenizer, config)
+    critiques, waited = [], []
     try:
-        critiques = [critique for piece in _pieces(attempts) for critique in critic.critique(piece)]
+        for piece in _pieces(attempts):
+            start = time.perf_counter()
+            critiques += critic.critique(piece)
+            waited += [(time.perf_counter() - start) / len(piece)] * len(piece)
     except (CriticFailed, ValueError) as error:
         critiques = [Critique("", name, "failed", f"{type(error).__name__}: {error}"[:120])] * len(attempts)
     template = config.method.get("refine_template", f"{task.prompts}refine")
@@ -115,7 +120,8 @@ def benched(critic: Critic, name: str, attempts: Sequence[Attempt], model, token
         of_question[str(attempt.row["id"])].append(i in right)
     reasons = Counter(f"{c.status}: {c.reason}" for c in critiques if c.status != "ok") + Counter(note for c in critiques for note in c.notes)
     usage = sum((critique.usage for critique in critiques), Usage())
-    seconds = [critique.usage.seconds for critique in critiques if critique.usage.seconds > 0]
+    # What answers a whole step in one pass times no call: there it is a share of the pass.
+    seconds = [critique.usage.seconds for critique in critiques if critique.usage.seconds > 0] or (waited if usage.completion_tokens else [])
     shares, found = [sum(ones) / len(ones) for ones in of_question.values()], [any(ones) for ones in of_question.values()]
     return Benched(name, shares, found, dict(reasons), sum(critique.leaked for critique in critiques), usage, seconds)
 
