@@ -411,7 +411,9 @@ def base_config(config: RunConfig) -> dict[str, Any]:
 
 def run_defaults() -> dict[str, Any]:
     """What a run has where its file says nothing, as plain data."""
-    return {key: value for key, value in to_dict(RunConfig(TaskConfig(""), PolicyConfig(""))).items() if key not in ("task", "policy")}
+    whole = to_dict(RunConfig(TaskConfig(""), PolicyConfig("")))
+    # What has no default a file cannot leave out.
+    return {**whole, "task": {**whole["task"], "name": None}, "policy": {**whole["policy"], "model": None}}
 
 
 def with_seed(config: RunConfig, seed: int) -> RunConfig:

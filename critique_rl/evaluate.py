@@ -105,10 +105,17 @@ def _mean_pass(problems: Sequence[dict[str, Any]], k: int) -> float:
 
 def evaluate_policy(model, tokenizer, rows, task: Task, config: RunConfig, samples: int, seed: int = 0) -> dict[str, Any]:
     """Judge a policy on rows with the run's decoding settings."""
-    return judge(model, tokenizer, rows, task.verifier, samples, _sampling(config), seed)
+    return judge(model, tokenizer, rows, task.verifier, samples, sampling_of(config), seed)
 
 
-def _sampling(config: RunConfig) -> Sampling:
+def second_verdicts(model, tokenizer, verifier: Verifier, prompts: Sequence[Any], rows: Sequence[Any], sampling: Sampling, seed: int) -> list[Verdict]:
+    """Sample one second answer to each refine prompt and judge it as an answer to its row."""
+    answers = sample(model, tokenizer, prompts, sampling, seed) if prompts else []
+    return [verifier(answer.text, row) for answer, row in zip(answers, rows, strict=True)]
+
+
+def sampling_of(config: RunConfig) -> Sampling:
+    """The run's decoding settings."""
     evaluation = config.evaluation
     return Sampling(evaluation.temperature, evaluation.top_p, int(config.trl.get("max_completion_length", 256)))
 
@@ -122,7 +129,7 @@ def final_evaluation(model, tokenizer, task: Task, config: RunConfig, about: dic
         **about,
         "split": evaluation.split,
         "samples": evaluation.samples,
-        **asdict(_sampling(config)),
+        **asdict(sampling_of(config)),
         "task": asdict_task(config.task),
         "prompts": _digest(tokenizer, rows),
         "problems": judged["problems"],
@@ -139,8 +146,8 @@ def _digest(tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]]) 
 
 
 def asdict_task(task: TaskConfig) -> dict[str, Any]:
-    """What names the problems: the task and its options, not how many are trained on."""
-    return {"name": task.name, "options": dict(task.options)}
+    """What names the problems and judges them: the task, its options and verifier, not how many are trained on."""
+    return {"name": task.name, "options": dict(task.options), **({"verifier": task.verifier} if task.verifier else {})}
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ question itself counts only where it is declared to be the answer: critics quote
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -22,6 +23,8 @@ ON_LEAK = ("keep", "redact", "drop")
 
 MOST = 60
 """Pieces of one critique that are looked at: a verifier may take milliseconds for each."""
+SECONDS = 5.0
+"""For all pieces of one critique: some may hang the verifier until its deadline. What is not looked at then is no leak."""
 LABEL = r"(?i:\b(?:steps?|lines?|rows?|part|equation|paragraph|attempts?|solutions?)\s*#?)$"
 DECLARED = re.compile(r"(?i)(?:\banswer(?: is| was| should be| must be| to be|:| =)|####|\\boxed\{)\s*:?\s*")
 FORMULA = re.compile(r"\\boxed\{([^{}]{1,200})\}|\$([^$\n]{1,200})\$|\\\(([^\n]{1,200}?)\\\)")
@@ -41,9 +44,10 @@ def leak_spans(text: str, attempt: Attempt, is_answer: IsAnswer) -> list[tuple[i
     for pattern in (FORMULA, CHOICE, PHRASE):
         pieces += [match.span(match.lastindex) for match in pattern.finditer(text)]
     found: dict[str, bool] = {}
+    stop = time.monotonic() + SECONDS
     for start, end in pieces[:MOST]:
         piece = text[start:end].strip(" *\"'`")
-        if piece and piece not in found:
+        if piece and piece not in found and time.monotonic() < stop:
             found[piece] = is_answer(piece, attempt.row)
     return sorted({(start, end) for start, end in pieces[:MOST] if found.get(text[start:end].strip(" *\"'`"))})
 

@@ -50,9 +50,9 @@ def special_tokens(tokenizer: Any) -> tuple[str, ...]:
     return tuple(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
 
 
-def fence(text: str, tag: str) -> str:
-    """Text in which no <tag> or </tag> stands, however spaced or written, so that a mark around it can be the only one."""
-    return re.sub(rf"[<\uff1c\u2039\u3008](?=[\s/\uff0f\\]*{tag}\b)", "(", text, flags=re.IGNORECASE)
+def fence(text: str, *tags: str) -> str:
+    """Text in which no <tag> or </tag> of a prompt stands, however spaced or written, so that the marks of the prompt are the only ones."""
+    return re.sub(rf"[<\uff1c\u2039\u3008](?=[\s/\uff0f\\]*(?:{'|'.join(tags)})\b)", "(", text, flags=re.IGNORECASE)
 
 
 def cut(text: str, longest: int) -> str:

@@ -3,6 +3,7 @@
     runs/<pipeline>/compare.json, report.html     with report.md, tables.tex and numbers.csv beside the page
     runs/<pipeline>/base/eval.json                the policy before training, on the same problems
     runs/<pipeline>/base/again/eval.json          the same with other samples: what differs between the two is noise
+    runs/<pipeline>/bench/bank.json, critics.json the policy's failed rollouts that critics are tried on before a run, and what came of it
     runs/<pipeline>/sweep/<arm>@<value>/seed<s>/  trials of `sweep:`, each a run folder; sweep.json beside it says what they chose
     runs/<pipeline>/<arm>/seed<s>/config.yaml     everything the run was started with, without secrets; `schema` is the version of this layout
                                  /metrics.jsonl   one object a step: {"step": 1, "tokens/generated": 2841, "reward": .4, "eval/pass@1/plateau": .0, ...}
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +104,19 @@ class PipelineFolder:
         return RunFolder(self.path / "base" / "again")
 
     @property
+    def bank(self) -> Path:
+        """Failed rollouts that `critique-rl critics` tries every critic on."""
+        return self.path / "bench" / "bank.json"
+
+    @property
+    def bench(self) -> Path:
+        return self.path / "bench" / "critics.json"
+
+    def bench_critic(self, name: str) -> Path:
+        """What a critic of the bench keeps: its answers and what they cost."""
+        return self.path / "bench" / re.sub(r"[^\w.-]+", "-", name)
+
+    @property
     def sweep(self) -> PipelineFolder:
         return PipelineFolder(self.path / "sweep")
 
@@ -143,6 +158,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote, {} if there is no file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write_yaml(path: Path, value: Any) -> None:

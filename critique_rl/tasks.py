@@ -16,11 +16,11 @@ from critique_rl.gym import gym_rows
 from critique_rl.lab import chain, legs
 from critique_rl.types import Attempt, Verdict, Verifier
 from critique_rl.verifier import by_name, hash_line
-from critique_rl.worker_verifier import build_verifier
+from critique_rl.worker_verifier import WorkerVerifier, build_verifier
 
 Row = Mapping[str, Any]
-FORMS = ("...", "#...", "\\boxed{...}", "</think><answer>...</answer><analysis></analysis><confidence>1</confidence>")
-"""How an answer is written for one verifier or another."""
+FORMS = ("\\boxed{...}", "...", "#...", "</think><answer>...</answer><analysis></analysis><confidence>1</confidence>")
+"""How an answer is written for one verifier or another; those in a process of their own take a while, and one of the first two."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Task:
 
     def is_answer(self, piece: str, row: Row) -> bool:
         """True where the task's verifier takes this piece of a text, written in one of the forms of an answer, as right."""
-        return any(self.verifier(form.replace("...", piece), row).outcome == "right" for form in FORMS)
+        forms = FORMS[:2] if isinstance(self.verifier, WorkerVerifier) else FORMS
+        return any(self.verifier(form.replace("...", piece), row).outcome == "right" for form in forms)
 
 
 def load_task(config: TaskConfig, seed: int) -> Task:
