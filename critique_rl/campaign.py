@@ -25,6 +25,7 @@ from rich.table import Table
 from critique_rl.checkpoint import held, is_held
 from critique_rl.config import ConfigError, Pipeline, RunConfig, base_config, run_defaults, to_dict, with_seed
 from critique_rl.costs import KINDS
+from critique_rl.endpoint import OPERATIONAL
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl
 from critique_rl.sweep import choose, trials, with_chosen
 
@@ -173,10 +174,17 @@ def check_same_config(run: RunFolder, config: RunConfig, seed: int) -> None:
         raise ConfigError(f"{run.path} has layout {stored['schema']}, this version reads {SCHEMA}; give another --out, or use the version that wrote it")
     stored = _filled(run_defaults(), stored)
     # Which checkpoints are kept changes no result: an arm that branches from a finished run may be added.
+    stored, wanted = {**stored, "critic": _lasting(stored["critic"])}, {**wanted, "critic": _lasting(wanted["critic"])}
     changed = [key for key in wanted if key != "keep_steps" and stored.get(key) != wanted[key]]
     if changed:
         words = "; ".join(_difference(key, stored.get(key), wanted[key]) for key in changed)
         raise ConfigError(f"{run.path} was started with other settings ({words}); remove the folder, or give another --out")
+
+
+def _lasting(critic: dict) -> dict:
+    """A critic's section without what changes no answer: a run that stopped at a cap, or for a deadline, is continued with another one."""
+    kept = {name: value for name, value in critic.items() if name not in OPERATIONAL}
+    return {name: _lasting(value) if name == "critic" and isinstance(value, dict) else value for name, value in kept.items()}
 
 
 def _difference(key: str, was: Any, now: Any) -> str:

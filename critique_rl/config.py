@@ -35,6 +35,8 @@ class TaskConfig:
     """Passed to the task's generator."""
     repeat_one: Any = None
     """The place (from 0) or the id of one training prompt: all others become copies of it, as in one-example training (arXiv 2504.20571). None: as they are."""
+    verifier: Any = ""
+    """"": the task's own; a name such as math, or a mapping such as {kind: python, target: module:function} (`worker_verifier`)."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,7 @@ def _external(value: Any) -> dict[str, str]:
 
 
 def _sweep(value: Any, seeds: tuple[int, ...], arms: Mapping[str, RunConfig]) -> SweepConfig:
-    sweep = _dataclass(SweepConfig, value, "sweep")
+    sweep = read_section(SweepConfig, value, "sweep")
     section, _, option = sweep.key.partition(".")
     if section not in ("trl", "method") or not option:
         raise ConfigError(f"sweep.key: got {sweep.key!r}, expected an option of the trl: or method: section, such as trl.learning_rate")
@@ -366,7 +368,7 @@ def _parsed(key: str, value: Any, where: str) -> Any:
         if not isinstance(value, str):
             raise ConfigError(f"{where}: got {value!r}, expected the name of a preset, such as nsr")
         return value
-    return _dataclass(SECTIONS[key], value, where) if key in SECTIONS else _free(value, where)
+    return read_section(SECTIONS[key], value, where) if key in SECTIONS else _free(value, where)
 
 
 def _free(value: Any, where: str) -> dict[str, Any]:
@@ -375,18 +377,19 @@ def _free(value: Any, where: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _dataclass(cls: type, value: Any, where: str) -> Any:
+def read_section(cls: type, value: Any, where: str) -> Any:
+    """A mapping as read from YAML -> the dataclass, with its keys, numbers and whatever it checks itself."""
     check_keys(_free(value, where), (f.name for f in fields(cls)), where)
     for f in fields(cls):
         if f.default is MISSING and f.default_factory is MISSING and f.name not in value:
             raise ConfigError(f"{where}: no {f.name!r}; it has no default")
-    try:
-        section = cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from error
     for f in fields(cls):
-        _check_number(getattr(section, f.name), f.type, f"{where}.{f.name}")
-    return section
+        if f.name in value:
+            _check_number(value[f.name], f.type, f"{where}.{f.name}")
+    try:
+        return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _check_number(value: Any, annotation: str, where: str) -> None:
@@ -411,14 +414,16 @@ def _plain(value: Any) -> Any:
 def base_config(config: RunConfig) -> dict[str, Any]:
     """What the evaluation of the policy before training depends on."""
     whole = to_dict(config)
-    task = {key: whole["task"][key] for key in ("name", "options")}
+    task = {key: whole["task"][key] for key in ("name", "options", "verifier") if key != "verifier" or whole["task"][key]}
     length = whole["trl"].get("max_completion_length")
     return {"task": task, "policy": whole["policy"], "evaluation": whole["evaluation"], "max_completion_length": length}
 
 
 def run_defaults() -> dict[str, Any]:
     """What a run has where its file says nothing, as plain data."""
-    return {key: value for key, value in to_dict(RunConfig(TaskConfig(""), PolicyConfig(""))).items() if key != "policy"}
+    whole = to_dict(RunConfig(TaskConfig(""), PolicyConfig("")))
+    # What has no default a file cannot leave out.
+    return {**whole, "task": {**whole["task"], "name": None}, "policy": {**whole["policy"], "model": None}}
 
 
 def with_seed(config: RunConfig, seed: int) -> RunConfig:

@@ -1,175 +1,105 @@
 """Failed attempts -> critiques, one each, in order; a critic never raises for a single item and never sets a reward.
 
-Kinds: `none`, `retry`, `indicative`, `ground_truth`, `oracle`, `shuffled`, `noisy`, `self`, `api`. A call that fails stays failed: there is no fallback to
-another kind, which would silently turn one arm of a comparison into another. Left out for now: local and python critics, cache, ledger, votes.
+Kinds: `none`, `retry`, `indicative`, `ground_truth`, `oracle`, `shuffled`, `noisy` (`controls`), `self`, `local`, `api` (`chat_critic`), `python`
+(`own_critic`).
+A call that fails stays failed: there is no fallback to another kind, which would silently turn one arm of a comparison into another.
 """
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import random
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
-from critique_rl.chat import ApiChat, PolicyChat, Reply
-from critique_rl.config import ConfigError, check_keys, suggest
-from critique_rl.prompts import render
-from critique_rl.splits import uniform
+from critique_rl.chat import ApiChat, LocalChat, PolicyChat
+from critique_rl.chat_critic import CHOICES, KNOWS, SCOPES, Chat, ChatCritic
+from critique_rl.config import ConfigError, check_keys, read_section, suggest
+from critique_rl.controls import Critic, NoisyCritic, OracleCritic, RetryCritic, ShuffledCritic, TemplateCritic
+from critique_rl.endpoint import Caps, Endpoint
+from critique_rl.leaks import ON_LEAK
+from critique_rl.own_critic import OwnCritic, own_critic
+from critique_rl.prompts import known
 from critique_rl.tasks import Task
-from critique_rl.types import Attempt, Critique
+from critique_rl.types import Attempt
+
+__all__ = ["ChatCritic", "Critic", "NoisyCritic", "OracleCritic", "OwnCritic", "RetryCritic", "ShuffledCritic", "TemplateCritic", "build_critic"]
+
+CHATS: dict[str, type | None] = {"self": None, "local": LocalChat, "api": Endpoint}
+"""Kinds whose critiques a model writes, and whose fields are its options."""
+WORDED = ("template", "knows", "scope", "votes", "choose", "on_leak", "longest")
+"""Options of ChatCritic that a pipeline may set; the others are those of its chat."""
+ONE_OF = {"knows": tuple(KNOWS), "scope": SCOPES, "choose": tuple(CHOICES), "on_leak": ON_LEAK}
 
 
-class Critic(Protocol):
-    """One method to write: critiques of failed attempts, one each, in order."""
+def build_critic(spec: Mapping[str, Any], task: Task, seed: int = 0, folder: Path | None = None) -> Critic | None:
+    """A critic from a config's `critic:` section; None for kind "none". ConfigError for unknown kinds and keys.
 
-    name: str
-
-    def critique(self, attempts: Sequence[Attempt]) -> list[Critique]: ...
-
-
-@dataclass(frozen=True)
-class RetryCritic:
-    """Control: no verdict, no words; the policy sees its attempt and tries again."""
-
-    name: str = "retry"
-
-    def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        return [Critique("", self.name) for _ in attempts]
-
-
-@dataclass(frozen=True)
-class TemplateCritic:
-    """`indicative` and `ground_truth` (Critique-GRPO, section 3): a fixed text, with the row's answer where the template asks for it."""
-
-    name: str
-    template: str
-    needs_answer: bool = False
-
-    def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        return [self._one(attempt) for attempt in attempts]
-
-    def _one(self, attempt: Attempt) -> Critique:
-        answer = str(attempt.row.get("answer") or "")
-        if self.needs_answer and not answer:
-            return Critique("", self.name, "skipped", "no_answer_column")
-        return Critique(render(self.template, answer=answer), self.name, leaked=self.needs_answer)
-
-
-@dataclass(frozen=True)
-class OracleCritic:
-    """The task's own checker in words."""
-
-    words: Callable[[Attempt], str]
-    name: str = "oracle"
-
-    def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        return [Critique(text, self.name, leaked=leaks(text, attempt)) for attempt in attempts for text in [self.words(attempt)]]
-
-
-@dataclass(frozen=True)
-class ShuffledCritic:
-    """Control: the oracle's words on another problem, drawn until they differ from those on this one (so: another trap set)."""
-
-    words: Callable[[Attempt], str]
-    rows: Sequence[Mapping[str, Any]]
-    seed: int = 0
-    name: str = "shuffled"
-
-    def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        return [self._one(attempt) for attempt in attempts]
-
-    def _one(self, attempt: Attempt) -> Critique:
-        key = f"{self.seed}/{attempt.question}/{attempt.text}"
-        rng, own = random.Random(hashlib.sha256(key.encode()).hexdigest()), self.words(attempt)
-        for _ in range(100):
-            row = rng.choice(self.rows)
-            text = self.words(Attempt(str(row["question"]), "", attempt.verdict, row))
-            # "all right" would be a mere verdict, another control.
-            if text != own and row.get("family") == attempt.row.get("family"):
-                return Critique(text, self.name)
-        return Critique("", self.name, "skipped", "no_other_problem")
-
-
-@dataclass(frozen=True)
-class NoisyCritic:
-    """Dose-response: `inner`'s words, but with probability `wrong` those of `other`. Drawn from seed, question and attempt, so that a replay draws the same."""
-
-    inner: Critic
-    other: Critic
-    wrong: float
-    seed: int = 0
-    name: str = "noisy"
-
-    def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        wrong = [uniform(f"noisy/{self.seed}/{attempt.question}/{attempt.text}") < self.wrong for attempt in attempts]
-        said = {flag: iter(critic.critique([a for a, w in zip(attempts, wrong, strict=True) if w is flag])) for flag, critic in self._by_flag()}
-        return [replace(next(said[flag]), critic=self.name) for flag in wrong]
-
-    def _by_flag(self) -> tuple[tuple[bool, Critic], ...]:
-        return (False, self.inner), (True, self.other)
-
-
-@dataclass(frozen=True)
-class ChatCritic:
-    """A model writes a chain-of-thought critique: behind an OpenAI-compatible endpoint, or the policy itself. The attempt is fenced in its prompt as data."""
-
-    chat: ApiChat | PolicyChat
-    template: str = "critique"
-    name: str = "api"
-
-    def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        conversations = [[{"role": "user", "content": self._prompt(attempt)}] for attempt in attempts]
-        replies = self.chat.answer(conversations)
-        return [self._one(attempt, reply) for attempt, reply in zip(attempts, replies, strict=True)]
-
-    def _prompt(self, attempt: Attempt) -> str:
-        return render(self.template, question=attempt.question, attempt=attempt.text, reference=str(attempt.row.get("solution") or ""))
-
-    def _one(self, attempt: Attempt, reply: Reply) -> Critique:
-        text = re.sub(r"(?s)<think>.*?</think>", "", reply.text).strip()
-        if reply.status == "failed" or not text:
-            return Critique("", self.name, "failed", reply.reason or "empty", usage=reply.usage)
-        return Critique(text, self.name, leaked=leaks(text, attempt), usage=reply.usage)
-
-
-def leaks(text: str, attempt: Attempt) -> bool:
-    """True where the critique holds the answer as a token of its own; the number of a step ("step 3") is none."""
-    answer, rest = str(attempt.row.get("answer") or ""), re.sub(r"(?i)\b(?:steps?|lines?) \d+", "", text)
-    return bool(answer) and re.search(rf"(?<![\w.+-]){re.escape(answer)}(?![\w])", rest) is not None
-
-
-def build_critic(spec: Mapping[str, Any], task: Task, seed: int = 0) -> Critic | None:
-    """A critic from a config's `critic:` section; None for kind "none". ConfigError for unknown kinds and keys."""
+    `folder` keeps what an api critic answered and cost; without one that lasts as long as the critic.
+    """
     options = {key: value for key, value in spec.items() if key != "kind"}
     kinds: dict[str, Callable[..., Critic | None]] = {
         "none": lambda: None,
         "retry": lambda: RetryCritic(),
         "indicative": lambda: TemplateCritic("indicative", f"{task.prompts}indicative"),
         "ground_truth": lambda: TemplateCritic("ground_truth", f"{task.prompts}ground_truth", needs_answer=True),
-        "oracle": lambda reworded=False: OracleCritic(_oracle(task, reworded)),
+        "oracle": lambda reworded=False: OracleCritic(_oracle(task, reworded), task.is_answer),
         "shuffled": lambda: ShuffledCritic(_oracle(task), task.train, seed),
-        "noisy": lambda critic, wrong: NoisyCritic(_inner(critic, task, seed), ShuffledCritic(_oracle(task), task.train, seed), _share(wrong), seed),
-        "self": lambda: ChatCritic(PolicyChat(), f"{task.prompts}critique", "self"),
-        "api": lambda **chat: ChatCritic(ApiChat(**chat), f"{task.prompts}critique"),
+        "noisy": lambda critic, wrong: NoisyCritic(_inner(critic, task, seed, folder), ShuffledCritic(_oracle(task), task.train, seed), _share(wrong), seed),
+        "python": lambda target, options=None, **own: own_critic(str(target), options or {}, task.is_answer, **own),
+        **{name: lambda name=name, **given: _chat_critic(name, task, given, folder) for name in CHATS},
     }
     kind = str(spec.get("kind"))
     if kind not in kinds:
         raise ConfigError(f"critic: unknown kind {kind!r}; {suggest(kind, kinds)}")
-    known = {"api": inspect.signature(ApiChat).parameters, "noisy": ("critic", "wrong"), "oracle": ("reworded",)}
-    check_keys(options, known.get(kind, ()), f"critic {kind}")
+    known_keys = {"noisy": ("critic", "wrong"), "oracle": ("reworded",), "python": ("target", "options", "deadline", "on_leak")}
+    known_keys |= {name: (*WORDED, *(f.name for f in fields(cls))) if cls else WORDED for name, cls in CHATS.items()}
+    check_keys(options, known_keys.get(kind, ()), f"critic {kind}")
+    _check_values(options, f"critic {kind}")
     try:
         return kinds[kind](**options)
-    except TypeError as error:
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"critic {kind}: {error}") from error
 
 
-def _inner(spec: Any, task: Task, seed: int) -> Critic:
+def _check_values(options: Mapping[str, Any], where: str) -> None:
+    for name, allowed in ONE_OF.items():
+        if name in options and options[name] not in allowed:
+            raise ConfigError(f"{where}, {name}: got {options[name]!r}; {suggest(str(options[name]), allowed)}")
+    for name in ("votes", "longest", "deadline"):
+        value = options.get(name, 1)
+        if not isinstance(value, (int, float) if name == "deadline" else int) or isinstance(value, bool) or value <= 0:
+            raise ConfigError(f"{where}, {name}: got {value!r}, expected a number above 0" + ("" if name == "deadline" else ", a whole one"))
+
+
+def _chat_critic(kind: str, task: Task, options: Mapping[str, Any], folder: Path | None) -> ChatCritic:
+    worded = {name: options[name] for name in WORDED if name in options}
+    worded.setdefault("template", f"{task.prompts}critique" + ("_group" if worded.get("scope") == "group" else ""))
+    if worded["template"] not in known():
+        raise ConfigError(f"critic {kind}, template: no template {worded['template']!r}; {suggest(worded['template'], known())}")
+    chat = _chat(kind, {name: value for name, value in options.items() if name not in WORDED}, folder)
+    return ChatCritic(chat, name=kind, is_answer=task.is_answer, **worded)
+
+
+def _chat(kind: str, options: dict[str, Any], folder: Path | None) -> Chat:
+    if kind == "self":
+        return PolicyChat()
+    if kind == "local":
+        return read_section(LocalChat, options, "critic local")
+    if "caps" in options:
+        options["caps"] = read_section(Caps, options["caps"], "critic api, caps")
+    endpoint = read_section(Endpoint, options, "critic api")
+    if folder is not None:
+        endpoint.key()  # a run that lacks it is refused before it trains
+    return ApiChat(endpoint, folder)
+
+
+def _inner(spec: Any, task: Task, seed: int, folder: Path | None) -> Critic:
     if not isinstance(spec, Mapping) or spec.get("kind") in (None, "none", "self", "noisy"):
         raise ConfigError(f"critic noisy, critic: got {spec!r}, expected another critic's section, such as {{kind: oracle}}")
-    return build_critic(spec, task, seed)
+    return build_critic(spec, task, seed, folder)
 
 
 def _share(value: Any) -> float:

@@ -24,7 +24,7 @@ from critique_rl.runs import RunFolder, read_jsonl
 Curve = tuple[np.ndarray, np.ndarray]
 """x (what was spent, ascending) and y of one seed."""
 SPENT = "tokens/generated"
-STATUSES = ("ok", "failed", "skipped")
+STATUSES = ("ok", "cached", "failed", "skipped")
 """What becomes of a critique that was asked for; each is counted under critique/<status>."""
 
 
@@ -52,7 +52,8 @@ def with_rates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _rates(row: Mapping[str, Any]) -> dict[str, float]:
     asked = sum(row.get(f"critique/{status}") or 0 for status in STATUSES)
-    shares = {"critique/failure_rate": ("critique/failed", asked), "critique/leak_rate": ("critique/leaked", row.get("critique/ok") or 0)}
+    written = (row.get("critique/ok") or 0) + (row.get("critique/cached") or 0)
+    shares = {"critique/failure_rate": ("critique/failed", asked), "critique/leak_rate": ("critique/leaked", written)}
     return {name: (row.get(count) or 0) / of for name, (count, of) in shares.items() if of}
 
 

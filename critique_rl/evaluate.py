@@ -1,7 +1,4 @@
-"""n samples a problem -> verdicts -> unbiased pass@k per family. The same code judges the base, every arm and every point of a learning curve.
-
-Sampling uses a generator state of its own, so that evaluating in the middle of a run changes nothing that follows in it.
-"""
+"""n samples a problem -> verdicts -> unbiased pass@k per family. The same code judges the base, every arm and every point of a learning curve."""
 
 from __future__ import annotations
 
@@ -9,9 +6,8 @@ import hashlib
 import os
 import platform
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -22,72 +18,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from critique_rl.config import RunConfig, TaskConfig
 from critique_rl.metrics import SHARES, auroc, brier_score, expected_calibration_error, pass_at_k, shares, truthfulness
 from critique_rl.prompts import render
+from critique_rl.sampling import Sampling, sample
 from critique_rl.tasks import Task
-from critique_rl.types import Message, Verdict, Verifier
+from critique_rl.types import Verdict, Verifier
 
 PACKAGES = ("torch", "transformers", "trl")
 """Whose versions can change what is sampled."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Decoding settings; they are part of what makes two evaluations comparable."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 96
-    batch: int = 512
-    """Sequences a `generate` call."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sampled answer: the index of its prompt, its text and its length in tokens."""
-
-    prompt: int
-    text: str
-    tokens: int
-
-
-@contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
-
-
-@torch.no_grad()
-def sample(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[Message]], sampling: Sampling, seed: int = 0) -> list[Sample]:
-    """One answer to each conversation (repeat a conversation for more), in order. Restores the model's mode and torch's random state."""
-    rendered = [tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False) for prompt in prompts]
-    by_length = sorted(range(len(prompts)), key=lambda i: len(rendered[i]))
-    samples: list[Sample | None] = [None] * len(prompts)
-    was_training = model.training
-    model.eval()
-    with _own_randomness(seed):
-        for start in range(0, len(by_length), sampling.batch):
-            chunk = by_length[start : start + sampling.batch]
-            for i, (text, tokens) in zip(chunk, _generate(model, tokenizer, [rendered[i] for i in chunk], sampling), strict=True):
-                samples[i] = Sample(i, text, tokens)
-    model.train(was_training)
-    return [s for s in samples if s is not None]
-
-
-def _generate(model, tokenizer, texts: list[str], sampling: Sampling) -> list[tuple[str, int]]:
-    inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False).to(model.device)
-    output = model.generate(
-        **inputs,
-        do_sample=sampling.temperature > 0,
-        temperature=sampling.temperature or None,
-        top_p=sampling.top_p,
-        top_k=0,
-        max_new_tokens=sampling.max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    new = output[:, inputs["input_ids"].shape[1] :]
-    lengths = (new != tokenizer.pad_token_id).sum(1).tolist()
-    return list(zip(tokenizer.batch_decode(new, skip_special_tokens=True), lengths, strict=True))
 
 
 def judge(
@@ -188,10 +124,17 @@ def _mean_pass(problems: Sequence[dict[str, Any]], k: int) -> float:
 
 def evaluate_policy(model, tokenizer, rows, task: Task, config: RunConfig, samples: int, seed: int = 0) -> dict[str, Any]:
     """Judge a policy on rows with the run's decoding settings."""
-    return judge(model, tokenizer, rows, task.evaluator or task.verifier, samples, _sampling(config), seed, task.abstains)
+    return judge(model, tokenizer, rows, task.evaluator or task.verifier, samples, sampling_of(config), seed, task.abstains)
 
 
-def _sampling(config: RunConfig) -> Sampling:
+def second_verdicts(model, tokenizer, verifier: Verifier, prompts: Sequence[Any], rows: Sequence[Any], sampling: Sampling, seed: int) -> list[Verdict]:
+    """Sample one second answer to each refine prompt and judge it as an answer to its row."""
+    answers = sample(model, tokenizer, prompts, sampling, seed) if prompts else []
+    return [verifier(answer.text, row) for answer, row in zip(answers, rows, strict=True)]
+
+
+def sampling_of(config: RunConfig) -> Sampling:
+    """The run's decoding settings."""
     evaluation = config.evaluation
     return Sampling(evaluation.temperature, evaluation.top_p, int(config.trl.get("max_completion_length", 256)))
 
@@ -213,7 +156,7 @@ def final_evaluation(model, tokenizer, task: Task, config: RunConfig, about: dic
         **about,
         "split": evaluation.split,
         "samples": evaluation.samples,
-        **asdict(_sampling(config)),
+        **asdict(sampling_of(config)),
         "task": asdict_task(config.task),
         **first,
         **second,
@@ -234,8 +177,8 @@ def _digest(tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]]) 
 
 
 def asdict_task(task: TaskConfig) -> dict[str, Any]:
-    """What names the problems: the task and its options, not how many are trained on."""
-    return {"name": task.name, "options": dict(task.options)}
+    """What names the problems and judges them: the task, its options and verifier, not how many are trained on."""
+    return {"name": task.name, "options": dict(task.options), **({"verifier": task.verifier} if task.verifier else {})}
 
 
 def versions() -> dict[str, str]:

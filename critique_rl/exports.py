@@ -102,11 +102,14 @@ def _boundary(boundary: Mapping[str, Mapping[str, float]]) -> Table:
 def markdown(name: str, sentence: str, found: Sequence[Table]) -> str:
     """A title, the verdict, and GitHub-flavoured tables."""
     parts = [f"# {_markdown(name)}", _markdown(sentence)]
-    for table in found:
-        lines = [table.heads, [":---", *["---:"] * (len(table.heads) - 1)], *table.rows]
-        body = "\n".join(f"| {' | '.join(cell if line is lines[1] else _markdown(cell) for cell in line)} |" for line in lines)
-        parts += [f"## {_markdown(table.caption)}", body]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *map(markdown_table, found)]) + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    """A heading and a GitHub-flavoured table."""
+    lines = [table.heads, [":---", *["---:"] * (len(table.heads) - 1)], *table.rows]
+    body = "\n".join(f"| {' | '.join(cell if line is lines[1] else _markdown(cell) for cell in line)} |" for line in lines)
+    return f"## {_markdown(table.caption)}\n\n{body}"
 
 
 def _markdown(text: str) -> str:

@@ -1,6 +1,6 @@
 """One generation batch as text, and what is counted about it. Counters add up over ranks and steps; metrics are made from their sums.
 
-failed rollouts = critiques ok + failed + skipped + not asked, each failure and skip with a reason.
+failed rollouts = critiques ok + cached + failed + skipped + not asked, each failure and skip with a reason.
 """
 
 from __future__ import annotations
@@ -46,13 +46,15 @@ def counts_of(batch: Generation, size: int, slots: int) -> Counter:
     """Counters of one rank's generation batch, in groups of `size` rows with `slots` reserved."""
     counts: Counter = Counter()
     for critique in batch.critiques.values():
-        counts[f"critique/{critique.status}"] += 1
+        counts["critique/cached" if critique.cached and critique.status == "ok" else f"critique/{critique.status}"] += 1
         counts["critique/leaked"] += critique.leaked
         counts["tokens/critic_prompt"] += critique.usage.prompt_tokens
         counts["tokens/critic_completion"] += critique.usage.completion_tokens
         counts["critique/usd"] += critique.usage.usd
         if critique.reason:
-            counts[f"critique/{critique.status}/{critique.reason}"] += 1
+            # Without a server's words, which may hold the time or a number: metrics are many steps' and their names few.
+            counts[f"critique/{critique.status}/{critique.reason.partition(':')[0]}"] += 1
+        counts.update(f"critique/{note}" for note in critique.notes)
     for _, _, refinement in batch.refinements:
         counts["refine/candidates"] += 1
         counts["refine/right"] += refinement.verdict.outcome == "right"
@@ -80,6 +82,9 @@ def _signal_counts(batch: Generation, size: int, slots: int) -> Counter:
         counts[f"family/{family}"] += 1
         counts[f"family_right/{family}"] += attempt.verdict.outcome == "right"
         counts[f"outcome/{attempt.verdict.outcome}"] += 1
+        if attempt.verdict.outcome == "unscored" and attempt.verdict.reason:
+            # The code before the colon; what follows it are words on one row.
+            counts[f"outcome/unscored/{attempt.verdict.reason.partition(':')[0]}"] += 1
     return counts
 
 

@@ -31,16 +31,16 @@ def load_policy(model: str, **model_kwargs: Any) -> tuple[PreTrainedModel, PreTr
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = _source(model)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    path = source(model)
+    tokenizer = AutoTokenizer.from_pretrained(path)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     # transformers would take the checkpoint's own dtype, often bfloat16, which is slow and coarse on CPU.
-    loaded = AutoModelForCausalLM.from_pretrained(source, **{"dtype": torch.float32, **model_kwargs})
+    loaded = AutoModelForCausalLM.from_pretrained(path, **{"dtype": torch.float32, **model_kwargs})
     return loaded, tokenizer
 
 
-def _source(model: str) -> str:
+def source(model: str) -> str:
     """What `from_pretrained` understands."""
     if model in ("lab", "lab/tiers", "lab/facts"):
         from critique_rl.lab.base import weights

@@ -154,6 +154,7 @@ class CritiqueCounts:
     arm: str
     asked: int
     ok: int
+    cached: int
     failed: int
     skipped: int
     leaked: int
@@ -164,7 +165,7 @@ class CritiqueCounts:
     @property
     def shares(self) -> tuple[float | None, float | None, float | None]:
         """(rescue, leak, failure) rate."""
-        pairs = ((self.right, self.candidates), (self.leaked, self.ok), (self.failed, self.asked))
+        pairs = ((self.right, self.candidates), (self.leaked, self.ok + self.cached), (self.failed, self.asked))
         return tuple(part / whole if whole else None for part, whole in pairs)
 
 

@@ -45,17 +45,22 @@ def table(step: int, batch: Generation, advantages: list[float]) -> list[dict[st
     ]
 
 
+def _writable(text: str) -> str:
+    """Text without half surrogates, which a server's JSON may hold and no file takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _words(attempt: Attempt, critique: Critique | None) -> dict[str, Any]:
     verdict, critique = attempt.verdict, critique or Critique("", "", "")
     return {
-        "question": attempt.question,
+        "question": _writable(attempt.question),
         "family": str(attempt.row.get("family", "")),
-        "text": attempt.text,
+        "text": _writable(attempt.text),
         "outcome": verdict.outcome,
-        "answer": verdict.answer,
+        "answer": None if verdict.answer is None else _writable(verdict.answer),
         "critic": critique.critic,
-        "critique": critique.text,
+        "critique": _writable(critique.text),
         "critique_status": critique.status,
-        "critique_reason": critique.reason,
+        "critique_reason": _writable(critique.reason),
         "leaked": critique.leaked,
     }

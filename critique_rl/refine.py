@@ -42,9 +42,12 @@ def question_of(prompt: Any) -> str:
     return next((str(message["content"]) for message in reversed(prompt) if message["role"] == "user"), "")
 
 
-def refine_prompt(prompt: Any, attempt: Attempt, critique: Critique, template: str) -> Any:
-    """The prompt of a refinement in the format of `prompt`: its last user message asks again, with the attempt and the critique."""
-    return in_place_of_question(prompt, lambda question: render(template, question=question, attempt=attempt.text, critique=critique.text))
+def refine_prompt(prompt: Any, attempt: Attempt, critique: Critique, template: str, specials: Sequence[str] = ()) -> Any:
+    """The prompt of a refinement in the format of `prompt`: its last user message asks again, with the attempt and the critique.
+
+    `specials` are the special tokens of the policy's tokenizer: written out in an attempt, they would end the turn.
+    """
+    return in_place_of_question(prompt, lambda question: render(template, specials, question=question, attempt=attempt.text, critique=critique.text))
 
 
 def in_place_of_question(prompt: Any, text_of: Callable[[str], str]) -> Any:

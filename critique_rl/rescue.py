@@ -17,10 +17,11 @@ from rich.table import Table
 
 from critique_rl.config import TaskConfig
 from critique_rl.critic import build_critic
-from critique_rl.evaluate import Sampling, judge, pass_metrics, sample, self_metrics, share_metrics
+from critique_rl.evaluate import judge, pass_metrics, second_verdicts, self_metrics, share_metrics
 from critique_rl.lab import chain, legs
 from critique_rl.policy import load_policy
 from critique_rl.prompts import render
+from critique_rl.sampling import Sampling, sample
 from critique_rl.tasks import Task, load_task
 from critique_rl.types import Attempt
 
@@ -147,9 +148,8 @@ def _rate(model, tokenizer, task: Task, failed: Failed, critiques: list[str], te
         _user(render(template, question=row["question"], attempt=text, critique=critique, solution=""))
         for (row, text), critique in zip(failed, critiques, strict=True)
     ]
-    answers = sample(model, tokenizer, prompts, Sampling(), seed=1)
-    right = [task.verifier(answer.text, row).outcome == "right" for answer, (row, _) in zip(answers, failed, strict=True)]
-    return sum(right) / max(1, len(right))
+    verdicts = second_verdicts(model, tokenizer, task.verifier, prompts, [row for row, _ in failed], Sampling(), seed=1)
+    return sum(verdict.outcome == "right" for verdict in verdicts) / max(1, len(verdicts))
 
 
 def _user(text: str) -> list[dict[str, str]]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from trl import GRPOTrainer
 
 from critique_rl import trl_seams
-from critique_rl.chat import PolicyChat, Reply
+from critique_rl.chat import PolicyChat
+from critique_rl.prompts import special_tokens
 from critique_rl.refine import choose, due, mentions_critique, question_of, refine_prompt
+from critique_rl.reply import CriticFailed, Reply
 from critique_rl.rewards import VerifierReward, text_of
 from critique_rl.types import Attempt, Critique, Message, Refinement, Verdict
 
@@ -105,7 +108,7 @@ class TwoPhaseRollout:
         asked = due(verdicts, self.rollouts, trainer.args.critique_when, self._most_critiques())
         # The policy's own sampler is a collective, so that critic is called on every rank.
         called = asked or isinstance(getattr(trainer.critic, "chat", None), PolicyChat)
-        answers = trainer.critic.critique([attempts[i] for i in asked]) if called else []
+        answers = self._together(lambda: trainer.critic.critique([attempts[i] for i in asked]) if called else [])
         if len(answers) != len(asked):
             raise ValueError(f"critic {trainer.critic.name}: got {len(answers)} critiques for {len(asked)} attempts, expected one each, in order")
         critiques = dict(zip(asked, answers, strict=True))
@@ -113,6 +116,19 @@ class TwoPhaseRollout:
         counts.update({"critique/seconds": time.perf_counter() - started, "critique/failed_rollouts": sum(v.failed for v in verdicts)})
         counts["critique/not_asked"] = counts["critique/failed_rollouts"] - len(asked)
         return self._drop_long(attempts, critiques) if trainer.args.refine_slots else critiques
+
+    @staticmethod
+    def _together(critique: Callable[[], list[Critique]]) -> list[Critique]:
+        """A critic that may not fail ends the run on every rank: a rank that went on alone would wait for the others for ever."""
+        answers, failures = [], []
+        try:
+            answers = critique()
+        except CriticFailed as failure:
+            failures = [str(failure)]
+        failures = gather_object(failures)
+        if failures:
+            raise CriticFailed(failures[0])
+        return answers
 
     def answer(self, conversations: Sequence[list[Message]]) -> list[Reply]:
         """The policy's replies, for a critic that is the policy itself. Prompts that leave no room for an answer are failed replies."""
@@ -146,7 +162,7 @@ class TwoPhaseRollout:
         return critiques
 
     def _refine_prompt(self, attempt: Attempt, critique: Critique) -> Any:
-        return refine_prompt(attempt.row["prompt"], attempt, critique, self.trainer.args.refine_template)
+        return refine_prompt(attempt.row["prompt"], attempt, critique, self.trainer.args.refine_template, special_tokens(self.trainer.processing_class))
 
     # ---- phase 2 --------------------------------------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
     runs/claims/claims.md, claims.json            `critique-rl claims`: verdicts, beside the folders of its pipelines
     runs/<pipeline>/base/eval.json                the policy before training, on the same problems
     runs/<pipeline>/base/again/eval.json          the same with other samples: what differs between the two is noise
+    runs/<pipeline>/bench/bank.json, critics.json the policy's failed rollouts that critics are tried on before a run, and what came of it
     runs/<pipeline>/sweep/<arm>@<value>/seed<s>/  trials of `sweep:`, each a run folder; sweep.json beside it says what they chose
     runs/<pipeline>/<arm>/seed<s>/config.yaml     everything the run was started with, without secrets; `schema` is the version of this layout
                                  /metrics.jsonl   one object a step: {"step": 1, "tokens/generated": 2841, "reward": .4, "eval/pass@1/plateau": .0, ...}
@@ -11,6 +12,7 @@
                                  /eval.json       the held-out evaluation; written last, so its presence means the run is finished
                                  /checkpoints/    as transformers writes them, each with critique_rl.json, which is written last: without it, it is half-written
                                  /model/          the trained policy; best/ the best one so far by evaluation.best_by, best.json its step and value
+                                 /critic/         of an api critic: cache.sqlite (its answers), ledger.sqlite (what it has cost), limits.sqlite (its pace)
                                  /log.txt         what the run printed
 
 Columns of a rollouts parquet, one row an attempt: `step`, `group`, `role` ("rollout" | "candidate" | "expert"), `attempt` (index of the row in this file that a
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +75,10 @@ class RunFolder:
         return self.path / "best.json"
 
     @property
+    def critic(self) -> Path:
+        return self.path / "critic"
+
+    @property
     def log(self) -> Path:
         return self.path / "log.txt"
 
@@ -96,6 +103,19 @@ class PipelineFolder:
     @property
     def base_again(self) -> RunFolder:
         return RunFolder(self.path / "base" / "again")
+
+    @property
+    def bank(self) -> Path:
+        """Failed rollouts that `critique-rl critics` tries every critic on."""
+        return self.path / "bench" / "bank.json"
+
+    @property
+    def bench(self) -> Path:
+        return self.path / "bench" / "critics.json"
+
+    def bench_critic(self, name: str) -> Path:
+        """What a critic of the bench keeps: its answers and what they cost."""
+        return self.path / "bench" / re.sub(r"[^\w.-]+", "-", name)
 
     @property
     def sweep(self) -> PipelineFolder:
@@ -157,6 +177,11 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote, {} if there is no file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write_yaml(path: Path, value: Any) -> None:

@@ -16,8 +16,11 @@ from critique_rl.gym import gym_rows
 from critique_rl.lab import chain, facts, legs, tiers
 from critique_rl.types import Attempt, Verdict, Verifier
 from critique_rl.verifier import boxed_answer, boxed_answer_evaluated, by_name, hash_confidence, hash_line
+from critique_rl.worker_verifier import WorkerVerifier, build_verifier
 
 Row = Mapping[str, Any]
+FORMS = ("\\boxed{...}", "...", "#...", "</think><answer>...</answer><analysis></analysis><confidence>1</confidence>")
+"""How an answer is written for one verifier or another; those in a process of their own take a while, and one of the first two."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,19 @@ class Task:
     abstains: bool = False
     """Answers may abstain: evaluations measure truthfulness even where none did."""
 
+    def is_answer(self, piece: str, row: Row) -> bool:
+        """True where the task's verifier takes this piece of a text, written in one of the forms of an answer, as right."""
+        forms = FORMS[:2] if isinstance(self.verifier, WorkerVerifier) else FORMS
+        return any(self.verifier(form.replace("...", piece), row).outcome == "right" for form in forms)
+
 
 def load_task(config: TaskConfig, seed: int) -> Task:
     """The task a pipeline names; the seed orders and draws the training rows, held-out rows are the same for every seed."""
+    task = _named(config, seed)
+    return replace(task, verifier=build_verifier(config.verifier)) if config.verifier else task
+
+
+def _named(config: TaskConfig, seed: int) -> Task:
     kind, _, name = config.name.partition("/")
     if config.name in LAB:
         task = LAB[config.name](config, seed)

@@ -31,6 +31,7 @@ from critique_rl.evaluate import final_evaluation, machine, versions
 from critique_rl.policy import load_policy
 from critique_rl.presets import deviations
 from critique_rl.record import write_rollouts
+from critique_rl.reply import CriticFailed
 from critique_rl.resume import Diverged
 from critique_rl.rewards import build_reward
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl, write_json, write_text, write_yaml
@@ -83,7 +84,7 @@ def _policy(config: RunConfig):
 def build_trainer(config: RunConfig, folder: RunFolder, task: Task, seed: int) -> CritiqueGRPOTrainer:
     """Policy, reward, critic and trainer of one run."""
     arguments = trainer_arguments(config, folder)
-    critic = build_critic(config.critic, task, seed)
+    critic = build_critic(config.critic, task, seed, folder.critic)
     for name in ("refine", "distill"):
         if f"{name}_template" not in config.method:
             setattr(arguments, f"{name}_template", f"{task.prompts}{'teacher' if name == 'distill' else name}")
@@ -119,12 +120,14 @@ def _check_prompt_lengths(task: Task, tokenizer, model, completion: int) -> None
 def train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
     """Train one arm with one seed and evaluate it; continues from the last whole checkpoint if there is one.
 
-    Interrupted if asked to stop; RunFailed where the loss is not finite or the disk is full.
+    Interrupted if asked to stop; RunFailed where the loss is not finite, the disk is full, or a critic failed that may not.
     """
     try:
         _train(config, arm, seed, folder)
     except Diverged as error:
         raise RunFailed(f"{error}; {_survivors(folder)}. The same command would meet it again: change the settings and give another --out") from error
+    except CriticFailed as error:
+        raise RunFailed(f"{error}; {_survivors(folder)}. Mend that (deadlines, caps and on_failure may be changed), and the same command continues") from error
     except Exception as error:
         if not _is_storage(error):
             raise

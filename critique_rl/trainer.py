@@ -76,6 +76,7 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
             self.epsilon_low = self.epsilon_high = float("inf")
         if self.two_phases:
             self._check_batch()
+        self._load_critic({})
         self.add_callback(_UpdateTeacher(self))
         self.add_callback(CollapseAlarm())
 
@@ -336,7 +337,8 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
 
     def own_state(self) -> dict[str, Any]:
         scalar_so_far = {"held": self.held, "scalar_so_far": self._scalar_so_far}
-        return {**super().own_state(), **scalar_so_far, "tokens": dict(self.tokens), "critic_usd": self.critic_usd}
+        critic = self.critic.state_dict() if hasattr(self.critic, "state_dict") else {}
+        return {**super().own_state(), **scalar_so_far, "tokens": dict(self.tokens), "critic_usd": self.critic_usd, "critic": critic}
 
     def save_own(self, checkpoint: Path) -> None:
         if not self._scalar_so_far:
@@ -349,6 +351,12 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
         if self.distillation is not None and not self.held:
             self._restart_teacher() if state.get("scalar_so_far") else self.distillation.load(checkpoint)
         self.tokens, self.critic_usd = Counter(state.get("tokens", {})), state.get("critic_usd", 0.0)
+        self._load_critic(state.get("critic", {}))
+
+    def _load_critic(self, state: dict[str, Any]) -> None:
+        """{}: the run starts anew, whatever a process before it has asked the critic."""
+        if hasattr(self.critic, "load_state_dict"):
+            self.critic.load_state_dict(state)
 
 
 class _UpdateTeacher(TrainerCallback):

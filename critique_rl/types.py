@@ -6,7 +6,7 @@ A *critic* here is a model or rule that writes critiques in words, never PPO's v
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Literal
 
 Message = dict[str, str]
@@ -60,6 +60,9 @@ class Usage:
     cached_prompt_tokens: int = 0
     """Of the prompt tokens, those the server had cached."""
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
 
 @dataclass(frozen=True)
 class Critique:
@@ -71,9 +74,11 @@ class Critique:
     reason: str = ""
     """Why it failed or was skipped: a short code such as "timeout", "http 401", "empty", "prompt_too_long"."""
     leaked: bool = False
-    """True where the text gives the answer away."""
+    """True where the critic gave the answer away, also where that was then redacted, or the critique dropped."""
     usage: Usage = Usage()
     cached: bool = False
+    notes: tuple[str, ...] = ()
+    """What else is worth counting: "attempt_cut", "redacted", "vote_failed", "length", ..."""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ Rules that are linear in the length of the text, so that no text can raise or st
     hash_line       the lab's format: the last line is exactly "#<integer>"
     hash_confidence the same with a confidence: the last two lines are exactly "#<integer>" and "@<percent>"
     tagged_answer   RLCR's format: ...</think><answer>...</answer><analysis>...</analysis><confidence>...</confidence>
+    choice          one letter of a multiple choice, A to J
     boxed_answer    TruthRL's order of checks on the first \\boxed{...}: abstained, invalid question, exact match
 
 A text that declares an answer which is no number ("Answer: unknown") is unreadable; the numbers before it are not searched. Left out: symbolic
-mathematics, whose libraries hang on hostile input and have to run in a killable process.
+mathematics, whose libraries hang on hostile input and run in a killable process (`worker_verifier`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def last_number(text: str, row: Mapping[str, Any]) -> Verdict:
     """Compare the number that the text declares, or ends in, with row["answer"]. 0.5, .50 and 1/2 are equal, as are 1,000 and 1e3."""
     gold = _value(_read_number(_gold(row)))
     if gold is None:
-        return Verdict("unscored", reason=f'row["answer"] is no number but {_gold(row)[:40]!r}')
+        return Verdict("unscored", reason=f'no gold answer: row["answer"] is no number but {_gold(row)[:40]!r}')
     answer = _read_number(text)
     value = _value(answer)
     if answer is None or value is None:
@@ -52,7 +53,7 @@ def hash_line(text: str, row: Mapping[str, Any]) -> Verdict:
     """Compare the integer of a last line that is exactly "#<integer>" with row["answer"]; any other last line is unreadable."""
     gold = HASH_LINE.fullmatch(f"#{_gold(row)}")
     if gold is None:
-        return Verdict("unscored", reason=f'row["answer"] is no integer but {_gold(row)[:40]!r}')
+        return Verdict("unscored", reason=f'no gold answer: row["answer"] is no integer but {_gold(row)[:40]!r}')
     found = HASH_LINE.fullmatch(text[text.rfind("\n") + 1 :])
     if found is None:
         return Verdict("unreadable", reason='last line is not "#<integer>"')
@@ -69,6 +70,45 @@ def hash_confidence(text: str, row: Mapping[str, Any]) -> Verdict:
     if percent is None or int(percent[1]) > 100 or judged.outcome == "unreadable":
         return Verdict("unreadable", reason='last two lines are not "#<integer>" and "@<percent>"')
     return replace(judged, confidence=int(percent[1]) / 100)
+
+
+LETTER_ALONE = re.compile(r"\W{0,9}([A-J])(?:\W{0,9}|[.):,]\s.*)", re.DOTALL)
+LETTER_FIRST = re.compile(r"\W{0,9}([B-HJ])(?![\w'])")
+LETTER_IN_BRACKETS = re.compile(r"\(([A-J])\)")
+LETTER = re.compile(r"(?<![\w'])([B-HJ])(?![\w'])")
+SAID = re.compile(r"(?:answer|choice|option)(?: is)?\s{0,3}:?", re.IGNORECASE)
+
+
+def choice(text: str, row: Mapping[str, Any]) -> Verdict:
+    """Compare the letter that a text declares with row["answer"]: in its last \\boxed{}, else after its last "answer is" or "Answer:", else all of it.
+
+    Two different letters in an undeclared answer are unreadable, and so are "A" and "I" as words of a sentence.
+    """
+    gold = LETTER_ALONE.fullmatch(_gold(row))
+    if gold is None:
+        return Verdict("unscored", reason=f'no gold answer: row["answer"] is no letter from A to J but {_gold(row)[:40]!r}')
+    letter = _letter(text)
+    if letter is None:
+        return Verdict("unreadable", reason="no letter")
+    return Verdict("right" if letter == gold[1] else "wrong", letter)
+
+
+def _letter(text: str) -> str | None:
+    start, part, declared = text.rfind(BOXED), text, True
+    if start >= 0:
+        part = _braced(text[start + len(BOXED) :][:LONGEST]).replace("\\text{", "").rstrip("} ")
+    else:
+        last = None
+        for match in SAID.finditer(text):
+            last = match
+        part, declared = (text[last.end() :], True) if last else (text, False)
+    part = part[: 2 * LONGEST].strip()
+    in_brackets = set(LETTER_IN_BRACKETS.findall(part))
+    if declared or len(in_brackets) < 2:
+        found = LETTER_ALONE.fullmatch(part) or (LETTER_FIRST.match(part) if declared else None)
+        letters = {found[1]} if found else in_brackets or set(LETTER.findall(part))
+        return letters.pop() if len(letters) == 1 else None
+    return None
 
 
 TAGS = ("</think>", "<answer>", "</answer>", "<analysis>", "</analysis>", "<confidence>", "</confidence>")
@@ -109,7 +149,7 @@ def boxed_answer_evaluated(text: str, row: Mapping[str, Any], judge: Callable[[s
 
 def _boxed(text: str, row: Mapping[str, Any], judge: Callable[[str, Mapping[str, Any]], bool] | None, match_first: bool) -> Verdict:
     if row.get("answer") in (None, ""):
-        return Verdict("unscored", reason='row["answer"] is missing')
+        return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
     # Not a regular expression, which would search on from each of a million "\\boxed{" without an end.
     _, opened, rest = text.partition(BOXED)
     answer, closed, _ = rest[: 2 * LONGEST].partition("}")
@@ -135,6 +175,7 @@ VERIFIERS: dict[str, Verifier] = {
     "hash_line": hash_line,
     "hash_confidence": hash_confidence,
     "tagged_answer": tagged_answer,
+    "choice": choice,
     "boxed_answer": boxed_answer,
     "boxed_answer_evaluated": boxed_answer_evaluated,
 }

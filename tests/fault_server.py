@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible server on loopback that misbehaves on request: the first word of the last message names the fault.
+"""A small OpenAI-compatible server on loopback that misbehaves on request: the first word of the last message names the fault, `fault:n` for n tries only.
 
 Raw sockets, because mock transports of HTTP libraries do not see the openai client's traffic and no web framework sends half an answer.
 """
@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 ANSWER = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+SECONDS = 60
+"""How long what hangs hangs: longer than any test waits."""
 
 
-def completion(content: object, finish: str = "stop") -> bytes:
+def completion(content: object, finish: str = "stop", usage: object = None) -> bytes:
     choices = [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}]
-    return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": ANSWER}).encode()
+    return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage or ANSWER}).encode()
 
 
-def response(status: int, body: bytes, *headers: str, kind: str = "application/json") -> bytes:
-    lines = [f"HTTP/1.1 {status} X", f"content-type: {kind}", f"content-length: {len(body)}", "connection: close", *headers, "", ""]
+def response(status: int, body: bytes, *headers: str, kind: str = "application/json", length: int | None = None) -> bytes:
+    length = len(body) if length is None else length
+    lines = [f"HTTP/1.1 {status} X", f"content-type: {kind}", f"content-length: {length}", "connection: close", *headers, "", ""]
     return "\r\n".join(lines).encode() + body
 
 
@@ -29,97 +34,143 @@ def refusal(status: int, words: str, *headers: str) -> bytes:
     return response(status, json.dumps({"error": {"message": words, "type": "x"}}).encode(), *headers)
 
 
+@cache
+def huge() -> bytes:
+    return response(200, completion("a" * 20_000_000))
+
+
+def body(fault: str, content: str, request: dict, key: str) -> bytes:
+    """The whole response of a fault that is one."""
+    words = "and so on " * 99
+    match fault:
+        case "429":
+            return refusal(429, "slow down", "retry-after: 1")
+        case "429-bare":
+            return refusal(429, "slow down")
+        case "429-for-an-hour":
+            return refusal(429, "quota used up", "retry-after: 3600")
+        case "500" | "503":
+            return refusal(int(fault), "down")
+        case "400" | "401" | "403" | "404":
+            return refusal(int(fault), f"no: {key} {words}")
+        case "bad-json":
+            return response(200, b'{"choices": [')
+        case "html":
+            return response(200, b"<html>welcome</html>", kind="text/html")
+        case "no-choices":
+            return response(200, b'{"choices": []}')
+        case "null":
+            return response(200, b"null")
+        case "list":
+            return response(200, completion(["a"]))
+        case "empty":
+            return response(200, completion(" "))
+        case "length":
+            return response(200, completion("cut o", "length"))
+        case "length-until":  # the third word says how many tokens are enough
+            enough = request.get("max_tokens", request.get("max_completion_tokens", 0)) >= int(content.split()[2])
+            return response(200, completion("<think>a</think>whole" if enough else "<think>a thou", "stop" if enough else "length"))
+        case "echo-key":
+            return response(200, completion(f"your key is {key}"))
+        case "truncated":
+            return response(200, completion("a" * 200)[:-80])
+        case "huge":
+            return huge()
+    return response(200, completion(f"echo {content}"))
+
+
 class FaultServer:
-    """`tries` counts requests by content, `most_at_once` the requests in flight."""
+    """`tries` counts requests by content, `most_at_once` the requests in flight, `reported` the tokens of the usage it sent; `model` is the one it has.
+
+    `always`, where set, is the fault of every request.
+    """
 
     def __init__(self) -> None:
-        self.url, self.tries, self.most_at_once, self.now = "", Counter(), 0, 0
+        self.url, self.tries, self.most_at_once, self.now, self.model, self.reported, self.always = "", Counter(), 0, 0, "m", 0, ""
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.now += 1
         self.most_at_once = max(self.most_at_once, self.now)
         try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            body = json.loads(await reader.readexactly(int(head.split("content-length:")[1].split("\r\n")[0])))
-            await self.reply(body["messages"][-1]["content"], head, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            size = int(head.lower().split("content-length:")[1].split("\r\n")[0])
+            await self.reply(json.loads(await reader.readexactly(size)), head, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client left, or the server is stopped
         finally:
             self.now -= 1
             writer.close()
 
-    async def reply(self, content: str, head: str, writer: asyncio.StreamWriter) -> None:
+    async def reply(self, request: dict, head: str, writer: asyncio.StreamWriter) -> None:
+        content = request["messages"][-1]["content"]
         self.tries[content] += 1
-        fault, first = content.split()[0], self.tries[content] == 1
+        fault, _, until = (self.always or content.split()[0]).partition(":")
+        if until and self.tries[content] > int(until):
+            fault = "ok"
+        if request["model"] != self.model:
+            writer.write(refusal(404, f"the model {request['model']} does not exist"))
+        else:
+            await self.misbehave(fault, content, request, head, writer)
+        await writer.drain()
+
+    async def misbehave(self, fault: str, content: str, request: dict, head: str, writer: asyncio.StreamWriter) -> None:
         good = response(200, completion(f"echo {content}"))
         match fault:
             case "hang":
-                await asyncio.sleep(60)
+                await asyncio.sleep(SECONDS)
+            case "hang-after-headers":
+                writer.write(response(200, b"", length=999))
+                await writer.drain()
+                await asyncio.sleep(SECONDS)
             case "trickle":
-                writer.write(response(200, b"")[:-2].replace(b"content-length: 0", b"content-length: 999") + b"\r\n")
-                for _ in range(60):
+                writer.write(response(200, b"", length=999))
+                for _ in range(SECONDS):
                     writer.write(b" ")
                     await writer.drain()
-                    await asyncio.sleep(0.3)
-            case "reset" | "reset-once":
-                if fault == "reset" or first:
-                    writer.write(good[:-20])
-                    await writer.drain()
-                    writer.transport.abort()
-                    return
+                    await asyncio.sleep(1)
+            case "reset":
+                writer.write(good[:-20])
+                await writer.drain()
+                writer.transport.abort()
             case "slow":
                 await asyncio.sleep(0.2)
-        writer.write(self.body(fault, content, head, good))
-        await writer.drain()
-
-    def body(self, fault: str, content: str, head: str, good: bytes) -> bytes:
-        tries = self.tries[content]
-        match fault:
-            case "429":
-                return refusal(429, "slow down", "retry-after: 1") if tries == 1 else good
-            case "429-for-an-hour":
-                return refusal(429, "quota used up", "retry-after: 3600")
-            case "500":
-                return refusal(500, "broken") if tries < 3 else good
-            case "500-forever":
-                return refusal(503, "down")
-            case "400" | "401" | "403" | "404":
-                return refusal(int(fault), f"no: {head.split('authorization:')[1].split()[1]} " + "and so on " * 99)
-            case "bad-json":
-                return response(200, b'{"choices": [')
-            case "html":
-                return response(200, b"<html>welcome</html>", kind="text/html")
-            case "no-choices":
-                return response(200, b'{"choices": []}')
-            case "null":
-                return response(200, b"null")
-            case "list":
-                return response(200, completion(["a"]))
-            case "empty":
-                return response(200, completion(" "))
-            case "length":
-                return response(200, completion("cut o", "length"))
-        return good
+                writer.write(good)
+            case "count":  # like a real one: usage by the length of what it read and was allowed to write
+                used = {"prompt_tokens": len(content.encode()) + 4, "completion_tokens": request["max_tokens"]}
+                await asyncio.sleep(0.05)
+                self.reported += sum(used.values())
+                writer.write(response(200, completion("counted", usage=used)))
+            case _:
+                key = head.lower().find("authorization: bearer ")
+                writer.write(body(fault, content, request, head[key + 22 :].split("\r\n")[0]))
 
 
 @contextmanager
-def serving() -> Iterator[FaultServer]:
-    """A fault server in a thread of its own, on a free port."""
+def serving(accept_after: float = 0.0) -> Iterator[FaultServer]:
+    """A fault server in a thread of its own, on a free port. Connections made in the first `accept_after` seconds wait in the kernel until then."""
     faults, ready, loops = FaultServer(), threading.Event(), []
+    listening = socket.create_server(("127.0.0.1", 0))
+    faults.url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
 
     async def serve() -> None:
-        server = await asyncio.start_server(faults.handle, "127.0.0.1", 0)
-        faults.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         stopped = asyncio.Event()
         loops.append((asyncio.get_running_loop(), stopped))
         ready.set()
-        await stopped.wait()
+        waiting = asyncio.create_task(asyncio.sleep(accept_after))
+        ended = asyncio.create_task(stopped.wait())
+        await asyncio.wait([waiting, ended], return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            await asyncio.start_server(faults.handle, sock=listening)
+        await ended
 
     # asyncio.run cancels the handlers that still hang when the server is stopped.
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
     assert ready.wait(5)
-    yield faults
-    loop, stopped = loops[0]
-    loop.call_soon_threadsafe(stopped.set)
-    thread.join(5)
+    try:
+        yield faults
+    finally:
+        loop, stopped = loops[0]
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join(5)
+        listening.close()

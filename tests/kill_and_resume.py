@@ -1,4 +1,5 @@
 """SIGKILL a run at random moments, run the same command again, and compare with the run nobody killed: series, tokens and final weights must be equal.
+Nor may a kill cost more than the critic's calls that were out: what was answered is read from the run's cache, and counted as it was the first time.
 
     OMP_NUM_THREADS=1 python tests/kill_and_resume.py --kills 50
 
@@ -30,6 +31,8 @@ import yaml
 os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"})
 
 PHASES = ("start", "generation", "critic", "training", "checkpoint", "evaluation", "epoch 2")
+IN_FLIGHT = 8
+"""Calls that may be out at a kill: the endpoint's concurrency."""
 WALL = ("seconds", "step_time", "critique/seconds")
 PIPELINE = {
     "task": {"name": "lab/chain", "size": 12},
@@ -155,6 +158,16 @@ def result(out: Path) -> dict:
     return {"rows": rows, "evaluation": evaluation, "weights": weights}
 
 
+def requests(out: Path) -> int:
+    """What the critic's ledger counts over all processes of a run."""
+    from critique_rl.endpoint import Caps
+    from critique_rl.ledger import open_ledger
+    from critique_rl.runs import PipelineFolder
+
+    with open_ledger(PipelineFolder(out / "small").run("critique", 0).critic / "ledger.sqlite", Caps()) as ledger:
+        return ledger.spent()["requests"]
+
+
 def difference(got: dict, wanted: dict) -> str:
     """"" where equal, else the first thing that is not."""
     for a, b in zip(got["rows"], wanted["rows"], strict=False):
@@ -204,7 +217,7 @@ def main() -> None:
     path.write_text(yaml.safe_dump(pipeline))
     began = time.monotonic()
     finish(path, folder / "whole", phase)
-    seconds, wanted = time.monotonic() - began, result(folder / "whole")
+    seconds, wanted, asked = time.monotonic() - began, result(folder / "whole"), requests(folder / "whole")
     steps = [row["step"] for row in wanted["rows"]]
     assert steps == list(range(1, arguments.steps + 1)) and len({row["loss"] for row in wanted["rows"]}) > arguments.steps // 2
     struck, unequal, number = Counter(), [], 0
@@ -220,8 +233,9 @@ def main() -> None:
         where, lines = PHASES[phase.value], metrics.read_bytes().count(b"\n") if metrics.exists() else 0
         struck[where] += 1
         finish(path, out, phase)
-        wrong = difference(result(out), wanted)
-        print(f"kill {sum(struck.values()):3}: in {where}, after {lines} of {arguments.steps} steps: {wrong or 'equal'}", flush=True)
+        wrong, again = difference(result(out), wanted), requests(out) - asked
+        wrong = wrong or (f"{again} requests more than without a kill" if again > IN_FLIGHT else "")
+        print(f"kill {sum(struck.values()):3}: in {where}, after {lines} of {arguments.steps} steps: {wrong or f'equal, {again} more requests'}", flush=True)
         unequal += [number] if wrong else []
         shutil.rmtree(out)
     print(f"{arguments.kills - len(unequal)} of {arguments.kills} equal; struck in {dict(struck)}; {time.monotonic() - began:.0f} s")

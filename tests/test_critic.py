@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from critique_rl.config import ConfigError, TaskConfig
-from critique_rl.critic import build_critic, leaks
+from critique_rl.critic import build_critic
+from critique_rl.leaks import leaks
 from critique_rl.tasks import load_task
 from critique_rl.types import Attempt, Verdict
 
@@ -85,4 +86,4 @@ def test_a_mistake_in_the_critic_section_is_named(spec, message) -> None:
     ("text", "leaked"), [("it is 13", True), ("step 13: sign lost", False), ("113 or 1.13", False), ("-13", False), ("=13.", True), ("13", True)]
 )
 def test_a_leak_is_the_answer_as_a_token_of_its_own(text, leaked) -> None:
-    assert leaks(text, ATTEMPT) is leaked
+    assert leaks(text, ATTEMPT, TASK.is_answer) is leaked

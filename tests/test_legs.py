@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from critique_rl.config import ConfigError, TaskConfig
-from critique_rl.critic import leaks
+from critique_rl.leaks import leaks
 from critique_rl.types import Attempt, Verdict
 
 leg_counting = pytest.importorskip(
@@ -93,7 +93,7 @@ def test_the_oracle_never_says_the_answer(task) -> None:
         problem = legs.parse_problem(row["question"])
         text = legs.work(problem, [rng.choice(numbers) for _ in problem.animals])
         for attempt in (text, "", legs_base.miscalculated(text, rng)):
-            assert not leaks(legs.oracle_critique(row["question"], attempt), Attempt(row["question"], attempt, verdict, row))
+            assert not leaks(legs.oracle_critique(row["question"], attempt), Attempt(row["question"], attempt, verdict, row), task.is_answer)
 
 
 def test_a_followed_critique_is_the_solution() -> None:

@@ -219,12 +219,12 @@ def test_external_runs_are_named_in_the_pipeline():
 
 
 def test_rates_of_an_arm_are_of_its_counts(full):
-    counts = {"critique/ok": 6, "critique/failed": 2, "critique/failed/timeout": 2, "critique/leaked": 3, "refine/candidates": 10}
+    counts = {"critique/ok": 4, "critique/cached": 2, "critique/failed": 2, "critique/failed/timeout": 2, "critique/leaked": 3, "refine/candidates": 10}
     append_jsonl(full.run("critique", 0).metrics, {"step": 4, "tokens/generated": 1300, "refine/rescue_rate": 0.4, **counts})
     text = report(full)
     row = re.search(r"<tr><th scope=\"row\">critique</th><td class=\"num\">8</td>.*?</tr>", text, re.DOTALL).group()
-    # asked 6 + 2, written 6, failed 2, skipped 0, leaked 3, refinements 10, right 4; rescue 4 of 10, leak 3 of 6, failure 2 of 8
-    assert re.findall(r"[\d.]+", re.sub("<[^>]*>", " ", row)) == ["8", "6", "2", "0", "3", "10", "4", "0.40", "0.50", "0.25", "2"]
+    # asked 4 + 2 + 2, written 4, cached 2, failed 2, skipped 0, leaked 3, refinements 10, right 4; rescue 4 of 10, leak 3 of 6, failure 2 of 8
+    assert re.findall(r"[\d.]+", re.sub("<[^>]*>", " ", row)) == ["8", "4", "2", "2", "0", "3", "10", "4", "0.40", "0.50", "0.25", "2"]
     assert "failed: timeout 2" in row
 
 

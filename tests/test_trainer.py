@@ -18,6 +18,7 @@ from trl import GRPOConfig, GRPOTrainer
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, trl_seams
 from critique_rl.chat import ApiChat, PolicyChat
 from critique_rl.critic import ChatCritic, RetryCritic, TemplateCritic
+from critique_rl.endpoint import Endpoint
 from critique_rl.presets import preset
 from critique_rl.rewards import group_wise
 from critique_rl.types import Attempt, Critique, Verdict
@@ -245,7 +246,7 @@ def test_a_dataset_without_prompts_names_its_columns(tiny_policy, tmp_path) -> N
 
 def test_with_the_api_down_training_goes_on_and_every_failure_is_counted(tiny_policy, tmp_path) -> None:
     # nothing listens on port 9 of the loopback address
-    critic = ChatCritic(ApiChat(base_url="http://127.0.0.1:9/v1", model="x", deadline=2.0, attempts=2), "lab/critique")
+    critic = ChatCritic(ApiChat(Endpoint("http://127.0.0.1:9/v1", "x", deadline=2.0, attempts=2)), "lab/critique")
     settings = {"refine_template": "lab/refine", "max_steps": 2}
     reward = lambda completions, **kw: [0.0] * len(completions)  # noqa: E731
     trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, reward, settings=settings, critic=critic)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from critique_rl.verifier import VERIFIERS, boxed_answer, by_name, hash_line, last_number, tagged_answer
+from critique_rl.verifier import VERIFIERS, boxed_answer, by_name, choice, hash_line, last_number, tagged_answer
 
 
 def judged(text: str, gold: object = "7") -> tuple[str, str | None]:
@@ -145,7 +145,7 @@ HOSTILE = [
 def test_a_million_hostile_characters_are_judged_within_a_second(verifier, piece):
     text = (piece * (10**6 // len(piece)))[: 10**6]
     start = time.process_time()
-    assert verifier(text, {"answer": "7"}).outcome in ("right", "wrong", "unreadable")
+    assert verifier(text, {"answer": "B" if verifier is choice else "7"}).outcome in ("right", "wrong", "unreadable")
     assert time.process_time() - start < 1.5
 
 
@@ -158,5 +158,36 @@ def test_an_unknown_verifier_is_refused_with_the_nearest_name():
     assert by_name("last_number") is last_number
     with pytest.raises(ValueError, match="did you mean 'last_number'"):
         by_name("last_nubmer")
-    with pytest.raises(ValueError, match="known: boxed_answer, boxed_answer_evaluated, hash_line, last_number, tagged_answer"):
+    with pytest.raises(ValueError, match="known: boxed_answer, boxed_answer_evaluated, choice, hash_confidence, hash_line, last_number, tagged_answer"):
         by_name("zzz")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("B", "B"),
+        ("(B)", "B"),
+        (" b) B.", "B"),
+        ("The answer is B.", "B"),
+        ("The answer is B because C is too large", "B"),
+        ("Answer: (B) Paris", "B"),
+        ("A is wrong, so \\boxed{B}", "B"),
+        ("\\boxed{\\text{B}}", "B"),
+        ("\\boxed{\\text{(B)}}", "B"),
+        ("I think (B) is right", "B"),
+        ("\\boxed{C} no: \\boxed{B}", "B"),
+        ("answer is C. No, the correct choice is B", "B"),
+        ("\\boxed{A}", "A"),
+        ("(A) or (B)", None),
+        ("A car is slow", None),
+        ("I am not sure", None),
+        ("", None),
+    ],
+)
+def test_a_choice_is_the_letter_that_a_text_declares(text, answer) -> None:
+    verdict = choice(text, {"answer": "(B)"})
+    assert (verdict.outcome, verdict.answer) == ({"B": "right", None: "unreadable"}.get(answer, "wrong"), answer)
+
+
+def test_a_choice_without_a_gold_letter_is_unscored() -> None:
+    assert choice("B", {"answer": "Paris"}).outcome == "unscored"

@@ -1,0 +1,52 @@
+"""Critics as a user might write them, well and badly; named by test_own_critic.py as own_critics:<name>."""
+
+from __future__ import annotations
+
+import time
+
+from critique_rl.types import Critique
+
+
+def says_length(attempt):
+    return f"{len(attempt.text)} characters"
+
+
+def by_text(attempt):
+    """Does what the attempt says."""
+    match attempt.text:
+        case "raise":
+            raise KeyError("no such thing")
+        case "none":
+            return None
+        case "empty":
+            return " "
+        case "number":
+            return 7
+        case "leak":
+            return "The answer is 13."
+        case "surrogate":
+            return "a\ud800b\x00c"
+        case "failed":
+            return Critique("", "mine", "failed", "no idea")
+        case "exit":
+            raise SystemExit(1)
+        case "sleep":
+            time.sleep(1.5)
+    return "look at line 2"
+
+
+class Model:
+    def __init__(self, word="line"):
+        self.word = word
+
+    def critique(self, attempts):
+        if any(attempt.text == "raise" for attempt in attempts):
+            raise RuntimeError("one of them is bad")
+        return [self.word] * (len(attempts) - (attempts[0].text == "too few"))
+
+
+class NoMethod:
+    pass
+
+
+number = 3

@@ -1,0 +1,45 @@
+"""Run by torchrun in test_api_runs: an api critic on two ranks. Arguments: policy folder, output folder, base_url of a server, and of a broken one.
+
+First both ranks fail everything and share slots and caps; then the critic may not fail, and rank 1, which has nothing to ask, has to stop all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import test_trainer as helpers
+
+from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
+from critique_rl.chat import ApiChat
+from critique_rl.critic import ChatCritic
+from critique_rl.endpoint import Caps, Endpoint
+from critique_rl.reply import CriticFailed
+
+policy, folder, url, broken = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+rank = int(os.environ["RANK"])
+
+
+def trainer_with(endpoint: Endpoint, reward: float) -> CritiqueGRPOTrainer:
+    settings = {"max_steps": 2, "refine_template": "lab/refine", "ddp_timeout": 60}
+    critic = ChatCritic(ApiChat(endpoint, folder / endpoint.on_failure), "lab/critique")
+    constant = lambda completions, **kwargs: [reward] * len(completions)  # noqa: E731
+    return helpers.trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, policy, folder / "out", constant, settings=settings, critic=critic)
+
+
+def main() -> None:
+    endpoint = Endpoint(url, "m", concurrency=2, deadline=10.0, max_tokens=8, attempts=1, caps=Caps(max_requests=15))
+    trainer = trainer_with(endpoint, 0.0)
+    trainer.train()
+    result = {"log": [row for row in trainer.state.log_history if "loss" in row]}
+    try:
+        trainer_with(Endpoint(broken, "m", on_failure="stop", attempts=1), float(rank)).train()
+    except CriticFailed as failure:
+        result["stopped"] = str(failure)
+    (folder / f"rank{rank}.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
