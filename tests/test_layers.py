@@ -12,7 +12,7 @@ LAYERS = [
     {"types", "prompts", "splits", "objective", "costs", "targets"},
     {"config", "metrics", "runs", "sliced", "sampling", "store", "endpoint", "reply", "loop", "judging", "worker"},
     {"lab", "verifier", "failures", "cache", "ledger", "limits", "gym", "presets", "checkpoint", "curves", "sweep"},
-    {"worker_verifier"},
+    {"worker_verifier", "own_data"},
     {"tasks", "rewards", "policy", "calls", "options", "compare", "verdict", "leaks"},
     {"chat", "refine", "trl_seams", "generation", "alarms", "plateau", "resume", "claims"},
     {"controls", "chat_critic", "own_critic"},
