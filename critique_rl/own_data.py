@@ -83,9 +83,19 @@ class OwnData:
         return [row["answer"] for rows in self.splits.values() for row in rows if not is_number(row["answer"])]
 
 
-@lru_cache(maxsize=4)
 def load(options: DataOptions, needs_answer: bool = True) -> OwnData:
     """Read all splits, once a process, and say on stderr what was left out. ConfigError for what cannot be read, or has not the columns."""
+    return _load_once(options, needs_answer, tuple(_stamp(name) for name in (options.train, options.validation, options.test)))
+
+
+def _stamp(name: str) -> tuple[str, int]:
+    """A file as it is now: a relative name, or a file written anew, is another one."""
+    path = Path(name).expanduser()
+    return (str(path.resolve()), path.stat().st_mtime_ns) if name and path.exists() else (name, 0)
+
+
+@lru_cache(maxsize=4)
+def _load_once(options: DataOptions, needs_answer: bool, stamps: tuple[tuple[str, int], ...]) -> OwnData:
     data = _load(options, needs_answer)
     if data.left_out:
         print(data.summary(), file=sys.stderr)

@@ -13,7 +13,7 @@ LAYERS = [
     {"config", "metrics", "runs", "sliced", "sampling", "store", "endpoint", "reply", "loop", "judging", "worker"},
     {"lab", "verifier", "failures", "cache", "ledger", "limits", "gym", "presets", "checkpoint", "curves", "sweep"},
     {"worker_verifier", "own_data"},
-    {"tasks", "rewards", "policy", "calls", "options", "compare", "verdict", "leaks"},
+    {"tasks", "rewards", "policy", "calls", "first_pipeline", "options", "compare", "verdict", "leaks"},
     {"chat", "refine", "trl_seams", "generation", "alarms", "plateau", "resume", "claims"},
     {"controls", "chat_critic", "own_critic"},
     {"critic"},
@@ -26,7 +26,7 @@ LAYERS = [
     {"train"},
     {"plots", "transcripts", "exports", "campaign"},
     {"provenance"},
-    {"report", "bench_command", "doctor"},
+    {"report", "bench_command", "lab_command", "doctor"},
     {"cli"},
     {"__main__", "__init__"},
 ]
