@@ -17,6 +17,7 @@ from critique_rl.campaign import check_same_config
 from critique_rl.checkpoint import held
 from critique_rl.config import ConfigError, Pipeline, RunConfig, load_pipeline, suggest
 from critique_rl.lab_command import add_lab_command
+from critique_rl.plan import FORMATS, stages, written
 from critique_rl.runs import PipelineFolder, RunFolder
 
 
@@ -62,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     _critics_command(commands)
     _doctor_command(commands)
     _init_command(commands)
+    plan = _pipeline_command(commands, "plan", _plan, "print the command of every run that is still to do, for a cluster to run")
+    plan.add_argument("--format", default="lines", choices=FORMATS, help="lines, or a script for GNU parallel, Slurm or SkyPilot (default: lines)")
+    plan.add_argument("--prefix", default="critique-rl", help='what starts a command, such as "accelerate launch -m critique_rl" (default: critique-rl)')
     add_lab_command(commands)
     return parser
 
@@ -348,6 +352,17 @@ def _doctor(arguments) -> int:
     lines = check(_load(arguments)[0] if arguments.pipeline else None, arguments.out, arguments.base_url, arguments.model, arguments.api_key_env)
     print(json.dumps([line.as_dict() for line in lines])) if arguments.json else print_lines(lines)
     return 1 if any(line.status == "fail" for line in lines) else 0
+
+
+def _plan(arguments) -> int:
+    pipeline, folder = _load(arguments)
+    words = [str(arguments.pipeline), *arguments.overrides, "--out", str(arguments.out)]
+    planned = stages(pipeline, folder, words, arguments.prefix)
+    if planned:
+        print(written(planned, arguments.format, pipeline.name))
+    counted = ", then ".join(str(len(stage)) for stage in planned) or "no"
+    print(f"{counted} runs to do; afterwards critique-rl run {shlex.join(words)} evaluates the policy before training, compares and reports", file=sys.stderr)
+    return 0
 
 
 def _init(arguments) -> int:

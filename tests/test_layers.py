@@ -13,7 +13,7 @@ LAYERS = [
     {"config", "metrics", "runs", "sliced", "sampling", "store", "endpoint", "reply", "loop", "judging", "worker"},
     {"lab", "verifier", "failures", "cache", "ledger", "limits", "gym", "presets", "checkpoint", "curves", "sweep"},
     {"worker_verifier", "own_data"},
-    {"tasks", "rewards", "policy", "calls", "first_pipeline", "options", "compare", "verdict", "leaks"},
+    {"tasks", "rewards", "policy", "calls", "first_pipeline", "plan", "options", "compare", "verdict", "leaks"},
     {"chat", "refine", "trl_seams", "generation", "alarms", "plateau", "resume", "claims"},
     {"controls", "chat_critic", "own_critic"},
     {"critic"},
