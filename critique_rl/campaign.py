@@ -26,6 +26,7 @@ from critique_rl.checkpoint import held, is_held
 from critique_rl.config import ConfigError, Pipeline, RunConfig, base_config, run_defaults, to_dict, with_seed
 from critique_rl.costs import KINDS
 from critique_rl.endpoint import OPERATIONAL
+from critique_rl.plan import train_words
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl
 from critique_rl.sweep import choose, trials, with_chosen
 
@@ -68,7 +69,7 @@ def _run_missing(pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jo
             if not run.finished:
                 branch = pipeline.arms[arm].branch_from
                 trunk = folder.run(branch.arm, seed) if branch else None
-                todo.append(Job(arm, seed, run, ["train", *tail, "--arm", arm, "--seed", str(seed)], trunk))
+                todo.append(Job(arm, seed, run, train_words(tail, arm, seed), trunk))
     if not todo:
         return []
     from critique_rl.settings import check_arms, check_primary

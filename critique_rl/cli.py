@@ -1,4 +1,6 @@
-"""`critique-rl`: run, train, evaluate, compare, report, claims, critics, doctor, lab. Heavy imports happen inside the commands, so `--help` answers at once.
+"""`critique-rl`: run, train, evaluate, compare, report, claims, critics, doctor, init, plan, lab.
+
+Heavy imports happen inside the commands, so `--help` answers at once.
 
 Exit status: 0 success, 1 a run failed, 2 wrong use or bad input. 130 where Ctrl-C or SIGTERM ended it (the same command continues).
 """
@@ -14,9 +16,9 @@ from pathlib import Path
 from critique_rl.campaign import check_same_config
 from critique_rl.checkpoint import held
 from critique_rl.config import ConfigError, Pipeline, RunConfig, load_pipeline, suggest
+from critique_rl.lab_command import add_lab_command
+from critique_rl.plan import FORMATS, stages, written
 from critique_rl.runs import PipelineFolder, RunFolder
-
-WORLDS = ("chain", "legs", "tiers", "facts")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,7 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     _claims_command(commands)
     _critics_command(commands)
     _doctor_command(commands)
-    _lab_command(commands)
+    _init_command(commands)
+    plan = _pipeline_command(commands, "plan", _plan, "print the command of every run that is still to do, for a cluster to run")
+    plan.add_argument("--format", default="lines", choices=FORMATS, help="lines, or a script for GNU parallel, Slurm or SkyPilot (default: lines)")
+    plan.add_argument("--prefix", default="critique-rl", help='what starts a command, such as "accelerate launch -m critique_rl" (default: critique-rl)')
+    add_lab_command(commands)
     return parser
 
 
@@ -100,6 +106,18 @@ def _doctor_command(commands) -> None:
     doctor.set_defaults(command=_doctor)
 
 
+def _init_command(commands) -> None:
+    help = "look at your data (JSONL, JSON, CSV, Parquet, a folder, a Hub id) and write a first pipeline for it"
+    init = commands.add_parser("init", help=help, description=help)
+    init.add_argument("data", metavar="DATA")
+    init.add_argument("--out", type=Path, default=Path("pipeline.yaml"), help="the pipeline to write; never written over (default: pipeline.yaml)")
+    init.add_argument("--model", default="Qwen/Qwen2.5-0.5B-Instruct", help="the policy: a folder, or a Hub id (default: Qwen/Qwen2.5-0.5B-Instruct)")
+    for name in ("question", "answer", "family"):
+        init.add_argument(f"--{name}", default="", metavar="COLUMN", help=f"the column of the {name} (default: by its name)")
+    init.add_argument("--subset", default="", help="of a Hub id, such as main of openai/gsm8k")
+    init.set_defaults(command=_init)
+
+
 def _pipeline_command(commands, name: str, function, help: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=help, description=help)
     command.add_argument("pipeline", type=Path, help="a YAML file, such as pipelines/quickstart.yaml")
@@ -119,31 +137,6 @@ def _claims_command(commands) -> None:
     claims.add_argument("--out", type=Path, help="where results go (default: runs/claims, with --quick runs/claims-quick)")
     claims.add_argument("--json", action="store_true", help="print JSON instead of a table")
     claims.set_defaults(command=_claims)
-
-
-def _lab_command(commands) -> None:
-    lab = commands.add_parser("lab", help="the embedded world: build its base policy, show its table")
-    actions = lab.add_subparsers(required=True, metavar="ACTION")
-    build = actions.add_parser("build", help="train the base policy by its recipe")
-    build.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
-    build.add_argument("--world", default="chain", choices=WORLDS, help="legs needs the extra `tasks` (default: chain)")
-    build.add_argument("--no-critiques", dest="critiques", action="store_false", default=None, help="legs: a warm start that never saw a critique")
-    build.add_argument("--locality", type=float, help="share of refinement examples with an incomplete, wrong or empty critique")
-    build.add_argument("--trap-chance", type=float, help="chain: chance of the right step at a trap when solving (default: 0, a plateau)")
-    build.add_argument("--unseen", choices=("sign", "minus", "carry", "borrow"), help="chain: a kind of trap that no critique ever names")
-    build.add_argument("--start", type=Path, help="go on from a base built before, instead of from nothing")
-    build.add_argument("--learning-rate", type=float)
-    build.add_argument("--sequences", type=int, help="training examples")
-    build.add_argument("--seed", type=int)
-    build.set_defaults(command=_lab_build)
-    table = actions.add_parser("table", help="pass@k of the base per family, calibration, and what each kind of critique rescues")
-    table.add_argument("--model", type=Path, help="a built base (default: the committed one of the world)")
-    table.add_argument("--world", default="chain", choices=WORLDS)
-    table.add_argument("--problems", type=int, default=200)
-    table.add_argument("--samples", type=int, default=64)
-    table.add_argument("--split", default="test", choices=("validation", "test"))
-    table.add_argument("--json", action="store_true")
-    table.set_defaults(command=_lab_table)
 
 
 def _load(arguments) -> tuple[Pipeline, PipelineFolder]:
@@ -361,37 +354,22 @@ def _doctor(arguments) -> int:
     return 1 if any(line.status == "fail" for line in lines) else 0
 
 
-def _lab_build(arguments) -> int:
-    from dataclasses import replace
-
-    from critique_rl.lab.build import build, world
-
-    if arguments.critiques is False and arguments.world != "legs":
-        raise ConfigError(f"--no-critiques: is of legs, and got --world {arguments.world}; give --world legs")
-    try:
-        chosen = world(arguments.world)
-    except ImportError as error:
-        raise ConfigError(f"--world: {error}") from error
-    if arguments.world != "chain" and (arguments.trap_chance is not None or arguments.unseen):
-        raise ConfigError("--trap-chance, --unseen: traps are of chain; leave --world out")
-    if arguments.world in ("tiers", "facts") and arguments.locality is not None:
-        raise ConfigError(f"--locality: no example of {arguments.world} has a critique; leave it out")
-    if arguments.start and not arguments.start.is_dir():
-        raise ConfigError(f"--start: no folder {arguments.start}; the committed base is critique_rl/lab/weights/chain")
-    names = ("locality", "critiques", "trap_chance", "unseen", "learning_rate", "sequences", "seed")
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    build(replace(chosen.recipe, **given), arguments.out, chosen, arguments.start)
+def _plan(arguments) -> int:
+    pipeline, folder = _load(arguments)
+    words = [str(arguments.pipeline), *arguments.overrides, "--out", str(arguments.out)]
+    planned = stages(pipeline, folder, words, arguments.prefix)
+    if planned:
+        print(written(planned, arguments.format, pipeline.name))
+    counted = ", then ".join(str(len(stage)) for stage in planned) or "no"
+    print(f"{counted} runs to do; afterwards critique-rl run {shlex.join(words)} evaluates the policy before training, compares and reports", file=sys.stderr)
     return 0
 
 
-def _lab_table(arguments) -> int:
-    from critique_rl.lab.base import weights
-    from critique_rl.rescue import lab_table, print_table
+def _init(arguments) -> int:
+    from critique_rl.first_pipeline import Columns, write_first_pipeline
 
-    if arguments.model is None and arguments.world == "legs":
-        raise ConfigError(f"--model: no base of {arguments.world} is committed; build one: critique-rl lab build --world {arguments.world} --out DIR")
-    rows = lab_table(arguments.model or weights(arguments.world), arguments.problems, arguments.samples, arguments.split, arguments.world)
-    print(json.dumps(rows)) if arguments.json else print_table(rows)
+    said = Columns(arguments.question, arguments.answer, arguments.family)
+    print(write_first_pipeline(arguments.data, arguments.out, arguments.model, said, arguments.subset))
     return 0
 
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from critique_rl.config import RunConfig, TaskConfig
 from critique_rl.metrics import SHARES, auroc, brier_score, expected_calibration_error, pass_at_k, shares, truthfulness
 from critique_rl.prompts import render
-from critique_rl.sampling import Sampling, sample
+from critique_rl.sampling import Sampling, rendered, sample
 from critique_rl.tasks import Task
 from critique_rl.types import Verdict, Verifier
 
@@ -172,7 +172,7 @@ def _reworded(rows: Sequence[dict[str, Any]], template: str) -> list[dict[str, A
 
 def _digest(tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]]) -> str:
     """A hash of the prompts as the policy reads them, chat template included: two evaluations with another one asked other questions."""
-    prompts = (tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False) for row in rows)
+    prompts = (rendered(tokenizer, row["prompt"]) for row in rows)
     return hashlib.sha256("\0".join(prompts).encode()).hexdigest()[:16]
 
 

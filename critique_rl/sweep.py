@@ -59,14 +59,20 @@ def _score(folder: PipelineFolder, arm: str, sweep: SweepConfig) -> float:
 
 
 def with_chosen(pipeline: Pipeline, folder: PipelineFolder) -> Pipeline:
-    """The pipeline with each arm's chosen value; ConfigError where nothing was chosen yet, or from another list."""
+    """The pipeline with each arm's chosen value, chosen now where the trials have just finished; ConfigError where some have not, or had another list."""
     if pipeline.sweep is None:
         return pipeline
     path, sweep = folder.sweep_choice, pipeline.sweep
-    stored = json.loads(path.read_text()) if path.exists() else {"arms": {}}
+    stored = json.loads(path.read_text()) if path.exists() else _chosen_now(pipeline, folder)
     wanted = sorted(f"{value:g}" for value in sweep.values)
     for arm in pipeline.arms:
         found = stored["arms"].get(arm)
         if found is None or stored["key"] != sweep.key or sorted(found["tried"]) != wanted:
             raise ConfigError(f"sweep: nothing chosen for arm {arm} in {path} with these values; critique-rl run tries them first")
     return replace(pipeline, arms={arm: with_value(config, sweep.key, stored["arms"][arm]["chosen"]) for arm, config in pipeline.arms.items()})
+
+
+def _chosen_now(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, Any]:
+    tried = trials(pipeline)
+    finished = all(folder.sweep.run(arm, seed).finished for arm in tried.arms for seed in tried.seeds)
+    return choose(pipeline, folder) if finished else {"arms": {}}

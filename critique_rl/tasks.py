@@ -1,6 +1,6 @@
-"""Problems and datasets as rows: the lab and reasoning-gym. Left out for now: JSONL, Parquet and Hub datasets.
+"""Problems and datasets as rows: the lab, reasoning-gym, and data of the user's own (`own_data`).
 
-A row has `prompt` (conversational), `question`, `answer`, `family`, `id`, in the lab `solution` too; every column
+A row has `prompt` (conversational, or a text), `question`, `answer`, `family`, `id`, in the lab `solution` too; every column
 reaches reward functions, verifier and critic.
 """
 
@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from critique_rl.config import ConfigError, TaskConfig, check_keys, suggest
+from critique_rl.config import ConfigError, TaskConfig, check_keys, read_section, suggest
 from critique_rl.gym import gym_rows
 from critique_rl.lab import chain, facts, legs, tiers
+from critique_rl.own_data import DataOptions, OwnData, load
 from critique_rl.types import Attempt, Verdict, Verifier
 from critique_rl.verifier import boxed_answer, boxed_answer_evaluated, by_name, hash_confidence, hash_line
 from critique_rl.worker_verifier import WorkerVerifier, build_verifier
@@ -60,8 +61,10 @@ def _named(config: TaskConfig, seed: int) -> Task:
         task = LAB[config.name](config, seed)
     elif kind == "reasoning-gym" and name:
         task = _reasoning_gym(config, name, seed)
+    elif config.name == "data":
+        task = _own_data(config, seed)
     else:
-        raise ConfigError(f"task: unknown name {config.name!r}; {suggest(config.name, (*LAB, 'reasoning-gym/<dataset>'))}")
+        raise ConfigError(f"task: unknown name {config.name!r}; {suggest(config.name, (*LAB, 'reasoning-gym/<dataset>', 'data'))}")
     return task if config.repeat_one is None else replace(task, train=_repeated(task.train, config.repeat_one))
 
 
@@ -206,6 +209,46 @@ def _reasoning_gym(config: TaskConfig, name: str, seed: int) -> Task:
             raise ConfigError(f"task: {error}") from error
 
     return Task(config.name, rows("train", config.size, seed), rows, by_name("last_number"))
+
+
+def _own_data(config: TaskConfig, seed: int) -> Task:
+    options = read_section(DataOptions, config.options, "task.options")
+    own = isinstance(config.verifier, Mapping) and config.verifier.get("kind") == "python"
+    data = load(options, needs_answer=not own)
+    if not config.verifier:
+        _check_numbers(data)
+    return Task(config.name, _own_train(data, config, seed), data.held_out, by_name("last_number"))
+
+
+def _check_numbers(data: OwnData) -> None:
+    """Without a verifier answers are compared as numbers, so they must be some."""
+    odd = data.without_number()
+    if odd:
+        total = sum(len(rows) for rows in data.splits.values())
+        raise ConfigError(
+            f"task.verifier: {len(odd)} of {total} answers are no plain numbers, such as {odd[0][:60]!r}; choose one: math (LaTeX, expressions), "
+            "choice (a letter), boxed_answer (short texts), {kind: python, target: my_rewards:judge} (anything), "
+            "or last_number (what holds no number goes unscored)"
+        )
+
+
+def _own_train(data: OwnData, config: TaskConfig, seed: int) -> list[Row]:
+    """Training rows in the seed's order, at most `config.size`; with shares of families as many as keep the shares."""
+    rows = list(data.splits["train"])
+    random.Random(seed).shuffle(rows)
+    by_family: dict[str, list[Row]] = {}
+    for row in rows:
+        by_family.setdefault(row["family"], []).append(row)
+    check_keys(config.families, by_family, "task, families")
+    shares = {family: share / sum(config.families.values()) for family, share in config.families.items() if share}
+    size = min([config.size, *(len(by_family[family]) / share for family, share in shares.items())])
+    left = {family: round(size * share) for family, share in shares.items()} or dict.fromkeys(by_family, config.size)
+    chosen = []
+    for row in rows:
+        left[row["family"]] = left.get(row["family"], 0) - 1
+        if left[row["family"]] >= 0:
+            chosen.append(row)
+    return chosen[: config.size]
 
 
 LAB = {"lab/chain": _lab_chain, "lab/legs": _lab_legs, "lab/tiers": _lab_tiers, "lab/facts": _lab_facts}

@@ -35,6 +35,7 @@ from critique_rl.reply import CriticFailed
 from critique_rl.resume import Diverged
 from critique_rl.rewards import build_reward
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl, write_json, write_text, write_yaml
+from critique_rl.sampling import prompt_lengths
 from critique_rl.settings import check_arms, trainer_arguments
 from critique_rl.tasks import Task, load_task
 from critique_rl.trainer import CritiqueGRPOTrainer
@@ -112,7 +113,7 @@ def build_trainer(config: RunConfig, folder: RunFolder, task: Task, seed: int) -
 
 def _check_prompt_lengths(task: Task, tokenizer, model, completion: int) -> None:
     context = getattr(model.config, "max_position_embeddings", None) or 1 << 30
-    longest = max((len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"]) for row in task.train), default=0)
+    longest = max(prompt_lengths(tokenizer, [row["prompt"] for row in task.train]), default=0)
     if longest + completion > context:
         raise ConfigError(f"the longest prompt has {longest} tokens and max_completion_length is {completion}: together over the policy's context of {context}")
 

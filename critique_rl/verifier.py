@@ -188,6 +188,13 @@ def by_name(name: str) -> Verifier:
     return VERIFIERS[name]
 
 
+def is_number(answer: str) -> bool:
+    """True where a gold answer is a number and nothing else, but for a unit sign or a declaration: "18", "$1,200", "... #### 18"; not "12 apples"."""
+    number = _read_number(answer)
+    left = FRACTION.sub(r"\1/\2", _declared(answer).replace("\u2212", "-")).replace(number or "", "", 1)
+    return _value(number) is not None and not re.sub(r"[\s$\u20ac\u00a3%.\\]", "", left)
+
+
 def _gold(row: Mapping[str, Any]) -> str:
     """row["answer"] as text; "" where it is missing, or an integer with more digits than Python prints."""
     try:
