@@ -473,7 +473,7 @@ def test_faulty_tokens_have_a_log_ratio_of_their_own(tmp_path) -> None:
     task = load_task(TaskConfig("lab/chain", {"plateau": 1}, 2), 0)
     settings = {**DISTILL, "distill_mode": "sampled", "distill_teacher": "live", "max_completion_length": 40}
     trainer = ours(
-        str(WEIGHTS), tmp_path, VerifierReward(task.verifier), OracleCritic(task.oracle, task.is_answer), Dataset.from_list([dict(r) for r in task.train]), **settings
+        str(WEIGHTS), tmp_path, VerifierReward(task.verifier), OracleCritic(task.oracle, task.is_answer), Dataset.from_list(task.train), **settings
     )
     output = generated(trainer, task.train)
     faulty, failed = output["fault_mask"] & output["distill_mask"].unsqueeze(1), output["distill_mask"].nonzero().flatten().tolist()
