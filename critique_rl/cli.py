@@ -15,7 +15,7 @@ from pathlib import Path
 
 from critique_rl.campaign import check_same_config
 from critique_rl.checkpoint import held
-from critique_rl.config import ConfigError, Pipeline, RunConfig, load_pipeline, suggest
+from critique_rl.config import ConfigError, Pipeline, RunConfig, load_pipeline, shipped, suggest
 from critique_rl.lab_command import add_lab_command
 from critique_rl.plan import FORMATS, stages, written
 from critique_rl.runs import PipelineFolder, RunFolder
@@ -188,7 +188,7 @@ def _claim_pipelines(arguments) -> list[tuple[Path, list[str]]]:
     """(file, overrides) of every pipeline of the folder; all are checked before the first is run."""
     from critique_rl.claims import parse_claim, quick_overrides
 
-    paths, found = sorted(arguments.folder.glob("*.yaml")), []
+    paths, found = sorted(shipped(arguments.folder).glob("*.yaml")), []
     if not paths:
         raise ConfigError(f"no pipeline in {arguments.folder}; give a folder of YAML files, such as pipelines/claims")
     for path in paths:

@@ -194,6 +194,7 @@ def check_keys(got: Iterable[str], known: Iterable[str], where: str) -> None:
 
 def load_pipeline(path: Path, overrides: Iterable[str] = ()) -> Pipeline:
     """Read and validate a pipeline file. Overrides are `dotted.key=value`, values in YAML."""
+    path = shipped(path)
     try:
         data = yaml.safe_load(path.read_text())
     except IsADirectoryError as error:
@@ -207,6 +208,12 @@ def load_pipeline(path: Path, overrides: Iterable[str] = ()) -> Pipeline:
     for override in overrides:
         _override(data, override)
     return parse_pipeline(path.stem, data)
+
+
+def shipped(path: Path) -> Path:
+    """The path; where there is none, what an installed wheel carries under that name (pipelines/...)."""
+    carried = Path(__file__).parent / "_pipelines" / Path(*path.parts[1:])
+    return carried if path.parts[:1] == ("pipelines",) and not path.exists() and carried.exists() else path
 
 
 def _override(data: dict[str, Any], override: str) -> None:

@@ -11,7 +11,7 @@
                                  /rollouts/step00001-rank0.parquet
                                  /eval.json       the held-out evaluation; written last, so its presence means the run is finished
                                  /checkpoints/    as transformers writes them, each with critique_rl.json, which is written last: without it, it is half-written
-                                 /model/          the trained policy; best/ the best one so far by evaluation.best_by, best.json its step and value
+                                 /model/          the trained policy and its card; best/ the best one so far by evaluation.best_by, best.json its step and value
                                  /critic/         of an api critic: cache.sqlite (its answers), ledger.sqlite (what it has cost), limits.sqlite (its pace)
                                  /log.txt         what the run printed
 

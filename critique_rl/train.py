@@ -28,6 +28,7 @@ from critique_rl.config import BranchConfig, ConfigError, RunConfig, base_config
 from critique_rl.costs import costs
 from critique_rl.critic import build_critic
 from critique_rl.evaluate import final_evaluation, machine, versions
+from critique_rl.model_card import CARD
 from critique_rl.policy import load_policy
 from critique_rl.presets import deviations
 from critique_rl.record import write_rollouts
@@ -150,6 +151,7 @@ def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
     config = with_seed(config, seed)
     task = load_task(config.task, seed)
     trainer = build_trainer(config, folder, task, seed)
+    trainer.about = {"arm": arm, "seed": seed, "task": task.name, **({"preset": config.preset} if config.preset else {})}
     deviates = deviations(config.preset, {**config.trl, **config.method}) if config.preset else {}
     about = {"schema": SCHEMA, "run_id": _run_id(folder), "arm": arm, "seed": seed}
     write_yaml(folder.config, {**about, **to_dict(config), "deviates": deviates, "versions": versions(), "machine": machine(), "command": sys.argv})
@@ -218,8 +220,18 @@ def _finish(trainer, task: Task, config: RunConfig, folder: RunFolder, about: di
             shutil.copytree(folder.best_model / f"step{best['step']:05d}", folder.model, dirs_exist_ok=True)
             model, tokenizer = load_policy(str(folder.model.resolve()))
             about["best"] = best
-        write_json(folder.evaluation, final_evaluation(model, tokenizer, task, config, about))
+        evaluation = final_evaluation(model, tokenizer, task, config, about)
+        _write_card(trainer, evaluation, folder)
+        write_json(folder.evaluation, evaluation)
     trainer.accelerator.wait_for_everyone()
+
+
+def _write_card(trainer: CritiqueGRPOTrainer, evaluation: dict[str, Any], folder: RunFolder) -> None:
+    """The model card as of the end of training, beside the trained policy."""
+    metrics = ", ".join(f"{name} {value:.3f}" for name, value in evaluation["metrics"].items() if name.endswith("/all"))
+    trainer.about["held-out"] = f"{metrics} ({len(evaluation['problems'])} {evaluation['split']} problems, {evaluation['samples']} samples each)"
+    trainer.create_model_card(model_name=f"{trainer.about['arm']}-seed{trainer.about['seed']}")
+    shutil.copyfile(folder.checkpoints / CARD, folder.model / CARD)
 
 
 def _cost(folder: RunFolder, trainer) -> dict[str, Any]:

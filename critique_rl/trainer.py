@@ -27,6 +27,7 @@ from critique_rl.costs import GENERATED, KINDS, Prices, costs, count
 from critique_rl.critic import Critic
 from critique_rl.distill import Distillation
 from critique_rl.generation import Generation, counts_of, metrics_of
+from critique_rl.model_card import PAPER, add_section, section
 from critique_rl.objective import group_advantages, refine_loss, signed_credit, weighted_advantages
 from critique_rl.options import CritiqueGRPOConfig
 from critique_rl.resume import Diverged, ResumableGRPOTrainer
@@ -48,6 +49,7 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
 
     _name = "Critique-GRPO"
     _tag_names = ("trl", "critique-grpo")
+    _paper = PAPER
 
     def __init__(self, model, reward_funcs=None, args: CritiqueGRPOConfig | None = None, train_dataset=None, *rest, critic: Critic | None = None, **kwargs):
         args = args or CritiqueGRPOConfig("critique-grpo")
@@ -63,8 +65,10 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
         if args.distill_weight and args.distill_context == "demonstration":
             _check_column(train_dataset, args.distill_column, "distill_column")
         args.check_trains(critic is not None)
+        if not self.two_phases:
+            self._name, self._tag_names, self._paper = GRPOTrainer._name, GRPOTrainer._tag_names, GRPOTrainer._paper
         super().__init__(model, reward_funcs, args, train_dataset, *rest, **kwargs)
-        self.critic, self.tokens, self.on_generation = critic, Counter(), None
+        self.critic, self.tokens, self.on_generation, self.about = critic, Counter(), None, {}
         self.budget: tuple[str, float] | None = None
         self.prices, self.critic_usd, self.parameters = Prices(), 0.0, self.accelerator.unwrap_model(self.model).num_parameters()
         self.held = False
@@ -327,6 +331,12 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
         """Schedules count in whole steps: tokens as they are, dollars and FLOPs in millionths of the limit."""
         kind, limit = self.budget
         return int(spent) if kind.endswith("tokens") else int(1e6 * spent / limit)
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """TRL's, with a section on this run: method, critic, cost, and what `about` (names and words) holds."""
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            add_section(Path(self.args.output_dir), section(self.args, self.critic, self.tokens, self.costs(), self.about))
 
     # ---- checkpoints ----------------------------------------------------------------------------------------------------------------------------
 

@@ -55,6 +55,11 @@ def test_a_first_pipeline_runs_as_it_is_tried(tmp_path, tiny_policy, capsys) -> 
     # The policy is random: 7 rollouts fail, and each is criticised by the policy itself.
     assert found["cost"]["tokens"]["self_critique"] > 0
     load_pipeline(Path("pipeline.yaml"), TRY)
+    card = Path("runs/pipeline/critique/seed0/model/README.md").read_text()
+    facts = ("- critic: self", "- arm: critique", "- seed: 0", "- task: data", "1 x refine (nll, 1 of 8 rows)", "- held-out: pass@1/all ")
+    assert all(fact in card for fact in (*facts, "| self critique |"))
+    scalar = Path("runs/pipeline/scalar/seed0/model/README.md").read_text()
+    assert "trained with GRPO, a method introduced in [DeepSeekMath" in scalar and "- critic: none" in scalar and "refine" not in scalar
 
 
 def test_nothing_is_written_over(capsys) -> None:
