@@ -15,7 +15,7 @@ from critique_rl.lab import legs
 from critique_rl.lab.base import Recipe, nonsense
 from critique_rl.prompts import render
 
-RECIPE = Recipe(sequences=57_344, locality=0.7)
+RECIPE = Recipe(sequences=65_536, locality=0.7)
 SOLVE = 0.4
 """Share of the examples that are plain solutions."""
 
