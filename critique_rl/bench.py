@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from critique_rl.chat import PolicyChat
-from critique_rl.config import ConfigError, RunConfig, suggest, to_dict
+from critique_rl.config import ConfigError, suggest, to_dict
 from critique_rl.controls import Critic
 from critique_rl.evaluate import sampling_of, second_verdicts
 from critique_rl.metrics import Interval, crossed_interval
@@ -28,6 +28,7 @@ from critique_rl.refine import refine_prompt
 from critique_rl.reply import CriticFailed, Reply
 from critique_rl.runs import PipelineFolder, read_json, write_json
 from critique_rl.sampling import Sampling, prompt_lengths, sample
+from critique_rl.schema import RunConfig
 from critique_rl.tasks import Task
 from critique_rl.types import Attempt, Critique, Usage
 

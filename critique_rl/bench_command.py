@@ -10,12 +10,13 @@ import yaml
 
 from critique_rl.bench import HEADS, RETRY, BenchSize, benched, cells, failed_rollouts, figures, with_interval
 from critique_rl.chat_critic import ChatCritic
-from critique_rl.config import ConfigError, Pipeline
+from critique_rl.config import ConfigError
 from critique_rl.critic import build_critic
 from critique_rl.exports import Table
 from critique_rl.localisation import baselines, champ, localised
 from critique_rl.policy import load_policy
 from critique_rl.runs import PipelineFolder, write_json
+from critique_rl.schema import Pipeline
 from critique_rl.tasks import Task, load_task
 from critique_rl.verifier import boxed_answer
 

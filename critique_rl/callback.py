@@ -10,10 +10,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from critique_rl.config import RunConfig
 from critique_rl.evaluate import evaluate_policy, pass_metrics
 from critique_rl.plateau import PlateauDetector
 from critique_rl.runs import RunFolder, append_jsonl, write_json
+from critique_rl.schema import RunConfig
 from critique_rl.settings import plateau_rule
 from critique_rl.tasks import Task
 from critique_rl.trainer import CritiqueGRPOTrainer

@@ -23,11 +23,12 @@ from rich.live import Live
 from rich.table import Table
 
 from critique_rl.checkpoint import held, is_held
-from critique_rl.config import ConfigError, Pipeline, RunConfig, base_config, run_defaults, to_dict, with_seed
+from critique_rl.config import ConfigError, base_config, run_defaults, to_dict, with_seed
 from critique_rl.costs import KINDS
 from critique_rl.endpoint import OPERATIONAL
 from critique_rl.plan import train_words
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl
+from critique_rl.schema import Pipeline, RunConfig
 from critique_rl.sweep import choose, trials, with_chosen
 
 BASE = "base"

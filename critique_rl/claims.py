@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from critique_rl.compare import METRIC, WHOLE, Evaluation, matrix
-from critique_rl.config import BudgetConfig, ConfigError, Pipeline, check_keys, suggest
+from critique_rl.config import ConfigError, check_keys, suggest
 from critique_rl.metrics import Interval, crossed_interval
+from critique_rl.schema import BudgetConfig, Pipeline
 
 BOUNDS = ("above", "below", "within")
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NO_VERDICT = "reproduced", "not reproduced", "undecided", "no verdict"

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from critique_rl.campaign import check_same_config
 from critique_rl.checkpoint import held
-from critique_rl.config import ConfigError, Pipeline, RunConfig, load_pipeline, shipped, suggest
+from critique_rl.config import ConfigError, load_pipeline, shipped, suggest
 from critique_rl.lab_command import add_lab_command
 from critique_rl.plan import FORMATS, stages, written
 from critique_rl.runs import PipelineFolder, RunFolder
+from critique_rl.schema import Pipeline, RunConfig
 
 
 def main(argv: list[str] | None = None) -> int:

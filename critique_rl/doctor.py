@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from critique_rl.config import Pipeline
+from critique_rl.schema import Pipeline
 
 TESTED = {"torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0", "datasets": "5.2.0", "openai": "3.54.0", "tenacity": "9.2.1", "jinja2": "3.1.6"}
 """As in constraints.txt, which a test compares."""

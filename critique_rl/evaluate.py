@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from critique_rl.config import RunConfig, TaskConfig
 from critique_rl.metrics import SHARES, auroc, brier_score, expected_calibration_error, pass_at_k, shares, truthfulness
 from critique_rl.prompts import render
 from critique_rl.sampling import Sampling, rendered, sample
+from critique_rl.schema import RunConfig, TaskConfig
 from critique_rl.tasks import Task
 from critique_rl.types import Verdict, Verifier
 

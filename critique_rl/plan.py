@@ -15,8 +15,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from critique_rl.config import Pipeline
 from critique_rl.runs import PipelineFolder
+from critique_rl.schema import Pipeline
 from critique_rl.sweep import trials
 
 FORMATS = ("lines", "parallel", "slurm", "sky")

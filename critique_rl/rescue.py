@@ -15,13 +15,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from critique_rl.config import TaskConfig
 from critique_rl.critic import build_critic
 from critique_rl.evaluate import judge, pass_metrics, second_verdicts, self_metrics, share_metrics
 from critique_rl.lab import chain, legs
 from critique_rl.policy import load_policy
 from critique_rl.prompts import render
 from critique_rl.sampling import Sampling, sample
+from critique_rl.schema import TaskConfig
 from critique_rl.tasks import Task, load_task
 from critique_rl.types import Attempt
 

@@ -14,7 +14,7 @@ import torch
 import trl
 
 from critique_rl.compare import WHOLE
-from critique_rl.config import ConfigError, PlateauConfig, RunConfig, check_keys, suggest
+from critique_rl.config import ConfigError, check_keys, suggest
 from critique_rl.critic import build_critic
 from critique_rl.metrics import SHARES
 from critique_rl.options import CritiqueGRPOConfig
@@ -23,6 +23,7 @@ from critique_rl.presets import preset
 from critique_rl.prompts import known as templates
 from critique_rl.rewards import build_reward
 from critique_rl.runs import RunFolder
+from critique_rl.schema import PlateauConfig, RunConfig
 from critique_rl.tasks import Task, load_task
 
 # Of a field that TRL's own config sets: nothing a user could change.

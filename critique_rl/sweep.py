@@ -10,8 +10,9 @@ import json
 from dataclasses import fields, replace
 from typing import Any
 
-from critique_rl.config import BudgetConfig, ConfigError, Pipeline, RunConfig, SweepConfig
+from critique_rl.config import ConfigError
 from critique_rl.runs import PipelineFolder, write_json
+from critique_rl.schema import BudgetConfig, Pipeline, RunConfig, SweepConfig
 
 
 def with_value(config: RunConfig, key: str, value: Any) -> RunConfig:

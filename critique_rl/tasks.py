@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from critique_rl.config import ConfigError, TaskConfig, check_keys, read_section, suggest
+from critique_rl.config import ConfigError, check_keys, read_section, suggest
 from critique_rl.gym import gym_rows
 from critique_rl.lab import chain, facts, legs, tiers
 from critique_rl.own_data import DataOptions, OwnData, load
+from critique_rl.schema import TaskConfig
 from critique_rl.types import Attempt, Verdict, Verifier
 from critique_rl.verifier import boxed_answer, boxed_answer_evaluated, by_name, hash_confidence, hash_line
 from critique_rl.worker_verifier import WorkerVerifier, build_verifier

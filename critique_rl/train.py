@@ -24,7 +24,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from critique_rl.callback import RunCallback, is_spent, read_best
 from critique_rl.checkpoint import branch as copy_checkpoint
 from critique_rl.checkpoint import last_whole, read_state, remove_halves, step_of, whole
-from critique_rl.config import BranchConfig, ConfigError, RunConfig, base_config, to_dict, with_seed
+from critique_rl.config import ConfigError, base_config, to_dict, with_seed
 from critique_rl.costs import costs
 from critique_rl.critic import build_critic
 from critique_rl.evaluate import final_evaluation, machine, versions
@@ -37,6 +37,7 @@ from critique_rl.resume import Diverged
 from critique_rl.rewards import build_reward
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl, write_json, write_text, write_yaml
 from critique_rl.sampling import prompt_lengths
+from critique_rl.schema import BranchConfig, RunConfig
 from critique_rl.settings import check_arms, trainer_arguments
 from critique_rl.tasks import Task, load_task
 from critique_rl.trainer import CritiqueGRPOTrainer

@@ -17,11 +17,12 @@ from test_end_to_end import SMALL
 
 from critique_rl.chat import LocalChat
 from critique_rl.cli import main
-from critique_rl.config import ConfigError, TaskConfig
+from critique_rl.config import ConfigError
 from critique_rl.critic import build_critic
 from critique_rl.endpoint import Caps
 from critique_rl.ledger import open_ledger
 from critique_rl.runs import PipelineFolder, read_jsonl
+from critique_rl.schema import TaskConfig
 from critique_rl.tasks import load_task
 from critique_rl.types import Attempt, Verdict
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from critique_rl.chat_critic import CHOICES, ChatCritic
-from critique_rl.config import ConfigError, TaskConfig
+from critique_rl.config import ConfigError
 from critique_rl.critic import build_critic
 from critique_rl.leaks import leaks, redacted
 from critique_rl.prompts import cut, fence, neutral
 from critique_rl.reply import Reply
+from critique_rl.schema import TaskConfig
 from critique_rl.tasks import load_task
 from critique_rl.types import Attempt, Critique, Usage, Verdict
 from critique_rl.verifier import last_number

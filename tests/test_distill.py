@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, trl_seams
-from critique_rl.config import TaskConfig
 from critique_rl.critic import OracleCritic
 from critique_rl.rewards import VerifierReward
+from critique_rl.schema import TaskConfig
 from critique_rl.tasks import load_task
 from critique_rl.teacher import FILE, Teacher
 from critique_rl.types import Critique, Verdict

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from critique_rl.config import EvaluationConfig, PolicyConfig, RunConfig, TaskConfig
 from critique_rl.evaluate import _digest, _tally, final_evaluation, judge, pass_metrics, self_metrics, share_metrics
 from critique_rl.policy import load_policy
 from critique_rl.sampling import Sampling, sample
+from critique_rl.schema import EvaluationConfig, PolicyConfig, RunConfig, TaskConfig
 from critique_rl.tasks import Task
 from critique_rl.types import Verdict
 

@@ -14,7 +14,6 @@ import torch
 from test_report import Page, put_evaluation, report
 
 from critique_rl.chat_critic import ChatCritic
-from critique_rl.config import TaskConfig
 from critique_rl.generation import Generation, counts_of
 from critique_rl.lab.base import WEIGHTS
 from critique_rl.prompts import neutral, special_tokens
@@ -23,6 +22,7 @@ from critique_rl.refine import refine_prompt
 from critique_rl.reply import Reply
 from critique_rl.rewards import VerifierReward
 from critique_rl.runs import PipelineFolder
+from critique_rl.schema import TaskConfig
 from critique_rl.tasks import load_task
 from critique_rl.types import Attempt, Critique, Refinement, Verdict
 

@@ -10,6 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "critique_rl"
 LAYERS = [
     {"types", "prompts", "splits", "objective", "costs", "targets", "model_card"},
+    {"schema"},
     {"config", "metrics", "runs", "sliced", "sampling", "store", "endpoint", "reply", "loop", "judging", "worker"},
     {"lab", "verifier", "failures", "cache", "ledger", "limits", "gym", "presets", "checkpoint", "curves", "sweep"},
     {"worker_verifier", "own_data"},

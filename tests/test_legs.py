@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from critique_rl.config import ConfigError, TaskConfig
+from critique_rl.config import ConfigError
 from critique_rl.leaks import leaks
+from critique_rl.schema import TaskConfig
 from critique_rl.types import Attempt, Verdict
 
 leg_counting = pytest.importorskip(

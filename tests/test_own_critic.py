@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from critique_rl.config import ConfigError, TaskConfig
+from critique_rl.config import ConfigError
 from critique_rl.critic import build_critic
+from critique_rl.schema import TaskConfig
 from critique_rl.tasks import load_task
 from critique_rl.types import Attempt, Verdict
 

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from critique_rl.config import ConfigError, TaskConfig
+from critique_rl.config import ConfigError
 from critique_rl.own_data import DataOptions, _bounds, load
+from critique_rl.schema import TaskConfig
 from critique_rl.tasks import load_task
 from critique_rl.verifier import is_number
 

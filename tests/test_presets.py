@@ -12,9 +12,10 @@ from test_distill import Turns, Words, completion_text, generated
 from test_trainer import trainer_of
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
-from critique_rl.config import ConfigError, TaskConfig
+from critique_rl.config import ConfigError
 from critique_rl.options import CHOICES
 from critique_rl.presets import PRESETS, deviations, preset
+from critique_rl.schema import TaskConfig
 from critique_rl.tasks import load_task
 
 LAB = {"refine_template": "lab/refine", "distill_template": "lab/teacher", "num_generations": 8, "grad_norm_steps": 0}

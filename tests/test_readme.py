@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from critique_rl.claims import parse_claim
-from critique_rl.config import TaskConfig, load_pipeline, parse_pipeline
+from critique_rl.config import load_pipeline, parse_pipeline
 from critique_rl.critic import build_critic
+from critique_rl.schema import TaskConfig
 from critique_rl.tasks import load_task
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -25,8 +26,8 @@ def test_the_python_example_trains(tmp_path, monkeypatch) -> None:
 
 
 def test_the_critic_in_ten_lines_is_one_and_is_found_where_it_is_said_to_be(tmp_path, monkeypatch) -> None:
-    from critique_rl.config import TaskConfig
     from critique_rl.critic import build_critic
+    from critique_rl.schema import TaskConfig
     from critique_rl.tasks import load_task
     from critique_rl.types import Attempt
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from hanging_inputs import HANGING
 
-from critique_rl.config import ConfigError, TaskConfig
+from critique_rl.config import ConfigError
+from critique_rl.schema import TaskConfig
 from critique_rl.tasks import load_task
 from critique_rl.verifier import choice
 from critique_rl.worker_verifier import MathVerifier, WorkerVerifier, build_verifier

@@ -7,11 +7,12 @@ from collections import Counter
 
 import pytest
 
-from critique_rl.config import ConfigError, TaskConfig
+from critique_rl.config import ConfigError
 from critique_rl.evaluate import judge, pass_metrics, self_metrics, share_metrics
 from critique_rl.lab import facts, facts_base, tiers, tiers_base
 from critique_rl.policy import load_policy
 from critique_rl.sampling import Sampling
+from critique_rl.schema import TaskConfig
 from critique_rl.splits import split_of
 from critique_rl.tasks import load_task
 from critique_rl.verifier import hash_confidence

@@ -21,10 +21,10 @@ from contextlib import contextmanager
 from datasets import Dataset
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, rollout, trl_seams
-from critique_rl.config import TaskConfig
 from critique_rl.critic import build_critic
 from critique_rl.policy import load_policy
 from critique_rl.rewards import VerifierReward
+from critique_rl.schema import TaskConfig
 from critique_rl.tasks import load_task
 
 GROUPS, ROLLOUTS, CALL_SECONDS, CONCURRENCY = 8, 8, 2.0, 8

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from critique_rl.config import TaskConfig
 from critique_rl.lab import chain
 from critique_rl.policy import load_policy
 from critique_rl.sampling import Sampling, sample
+from critique_rl.schema import TaskConfig
 from critique_rl.tasks import load_task
 
 
