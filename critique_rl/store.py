@@ -43,7 +43,7 @@ def _connect(path: Path, schema: str, synchronous: str) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.executescript(schema)
-    except BaseException:
+    except sqlite3.Error:
         connection.close()
         raise
     finally:
@@ -55,9 +55,5 @@ def _connect(path: Path, schema: str, synchronous: str) -> sqlite3.Connection:
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """All or nothing, and alone: others that want to write wait."""
     connection.execute("BEGIN IMMEDIATE")
-    try:
+    with connection:  # commits, or rolls back and raises
         yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
