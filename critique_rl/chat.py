@@ -79,14 +79,19 @@ class LocalChat:
     model: str
     """A folder, a Hub id, "lab" or "smollm2"."""
     temperature: float = 0.7
+    """Of sampling; 0 is greedy."""
     top_p: float = 1.0
+    """Of sampling."""
     max_tokens: int = 512
+    """Of one answer."""
     batch: int = 64
     """Conversations a `generate` call."""
     dtype: str = "float32"
+    """float32, bfloat16 or float16."""
     device: str | None = None
     """None: this rank's accelerator, else the CPU."""
     seed: int = 0
+    """Of its own sampling."""
     options: dict[str, Any] = field(default_factory=dict)
     """Passed to `from_pretrained`."""
 

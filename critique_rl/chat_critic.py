@@ -35,13 +35,19 @@ class ChatCritic:
 
     chat: Chat
     template: str = "critique"
+    """Of prompts/, what the critic reads. A pipeline's default is the task's own, and with scope group critique_group."""
     name: str = "api"
     is_answer: IsAnswer = lambda piece, row: False
     knows: Literal["nothing", "answer", "solution"] = "nothing"
+    """What the critic reads besides question and attempt: the row's answer, or its solution. A row without it is skipped."""
     scope: Literal["attempt", "group"] = "attempt"
+    """One critique for each attempt, or one for all failed attempts at a question."""
     votes: int = 1
+    """Critiques asked for; one of them is used, all are paid for."""
     choose: Literal["first", "longest", "central"] = "first"
+    """Which of the votes is used; central: the one that shares most words with the others."""
     on_leak: OnLeak = "keep"
+    """A critique that gives the answer away is kept, redacted, or dropped. All of these are counted."""
     longest: int = 12_000
     """Characters of an attempt that the critic reads; what is over stands as a marked gap after the first three fifths."""
 

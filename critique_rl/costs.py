@@ -32,7 +32,9 @@ class Prices:
     prompt: float = 0.0
     """Read: prompts, and what a teacher reads."""
     completion: float = 0.0
+    """Sampled."""
     training: float = 0.0
+    """Trained on."""
 
 
 def count(tokens: Tokens, *owners: str) -> int:

@@ -29,6 +29,20 @@ CHATS: dict[str, type | None] = {"self": None, "local": LocalChat, "api": Endpoi
 """Kinds whose critiques a model writes, and whose fields are its options."""
 WORDED = ("template", "knows", "scope", "votes", "choose", "on_leak", "longest")
 """Options of ChatCritic that a pipeline may set; the others are those of its chat."""
+OF_KIND = {
+    "oracle": {"reworded": "true: in words that the embedded base never read (`lab/chain`)."},
+    "noisy": {
+        "critic": "The critic whose words are mixed with wrong ones: a section such as {kind: oracle}.",
+        "wrong": "Share of critiques, from 0 to 1, that are the checker's words on another problem.",
+    },
+    "python": {
+        "target": "module:name of a class, or of a function of one attempt, found in the folder that the command runs in or among installed packages.",
+        "options": "Arguments of the class, or of the function beside the attempt.",
+        "deadline": "Seconds for all attempts of a generation.",
+        "on_leak": "A critique that gives the answer away: keep, redact or drop.",
+    },
+}
+"""Options of kinds that are no chat, and what they mean."""
 ONE_OF = {"knows": tuple(KNOWS), "scope": SCOPES, "choose": tuple(CHOICES), "on_leak": ON_LEAK}
 
 
@@ -52,9 +66,8 @@ def build_critic(spec: Mapping[str, Any], task: Task, seed: int = 0, folder: Pat
     kind = str(spec.get("kind"))
     if kind not in kinds:
         raise ConfigError(f"critic: unknown kind {kind!r}; {suggest(kind, kinds)}")
-    known_keys = {"noisy": ("critic", "wrong"), "oracle": ("reworded",), "python": ("target", "options", "deadline", "on_leak")}
-    known_keys |= {name: (*WORDED, *(f.name for f in fields(cls))) if cls else WORDED for name, cls in CHATS.items()}
-    check_keys(options, known_keys.get(kind, ()), f"critic {kind}")
+    of_chat = {name: (*WORDED, *(f.name for f in fields(cls))) if cls else WORDED for name, cls in CHATS.items()}
+    check_keys(options, {**OF_KIND, **of_chat}.get(kind, ()), f"critic {kind}")
     _check_values(options, f"critic {kind}")
     try:
         return kinds[kind](**options)

@@ -42,16 +42,21 @@ class Endpoint:
     """A chat model at `base_url`. Settings that are None are not sent; `extra_body` is merged into every request. ValueError for what cannot work."""
 
     base_url: str
+    """The address up to its version, such as http://127.0.0.1:8000/v1. No password, no query: it is stored."""
     model: str
+    """The model's name there."""
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable with the key; the key itself is read at each call and stored nowhere."""
     temperature: float | None = 0.7
+    """Of sampling."""
     top_p: float | None = None
+    """Of sampling."""
     max_tokens: int | None = 1024
     """Of one answer."""
     seed: int | None = None
     """Sent with the number of the sample added, so that two answers to one question differ."""
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    """What else a server takes, such as {chat_template_kwargs: {enable_thinking: false}}."""
     length_retry_factor: float = 2.0
     """An answer cut at max_tokens is asked for once more with this many times as many; 1: never."""
     attempts: int = 3
@@ -65,18 +70,23 @@ class Endpoint:
     concurrency: int = 8
     """Calls at a time, over all ranks of a run on one machine. So are the rates."""
     requests_per_minute: float | None = None
+    """At most so many; null: no bound."""
     tokens_per_minute: float | None = None
+    """Of prompts and answers, an answer reserved at its most; null: no bound."""
     circuit_failures: int = 8
     """After so many failed conversations in a row (network, 5xx, unreadable answers) none is sent for `circuit_seconds`; then one, as a probe."""
     circuit_seconds: float = 60.0
+    """How long that lasts."""
     on_failure: Literal["skip", "stop"] = "skip"
     """skip: the row goes uncritiqued, counted with its reason. stop: the run ends with the reason, for anything but an answer without usable text."""
     cache: bool | str = True
     """Answers are kept in the run's folder, or in this file, which runs may share; false: nowhere, and a killed run is not continued exactly."""
     caps: Caps = field(default_factory=Caps)
+    """What the run may spend on this critic at most."""
     prompt_price: float = 0.0
     """US dollars for a million prompt tokens."""
     completion_price: float = 0.0
+    """US dollars for a million tokens of answers."""
     cached_prompt_price: float | None = None
     """For prompt tokens that the server says it had cached; None: as `prompt_price`."""
     price_share: float = 1.0

@@ -35,6 +35,7 @@ class OwnCritic:
     deadline: float = 300.0
     """Seconds for all attempts of a generation."""
     on_leak: OnLeak = "keep"
+    """A critique that gives the answer away is kept, redacted, or dropped. All of these are counted."""
     _running: Future | None = field(default=None, repr=False)
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:

@@ -46,6 +46,7 @@ class DataOptions:
     question: str = ""
     """"": `prompt` where there is one, else `question`."""
     answer: str = "answer"
+    """What the verifier reads."""
     solution: str = ""
     """A worked solution, which critics and teachers may read. "": `solution`, where there is one."""
     family: str = ""

@@ -229,7 +229,7 @@ def opsd() -> Options:
 
 
 def mixed() -> Options:
-    """The mission's objective, ours: scalar + refine + distill. No paper; how it was chosen is in `runs/README.md`.
+    """Ours: scalar + refine + distill. No paper; how it was chosen is in `runs/README.md`.
 
     Scalar: Dr. GRPO's group advantages (arXiv 2503.20783), without std (failures weighted more gained nothing that repeated). Refine: nll of one right
     refinement (RAFT, arXiv 2304.06767), sampled in the cheap mode. Distill: KL(base || policy) on the student's top 100 with tail, on failed rollouts (the

@@ -22,6 +22,15 @@ from critique_rl.worker import Lost, Worker
 
 REMEMBERED = 4096
 """Verdicts on (gold, answer) that are kept."""
+OF_KIND = {
+    "math": {"deadline": "Seconds for one answer, then its process is killed and the answer goes unscored."},
+    "python": {
+        "target": "module:function, found in the folder that the command runs in or among installed packages.",
+        "threshold": "Numbers from here on are right.",
+        "deadline": "Seconds for one answer, then its process is killed and the answer goes unscored.",
+    },
+}
+"""Options of kinds that run in a process of their own, and what they mean."""
 TAIL = 4000
 """Characters at the end of a text without a box that are searched for its answer."""
 
@@ -70,7 +79,7 @@ def _answer_part(text: str) -> str:
 def build_verifier(spec: Any) -> Verifier:
     """A verifier from a pipeline's `task.verifier`, a name or a mapping with a kind; its process is started. ConfigError for what cannot be."""
     spec = {"kind": spec} if isinstance(spec, str) else spec
-    kinds = {"math": ("deadline",), "python": ("target", "threshold", "deadline"), **dict.fromkeys(VERIFIERS, ())}
+    kinds = {**OF_KIND, **dict.fromkeys(VERIFIERS, ())}
     if not isinstance(spec, Mapping) or spec.get("kind") not in kinds:
         kind = str(spec.get("kind")) if isinstance(spec, Mapping) else repr(spec)
         raise ConfigError(f"task.verifier: unknown kind {kind}; {suggest(kind, kinds)}")
