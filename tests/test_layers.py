@@ -28,7 +28,7 @@ LAYERS = [
     {"plots", "transcripts", "exports", "campaign"},
     {"provenance"},
     {"report", "bench_command", "lab_command", "doctor"},
-    {"cli"},
+    {"cli", "reference"},
     {"__main__", "__init__"},
 ]
 
