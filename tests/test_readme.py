@@ -1,66 +1,228 @@
-"""What the README prints runs as printed."""
+"""What the README and the pages of critique_rl/docs print is so: Python runs, YAML is a pipeline, commands parse, links lead somewhere.
+
+Run as printed: every Python block (those that train, train); `critique-rl plan` and `init`. Parsed by the real parser, with their pipelines loaded and their
+arms, critics and overrides looked up, but not run: all other `critique-rl` commands, which train or need what training left. make, python and launchers: that
+the target, the script or the module is there.
+"""
 
 from __future__ import annotations
 
+import importlib
 import re
+import shlex
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from critique_rl.bench_command import parse_spec
 from critique_rl.claims import parse_claim
+from critique_rl.cli import _parsed, main
 from critique_rl.config import load_pipeline, parse_pipeline
 from critique_rl.critic import build_critic
+from critique_rl.presets import PRESETS
+from critique_rl.rewards import build_reward
+from critique_rl.runs import RunFolder
 from critique_rl.schema import TaskConfig
+from critique_rl.settings import trainer_arguments
 from critique_rl.tasks import load_task
+from critique_rl.types import Attempt
+from critique_rl.worker_verifier import build_verifier
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parents[1]
+PATHS = [ROOT / "README.md", *sorted((ROOT / "critique_rl" / "docs").glob("*.md"))]
+PAGES = {path.name: path.read_text() for path in PATHS if not path.name.startswith("reference-")}
+RESULTS = (ROOT / "runs" / "README.md").read_text()
 
 
-def test_the_python_example_trains(tmp_path, monkeypatch) -> None:
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGES[page], re.DOTALL)
+
+
+def having(language: str) -> list[str]:
+    return [page for page in PAGES if blocks(page, language)]
+
+
+FIRST = yaml.safe_load(blocks("README.md", "yaml")[0])
+
+
+def test_every_block_is_of_a_language_that_is_checked() -> None:
+    found = {word for text in PAGES.values() for word in re.findall(r"^```(.*)$", text, re.MULTILINE)}
+    assert found == {"python", "yaml", "bash", ""}
+
+
+@pytest.mark.parametrize("page", having("python"))
+def test_python_examples_run(page, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    exec(PYTHON[0], names)
-    assert names["trainer"].state.global_step == 2
+    for code in blocks(page, "python"):
+        names: dict = {}
+        exec(code, names)
+        if "trainer" in names:
+            assert names["trainer"].state.global_step == names["trainer"].args.max_steps > 0
+
+
+def saved(page: str, folder: Path) -> str:
+    """Write the page's first Python block under the name its first line gives; the code."""
+    code = blocks(page, "python")[0]
+    (folder / re.match(r"# (\w+\.py)\b", code)[1]).write_text(code)
+    return code
 
 
 def test_the_critic_in_ten_lines_is_one_and_is_found_where_it_is_said_to_be(tmp_path, monkeypatch) -> None:
-    from critique_rl.critic import build_critic
-    from critique_rl.schema import TaskConfig
-    from critique_rl.tasks import load_task
-    from critique_rl.types import Attempt
-
-    code = PYTHON[1].strip().splitlines()
-    assert len([line for line in code if line and not line.startswith("#")]) <= 10
-    (tmp_path / "my_critic.py").write_text(PYTHON[1])
+    code = saved("own-critic.md", tmp_path)
+    assert len([line for line in code.splitlines() if line and not line.startswith("#")]) <= 10
     monkeypatch.chdir(tmp_path)
-    [section] = re.findall(r"`critic: (\{kind: python, .*?\})`", README)
     task = load_task(TaskConfig("lab/chain", size=3), 0)
-    critic = build_critic(yaml.safe_load(section), task)
+    critic = build_critic(yaml.safe_load(blocks("own-critic.md", "yaml")[0])["critic"], task)
     row = {"question": "3 A-7 B+9", "answer": "5"}
     tried = [Attempt("3 A-7 B+9", text, task.verifier(text, row), row) for text in ("A-7=4\nB+9=13\n#13", "A-7=-4\nB+9=5\n#6")]
     # 3 - 7 is -4, not 4; in the second every sum is right, and only the last line is not.
     assert [(c.text, c.status, c.reason) for c in critic.critique(tried)] == [("A is wrong: 3-7 is -4", "ok", ""), ("", "skipped", "nothing_to_say")]
 
 
-def test_the_yaml_examples_are_a_pipeline() -> None:
-    first, branching, costs, external, claim, api = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
-    assert list(parse_pipeline("readme", first).arms) == ["scalar", "critique"]
-    assert parse_pipeline("readme", {**first, **branching}).arms["mixed"].branch_from.arm == "scalar"
-    compared = parse_pipeline("readme", {**first, **costs, **external})
+def test_the_verifier_of_ones_own_is_found_where_it_is_said_to_be(tmp_path, monkeypatch) -> None:
+    saved("own-reward.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    verifier = build_verifier(yaml.safe_load(blocks("own-reward.md", "yaml")[0])["task"]["verifier"])
+    assert [verifier(text, {"answer": "cat"}).outcome for text in (" Cat", "dog")] == ["right", "wrong"]
+
+
+def test_the_questions_of_ones_own_are_read_by_init_and_by_the_section(tmp_path, monkeypatch, capsys) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    exec(blocks("own-task.md", "python")[0], {})
+    [command] = commands("own-task.md")
+    assert main(shlex.split(command, comments=True)[1:]) == 0 and "wrote pipeline.yaml" in capsys.readouterr().out
+    by_hand = parse_pipeline("readme", {**FIRST, **yaml.safe_load(blocks("own-task.md", "yaml")[0])}).arms["scalar"].task
+    written = load_pipeline(Path("pipeline.yaml")).arms["scalar"].task
+    assert by_hand.options == written.options
+    assert len(load_task(by_hand, 0).train) == len(load_task(written, 0).train) > 40  # 60 but for two tenths
+
+
+@pytest.mark.parametrize(("page", "i"), [(page, i) for page in having("yaml") for i in range(len(blocks(page, "yaml")))])
+def test_every_yaml_example_is_part_of_a_pipeline(page, i) -> None:
+    data = yaml.safe_load(blocks(page, "yaml")[i])
+    given = {"arms": {"nsr": {}}, "primary": "pass@1/all"} if "claim" in data else {}
+    pipeline = parse_pipeline("readme", {**FIRST, **given, **data})
+    parse_claim(pipeline)
+    lab = load_task(TaskConfig("lab/chain", size=16), 0)
+    for config in pipeline.arms.values():
+        arguments = trainer_arguments(config, RunFolder(Path("unused")))
+        if config.task.name.startswith("lab/"):
+            assert load_task(replace(config.task, size=16), 0).train
+        build_reward(config.reward, lab.verifier, arguments.num_generations)
+        if "target" not in config.critic:
+            build_critic(config.critic, lab)
+
+
+def test_the_yaml_examples_say_what_their_pages_say() -> None:
+    assert list(parse_pipeline("readme", FIRST).arms) == ["scalar", "critique"]
+    [branching], [costs, external, claim] = ([yaml.safe_load(text) for text in blocks(page, "yaml")] for page in ("command-line.md", "reading-results.md"))
+    assert parse_pipeline("readme", {**FIRST, **branching}).arms["mixed"].branch_from.arm == "scalar"
+    compared = parse_pipeline("readme", {**FIRST, **costs, **external})
     assert (compared.arms["critique"].budget.of, compared.target, compared.external) == (("total_tokens", 300000), 0.5, {"plain": "outputs/plain"})
     assert compared.sweep.values == (1e-4, 3e-4, 6e-4)
-    nsr = parse_pipeline("readme", {**first, **claim, "arms": {"nsr": {}}, "primary": "pass@1/all"})
-    assert parse_claim(nsr).tests == parse_claim(load_pipeline(Path(__file__).parents[1] / "pipelines" / "claims" / "nsr.yaml")).tests[:1]
-    critic = parse_pipeline("readme", {**first, **api}).arms["scalar"].critic
+    nsr = parse_pipeline("readme", {**FIRST, **claim, "arms": {"nsr": {}}, "primary": "pass@1/all"})
+    assert parse_claim(nsr).tests == parse_claim(load_pipeline(ROOT / "pipelines" / "claims" / "nsr.yaml")).tests[:1]
+    critic = yaml.safe_load(blocks("own-critic.md", "yaml")[1])["critic"]
     assert build_critic(critic, load_task(TaskConfig("lab/chain", size=16), 0)).chat.endpoint.caps.max_cost == 5.0
 
 
-@pytest.mark.parametrize("station", re.findall(r"`(?:trainer|refine|rollout|distill|tasks|prompts|trl_seams|rewards)\.[\w.]+`", README))
-def test_every_function_the_stations_name_exists(station) -> None:
-    import importlib
+def commands(page: str) -> list[str]:
+    return [line for block in blocks(page, "bash") for line in block.splitlines() if line.strip()]
 
+
+def inline(text: str) -> list[str]:
+    """Whole commands inside a sentence: those with more than the name of a command."""
+    spans = (" ".join(span.split()) for span in re.findall(r"`(critique-rl [^`]+)`", text))
+    return [span for span in spans if len(span.split()) > 2 and "<" not in span and "..." not in span]
+
+
+COMMANDS = [line for page in PAGES for line in (*commands(page), *inline(PAGES[page]))] + inline(RESULTS)
+
+
+@pytest.mark.parametrize("line", dict.fromkeys(COMMANDS))
+def test_every_command_is_one(line, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(line, comments=True)
+    words = words[: next((i for i, word in enumerate(words) if word in (">", "&")), None)]
+    while re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+        words = words[1:]
+    match [words[0].removeprefix(".venv/bin/"), *words[1:]]:
+        case ["source", ".venv/bin/activate"]:
+            pass
+        case ["make", target]:
+            assert target in re.search(r"\.PHONY: (.*)", (ROOT / "Makefile").read_text())[1].split()
+        case ["python", script, *_]:
+            assert (ROOT / script).is_file()
+        case ["critique-rl", *rest]:
+            check(rest)
+        case ["accelerate" | "torchrun", *rest]:
+            at = rest.index("critique_rl")
+            assert rest[at - 1] == "-m"
+            check(rest[at + 1 :])
+        case other:
+            pytest.fail(f"nothing checks {other}")
+
+
+def check(words: list[str]) -> None:
+    """What the command line says of them before it starts; pipeline.yaml is what `init` writes."""
+    arguments = _parsed(words)
+    for spec in getattr(arguments, "critic", []):
+        parse_spec(spec)
+    path = getattr(arguments, "pipeline", None)
+    if path is not None and path != Path("pipeline.yaml"):
+        arms = load_pipeline(path, arguments.overrides).arms
+        assert getattr(arguments, "arm", None) in (None, *arms)
+
+
+def test_a_plan_prints_the_line_that_its_page_prints(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(ROOT)
+    lines = [line for line in commands("cluster.md") if line.startswith("critique-rl plan")]
+    for line in lines:
+        words = shlex.split(line.partition(" > ")[0])[1:]
+        assert main([*words, "--out", str(tmp_path)]) == 0
+        said = capsys.readouterr().out
+        assert "train pipelines/plateau.yaml" in said
+        if "--format" not in words:
+            [printed] = re.findall(r"^    (critique-rl train .*)$", PAGES["cluster.md"], re.MULTILINE)
+            assert printed in said.replace(str(tmp_path), "runs").splitlines()
+    assert len(lines) == 4
+
+
+def anchors(text: str) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()) if not link.startswith("http")]
+    for link in links:
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    assert all(f"critique_rl/docs/{path.name}" in PAGES["README.md"] for path in PATHS[1:])
+
+
+def test_every_finding_names_a_section_of_the_results() -> None:
+    headings = re.findall(r"^## (.*)$", RESULTS, re.MULTILINE)
+    named = [name for text in re.findall(r"\(([^()]*\"[^()]*)\)", PAGES["when-critiques-do-not-help.md"]) for name in re.findall(r'"([^"]+)"', text)]
+    assert len(named) > 15
+    assert [name for name in named if not any(heading.startswith(" ".join(name.split())) for heading in headings)] == []
+
+
+@pytest.mark.parametrize("station", re.findall(r"`(?:trainer|refine|rollout|distill|tasks|prompts|trl_seams|rewards)\.[\w.]+`", PAGES["method.md"]))
+def test_every_function_the_stations_name_exists(station) -> None:
     module, *names = station.strip("`").split(".")
     thing = importlib.import_module(f"critique_rl.{module}")
     for name in names:
@@ -69,7 +231,15 @@ def test_every_function_the_stations_name_exists(station) -> None:
 
 
 def test_every_preset_is_in_the_table() -> None:
-    from critique_rl.presets import PRESETS
-
-    named = {name for row in re.findall(r"^\| (`.*?) \|", README, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    named = {name for row in re.findall(r"^\| (`.*?) \|", PAGES["method.md"], re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
     assert set(PRESETS) <= named
+
+
+@pytest.fixture(autouse=True)
+def own_modules():
+    """Examples' files are imported from each test's folder: none may be found in the next test, nor its folder be searched."""
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
+    for name in ("my_critic", "my_rewards"):
+        sys.modules.pop(name, None)
