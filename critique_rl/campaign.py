@@ -9,11 +9,11 @@ import functools
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from critique_rl.config import ConfigError, base_config, run_defaults, to_dict, 
 from critique_rl.costs import KINDS
 from critique_rl.endpoint import OPERATIONAL
 from critique_rl.plan import train_words
+from critique_rl.processes import start
 from critique_rl.runs import SCHEMA, PipelineFolder, RunFolder, read_jsonl
 from critique_rl.schema import Pipeline, RunConfig
 from critique_rl.sweep import choose, trials, with_chosen
@@ -44,7 +45,7 @@ class Job:
     command: list[str]
     trunk: RunFolder | None = None
     """The run it branches from, which must be finished first."""
-    process: subprocess.Popen | None = None
+    process: BaseProcess | None = None
     status: str = "waiting"
     started: float = field(default=0.0)
 
@@ -269,20 +270,17 @@ def _as_interrupt(*_) -> None:
 def _start(job: Job, jobs: int) -> Job:
     job.folder.path.mkdir(parents=True, exist_ok=True)
     # Threads beyond the cores cost far more than they give: see runs/README.md.
-    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), "HF_HUB_DISABLE_TELEMETRY": "1", **os.environ}
-    with job.folder.log.open("a") as log:
-        # A session of its own: Ctrl-C reaches this process only, which then asks each run once.
-        job.process = subprocess.Popen(
-            [sys.executable, "-m", "critique_rl", *job.command], stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    job.process = start(job.command, job.folder.log)
     job.status, job.started = "running", time.monotonic()
     return job
 
 
 def _poll(running: list[Job]) -> tuple[list[Job], list[Job]]:
-    ended = [job for job in running if job.process.poll() is not None]
+    ended = [job for job in running if job.process.exitcode is not None]
     for job in ended:
-        code = job.process.returncode
+        code = job.process.exitcode
         job.status = "finished" if code == 0 else f"failed ({code})"
     return [job for job in running if job not in ended], ended
 
@@ -293,7 +291,7 @@ def _stop(running: list[Job]) -> None:
         job.process.terminate()
     try:
         for job in running:
-            job.process.wait()
+            job.process.join()
     except KeyboardInterrupt:
         for job in running:
             job.process.kill()

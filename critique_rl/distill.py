@@ -109,14 +109,17 @@ class Distillation:
         rows, mask = _rows(inputs, "distill_mask")
         args, length = self.trainer.args, inputs["completion_ids"].shape[1]
         hidden, head = self._read(inputs, rows, self.teacher)
-        student, teacher = logps_BT[rows], sliced_logps(hidden, head, inputs["completion_ids"][rows], self.trainer.temperature)
-        self._log_ratios(inputs, rows, teacher - student.detach())
+        student = logps_BT[rows]
         weights = importance_weight(student, old_logps_BT[rows], args.distill_is_clip) * mask
+        if hidden_BLH is None or args.distill_prefix:
+            teacher = sliced_logps(hidden, head, inputs["completion_ids"][rows], self.trainer.temperature)
         if args.distill_prefix:
             weights = weights * prefix_weight(student * mask, teacher * mask)
         if hidden_BLH is None:
+            self._log_ratios(inputs, rows, teacher - student.detach())
             return (sampled_divergence(student, teacher) * weights).sum()
-        total, values, ours = self._divergence(inputs, rows, hidden_BLH[rows, -length - 1 : -1], hidden, head, weights, self.measure)
+        total, values, ours, teacher = self._divergence(inputs, rows, hidden_BLH[rows, -length - 1 : -1], hidden, head, weights, self.measure)
+        self._log_ratios(inputs, rows, teacher - student.detach())
         self._check_head(ours, student.detach(), inputs["completion_mask"][rows])
         trl_seams.metric(self.trainer, "distill/divergence", ((values * mask).sum() / mask.sum().clamp(min=1)).item())
         return total
@@ -148,7 +151,7 @@ class Distillation:
         return seen[0][:, -length - 1 : -1], head
 
     def _divergence(self, inputs, rows, student_hidden, teacher_hidden, teacher_head: Head, weights, measure: Divergence) -> tuple[Tensor, ...]:
-        """`sliced_divergence` over the real tokens of some rows: the sum, then (rows, T) divergences and the student's log-probs."""
+        """`sliced_divergence` over the real tokens of some rows: the sum, then (rows, T) divergences and log-probs of student and teacher."""
         real = inputs["completion_mask"][rows].bool()
         labels, head = inputs["completion_ids"][rows][real], trl_seams.head_of(self.trainer)
         total, *each = sliced_divergence(student_hidden[real], head, teacher_hidden[real], teacher_head, weights[real], labels, measure)

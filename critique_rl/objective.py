@@ -101,7 +101,11 @@ def divergence(student_logits: Tensor, teacher_logits: Tensor, alpha: float, top
     `alpha` as in TRL: 0 = KL(T||S), 1 = KL(S||T), between (1 - a) KL(S||M) + a KL(T||M) with M = (1 - a) S + a T (SDPO, arXiv 2601.20802). `top_k`
     restricts both to the student's k likeliest tokens, with one bucket for the rest (`tail`) or renormalised.
     """
-    student, teacher = torch.log_softmax(student_logits, -1), torch.log_softmax(teacher_logits, -1)
+    return logps_divergence(torch.log_softmax(student_logits, -1), torch.log_softmax(teacher_logits, -1), alpha, top_k, tail)
+
+
+def logps_divergence(student: Tensor, teacher: Tensor, alpha: float, top_k: int | None = None, tail: bool = True) -> Tensor:
+    """`divergence` from log-probs (..., T, V)."""
     if top_k is not None and top_k < student.shape[-1]:
         index = student.topk(top_k, dim=-1).indices
         if tail:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from critique_rl.objective import divergence
+from critique_rl.objective import logps_divergence
 
 SLICE_ELEMENTS = 1 << 20
 """Logits a slice, 4 MiB in float32. On a CPU larger slices are faster, but what the allocator keeps of them grows (tests/benchmarks/sliced_memory.py)."""
@@ -34,7 +34,7 @@ class Head:
     def finish(self, projected_NV: Tensor, temperature: float) -> Tensor:
         """(N, V) logits at this temperature."""
         capped = self.softcap * torch.tanh(projected_NV / self.softcap) if self.softcap else projected_NV
-        return capped / temperature
+        return capped if temperature == 1.0 else capped / temperature
 
     def detach(self) -> Head:
         return Head(self.weight.detach(), None if self.bias is None else self.bias.detach(), self.softcap)
@@ -49,14 +49,14 @@ class Divergence:
     tail: bool = True
     temperature: float = 1.0
 
-    def __call__(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        return divergence(student_logits, teacher_logits, self.alpha, self.top_k, self.tail)
+    def __call__(self, student_logps: Tensor, teacher_logps: Tensor) -> Tensor:
+        return logps_divergence(student_logps, teacher_logps, self.alpha, self.top_k, self.tail)
 
 
 def sliced_divergence(
     student_hidden_NH: Tensor, student: Head, teacher_hidden_NH: Tensor, teacher: Head, weight_N: Tensor, label_N: Tensor, measure: Divergence
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(sum of weight_N * divergence with its gradient, divergence (N,), the student's logps (N,) of `label_N`); the last two detached."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(sum of weight_N * divergence with its gradient, divergence (N,), logps (N,) of `label_N`, the student's and the teacher's); the last three detached."""
     fixed = (teacher_hidden_NH.detach(), teacher.detach(), weight_N.detach(), label_N, measure)
     return _Sliced.apply(student_hidden_NH, student.weight, student.bias, student, *fixed)
 
@@ -66,7 +66,10 @@ def sliced_logps(hidden_BTH: Tensor, head: Head, label_BT: Tensor, temperature: 
     """Log-probs (B, T) of the labels, without gradient."""
     hidden_NH, label_N = hidden_BTH.flatten(0, 1), label_BT.flatten()
     step = max(1, SLICE_ELEMENTS // head.weight.shape[0])
-    parts = [_picked(head.finish(head.project(hidden_NH[i : i + step]), temperature), label_N[i : i + step]) for i in range(0, len(hidden_NH), step)]
+    parts = []
+    for start in range(0, len(hidden_NH), step):
+        logits = head.finish(head.project(hidden_NH[start : start + step]), temperature)
+        parts.append(_picked(logits, label_N[start : start + step]) - torch.logsumexp(logits, -1))
     return torch.cat([hidden_BTH.new_zeros(0, dtype=torch.float32), *parts]).view_as(label_BT)
 
 
@@ -77,18 +80,18 @@ class _Sliced(torch.autograd.Function):
         hidden_grad = torch.empty_like(hidden) if needs[0] else None
         weight_grad = torch.zeros_like(weight, dtype=torch.float32) if needs[1] else None
         bias_grad = torch.zeros_like(bias, dtype=torch.float32) if needs[2] else None
-        values, logps = (torch.zeros(len(hidden), device=hidden.device) for _ in range(2))
+        values, logps, teacher_logps = (torch.zeros(len(hidden), device=hidden.device) for _ in range(3))
         step = max(1, SLICE_ELEMENTS // weight.shape[0])
         for start in range(0, len(hidden), step):
             part = slice(start, start + step)
-            teacher_logits = teacher.finish(teacher.project(teacher_hidden[part]), measure.temperature)
+            theirs = torch.log_softmax(teacher.finish(teacher.project(teacher_hidden[part]), measure.temperature), -1)
             projected = student.project(hidden[part]).requires_grad_()
             with torch.enable_grad():
-                logits = student.finish(projected, measure.temperature)
-                each = measure(logits, teacher_logits)
+                ours = torch.log_softmax(student.finish(projected, measure.temperature), -1)
+                each = measure(ours, theirs)
                 (gradient,) = torch.autograd.grad((each * weight_N[part]).sum(), projected)
             values[part] = each.detach()
-            logps[part] = _picked(logits.detach(), label_N[part])
+            logps[part], teacher_logps[part] = _picked(ours.detach(), label_N[part]), _picked(theirs, label_N[part])
             if hidden_grad is not None:
                 hidden_grad[part] = (gradient.to(weight.dtype) @ student.weight).to(hidden.dtype)
             if weight_grad is not None:
@@ -97,8 +100,8 @@ class _Sliced(torch.autograd.Function):
                 bias_grad += gradient.sum(0)
         ctx.save_for_backward(hidden_grad, weight_grad, bias_grad)
         ctx.dtypes = tuple(tensor.dtype for tensor in (hidden, weight, weight if bias is None else bias))
-        ctx.mark_non_differentiable(values, logps)
-        return (values * weight_N).sum(), values, logps
+        ctx.mark_non_differentiable(values, logps, teacher_logps)
+        return (values * weight_N).sum(), values, logps, teacher_logps
 
     @staticmethod
     def backward(ctx: Any, upstream, *_: Any):
@@ -108,5 +111,5 @@ class _Sliced(torch.autograd.Function):
         return (*scaled, None, None, None, None, None, None)
 
 
-def _picked(logits_NV: Tensor, label_N: Tensor) -> Tensor:
-    return logits_NV.gather(-1, label_N.unsqueeze(-1)).squeeze(-1) - torch.logsumexp(logits_NV, -1)
+def _picked(logps_NV: Tensor, label_N: Tensor) -> Tensor:
+    return logps_NV.gather(-1, label_N.unsqueeze(-1)).squeeze(-1)

@@ -10,6 +10,7 @@ GRPOTrainer, bit for bit. Checkpoints are those of `resume`.
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -249,7 +250,8 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
         return GRPOTrainer._get_per_token_logps_and_entropies(self, model, ids, attention, length)[0]
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        with trl_seams.completions_scored_alone() if self._wants_two_phases or self.distillation is not None else nullcontext():
+            result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
         self._live_logps = result[0]
         if self.args.distill_mode == "advantage" and self._micro is not None and "distill_mask" in self._micro:
             # TRL reads the advantages after this forward pass, which is the first to know the policy's own log-probs.
@@ -265,6 +267,8 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
         with trl_seams.last_hidden_states(self) if wanted else trl_seams.no_hidden_states() as seen:
             scalar = super()._compute_loss(model, self._micro)
         logps, self._live_logps, self._micro = self._live_logps, None, None
+        if self._scalar_is_idle:
+            scalar = scalar.detach()  # else autograd would go back through the head for a gradient of 0
         terms = {"scalar": scalar, **self._terms(model, inputs, logps, seen[0] if seen else None)}
         total = sum(terms.values())
         if not torch.isfinite(total):
@@ -277,6 +281,14 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
         if self.args.grad_norm_steps and self.state.global_step % self.args.grad_norm_steps == 0:
             self._log_grad_norms(model, terms)
         return total
+
+    @property
+    def _scalar_is_idle(self) -> bool:
+        """True where the scalar term's gradient is 0 whatever the rewards are, and another term trains."""
+        args = self.args
+        weights = (args.positive_weight, args.negative_weight, args.beta, args.entropy_coef, args.use_adaptive_entropy)
+        distilled = self.distillation is not None and self.distillation.needs_hidden and not self.held
+        return distilled and not any(weights) and not self.aux_loss_enabled
 
     def _share(self, inputs: dict[str, Any]) -> Tensor | float:
         """Of all rows, those of the scalar term: losses by rows divide by all. Advantages are scaled, because TRL's KL and entropy are not of these rows."""
@@ -312,7 +324,7 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
         """Gradient norm of each term's share of this micro batch on this rank (before DDP's averaging)."""
         parameters = [p for p in model.parameters() if p.requires_grad]
         for name, term in terms.items():
-            gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True) if term.requires_grad else ()
             squares = [g.float().pow(2).sum() for g in gradients if g is not None]
             trl_seams.metric(self, f"grad_norm/{name}", torch.stack(squares).sum().sqrt().item() if squares else 0.0)
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from trl import GRPOTrainer
+from trl.kernels import chunked_logprob
+from trl.trainer import utils as trl_utils
 
 from critique_rl.sliced import Head
 from critique_rl.types import Verdict
@@ -27,6 +29,9 @@ SIGNATURES = {
     "_tokenize_prompts": ["self", "prompts"],
     "_generate_single_turn": ["self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"],
 }
+
+SCORED_TOKENS = 64
+"""Tokens a tile of TRL's head on a CPU: 512 took 1.16 times as long, and twice the memory (tests/benchmarks/sdpo_cost.py)."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,22 @@ def last_hidden_states(trainer: GRPOTrainer) -> Iterator[list[torch.Tensor]]:
         yield seen
     finally:
         handle.remove()
+
+
+@contextmanager
+def completions_scored_alone() -> Iterator[None]:
+    """Within the block TRL's fused head reads the positions of completions only, in tiles of `SCORED_TOKENS`, as it does on CUDA, and on any device.
+
+    Elsewhere it scores prompts too, in tiles that take 0.5 GB at a vocabulary of 32,768 (1.16: so that Neuron need not compile again). The last digits of
+    log-probs may differ, so stock training is left as it is.
+    """
+    before = trl_utils._use_triton, chunked_logprob.TOKEN_CHUNK_SIZE
+    try:
+        if not torch.cuda.is_available():
+            trl_utils._use_triton, chunked_logprob.TOKEN_CHUNK_SIZE = (lambda device: True), SCORED_TOKENS
+        yield
+    finally:
+        trl_utils._use_triton, chunked_logprob.TOKEN_CHUNK_SIZE = before
 
 
 @contextmanager

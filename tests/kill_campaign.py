@@ -10,13 +10,13 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import yaml
 
 os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"})
@@ -45,17 +45,13 @@ def start(path: Path, out: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "critique_rl", "run", str(path), "--out", str(out), "--jobs", "2"], stdout=log, stderr=log)
 
 
-def runs_of(out: Path) -> list[int]:
-    """Pids of living runs that write under `out`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-        except OSError:
-            continue
-        if b"train" in words and str(out).encode() in words:
-            found.append(int(entry.name))
-    return found
+def below(process: subprocess.Popen) -> list[psutil.Process]:
+    """Living processes that a campaign started: its runs, and the server they are forked from."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def without_times(value):
@@ -101,14 +97,14 @@ def main() -> None:
         time.sleep(rng.uniform(0.1, 0.5) * seconds * 2 / arguments.kills)
         if process.poll() is not None:
             break
-        alone = kills % 2 == 1
+        alone, started = kills % 2 == 1, below(process)
         process.kill()
         process.wait()
-        pids = runs_of(folder / "killed")
-        for pid in [] if alone else pids:
-            os.kill(pid, signal.SIGKILL)
+        for other in [] if alone else started:
+            other.kill()
+        time.sleep(0.5)
         kills += 1
-        print(f"kill {kills}: the campaign {'alone, with' if alone else 'and'} {len(pids)} runs {'left alive' if alone else 'of it'}", flush=True)
+        print(f"kill {kills}: the campaign {'alone' if alone else 'and its runs'}; {sum(map(alive, started))} of its processes live on", flush=True)
     status = start(path, folder / "killed").wait()
     assert status == 0, (folder / "killed.log").read_text()[-3000:]
     wrong = difference(comparison(folder / "killed"), comparison(folder / "whole"))

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from test_end_to_end import SMALL, cli, command, wait_for_steps, write_pipeline
+from test_end_to_end import SMALL, cli, wait_for_steps, write_pipeline
 from test_trainer import even, trainer_of
 
-from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
+from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, processes
 from critique_rl.checkpoint import STATE, last_whole, remove_halves, rotate, seal, whole
 from critique_rl.resume import Diverged
 from critique_rl.runs import PipelineFolder, read_jsonl
@@ -110,15 +110,16 @@ def test_the_command_says_what_survives_a_loss_that_is_not_finite(tiny_policy, t
 
 
 def test_a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on(tiny_policy, tmp_path) -> None:
-    path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 400}, evaluation=NO_CURVE), tmp_path / "runs"
+    path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 80}, evaluation=NO_CURVE), tmp_path / "runs"
     run = PipelineFolder(out / "small").run("critique", 0)
     train = ("train", path, "--arm", "critique", "--seed", 0, "--out", out)
-    first = subprocess.Popen(command(*train), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = processes.start([str(word) for word in train], tmp_path / "log")
     wait_for_steps(run, 1)
     second = cli(*train)
     assert (second.returncode, "another process is training here" in second.stderr) == (2, True), second.stderr[-1000:]
-    assert first.wait(timeout=120) == 0
-    assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, 401))
+    first.join(timeout=120)
+    assert first.exitcode == 0, (tmp_path / "log").read_text()[-2000:]
+    assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, 81))
 
 
 def test_a_folder_of_another_layout_is_refused(tiny_policy, tmp_path) -> None:

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from critique_rl import processes
 from critique_rl.runs import PipelineFolder, read_jsonl
 
 SMALL = {
@@ -37,8 +39,16 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "critique_rl", *map(str, arguments)]
 
 
-def cli(*arguments: object, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, **kwargs)
+def cli(*arguments: object) -> subprocess.CompletedProcess:
+    """The command as a process of its own, forked as runs are, because imports would take most of the time."""
+    words = [str(argument) for argument in arguments]
+    with TemporaryDirectory() as folder:
+        out, errors = Path(folder, "out"), Path(folder, "errors")
+        process = processes.context().Process(target=processes.command, args=(words, out, errors))
+        process.start()
+        process.join(timeout=120)
+        assert process.exitcode is not None, f"critique-rl {' '.join(words)}: still running after 120 s"
+        return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), errors.read_text())
 
 
 def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(tiny_policy, tmp_path) -> None:
@@ -79,17 +89,17 @@ def comparison_metrics(comparison: dict, arm: str) -> dict[str, float]:
 def test_a_stopped_run_saves_and_the_same_command_continues_it(tiny_policy, tmp_path, number) -> None:
     path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 60}, evaluation={**SMALL["evaluation"], "curve_every": 0}), tmp_path / "runs"
     run = PipelineFolder(out / "small").run("critique", 0)
-    process = subprocess.Popen(
-        command("train", path, "--arm", "critique", "--seed", 0, "--out", out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    words = ["train", str(path), "--arm", "critique", "--seed", "0", "--out", str(out)]
+    process = processes.start(words, tmp_path / "log")
     wait_for_steps(run, 3)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors[-2000:]
+    os.kill(process.pid, number)
+    process.join(timeout=60)
+    errors = (tmp_path / "log").read_text()
+    assert process.exitcode == 130, errors[-2000:]
     stopped = read_jsonl(run.metrics)[-1]["step"]
     assert stopped < 60
     assert "the same command continues" in errors
-    done = cli("train", path, "--arm", "critique", "--seed", 0, "--out", out)
+    done = cli(*words)
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"continuing from step {stopped}" in done.stderr
     rows = read_jsonl(run.metrics)

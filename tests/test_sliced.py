@@ -32,18 +32,18 @@ class Case:
     def leaves(self) -> list[Tensor]:
         return [leaf for leaf in (self.hidden, self.head.weight, self.head.bias) if leaf is not None and leaf.requires_grad]
 
-    def sliced(self, measure: Divergence) -> tuple[Tensor, Tensor, Tensor]:
+    def sliced(self, measure: Divergence) -> tuple[Tensor, ...]:
         return sliced_divergence(self.hidden, self.head, self.teacher_hidden, self.teacher, self.weight, self.labels, measure)
 
-    def whole(self, measure: Divergence) -> tuple[Tensor, Tensor, Tensor]:
-        """The same three from whole logits, written out: project, cap, divide."""
+    def whole(self, measure: Divergence) -> tuple[Tensor, ...]:
+        """The same four from whole logits, written out: project, cap, divide."""
         student, teacher = (
             whole_logits(self.hidden, self.head, measure.temperature),
             whole_logits(self.teacher_hidden, self.teacher, measure.temperature).detach(),
         )
         each = divergence(student, teacher, measure.alpha, measure.top_k, measure.tail)
-        picked = torch.log_softmax(student, -1).gather(-1, self.labels.unsqueeze(-1)).squeeze(-1).detach()
-        return (self.weight * each).sum(), each.detach(), picked
+        picked = (torch.log_softmax(logits, -1).gather(-1, self.labels.unsqueeze(-1)).squeeze(-1).detach() for logits in (student, teacher))
+        return (self.weight * each).sum(), each.detach(), *picked
 
 
 def whole_logits(hidden: Tensor, head: Head, temperature: float) -> Tensor:
@@ -225,7 +225,7 @@ def test_no_tokens_at_all_give_zero_and_zero_gradients() -> None:
     case = make_case(tokens=0)
     loss, *rest = case.sliced(Divergence(0.3, 4))
     assert loss.item() == 0.0
-    assert [tensor.shape for tensor in rest] == [(0,)] * 2
+    assert [tensor.shape for tensor in rest] == [(0,)] * 3
     loss.backward()
     assert case.hidden.grad.shape == (0, HIDDEN)
     assert case.head.weight.grad.abs().max() == case.head.bias.grad.abs().max() == 0.0

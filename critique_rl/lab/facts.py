@@ -8,7 +8,7 @@ of those of i to p, none of q to z; entities 40 to 49 do not exist anywhere. Ans
     | known         | a-h, 00-39       | the number       | knows it                             |
     | half          | i-p, 00-39       | the number       | knows every other one, else guesses  |
     | unknown       | q-z, 00-39       | the number       | guesses                              |
-    | false_premise | a-z, 80-99       | invalid question | guesses                              |
+    | false_premise | a-z, 40-49       | invalid question | guesses                              |
 
 Whatever the question, the base says "I don't know" and "invalid question" in a share of its answers each, so that both are sampled. What is built in: whether
 an answer will be right can be told from region and id, so that abstaining can be learnt from a reward. What is left out: retrieval, language, near misses.
