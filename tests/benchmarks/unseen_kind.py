@@ -1,4 +1,6 @@
-"""pass@1 of finished runs on plateau problems by whether they hold a trap of one kind: `python tests/benchmarks/unseen_kind.py runs/dose borrow oracle-unseen ...`
+"""pass@1 of finished runs on plateau problems by whether they hold a trap of one kind.
+
+    python tests/benchmarks/unseen_kind.py runs/dose borrow oracle-unseen scalar-unseen
 
 For the arm whose base never saw that kind named in a critique; means over problems and seeds, with the interval over both.
 """
