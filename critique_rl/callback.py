@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+import torch
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from critique_rl.evaluate import evaluate_policy, pass_metrics
@@ -36,7 +38,7 @@ class RunCallback(TrainerCallback):
     def __init__(self, config: RunConfig, folder: RunFolder, task: Task, trainer: CritiqueGRPOTrainer):
         self.config, self.folder, self.task, self.trainer = config, folder, task, trainer
         self.curve_rows = task.held_out("validation", config.evaluation.curve_problems) if config.evaluation.curve_every else []
-        self.interrupted = False
+        self.asked_to_stop = False
         self.started = time.perf_counter()
         self.detector = PlateauDetector(plateau_rule(config.plateau)) if config.plateau else None
         self.steps: dict[str, int] = {}
@@ -44,10 +46,16 @@ class RunCallback(TrainerCallback):
 
     def interrupt(self, *_: Any) -> None:
         """Signal handler: what was sampled is trained on, saved, and the run ends."""
-        if self.interrupted:
+        if self.asked_to_stop:
             raise KeyboardInterrupt
-        self.interrupted = True
+        self.asked_to_stop = True
         print("stopping once this generation is trained on, with a checkpoint; once more to stop at once", file=sys.stderr)
+
+    @property
+    def interrupted(self) -> bool:
+        """True on all ranks where one was asked to stop: signals reach them at different steps, and a rank that stopped alone would hold up the others."""
+        accelerator = self.trainer.accelerator
+        return bool(accelerator.reduce(torch.tensor(float(self.asked_to_stop), device=accelerator.device)))
 
     def on_step_end(self, args, state, control, **kwargs):
         every, done = self.config.evaluation.curve_every, is_spent(self.config, self.trainer.costs())
@@ -67,7 +75,7 @@ class RunCallback(TrainerCallback):
         return control
 
     def _look(self, state, problems: list[dict[str, Any]]) -> None:
-        """One look of the plateau detector; on every rank the same, because all judge the same problems with the same seed."""
+        """One look of the plateau detector, on every rank the same."""
         if self.detector is None or self.detector.status in ("solved", "took_off"):
             return
         family, before = self.config.plateau.family, self.detector.status
@@ -112,6 +120,8 @@ class RunCallback(TrainerCallback):
         """One point of the learning curve, on validation problems, into this step's metrics; the judged problems, and their metrics."""
         evaluation = self.config.evaluation
         judged = evaluate_policy(self.trainer.model, self.trainer.processing_class, self.curve_rows, self.task, self.config, evaluation.curve_samples)
+        # All ranks ask the same, but a verifier's deadline or a GPU's rounding can part them, and what follows must be decided alike.
+        [judged] = broadcast_object_list([judged])
         self.trainer.tokens["tokens/evaluation"] += judged["evaluation_tokens"]
         metrics = pass_metrics(judged["problems"], (1,))
         for name, value in metrics.items():

@@ -39,7 +39,7 @@ class Distillation:
         return bool(self.trainer.args.distill_weight) and not self.trainer.args.samples_own_tokens
 
     def save(self, folder: Path) -> None:
-        self.teacher.save(folder)
+        self.teacher.save(folder, self.trainer.args.should_save)
 
     def load(self, folder: Path) -> None:
         self.teacher.load(folder)
@@ -121,7 +121,7 @@ class Distillation:
         total, values, ours, teacher = self._divergence(inputs, rows, hidden_BLH[rows, -length - 1 : -1], hidden, head, weights, self.measure)
         self._log_ratios(inputs, rows, teacher - student.detach())
         self._check_head(ours, student.detach(), inputs["completion_mask"][rows])
-        trl_seams.metric(self.trainer, "distill/divergence", ((values * mask).sum() / mask.sum().clamp(min=1)).item())
+        trl_seams.mean_metric(self.trainer, "distill/divergence", (values * mask).sum(), mask.sum())
         return total
 
     def own_terms(self, model: torch.nn.Module, inputs: dict[str, Any], logps_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,9 +130,7 @@ class Distillation:
         ids, attention, length = _joined(inputs, rows)
         with trl_seams.last_hidden_states(self.trainer) as seen:
             logps = self.trainer.logps(model, ids, attention, length)
-        gap = ((logps - logps_BT[rows]).detach() * mask).sum() / mask.sum().clamp(min=1)
-        if mask.sum():
-            trl_seams.metric(self.trainer, "refine/kl", gap.item())
+        trl_seams.mean_metric(self.trainer, "refine/kl", ((logps - logps_BT[rows]).detach() * mask).sum(), mask.sum())
         nll = -(logps * mask).sum()
         if self.anchor is None:
             return nll, nll * 0.0
@@ -171,11 +169,18 @@ class Distillation:
         trained = inputs["completion_mask"][rows] * inputs["distill_mask"][rows].unsqueeze(1)
         failed = trained * inputs["failed_mask"][rows].unsqueeze(1)
         faulty = failed * inputs["fault_mask"][rows]
-        sums = torch.stack([(log_ratio * part).sum() for part in (failed, faulty)] + [part.sum() for part in (failed, faulty)])
-        sums = self.trainer.accelerator.reduce(sums.float(), reduction="sum").tolist()
-        for i, name in enumerate(("failed", "faulty")):
-            if sums[i + 2]:
-                trl_seams.metric(self.trainer, f"distill/log_ratio_{name}", sums[i] / sums[i + 2])
+        for name, part in (("failed", failed), ("faulty", faulty)):
+            trl_seams.mean_metric(self.trainer, f"distill/log_ratio_{name}", (log_ratio * part).sum(), part.sum())
+
+
+def refuse_sharding(state: Any, args: Any) -> None:
+    """ValueError for sharded weights that these terms cannot read whole. `state`: accelerate's."""
+    plugin, fsdp = state.deepspeed_plugin, getattr(state, "fsdp_plugin", None)
+    found = "DeepSpeed ZeRO-3" if plugin is not None and plugin.zero_stage == 3 else "FSDP1" if fsdp is not None and fsdp.fsdp_version == 1 else None
+    for name in ("distill_weight", "refine_anchor_weight"):
+        value = getattr(args, name)
+        if found and value:
+            raise ValueError(f"{name}: got {value} under {found}, which gives no gradient of the whole head. Use DDP, ZeRO-2 or FSDP2, or set it to 0")
 
 
 def _rows(inputs: dict[str, Any], key: str) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         }
 
     def save_own(self, checkpoint: Path) -> None:
-        """Files of a subclass, before the checkpoint counts as whole."""
+        """Files of a subclass, before the checkpoint counts as whole. Called on every rank; what is written is the main one's."""
 
     def load_own(self, checkpoint: Path, state: dict[str, Any]) -> None:
         """The inverse of `own_state` and `save_own`."""
@@ -83,10 +83,10 @@ class ResumableGRPOTrainer(GRPOTrainer):
         finally:
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
+        folder = Path(self._get_output_dir(trial=trial))
+        checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        self.save_own(checkpoint)
         if self.args.should_save:
-            folder = Path(self._get_output_dir(trial=trial))
-            checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            self.save_own(checkpoint)
             seal(checkpoint, self.own_state())
             best = [Path(self.state.best_model_checkpoint)] if self.state.best_model_checkpoint else []
             rotate(folder, limit, [*best, *(folder / f"{PREFIX_CHECKPOINT_DIR}-{step}" for step in self.kept_steps)])

@@ -54,7 +54,7 @@ class TwoPhaseRollout:
         batch.attempts = self._attempts(first_rows, first, verdicts)
         batch.critiques = self._critiques(batch.attempts, verdicts) if trainer.critic is not None else {}
         entries = self._entries(len(prompts) // size)
-        second = self._sample_second(prompts, entries, first.logprobs is not None)
+        second = self._sample_second(prompts, entries)
         more, more_verdicts = self._score_padded(len(prompts) // size, entries, second, first)
         self._fill(len(prompts) // size, entries, second, more_verdicts)
         scored = torch.cat([rewards, more])
@@ -136,11 +136,7 @@ class TwoPhaseRollout:
         lengths = map(len, trl_seams.prompt_ids(trainer, list(conversations)))
         fits = [length <= prompt_limit(trainer) for length in lengths]
         asked = [conversation for conversation, fit in zip(conversations, fits, strict=True) if fit]
-        if not asked:
-            if trainer.accelerator.num_processes > 1:
-                trl_seams.sample(trainer, [self.rows[0]["prompt"]], 1)
-            return [Reply("", "failed", "prompt_too_long") for _ in fits]
-        sampled = trl_seams.sample(trainer, asked, 1)
+        sampled = trl_seams.sample_uneven(trainer, asked, self.rows[0]["prompt"])
         counts["tokens/self_critique"] += sum(map(len, sampled.completion_ids))
         counts["tokens/self_critique_prompt"] += sum(map(len, sampled.prompt_ids))
         texts = map(text_of, sampled.completions)
@@ -187,15 +183,12 @@ class TwoPhaseRollout:
         self.trainer.generation.counts["refine/traces_too_long" if ids else "refine/traces_missing"] += 1
         return []
 
-    def _sample_second(self, prompts: list[Any], entries: list[Second], with_logprobs: bool) -> trl_seams.Sampled:
+    def _sample_second(self, prompts: list[Any], entries: list[Second]) -> trl_seams.Sampled:
         """Sample what is to be sampled in one call, and put expert traces in their places."""
         size, batch = self.trainer.num_generations, self.trainer.generation
         drawn = [entry for entry in entries if entry.trace is None]
         asked = [prompts[e.group * size] if e.attempt is None else self._refine_prompt(batch.attempts[e.attempt], batch.critiques[e.attempt]) for e in drawn]
-        if not asked and entries and self.trainer.accelerator.num_processes > 1:
-            # Nothing to sample here, but `generate` is a collective where weights are sharded.
-            trl_seams.sample(self.trainer, prompts[:1], 1)
-        sampled = trl_seams.sample(self.trainer, asked, 1) if asked else trl_seams.Sampled([], [], [] if with_logprobs else None, [])
+        sampled = trl_seams.sample_uneven(self.trainer, asked, prompts[0])
         for i, entry in enumerate(entries):
             if entry.trace is not None:
                 trl_seams.insert(self.trainer, sampled, i, prompts[entry.group * size], entry.trace)
@@ -262,6 +255,28 @@ def record_plain(trainer: GRPOTrainer, completions: list[Any], completion_ids: l
     batch.attempts = [Attempt(question_of(row["prompt"]), text_of(completion), verdict, row) for row, completion, verdict in rows]
     batch.order = list(range(len(completions)))
     batch.counts["tokens/rollout"] = sum(map(len, completion_ids))
+
+
+def refuse_unsupported(dataset: Any, kwargs: dict[str, Any]) -> None:
+    """ValueError for what two phases cannot do; `kwargs` are the trainer's."""
+    for name in ("tools", "environment_factory", "rollout_func"):
+        if kwargs.get(name) is not None:
+            raise ValueError(f"{name} cannot be used with a critic: rollouts are sampled in two phases here. Leave out {name}, or set critic=None.")
+    columns = _columns(dataset)
+    if columns & {"image", "images"}:
+        raise ValueError("a dataset with images cannot be used with a critic (it reads text only). Drop the column, or set critic=None.")
+    if "prompt" not in columns:
+        raise ValueError(f"train_dataset: got the columns {', '.join(sorted(columns))}, expected one called 'prompt'; rename the column that holds it")
+
+
+def check_column(dataset: Any, column: str | None, option: str) -> None:
+    """ValueError where an option names a column that the dataset lacks."""
+    if column is not None and getattr(dataset, "column_names", None) and column not in _columns(dataset):
+        raise ValueError(f"{option}: got {column!r}, but train_dataset has the columns {', '.join(sorted(_columns(dataset)))}; name one that holds a solution")
+
+
+def _columns(dataset: Any) -> set[str]:
+    return set(getattr(dataset, "column_names", None) or ("prompt",))
 
 
 def prompt_limit(trainer: GRPOTrainer) -> int:

@@ -1,7 +1,7 @@
 """The teacher: the policy itself, its moving average or the base, reading more than the student does. Weights, contexts and the prompts it reads.
 
-Kept weights are copies of the trainable parameters alone (with LoRA: of the adapter), put in place of the policy's for the teacher's forward pass. The
-exchange is safe between a forward and its backward pass, because both happen with the policy's own weights in place.
+Kept weights are copies of the trainable parameters alone (with LoRA: of the adapter), put in place of the policy's for the teacher's forward pass
+(`shards.lent`). Where FSDP2 shards the policy, they are sharded as it is from their first use on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import nn
 
 from critique_rl.prompts import render
 from critique_rl.refine import in_place_of_question
+from critique_rl.shards import lent, like, reshard, whole
 from critique_rl.types import Attempt, Critique
 
 FILE = "teacher.safetensors"
@@ -36,6 +37,7 @@ class Teacher:
     def restart(self, model: nn.Module) -> None:
         """A moving average begins again from the policy as it is; nothing for other kinds."""
         if self.kind == "ema":
+            reshard(model)
             self.kept = {name: p.detach().to(torch.float32, copy=True) for name, p in model.named_parameters() if name in self.kept}
 
     @torch.no_grad()
@@ -43,28 +45,30 @@ class Teacher:
         """One step of the moving average; nothing for other kinds."""
         if self.kind != "ema":
             return
+        reshard(model)
         for name, parameter in model.named_parameters():
             if name in self.kept:
-                self.kept[name] = self.kept[name].to(parameter.device).lerp_(parameter.detach().float(), self.rate)
+                self.kept[name] = like(self.kept[name], parameter).lerp_(parameter.detach().float(), self.rate)
 
     @contextmanager
     def weights(self, model: nn.Module) -> Iterator[None]:
         """Within the block `model` has the teacher's weights. For forward passes without gradients only."""
-        with model.disable_adapter() if self.adapter_off else nullcontext():
-            lent = {name: parameter for name, parameter in model.named_parameters() if name in self.kept}
-            own = {name: parameter.data for name, parameter in lent.items()}
-            try:
-                for name, parameter in lent.items():
-                    parameter.data = self.kept[name].to(parameter)
+        if not self.kept:
+            with model.disable_adapter() if self.adapter_off else nullcontext():
                 yield
-            finally:
-                for name, parameter in lent.items():
-                    parameter.data = own[name]
+            return
+        reshard(model)
+        self.kept |= {name: like(self.kept[name], parameter) for name, parameter in model.named_parameters() if name in self.kept}
+        with lent(model, self.kept):
+            yield
 
-    def save(self, folder: Path) -> None:
-        """EMA weights into a checkpoint; the base's are those of the policy a resumed run is given again."""
-        if self.kind == "ema":
-            save_file({name: value.contiguous() for name, value in self.kept.items()}, folder / FILE)
+    def save(self, folder: Path, write: bool = True) -> None:
+        """EMA weights into a checkpoint, on every rank, of which one writes. The base's are those of the policy a resumed run is given again."""
+        if self.kind != "ema":
+            return
+        kept = {name: whole(value).contiguous() for name, value in self.kept.items()}
+        if write:
+            save_file(kept, folder / FILE)
 
     def load(self, folder: Path) -> None:
         if self.kind != "ema":

@@ -17,6 +17,7 @@ from typing import Any
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
+import torch
 import yaml
 from datasets import Dataset
 from transformers.trainer import TRAINER_STATE_NAME
@@ -61,7 +62,7 @@ STORAGE_WORDS = ("No space left", "os error 28", "inline_container.cc")
 def evaluate_base(config: RunConfig, pipeline: PipelineFolder) -> None:
     """The policy before training, on the same problems as every arm; twice, so that what samples alone change is known."""
     task = load_task(config.task, 0)
-    model, tokenizer = _policy(config)
+    model, tokenizer = _on_device(*_policy(config))
     write_yaml(pipeline.base.config, base_config(config))
     cost = {"generated_tokens": 0, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 0.0, "steps": 0}
     for folder, seed in ((pipeline.base_again, 2), (pipeline.base, 1)):
@@ -72,7 +73,7 @@ def evaluate_base(config: RunConfig, pipeline: PipelineFolder) -> None:
 def evaluate_again(config: RunConfig, folder: RunFolder) -> None:
     """Judge a finished run's policy anew, with the settings the pipeline has now; arm, seed and cost stay."""
     about = json.loads(folder.evaluation.read_text())
-    model, tokenizer = load_policy(str(folder.model.resolve()))
+    model, tokenizer = _on_device(*load_policy(str(folder.model.resolve())))
     write_json(folder.evaluation, final_evaluation(model, tokenizer, load_task(config.task, 0), config, {key: about[key] for key in ("arm", "seed", "cost")}))
 
 
@@ -82,6 +83,11 @@ def _policy(config: RunConfig):
     except OSError as error:
         # FileNotFoundError of ours, and what transformers raises for a name that is neither a folder nor on the Hub.
         raise ConfigError(f"policy: {error}") from error
+
+
+def _on_device(model, tokenizer):
+    """The same pair, the model where a trainer would put it."""
+    return model.to(torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"), tokenizer
 
 
 def build_trainer(config: RunConfig, folder: RunFolder, task: Task, seed: int) -> CritiqueGRPOTrainer:
@@ -153,18 +159,15 @@ def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
     task = load_task(config.task, seed)
     trainer = build_trainer(config, folder, task, seed)
     trainer.about = {"arm": arm, "seed": seed, "task": task.name, **({"preset": config.preset} if config.preset else {})}
-    deviates = deviations(config.preset, {**config.trl, **config.method}) if config.preset else {}
-    about = {"schema": SCHEMA, "run_id": _run_id(folder), "arm": arm, "seed": seed}
-    write_yaml(folder.config, {**about, **to_dict(config), "deviates": deviates, "versions": versions(), "machine": machine(), "command": sys.argv})
     callback = RunCallback(config, folder, task, trainer)
     trainer.add_callback(callback)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, callback.interrupt)
-    checkpoint = last_whole(folder.checkpoints)
-    remove_halves(folder.checkpoints)
-    if checkpoint is None and config.branch_from is not None:
-        checkpoint = _branch(config.branch_from, folder, seed)
-    callback.started -= _continue(folder, 0 if checkpoint is None else step_of(checkpoint))
+    # The other ranks then find a folder in order, and change nothing in it.
+    with trainer.accelerator.main_process_first():
+        _write_config(config, arm, seed, folder)
+        checkpoint = _checkpoint(config, seed, folder)
+        callback.started -= _continue(folder, 0 if checkpoint is None else step_of(checkpoint))
     if checkpoint is not None and _is_done(config, checkpoint, trainer):
         # transformers would take one more step where it continues a run that has reached its last.
         trainer.restore(checkpoint)
@@ -178,6 +181,19 @@ def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
     if config.branch_from is not None:
         about["branch"] = json.loads((folder.path / BRANCH).read_text())
     _finish(trainer, task, config, folder, about)
+
+
+def _write_config(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
+    deviates = deviations(config.preset, {**config.trl, **config.method}) if config.preset else {}
+    about = {"schema": SCHEMA, "run_id": _run_id(folder), "arm": arm, "seed": seed}
+    write_yaml(folder.config, {**about, **to_dict(config), "deviates": deviates, "versions": versions(), "machine": machine(), "command": sys.argv})
+
+
+def _checkpoint(config: RunConfig, seed: int, folder: RunFolder) -> Path | None:
+    """Where the run goes on from, if it does; half-written checkpoints are removed."""
+    remove_halves(folder.checkpoints)
+    checkpoint = last_whole(folder.checkpoints)
+    return _branch(config.branch_from, folder, seed) if checkpoint is None and config.branch_from is not None else checkpoint
 
 
 def _is_done(config: RunConfig, checkpoint: Path, trainer: CritiqueGRPOTrainer) -> bool:
@@ -219,8 +235,10 @@ def _finish(trainer, task: Task, config: RunConfig, folder: RunFolder, about: di
         model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
         if best:
             shutil.copytree(folder.best_model / f"step{best['step']:05d}", folder.model, dirs_exist_ok=True)
-            model, tokenizer = load_policy(str(folder.model.resolve()))
             about["best"] = best
+        if best or trainer.is_sharded:
+            # A sharded policy answers only where all ranks ask it.
+            model, tokenizer = _on_device(*load_policy(str(folder.model.resolve())))
         evaluation = final_evaluation(model, tokenizer, task, config, about)
         _write_card(trainer, evaluation, folder)
         write_json(folder.evaluation, evaluation)

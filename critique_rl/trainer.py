@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOTrainer
@@ -26,13 +26,13 @@ from critique_rl.alarms import CollapseAlarm
 from critique_rl.chat import PolicyChat
 from critique_rl.costs import GENERATED, KINDS, Prices, costs, count
 from critique_rl.critic import Critic
-from critique_rl.distill import Distillation
+from critique_rl.distill import Distillation, refuse_sharding
 from critique_rl.generation import Generation, counts_of, metrics_of
 from critique_rl.model_card import PAPER, add_section, section
 from critique_rl.objective import group_advantages, refine_loss, signed_credit, weighted_advantages
 from critique_rl.options import CritiqueGRPOConfig
 from critique_rl.resume import Diverged, ResumableGRPOTrainer
-from critique_rl.rollout import TwoPhaseRollout, record_plain
+from critique_rl.rollout import TwoPhaseRollout, check_column, record_plain, refuse_unsupported
 
 __all__ = ["CritiqueGRPOConfig", "CritiqueGRPOTrainer"]
 
@@ -58,13 +58,13 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
             raise TypeError(f"args: got {type(args).__name__}, expected CritiqueGRPOConfig, which takes every field of GRPOConfig")
         self.two_phases = self._wants_two_phases = critic is not None or args.refine_column is not None
         if self.two_phases:
-            _refuse_unsupported(train_dataset, kwargs)
-            _check_column(train_dataset, args.refine_column, "refine_column")
+            refuse_unsupported(train_dataset, kwargs)
+            check_column(train_dataset, args.refine_column, "refine_column")
             kwargs["rollout_func"] = rollout = TwoPhaseRollout(self)
             if isinstance(getattr(critic, "chat", None), PolicyChat):
                 critic.chat.sample = rollout.answer
         if args.distill_weight and args.distill_context == "demonstration":
-            _check_column(train_dataset, args.distill_column, "distill_column")
+            check_column(train_dataset, args.distill_column, "distill_column")
         args.check_trains(critic is not None)
         if not self.two_phases:
             self._name, self._tag_names, self._paper = GRPOTrainer._name, GRPOTrainer._tag_names, GRPOTrainer._paper
@@ -76,6 +76,7 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
         self.generation, self.rows = Generation(), []
         self._live_logps: Tensor | None = None
         self._micro: dict[str, Any] | None = None
+        refuse_sharding(self.accelerator.state, args)
         self.distillation = Distillation(self) if args.distill_weight or args.refine_own_weight or args.refine_anchor_weight else None
         if not args.clip:
             self.epsilon_low = self.epsilon_high = float("inf")
@@ -92,9 +93,6 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
                 f"with a critic whole groups must lie on one rank: got per_device_train_batch_size * steps_per_generation = {per_rank}, "
                 f"expected a multiple of num_generations = {self.num_generations}"
             )
-        if self.use_vllm and self.accelerator.num_processes > 1:
-            # Its server takes as many prompts from every rank; phase 2 has as many as failed.
-            raise ValueError("use_vllm with a critic runs on one process only so far; set use_vllm=False, or train on one process")
 
     def hold_critique(self) -> None:
         """Until `release_critique`, train on the scalar term alone, exactly as without a critic."""
@@ -270,17 +268,26 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
         if self._scalar_is_idle:
             scalar = scalar.detach()  # else autograd would go back through the head for a gradient of 0
         terms = {"scalar": scalar, **self._terms(model, inputs, logps, seen[0] if seen else None)}
-        total = sum(terms.values())
-        if not torch.isfinite(total):
-            parts = ", ".join(f"{name} {term.item():.3g}" for name, term in terms.items())
-            raise Diverged(f"step {self.state.global_step + 1}: the loss is not finite ({parts})")
-        if len(terms) == 1:
-            return scalar
-        for name, term in terms.items():
-            trl_seams.metric(self, f"loss/{name}", term.item())
-        if self.args.grad_norm_steps and self.state.global_step % self.args.grad_norm_steps == 0:
+        self._log_terms(terms)
+        if len(terms) > 1 and not self.is_sharded and self.args.grad_norm_steps and self.state.global_step % self.args.grad_norm_steps == 0:
             self._log_grad_norms(model, terms)
-        return total
+        return sum(terms.values())
+
+    def _log_terms(self, terms: dict[str, Tensor]) -> None:
+        """The means over ranks, which add up to TRL's `loss`. Every rank stops where one of them is not finite."""
+        values = self.accelerator.reduce(torch.stack([term.detach().float() for term in terms.values()]), reduction="mean")
+        if not torch.isfinite(values.sum()):
+            parts = ", ".join(f"{name} {value:.3g}" for name, value in zip(terms, values.tolist(), strict=True))
+            raise Diverged(f"step {self.state.global_step + 1}: the loss is not finite ({parts})")
+        if len(terms) > 1:
+            # A term is one micro batch's share of a step's; metrics are averaged over micro batches.
+            for name, value in zip(terms, (values * self.current_gradient_accumulation_steps).tolist(), strict=True):
+                trl_seams.metric(self, f"loss/{name}", value)
+
+    @property
+    def is_sharded(self) -> bool:
+        """True where no rank has the policy's weights, or their gradients, whole: FSDP and DeepSpeed."""
+        return self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
     @property
     def _scalar_is_idle(self) -> bool:
@@ -303,8 +310,7 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
             mask = inputs["completion_mask"] * rows.unsqueeze(1)
             total = refine_loss(logps, old, inputs["refine_credit"], mask, args.refine_ratio, args.refine_gamma, args.ratio_clip, args.refine_floor)
             terms["refine"] = args.refine_weight * total / self._divisor(inputs["refine_tokens"])
-            if rows.any():
-                trl_seams.metric(self, "refine/logps", ((logps.detach() * mask).sum() / mask.sum()).item())
+            trl_seams.mean_metric(self, "refine/logps", (logps * mask).sum(), mask.sum())
         if self.distillation is None or "distill_mask" not in inputs:
             return terms
         if args.distill_weight and args.distill_mode != "advantage":
@@ -321,7 +327,7 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
         return tokens / self.accelerator.num_processes * self.current_gradient_accumulation_steps / self.args.steps_per_generation
 
     def _log_grad_norms(self, model, terms: dict[str, Tensor]) -> None:
-        """Gradient norm of each term's share of this micro batch on this rank (before DDP's averaging)."""
+        """Gradient norm of each term's share of this micro batch on this rank, before DDP's averaging: more ranks, smaller batches, larger norms."""
         parameters = [p for p in model.parameters() if p.requires_grad]
         for name, term in terms.items():
             gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True) if term.requires_grad else ()
@@ -390,23 +396,3 @@ class _UpdateTeacher(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if self.trainer.distillation is not None and not self.trainer.held:
             self.trainer.distillation.teacher.update(self.trainer.accelerator.unwrap_model(self.trainer.model))
-
-
-def _refuse_unsupported(dataset: Any, kwargs: dict[str, Any]) -> None:
-    for name in ("tools", "environment_factory", "rollout_func"):
-        if kwargs.get(name) is not None:
-            raise ValueError(f"{name} cannot be used with a critic: rollouts are sampled in two phases here. Leave out {name}, or set critic=None.")
-    columns = _columns(dataset)
-    if columns & {"image", "images"}:
-        raise ValueError("a dataset with images cannot be used with a critic (it reads text only). Drop the column, or set critic=None.")
-    if "prompt" not in columns:
-        raise ValueError(f"train_dataset: got the columns {', '.join(sorted(columns))}, expected one called 'prompt'; rename the column that holds it")
-
-
-def _check_column(dataset: Any, column: str | None, option: str) -> None:
-    if column is not None and getattr(dataset, "column_names", None) and column not in _columns(dataset):
-        raise ValueError(f"{option}: got {column!r}, but train_dataset has the columns {', '.join(sorted(_columns(dataset)))}; name one that holds a solution")
-
-
-def _columns(dataset: Any) -> set[str]:
-    return set(getattr(dataset, "column_names", None) or ("prompt",))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from trl import GRPOTrainer
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
+from critique_rl.shards import reshard, whole
 from critique_rl.sliced import Head
 from critique_rl.types import Verdict
 
@@ -52,6 +54,21 @@ def sample(trainer: GRPOTrainer, prompts: list[Any], num_generations: int = 1) -
     chat = not isinstance(prompts[0], str)
     completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
     return Sampled([list(ids) for ids in prompt_ids], completion_ids, logprobs, completions)
+
+
+def sample_uneven(trainer: GRPOTrainer, prompts: list[Any], spare: Any) -> Sampled:
+    """`sample`, one completion a prompt, where ranks have different numbers of prompts, none included; all ranks call it alike.
+
+    Samples of `spare` make up the numbers, and are dropped: a call is a collective where weights are sharded, and vLLM's server takes the prompts of all
+    ranks and deals completions out by equal shares.
+    """
+    counts = gather_object([len(prompts)])
+    wanted = max(counts) if trainer.use_vllm else max(len(prompts), min(1, max(counts)))
+    if not wanted:
+        return Sampled([], [], [] if trainer.use_vllm else None, [])
+    sampled = sample(trainer, [*prompts, *[spare] * (wanted - len(prompts))], 1)
+    kept = {f.name: getattr(sampled, f.name) for f in fields(Sampled)}
+    return Sampled(**{name: value if value is None else value[: len(prompts)] for name, value in kept.items()})
 
 
 def completion_ids(trainer: GRPOTrainer, text: str) -> list[int]:
@@ -119,15 +136,12 @@ def causal_model(trainer: GRPOTrainer) -> Any:
 
 
 def head_of(trainer: GRPOTrainer) -> Head:
-    """The language-model head as it is now. FSDP2's shards are gathered."""
+    """The language-model head as it is now, whole."""
     model = causal_model(trainer)
+    reshard(model)  # what FSDP2 has gathered itself it frees, or fills with other weights, later on
     head, softcap = model.get_output_embeddings(), getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     bias = getattr(head, "bias", None)
-    return Head(_whole(head.weight), None if bias is None else _whole(bias), softcap)
-
-
-def _whole(parameter: torch.Tensor) -> torch.Tensor:
-    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+    return Head(whole(head.weight), None if bias is None else whole(bias), softcap)
 
 
 @contextmanager
@@ -179,3 +193,10 @@ def fault_mask(trainer: GRPOTrainer, completion_ids: torch.Tensor, verdicts: Seq
 def metric(trainer: GRPOTrainer, name: str, value: float) -> None:
     """Add one value to the metric TRL will average and log; NaN is left out of the mean."""
     trainer._metrics["train" if trainer.model.training else "eval"][name].append(value)
+
+
+def mean_metric(trainer: GRPOTrainer, name: str, total: torch.Tensor, count: torch.Tensor) -> None:
+    """One value for `metric`: `total` over `count`, both summed over the ranks; none where nothing was counted. A collective: TRL logs rank 0's alone."""
+    total, count = trainer.accelerator.reduce(torch.stack([total.detach().float(), count.float()]), reduction="sum").tolist()
+    if count:
+        metric(trainer, name, total / count)

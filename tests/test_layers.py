@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "critique_rl"
 LAYERS = [
     {"types", "prompts", "splits", "objective", "costs", "targets", "model_card"},
     {"schema"},
-    {"config", "metrics", "runs", "sliced", "sampling", "store", "endpoint", "reply", "loop", "judging", "worker", "processes"},
+    {"config", "metrics", "runs", "sliced", "shards", "sampling", "store", "endpoint", "reply", "loop", "judging", "worker", "processes"},
     {"lab", "verifier", "failures", "cache", "ledger", "limits", "gym", "presets", "checkpoint", "curves", "sweep"},
     {"worker_verifier", "own_data"},
     {"tasks", "rewards", "policy", "calls", "first_pipeline", "plan", "options", "compare", "verdict", "leaks"},

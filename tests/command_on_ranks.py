@@ -1,0 +1,13 @@
+"""`critique-rl` as one rank of several: what `accelerate launch -m critique_rl` runs."""
+
+from __future__ import annotations
+
+import sys
+
+from critique_rl import cli
+
+
+def main(*words: str) -> None:
+    status = cli.main(list(words))
+    if status:
+        sys.exit(status)

@@ -1,0 +1,140 @@
+"""Ranks that sample for themselves: uneven failures and lengths, a critic that fails on one rank, the policy as critic, a resumed run, vLLM's server protocol.
+
+Called by test_ranks; each scenario leaves what this rank saw. By hand: torchrun --nproc_per_node 2 tests/free_ranks.py POLICY OUT SCENARIO...
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from test_trainer import trainer_of
+from trl.generation.vllm_generation import VLLMGeneration
+
+from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, trl_seams
+from critique_rl.chat import PolicyChat
+from critique_rl.critic import ChatCritic
+from critique_rl.shards import whole
+from critique_rl.types import Critique
+
+RANK = int(os.environ.get("RANK", 0))
+SETTINGS = {
+    "max_steps": 4,
+    "gradient_accumulation_steps": 2,
+    "num_iterations": 2,
+    "ddp_timeout": 60,
+    "refine_template": "lab/refine",
+    "distill_template": "lab/teacher",
+    "distill_weight": 1.0,
+    "distill_target": "both",
+    "distill_teacher": "ema",
+    "refine_own_weight": 0.1,
+}
+
+
+class Moody:
+    """Every kind of outcome in turn on rank 0; on the others it is down."""
+
+    name = "moody"
+
+    def critique(self, attempts):
+        fine, cached = Critique("A is wrong", self.name), Critique("A is wrong", self.name, cached=True)
+        kinds = [fine, cached, Critique("", self.name, "failed", "timeout"), Critique("", self.name, "skipped", "budget")]
+        return [kinds[i % 4] if RANK == 0 else kinds[2] for i in range(len(attempts))]
+
+
+def trainer_with(policy: str, folder: Path, critic: Any, **settings: Any) -> CritiqueGRPOTrainer:
+    """On rank 0 a third of the answers fail, on rank 1 none in the first generation and all after it; rank 1 samples 3 tokens at most, rank 0 8."""
+    generations = []
+
+    def by_rank(completions, **columns) -> list[float]:
+        return [float(i % 3 > 0 if RANK == 0 else not generations) for i in range(len(completions))]
+
+    settings = {**SETTINGS, **settings}
+    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, policy, folder, by_rank, settings=settings, critic=critic)
+    trainer.on_generation = lambda batch, advantages: generations.append(dict(batch.counts))
+    trainer.generation_config.max_new_tokens = 3 if RANK else 8
+    trainer.seen = generations
+    return trainer
+
+
+def told(trainer: CritiqueGRPOTrainer) -> dict[str, Any]:
+    """What is compared between ranks."""
+    log = [row for row in trainer.state.log_history if "loss" in row]
+    checksum = sum(whole(parameter.detach()).double().sum().item() for parameter in trainer.model.parameters())
+    return {"log": log, "counts": trainer.seen, "tokens": dict(trainer.tokens), "checksum": checksum}
+
+
+def moody(policy: str, folder: Path) -> dict[str, Any]:
+    trainer = trainer_with(policy, folder, Moody())
+    trainer.train()
+    return told(trainer)
+
+
+def own_critic(policy: str, folder: Path) -> dict[str, Any]:
+    trainer = trainer_with(policy, folder, ChatCritic(PolicyChat(), "lab/critique", "self"), refine_candidates=1)
+    trainer.train()
+    return told(trainer)
+
+
+def resumed(policy: str, folder: Path) -> dict[str, Any]:
+    """A run with checkpoints, and one that goes on from the first of them."""
+    whole_run = trainer_with(policy, folder, Moody(), save_strategy="steps", save_steps=2)
+    whole_run.train()
+    again = trainer_with(policy, folder / "again", Moody())
+    again.seen.append({})  # its first generation is the other's second
+    again.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+    pairs = zip(whole_run.model.parameters(), again.model.parameters(), strict=True)
+    apart = max((whole(a.detach()) - whole(b.detach())).abs().max().item() for a, b in pairs)
+    kept = whole_run.distillation.teacher.kept, again.distillation.teacher.kept
+    teachers = max((whole(kept[0][name]) - whole(kept[1][name])).abs().max().item() for name in kept[0])
+    return {"weights_apart": apart, "teachers_apart": teachers, "tokens": [dict(whole_run.tokens), dict(again.tokens)]}
+
+
+class Server:
+    """In place of a vLLM server: what it answers can be told from the prompt."""
+
+    def generate(self, prompts, n, **sampling) -> dict[str, Any]:
+        ids = [answer_to(prompt) for prompt in prompts for _ in range(n)]
+        return {"prompt_ids": prompts, "completion_ids": ids, "logprobs": [[[-4.0]] * len(completion) for completion in ids]}
+
+
+def answer_to(prompt: list[int]) -> list[int]:
+    return [5 + sum(prompt) % 90, 5 + len(prompt) % 90, 1]
+
+
+def vllm_server(policy: str, folder: Path) -> dict[str, Any]:
+    """TRL's own client side, which gathers the prompts of all ranks and deals out completions, with a stand-in for the server."""
+    trainer = trainer_with(policy, folder, Moody())
+    client = VLLMGeneration.__new__(VLLMGeneration)
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length", "accelerator")
+    client.__dict__ |= {name: getattr(trainer, name) for name in names}
+    client.__dict__ |= {"mode": "server", "logprobs": 0, "structured_outputs_regex": None, "generation_kwargs": {}, "enable_sleep_mode": False}
+    client.vllm_client, client.sync_weights = Server(), lambda: None
+    trainer.use_vllm, trainer.vllm_generation, trainer._last_loaded_step = True, client, -1
+    wrong, stock = [], trl_seams.sample
+
+    def checked(*arguments):
+        sampled = stock(*arguments)
+        wrong.extend(i for i, prompt in enumerate(sampled.prompt_ids) if sampled.completion_ids[i] != answer_to(prompt))
+        return sampled
+
+    trl_seams.sample = checked
+    trainer.train()
+    trl_seams.sample = stock
+    return {**told(trainer), "wrong": len(wrong)}
+
+
+SCENARIOS = {f.__name__: f for f in (moody, own_critic, resumed, vllm_server)}
+
+
+def main(policy: str, out: str, *scenarios: str) -> None:
+    results = {name: SCENARIOS[name](policy, Path(out) / name) for name in scenarios}
+    (Path(out) / f"free{RANK}.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,182 @@
+"""Training on fixed completions and critiques, so that any number of ranks takes the same steps: what test_ranks compares between world sizes.
+
+The one thing that is replaced is the sampling seam: a completion is a function of its prompt and of its number among the prompts that are alike, and every
+question is asked in one step only. So an entry of this table is (step, prompt, slot), whichever rank asks. Generations differ in what fails:
+
+    0   some rollouts of every group
+    1   none in the second half of the groups
+    2   all in the first half; some in the second, whose critic is down
+    3   nothing anywhere
+    4   some; others are unscored
+
+On two ranks the second half of the groups is rank 1's. Run by torchrun or as one process: python tests/replayed_ranks.py POLICY OUT VARIANT...
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, rollout, trl_seams
+from critique_rl.refine import question_of
+from critique_rl.shards import whole
+from critique_rl.types import Attempt, Critique
+
+GROUPS, SIZE, STEPS = 8, 4, 5
+"""Groups of a generation over all ranks, rows of a group, generations; each is trained on twice."""
+ROWS = 8
+"""Of a micro batch, on any number of ranks."""
+BASE = {
+    "num_generations": SIZE,
+    "per_device_train_batch_size": ROWS,
+    "num_iterations": 2,
+    "max_steps": 2 * STEPS,
+    "max_completion_length": 8,
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "constant",
+    "logging_steps": 1,
+    "grad_norm_steps": 1,
+    "shuffle_dataset": False,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "use_cpu": True,
+    "report_to": "none",
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "ddp_timeout": 60,
+    "refine_template": "lab/refine",
+    "distill_template": "lab/teacher",
+}
+MIXED = {"refine_ratio": "nll", "distill_weight": 100.0, "distill_top_k": 5, "distill_target": "both", "refine_own_weight": 0.1}
+"""So small a policy hardly hears what is in its context: the distill term is weighted so that its gradient counts beside the others."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "base": {**MIXED, "loss_type": "dapo", "distill_teacher": "base", "refine_anchor_weight": 0.1, "distill_prefix": True, "scale_rewards": "none"},
+    "ema": {**MIXED, "loss_type": "dr_grpo", "distill_teacher": "ema", "distill_ema": 0.3, "refine_ratio": "shaped", "refine_normalizer": "rollouts",
+            "scalar_normalizer": "subset", "beta": 0.04},
+    "lora": {**MIXED, "loss_type": "grpo", "distill_teacher": "ema", "distill_ema": 0.3, "distill_alpha": 1.0, "distill_normalizer": "rollouts",
+             "refine_ratio": "importance", "refine_slots": 2, "learning_rate": 1e-2},
+    "opd": {"loss_type": "dapo", "distill_weight": 1.0, "distill_mode": "advantage", "distill_teacher": "ema", "distill_ema": 0.3, "refine_slots": 0},
+}  # fmt: skip
+LORA = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM")
+QUESTION = re.compile(r"^q(\d+)\.(\d+)")
+
+
+def dataset() -> Dataset:
+    """In order: the groups of step 0, of step 1, ..."""
+    return Dataset.from_list([{"prompt": [{"role": "user", "content": f"q{step}.{group}"}]} for step in range(STEPS) for group in range(GROUPS)])
+
+
+def place(text: str) -> tuple[int, bool]:
+    """(step, whether the group is in the second half) of a question, or of a prompt that begins with one."""
+    step, group = map(int, QUESTION.match(text).groups())
+    return step, group >= GROUPS // 2
+
+
+def completion(prompt: str, slot: int) -> str:
+    """The table: right answers begin with +, unscored ones with ?."""
+    step, second = place(prompt)
+    draw = random.Random(f"{prompt}/{slot}")
+    refined = "\n" in prompt
+    right = draw.random() < 0.5
+    if not refined:
+        right = {1: second or right, 2: second and right, 3: True}.get(step, right)
+    unscored = step == 4 and not refined and slot == 0 and not second and draw.random() < 0.5
+    body = "".join(draw.choice("0123456789ab") for _ in range(draw.randrange(6)))
+    return ("?" if unscored else "+" if right else "-") + body
+
+
+def replay(trainer, prompts: list[Any], num_generations: int = 1) -> trl_seams.Sampled:
+    """In place of `trl_seams.sample`."""
+    slots: Counter = Counter()
+    texts = []
+    for prompt in prompts:
+        asked = question_of(prompt)
+        texts.append(completion(asked, slots[asked]))
+        slots[asked] += 1
+    ids = [trl_seams.completion_ids(trainer, text) for text in texts]
+    return trl_seams.Sampled(trl_seams.prompt_ids(trainer, prompts), ids, None, [[{"role": "assistant", "content": text}] for text in texts])
+
+
+def judged(completions, **columns) -> list[float | None]:
+    return [{"+": 1.0, "-": 0.0, "?": None}[c[0]["content"][0]] for c in completions]
+
+
+class Replayed:
+    """A critic that says the same about the same attempt, and is down for the second half of step 2."""
+
+    name = "replayed"
+
+    def critique(self, attempts: list[Attempt]) -> list[Critique]:
+        return [self._one(attempt) for attempt in attempts]
+
+    def _one(self, attempt: Attempt) -> Critique:
+        if place(attempt.question) == (2, True):
+            return Critique("", self.name, "failed", "timeout")
+        return Critique("".join(random.Random(attempt.text).choice("abc ") for _ in range(6)), self.name)
+
+
+class Measured(CritiqueGRPOTrainer):
+    """Takes each term's gradient over the whole optimizer step and all ranks, where the trainer logs that of a micro batch."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.parts: dict[str, torch.Tensor] = {}
+        self.norms: dict[str, list[float]] = defaultdict(list)
+
+    def _log_grad_norms(self, model, terms) -> None:
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        for name, term in terms.items():
+            found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+            flat = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(found, parameters, strict=True)])
+            self.parts[name] = self.parts.get(name, 0) + flat
+        if self.accelerator.sync_gradients:
+            for name, part in self.parts.items():
+                self.norms[name].append(self.accelerator.reduce(part, reduction="mean").norm().item())
+            self.parts = {}
+
+
+def trainer_of(policy: str, folder: Path, variant: str, world: int, rank: int) -> Measured:
+    torch.manual_seed(rank)  # adapters start at random, and differ between ranks until DDP has them follow rank 0
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32), AutoTokenizer.from_pretrained(policy)
+    accumulation = GROUPS * SIZE // (ROWS * world)
+    settings = {**BASE, **VARIANTS[variant], "gradient_accumulation_steps": accumulation}
+    lora = {"peft_config": LORA} if variant == "lora" else {}
+    args = CritiqueGRPOConfig(output_dir=str(folder / variant), **settings)
+    return Measured(model, judged, args, dataset(), critic=Replayed(), processing_class=tokenizer, **lora)
+
+
+def run(policy: str, folder: Path, variant: str, world: int, rank: int) -> dict[str, Any]:
+    """Train one variant; what test_ranks compares, on this rank. The final weights go into a file."""
+    trainer = trainer_of(policy, folder, variant, world, rank)
+    batches: list[Counter] = []
+    trainer.on_generation = lambda batch, advantages: batches.append(Counter(batch.counts))
+    trainer.train()
+    weights = {name: whole(parameter.detach()).clone() for name, parameter in trainer.model.named_parameters()}
+    if rank == 0:
+        torch.save(weights, folder / f"{variant}.pt")
+    log = [row for row in trainer.state.log_history if "loss" in row]
+    return {"log": log, "norms": dict(trainer.norms), "counts": [dict(counts) for counts in batches], "tokens": dict(trainer.tokens)}
+
+
+def main(policy: str, out: str, *variants: str) -> None:
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    stock = trl_seams.sample, rollout._draw
+    trl_seams.sample, rollout._draw = replay, lambda n: 0
+    results = {variant: run(policy, Path(out), variant, world, rank) for variant in variants}
+    (Path(out) / f"replayed{rank}.json").write_text(json.dumps(results))
+    trl_seams.sample, rollout._draw = stock
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
