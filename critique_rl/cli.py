@@ -17,7 +17,7 @@ from critique_rl.campaign import check_same_config
 from critique_rl.checkpoint import held
 from critique_rl.config import ConfigError, load_pipeline, shipped, suggest
 from critique_rl.lab_command import add_lab_command
-from critique_rl.plan import FORMATS, stages, written
+from critique_rl.plan import FORMATS, launcher, stages, written
 from critique_rl.runs import PipelineFolder, RunFolder
 from critique_rl.schema import Pipeline, RunConfig
 
@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     _init_command(commands)
     plan = _pipeline_command(commands, "plan", _plan, "print the command of every run that is still to do, for a cluster to run")
     plan.add_argument("--format", default="lines", choices=FORMATS, help="lines, or a script for GNU parallel, Slurm or SkyPilot (default: lines)")
-    plan.add_argument("--prefix", default="critique-rl", help='what starts a command, such as "accelerate launch -m critique_rl" (default: critique-rl)')
+    start = plan.add_mutually_exclusive_group()
+    start.add_argument("--prefix", default="critique-rl", help='what starts a command, such as "accelerate launch -m critique_rl" (default: critique-rl)')
+    start.add_argument("--accelerate", type=Path, metavar="FILE", help="start each by accelerate launch with this config, as of pipelines/accelerate")
     add_lab_command(commands)
     return parser
 
@@ -358,7 +360,7 @@ def _doctor(arguments) -> int:
 def _plan(arguments) -> int:
     pipeline, folder = _load(arguments)
     words = [str(arguments.pipeline), *arguments.overrides, "--out", str(arguments.out)]
-    planned = stages(pipeline, folder, words, arguments.prefix)
+    planned = stages(pipeline, folder, words, launcher(shipped(arguments.accelerate)) if arguments.accelerate else arguments.prefix)
     if planned:
         print(written(planned, arguments.format, pipeline.name))
     counted = ", then ".join(str(len(stage)) for stage in planned) or "no"

@@ -108,7 +108,7 @@ class CritiqueGRPOConfig(GRPOConfig):
         False, "Weight each token by min(1, prod p_T / p_S over the tokens before it): after a fault the teacher would not have made it counts no more."
     )
 
-    grad_norm_steps: int = _option(10, "Log the gradient norm of each term every so many steps (one more backward pass a term); 0: never.")
+    grad_norm_steps: int = _option(10, "Log each term's gradient norm every so many steps (a backward pass a term; not under FSDP and DeepSpeed); 0: never.")
 
     @classmethod
     def from_preset(cls, name: str, output_dir: str, **explicit: Any) -> CritiqueGRPOConfig:

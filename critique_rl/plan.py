@@ -14,7 +14,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from critique_rl.config import ConfigError
 from critique_rl.runs import PipelineFolder
 from critique_rl.schema import Pipeline
 from critique_rl.sweep import trials
@@ -38,8 +40,15 @@ def train_words(tail: Sequence[str], arm: str, seed: int) -> list[str]:
     return ["train", *tail, "--arm", arm, "--seed", str(seed)]
 
 
+def launcher(config: Path) -> str:
+    """The prefix that starts a run on several processes, as an accelerate config says; ConfigError where there is none."""
+    if not config.is_file():
+        raise ConfigError(f"--accelerate: no file {config}; give one such as pipelines/accelerate/ddp.yaml, or what accelerate config wrote")
+    return f"accelerate launch --config_file {shlex.quote(str(config))} -m critique_rl"
+
+
 def stages(pipeline: Pipeline, folder: PipelineFolder, tail: Sequence[str], prefix: str) -> Stages:
-    """Runs that are not finished, in stages of which each needs the one before it; `prefix` starts each command, such as "accelerate launch -m critique_rl"."""
+    """Runs that are not finished, in stages of which each needs the one before it; `prefix` starts each command, such as that of `launcher`."""
     tried = _runs(trials(pipeline), folder.sweep, [*tail, "--sweep"], prefix, branches=False) if pipeline.sweep is not None else []
     trunks, branches = (_runs(pipeline, folder, tail, prefix, branches) for branches in (False, True))
     return [stage for stage in (tried, trunks, branches) if stage]

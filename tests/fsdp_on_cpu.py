@@ -1,19 +1,17 @@
-"""FSDP2 over gloo, for tests: accelerate knows FSDP on accelerators only, and takes plain DDP on a CPU. Import before the first trainer is made."""
+"""FSDP2 over gloo with the settings of pipelines/accelerate/fsdp2.yaml, for tests: on a CPU accelerate would take plain DDP. Import before any trainer."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import yaml
 from accelerate import state
 from accelerate.utils import DistributedType
 
-os.environ |= {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
-}
+shipped = yaml.safe_load((Path(__file__).parents[1] / "pipelines" / "accelerate" / "fsdp2.yaml").read_text())["fsdp_config"]
+# As accelerate launch hands them on.
+os.environ |= {"ACCELERATE_USE_FSDP": "true", **{name.upper(): str(value) for name, value in shipped.items()}}
 stock = state.AcceleratorState.__init__
 
 

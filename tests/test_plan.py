@@ -66,6 +66,15 @@ def test_a_planned_run_chooses_by_the_trials_once_all_have_finished(tmp_path) ->
     assert {arm: config.trl["learning_rate"] for arm, config in with_chosen(pipeline, folder).arms.items()} == {"scalar": 1e-4, "retry": 3e-4}
 
 
+def test_an_accelerate_config_starts_every_command_and_a_missing_one_is_refused(tmp_path, capsys) -> None:
+    path, shipped = file_of(tmp_path), "pipelines/accelerate/fsdp2.yaml"
+    assert main(["plan", str(path), "--accelerate", shipped]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert shlex.split(line)[:7] == ["accelerate", "launch", "--config_file", shipped, "-m", "critique_rl", "train"]
+    assert main(["plan", str(path), "--accelerate", "pipelines/accelerate/fsdp3.yaml"]) == 2
+    assert "no file pipelines/accelerate/fsdp3.yaml; give one such as pipelines/accelerate/ddp.yaml" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("form", ["parallel", "slurm", "sky"])
 def test_a_script_runs_every_command_once_in_the_order_of_stages(tmp_path, form) -> None:
     """The launchers are stand-ins of a few lines that do what the real ones are asked to do: none of them is to be had in a test."""

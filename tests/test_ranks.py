@@ -12,13 +12,18 @@ from typing import Any
 import pytest
 import ranks
 import torch
+from accelerate.commands import launch
 from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from replayed_ranks import STEPS, VARIANTS
 from test_end_to_end import SMALL, wait_for_steps, write_pipeline
 
+from critique_rl.config import load_pipeline
 from critique_rl.distill import refuse_sharding
 from critique_rl.runs import PipelineFolder, read_jsonl
+from critique_rl.settings import check_arms, check_primary
 
+SHIPPED = Path(__file__).parents[1] / "pipelines"
 CLOSE = 1e-5
 SHARED = ("loss", "grad_norm", "reward", "loss/scalar", "loss/refine", "loss/distill", "loss/own")
 """Of each optimizer step. Other metrics are means over micro batches, in which rows come together at random."""
@@ -154,6 +159,36 @@ def test_what_cannot_read_the_head_whole_is_refused_with_a_way_out() -> None:
             refuse_sharding(state, SimpleNamespace(distill_weight=0.5, refine_anchor_weight=0.0))
     zero2 = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=2), fsdp_plugin=None)
     refuse_sharding(zero2, SimpleNamespace(distill_weight=0.5, refine_anchor_weight=0.5))
+
+
+# ---- what is shipped for GPUs -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ddp", {"ACCELERATE_MIXED_PRECISION": "bf16"}),
+        ("fsdp2", {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}),
+        ("zero2", {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}),
+        ("zero3", {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3", "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true"}),
+    ],
+)
+def test_accelerates_launcher_takes_the_shipped_configs(name, expected) -> None:
+    words = ["--config_file", str(SHIPPED / "accelerate" / f"{name}.yaml"), "-m", "critique_rl", "train"]
+    arguments, defaults, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(words))
+    arguments.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+    assert arguments.num_processes == 8
+    environment = prepare_deepspeed_cmd_env(arguments)[1] if name.startswith("zero") else prepare_multi_gpu_env(arguments)
+    assert {key: environment.get(key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", ["one_gpu", "eight_gpus", "vllm_server"])
+def test_the_pipelines_for_gpus_pass_every_check_before_a_run_but_that_of_their_data(name) -> None:
+    """Their data are on the Hub, and so in place of them stand problems with numbers for answers that need no network."""
+    pipeline = load_pipeline(SHIPPED / f"{name}.yaml", ["task={name: reasoning-gym/chain_sum}"])
+    check_arms(dict(pipeline.arms))
+    for config in pipeline.arms.values():
+        check_primary(pipeline.primary, config)
 
 
 # ---- the command line on two ranks ----------------------------------------------------------------------------------------------------------------
