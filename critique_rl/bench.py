@@ -63,6 +63,8 @@ class Benched:
     usage: Usage
     seconds: Sequence[float]
     """Of each call, or each attempt's share of one; none for rules."""
+    as_oracle: float | None = None
+    """Share of the attempts on which it says word for word what the task's own checker says; None where the task has none."""
 
 
 def failed_rollouts(model, tokenizer, task: Task, config: RunConfig, size: BenchSize, folder: PipelineFolder) -> list[Attempt]:
@@ -124,7 +126,9 @@ def benched(critic: Critic, name: str, attempts: Sequence[Attempt], model, token
     # What answers a whole step in one pass times no call: there it is a share of the pass.
     seconds = [critique.usage.seconds for critique in critiques if critique.usage.seconds > 0] or (waited if usage.completion_tokens else [])
     shares, found = [sum(ones) / len(ones) for ones in of_question.values()], [any(ones) for ones in of_question.values()]
-    return Benched(name, shares, found, dict(reasons), sum(critique.leaked for critique in critiques), usage, seconds)
+    same = task.oracle and [critique.text == task.oracle(attempt) for critique, attempt in zip(critiques, attempts, strict=True)]
+    as_oracle = sum(same) / len(same) if same else None
+    return Benched(name, shares, found, dict(reasons), sum(critique.leaked for critique in critiques), usage, seconds, as_oracle)
 
 
 def _pieces(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
@@ -164,6 +168,7 @@ def _figures(row: Benched, control: Benched) -> dict[str, Any]:
         "right_minus_retry": _interval(np.array(row.right) - np.array(control.right)),
         "rescued": _interval(np.array(row.rescued, dtype=float)),
         "rescued_minus_retry": _interval(np.array(row.rescued, dtype=float) - np.array(control.rescued, dtype=float)),
+        "as_oracle": row.as_oracle,
         "leaked": row.leaked,
         "reasons": dict(row.reasons),
         "critic_tokens": row.usage.prompt_tokens + row.usage.completion_tokens,
@@ -182,7 +187,7 @@ def as_json(found: Interval) -> dict[str, Any]:
     return {"mean": found.mean, "ci95": None if math.isnan(found.low) else [found.low, found.high]}
 
 
-HEADS = ("critic", "right", "minus retry", "rescued", "minus retry", "leaked", "no critique", "critic tokens", "US$", "p50 / p95 s")
+HEADS = ("critic", "right", "minus retry", "rescued", "minus retry", "leaked", "no critique", "as oracle", "critic tokens", "US$", "p50 / p95 s")
 
 
 def cells(data: Mapping[str, Any]) -> list[list[str]]:
@@ -192,7 +197,8 @@ def cells(data: Mapping[str, Any]) -> list[list[str]]:
         lost = sum(count for reason, count in of["reasons"].items() if ": " in reason)
         against = [with_interval(of[key], "+.2f") if name != RETRY else "" for key in ("right_minus_retry", "rescued_minus_retry")]
         latency = "" if of["seconds_p50"] is None else f"{of['seconds_p50']:.2f} / {of['seconds_p95']:.2f}"
-        counts = (str(of["leaked"]), str(lost), str(of["critic_tokens"]), f"{of['usd']:.4f}")
+        same = "" if of["as_oracle"] is None else f"{of['as_oracle']:.2f}"
+        counts = (str(of["leaked"]), str(lost), same, str(of["critic_tokens"]), f"{of['usd']:.4f}")
         rows.append([name, with_interval(of["right"]), against[0], with_interval(of["rescued"]), against[1], *counts, latency])
     return rows
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -77,7 +78,7 @@ class LocalChat:
     """
 
     model: str
-    """A folder, a Hub id, "lab" or "smollm2"."""
+    """A folder, a Hub id, or a name of `policy` such as "lab/critic" or "smollm2"."""
     temperature: float = 0.7
     """Of sampling; 0 is greedy."""
     top_p: float = 1.0
@@ -94,8 +95,13 @@ class LocalChat:
     """Of its own sampling."""
     options: dict[str, Any] = field(default_factory=dict)
     """Passed to `from_pretrained`."""
+    prompt_price: float = 0.0
+    """US dollars for a million prompt tokens: what the machine costs that it runs on."""
+    completion_price: float = 0.0
 
     def __post_init__(self) -> None:
+        if not (0 <= self.prompt_price < math.inf and 0 <= self.completion_price < math.inf):
+            raise ValueError(f"got prompt_price, completion_price {(self.prompt_price, self.completion_price)}; expected numbers, none negative")
         if min(self.max_tokens, self.batch) < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
             given = f"max_tokens={self.max_tokens}, batch={self.batch}, temperature={self.temperature}, top_p={self.top_p}"
             raise ValueError(f"got {given}; expected whole numbers from 1, a temperature from 0, and a top_p above 0 and at most 1")
@@ -119,7 +125,8 @@ class LocalChat:
         replies = [Reply("", "failed", "prompt_too_long") for _ in lengths]
         sampling = Sampling(self.temperature, self.top_p, self.max_tokens, self.batch)
         for i, one in zip(fits, sample(model, tokenizer, [conversations[i] for i in fits], sampling, self._seed(conversations)), strict=True):
-            replies[i] = _read(one.text, one.cut, Usage(lengths[i], one.tokens))
+            usd = (lengths[i] * self.prompt_price + one.tokens * self.completion_price) / 1e6
+            replies[i] = _read(one.text, one.cut, Usage(lengths[i], one.tokens, usd=usd))
         return replies
 
     def _seed(self, conversations: Sequence[list[Message]]) -> int:

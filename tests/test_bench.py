@@ -19,7 +19,7 @@ PIPELINE = {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}, "arms": {
 def test_differences_are_paired_by_question() -> None:
     retry = Benched("retry", [0.0, 0.5, 0.0, 0.5], [False, True, False, True], {}, 0, Usage(), [])
     reasons = {"failed: timeout": 3, "attempt_cut": 2}
-    oracle = Benched("oracle", [0.5, 1.0, 0.5, 1.0], [True, True, True, True], reasons, 1, Usage(90, 10, usd=0.5), [1.0, 2.0, 3.0])
+    oracle = Benched("oracle", [0.5, 1.0, 0.5, 1.0], [True, True, True, True], reasons, 1, Usage(90, 10, usd=0.5), [1.0, 2.0, 3.0], 0.625)
     data = figures([retry, oracle], 8)
     of = data["critics"]["oracle"]
     # Every question gains .5: a difference without spread. Of rescued, questions 1 and 3 gain 1.
@@ -27,7 +27,7 @@ def test_differences_are_paired_by_question() -> None:
     assert of["rescued_minus_retry"]["mean"] == 0.5 and of["right"]["mean"] == 0.75
     assert (of["critic_tokens"], of["seconds_p50"], of["leaked"]) == (100, 2.0, 1)
     [_, row] = cells(data)
-    assert row[0] == "oracle" and row[2] == "+0.50 [0.50, 0.50]" and row[6] == "3"
+    assert row[0] == "oracle" and row[2] == "+0.50 [0.50, 0.50]" and row[6:8] == ["3", "0.62"]
 
 
 def test_a_bank_is_spread_over_questions_and_a_piece_never_splits_one() -> None:
@@ -54,6 +54,7 @@ def test_the_command_benches_the_lab_and_keeps_the_bank(tmp_path, capsys) -> Non
     # The base never solves a plateau problem by itself, and reads the oracle's words.
     assert (data["attempts"], data["questions"]) == (8, 4)
     assert data["critics"]["retry"]["right"]["mean"] == 0.0 and data["critics"]["oracle"]["right"]["mean"] > 0.5
+    assert (data["critics"]["retry"]["as_oracle"], data["critics"]["oracle"]["as_oracle"]) == (0.0, 1.0)
     bank = tmp_path / "quickstart" / "bench" / "bank.json"
     before = bank.stat().st_mtime_ns
     assert main([*arguments, "--markdown"]) == 0

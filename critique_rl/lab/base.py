@@ -50,7 +50,7 @@ class Recipe:
 
 
 def weights(world: str) -> Path:
-    """The folder of a world's committed base: chain, tiers or facts."""
+    """The folder of what is committed for a world: the base of chain, tiers or facts, or chain's critic."""
     return WEIGHTS.with_name(world)
 
 

@@ -10,7 +10,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import LlamaForCausalLM
 
-from critique_rl.lab import base, facts, facts_base, tiers_base
+from critique_rl.lab import base, critic_base, facts, facts_base, tiers_base
 from critique_rl.lab.base import BLOCK, Example, Recipe, batches, build_model, build_tokenizer
 
 
@@ -31,6 +31,8 @@ def world(name: str) -> World:
         return World(legs_base.RECIPE, legs_base.example, legs.phrases())
     if name == "tiers":
         return World(tiers_base.RECIPE, tiers_base.example)
+    if name == "critic":
+        return World(critic_base.RECIPE, critic_base.example)
     if name == "facts":
         return World(facts_base.RECIPE, facts_base.example, facts.PHRASES)
     return World(Recipe(), base.example)
