@@ -98,6 +98,7 @@ class LocalChat:
     prompt_price: float = 0.0
     """US dollars for a million prompt tokens: what the machine costs that it runs on."""
     completion_price: float = 0.0
+    """US dollars a million tokens that it writes."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.prompt_price < math.inf and 0 <= self.completion_price < math.inf):
