@@ -291,10 +291,10 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
 
     @property
     def _scalar_is_idle(self) -> bool:
-        """True where the scalar term's gradient is 0 whatever the rewards are, and another term trains."""
+        """True where the scalar term is 0 whatever the rewards, and another trains. Not under FSDP2: its backward hooks hang on the model's outputs."""
         args = self.args
         weights = (args.positive_weight, args.negative_weight, args.beta, args.entropy_coef, args.use_adaptive_entropy)
-        distilled = self.distillation is not None and self.distillation.needs_hidden and not self.held
+        distilled = self.distillation is not None and self.distillation.needs_hidden and not self.held and not self.is_sharded
         return distilled and not any(weights) and not self.aux_loss_enabled
 
     def _share(self, inputs: dict[str, Any]) -> Tensor | float:

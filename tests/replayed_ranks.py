@@ -66,6 +66,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "scalar_normalizer": "subset", "beta": 0.04},
     "lora": {**MIXED, "loss_type": "grpo", "distill_teacher": "ema", "distill_ema": 0.3, "distill_alpha": 1.0, "distill_normalizer": "rollouts",
              "refine_ratio": "importance", "refine_slots": 2, "learning_rate": 1e-2},
+    "alone": {"loss_type": "dapo", "distill_weight": 100.0, "distill_top_k": 5, "distill_teacher": "base", "refine_slots": 0, "positive_weight": 0.0,
+              "negative_weight": 0.0},
     "opd": {"loss_type": "dapo", "distill_weight": 1.0, "distill_mode": "advantage", "distill_teacher": "ema", "distill_ema": 0.3, "refine_slots": 0},
 }  # fmt: skip
 LORA = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM")
@@ -136,7 +138,7 @@ class Measured(CritiqueGRPOTrainer):
 
     def _log_grad_norms(self, model, terms) -> None:
         parameters = [p for p in model.parameters() if p.requires_grad]
-        for name, term in terms.items():
+        for name, term in ((name, term) for name, term in terms.items() if term.requires_grad):
             found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
             flat = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(found, parameters, strict=True)])
             self.parts[name] = self.parts.get(name, 0) + flat

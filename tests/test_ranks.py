@@ -27,7 +27,7 @@ SHIPPED = Path(__file__).parents[1] / "pipelines"
 CLOSE = 1e-5
 SHARED = ("loss", "grad_norm", "reward", "loss/scalar", "loss/refine", "loss/distill", "loss/own")
 """Of each optimizer step. Other metrics are means over micro batches, in which rows come together at random."""
-SHARDED = ("base", "ema", "lora")
+SHARDED = ("base", "alone", "ema", "lora")
 OUTCOMES = ("ok", "cached", "failed", "skipped", "not_asked")
 
 
