@@ -63,7 +63,7 @@ def run_all(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrides: S
 
 
 def _run_missing(pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jobs: int, base: bool = True) -> list[str]:
-    _check_folders(pipeline, folder)
+    check_folders(pipeline, folder)
     todo = [Job(BASE, None, folder.base, ["evaluate", *tail])] if base and _base_is_due(pipeline, folder) else []
     for seed in pipeline.seeds:
         for arm in pipeline.arms:
@@ -162,14 +162,15 @@ def time_left(shares: list[float], before: float, seconds: float) -> float | Non
     return None if done < 0.01 * len(shares) else (len(shares) - sum(shares)) * seconds / done
 
 
-def _check_folders(pipeline: Pipeline, folder: PipelineFolder) -> None:
+def check_folders(pipeline: Pipeline, folder: PipelineFolder, but: Sequence[str] = ()) -> None:
+    """`check_same_config` of every run, without the sections in `but`."""
     for arm, config in pipeline.arms.items():
         for seed in pipeline.seeds:
-            check_same_config(folder.run(arm, seed), config, seed)
+            check_same_config(folder.run(arm, seed), config, seed, but)
 
 
-def check_same_config(run: RunFolder, config: RunConfig, seed: int) -> None:
-    """ConfigError where the folder was started with other settings."""
+def check_same_config(run: RunFolder, config: RunConfig, seed: int, but: Sequence[str] = ()) -> None:
+    """ConfigError where the folder was started with other settings than these, sections in `but` aside."""
     if not run.config.exists():
         return
     stored, wanted = yaml.safe_load(run.config.read_text()), to_dict(with_seed(config, seed))
@@ -178,7 +179,7 @@ def check_same_config(run: RunFolder, config: RunConfig, seed: int) -> None:
     stored = _filled(run_defaults(), stored)
     # Which checkpoints are kept changes no result: an arm that branches from a finished run may be added.
     stored, wanted = {**stored, "critic": _lasting(stored["critic"])}, {**wanted, "critic": _lasting(wanted["critic"])}
-    changed = [key for key in wanted if key != "keep_steps" and stored.get(key) != wanted[key]]
+    changed = [key for key in wanted if key not in ("keep_steps", *but) and stored.get(key) != wanted[key]]
     if changed:
         words = "; ".join(_difference(key, stored.get(key), wanted[key]) for key in changed)
         raise ConfigError(f"{run.path} was started with other settings ({words}); remove the folder, or give another --out")

@@ -158,8 +158,9 @@ def _run(arguments) -> int:
     failed = run_all(pipeline, folder, arguments.pipeline, arguments.overrides, arguments.jobs)
     if failed and not any(folder.run(arm, seed).finished for arm in pipeline.arms for seed in pipeline.seeds):
         return 1
-    _compare(arguments)
-    _report(arguments)
+    comparison = _compared(pipeline, folder)
+    _print_comparison(comparison, arguments.json)
+    _write_report(pipeline, folder, comparison, _words(arguments))
     return 1 if failed else 0
 
 
@@ -264,20 +265,31 @@ def _evaluate(arguments) -> int:
 
 
 def _compare(arguments) -> int:
+    _print_comparison(_compared(*_load_as_run(arguments)), arguments.json)
+    return 0
+
+
+def _load_as_run(arguments) -> tuple[Pipeline, PipelineFolder]:
+    """`_load`, and ConfigError where runs were started with other settings than the pipeline has now. Evaluations may be given anew."""
+    from critique_rl.campaign import check_folders
+    from critique_rl.sweep import with_chosen
+
+    pipeline, folder = _load(arguments)
+    check_folders(with_chosen(pipeline, folder) if folder.sweep_choice.exists() else pipeline, folder, but=("evaluation",))
+    return pipeline, folder
+
+
+def _print_comparison(comparison: dict, as_json: bool) -> None:
     from rich.console import Console
 
     from critique_rl.verdict import table, verdict
 
-    comparison = _compared(*_load(arguments))
-    if arguments.json:
+    if as_json:
         print(json.dumps(comparison))
-        return 0
+        return
     console = Console()
-    tables = table(comparison)
-    for part in tables if isinstance(tables, list) else [tables]:
-        console.print(part)
+    console.print(table(comparison))
     console.print(verdict(comparison))
-    return 0
 
 
 def _compared(pipeline: Pipeline, folder: PipelineFolder) -> dict:
@@ -292,12 +304,14 @@ def _compared(pipeline: Pipeline, folder: PipelineFolder) -> dict:
 
 
 def _report(arguments) -> int:
-    pipeline, folder = _load(arguments)
-    if not folder.comparison.exists():
-        raise ConfigError(f"no {folder.comparison}; run `critique-rl compare {arguments.pipeline}` first")
-    words = [str(arguments.pipeline), *arguments.overrides, "--out", str(arguments.out)]
-    _write_report(pipeline, folder, json.loads(folder.comparison.read_text()), words)
+    """Compares anew: what an evaluation or another control changed since must not be told as it was."""
+    pipeline, folder = _load_as_run(arguments)
+    _write_report(pipeline, folder, _compared(pipeline, folder), _words(arguments))
     return 0
+
+
+def _words(arguments) -> list[str]:
+    return [str(arguments.pipeline), *arguments.overrides, "--out", str(arguments.out)]
 
 
 def _write_report(pipeline: Pipeline, folder: PipelineFolder, comparison: dict, words: list[str]) -> None:
@@ -359,12 +373,14 @@ def _doctor(arguments) -> int:
 
 def _plan(arguments) -> int:
     pipeline, folder = _load(arguments)
-    words = [str(arguments.pipeline), *arguments.overrides, "--out", str(arguments.out)]
-    planned = stages(pipeline, folder, words, launcher(shipped(arguments.accelerate)) if arguments.accelerate else arguments.prefix)
+    planned = stages(pipeline, folder, _words(arguments), launcher(shipped(arguments.accelerate)) if arguments.accelerate else arguments.prefix)
     if planned:
         print(written(planned, arguments.format, pipeline.name))
     counted = ", then ".join(str(len(stage)) for stage in planned) or "no"
-    print(f"{counted} runs to do; afterwards critique-rl run {shlex.join(words)} evaluates the policy before training, compares and reports", file=sys.stderr)
+    print(
+        f"{counted} runs to do; afterwards critique-rl run {shlex.join(_words(arguments))} evaluates the policy before training, compares and reports",
+        file=sys.stderr,
+    )
     return 0
 
 

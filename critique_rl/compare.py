@@ -87,7 +87,7 @@ def compare(
     if control not in arms:
         raise ConfigError(f"got control {control!r}, expected one of the arms {', '.join(arms)}: name one of them as `control`")
     found, kept, base, incomparable = read_runs(folder, control, arms, seeds)
-    again = read_evaluation(folder.base_again.evaluation) if base and folder.base_again.finished else None
+    again = read_evaluation(folder.base_again.evaluation, "base") if base and folder.base_again.finished else None
     metrics = _metric_names([e for runs in kept.values() for e in runs.values()], primary)
     comparisons, unpaired = _comparisons(kept, control, metrics)
     summaries = {arm: _arm_summary(runs, metrics) for arm, runs in kept.items() if runs}
@@ -116,10 +116,10 @@ def read_runs(
     folder: PipelineFolder, control: str, arms: Sequence[str], seeds: Sequence[int]
 ) -> tuple[dict[str, Runs], dict[str, Runs], Evaluation | None, list[dict[str, Any]]]:
     """(all evaluations, those measured alike, the base's, what was left out and why). ConfigError where there is none."""
-    found = {arm: {s: read_evaluation(folder.run(arm, s).evaluation) for s in seeds if folder.run(arm, s).finished} for arm in arms}
+    found = {arm: {s: read_evaluation(folder.run(arm, s).evaluation, arm, s) for s in seeds if folder.run(arm, s).finished} for arm in arms}
     if not any(found.values()):
         raise ConfigError(f"got no eval.json under {folder.path}, expected {arms[0]}/seed{seeds[0]}/eval.json and the like: train the arms first")
-    base = read_evaluation(folder.base.evaluation) if folder.base.finished else None
+    base = read_evaluation(folder.base.evaluation, "base") if folder.base.finished else None
     return found, *_measured_alike(found, control, base)
 
 
@@ -137,10 +137,13 @@ def _second(kept: dict[str, Runs], control: str, base: Evaluation | None, primar
     return {"template": template, "base": before, "arms": arms, "comparisons": comparisons, "incomparable": left_out + unpaired}
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Parse one eval.json; a ConfigError says what is wrong with it."""
+def read_evaluation(path: Path, arm: str, seed: int | None = None) -> Evaluation:
+    """Parse the eval.json of this arm and seed; a ConfigError says what is wrong with it."""
     try:
-        return _read(json.loads(path.read_text()))
+        raw = json.loads(path.read_text())
+        if (raw["arm"], raw["seed"]) != (arm, seed):
+            raise ValueError(f"it is of arm {raw['arm']!r} with seed {raw['seed']}, and lies where that of {arm!r} with seed {seed} belongs")
+        return _read(raw)
     except (ValueError, KeyError, TypeError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else error
         raise ConfigError(f"{path} is no evaluation: {problem}; expected what `critique-rl evaluate` writes: delete it and evaluate again") from error

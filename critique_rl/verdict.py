@@ -28,7 +28,10 @@ def verdict(comparison: Mapping[str, Any]) -> str:
 def _no_difference(pairs: Sequence[Mapping[str, Any]], control: str) -> str:
     """Arms whose intervals hold 0, in one clause with the reach of these intervals."""
     reach = [min(c["ci95"][0] for c in pairs), max(c["ci95"][1] for c in pairs)]
-    return f"no difference from {control} shown for {', '.join(c['arm'] for c in pairs)} (intervals within {bracket(reach)})"
+    seeds, problems = ([min(of), max(of)] for of in ([len(c["seeds"]) for c in pairs], [c["problems"] for c in pairs]))
+    doubt = "; one seed says nothing of other seeds" * (seeds[0] == 1)
+    over = f"over {_range(seeds, str)} seed{'s'[: seeds[1] > 1]} and {_range(problems, str)} problems"
+    return f"no difference from {control} shown for {', '.join(c['arm'] for c in pairs)} (intervals within {bracket(reach)} {over}{doubt})"
 
 
 def _finding(pair: Mapping[str, Any]) -> str:
@@ -47,7 +50,7 @@ MEASURES = {"generated_tokens": "generated tokens", "total_tokens": "tokens in a
 
 
 def _spent(comparison: Mapping[str, Any], arms: Sequence[str]) -> str:
-    """What an arm spent, as one number of the first measure by which all agree within 5%, and whatever was paid for critics besides."""
+    """What an arm spent, as one number of the first measure by which all agree within 5%; then tokens of critics, and dollars in all."""
     costs = {arm: comparison["arms"][arm]["cost"] for arm in arms}
     measure = spent_alike(list(costs.values()))
     if measure:
@@ -55,13 +58,18 @@ def _spent(comparison: Mapping[str, Any], arms: Sequence[str]) -> str:
     else:
         listed = [f"{arm} {short(cost['generated_tokens'])}" for arm, cost in costs.items()]
         spent = f"unequal generated tokens ({', '.join(listed)})"
-    bills = {arm: words for arm, cost in costs.items() if (words := _critic_bill(cost))}
-    if len(bills) > 2:
-        critic, usd = ([cost[name] for arm, cost in costs.items() if arm in bills] for name in ("critic_tokens", "usd"))
-        money = f" and {_range(usd, '${:.2f}'.format)}" if max(usd) > 0 else ""
-        return f"{spent}, plus {_range(critic, short)} critic tokens{money} an arm with a critic"
-    extras = [f"{words} for {arm}" for arm, words in bills.items()]
-    return f"{spent}, plus {', '.join(extras)}" if extras else spent
+    critics = _each({arm: cost["critic_tokens"] for arm, cost in costs.items()}, short, " critic tokens")
+    dollars = "" if measure == "usd" else _each({arm: cost["usd"] for arm, cost in costs.items()}, "${:.2f}".format, "")
+    among = "of which" if measure == "total_tokens" else "plus"
+    return spent + f", {among} {critics}" * bool(critics) + f"; {dollars} in all" * bool(dollars)
+
+
+def _each(paid: Mapping[str, float], form: Callable[[float], str], unit: str) -> str:
+    """Who paid how much, arms that paid nothing left out: by name, or as a range where they are more than two."""
+    paid = {arm: amount for arm, amount in paid.items() if amount > 0}
+    if len(paid) > 2:
+        return f"{_range(list(paid.values()), form)}{unit} for each of {len(paid)} arms"
+    return " and ".join(f"{form(amount)}{unit} for {arm}" for arm, amount in paid.items())
 
 
 def _range(values: Sequence[float], form: Callable[[float], str]) -> str:
@@ -73,11 +81,6 @@ def spent_alike(costs: Sequence[Mapping[str, float]]) -> str | None:
     """The first of `MEASURES` of which all arms spent the same within 5%; None where they were not compared at equal cost."""
     spent = {name: [cost.get(name, 0.0) for cost in costs] for name in MEASURES}
     return next((name for name, values in spent.items() if values and 0 < max(values) <= 1.05 * min(values)), None)
-
-
-def _critic_bill(cost: Mapping[str, float]) -> str:
-    parts = [f"{short(cost['critic_tokens'])} critic tokens"] * (cost["critic_tokens"] > 0) + [f"${cost['usd']:.2f}"] * (cost["usd"] > 0)
-    return " and ".join(parts)
 
 
 def _unfinished(comparison: Mapping[str, Any]) -> str:
@@ -115,7 +118,7 @@ def table(comparison: Mapping[str, Any]) -> Group:
     more = [_second_table(comparison)] if comparison.get("second") else []
     more += [_boundary_table(comparison["boundary"])] if comparison["boundary"] else []
     more += [_target_table(comparison)] if comparison["target"] else []
-    more += [_best_table(comparison)] if len(comparison["arms"]) > 2 else []
+    more += [_best_table(comparison, best)] if len(comparison["arms"]) > 2 and (best := _best(comparison)) else []
     return Group(_arms_table(comparison), _differences_table(comparison), *more)
 
 
@@ -170,10 +173,16 @@ def _differences_table(comparison: Mapping[str, Any]) -> Table:
     return out
 
 
-def _best_table(comparison: Mapping[str, Any]) -> Table:
+def _best(comparison: Mapping[str, Any]) -> str | None:
+    """The arm with the highest mean of the primary metric; None where several have it."""
+    means = {arm: of["metrics"][comparison["primary"]]["mean"] for arm, of in comparison["arms"].items() if comparison["primary"] in of["metrics"]}
+    highest = [arm for arm, mean in means.items() if mean == max(means.values())]
+    return highest[0] if len(highest) == 1 else None
+
+
+def _best_table(comparison: Mapping[str, Any], best: str) -> Table:
     """What the best arm's gain is worth: an arm that does as well without what it has explains the gain away."""
     primary = comparison["primary"]
-    best = max(comparison["arms"], key=lambda arm: comparison["arms"][arm]["metrics"].get(primary, {"mean": -1.0})["mean"])
     title = Text(f"{best}, best on {primary} (chosen after the fact), minus every other arm")
     out = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1))
     for name in ("minus", "difference", "95% interval", "seeds"):

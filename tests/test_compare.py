@@ -179,12 +179,22 @@ def test_a_broken_evaluation_is_named(tmp_path, text):
         compared(tmp_path)
 
 
+@pytest.mark.parametrize(("arm", "seed"), [("scalar", 0), ("critique", 1)])
+def test_an_evaluation_in_the_place_of_another_is_refused(tmp_path, arm, seed):
+    two_arms(tmp_path)
+    folder = PipelineFolder(tmp_path)
+    folder.run("critique", 0).evaluation.write_text(folder.run(arm, seed).evaluation.read_text())
+    with pytest.raises(ConfigError, match=f"it is of arm '{arm}' with seed {seed}, and lies where that of 'critique' with seed 0 belongs"):
+        compared(tmp_path)
+
+
 def test_the_verdict_names_difference_interval_and_cost(tmp_path):
     for seed in range(3):
         put(tmp_path, "scalar", seed, {"a": 0, "b": 0, "c": 0})
         put(tmp_path, "critique", seed, {"a": 2, "b": 2, "c": 2}, cost={"critic_tokens": 31_000, "usd": 0.12})
     expected = "critique - scalar on pass@1/plateau: +0.50 [0.50, 0.50] over 3 seeds and 3 problems; "
-    assert verdict(compared(tmp_path, seeds=range(3))) == expected + "at 150k generated tokens an arm, plus 31k critic tokens and $0.12 for critique."
+    spent = "at 150k generated tokens an arm, plus 31k critic tokens for critique; $0.12 for critique in all."
+    assert verdict(compared(tmp_path, seeds=range(3))) == expected + spent
 
 
 def test_the_verdict_admits_no_difference_and_unequal_tokens(tmp_path):
@@ -265,7 +275,14 @@ def test_reliability_is_over_all_problems_and_seeds_that_hold_votes(tmp_path):
 def test_spending_is_told_by_the_measure_that_agrees(tmp_path):
     for arm, generated in (("scalar", 150_000), ("critique", 90_000)):
         put(tmp_path, arm, 0, {"a": 0, "b": 1}, cost={"generated_tokens": generated, "total_tokens": 300_000})
-    assert "at 300k tokens in all an arm" in verdict(compared(tmp_path, seeds=[0]))
+    assert "at 300k tokens in all an arm." in verdict(compared(tmp_path, seeds=[0]))
+
+
+def test_the_policys_own_dollars_are_no_critics(tmp_path):
+    put(tmp_path, "scalar", 0, {"a": 0, "b": 1}, cost={"total_tokens": 300_000, "generated_tokens": 1, "usd": 0.04})
+    put(tmp_path, "critique", 0, {"a": 0, "b": 1}, cost={"total_tokens": 300_000, "usd": 0.02, "critic_tokens": 5_000})
+    words = verdict(compared(tmp_path, seeds=[0]))
+    assert words.endswith("at 300k tokens in all an arm, of which 5k critic tokens for critique; $0.04 for scalar and $0.02 for critique in all.")
 
 
 def test_many_arms_without_a_difference_are_one_clause_of_the_verdict(tmp_path):
@@ -276,6 +293,17 @@ def test_many_arms_without_a_difference_are_one_clause_of_the_verdict(tmp_path):
     words = verdict(compared(tmp_path, arms=("scalar", "retry", "shuffled", "nsr")))
     # nsr - scalar: 0 0 / 0 1 quarters, an interval around 1/16
     assert words.startswith("no difference from scalar shown for retry, shuffled, nsr (intervals within [")
+    assert "] over 2 seeds and 2 problems); at" in words
+    once = verdict(compared(tmp_path, arms=("scalar", "retry", "shuffled", "nsr"), seeds=[0]))
+    assert "over 1 seed and 2 problems; one seed says nothing of other seeds)" in once
+
+
+def test_where_several_arms_are_highest_none_is_called_the_best(tmp_path):
+    two_arms(tmp_path)
+    for arm in ("retry", "nsr"):
+        for seed in (0, 1):
+            put(tmp_path, arm, seed, {"a": 4, "b": 4})
+    assert "best on" not in printed(compared(tmp_path, arms=("scalar", "retry", "nsr")))
 
 
 def test_metrics_of_whole_evaluations_are_compared_over_seeds_alone(tmp_path):

@@ -77,8 +77,11 @@ def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(tiny_poli
     assert critique.evaluation.stat().st_mtime_ns == before, "a finished run is not run again"
     again = cli("evaluate", path, "--arm", "critique", "--json", "--out", out)
     assert json.loads(again.stdout) == json.loads(critique.evaluation.read_text())["metrics"] == comparison_metrics(comparison, "critique")
-    changed = cli("run", path, "trl.learning_rate=0.5", "--out", out)
-    assert (changed.returncode, "started with other settings (trl.learning_rate 0.001, now 0.5)" in changed.stderr) == (2, True)
+    for command_of in ("run", "compare", "report"):
+        changed = cli(command_of, path, "trl.learning_rate=0.5", "--out", out)
+        assert (changed.returncode, "started with other settings (trl.learning_rate 0.001, now 0.5)" in changed.stderr) == (2, True)
+    assert cli("report", path, "control=critique", "--out", out).returncode == 0
+    assert "scalar - critique on pass@1/plateau" in folder.markdown.read_text(), "the page is of the comparison asked for, not of the last one made"
 
 
 def comparison_metrics(comparison: dict, arm: str) -> dict[str, float]:
@@ -162,7 +165,7 @@ def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(tin
         (["run", "{path}", "budget={usd: 1}"], "a budget in usd needs prices"),
         (["run", "."], ". is a folder; give the path of a YAML file"),
         (["compare", "{path}"], "no"),
-        (["report", "{path}"], "critique-rl compare"),
+        (["report", "{path}"], "train the arms first"),
     ],
 )
 def test_bad_input_exits_with_2_and_one_clear_line(tiny_policy, tmp_path, capsys, arguments, message) -> None:

@@ -22,7 +22,7 @@ def main(folder: str, kind: str, *arms: str) -> None:
         rates: dict[bool, list[list[float]]] = {True: [], False: []}
         for path in sorted(Path(folder, arm).glob("seed*/eval.json")):
             for holds, seeds in rates.items():
-                counts = read_evaluation(path).counts
+                counts = read_evaluation(path, arm, int(path.parent.name.removeprefix("seed"))).counts
                 plateau = {question: right / n for question, (family, n, right) in counts.items() if family == "plateau"}
                 seeds.append([rate for question, rate in plateau.items() if (kind in chain.parse_problem(question).traps.values()) is holds])
         for holds, seeds in rates.items():
