@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from test_trainer import SETTINGS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, rollout, trl_seams
@@ -38,22 +39,14 @@ GROUPS, SIZE, STEPS = 8, 4, 5
 ROWS = 8
 """Of a micro batch, on any number of ranks."""
 BASE = {
+    **SETTINGS,
     "num_generations": SIZE,
     "per_device_train_batch_size": ROWS,
     "num_iterations": 2,
     "max_steps": 2 * STEPS,
-    "max_completion_length": 8,
     "learning_rate": 1e-3,
-    "lr_scheduler_type": "constant",
-    "logging_steps": 1,
     "grad_norm_steps": 1,
     "shuffle_dataset": False,
-    "bf16": False,
-    "gradient_checkpointing": False,
-    "use_cpu": True,
-    "report_to": "none",
-    "save_strategy": "no",
-    "disable_tqdm": True,
     "ddp_timeout": 60,
     "refine_template": "lab/refine",
     "distill_template": "lab/teacher",
