@@ -13,8 +13,8 @@ from critique_rl.lab import chain
 from critique_rl.lab.base import Recipe, varied_attempt
 from critique_rl.prompts import render
 
-RECIPE = Recipe(sequences=98_304, learning_rate=3e-3, hidden_size=96)
-MIX = ("plateau", "plateau", "learnable", None)
+RECIPE = Recipe(sequences=196_608, learning_rate=3e-3, hidden_size=96)
+MIX = (*("plateau",) * 4, "learnable", None)
 """Families that questions are drawn from, alike; None: any problem, mixtures and chains without hazards included."""
 
 
