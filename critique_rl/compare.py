@@ -153,8 +153,12 @@ def _read(raw: dict[str, Any]) -> Evaluation:
     counts = {p["id"]: (p["family"], int(p["n"]), int(p["right"])) for p in raw["problems"]}
     if len(counts) < len(raw["problems"]):
         raise ValueError("two problems share an id")
+    if wrong := next((name for name, (_, n, right) in counts.items() if not 0 <= right <= n), None):
+        raise ValueError(f"problem {wrong!r} has {counts[wrong][2]} right of {counts[wrong][1]}")
     metrics = {name: value if value is not None and math.isfinite(value) else None for name, value in raw["metrics"].items()}
     cost = {name: float((raw.get("cost") or {}).get(name) or 0) for name in COSTS}
+    if wrong := next((name for name, value in cost.items() if not math.isfinite(value)), None):
+        raise ValueError(f"cost {wrong} is {cost[wrong]}")
     unscored = sum(p.get("unscored", 0) for p in raw["problems"])
     votes = [(float(p["agreement"]), bool(p["agreed_right"])) for p in raw["problems"] if p.get("agreement") is not None]
     abstains = any("abstained" in p for p in raw["problems"])

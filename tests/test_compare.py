@@ -188,6 +188,18 @@ def test_an_evaluation_in_the_place_of_another_is_refused(tmp_path, arm, seed):
         compared(tmp_path)
 
 
+@pytest.mark.parametrize(("changes", "words"), [({"right": 9}, "'a' has 9 right of 4"), ({"right": -1}, "'a' has -1 right of 4"), ({}, "cost usd is nan")])
+def test_numbers_that_cannot_be_are_named(tmp_path, changes, words):
+    two_arms(tmp_path)
+    path = PipelineFolder(tmp_path).run("critique", 0).evaluation
+    raw = json.loads(path.read_text())
+    raw["problems"][0] |= changes
+    raw["cost"] |= {} if changes else {"usd": math.nan}
+    path.write_text(json.dumps(raw))
+    with pytest.raises(ConfigError, match=words):
+        compared(tmp_path)
+
+
 def test_the_verdict_names_difference_interval_and_cost(tmp_path):
     for seed in range(3):
         put(tmp_path, "scalar", seed, {"a": 0, "b": 0, "c": 0})
