@@ -299,11 +299,32 @@ def matrix(evaluations: Sequence[Evaluation], metric: str) -> np.ndarray:
     """(evaluations, problems): the metric on the problems every evaluation has a value for, in the first one's order."""
     rows = [e.values(metric) for e in evaluations]
     names = [name for name in rows[0] if all(name in row for row in rows)]
-    # "all" is the mean of the families' means: weigh a problem by its family's size, so that the mean over problems is just that
-    families = [evaluations[0].counts[name][0] if metric.endswith("/all") else "" for name in names]
-    sizes = Counter(families)
-    weights = [len(names) / (len(sizes) * sizes[family]) for family in families]
-    return np.array([[row[name] for name in names] for row in rows]).reshape(len(rows), len(names)) * weights
+    values = np.array([[row[name] for name in names] for row in rows]).reshape(len(rows), len(names))
+    return stratified(values, [evaluations[0].counts[name][0] for name in names]) if names and metric.endswith("/all") else values
+
+
+LOPSIDED = 3
+
+
+def stratified(values_EP: np.ndarray, families: Sequence[str]) -> np.ndarray:
+    """Values whose mean over problems is that of the families' means, and whose spread over problems is the error of that mean.
+
+    Problems are drawn within families, so what families differ by is no chance: a problem stands for its row's mean, and for what it is away from its
+    family's mean in that row, weighed by the family's size. Where one family is over `LOPSIDED` times another, the small one's few degrees of freedom would
+    be lost among the others' (190 and 10 problems: 92 % of 95 % intervals held the truth), so there problems are only weighed, which errs to the wide
+    side down to families of ten or so (197 and 3 problems: 91 %).
+    """
+    sizes, problems = Counter(families), values_EP.shape[1]
+    weights = np.array([problems / (len(sizes) * sizes[family]) for family in families])
+    if max(sizes.values()) > LOPSIDED * min(sizes.values()) or min(sizes.values()) == 1:
+        return values_EP * weights
+    away = np.empty_like(values_EP)
+    for family, size in sizes.items():
+        of = np.array(families) == family
+        # (n - 1) of a family for (P - 1) of all: without it small families would look surer than they are
+        unbiased = math.sqrt(size / (size - 1) * (problems - 1) / problems)
+        away[:, of] = unbiased * (values_EP[:, of] - values_EP[:, of].mean(axis=1, keepdims=True))
+    return (values_EP * weights).mean(axis=1, keepdims=True) + weights * away
 
 
 def _estimate(values_SP: np.ndarray) -> tuple[float, list[float] | None]:

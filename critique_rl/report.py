@@ -148,7 +148,7 @@ def _gains(comparison: Mapping[str, Any]) -> dict[str, dict[str, Gain]]:
     for pair in comparison["comparisons"]:
         k, _, family = pair["metric"].partition("/")
         if k == "pass@1" and family != "all":
-            found.setdefault(family, {})[pair["arm"]] = Gain(pair["difference"], pair["ci95"], _word(pair["ci95"]))
+            found.setdefault(family, {})[pair["arm"]] = Gain(pair["difference"], pair["ci95"], _word(pair["ci95"] if len(pair["seeds"]) > 1 else None))
     return found
 
 
