@@ -209,7 +209,9 @@ def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         before, began = sum(_share(job, pipeline) or 0.0 for job in todo), time.monotonic()
-        with Live(_table(todo, pipeline), console=Console(stderr=True), refresh_per_second=1) as live:
+        # A file has no width: rich would take 80 columns and break every name.
+        console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+        with Live(_table(todo, pipeline), console=console, refresh_per_second=1) as live:
             while waiting or running:
                 for job in _ready(waiting)[: jobs - len(running)]:
                     waiting.remove(job)

@@ -282,14 +282,14 @@ def _load_as_run(arguments) -> tuple[Pipeline, PipelineFolder]:
 def _print_comparison(comparison: dict, as_json: bool) -> None:
     from rich.console import Console
 
-    from critique_rl.verdict import table, verdict
+    from critique_rl.verdict import left_out, table, verdict
 
     if as_json:
         print(json.dumps(comparison))
         return
     console = Console()
     console.print(table(comparison))
-    console.print(verdict(comparison))
+    console.print(verdict(comparison), *left_out(comparison), sep="\n", markup=False)
 
 
 def _compared(pipeline: Pipeline, folder: PipelineFolder) -> dict:

@@ -155,6 +155,8 @@ def _read(raw: dict[str, Any]) -> Evaluation:
         raise ValueError("two problems share an id")
     if wrong := next((name for name, (_, n, right) in counts.items() if not 0 <= right <= n), None):
         raise ValueError(f"problem {wrong!r} has {counts[wrong][2]} right of {counts[wrong][1]}")
+    if wrong := next((p for p in raw["problems"] if p["n"] + p.get("unscored", 0) > raw.get("samples", math.inf)), None):
+        raise ValueError(f"problem {wrong['id']!r} has {wrong['n']} judged and {wrong.get('unscored', 0)} unscored of {raw['samples']} samples")
     metrics = {name: value if value is not None and math.isfinite(value) else None for name, value in raw["metrics"].items()}
     cost = {name: float((raw.get("cost") or {}).get(name) or 0) for name in COSTS}
     if wrong := next((name for name, value in cost.items() if not math.isfinite(value)), None):

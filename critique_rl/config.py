@@ -106,13 +106,15 @@ def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
         raise ConfigError(f"control: no arm {control!r}; {suggest(str(control), resolved)}")
     seeds = _seeds(data.get("seeds", [0]))
     sweep = _sweep(data["sweep"], seeds, resolved) if data.get("sweep") is not None else None
-    external = _external(data.get("external") or {})
+    external = _external(data.get("external") or {}, resolved)
     return Pipeline(name, resolved, seeds, str(data.get("primary", "pass@1/all")), control, _target(data.get("target")), sweep, external, data.get("claim"))
 
 
-def _external(value: Any) -> dict[str, str]:
+def _external(value: Any, arms: Iterable[str]) -> dict[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(folder, str) and folder for folder in value.values()):
         raise ConfigError(f"external: got {value!r}, expected a mapping from names to output folders of plain TRL runs, such as {{grpo: outputs/grpo}}")
+    if taken := [name for name in map(str, value) if name in arms]:
+        raise ConfigError(f"external: {taken[0]!r} is an arm of this pipeline, and a reader could not tell the two apart; give it another name")
     return {str(name): folder for name, folder in value.items()}
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from critique_rl.config import ConfigError
 from critique_rl.metrics import crossed_interval, t_quantile
 from critique_rl.runs import RunFolder, read_jsonl
 
@@ -101,14 +102,14 @@ def completions_curve(folder: Path) -> Curve:
     """(step, mean reward) of a plain TRL run, from the `completions/completions_<step>.parquet` that `log_completions` writes into its output folder.
 
     The reward is the sum of the numeric columns but `step` and `advantage`, as TRL weighs its reward functions alike unless told otherwise; rows that no
-    function scored are left out. `folder` is the output folder or the one of the files; without a file the curve is empty.
+    function scored are left out. `folder` is the output folder or the one of the files; without a file the curve is empty. ConfigError names a file that
+    cannot be read.
     """
     rewards: dict[int, list[float]] = defaultdict(list)
     for file in sorted([*folder.glob("completions_*.parquet"), *folder.glob("completions/completions_*.parquet")]):
-        schema = pq.read_schema(file)
-        names = [field.name for field in schema if field.name not in ("step", "advantage") and _numeric(field.type)]
-        if "step" in schema.names and names:
-            table = pq.read_table(file, columns=["step", *names])
+        table = _completions(file)
+        names = [field.name for field in table.schema if field.name not in ("step", "advantage") and _numeric(field.type)]
+        if "step" in table.schema.names and names:
             scores_NF = np.array([table[name].to_numpy().astype(float) for name in names]).T
             scored = ~np.isnan(scores_NF).all(axis=1)
             for step, row in zip(table["step"].to_numpy()[scored], np.nansum(scores_NF[scored], axis=1), strict=True):
@@ -116,6 +117,13 @@ def completions_curve(folder: Path) -> Curve:
     points = [(float(step), float(np.mean(values))) for step, values in sorted(rewards.items())]
     x, y = np.array(points).reshape(-1, 2).T
     return x, y
+
+
+def _completions(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f"external: {file} cannot be read ({str(error).splitlines()[0]}), expected a table of completions by TRL: delete it") from error
 
 
 def _numeric(kind: pa.DataType) -> bool:

@@ -6,8 +6,9 @@ opened, of every file the flags are read before any text. Left out: a full brows
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import product
 from pathlib import Path
@@ -28,9 +29,19 @@ BYTES = 600_000
 """Of all texts together, as the page spells them."""
 KINDS = ("rescued", "not rescued", "leaked", "no critique", "not refined")
 """What can become of a failed rollout; `leaked` is beside one of the others: the critique gave the answer away."""
-DIRECTION = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
-INVISIBLE = {code: f"[U+{code:04X}]" for code in (*range(9), 0xB, *range(0xE, 0x20), 0x7F, *DIRECTION)}
-"""Characters a reader cannot see, and what is shown for them: control characters, and marks that turn the reading direction, so that a text shows another."""
+
+
+class Shown(dict[int, int | str]):
+    """For `str.translate`: what a reader cannot see is spelled out. Controls, format characters (some turn the reading direction, so that a text shows another;
+    tags and zero-width ones hide a text in a text), and the two separators that break lines."""
+
+    def __missing__(self, code: int) -> int | str:
+        hidden = unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp") and chr(code) not in "\t\n\f\r"
+        self[code] = shown = f"[U+{code:04X}]" if hidden else code
+        return shown
+
+
+INVISIBLE = Shown()
 PHASES = ("late", "early")
 FLAGS = ["role", "attempt", "outcome", "critique_status", "leaked", "chosen"]
 
@@ -57,10 +68,12 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Sample:
-    """The transcripts of a page, and how many characters of a text were shown at most."""
+    """The transcripts of a page, how many characters of a text were shown at most, and what could not be read."""
 
     transcripts: Sequence[Transcript]
     longest: int
+    unreadable: Sequence[str] = ()
+    """Rollout files that could not be read, and why."""
 
     def values(self, of: str) -> list[Any]:
         """The different values of "arm", "seed" or "family", for a filter."""
@@ -78,17 +91,18 @@ def sample(runs: Mapping[str, Mapping[int, RunFolder]], most: int = MOST) -> Sam
     places = list(product(PHASES, dict.fromkeys(seed for of in runs.values() for seed in of)))
     found: dict[tuple[str, int, str], dict[str, Transcript]] = {}
     taken: dict[int, Transcript] = {}
+    unreadable: dict[str, None] = {}
     for turn in range(len(places)):
         for (i, arm), (j, kind) in product(enumerate(runs), enumerate(KINDS)):
             phase, seed = places[(turn + i + j) % len(places)]
             if (arm, seed, phase) not in found:
-                found[arm, seed, phase] = _of_files(arm, seed, cells.get((arm, seed), {}).get(phase, ()))
+                found[arm, seed, phase] = _of_files(arm, seed, cells.get((arm, seed), {}).get(phase, ()), unreadable)
             one = found[arm, seed, phase].get(kind)
             if one is not None and len(taken) < most:
                 taken.setdefault(id(one), one)
         if len(taken) >= most:
             break
-    return _fitted(list(taken.values()))
+    return replace(_fitted(list(taken.values())), unreadable=list(unreadable))
 
 
 def _ends(run: RunFolder, phase: str) -> list[Path]:
@@ -98,11 +112,16 @@ def _ends(run: RunFolder, phase: str) -> list[Path]:
     return late[::-1][:FILES] if phase == "late" else files[: len(files) // 2][:FILES]
 
 
-def _of_files(arm: str, seed: int, files: Sequence[Path]) -> dict[str, Transcript]:
-    """The first of each kind."""
+def _of_files(arm: str, seed: int, files: Sequence[Path], unreadable: dict[str, None]) -> dict[str, Transcript]:
+    """The first of each kind; what is no rollout file is added to `unreadable`."""
     found: dict[str, Transcript] = {}
     for file in files:
-        for transcript in _read(arm, seed, file, [kind for kind in KINDS if kind not in found]):
+        try:
+            transcripts = list(_read(arm, seed, file, [kind for kind in KINDS if kind not in found]))
+        except (pa.ArrowException, OSError) as error:
+            unreadable[f"{arm}/seed{seed}/{file.name}: {str(error).splitlines()[0]}"] = None
+            continue
+        for transcript in transcripts:
             for kind in transcript.kinds:
                 found.setdefault(kind, transcript)
         if len(found) == len(KINDS):

@@ -84,9 +84,17 @@ def spent_alike(costs: Sequence[Mapping[str, float]]) -> str | None:
 
 
 def _unfinished(comparison: Mapping[str, Any]) -> str:
-    missing, left_out = len(comparison["missing"]), len(comparison["incomparable"])
+    missing, left_out = len(comparison["missing"]), len({(item["arm"], item["seed"]) for item in comparison["incomparable"]})
     counts = [f"{missing} run{'s'[: missing > 1]} without an evaluation"] * (missing > 0) + [f"{left_out} left out as incomparable"] * (left_out > 0)
     return f" ({', '.join(counts)})" if counts else ""
+
+
+def left_out(comparison: Mapping[str, Any], most: int = 8) -> list[str]:
+    """A line for each run or pair that entered no comparison, and why; `most` of them, and how many more compare.json holds."""
+    places = [(item["arm"] if item["seed"] is None else f"{item['arm']}/seed{item['seed']}", item["reason"]) for item in comparison["incomparable"]]
+    lines = [f"left out: {place}: {reason}" for place, reason in places]
+    more = len(lines) - most
+    return lines[:most] + [f"left out: {more} more, in compare.json"] * (more > 0)
 
 
 def bracket(ci95: Sequence[float] | None) -> str:

@@ -13,7 +13,7 @@ from critique_rl.config import ConfigError
 from critique_rl.exports import numbers, tables
 from critique_rl.metrics import crossed_interval, t_quantile
 from critique_rl.runs import PipelineFolder, write_json
-from critique_rl.verdict import table, verdict
+from critique_rl.verdict import left_out, table, verdict
 
 PROTOCOL = {"split": "test", "samples": 4, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 96, "task": {"name": "lab/chain"}}
 COST = {"generated_tokens": 150_000, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 60.0, "steps": 61}
@@ -145,6 +145,21 @@ def test_one_odd_seed_of_the_control_does_not_throw_out_the_others(tmp_path):
     assert [(item["arm"], item["seed"]) for item in comparison["incomparable"]] == [("scalar", 0)]
 
 
+def test_what_is_left_out_is_told_with_its_reason_and_counted_by_run(tmp_path):
+    two_arms(tmp_path)
+    for seed in (0, 1):
+        put(tmp_path, "critique", seed, {"z": 4}, metrics=("pass@1/plateau", "pass@4/plateau"))
+        put(tmp_path, "retry", seed, {"a": 4}, temperature=0.1 * seed)
+    comparison = compared(tmp_path, arms=("scalar", "critique", "retry"))
+    lines = left_out(comparison)
+    assert [line.split(": ")[1] for line in lines] == ["critique/seed0", "critique/seed1", "retry/seed0", "retry/seed1"]
+    assert "temperature 0.1 instead of 1.0" in lines[-1]
+    assert "4 left out as incomparable" in verdict(comparison)
+    comparison["incomparable"] = [{"arm": "retry", "seed": None, "reason": f"pass@{k}/all: too few"} for k in range(12)]
+    assert "1 left out as incomparable" in verdict(comparison)
+    assert left_out(comparison)[-2:] == ["left out: retry: pass@7/all: too few", "left out: 4 more, in compare.json"]
+
+
 def test_other_problems_are_incomparable(tmp_path):
     put(tmp_path, "scalar", 0, {"a": 0})
     put(tmp_path, "critique", 0, {"z": 4})
@@ -189,7 +204,15 @@ def test_an_evaluation_in_the_place_of_another_is_refused(tmp_path, arm, seed):
         compared(tmp_path)
 
 
-@pytest.mark.parametrize(("changes", "words"), [({"right": 9}, "'a' has 9 right of 4"), ({"right": -1}, "'a' has -1 right of 4"), ({}, "cost usd is nan")])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"right": 9}, "'a' has 9 right of 4"),
+        ({"right": -1}, "'a' has -1 right of 4"),
+        ({"n": 9}, "'a' has 9 judged and 0 unscored of 4 samples"),
+        ({}, "cost usd is nan"),
+    ],
+)
 def test_numbers_that_cannot_be_are_named(tmp_path, changes, words):
     two_arms(tmp_path)
     path = PipelineFolder(tmp_path).run("critique", 0).evaluation

@@ -216,6 +216,8 @@ def test_external_runs_are_named_in_the_pipeline():
     for wrong in (["outputs/plain"], {"plain": 3}, {"plain": ""}):
         with pytest.raises(ConfigError, match=r"external: got .* expected a mapping from names to output folders"):
             parse_pipeline("p", data | {"external": wrong})
+    with pytest.raises(ConfigError, match="external: 'scalar' is an arm of this pipeline"):
+        parse_pipeline("p", data | {"external": {"scalar": "outputs/plain"}})
 
 
 def test_rates_of_an_arm_are_of_its_counts(full):
@@ -238,7 +240,25 @@ def test_a_run_outside_the_comparison_has_a_panel_of_its_own(full, tmp_path):
     text = write_report(full, comparison, {"plain": str(folder.parent), "nothing": str(tmp_path)}).read_text()
     assert "runs outside this comparison" in text and "plain over optimizer steps" in text
     assert "nothing: no completions with a reward in its folder" in text
+    (folder / "completions_00003.parquet").write_bytes(b"PAR1 cut off")
+    with pytest.raises(ConfigError, match=r"external: .*completions_00003\.parquet cannot be read"):
+        write_report(full, comparison, {"plain": str(folder.parent)})
     assert "plain" not in (full.path / "report.md").read_text()
+
+
+def test_a_rollout_file_that_cannot_be_read_is_named_and_the_others_are_shown(full):
+    broken = full.run("critique", 0).rollouts / "step00009-rank0.parquet"
+    broken.write_bytes(b"PAR1 cut off")
+    text = report(full)
+    assert text.count("Left out, since it could not be read: critique/seed0/step00009-rank0.parquet") == 1
+    assert "failed rollouts with what became of them" in text
+
+
+def test_characters_that_cannot_be_seen_are_spelled_out():
+    hidden = [0x0, 0x7F, 0x85, 0xAD, 0x200B, 0x200E, 0x2028, 0x2029, 0x202E, 0x2060, 0xFEFF, 0xE0041]
+    assert cut("".join(map(chr, hidden)), 100).head == "".join(f"[U+{code:04X}]" for code in hidden)
+    seen = "a\tb\nc é ü 漢字 \u00a0 😀"
+    assert cut(seen, 100).head == seen
 
 
 def test_hostile_configurations_metrics_and_names_are_inert(full):
