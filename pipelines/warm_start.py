@@ -1,0 +1,80 @@
+"""Warm-start a language model on the examples of a lab world: how to answer there, and how to refine a wrong attempt by a critique.
+
+    make smollm2
+    python pipelines/warm_start.py --out runs/smollm2-legs                # SmolLM2-135M on the easy questions of lab/legs (pip extra `tasks`)
+    python pipelines/warm_start.py --model my-model --world chain --out runs/my-base
+
+TRL's SFTTrainer on completions only, by the model's own chat template. Stopped, the same command goes on from its last checkpoint, which is deleted at the end.
+Left out: what the recipe says of size, locality and rate is of the lab's own small models; only its mix of examples is taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+from pathlib import Path
+
+BATCH = 8
+
+
+def dataset(world: str, sequences: int, seed: int):
+    """Rows of prompt and completion, one turn each; the same seed gives the same rows."""
+    from datasets import Dataset
+
+    from critique_rl.lab.build import world as of
+
+    chosen, rng = of(world), random.Random(seed)
+    pairs = [chosen.example(chosen.recipe, rng) for _ in range(sequences)]
+    turn = lambda role, text: [{"role": role, "content": text}]  # noqa: E731
+    return Dataset.from_list([{"prompt": turn("user", asked), "completion": turn("assistant", answer)} for asked, answer in pairs])
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train, or go on, and save model and tokenizer in `options.out`."""
+    from transformers.trainer_utils import get_last_checkpoint
+    from trl import SFTConfig, SFTTrainer
+
+    from critique_rl.policy import load_policy
+
+    model, tokenizer = load_policy(options.model)
+    kept = options.out / "checkpoints"
+    settings = SFTConfig(
+        output_dir=str(kept),
+        per_device_train_batch_size=BATCH,
+        train_sampling_strategy="group_by_length",
+        num_train_epochs=1,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0.05,
+        bf16=options.bf16,
+        use_cpu=options.cpu,
+        gradient_checkpointing=False,
+        save_steps=50,
+        save_total_limit=1,
+        logging_steps=10,
+        report_to="none",
+        seed=options.seed,
+    )
+    rows = dataset(options.world, options.sequences, options.seed)
+    trainer = SFTTrainer(model, args=settings, train_dataset=rows, processing_class=tokenizer)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(kept)) if kept.is_dir() else None)
+    trainer.save_model(str(options.out))
+    shutil.rmtree(kept)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2", help="a folder, a Hub id or smollm2 (default: smollm2)")
+    parser.add_argument("--world", default="legs", choices=("legs", "chain"), help="whose examples (default: legs)")
+    parser.add_argument("--sequences", type=int, default=1024, help="examples, each read once (default: 1024)")
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16 where the processor has them; weights stay float32")
+    parser.add_argument("--gpu", dest="cpu", action="store_false", help="use a GPU")
+    parser.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
