@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from critique_rl.leaks import IsAnswer, OnLeak, guarded
-from critique_rl.prompts import clean, cut, render
+from critique_rl.prompts import clean, cut, is_blank, render
 from critique_rl.reply import Reply, without_thinking
 from critique_rl.types import Attempt, Critique, Message, Usage
 
@@ -102,7 +102,7 @@ class ChatCritic:
 
     def _read(self, reply: Reply) -> Critique:
         text = without_thinking(clean(reply.text))
-        if reply.status != "ok" or not text:
+        if reply.status != "ok" or is_blank(text):
             status, reason = ("failed", reply.reason or "empty") if reply.status == "ok" else (reply.status, reply.reason)
             return Critique("", self.name, status, reason, usage=reply.usage, cached=reply.cached)
         return Critique(text, self.name, usage=reply.usage, cached=reply.cached, notes=("length",) * (reply.reason == "length"))

@@ -10,15 +10,16 @@ at the deadline its attempts fail as "timeout" and training goes on, and while i
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from threading import Thread
 from typing import Any
 
 from critique_rl.leaks import IsAnswer, OnLeak, guarded
-from critique_rl.prompts import clean
+from critique_rl.prompts import clean, is_blank
 from critique_rl.targets import load
 from critique_rl.types import Attempt, Critique, Usage
 
@@ -57,10 +58,9 @@ class OwnCritic:
     def _read(self, said: Said | Exception, attempt: Attempt, seconds: float) -> Critique:
         match said:
             case Critique():
-                critique = replace(said, critic=self.name, text=clean(said.text) if said.status == "ok" else "")
-                critique = replace(critique, usage=replace(critique.usage, seconds=critique.usage.seconds or seconds))
-            case str() if said.strip():
-                critique = Critique(clean(said).strip(), self.name, usage=Usage(seconds=seconds))
+                critique = self._checked(said, seconds)
+            case str():
+                critique = self._checked(Critique(said, self.name), seconds)
             case None:
                 critique = Critique("", self.name, "skipped", "nothing_to_say")
             case TimeoutError():
@@ -68,8 +68,36 @@ class OwnCritic:
             case Exception():
                 critique = Critique("", self.name, "failed", f"error {type(said).__name__}")
             case _:
-                critique = Critique("", self.name, "failed", "empty" if said == "" or isinstance(said, str) else f"bad reply: {type(said).__name__}")
+                critique = Critique("", self.name, "failed", f"bad reply: {type(said).__name__}")
         return guarded(critique, attempt, self.is_answer, self.on_leak)
+
+    def _checked(self, said: Critique, seconds: float) -> Critique:
+        """What the user's code built, or why it is no critique: whatever it holds, it must not end the run, nor refine as if nothing had been said."""
+        if wrong := _wrong(said):
+            return Critique("", self.name, "failed", f"bad reply: {wrong}")
+        usage = replace(said.usage, seconds=said.usage.seconds or seconds)
+        if said.status != "ok":
+            return replace(said, critic=self.name, text="", reason=said.reason or said.status, usage=usage)
+        if is_blank(said.text):
+            return Critique("", self.name, "failed", "empty", usage=usage)
+        return replace(said, critic=self.name, text=clean(said.text).strip(), usage=usage)
+
+
+def _wrong(said: Critique) -> str:
+    """The first field that cannot be, "" where all can."""
+    if said.status not in ("ok", "failed", "skipped"):
+        return f"status {said.status!r}"
+    if not isinstance(said.notes, tuple):
+        return f"notes is a {type(said.notes).__name__}"
+    for name, value in (("text", said.text), ("reason", said.reason), *(("note", note) for note in said.notes)):
+        if not isinstance(value, str):
+            return f"{name} is a {type(value).__name__}"
+    if not isinstance(said.usage, Usage):
+        return f"usage is a {type(said.usage).__name__}"
+    counts = astuple(said.usage)
+    if not all(isinstance(count, int | float) and math.isfinite(count) and count >= 0 for count in counts):
+        return f"usage is {counts}"
+    return ""
 
 
 def _settle(outcome: Future, function: Callable, attempts: list[Attempt]) -> None:

@@ -22,11 +22,22 @@ FOLDERS = (HERE.parent / "prompts", HERE / "_prompts")
 # C0 and C1 but for tab and newline, zero-width marks, and marks that turn the direction of writing.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 SPECIAL = re.compile(
-    r"<\|[^<>|\n]{1,60}\|>|<\uff5c[^<>\uff5c\n]{1,60}\uff5c>|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|gMASK|MASK|CLS|SEP)\]"
-    r"|</?(?:s|bos|eos|pad|unk|mask|cls|sep|sop|eop|think|thinking|tool_call|tool_response|(?:start|end)_of_\w{1,20}|endoftext|user|assistant|system|policy|end)>",
+    r"<\|[^<>|\n]{1,60}\|>|<\|\w{1,40}>|<\w{1,40}\|>|<\uff5c[^<>\uff5c\n]{1,60}\uff5c>|<</?SYS>>|<seed:\w{1,20}>|\]~\w{0,8}\]"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK|gMASK|MASK|CLS|SEP)\]"
+    r"|</?(?:s|bos|eos|eod|pad|unk|mask|cls|sep|sop|eop|think|thinking|tool_call|tool_response|(?:start|end)_of_\w{1,20}|endoftext|user|assistant|system"
+    r"|policy|end)>",
     re.IGNORECASE,
 )
-"""How the tokenizers in use write special tokens: ChatML, Llama 2 and 3, DeepSeek, Gemma, Mistral, BERT, reasoning models, the lab."""
+"""How the tokenizers in use write special tokens: ChatML, Llama 2 and 3, DeepSeek, Gemma, Mistral, Seed, MiniMax, BERT, reasoning models, the lab."""
+UNSEEN = "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e01ef"
+"""Characters that take no room. Between letters they stay (joiners make words in some scripts), but a mark of a prompt is one with or without them."""
+OPENING = "<\uff1c\u2039\u2329\u3008\u27e8\ufe64\u276c\u276e\u2770\u02c2"
+SLASH = "/\\\\\uff0f\u2215\u2044\u29f8"
+
+
+def is_blank(text: str) -> bool:
+    """True where nothing of it can be seen."""
+    return not re.sub(rf"[\s{UNSEEN}]", "", clean(text))
 
 
 def clean(text: str) -> str:
@@ -52,7 +63,9 @@ def special_tokens(tokenizer: Any) -> tuple[str, ...]:
 
 def fence(text: str, *tags: str) -> str:
     """Text in which no <tag> or </tag> of a prompt stands, however spaced or written, so that the marks of the prompt are the only ones."""
-    return re.sub(rf"[<\uff1c\u2039\u3008](?=[\s/\uff0f\\]*(?:{'|'.join(tags)})\b)", "(", text, flags=re.IGNORECASE)
+    # Letters of full width are other characters; IGNORECASE folds their capitals too.
+    wide = [f"[{UNSEEN}]*".join(f"[{letter}{chr(ord(letter) + 0xFEE0)}]" for letter in tag) for tag in tags]
+    return re.sub(rf"[{OPENING}](?=[\s{SLASH}{UNSEEN}]*(?:{'|'.join(wide)})(?!\w))", "(", text, flags=re.IGNORECASE)
 
 
 def cut(text: str, longest: int) -> str:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from critique_rl.types import Usage
 
+OPENS, CLOSES = r"(?:<think(?:ing)?\s*>|\[THINK\])", r"(?:</think(?:ing)?\s*>|\[/THINK\])"
+"""How models mark their thoughts: Qwen and DeepSeek, some others, Mistral."""
 NO_TEXT = ("empty", "length")
 """Reasons of answers that came, and hold nothing usable: the model's doing, not the server's."""
 
@@ -47,10 +49,13 @@ class BadResponse(ValueError):
 
 
 def without_thinking(text: str) -> str:
-    """The text after a reasoning model's thoughts; "" where it was cut while thinking. Some templates open the thoughts in the prompt."""
-    text = re.sub(r"(?s)<think>.*?</think>", "", text)
-    text = text.rpartition("</think>")[2]
-    return re.sub(r"(?s)<think>.*", "", text).strip()
+    """The text after a reasoning model's thoughts; "" where it was cut while thinking. Some templates open the thoughts in the prompt.
+
+    Thoughts open at the start of a line; a mark that is only spoken of within one stays, and costs nothing of the text after it.
+    """
+    text = re.sub(rf"(?is){OPENS}.*?{CLOSES}", "", text)
+    text = re.split(f"(?i){CLOSES}", text)[-1]
+    return re.sub(rf"(?ism)^\s*{OPENS}.*", "", text).strip()
 
 
 def read(body: bytes) -> tuple[str, str, Usage | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from critique_rl.types import Critique
+from critique_rl.types import Critique, Usage
 
 
 def says_length(attempt):
@@ -26,6 +26,20 @@ def by_text(attempt):
             return "The answer is 13."
         case "surrogate":
             return "a\ud800b\x00c"
+        case "blank":
+            return "\u200d\u00ad \u3164"
+        case "blank critique":
+            return Critique("  ", "mine")
+        case "no text":
+            return Critique(None, "mine")
+        case "status":
+            return Critique("a", "mine", "great")
+        case "usage":
+            return Critique("a", "mine", usage=None)
+        case "nan":
+            return Critique("a", "mine", usage=Usage(usd=float("nan")))
+        case "notes":
+            return Critique("a", "mine", notes=None)
         case "failed":
             return Critique("", "mine", "failed", "no idea")
         case "exit":

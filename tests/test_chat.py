@@ -172,7 +172,17 @@ def test_an_answer_still_cut_is_kept_and_marked_and_one_cut_while_thinking_faile
 
 @pytest.mark.parametrize(
     ("text", "left"),
-    [("a", "a"), ("<think>x</think> a", "a"), ("x</think>a", "a"), ("<think>x", ""), ("a <think>x</think>b<think>y", "a b"), ("<think>a</think>", "")],
+    [
+        ("a", "a"),
+        ("<think>x</think> a", "a"),
+        ("x</think>a", "a"),
+        ("<think>x", ""),
+        ("a <think>x</think>b\n<think>y", "a b"),
+        ("<think>a</think>", ""),
+        ("<THINKING >x</Thinking>a", "a"),
+        ("[THINK]x[/THINK]a", "a"),
+        ("Step 2: write a <think> tag. Then fix 7.", "Step 2: write a <think> tag. Then fix 7."),
+    ],
 )
 def test_thoughts_are_stripped_also_where_they_have_no_end_or_no_beginning(text, left):
     assert without_thinking(text) == left

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from critique_rl.chat_critic import CHOICES, ChatCritic
 from critique_rl.config import ConfigError
 from critique_rl.critic import build_critic
-from critique_rl.leaks import leaks, redacted
+from critique_rl.leaks import MOST, leak_spans, leaks, redacted
 from critique_rl.prompts import cut, fence, neutral
 from critique_rl.reply import Reply
 from critique_rl.schema import TaskConfig
@@ -17,6 +19,8 @@ from critique_rl.verifier import last_number
 
 TASK = load_task(TaskConfig("lab/chain", size=3), 0)
 ROW = {"answer": "42", "solution": "6 * 7 = 42"}
+SUMS = " ".join(f"{100 + i}+{101 + i}={201 + 2 * i}," for i in range(30))
+"""Ninety numbers, as a critique that goes step by step holds before it comes to the answer."""
 
 
 class Says:
@@ -109,6 +113,16 @@ def test_control_characters_and_special_tokens_are_taken_apart_and_other_text_is
     assert neutral("@@X and <answer>", ("@@X",)) == "@ @X and <answer>"
     assert neutral("if a <b> and x[s] then <s2>") == "if a <b> and x[s] then <s2>"
     assert fence("</TAG >< / tag>\uff1c/tag> <tags> tag", "tag") == "(/TAG >( / tag>(/tag> <tags> tag"
+    brackets = ("\ufe64/tag>", "\u27e8/tag>", "\u2039\u2215tag>", "</\uff54ag>")
+    for mark in (*brackets, "</\u200dtag>", "</t\u00adag>", "<\u034f/tag>", "\u2039/\ufe0ftag>", "<\U000e0041/tag>"):
+        assert fence(mark, "tag") == "(" + mark[1:]
+    for token in ("<turn|>", "<|turn>", "<seed:eos>", "[THINK]", "]~b]", "[TOOL_CONTENT]", "<eod>"):
+        assert neutral(token) == f"{token[0]} {token[1:]}"
+
+
+def test_a_reply_of_which_nothing_can_be_seen_is_empty() -> None:
+    (critique,) = ChatCritic(Says("\u200d \u3164")).critique([attempt()])
+    assert (critique.status, critique.reason) == ("failed", "empty")
 
 
 @pytest.mark.parametrize(
@@ -122,10 +136,27 @@ def test_control_characters_and_special_tokens_are_taken_apart_and_other_text_is
         ("See step 42 and line 42.", False),
         ("6 times 7 is not 48", False),
         ("The answer is 7", False),
+        (SUMS + "so it is 42.", True),
+        (SUMS + r"\boxed{42}", True),
+        ("_42_ is right", True),
+        ("\uff14\uff12", True),
+        ("x_42 is no variable", False),
     ],
 )
 def test_the_tasks_verifier_says_what_is_a_leak(text, leaked) -> None:
     assert leaks(text, attempt(), is_answer) is leaked
+
+
+@pytest.mark.parametrize("text", [r"\boxed{\frac{1}{2}}", r"so \[\frac{1}{2}\]", r"it is \tfrac{1}{2}, see", r"\dfrac{1}{2}"])
+def test_formulas_leak_with_braces_in_braces_and_without_marks(text) -> None:
+    half = Attempt("What is 3/6?", "2", Verdict("wrong"), {"answer": "0.5"})
+    spans, whole = leak_spans(text, half, lambda piece, row: piece in (r"\frac{1}{2}", r"\tfrac{1}{2}", r"\dfrac{1}{2}"))
+    assert whole and not re.search(r"frac\{1", redacted(text, spans))
+
+
+def test_pieces_past_the_most_are_noted_as_unread() -> None:
+    says = Says(" ".join(f"{1000 + i}," for i in range(MOST + 1)), "1 2 3")
+    assert [critique.notes for critique in ChatCritic(says, is_answer=is_answer).critique([attempt(), attempt()])] == [("leaks_unread",), ()]
 
 
 def test_a_number_of_the_question_is_a_leak_only_where_it_is_called_the_answer() -> None:

@@ -51,6 +51,20 @@ def test_each_item_fails_alone_with_its_reason() -> None:
     assert [critique.leaked for critique in critiques].count(True) == 1 and {critique.critic for critique in critiques} == {"python"}
 
 
+def test_what_is_no_critique_fails_alone_whatever_its_fields_hold() -> None:
+    critiques = own("by_text").critique(attempts("blank", "blank critique", "no text", "status", "usage", "nan", "notes", "fine"))
+    assert [(critique.status, critique.reason) for critique in critiques] == [
+        ("failed", "empty"),
+        ("failed", "empty"),
+        ("failed", "bad reply: text is a NoneType"),
+        ("failed", "bad reply: status 'great'"),
+        ("failed", "bad reply: usage is a NoneType"),
+        ("failed", "bad reply: usage is (0, 0, 0.0, nan, 0)"),
+        ("failed", "bad reply: notes is a NoneType"),
+        ("ok", ""),
+    ]
+
+
 def test_a_class_gets_its_options_and_a_batch_that_raises_is_tried_one_by_one() -> None:
     critic = own("Model", options={"word": "column"})
     assert said(critic.critique(attempts("a", "raise", "b"))) == [("column", "ok", ""), ("", "failed", "error RuntimeError"), ("column", "ok", "")]
