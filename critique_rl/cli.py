@@ -359,7 +359,8 @@ def _print_bench(arguments, data, table, notes: list[str]) -> int:
         shown = Table(*table.heads, title=table.caption)
         for row in table.rows:
             shown.add_row(*map(escape, row))
-        Console().print(shown, *map(escape, notes), sep="\n")
+        # A pipe has no width, and 80 columns would break every figure.
+        Console(width=None if sys.stdout.isatty() else 200).print(shown, *map(escape, notes), sep="\n")
     return 0
 
 
