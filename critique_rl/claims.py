@@ -186,10 +186,14 @@ def quick_overrides(pipeline: Pipeline) -> list[str]:
     return overrides
 
 
+def _reproduced(tests: Sequence[Mapping[str, Any]]) -> str:
+    return f"{sum(test['verdict'] == REPRODUCED for test in tests)} of {len(tests)}"
+
+
 def markdown(claims: Sequence[Mapping[str, Any]]) -> str:
     """The table of all claims, then each with its arms and tests."""
-    lines = ["# Claims", "", "| claim | source | verdict |", "|:---|:---|:---|"]
-    lines += [f"| {c['says']} | {c['source']} | {c['verdict']} |" for c in claims]
+    lines = ["# Claims", "", "| claim | source | tests reproduced | verdict |", "|:---|:---|---:|:---|"]
+    lines += [f"| {c['says']} | {c['source']} | {_reproduced(c['tests'])} | {c['verdict']} |" for c in claims]
     for claim in claims:
         lines += ["", f"## {claim['pipeline']}: {claim['verdict']}", "", f"{claim['says']} ({claim['source']})", ""]
         metrics = list(next(iter(claim["arms"].values()))["means"])
