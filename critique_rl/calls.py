@@ -226,7 +226,8 @@ async def _try(call: Call, factor: float) -> tuple[str, str]:
             step.ledger.settle(most, usage)
             step.limits.give_back(most.prompt_tokens + most.completion_tokens - usage.prompt_tokens - usage.completion_tokens)
             call.spent.append(usage)
-    return text, finish
+    # Only now: JSON may spell the key with escapes.
+    return without_key(text, step.client.api_key), finish
 
 
 async def _may_send(call: Call, most: Usage) -> None:
@@ -246,7 +247,7 @@ async def _may_send(call: Call, most: Usage) -> None:
 
 
 async def _body(client: AsyncOpenAI, request: dict[str, Any]) -> bytes:
-    """The server's answer as it came, without the key, should it hold that."""
+    """The server's answer as it came."""
     extra, body = {name: value for name, value in request.items() if name not in ("model", "messages")}, bytearray()
     create = client.chat.completions.with_streaming_response.create
     async with create(model=request["model"], messages=request["messages"], extra_body=extra) as response:
@@ -254,4 +255,4 @@ async def _body(client: AsyncOpenAI, request: dict[str, Any]) -> bytes:
             body += chunk
             if len(body) > MOST_BYTES:
                 raise BadResponse(f"over {MOST_BYTES >> 20} MB")
-    return without_key(bytes(body).decode(errors="replace"), client.api_key).encode()
+    return bytes(body)

@@ -184,9 +184,11 @@ def _context(name: str, endpoint) -> Line:
     """The context that the server states in /models; most state none."""
     from openai import OpenAI
 
+    from critique_rl.failures import without_key
+
     try:
         with OpenAI(base_url=endpoint.base_url, api_key=endpoint.key(), max_retries=0, timeout=10.0) as client:
-            listed = {model.id: model.model_dump() for model in client.models.list().data}
+            listed = {without_key(str(model.id), endpoint.key()): model.model_dump() for model in client.models.list().data}
     except Exception as error:
         return Line(f"{name}: context", "warn", f"/models did not answer ({type(error).__name__})", "make sure that prompt and max_tokens fit the model")
     if endpoint.model not in listed:

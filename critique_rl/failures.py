@@ -77,17 +77,22 @@ def reason_of(error: Exception, key: str = "", over: bool = False) -> str:
             return "step deadline" if over else "timeout"
         case APIStatusError():
             said = error.body.get("message") if isinstance(error.body, dict) else error.body
-            return f"http {error.status_code}: {' '.join(without_key(str(said or error.message), key).split())[:WORDS]}"
+            return f"http {error.status_code}: {_short(said or error.message, key)}"
         case APIConnectionError() | RequestError():
             return "connection"
-        case NotSent() | BadResponse():
+        case BadResponse():
+            return _short(error, key)
+        case NotSent():
             return str(error)
         case sqlite3.Error():
             return f"storage: {error}"
     return f"error: {type(error).__name__}"
 
 
+def _short(words: object, key: str) -> str:
+    return " ".join(without_key(str(words), key).split())[:WORDS]
+
+
 def without_key(text: str, key: str) -> str:
-    """The text without the key."""
-    # A short key is a placeholder such as "none", and a word that texts may use.
+    """The text without the key. A key of under 8 characters stays: it is a placeholder such as "none" or "EMPTY", and a word that texts may use."""
     return text.replace(key, "***") if len(key) >= 8 else text

@@ -56,7 +56,7 @@ def without_thinking(text: str) -> str:
 def read(body: bytes) -> tuple[str, str, Usage | None]:
     """(text without thoughts, finish reason, usage or None where the server reports none) of a server's answer; BadResponse for what is none."""
     try:
-        answer = json.loads(body)
+        answer = json.loads(body.decode("utf-8-sig", errors="replace"))
     except ValueError as error:
         raise BadResponse("no JSON") from error
     usage = read_usage(answer.get("usage")) if isinstance(answer, dict) else None

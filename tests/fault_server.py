@@ -72,11 +72,19 @@ def body(fault: str, content: str, request: dict, key: str) -> bytes:
             return response(200, completion("<think>a</think>whole" if enough else "<think>a thou", "stop" if enough else "length"))
         case "echo-key":
             return response(200, completion(f"your key is {key}"))
+        case "echo-escaped-key":  # as JSON may spell it
+            escaped = "".join(f"\\u{ord(letter):04x}" for letter in key)
+            return response(200, completion("your key is KEY").replace(b"KEY", escaped.encode()))
         case "truncated":
             return response(200, completion("a" * 200)[:-80])
         case "huge":
             return huge()
     return response(200, completion(f"echo {content}"))
+
+
+def _key(head: str) -> str:
+    start = head.lower().find("authorization: bearer ")
+    return head[start + 22 :].split("\r\n")[0]
 
 
 class FaultServer:
@@ -93,6 +101,9 @@ class FaultServer:
         self.most_at_once = max(self.most_at_once, self.now)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            if head.startswith("GET"):  # /models
+                writer.write(response(200, json.dumps({"object": "list", "data": [{"id": f"model of {_key(head)}", "object": "model"}]}).encode()))
+                return
             size = int(head.lower().split("content-length:")[1].split("\r\n")[0])
             await self.reply(json.loads(await reader.readexactly(size)), head, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -141,8 +152,7 @@ class FaultServer:
                 self.reported += sum(used.values())
                 writer.write(response(200, completion("counted", usage=used)))
             case _:
-                key = head.lower().find("authorization: bearer ")
-                writer.write(body(fault, content, request, head[key + 22 :].split("\r\n")[0]))
+                writer.write(body(fault, content, request, _key(head)))
 
 
 @contextmanager

@@ -255,8 +255,8 @@ def test_control_c_stops_the_wait_and_is_not_swallowed(server):
 def test_the_key_is_sent_and_occurs_in_no_file_and_no_log(server, monkeypatch, caplog, capfd, tmp_path):
     monkeypatch.setenv("SECRET_KEY", "sk-verysecret")
     caplog.set_level("DEBUG")
-    replies = ask(server, "400 key", "echo-key a", "ok key", folder=tmp_path, api_key_env="SECRET_KEY")
-    assert "no: ***" in replies[0].reason and replies[1].text == "your key is ***"
+    replies = ask(server, "400 key", "echo-key a", "echo-escaped-key a", "ok key", folder=tmp_path, api_key_env="SECRET_KEY")
+    assert "no: ***" in replies[0].reason and replies[1].text == replies[2].text == "your key is ***"
     shown = repr(replies) + repr(ApiChat(Endpoint(server.url, "m", api_key_env="SECRET_KEY"), tmp_path)) + caplog.text + "".join(capfd.readouterr())
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 3 and b"verysecret" not in b"".join(path.read_bytes() for path in files)

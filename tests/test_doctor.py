@@ -43,6 +43,7 @@ def test_an_endpoint_that_answers_is_ok_and_its_key_is_never_shown(server, tmp_p
     assert status == 0 and "sk-very-secret" not in output.out + output.err
     assert lines["endpoint: key"]["found"] == "$SECRET_KEY is set" and lines["endpoint: latency"]["status"] == "ok"
     assert lines["endpoint: finish_reason"]["status"] == "ok" and lines["endpoint: usage"]["found"] == "counted by the server"
+    assert lines["endpoint: model"]["advice"] == "it lists model of ***"
     assert list(tmp_path.iterdir()) == []
 
 
