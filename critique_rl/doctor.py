@@ -182,12 +182,13 @@ def _finish(name: str, reply) -> Line:
 
 def _context(name: str, endpoint) -> Line:
     """The context that the server states in /models; most state none."""
-    from openai import OpenAI
+    from openai import DefaultHttpxClient, OpenAI
 
     from critique_rl.failures import without_key
 
     try:
-        with OpenAI(base_url=endpoint.base_url, api_key=endpoint.key(), max_retries=0, timeout=10.0) as client:
+        http = DefaultHttpxClient(trust_env=not endpoint.local, follow_redirects=False)
+        with OpenAI(base_url=endpoint.base_url, api_key=endpoint.key(), max_retries=0, timeout=10.0, http_client=http) as client:
             listed = {without_key(str(model.id), endpoint.key()): model.model_dump() for model in client.models.list().data}
     except Exception as error:
         return Line(f"{name}: context", "warn", f"/models did not answer ({type(error).__name__})", "make sure that prompt and max_tokens fit the model")
@@ -210,6 +211,8 @@ def _advice(reason: str) -> str:
 
 
 ADVICE = {
+    "it redirects": "set base_url to the address it names, if your texts may go there",
+    "insufficient_quota": "the account has no credit or quota left: add some, or wait for the next period; fewer calls at a time do not help",
     "401": "the key is wrong for this address: check the variable, and base_url",
     "403": "this key may not use this model",
     "404": "no such model or path: base_url ends in the version (/v1), and --model is a name from /models",

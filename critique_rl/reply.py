@@ -39,11 +39,12 @@ class CriticFailed(RuntimeError):
 
 
 class BadResponse(ValueError):
-    """A server's answer that is none. Its usage, where it could be read, was spent."""
+    """A server's answer that is none. Its usage, where it could be read, was spent. `code` and `status_code` are of an error sent with status 200."""
 
-    def __init__(self, message: str, usage: Usage | None = None):
+    def __init__(self, message: str, usage: Usage | None = None, code: object = None):
         super().__init__(f"bad response: {message}")
-        self.usage = usage
+        self.usage, self.code = usage, code
+        self.status_code = int(str(code)) if re.fullmatch(r"[45]\d\d", str(code)) else None
 
 
 def without_thinking(text: str) -> str:
@@ -61,15 +62,30 @@ def read(body: bytes) -> tuple[str, str, Usage | None]:
         raise BadResponse("no JSON") from error
     usage = read_usage(answer.get("usage")) if isinstance(answer, dict) else None
     choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not choices and isinstance(answer, dict) and answer.get("error"):
+        raise _refusal(answer["error"], usage)
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise BadResponse("no choices", usage)
     message = choices[0].get("message")
     if not isinstance(message, dict):
         raise BadResponse("no message", usage)
-    text = message.get("content")
+    text = _joined(message.get("content"))
     if text is not None and not isinstance(text, str):
         raise BadResponse(f"content is a {type(text).__name__}", usage)
     return without_thinking(text or ""), str(choices[0].get("finish_reason")), usage
+
+
+def _refusal(error: Any, usage: Usage | None) -> BadResponse:
+    """An error in a body with status 200, in the server's words."""
+    said = error if isinstance(error, dict) else {"message": error}
+    return BadResponse(": ".join(str(said[name]) for name in ("code", "message") if said.get(name)) or "an error", usage, said.get("code"))
+
+
+def _joined(content: Any) -> Any:
+    """The text of a content in parts, of which some are thoughts; any other content as it is."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        return content
+    return "".join(part["text"] for part in content if part.get("type") == "text" and isinstance(part.get("text"), str))
 
 
 def read_usage(counts: Any) -> Usage | None:

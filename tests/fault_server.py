@@ -61,6 +61,15 @@ def body(fault: str, content: str, request: dict, key: str) -> bytes:
             return response(200, b'{"choices": []}')
         case "null":
             return response(200, b"null")
+        case "redirect":
+            return response(307, b"", "location: /elsewhere/v1/chat/completions?a=b")
+        case "error-200" | "error-200-down":
+            error = {"message": f"Invalid key {key}", "code": 401} if fault == "error-200" else {"message": "down", "code": "503"}
+            return response(200, json.dumps({"error": error}).encode())
+        case "quota":
+            return response(429, json.dumps({"error": {"message": "You exceeded it", "code": "insufficient_quota"}}).encode())
+        case "parts":
+            return response(200, completion([{"type": "thinking", "thinking": [{"type": "text", "text": "no"}]}, {"type": "text", "text": f"echo {content}"}]))
         case "list":
             return response(200, completion(["a"]))
         case "empty":
