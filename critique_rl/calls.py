@@ -168,9 +168,7 @@ async def _ask(call: Call) -> Reply:
     if call.admitted:
         step.limits.report(alive(error, over=not step.left()))
     step.note(reply, error)
-    usage = [sum(counts) for counts in zip(*((u.prompt_tokens, u.completion_tokens, u.usd, u.cached_prompt_tokens) for u in call.spent), strict=True)]
-    prompt, completion, usd, cached = usage or (0, 0, 0.0, 0)
-    return replace(reply, usage=Usage(prompt, completion, time.monotonic() - start, usd, cached))
+    return replace(reply, usage=replace(sum(call.spent, Usage()), seconds=time.monotonic() - start))
 
 
 async def _conversation(call: Call) -> Reply:
@@ -213,14 +211,15 @@ async def _try(call: Call, factor: float) -> tuple[str, str]:
     try:
         async with asyncio.timeout(endpoint.attempt_deadline):
             body = await _body(step.client, endpoint.request(call.messages, call.sample, factor))
-        text, finish, usage = read(body)
+        text, finish, reported = read(body)
+        usage = endpoint.counted(reported, most, len(body))
     except (BadResponse, APIStatusError) as error:
         refused = error.status_code is not None and error.status_code < 500  # a gateway's 504 may hide an answer that is billed
-        usage = Usage() if refused else getattr(error, "usage", None)
+        reported = Usage() if refused else getattr(error, "usage", None)
+        usage = endpoint.priced(reported) if reported is not None and endpoint.believes(reported, most) else None
         raise
     finally:
         if usage is not None:
-            usage = endpoint.priced(usage)
             step.ledger.settle(most, usage)
             step.limits.give_back(most.prompt_tokens + most.completion_tokens - usage.prompt_tokens - usage.completion_tokens)
             call.spent.append(usage)

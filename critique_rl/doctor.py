@@ -159,7 +159,7 @@ def _endpoint(name: str, spec: Mapping[str, Any]) -> Iterator[Line]:
     if reply.status != "ok" and reply.reason not in ("empty", "length"):
         yield Line(f"{name}: answer", "fail", reply.reason, _advice(reply.reason))
         return
-    slow, counted = seconds > SLOW_SECONDS, reply.usage.prompt_tokens > 0
+    slow, counted = seconds > SLOW_SECONDS, not reply.usage.estimated
     advice = "raise attempt_deadline, deadline and step_deadline" if slow else ""
     yield Line(f"{name}: latency", "warn" if slow else "ok", f"{seconds:.1f} s for up to 16 tokens", advice)
     yield _finish(name, reply)

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -20,6 +20,8 @@ OURS = ("model", "messages", "n", "stream")
 """What a request's `extra_body` cannot set: one call asks for one whole answer, since servers accept n > 1 and ignore it."""
 MESSAGE_TOKENS = 16
 """Tokens a chat template may add to a message."""
+BEYOND = 200_000
+"""Tokens beyond a reservation that a server is believed to have used: its own long template, thoughts that max_tokens does not bound. More is a fault."""
 OPERATIONAL = ("api_key_env", "attempts", "attempt_deadline", "deadline", "step_deadline", "concurrency", "requests_per_minute", "tokens_per_minute")
 OPERATIONAL += ("circuit_failures", "circuit_seconds", "on_failure", "cache", "caps")
 """What decides how and whether a call is made, and no answer: a run may be continued with others of these."""
@@ -164,9 +166,21 @@ class Endpoint:
         prompt += len(json.dumps(self.extra_body, default=str)) if self.extra_body else 0  # a schema, say, which a server may put into the prompt
         return self.priced(Usage(prompt, self.answer_tokens(factor) or 0))
 
+    def counted(self, reported: Usage | None, most: Usage, size: int) -> Usage:
+        """What an answer of `size` bytes counts as: what is reported where that can be, else the most that was reserved for it."""
+        if reported is not None and self.believes(reported, most):
+            return self.priced(reported)
+        # Without max_tokens nothing is reserved for the answer; it has no more tokens than bytes.
+        return self.priced(replace(most, completion_tokens=most.completion_tokens or size, estimated=1))
+
+    def believes(self, reported: Usage, most: Usage) -> bool:
+        """False for a report that cannot be: believed, it would use up caps and rates for good."""
+        prompt, completion = most.prompt_tokens + BEYOND, most.completion_tokens + BEYOND
+        return reported.prompt_tokens <= prompt and reported.completion_tokens <= completion
+
     def priced(self, usage: Usage) -> Usage:
         """The usage with its price."""
         cached_price = self.prompt_price if self.cached_prompt_price is None else self.cached_prompt_price
         fresh = usage.prompt_tokens - usage.cached_prompt_tokens
         usd = fresh * self.prompt_price + usage.cached_prompt_tokens * cached_price + usage.completion_tokens * self.completion_price
-        return Usage(usage.prompt_tokens, usage.completion_tokens, usage.seconds, self.price_share * usd / 1e6, usage.cached_prompt_tokens)
+        return replace(usage, usd=self.price_share * usd / 1e6)

@@ -2,9 +2,9 @@
 
     a request may be sent if   spent + open reservations + its own reservation <= cap    for each cap
 
-A request settles at what the server reports. One that ended without a report (a deadline, a cut connection, a killed process, a 5xx) stays spent at its
-reservation, since it may be billed; a 4xx costs nothing but the request. So a cap is passed only by a server that reports more than was reserved: tokens
-of a long prompt template of its own, or an answer beyond max_tokens.
+A request settles at what the server reports, or at its reservation where it answered and reported no usage that can be. One that ended without an answer
+(a deadline, a cut connection, a killed process, a 5xx) stays spent at its reservation, since it may be billed; a 4xx costs nothing but the request. So a
+cap is passed only by a server that reports more than was reserved: tokens of a long prompt template of its own, or an answer beyond max_tokens.
 
 The journal beside it makes restarts exact. An answer read from the cache costs nothing, but where it was paid for after the checkpoint a run continues
 from, that checkpoint's counts do not hold it: it is *owed*, and its replay counts as it did the first time.

@@ -25,7 +25,8 @@ class Reply:
     """failed: "timeout", "step deadline", "connection", "empty", "length", "bad response: ...", "http 401: <the server's words>", "storage: ...".
     skipped: "budget", "rate limit", "circuit open", "step deadline", or the refusal after which nothing more was sent, as "not sent after http 401: ..."."""
     usage: Usage = field(default_factory=Usage)
-    """Of all tries, as the server reported it."""
+    """Of all tries that came to an answer, as the server reported it; at its most (`estimated`) where it reported none. A try that ended without an answer
+    counts in the ledger alone."""
     cached: bool = False
     """True where it was answered before, and paid for then."""
 
@@ -55,7 +56,10 @@ def without_thinking(text: str) -> str:
 
 
 def read(body: bytes) -> tuple[str, str, Usage | None]:
-    """(text without thoughts, finish reason, usage or None where the server reports none) of a server's answer; BadResponse for what is none."""
+    """(text without thoughts, finish reason, usage or None where the server reports none) of a server's answer; BadResponse for what is none.
+
+    Text that took no tokens is not counted text: some servers report zeros.
+    """
     try:
         answer = json.loads(body.decode("utf-8-sig", errors="replace"))
     except ValueError as error:
@@ -72,6 +76,7 @@ def read(body: bytes) -> tuple[str, str, Usage | None]:
     text = _joined(message.get("content"))
     if text is not None and not isinstance(text, str):
         raise BadResponse(f"content is a {type(text).__name__}", usage)
+    usage = None if text and usage is not None and not usage.completion_tokens else usage
     return without_thinking(text or ""), str(choices[0].get("finish_reason")), usage
 
 

@@ -19,9 +19,9 @@ SECONDS = 60
 """How long what hangs hangs: longer than any test waits."""
 
 
-def completion(content: object, finish: str = "stop", usage: object = None) -> bytes:
+def completion(content: object, finish: str = "stop", usage: object = ANSWER) -> bytes:
     choices = [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}]
-    return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage or ANSWER}).encode()
+    return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage}).encode()
 
 
 def response(status: int, body: bytes, *headers: str, kind: str = "application/json", length: int | None = None) -> bytes:
@@ -70,6 +70,8 @@ def body(fault: str, content: str, request: dict, key: str) -> bytes:
             return response(429, json.dumps({"error": {"message": "You exceeded it", "code": "insufficient_quota"}}).encode())
         case "parts":
             return response(200, completion([{"type": "thinking", "thinking": [{"type": "text", "text": "no"}]}, {"type": "text", "text": f"echo {content}"}]))
+        case "usage":  # the second word is the one it reports
+            return response(200, completion("counted", usage=json.loads(content.split()[1])))
         case "list":
             return response(200, completion(["a"]))
         case "empty":

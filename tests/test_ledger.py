@@ -18,10 +18,11 @@ from fault_server import serving
 from critique_rl.cache import key_of, open_cache
 from critique_rl.chat import ApiChat
 from critique_rl.endpoint import Caps, Endpoint
+from critique_rl.generation import Generation, counts_of
 from critique_rl.ledger import open_ledger
 from critique_rl.limits import open_limits
 from critique_rl.reply import CriticFailed, Reply
-from critique_rl.types import Usage
+from critique_rl.types import Critique, Usage
 
 ENDPOINT = Endpoint("http://127.0.0.1:9/v1", "m")
 
@@ -183,6 +184,37 @@ def test_what_ended_without_a_report_stays_spent_at_its_reservation(server, tmp_
     ask(server, tmp_path, "empty a", **settings)  # reported: 7 + 3
     with open_ledger(tmp_path / "ledger.sqlite", Caps()) as ledger:
         assert ledger.spent() == {"requests": 4, "tokens": 75, "usd": 0.0, "open": 2}
+
+
+@pytest.mark.parametrize(
+    "reported",
+    [
+        "null",
+        '{"prompt_tokens":0,"completion_tokens":0}',
+        '{"prompt_tokens":-5,"completion_tokens":-9}',
+        '{"prompt_tokens":NaN,"completion_tokens":Infinity}',
+        '{"prompt_tokens":1000000000000,"completion_tokens":1}',
+        '{"prompt_tokens":1,"completion_tokens":10000000000000000000}',
+    ],
+)
+def test_an_answer_without_a_usage_that_can_be_counts_at_its_most_in_ledger_and_metrics_and_blocks_nothing(server, tmp_path, reported):
+    settings = {"max_tokens": 10, "prompt_price": 1.0, "completion_price": 1.0, "tokens_per_minute": 100_000}
+    content = f"usage {reported}"
+    most = len(content) + 16 + 10
+    [reply] = ask(server, tmp_path, content, **settings)
+    assert (reply.text, sum((reply.usage.prompt_tokens, reply.usage.completion_tokens))) == ("counted", most)
+    with open_ledger(tmp_path / "ledger.sqlite", Caps()) as ledger:
+        assert ledger.spent() == {"requests": 1, "tokens": most, "usd": pytest.approx(most * 1e-6), "open": 0}
+    counts = counts_of(Generation(critiques={0: Critique(reply.text, "api", usage=reply.usage)}), 1, 0)
+    assert counts["critique/usage_estimated"] == 1 and counts["tokens/critic_prompt"] + counts["tokens/critic_completion"] == most
+    assert ask(server, tmp_path, "ok after", **settings)[0].status == "ok"
+
+
+def test_what_a_server_of_a_long_template_reports_is_believed_and_an_answer_without_bound_is_never_free(server, tmp_path):
+    [reply] = ask(server, tmp_path, 'usage {"prompt_tokens":5000,"completion_tokens":300}', max_tokens=10)
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.estimated) == (5000, 300, 0)
+    [reply] = ask(server, tmp_path, "usage null", max_tokens=None)
+    assert reply.usage.completion_tokens >= len("counted") and reply.usage.estimated == 1
 
 
 def test_the_server_reports_no_more_than_the_cap_with_64_calls_at_its_edge_and_a_kill_in_between(tmp_path):
