@@ -229,10 +229,61 @@ def test_a_ledger_that_cannot_be_read_stops_the_run_and_says_what_to_do(server, 
         ask(server, tmp_path, "ok x")
 
 
+def test_a_ledger_that_was_emptied_or_lost_a_count_does_not_begin_at_0(server, tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    ask(server, tmp_path, "ok counted")
+    sqlite3.connect(path, isolation_level=None).execute("UPDATE spent SET tokens = NULL")
+    with pytest.raises(CriticFailed, match=r"its counts are .* move it away to count from 0"):
+        ask(server, tmp_path, "ok more")
+    for tail in ("-wal", "-shm"):
+        (tmp_path / f"ledger.sqlite{tail}").unlink(missing_ok=True)
+    path.write_bytes(b"")
+    with pytest.raises(CriticFailed, match=r"cannot be read \(it is empty\)"):
+        ask(server, tmp_path, "ok more")
+
+
+def _spend(path, count: int) -> None:
+    for _ in range(count):
+        with open_ledger(path, Caps()) as ledger:
+            ledger.reserve(Usage(1))
+
+
+def test_processes_that_begin_a_ledger_at_once_do_not_take_it_for_an_emptied_one(tmp_path):
+    processes = [multiprocessing.get_context("fork").Process(target=_spend, args=(tmp_path / "l", 5)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0] * 4
+    with open_ledger(tmp_path / "l", Caps()) as ledger:
+        assert ledger.spent()["tokens"] == 20
+
+
+def test_a_file_that_somebody_named_and_that_never_was_a_cache_is_refused_and_left_alone(server, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("precious")
+    for path in (notes, tmp_path):
+        with pytest.raises(ValueError, match="exists and is no cache that can be read; give another path"):
+            Endpoint(server.url, "m", cache=str(path))
+    assert notes.read_text() == "precious"
+    (tmp_path / "new").touch()
+    assert ask(server, tmp_path, "ok kept", cache=str(tmp_path / "new"))[0].status == "ok"
+    assert ask(server, tmp_path, "ok kept", cache=str(tmp_path / "new"))[0].cached
+
+
+@pytest.mark.parametrize("key", ["sk-abc\ndefgh", "sk-äöü-abcdef"])
+def test_a_key_that_cannot_be_sent_is_an_error_that_does_not_show_it(server, tmp_path, monkeypatch, key):
+    monkeypatch.setenv("ODD_KEY", key)
+    with pytest.raises(ValueError, match="ODD_KEY holds a line break, or another character") as refused:
+        ask(server, tmp_path, "ok x", api_key_env="ODD_KEY")
+    assert key[:6] not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"base_url": "localhost:8000"}, "give the address"),
+        ({"base_url": "http://127.0.0.1:/"}, "give the address"),
         ({"base_url": "http://u:secret@h/v1"}, "password or a query; give it without"),
         ({"base_url": "http://h/v1?api-key=x"}, "password or a query"),
         ({"deadline": 0}, "deadline: got 0"),
