@@ -150,7 +150,7 @@ def _endpoint(name: str, spec: Mapping[str, Any]) -> Iterator[Line]:
     try:
         endpoint.key()
     except ValueError as error:
-        yield Line(f"{name}: key", "fail", f"${endpoint.api_key_env} is not set", str(error))
+        yield Line(f"{name}: key", "fail", f"${endpoint.api_key_env} {'cannot be sent' if is_set else 'is not set'}", str(error))
         return
     yield Line(f"{name}: key", "ok", f"${endpoint.api_key_env} is {'set' if is_set else 'not set; servers on this machine mostly want none'}")
     start = time.monotonic()

@@ -54,6 +54,8 @@ def test_nobody_there_a_wrong_address_and_a_missing_key_are_failures_with_advice
     assert "give the address up to its version" in found(doctor.check(None, tmp_path, "localhost:9", "m"), "endpoint").advice
     key = found(doctor.check(None, tmp_path, "https://api.example.invalid/v1", "m"), "key")
     assert (key.status, key.found) == ("fail", "$OPENAI_API_KEY is not set")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-ab\ncd")
+    assert found(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "key").found == "$OPENAI_API_KEY cannot be sent"
 
 
 def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_policy) -> None:
