@@ -3,7 +3,8 @@
     key = sha256 of canonical JSON of everything that decides an answer: address, model, rendered messages, sampling settings, number of the sample
 
 The first answer written to a key stays, so processes that asked at once agree. A row that cannot be read is a miss and is counted; a file that cannot be
-read is moved aside. Only answers with text are kept, JSON and no pickle, so a file from elsewhere can hold wrong words but run nothing.
+read is moved aside (one that a user named and that never was a cache is refused before, by `Endpoint`). Only answers with text are kept, JSON and no
+pickle, so a file from elsewhere can hold wrong words but run nothing.
 """
 
 from __future__ import annotations

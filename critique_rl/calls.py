@@ -5,9 +5,9 @@
     a try      one request within `attempt_deadline`, reserved in the ledger before and settled after
 
 Every conversation ends with a reply: an answer, or why there is none. What may heal (the network, 408, 409, 425, 429, 5xx, a body that is no answer) is
-tried again after the wait the server asks for, else after a random and growing one. What cannot heal fails at once with the server's words. After a 401,
-403 or 404, which all calls would meet, the rest of the step is not sent; nor after three other refusals where nothing was answered (a 400 may be about
-one prompt). A body is read up to `MOST_BYTES`.
+tried again after the wait the server asks for, else after a random and growing one. What cannot heal fails at once with the server's words, also where it
+says so in a body with status 200. After a 401, 403 or 404, a redirect (none is followed) or a used-up quota, which all calls would meet, the rest of the
+step is not sent; nor after three other refusals where nothing was answered (a 400 may be about one prompt). A body is read up to `MOST_BYTES`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from critique_rl.cache import Cache, key_of, open_cache
 from critique_rl.endpoint import Endpoint
-from critique_rl.failures import FOR_ALL, NotSent, alive, heals, reason_of, wait, without_key
+from critique_rl.failures import NotSent, alive, for_all, heals, reason_of, wait, without_key
 from critique_rl.ledger import Ledger, open_ledger
 from critique_rl.limits import Limits, open_limits
 from critique_rl.loop import in_thread
@@ -68,7 +68,7 @@ class Step:
         self.answered |= reply.status == "ok"
         status = getattr(error, "status_code", None)
         self.refusals += status is not None and not heals(error)
-        hopeless = status in FOR_ALL or (self.refusals >= MOST_REFUSALS and not self.answered)
+        hopeless = for_all(error) or (self.refusals >= MOST_REFUSALS and not self.answered)
         if hopeless or (self.endpoint.on_failure == "stop" and reply.status != "ok" and reply.reason not in NO_TEXT):
             self.refused = self.refused or f"not sent after {reply.reason}"
 
@@ -122,7 +122,7 @@ def _client(endpoint: Endpoint) -> AsyncOpenAI:
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 
     # A proxy from the environment would be asked for this machine's own addresses.
-    http = DefaultAsyncHttpxClient(trust_env=False) if endpoint.local else None
+    http = DefaultAsyncHttpxClient(trust_env=not endpoint.local, follow_redirects=False)
     timeout = Timeout(endpoint.attempt_deadline, connect=min(CONNECT_SECONDS, endpoint.attempt_deadline))
     return AsyncOpenAI(base_url=endpoint.base_url, api_key=endpoint.key(), max_retries=0, timeout=timeout, http_client=http)
 
@@ -168,9 +168,7 @@ async def _ask(call: Call) -> Reply:
     if call.admitted:
         step.limits.report(alive(error, over=not step.left()))
     step.note(reply, error)
-    usage = [sum(counts) for counts in zip(*((u.prompt_tokens, u.completion_tokens, u.usd, u.cached_prompt_tokens) for u in call.spent), strict=True)]
-    prompt, completion, usd, cached = usage or (0, 0, 0.0, 0)
-    return replace(reply, usage=Usage(prompt, completion, time.monotonic() - start, usd, cached))
+    return replace(reply, usage=replace(sum(call.spent, Usage()), seconds=time.monotonic() - start))
 
 
 async def _conversation(call: Call) -> Reply:
@@ -213,20 +211,20 @@ async def _try(call: Call, factor: float) -> tuple[str, str]:
     try:
         async with asyncio.timeout(endpoint.attempt_deadline):
             body = await _body(step.client, endpoint.request(call.messages, call.sample, factor))
-        text, finish, usage = read(body)
-    except BadResponse as error:
-        usage = error.usage
-        raise
-    except APIStatusError as error:
-        usage = Usage() if error.status_code < 500 else None  # a gateway's 504 may hide an answer that is billed
+        text, finish, reported = read(body)
+        usage = endpoint.counted(reported, most, len(body))
+    except (BadResponse, APIStatusError) as error:
+        refused = error.status_code is not None and error.status_code < 500  # a gateway's 504 may hide an answer that is billed
+        reported = Usage() if refused else getattr(error, "usage", None)
+        usage = endpoint.priced(reported) if reported is not None and endpoint.believes(reported, most) else None
         raise
     finally:
         if usage is not None:
-            usage = endpoint.priced(usage)
             step.ledger.settle(most, usage)
             step.limits.give_back(most.prompt_tokens + most.completion_tokens - usage.prompt_tokens - usage.completion_tokens)
             call.spent.append(usage)
-    return text, finish
+    # Only now: JSON may spell the key with escapes.
+    return without_key(text, step.client.api_key), finish
 
 
 async def _may_send(call: Call, most: Usage) -> None:
@@ -246,7 +244,7 @@ async def _may_send(call: Call, most: Usage) -> None:
 
 
 async def _body(client: AsyncOpenAI, request: dict[str, Any]) -> bytes:
-    """The server's answer as it came, without the key, should it hold that."""
+    """The server's answer as it came."""
     extra, body = {name: value for name, value in request.items() if name not in ("model", "messages")}, bytearray()
     create = client.chat.completions.with_streaming_response.create
     async with create(model=request["model"], messages=request["messages"], extra_body=extra) as response:
@@ -254,4 +252,4 @@ async def _body(client: AsyncOpenAI, request: dict[str, Any]) -> bytes:
             body += chunk
             if len(body) > MOST_BYTES:
                 raise BadResponse(f"over {MOST_BYTES >> 20} MB")
-    return without_key(bytes(body).decode(errors="replace"), client.api_key).encode()
+    return bytes(body)

@@ -150,7 +150,7 @@ def _endpoint(name: str, spec: Mapping[str, Any]) -> Iterator[Line]:
     try:
         endpoint.key()
     except ValueError as error:
-        yield Line(f"{name}: key", "fail", f"${endpoint.api_key_env} is not set", str(error))
+        yield Line(f"{name}: key", "fail", f"${endpoint.api_key_env} {'cannot be sent' if is_set else 'is not set'}", str(error))
         return
     yield Line(f"{name}: key", "ok", f"${endpoint.api_key_env} is {'set' if is_set else 'not set; servers on this machine mostly want none'}")
     start = time.monotonic()
@@ -159,7 +159,7 @@ def _endpoint(name: str, spec: Mapping[str, Any]) -> Iterator[Line]:
     if reply.status != "ok" and reply.reason not in ("empty", "length"):
         yield Line(f"{name}: answer", "fail", reply.reason, _advice(reply.reason))
         return
-    slow, counted = seconds > SLOW_SECONDS, reply.usage.prompt_tokens > 0
+    slow, counted = seconds > SLOW_SECONDS, not reply.usage.estimated
     advice = "raise attempt_deadline, deadline and step_deadline" if slow else ""
     yield Line(f"{name}: latency", "warn" if slow else "ok", f"{seconds:.1f} s for up to 16 tokens", advice)
     yield _finish(name, reply)
@@ -182,11 +182,14 @@ def _finish(name: str, reply) -> Line:
 
 def _context(name: str, endpoint) -> Line:
     """The context that the server states in /models; most state none."""
-    from openai import OpenAI
+    from openai import DefaultHttpxClient, OpenAI
+
+    from critique_rl.failures import without_key
 
     try:
-        with OpenAI(base_url=endpoint.base_url, api_key=endpoint.key(), max_retries=0, timeout=10.0) as client:
-            listed = {model.id: model.model_dump() for model in client.models.list().data}
+        http = DefaultHttpxClient(trust_env=not endpoint.local, follow_redirects=False)
+        with OpenAI(base_url=endpoint.base_url, api_key=endpoint.key(), max_retries=0, timeout=10.0, http_client=http) as client:
+            listed = {without_key(str(model.id), endpoint.key()): model.model_dump() for model in client.models.list().data}
     except Exception as error:
         return Line(f"{name}: context", "warn", f"/models did not answer ({type(error).__name__})", "make sure that prompt and max_tokens fit the model")
     if endpoint.model not in listed:
@@ -208,6 +211,8 @@ def _advice(reason: str) -> str:
 
 
 ADVICE = {
+    "it redirects": "set base_url to the address it names, if your texts may go there",
+    "insufficient_quota": "the account has no credit or quota left: add some, or wait for the next period; fewer calls at a time do not help",
     "401": "the key is wrong for this address: check the variable, and base_url",
     "403": "this key may not use this model",
     "404": "no such model or path: base_url ends in the version (/v1), and --model is a name from /models",

@@ -9,7 +9,8 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -20,6 +21,10 @@ OURS = ("model", "messages", "n", "stream")
 """What a request's `extra_body` cannot set: one call asks for one whole answer, since servers accept n > 1 and ignore it."""
 MESSAGE_TOKENS = 16
 """Tokens a chat template may add to a message."""
+SQLITE = b"SQLite format 3\0"
+"""How each SQLite file begins."""
+BEYOND = 200_000
+"""Tokens beyond a reservation that a server is believed to have used: its own long template, thoughts that max_tokens does not bound. More is a fault."""
 OPERATIONAL = ("api_key_env", "attempts", "attempt_deadline", "deadline", "step_deadline", "concurrency", "requests_per_minute", "tokens_per_minute")
 OPERATIONAL += ("circuit_failures", "circuit_seconds", "on_failure", "cache", "caps")
 """What decides how and whether a call is made, and no answer: a run may be continued with others of these."""
@@ -100,12 +105,21 @@ class Endpoint:
             raise ValueError(f"extra_body: got {self.extra_body!r}, expected a mapping without {', '.join(OURS)}: one call asks for one whole answer")
         if self.on_failure not in ("skip", "stop"):
             raise ValueError(f"on_failure: got {self.on_failure!r}, expected skip or stop")
+        self._check_cache()
+
+    def _check_cache(self) -> None:
         if not isinstance(self.cache, bool | str) or self.cache == "":
             raise ValueError(f"cache: got {self.cache!r}, expected true, false or the path of a file")
+        path = Path(str(self.cache)).expanduser()
+        if not isinstance(self.cache, str) or not path.exists():
+            return
+        # A damaged cache is moved aside to begin a new one; what somebody else wrote must not be.
+        if not path.is_file() or _start(path) not in (b"", SQLITE):
+            raise ValueError(f"cache: {self.cache} exists and is no cache that can be read; give another path, or move it away")
 
     def _check_address(self) -> None:
         parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.netloc.endswith(":"):
             raise ValueError(f"base_url is {self.base_url!r}; give the address up to its version, such as http://127.0.0.1:8000/v1")
         if parts.username or parts.password or parts.query:
             # The address is stored with the run's settings, and keys are not.
@@ -138,10 +152,12 @@ class Endpoint:
         return urlsplit(self.base_url).hostname in LOOPBACK
 
     def key(self) -> str:
-        """The key. ValueError where the variable is not set, but for servers on this machine, which mostly want none."""
+        """The key. ValueError where it cannot be sent, or the variable is not set, but for servers on this machine, which mostly want none."""
         key = os.environ.get(self.api_key_env, "").strip()
         if not key and not self.local:
             raise ValueError(f"{self.base_url} needs a key, and ${self.api_key_env} is not set; set it, to any word where the server asks for none")
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError(f"${self.api_key_env} holds a line break, or another character that no key has (only printable ASCII can be sent); set it anew")
         return key or "none"
 
     def answer_tokens(self, factor: float = 1.0) -> int | None:
@@ -164,9 +180,29 @@ class Endpoint:
         prompt += len(json.dumps(self.extra_body, default=str)) if self.extra_body else 0  # a schema, say, which a server may put into the prompt
         return self.priced(Usage(prompt, self.answer_tokens(factor) or 0))
 
+    def counted(self, reported: Usage | None, most: Usage, size: int) -> Usage:
+        """What an answer of `size` bytes counts as: what is reported where that can be, else the most that was reserved for it."""
+        if reported is not None and self.believes(reported, most):
+            return self.priced(reported)
+        # Without max_tokens nothing is reserved for the answer; it has no more tokens than bytes.
+        return self.priced(replace(most, completion_tokens=most.completion_tokens or size, estimated=1))
+
+    def believes(self, reported: Usage, most: Usage) -> bool:
+        """False for a report that cannot be: believed, it would use up caps and rates for good."""
+        prompt, completion = most.prompt_tokens + BEYOND, most.completion_tokens + BEYOND
+        return reported.prompt_tokens <= prompt and reported.completion_tokens <= completion
+
     def priced(self, usage: Usage) -> Usage:
         """The usage with its price."""
         cached_price = self.prompt_price if self.cached_prompt_price is None else self.cached_prompt_price
         fresh = usage.prompt_tokens - usage.cached_prompt_tokens
         usd = fresh * self.prompt_price + usage.cached_prompt_tokens * cached_price + usage.completion_tokens * self.completion_price
-        return Usage(usage.prompt_tokens, usage.completion_tokens, usage.seconds, self.price_share * usd / 1e6, usage.cached_prompt_tokens)
+        return replace(usage, usd=self.price_share * usd / 1e6)
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(SQLITE))
+    except OSError:
+        return b"not readable"

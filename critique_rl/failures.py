@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 from critique_rl.reply import BadResponse
 
 if TYPE_CHECKING:
+    from openai import APIStatusError
     from tenacity import RetryCallState
 
 HEALS = (408, 409, 425, 429)
 """Refusals worth another try, besides every 5xx."""
-FOR_ALL = (401, 403, 404)
-"""Refusals that every other call would meet too: of the key, and of the model or address."""
+FOR_ALL = (301, 302, 303, 307, 308, 401, 403, 404)
+"""Refusals that every other call would meet too: of the key, and of the model or address. A redirect is one: texts go to `base_url` and nowhere else."""
+NO_QUOTA = "insufficient_quota"
+"""The code of a 429 that means that the account is used up, and not that calls come too fast."""
 WORDS = 160
 """Characters of a server's own words that a reason may quote."""
 JITTER = random.Random()
@@ -29,13 +32,23 @@ class NotSent(Exception):
 
 
 def heals(error: BaseException) -> bool:
-    """True for what another try may mend. False for a refused key or request, and for what was not sent."""
+    """True for what another try may mend. False for a refused key or request, an account that is used up, and for what was not sent."""
     from httpx2 import RequestError
-    from openai import APIConnectionError, APIStatusError
+    from openai import APIConnectionError
 
-    if isinstance(error, APIStatusError):
-        return error.status_code in HEALS or error.status_code >= 500
+    status = getattr(error, "status_code", None)
+    if status is not None:
+        return (status in HEALS or status >= 500) and not _used_up(error)
     return isinstance(error, APIConnectionError | RequestError | TimeoutError | BadResponse)
+
+
+def for_all(error: BaseException | None) -> bool:
+    """True for what every other call would meet too."""
+    return getattr(error, "status_code", None) in FOR_ALL or _used_up(error)
+
+
+def _used_up(error: BaseException | None) -> bool:
+    return NO_QUOTA in (getattr(error, "code", None), getattr(error, "type", None))
 
 
 def alive(error: Exception | None, over: bool) -> bool | None:
@@ -76,18 +89,31 @@ def reason_of(error: Exception, key: str = "", over: bool = False) -> str:
         case TimeoutError() | APITimeoutError():
             return "step deadline" if over else "timeout"
         case APIStatusError():
-            said = error.body.get("message") if isinstance(error.body, dict) else error.body
-            return f"http {error.status_code}: {' '.join(without_key(str(said or error.message), key).split())[:WORDS]}"
+            return f"http {error.status_code}: {_short(_said(error), key)}"
         case APIConnectionError() | RequestError():
             return "connection"
-        case NotSent() | BadResponse():
+        case BadResponse():
+            return _short(error, key)
+        case NotSent():
             return str(error)
         case sqlite3.Error():
             return f"storage: {error}"
     return f"error: {type(error).__name__}"
 
 
+def _said(error: APIStatusError) -> str:
+    there = error.response.next_request
+    if there is not None:
+        address = str(there.url).partition("?")[0].removesuffix("/chat/completions")
+        return f"it redirects, which is not followed; set base_url to {address}"
+    said = (error.body.get("message") if isinstance(error.body, dict) else error.body) or error.message
+    return f"{NO_QUOTA}: {said}" if _used_up(error) else str(said)
+
+
+def _short(words: object, key: str) -> str:
+    return " ".join(without_key(str(words), key).split())[:WORDS]
+
+
 def without_key(text: str, key: str) -> str:
-    """The text without the key."""
-    # A short key is a placeholder such as "none", and a word that texts may use.
+    """The text without the key. A key of under 8 characters stays: it is a placeholder such as "none" or "EMPTY", and a word that texts may use."""
     return text.replace(key, "***") if len(key) >= 8 else text

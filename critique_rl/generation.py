@@ -51,6 +51,7 @@ def counts_of(batch: Generation, size: int, slots: int) -> Counter:
         counts["tokens/critic_prompt"] += critique.usage.prompt_tokens
         counts["tokens/critic_completion"] += critique.usage.completion_tokens
         counts["critique/usd"] += critique.usage.usd
+        counts["critique/usage_estimated"] += critique.usage.estimated
         if critique.reason:
             # Without a server's words, which may hold the time or a number: metrics are many steps' and their names few.
             counts[f"critique/{critique.status}/{critique.reason.partition(':')[0]}"] += 1

@@ -2,9 +2,9 @@
 
     a request may be sent if   spent + open reservations + its own reservation <= cap    for each cap
 
-A request settles at what the server reports. One that ended without a report (a deadline, a cut connection, a killed process, a 5xx) stays spent at its
-reservation, since it may be billed; a 4xx costs nothing but the request. So a cap is passed only by a server that reports more than was reserved: tokens
-of a long prompt template of its own, or an answer beyond max_tokens.
+A request settles at what the server reports, or at its reservation where it answered and reported no usage that can be. One that ended without an answer
+(a deadline, a cut connection, a killed process, a 5xx) stays spent at its reservation, since it may be billed; a 4xx costs nothing but the request. So a
+cap is passed only by a server that reports more than was reserved: tokens of a long prompt template of its own, or an answer beyond max_tokens.
 
 The journal beside it makes restarts exact. An answer read from the cache costs nothing, but where it was paid for after the checkpoint a run continues
 from, that checkpoint's counts do not hold it: it is *owed*, and its replay counts as it did the first time.
@@ -21,9 +21,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from critique_rl.endpoint import Caps
 from critique_rl.reply import CriticFailed
-from critique_rl.store import opened, transaction
+from critique_rl.store import LOCK_SECONDS, opened, transaction
 from critique_rl.types import Usage
 
 SCHEMA = """
@@ -63,6 +65,8 @@ class Ledger:
     def spent(self) -> dict[str, Any]:
         """{"requests", "tokens", "usd", "open"} so far; "open" are those still out, or that ended without a report."""
         row = self._connection.execute("SELECT requests, tokens, usd, open FROM spent").fetchone()
+        if not all(isinstance(count, int | float) for count in row):
+            raise sqlite3.DatabaseError(f"its counts are {row}")
         return dict(zip(("requests", "tokens", "usd", "open"), row, strict=True))
 
     def _add(self, **amounts: float) -> None:
@@ -96,13 +100,25 @@ class Ledger:
             self._connection.execute("UPDATE journal SET owed = id > ?", (last,))
 
 
+def _is_emptied(path: Path) -> bool:
+    """A new ledger is empty only while the process that makes it holds its lock."""
+    if not path.exists() or path.stat().st_size:
+        return False
+    with FileLock(f"{path}.lock", timeout=LOCK_SECONDS):
+        return not path.stat().st_size and not Path(f"{path}-wal").exists()
+
+
 @contextmanager
 def open_ledger(path: Path, caps: Caps) -> Iterator[Ledger]:
     """The ledger in a file. CriticFailed where it cannot be read: what was spent is not known then, and a cap could not be kept."""
     try:
+        if _is_emptied(path):
+            raise sqlite3.DatabaseError("it is empty")
         with opened(path, SCHEMA, "FULL") as connection:
             connection.execute("INSERT OR IGNORE INTO spent VALUES (1, ?, 0, 0, 0, 0)", (uuid.uuid4().hex,))
-            yield Ledger(connection, caps)
+            ledger = Ledger(connection, caps)
+            ledger.spent()
+            yield ledger
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:

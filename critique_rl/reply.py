@@ -27,7 +27,8 @@ class Reply:
     """failed: "timeout", "step deadline", "connection", "empty", "length", "bad response: ...", "http 401: <the server's words>", "storage: ...".
     skipped: "budget", "rate limit", "circuit open", "step deadline", or the refusal after which nothing more was sent, as "not sent after http 401: ..."."""
     usage: Usage = field(default_factory=Usage)
-    """Of all tries, as the server reported it."""
+    """Of all tries that came to an answer, as the server reported it; at its most (`estimated`) where it reported none. A try that ended without an answer
+    counts in the ledger alone."""
     cached: bool = False
     """True where it was answered before, and paid for then."""
 
@@ -41,11 +42,12 @@ class CriticFailed(RuntimeError):
 
 
 class BadResponse(ValueError):
-    """A server's answer that is none. Its usage, where it could be read, was spent."""
+    """A server's answer that is none. Its usage, where it could be read, was spent. `code` and `status_code` are of an error sent with status 200."""
 
-    def __init__(self, message: str, usage: Usage | None = None):
+    def __init__(self, message: str, usage: Usage | None = None, code: object = None):
         super().__init__(f"bad response: {message}")
-        self.usage = usage
+        self.usage, self.code = usage, code
+        self.status_code = int(str(code)) if re.fullmatch(r"[45]\d\d", str(code)) else None
 
 
 def without_thinking(text: str) -> str:
@@ -59,22 +61,41 @@ def without_thinking(text: str) -> str:
 
 
 def read(body: bytes) -> tuple[str, str, Usage | None]:
-    """(text without thoughts, finish reason, usage or None where the server reports none) of a server's answer; BadResponse for what is none."""
+    """(text without thoughts, finish reason, usage or None where the server reports none) of a server's answer; BadResponse for what is none.
+
+    Text that took no tokens is not counted text: some servers report zeros.
+    """
     try:
-        answer = json.loads(body)
+        answer = json.loads(body.decode("utf-8-sig", errors="replace"))
     except ValueError as error:
         raise BadResponse("no JSON") from error
     usage = read_usage(answer.get("usage")) if isinstance(answer, dict) else None
     choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not choices and isinstance(answer, dict) and answer.get("error"):
+        raise _refusal(answer["error"], usage)
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise BadResponse("no choices", usage)
     message = choices[0].get("message")
     if not isinstance(message, dict):
         raise BadResponse("no message", usage)
-    text = message.get("content")
+    text = _joined(message.get("content"))
     if text is not None and not isinstance(text, str):
         raise BadResponse(f"content is a {type(text).__name__}", usage)
+    usage = None if text and usage is not None and not usage.completion_tokens else usage
     return without_thinking(text or ""), str(choices[0].get("finish_reason")), usage
+
+
+def _refusal(error: Any, usage: Usage | None) -> BadResponse:
+    """An error in a body with status 200, in the server's words."""
+    said = error if isinstance(error, dict) else {"message": error}
+    return BadResponse(": ".join(str(said[name]) for name in ("code", "message") if said.get(name)) or "an error", usage, said.get("code"))
+
+
+def _joined(content: Any) -> Any:
+    """The text of a content in parts, of which some are thoughts; any other content as it is."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        return content
+    return "".join(part["text"] for part in content if part.get("type") == "text" and isinstance(part.get("text"), str))
 
 
 def read_usage(counts: Any) -> Usage | None:

@@ -59,6 +59,8 @@ class Usage:
     usd: float = 0.0
     cached_prompt_tokens: int = 0
     """Of the prompt tokens, those the server had cached."""
+    estimated: int = 0
+    """Answers in it whose server reported no usage that can be: they are counted at what they may have cost at most."""
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))

@@ -19,9 +19,9 @@ SECONDS = 60
 """How long what hangs hangs: longer than any test waits."""
 
 
-def completion(content: object, finish: str = "stop", usage: object = None) -> bytes:
+def completion(content: object, finish: str = "stop", usage: object = ANSWER) -> bytes:
     choices = [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}]
-    return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage or ANSWER}).encode()
+    return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage}).encode()
 
 
 def response(status: int, body: bytes, *headers: str, kind: str = "application/json", length: int | None = None) -> bytes:
@@ -61,6 +61,17 @@ def body(fault: str, content: str, request: dict, key: str) -> bytes:
             return response(200, b'{"choices": []}')
         case "null":
             return response(200, b"null")
+        case "redirect":
+            return response(307, b"", "location: /elsewhere/v1/chat/completions?a=b")
+        case "error-200" | "error-200-down":
+            error = {"message": f"Invalid key {key}", "code": 401} if fault == "error-200" else {"message": "down", "code": "503"}
+            return response(200, json.dumps({"error": error}).encode())
+        case "quota":
+            return response(429, json.dumps({"error": {"message": "You exceeded it", "code": "insufficient_quota"}}).encode())
+        case "parts":
+            return response(200, completion([{"type": "thinking", "thinking": [{"type": "text", "text": "no"}]}, {"type": "text", "text": f"echo {content}"}]))
+        case "usage":  # the second word is the one it reports
+            return response(200, completion("counted", usage=json.loads(content.split()[1])))
         case "list":
             return response(200, completion(["a"]))
         case "empty":
@@ -72,11 +83,19 @@ def body(fault: str, content: str, request: dict, key: str) -> bytes:
             return response(200, completion("<think>a</think>whole" if enough else "<think>a thou", "stop" if enough else "length"))
         case "echo-key":
             return response(200, completion(f"your key is {key}"))
+        case "echo-escaped-key":  # as JSON may spell it
+            escaped = "".join(f"\\u{ord(letter):04x}" for letter in key)
+            return response(200, completion("your key is KEY").replace(b"KEY", escaped.encode()))
         case "truncated":
             return response(200, completion("a" * 200)[:-80])
         case "huge":
             return huge()
     return response(200, completion(f"echo {content}"))
+
+
+def _key(head: str) -> str:
+    start = head.lower().find("authorization: bearer ")
+    return head[start + 22 :].split("\r\n")[0]
 
 
 class FaultServer:
@@ -93,6 +112,9 @@ class FaultServer:
         self.most_at_once = max(self.most_at_once, self.now)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            if head.startswith("GET"):  # /models
+                writer.write(response(200, json.dumps({"object": "list", "data": [{"id": f"model of {_key(head)}", "object": "model"}]}).encode()))
+                return
             size = int(head.lower().split("content-length:")[1].split("\r\n")[0])
             await self.reply(json.loads(await reader.readexactly(size)), head, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -141,8 +163,7 @@ class FaultServer:
                 self.reported += sum(used.values())
                 writer.write(response(200, completion("counted", usage=used)))
             case _:
-                key = head.lower().find("authorization: bearer ")
-                writer.write(body(fault, content, request, head[key + 22 :].split("\r\n")[0]))
+                writer.write(body(fault, content, request, _key(head)))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from benchmarks.fault_table import CELLS, measure
 from fault_server import serving
 
 from critique_rl.chat import ApiChat
+from critique_rl.doctor import _advice
 from critique_rl.endpoint import Endpoint
 from critique_rl.failures import retry_after
 from critique_rl.loop import in_thread
@@ -98,6 +99,30 @@ def test_a_refusal_fails_fast_with_the_servers_words_shortened(server, status):
     assert reply.status == "failed" and reply.text == ""
     assert reply.reason.startswith(f"http {status}: no: none and so on") and len(reply.reason) < 200
     assert server.tries[content] == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "advice"),
+    [
+        ("error-200", "bad response: 401: Invalid key none", "the key is wrong"),
+        ("quota", "http 429: insufficient_quota: You exceeded it", "no credit or quota left"),
+        ("redirect", "http 307: it redirects, which is not followed; set base_url to {}", "set base_url"),
+    ],
+)
+def test_what_no_try_can_heal_is_tried_once_and_ends_the_step_and_doctor_knows_it(server, fault, reason, advice):
+    content = f"{fault} once"
+    replies = ask(server, content, "ok after", concurrency=1)
+    assert replies[0].reason == reason.format(server.url.replace("/v1", "/elsewhere/v1"))
+    assert server.tries[content] == 1 and replies[1].status == "skipped"
+    assert advice in _advice(replies[0].reason)
+
+
+def test_an_error_with_status_200_that_may_heal_is_tried_again(server):
+    assert ask(server, "error-200-down:1 x")[0].status == "ok"
+
+
+def test_an_answer_in_parts_is_their_text(server):
+    assert ask(server, "parts x")[0].text == "echo parts x"
 
 
 def test_after_a_refusal_that_all_would_meet_the_rest_of_the_step_is_not_sent(server):
@@ -265,8 +290,8 @@ def test_control_c_stops_the_wait_and_is_not_swallowed(server):
 def test_the_key_is_sent_and_occurs_in_no_file_and_no_log(server, monkeypatch, caplog, capfd, tmp_path):
     monkeypatch.setenv("SECRET_KEY", "sk-verysecret")
     caplog.set_level("DEBUG")
-    replies = ask(server, "400 key", "echo-key a", "ok key", folder=tmp_path, api_key_env="SECRET_KEY")
-    assert "no: ***" in replies[0].reason and replies[1].text == "your key is ***"
+    replies = ask(server, "400 key", "echo-key a", "echo-escaped-key a", "ok key", folder=tmp_path, api_key_env="SECRET_KEY")
+    assert "no: ***" in replies[0].reason and replies[1].text == replies[2].text == "your key is ***"
     shown = repr(replies) + repr(ApiChat(Endpoint(server.url, "m", api_key_env="SECRET_KEY"), tmp_path)) + caplog.text + "".join(capfd.readouterr())
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 3 and b"verysecret" not in b"".join(path.read_bytes() for path in files)

@@ -43,6 +43,7 @@ def test_an_endpoint_that_answers_is_ok_and_its_key_is_never_shown(server, tmp_p
     assert status == 0 and "sk-very-secret" not in output.out + output.err
     assert lines["endpoint: key"]["found"] == "$SECRET_KEY is set" and lines["endpoint: latency"]["status"] == "ok"
     assert lines["endpoint: finish_reason"]["status"] == "ok" and lines["endpoint: usage"]["found"] == "counted by the server"
+    assert lines["endpoint: model"]["advice"] == "it lists model of ***"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -53,6 +54,8 @@ def test_nobody_there_a_wrong_address_and_a_missing_key_are_failures_with_advice
     assert "give the address up to its version" in found(doctor.check(None, tmp_path, "localhost:9", "m"), "endpoint").advice
     key = found(doctor.check(None, tmp_path, "https://api.example.invalid/v1", "m"), "key")
     assert (key.status, key.found) == ("fail", "$OPENAI_API_KEY is not set")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-ab\ncd")
+    assert found(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "key").found == "$OPENAI_API_KEY cannot be sent"
 
 
 def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_policy) -> None:

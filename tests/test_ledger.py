@@ -18,10 +18,11 @@ from fault_server import serving
 from critique_rl.cache import key_of, open_cache
 from critique_rl.chat import ApiChat
 from critique_rl.endpoint import Caps, Endpoint
+from critique_rl.generation import Generation, counts_of
 from critique_rl.ledger import open_ledger
 from critique_rl.limits import open_limits
 from critique_rl.reply import CriticFailed, Reply
-from critique_rl.types import Usage
+from critique_rl.types import Critique, Usage
 
 ENDPOINT = Endpoint("http://127.0.0.1:9/v1", "m")
 
@@ -185,6 +186,37 @@ def test_what_ended_without_a_report_stays_spent_at_its_reservation(server, tmp_
         assert ledger.spent() == {"requests": 4, "tokens": 75, "usd": 0.0, "open": 2}
 
 
+@pytest.mark.parametrize(
+    "reported",
+    [
+        "null",
+        '{"prompt_tokens":0,"completion_tokens":0}',
+        '{"prompt_tokens":-5,"completion_tokens":-9}',
+        '{"prompt_tokens":NaN,"completion_tokens":Infinity}',
+        '{"prompt_tokens":1000000000000,"completion_tokens":1}',
+        '{"prompt_tokens":1,"completion_tokens":10000000000000000000}',
+    ],
+)
+def test_an_answer_without_a_usage_that_can_be_counts_at_its_most_in_ledger_and_metrics_and_blocks_nothing(server, tmp_path, reported):
+    settings = {"max_tokens": 10, "prompt_price": 1.0, "completion_price": 1.0, "tokens_per_minute": 100_000}
+    content = f"usage {reported}"
+    most = len(content) + 16 + 10
+    [reply] = ask(server, tmp_path, content, **settings)
+    assert (reply.text, sum((reply.usage.prompt_tokens, reply.usage.completion_tokens))) == ("counted", most)
+    with open_ledger(tmp_path / "ledger.sqlite", Caps()) as ledger:
+        assert ledger.spent() == {"requests": 1, "tokens": most, "usd": pytest.approx(most * 1e-6), "open": 0}
+    counts = counts_of(Generation(critiques={0: Critique(reply.text, "api", usage=reply.usage)}), 1, 0)
+    assert counts["critique/usage_estimated"] == 1 and counts["tokens/critic_prompt"] + counts["tokens/critic_completion"] == most
+    assert ask(server, tmp_path, "ok after", **settings)[0].status == "ok"
+
+
+def test_what_a_server_of_a_long_template_reports_is_believed_and_an_answer_without_bound_is_never_free(server, tmp_path):
+    [reply] = ask(server, tmp_path, 'usage {"prompt_tokens":5000,"completion_tokens":300}', max_tokens=10)
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.estimated) == (5000, 300, 0)
+    [reply] = ask(server, tmp_path, "usage null", max_tokens=None)
+    assert reply.usage.completion_tokens >= len("counted") and reply.usage.estimated == 1
+
+
 def test_the_server_reports_no_more_than_the_cap_with_64_calls_at_its_edge_and_a_kill_in_between(tmp_path):
     figures = spend_and_kill(tmp_path, conversations=64, concurrency=64, cap=4500)
     assert figures.killed and 0 < figures.reported_at_kill < figures.reported <= figures.spent <= 4500
@@ -197,10 +229,61 @@ def test_a_ledger_that_cannot_be_read_stops_the_run_and_says_what_to_do(server, 
         ask(server, tmp_path, "ok x")
 
 
+def test_a_ledger_that_was_emptied_or_lost_a_count_does_not_begin_at_0(server, tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    ask(server, tmp_path, "ok counted")
+    sqlite3.connect(path, isolation_level=None).execute("UPDATE spent SET tokens = NULL")
+    with pytest.raises(CriticFailed, match=r"its counts are .* move it away to count from 0"):
+        ask(server, tmp_path, "ok more")
+    for tail in ("-wal", "-shm"):
+        (tmp_path / f"ledger.sqlite{tail}").unlink(missing_ok=True)
+    path.write_bytes(b"")
+    with pytest.raises(CriticFailed, match=r"cannot be read \(it is empty\)"):
+        ask(server, tmp_path, "ok more")
+
+
+def _spend(path, count: int) -> None:
+    for _ in range(count):
+        with open_ledger(path, Caps()) as ledger:
+            ledger.reserve(Usage(1))
+
+
+def test_processes_that_begin_a_ledger_at_once_do_not_take_it_for_an_emptied_one(tmp_path):
+    processes = [multiprocessing.get_context("fork").Process(target=_spend, args=(tmp_path / "l", 5)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0] * 4
+    with open_ledger(tmp_path / "l", Caps()) as ledger:
+        assert ledger.spent()["tokens"] == 20
+
+
+def test_a_file_that_somebody_named_and_that_never_was_a_cache_is_refused_and_left_alone(server, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("precious")
+    for path in (notes, tmp_path):
+        with pytest.raises(ValueError, match="exists and is no cache that can be read; give another path"):
+            Endpoint(server.url, "m", cache=str(path))
+    assert notes.read_text() == "precious"
+    (tmp_path / "new").touch()
+    assert ask(server, tmp_path, "ok kept", cache=str(tmp_path / "new"))[0].status == "ok"
+    assert ask(server, tmp_path, "ok kept", cache=str(tmp_path / "new"))[0].cached
+
+
+@pytest.mark.parametrize("key", ["sk-abc\ndefgh", "sk-äöü-abcdef"])
+def test_a_key_that_cannot_be_sent_is_an_error_that_does_not_show_it(server, tmp_path, monkeypatch, key):
+    monkeypatch.setenv("ODD_KEY", key)
+    with pytest.raises(ValueError, match="ODD_KEY holds a line break, or another character") as refused:
+        ask(server, tmp_path, "ok x", api_key_env="ODD_KEY")
+    assert key[:6] not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"base_url": "localhost:8000"}, "give the address"),
+        ({"base_url": "http://127.0.0.1:/"}, "give the address"),
         ({"base_url": "http://u:secret@h/v1"}, "password or a query; give it without"),
         ({"base_url": "http://h/v1?api-key=x"}, "password or a query"),
         ({"deadline": 0}, "deadline: got 0"),
