@@ -152,7 +152,7 @@ def lend_policy(critic: Critic, model, tokenizer, config: RunConfig) -> None:
         answers = sample(model, tokenizer, conversations, sampling_of(config), BANK_SEED) if conversations else []
         return [Reply(one.text, usage=Usage(length, one.tokens)) for one, length in zip(answers, lengths, strict=True)]
 
-    chat.sample = answer
+    chat.sample, chat.specials = answer, special_tokens(tokenizer)
 
 
 def figures(rows: Sequence[Benched], attempts: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from critique_rl.calls import answer_all
 from critique_rl.endpoint import Endpoint
 from critique_rl.ledger import open_ledger
 from critique_rl.policy import load_policy, source
+from critique_rl.prompts import special_tokens
 from critique_rl.reply import NO_TEXT, CriticFailed, Reply, without_thinking
 from critique_rl.types import Message, Usage
 
@@ -130,6 +131,11 @@ class LocalChat:
             replies[i] = _read(one.text, one.cut, Usage(lengths[i], one.tokens, usd=usd))
         return replies
 
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """Special tokens of its tokenizer, which an attempt must not hold."""
+        return special_tokens(self._loaded[1])
+
     def _seed(self, conversations: Sequence[list[Message]]) -> int:
         return int(hashlib.sha256(json.dumps([self.seed, list(conversations)]).encode()).hexdigest()[:12], 16)
 
@@ -153,6 +159,8 @@ class PolicyChat:
     """The policy as it is in training. The trainer puts in `sample`, which answers conversations with its own sampler and counts the tokens."""
 
     sample: Callable[[Sequence[list[Message]]], list[Reply]] | None = None
+    specials: tuple[str, ...] = ()
+    """Special tokens of the policy's tokenizer, put in with it."""
 
     def answer(self, conversations: Sequence[list[Message]]) -> list[Reply]:
         """Called on every rank, also without conversations: sampling may be a collective."""

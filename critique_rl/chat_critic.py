@@ -81,14 +81,16 @@ class ChatCritic:
         return str(attempt.row.get(column) or "") or None if column else ""
 
     def _prompt(self, attempts: Sequence[Attempt]) -> str:
+        # Those of a known tokenizer; a server's is not known, and the usual ones are broken anyway.
+        specials = getattr(self.chat, "specials", ())
         told = {column: "" for column in KNOWS.values() if column} | ({self.knows: self._known(attempts[0]) or ""} if KNOWS[self.knows] else {})
         if self.scope == "attempt":
-            return render(self.template, question=attempts[0].question, attempt=cut(attempts[0].text, self.longest), **told)
+            return render(self.template, specials, question=attempts[0].question, attempt=cut(attempts[0].text, self.longest), **told)
         texts, room = [], GROUP_SHARE * self.longest
         for text in dict.fromkeys(cut(attempt.text, self.longest) for attempt in attempts):
             room -= len(text)
             texts += [text] if room >= 0 or not texts else []
-        return render(self.template, question=attempts[0].question, attempts=texts, **told)
+        return render(self.template, specials, question=attempts[0].question, attempts=texts, **told)
 
     def _chosen(self, replies: Sequence[Reply], attempt: Attempt) -> Critique:
         """The vote that is kept, with the cost of all; a failure's reason where none is usable."""

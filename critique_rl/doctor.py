@@ -11,7 +11,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -45,8 +45,11 @@ def check(pipeline: Pipeline | None, out: Path, base_url: str | None, model: str
     if base_url:
         specs["endpoint"] = {"base_url": base_url, "model": model or "default", "api_key_env": api_key_env}
     for arm, config in pipeline.arms.items() if pipeline else ():
-        if config.critic.get("kind") == "api":
-            specs[f"critic of arm {arm}"] = {key: value for key, value in config.critic.items() if key in ("base_url", "model", "api_key_env", "extra_body")}
+        # `noisy` asks another critic; what is null in the pipeline is not sent by the run, so it is not sent from here.
+        critic = config.critic.get("critic") if config.critic.get("kind") == "noisy" else config.critic
+        if isinstance(critic, Mapping) and critic.get("kind") == "api":
+            asked = ("base_url", "model", "api_key_env", "extra_body", "temperature", "top_p", "max_tokens")
+            specs[f"critic of arm {arm}"] = {key: value for key, value in critic.items() if key in asked}
     if pipeline:
         lines += _policy(pipeline)
     seen: dict[str, list[Line]] = {}
@@ -141,7 +144,8 @@ def _endpoint(name: str, spec: Mapping[str, Any]) -> Iterator[Line]:
     from critique_rl.endpoint import Endpoint
 
     try:
-        short = {"max_tokens": 16, "attempts": 1, "attempt_deadline": 60.0, "cache": False, "length_retry_factor": 1.0}
+        most = None if spec.get("max_tokens", 16) is None else 16
+        short = {"max_tokens": most, "attempts": 1, "attempt_deadline": 60.0, "cache": False, "length_retry_factor": 1.0}
         endpoint = Endpoint(**{**spec, **short})
     except (TypeError, ValueError) as error:
         yield Line(name, "fail", str(spec.get("base_url")), str(error))
@@ -167,7 +171,7 @@ def _endpoint(name: str, spec: Mapping[str, Any]) -> Iterator[Line]:
         yield Line(f"{name}: usage", "ok", "counted by the server")
     else:
         yield Line(f"{name}: usage", "warn", "not reported", "what a call may cost at most, by its bytes, is counted instead")
-    yield _context(name, replace(endpoint, max_tokens=1))
+    yield _context(name, endpoint)
 
 
 def _finish(name: str, reply) -> Line:

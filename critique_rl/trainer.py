@@ -31,6 +31,7 @@ from critique_rl.generation import Generation, counts_of, metrics_of
 from critique_rl.model_card import PAPER, add_section, section
 from critique_rl.objective import group_advantages, refine_loss, signed_credit, weighted_advantages
 from critique_rl.options import CritiqueGRPOConfig
+from critique_rl.prompts import special_tokens
 from critique_rl.resume import Diverged, ResumableGRPOTrainer
 from critique_rl.rollout import TwoPhaseRollout, check_column, record_plain, refuse_unsupported
 
@@ -61,14 +62,14 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
             refuse_unsupported(train_dataset, kwargs)
             check_column(train_dataset, args.refine_column, "refine_column")
             kwargs["rollout_func"] = rollout = TwoPhaseRollout(self)
-            if isinstance(getattr(critic, "chat", None), PolicyChat):
-                critic.chat.sample = rollout.answer
         if args.distill_weight and args.distill_context == "demonstration":
             check_column(train_dataset, args.distill_column, "distill_column")
         args.check_trains(critic is not None)
         if not self.two_phases:
             self._name, self._tag_names, self._paper = GRPOTrainer._name, GRPOTrainer._tag_names, GRPOTrainer._paper
         super().__init__(model, reward_funcs, args, train_dataset, *rest, **kwargs)
+        if self.two_phases and isinstance(getattr(critic, "chat", None), PolicyChat):
+            critic.chat.sample, critic.chat.specials = rollout.answer, special_tokens(self.processing_class)
         self.critic, self.tokens, self.on_generation, self.about = critic, Counter(), None, {}
         self.budget: tuple[str, float] | None = None
         self.prices, self.critic_usd, self.parameters = Prices(), 0.0, self.accelerator.unwrap_model(self.model).num_parameters()

@@ -101,10 +101,11 @@ def _key(head: str) -> str:
 class FaultServer:
     """`tries` counts requests by content, `most_at_once` the requests in flight, `reported` the tokens of the usage it sent; `model` is the one it has.
 
-    `always`, where set, is the fault of every request.
+    `always`, where set, is the fault of every request; `asked` are their bodies.
     """
 
     def __init__(self) -> None:
+        self.asked: list[dict] = []
         self.url, self.tries, self.most_at_once, self.now, self.model, self.reported, self.always = "", Counter(), 0, 0, "m", 0, ""
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -116,7 +117,8 @@ class FaultServer:
                 writer.write(response(200, json.dumps({"object": "list", "data": [{"id": f"model of {_key(head)}", "object": "model"}]}).encode()))
                 return
             size = int(head.lower().split("content-length:")[1].split("\r\n")[0])
-            await self.reply(json.loads(await reader.readexactly(size)), head, writer)
+            self.asked.append(json.loads(await reader.readexactly(size)))
+            await self.reply(self.asked[-1], head, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client left, or the server is stopped
         finally:

@@ -69,6 +69,17 @@ def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_po
     assert found(missing, "policy").status == "fail"
 
 
+def test_an_endpoint_is_asked_as_the_run_asks_it_also_within_noisy(server, tmp_path, tiny_policy) -> None:
+    extra = {"max_completion_tokens": 4096}
+    api = {"kind": "api", "base_url": server.url, "model": server.model, "temperature": None, "max_tokens": None, "extra_body": extra}
+    arms = {"a": {"critic": {"kind": "noisy", "wrong": 0.5, "critic": api}}}
+    doctor.check(parse_pipeline("p", {"task": {"name": "lab/chain"}, "policy": {"model": tiny_policy}, "arms": arms}), tmp_path, None, None)
+    assert server.asked[-1].keys() == {"model", "messages", "max_completion_tokens"}
+    arms = {"a": {"critic": {**api, "temperature": 0.3, "max_tokens": 2000, "extra_body": {}}}}
+    doctor.check(parse_pipeline("p", {"task": {"name": "lab/chain"}, "policy": {"model": tiny_policy}, "arms": arms}), tmp_path, None, None)
+    assert (server.asked[-1]["temperature"], server.asked[-1]["max_tokens"]) == (0.3, 16)
+
+
 def test_lines_are_printed_with_advice_and_a_failure_is_exit_1(tmp_path, capsys) -> None:
     assert main(["doctor", "--base-url", "http://127.0.0.1:9/v1", "--out", str(tmp_path)]) == 1
     output = capsys.readouterr().out
