@@ -77,9 +77,9 @@ def _run_missing(pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jo
     from critique_rl.settings import check_arms, check_primary
 
     check_arms(dict(pipeline.arms))
-    print(estimate(pipeline, folder, todo, jobs), file=sys.stderr)
     for config in pipeline.arms.values():
         check_primary(pipeline.primary, config)
+    print(estimate(pipeline, folder, todo, jobs), file=sys.stderr)
     return _execute(todo, jobs, pipeline)
 
 

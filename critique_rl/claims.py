@@ -15,6 +15,7 @@ verdicts on one seed.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -84,6 +85,9 @@ def _test(where: str, data: Any, pipeline: Pipeline) -> Test:
     metric, contrast = str(data.get("metric", "")), data.get("contrast")
     if metric not in WHOLE and not METRIC.fullmatch(metric):
         raise ConfigError(f"{where}, metric: got {metric!r}, expected pass@<k>/<family>, <share>/<family>, or one of {', '.join(WHOLE)}")
+    evaluation = pipeline.arms[pipeline.control].evaluation
+    if (k := re.match(r"pass@(\d+)/", metric)) and not (int(k[1]) in evaluation.ks and int(k[1]) <= evaluation.samples):
+        raise ConfigError(f"{where}, metric: got {metric!r}, expected a k of evaluation.ks {list(evaluation.ks)}, at most {evaluation.samples} samples")
     if not isinstance(contrast, Mapping) or not contrast or not all(map(_is_number, contrast.values())):
         raise ConfigError(f"{where}, contrast: got {contrast!r}, expected arms with coefficients, such as {{nsr: 1, base: -1}}")
     for arm in contrast:

@@ -51,7 +51,7 @@ def check(pipeline: Pipeline | None, out: Path, base_url: str | None, model: str
             asked = ("base_url", "model", "api_key_env", "extra_body", "temperature", "top_p", "max_tokens")
             specs[f"critic of arm {arm}"] = {key: value for key, value in critic.items() if key in asked}
     if pipeline:
-        lines += _policy(pipeline)
+        lines += [*_policy(pipeline), _settings(pipeline)]
     seen: dict[str, list[Line]] = {}
     for name, spec in specs.items():
         key = json.dumps(spec, sort_keys=True, default=str)
@@ -106,6 +106,19 @@ def _disk(out: Path) -> Line:
         return Line("disk", "fail", f"{out} cannot be written", "give another --out")
     advice = "" if free >= ENOUGH_GIB else "checkpoints hold the policy three times over (weights and Adam); make room, or give another --out"
     return Line("disk", "ok" if free >= ENOUGH_GIB else "warn" if free >= 1 else "fail", f"{free:.1f} GiB free for {out}", advice)
+
+
+def _settings(pipeline: Pipeline) -> Line:
+    """What `run` would refuse before its first run."""
+    from critique_rl.settings import check_arms, check_primary
+
+    try:
+        check_arms(dict(pipeline.arms))
+        for config in pipeline.arms.values():
+            check_primary(pipeline.primary, config)
+    except ValueError as error:
+        return Line("settings", "fail", "run would refuse them", str(error))
+    return Line("settings", "ok", f"{len(pipeline.arms)} arms, primary {pipeline.primary}")
 
 
 def _policy(pipeline: Pipeline) -> Iterator[Line]:

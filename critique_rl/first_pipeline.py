@@ -123,6 +123,7 @@ def _next(out: Path, found: OwnData) -> str:
     return "\n".join(
         [
             f"wrote {out}: {_counts(found)}; {len(_families(found))} families",
+            *(f"no question was left to hold out for {split}: give more, or a file as {split}:" for split, rows in found.splits.items() if not rows),
             "Next:",
             f"  critique-rl doctor {file}",
             f"  critique-rl run {file} {short} --out runs/try    # minutes: does everything run?",

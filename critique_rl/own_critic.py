@@ -21,7 +21,7 @@ from typing import Any
 from critique_rl.leaks import IsAnswer, OnLeak, guarded
 from critique_rl.prompts import clean, is_blank
 from critique_rl.targets import load
-from critique_rl.types import Attempt, Critique, Usage
+from critique_rl.types import STATUSES, Attempt, Critique, Usage
 
 Said = str | Critique | None
 
@@ -85,7 +85,7 @@ class OwnCritic:
 
 def _wrong(said: Critique) -> str:
     """The first field that cannot be, "" where all can."""
-    if said.status not in ("ok", "failed", "skipped"):
+    if said.status not in STATUSES:
         return f"status {said.status!r}"
     if not isinstance(said.notes, tuple):
         return f"notes is a {type(said.notes).__name__}"

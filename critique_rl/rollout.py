@@ -22,7 +22,7 @@ from critique_rl.prompts import special_tokens
 from critique_rl.refine import choose, due, mentions_critique, question_of, refine_prompt
 from critique_rl.reply import CriticFailed, Reply
 from critique_rl.rewards import VerifierReward, text_of
-from critique_rl.types import Attempt, Critique, Message, Refinement, Verdict
+from critique_rl.types import STATUSES, Attempt, Critique, Message, Refinement, Verdict
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,12 @@ class TwoPhaseRollout:
         # The policy's own sampler is a collective, so that critic is called on every rank.
         called = asked or isinstance(getattr(trainer.critic, "chat", None), PolicyChat)
         answers = self._together(lambda: trainer.critic.critique([attempts[i] for i in asked]) if called else [])
+        if not isinstance(answers, Sequence) or isinstance(answers, str):
+            raise TypeError(f"critic {trainer.critic.name}: got a {type(answers).__name__}, expected a list of critiques (and no coroutine)")
         if len(answers) != len(asked):
             raise ValueError(f"critic {trainer.critic.name}: got {len(answers)} critiques for {len(asked)} attempts, expected one each, in order")
+        if odd := [one for one in answers if not isinstance(one, Critique) or one.status not in STATUSES]:
+            raise TypeError(f"critic {trainer.critic.name}: got {odd[0]!r}, expected a Critique with one of the statuses {', '.join(STATUSES)}")
         critiques = dict(zip(asked, answers, strict=True))
         counts = trainer.generation.counts
         counts.update({"critique/seconds": time.perf_counter() - started, "critique/failed_rollouts": sum(v.failed for v in verdicts)})
@@ -257,8 +261,10 @@ def record_plain(trainer: GRPOTrainer, completions: list[Any], completion_ids: l
     batch.counts["tokens/rollout"] = sum(map(len, completion_ids))
 
 
-def refuse_unsupported(dataset: Any, kwargs: dict[str, Any]) -> None:
-    """ValueError for what two phases cannot do; `kwargs` are the trainer's."""
+def refuse_unsupported(dataset: Any, kwargs: dict[str, Any], critic: Any) -> None:
+    """ValueError for what two phases cannot do, TypeError for what is no critic; `kwargs` are the trainer's."""
+    if critic is not None and (not callable(getattr(critic, "critique", None)) or not isinstance(getattr(critic, "name", None), str)):
+        raise TypeError(f"critic: got {critic!r}, expected an object with `name` and `critique(attempts)`; build_critic({{'kind': ...}}, task) makes one")
     for name in ("tools", "environment_factory", "rollout_func"):
         if kwargs.get(name) is not None:
             raise ValueError(f"{name} cannot be used with a critic: rollouts are sampled in two phases here. Leave out {name}, or set critic=None.")

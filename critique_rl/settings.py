@@ -52,6 +52,7 @@ def trainer_arguments(config: RunConfig, folder: RunFolder) -> CritiqueGRPOConfi
         if config.trl.get(key, allowed) != allowed:
             raise ConfigError(f"trl.{key}: got {config.trl[key]!r}, expected {allowed!r}: {why}")
     stated = preset(config.preset) if config.preset else {}
+    _check_numbers(config)
     cpu = not torch.cuda.is_available()
     defaults = {
         "bf16": not cpu,
@@ -70,6 +71,14 @@ def trainer_arguments(config: RunConfig, folder: RunFolder) -> CritiqueGRPOConfi
         return CritiqueGRPOConfig(output_dir=str(folder.checkpoints), **{**defaults, **stated, **config.trl, **config.method})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"trl/method: {error}") from error
+
+
+def _check_numbers(config: RunConfig) -> None:
+    """Text where TRL wants a number would end the run at its first step, or after."""
+    for f in fields(trl.GRPOConfig):
+        value, wanted = config.trl.get(f.name), str(f.type)
+        if isinstance(value, str) and "str" not in wanted and ("float" in wanted or "int" in wanted):
+            raise ConfigError(f"trl.{f.name}: got {value!r}, expected a number (YAML reads 1e-4 as text; write 1.0e-4)")
 
 
 def _max_steps(config: RunConfig) -> int:

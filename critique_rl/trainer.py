@@ -59,7 +59,7 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
             raise TypeError(f"args: got {type(args).__name__}, expected CritiqueGRPOConfig, which takes every field of GRPOConfig")
         self.two_phases = self._wants_two_phases = critic is not None or args.refine_column is not None
         if self.two_phases:
-            refuse_unsupported(train_dataset, kwargs)
+            refuse_unsupported(train_dataset, kwargs, critic)
             check_column(train_dataset, args.refine_column, "refine_column")
             kwargs["rollout_func"] = rollout = TwoPhaseRollout(self)
         if args.distill_weight and args.distill_context == "demonstration":

@@ -101,6 +101,8 @@ def test_one_seed_a_missing_arm_and_a_missing_metric_have_no_verdict() -> None:
         ({"says": "x"}, "expected says, source and tests"),
         ({"tests": [TEST], "say": "x"}, "did you mean 'says'"),
         ({"tests": [{**TEST, "metric": "pass1"}]}, "metric: got 'pass1'"),
+        ({"tests": [{**TEST, "metric": "pass@0/x"}]}, "expected a k of evaluation.ks"),
+        ({"tests": [{**TEST, "metric": "pass@64/x"}]}, "at most 16 samples"),
         ({"tests": [{**TEST, "contrast": {"c": 1}}]}, "no arm 'c'"),
         ({"tests": [{**TEST, "contrast": {"a": "1"}}]}, "coefficients"),
         ({"tests": [{**TEST, "below": 0}]}, "above, below, expected one"),
@@ -122,7 +124,7 @@ def test_a_report_names_arms_seeds_and_means_and_the_table_has_the_verdict() -> 
         "a": {"seeds": [0, 1], "means": {"pass@1/x": 1.0}},
         "b": {"seeds": [], "means": {"pass@1/x": None}},
     }
-    assert "| a gains | arXiv 1 | reproduced |" in markdown([told])
+    assert "| a gains | arXiv 1 | 1 of 1 | reproduced |" in markdown([told])
     assert "+1 a -1 base | pass@1/x | above 0 | +1.000 [+1.000, +1.000] | reproduced |" in markdown([told])
     json.dumps(told, allow_nan=False)
 

@@ -69,6 +69,22 @@ def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_po
     assert found(missing, "policy").status == "fail"
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"trl": {"learning_rat": 1}}, "learning_rat"),
+        ({"trl": {"temperature": "hot"}}, "trl.temperature: got 'hot', expected a number"),
+        ({"critic": {"kind": "oracel"}}, "did you mean 'oracle'"),
+        ({"primary": "pass@5/all"}, "no metric 'pass@5/all'"),
+    ],
+)
+def test_what_run_would_refuse_is_a_failure(tmp_path, tiny_policy, change, words) -> None:
+    data = {"task": {"name": "lab/chain"}, "policy": {"model": tiny_policy}, "arms": {"scalar": {}}}
+    assert found(doctor.check(parse_pipeline("p", data), tmp_path, None, None), "settings").status == "ok"
+    line = found(doctor.check(parse_pipeline("p", {**data, **change}), tmp_path, None, None), "settings")
+    assert line.status == "fail" and words in line.advice
+
+
 def test_an_endpoint_is_asked_as_the_run_asks_it_also_within_noisy(server, tmp_path, tiny_policy) -> None:
     extra = {"max_completion_tokens": 4096}
     api = {"kind": "api", "base_url": server.url, "model": server.model, "temperature": None, "max_tokens": None, "extra_body": extra}

@@ -59,7 +59,7 @@ def test_what_is_no_critique_fails_alone_whatever_its_fields_hold() -> None:
         ("failed", "bad reply: text is a NoneType"),
         ("failed", "bad reply: status 'great'"),
         ("failed", "bad reply: usage is a NoneType"),
-        ("failed", "bad reply: usage is (0, 0, 0.0, nan, 0)"),
+        ("failed", "bad reply: usage is (0, 0, 0.0, nan, 0, 0)"),
         ("failed", "bad reply: notes is a NoneType"),
         ("ok", ""),
     ]

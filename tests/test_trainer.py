@@ -228,6 +228,32 @@ def test_bad_options_say_got_and_expected(settings, message) -> None:
         CritiqueGRPOConfig("x", **{**SETTINGS, **settings})
 
 
+@pytest.mark.parametrize("critic", ["oracle", {"kind": "oracle"}, print])
+def test_what_is_no_critic_is_refused_at_once(tiny_policy, tmp_path, critic) -> None:
+    with pytest.raises(TypeError, match=r"expected an object with `name` and `critique\(attempts\)`"):
+        trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, critic=critic)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (None, "got a NoneType, expected a list of critiques"),
+        (["words"] * 6, "got 'words', expected a Critique"),
+        ([Critique("a", "odd", "great")] * 6, "one of the statuses ok, failed, skipped"),
+    ],
+)
+def test_a_critic_that_returns_no_critiques_is_told_so(tiny_policy, tmp_path, said, words) -> None:
+    class Odd:
+        name = "odd"
+
+        def critique(self, attempts):
+            return said and said[: len(attempts)]
+
+    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, critic=Odd())
+    with pytest.raises(TypeError, match=words):
+        trainer.train()
+
+
 @pytest.mark.parametrize("name", ["tools", "rollout_func", "environment_factory"])
 def test_what_a_critic_cannot_go_with_is_refused_with_the_reason(tiny_policy, tmp_path, name) -> None:
     with pytest.raises(ValueError, match=f"{name} cannot be used with a critic"):
