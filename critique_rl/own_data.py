@@ -154,8 +154,11 @@ def _rows(source: str, options: DataOptions, needs_answer: bool) -> Iterator[Row
     name = getattr(options, source)
     dataset = read(name, source, options.subset)
     columns = _columns(dataset.column_names, options, name, needs_answer)
-    for place, raw in enumerate(dataset):
-        yield _row(raw, columns, options.system, f"{source}/{place}", needs_answer)
+    try:
+        for place, raw in enumerate(dataset):
+            yield _row(raw, columns, options.system, f"{source}/{place}", needs_answer)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read {name}: it is no UTF-8 ({error.reason}); save it as UTF-8, for instance by iconv -f latin1 -t utf-8") from error
 
 
 def _columns(known: Sequence[str], options: DataOptions, name: str, needs_answer: bool) -> dict[str, str]:

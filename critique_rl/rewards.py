@@ -126,7 +126,10 @@ def random_reward(rate: float, seed: int = 0) -> Callable[..., list[float]]:
 
 
 class MajorityVote:
-    """Control (TTRL's pseudo-label): 1 for the answer that most of the group gave, the first of them where several did; unreadable answers have no vote."""
+    """Control (TTRL's pseudo-label): 1 for the answer that most of the group gave, the first of them where several did; unreadable answers have no vote.
+
+    Answers are compared as the verifier read them, letter by letter; what it cannot judge, as a row without an answer, is None. A last group may be short.
+    """
 
     __name__ = "majority_vote"
     group_wise = True
@@ -134,12 +137,14 @@ class MajorityVote:
     def __init__(self, verifier: Verifier, num_generations: int):
         self.verifier, self.num_generations = verifier, num_generations
 
-    def __call__(self, completions: list[Any], **columns: Any) -> list[float]:
+    def __call__(self, completions: list[Any], **columns: Any) -> list[float | None]:
         read = VerifierReward(self.verifier)
         read(completions, **columns)
+        unscored = [verdict.outcome == "unscored" for verdict in read.verdicts]
         answers = [verdict.answer for verdict in read.verdicts]
         groups = [answers[i : i + self.num_generations] for i in range(0, len(answers), self.num_generations)]
-        return [reward for group in groups for reward in _votes(group)]
+        votes = [reward for group in groups for reward in _votes(group)]
+        return [None if skip else vote for skip, vote in zip(unscored, votes, strict=True)]
 
 
 def build_reward(spec: Mapping[str, Any], verifier: Verifier, num_generations: int, seed: int = 0) -> tuple[list[Callable], list[float]]:

@@ -133,6 +133,7 @@ def test_a_text_is_sampled_from_as_trl_does_it(tiny_policy) -> None:
         ({"train": "{}/questions.jsonl", "system": 3}, "options.system: got 3"),
         ({"train": "{}/empty.jsonl"}, "cannot read .*empty.jsonl: it holds nothing"),
         ({"train": "{}/broken.jsonl"}, "cannot read .*broken.jsonl"),
+        ({"train": "{}/latin.jsonl"}, "cannot read .*latin.jsonl: it is no UTF-8"),
         ({"train": "{}/words.jsonl"}, "answers are no plain numbers, such as 'Paris'; choose one: math"),
         ({"train": "{}/lists.jsonl"}, "column 'answer': got .*expected a text or a number"),
         ({"train": "{}/said.jsonl"}, "column 'prompt': got .*the last is the user's"),
@@ -145,6 +146,7 @@ def test_what_cannot_be_read_is_refused_with_what_to_do(tmp_path, options, said)
     written(tmp_path / "lists.jsonl", [{"question": f"{i}?", "answer": [1, 2]} for i in range(40)])
     written(tmp_path / "said.jsonl", [{"prompt": [{"role": "assistant", "content": str(i)}], "answer": 1} for i in range(40)])
     (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "latin.jsonl").write_bytes('{"question": "Café?", "answer": 1}\n'.encode("latin-1"))
     (tmp_path / "broken.jsonl").write_text('{"question": "a", "answer": 1}\n{"question": ')
     with pytest.raises(ConfigError, match=said):
         task_of({key: value.replace("{}", str(tmp_path)) if isinstance(value, str) else value for key, value in options.items()})

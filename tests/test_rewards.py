@@ -154,6 +154,7 @@ def test_the_majority_is_rewarded_right_or_not_group_by_group() -> None:
     completions = ["#3", "#4", "#4", "what", "no", "none", "nothing", "#"]
     assert reward(completions, answer=["3"] * 8) == [0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     assert reward.group_wise
+    assert reward(["#1", "#1", "#2", "x"], answer=[None] * 4) == [None] * 4
 
 
 def test_a_reward_section_names_its_kind_and_being_right_is_logged_beside_it() -> None:
