@@ -31,8 +31,8 @@ WAYS = {
     "boxed_answer": (BOXED, ", short texts, by exact match in \\boxed{}; math: LaTeX"),
 }
 """For each verifier the system message that asks for its form, and words for the comment."""
-TRY = ("seeds=[0]", "budget={optimizer_steps: 2}", "trl.gradient_accumulation_steps=1", "trl.max_completion_length=64")
-TRY += ("evaluation.problems=4", "evaluation.curve_every=0")
+TRY = ("seeds=[0]", "budget={optimizer_steps: 2}", "trl.num_generations=4", "trl.per_device_train_batch_size=4", "trl.gradient_accumulation_steps=1")
+TRY += ("trl.max_completion_length=64", "evaluation.problems=4", "evaluation.samples=2", "evaluation.ks=[1, 2]", "evaluation.curve_every=0")
 
 
 @dataclass(frozen=True)
