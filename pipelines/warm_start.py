@@ -11,8 +11,10 @@ Left out: what the recipe says of size, locality and rate is of the lab's own sm
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 BATCH = 8
@@ -30,9 +32,17 @@ def dataset(world: str, sequences: int, seed: int):
     return Dataset.from_list([{"prompt": turn("user", asked), "completion": turn("assistant", answer)} for asked, answer in pairs])
 
 
+def last_whole(kept: Path) -> str | None:
+    """The newest checkpoint whose state, which the Trainer writes last, can be read: a kill may strike while it is written. None where there is none."""
+    for folder in sorted(kept.glob("checkpoint-*"), key=lambda folder: int(folder.name.partition("-")[2]), reverse=True):
+        with suppress(OSError, ValueError):
+            json.loads((folder / "trainer_state.json").read_text())
+            return str(folder)
+    return None
+
+
 def train(options: argparse.Namespace) -> None:
     """Train, or go on, and save model and tokenizer in `options.out`."""
-    from transformers.trainer_utils import get_last_checkpoint
     from trl import SFTConfig, SFTTrainer
 
     from critique_rl.policy import load_policy
@@ -58,7 +68,7 @@ def train(options: argparse.Namespace) -> None:
     )
     rows = dataset(options.world, options.sequences, options.seed)
     trainer = SFTTrainer(model, args=settings, train_dataset=rows, processing_class=tokenizer)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(kept)) if kept.is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_whole(kept))
     trainer.save_model(str(options.out))
     shutil.rmtree(kept)
 
