@@ -15,7 +15,6 @@ verdicts on one seed.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -83,10 +82,10 @@ def _test(where: str, data: Any, pipeline: Pipeline) -> Test:
         raise ConfigError(f"{where}: got {data!r}, expected a mapping with metric, contrast and one of {', '.join(BOUNDS)}")
     check_keys(data, ("metric", "contrast", "says", *BOUNDS), where)
     metric, contrast = str(data.get("metric", "")), data.get("contrast")
-    if metric not in WHOLE and not METRIC.fullmatch(metric):
+    found, evaluation = METRIC.fullmatch(metric), pipeline.arms[pipeline.control].evaluation
+    if metric not in WHOLE and not found:
         raise ConfigError(f"{where}, metric: got {metric!r}, expected pass@<k>/<family>, <share>/<family>, or one of {', '.join(WHOLE)}")
-    evaluation = pipeline.arms[pipeline.control].evaluation
-    if (k := re.match(r"pass@(\d+)/", metric)) and not (int(k[1]) in evaluation.ks and int(k[1]) <= evaluation.samples):
+    if found and found[1] and not (int(found[1]) in evaluation.ks and int(found[1]) <= evaluation.samples):
         raise ConfigError(f"{where}, metric: got {metric!r}, expected a k of evaluation.ks {list(evaluation.ks)}, at most {evaluation.samples} samples")
     if not isinstance(contrast, Mapping) or not contrast or not all(map(_is_number, contrast.values())):
         raise ConfigError(f"{where}, contrast: got {contrast!r}, expected arms with coefficients, such as {{nsr: 1, base: -1}}")

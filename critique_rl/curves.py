@@ -123,7 +123,7 @@ def _completions(file: Path) -> pa.Table:
     try:
         return pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"external: {file} cannot be read ({str(error).splitlines()[0]}), expected a table of completions by TRL: delete it") from error
+        raise ConfigError(f"external: {file} cannot be read ({' '.join(str(error).split())}), expected a table of completions by TRL: delete it") from error
 
 
 def _numeric(kind: pa.DataType) -> bool:

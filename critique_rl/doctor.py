@@ -95,7 +95,7 @@ def _machine(pipeline: Pipeline | None) -> Iterator[Line]:
     yield Line("threads", "warn" if crowded else "ok", f"{torch.get_num_threads()} for torch on {cores} cores, load {load:.1f}", advice)
     for arm, config in pipeline.arms.items() if pipeline else ():
         if config.trl.get("bf16") or config.trl.get("fp16"):
-            yield Line(f"arm {arm}", "warn", "bf16 or fp16 on a CPU", "slow, and too coarse for small learning rates: take it out of trl:")
+            yield Line(f"arm {arm}", "warn", "bf16 or fp16 on a CPU", "slow where the processor has no such products: leave it out there")
             return
 
 
@@ -116,7 +116,7 @@ def _settings(pipeline: Pipeline) -> Line:
         check_arms(dict(pipeline.arms))
         for config in pipeline.arms.values():
             check_primary(pipeline.primary, config)
-    except ValueError as error:
+    except (ValueError, OSError, ImportError) as error:
         return Line("settings", "fail", "run would refuse them", str(error))
     return Line("settings", "ok", f"{len(pipeline.arms)} arms, primary {pipeline.primary}")
 

@@ -21,7 +21,7 @@ from typing import Any
 from critique_rl.leaks import IsAnswer, OnLeak, guarded
 from critique_rl.prompts import clean, is_blank
 from critique_rl.targets import load
-from critique_rl.types import STATUSES, Attempt, Critique, Usage
+from critique_rl.types import Attempt, Critique, Usage
 
 Said = str | Critique | None
 
@@ -73,8 +73,8 @@ class OwnCritic:
 
     def _checked(self, said: Critique, seconds: float) -> Critique:
         """What the user's code built, or why it is no critique: whatever it holds, it must not end the run, nor refine as if nothing had been said."""
-        if wrong := _wrong(said):
-            return Critique("", self.name, "failed", f"bad reply: {wrong}")
+        if reason := wrong(said):
+            return Critique("", self.name, "failed", f"bad reply: {reason}")
         usage = replace(said.usage, seconds=said.usage.seconds or seconds)
         if said.status != "ok":
             return replace(said, critic=self.name, text="", reason=said.reason or said.status, usage=usage)
@@ -83,9 +83,9 @@ class OwnCritic:
         return replace(said, critic=self.name, text=clean(said.text).strip(), usage=usage)
 
 
-def _wrong(said: Critique) -> str:
-    """The first field that cannot be, "" where all can."""
-    if said.status not in STATUSES:
+def wrong(said: Critique) -> str:
+    """The first field of a critique built by somebody else's code that cannot be, "" where all can."""
+    if said.status not in ("ok", "failed", "skipped"):
         return f"status {said.status!r}"
     if not isinstance(said.notes, tuple):
         return f"notes is a {type(said.notes).__name__}"

@@ -18,11 +18,12 @@ from trl import GRPOTrainer
 
 from critique_rl import trl_seams
 from critique_rl.chat import PolicyChat
+from critique_rl.own_critic import wrong
 from critique_rl.prompts import special_tokens
 from critique_rl.refine import choose, due, mentions_critique, question_of, refine_prompt
 from critique_rl.reply import CriticFailed, Reply
 from critique_rl.rewards import VerifierReward, text_of
-from critique_rl.types import STATUSES, Attempt, Critique, Message, Refinement, Verdict
+from critique_rl.types import Attempt, Critique, Message, Refinement, Verdict
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,9 @@ class TwoPhaseRollout:
             raise TypeError(f"critic {trainer.critic.name}: got a {type(answers).__name__}, expected a list of critiques (and no coroutine)")
         if len(answers) != len(asked):
             raise ValueError(f"critic {trainer.critic.name}: got {len(answers)} critiques for {len(asked)} attempts, expected one each, in order")
-        if odd := [one for one in answers if not isinstance(one, Critique) or one.status not in STATUSES]:
-            raise TypeError(f"critic {trainer.critic.name}: got {odd[0]!r}, expected a Critique with one of the statuses {', '.join(STATUSES)}")
+        for one in answers:
+            if not isinstance(one, Critique) or wrong(one):
+                raise TypeError(f"critic {trainer.critic.name}: got {one!r}, expected a Critique" + (f": {wrong(one)}" if isinstance(one, Critique) else ""))
         critiques = dict(zip(asked, answers, strict=True))
         counts = trainer.generation.counts
         counts.update({"critique/seconds": time.perf_counter() - started, "critique/failed_rollouts": sum(v.failed for v in verdicts)})

@@ -119,7 +119,7 @@ def _of_files(arm: str, seed: int, files: Sequence[Path], unreadable: dict[str, 
         try:
             transcripts = list(_read(arm, seed, file, [kind for kind in KINDS if kind not in found]))
         except (pa.ArrowException, OSError) as error:
-            unreadable[f"{arm}/seed{seed}/{file.name}: {str(error).splitlines()[0]}"] = None
+            unreadable[f"{arm}/seed{seed}/{file.name}: {' '.join(str(error).split())}"] = None
             continue
         for transcript in transcripts:
             for kind in transcript.kinds:

@@ -66,10 +66,6 @@ class Usage:
         return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-STATUSES = ("ok", "failed", "skipped")
-"""What may become of a critique."""
-
-
 @dataclass(frozen=True)
 class Critique:
     """A critic's words on one attempt, or the reason why there are none. Failed and skipped critiques have no text and train nothing."""

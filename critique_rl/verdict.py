@@ -84,8 +84,8 @@ def spent_alike(costs: Sequence[Mapping[str, float]]) -> str | None:
 
 
 def _unfinished(comparison: Mapping[str, Any]) -> str:
-    missing, left_out = len(comparison["missing"]), len({(item["arm"], item["seed"]) for item in comparison["incomparable"]})
-    counts = [f"{missing} run{'s'[: missing > 1]} without an evaluation"] * (missing > 0) + [f"{left_out} left out as incomparable"] * (left_out > 0)
+    missing, odd = len(comparison["missing"]), len({(item["arm"], item["seed"]) for item in comparison["incomparable"]})
+    counts = [f"{missing} run{'s'[: missing > 1]} without an evaluation"] * (missing > 0) + [f"{odd} left out as incomparable"] * (odd > 0)
     return f" ({', '.join(counts)})" if counts else ""
 
 

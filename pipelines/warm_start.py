@@ -5,7 +5,7 @@
     python pipelines/warm_start.py --model my-model --world chain --out runs/my-base
 
 TRL's SFTTrainer on completions only, by the model's own chat template. Stopped, the same command goes on from its last checkpoint, which is deleted at the end.
-Left out: what the recipe says of size, locality and rate is of the lab's own small models; only its mix of examples is taken.
+Left out: the recipe's size, batch and rate, which are of the lab's own small models; only its mix of examples is taken.
 """
 
 from __future__ import annotations

@@ -239,7 +239,7 @@ def test_what_is_no_critic_is_refused_at_once(tiny_policy, tmp_path, critic) -> 
     [
         (None, "got a NoneType, expected a list of critiques"),
         (["words"] * 6, "got 'words', expected a Critique"),
-        ([Critique("a", "odd", "great")] * 6, "one of the statuses ok, failed, skipped"),
+        ([Critique("a", "odd", "great")] * 6, "expected a Critique: status 'great'"),
     ],
 )
 def test_a_critic_that_returns_no_critiques_is_told_so(tiny_policy, tmp_path, said, words) -> None:
