@@ -13,6 +13,7 @@ from typing import Any
 
 from test_trainer import trainer_of
 from trl.generation.vllm_generation import VLLMGeneration
+from waiting import SECONDS
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, trl_seams
 from critique_rl.chat import PolicyChat
@@ -25,7 +26,7 @@ SETTINGS = {
     "max_steps": 4,
     "gradient_accumulation_steps": 2,
     "num_iterations": 2,
-    "ddp_timeout": 60,
+    "ddp_timeout": SECONDS,
     "refine_template": "lab/refine",
     "distill_template": "lab/teacher",
     "distill_weight": 1.0,

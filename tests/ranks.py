@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
-import socket
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from torch.distributed import TCPStore
+from waiting import LONG, wait_until
 
 from critique_rl import processes
 
@@ -17,30 +19,46 @@ Call = tuple[str, list[str]]
 
 def start(folder: Path, calls: list[Call], world: int = 2, **environment: str) -> list[BaseProcess]:
     """Processes that make these calls one after the other, as ranks of one group; what they print is in folder/rank<n>.log."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    # As torchrun does: the port is bound here and stays so. One that rank 0 binds could be taken.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     folder.mkdir(parents=True, exist_ok=True)
-    group = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true", **environment}
+    group = {
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "ACCELERATE_USE_CPU": "true",
+        **environment,
+    }
     ranks = []
     for rank in range(world):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **group} if world > 1 else environment
         ranks.append(processes.context().Process(target=_main, args=(folder / f"rank{rank}.log", own, calls)))
         ranks[-1].start()
+        ranks[-1].store = store  # it listens as long as somebody holds the ranks
     return ranks
 
 
-def run(folder: Path, calls: list[Call], world: int = 2, seconds: float = 300, **environment: str) -> None:
-    """`start`, and wait until all have ended well."""
+def run(folder: Path, calls: list[Call], world: int = 2, seconds: float = LONG, **environment: str) -> None:
+    """`start`, and wait until all have ended well. One that fails ends the wait: others wait for it."""
     ranks = start(folder, calls, world, **environment)
-    for number, process in enumerate(ranks):
-        process.join(timeout=seconds)
-        alive = process.exitcode is None
-        if alive or process.exitcode:
-            for other in ranks:
-                other.kill()
+
+    def over() -> bool:
+        codes = [process.exitcode for process in ranks]
+        return any(codes) or None not in codes
+
+    try:
+        wait_until(over, "ranks to end", seconds)
+    except AssertionError:
+        pass  # told below
+    codes = [process.exitcode for process in ranks]
+    for process in ranks:
+        process.kill()
+    for number, code in enumerate(codes):
+        if code or (code is None and not any(codes)):
             said = (folder / f"rank{number}.log").read_text()[-3000:]
-            raise AssertionError(f"rank {number} {'still runs, so it waits for ever' if alive else f'ended with {process.exitcode}'}:\n{said}")
+            how = "still runs, so it waits for ever" if code is None else f"ended with {code}"
+            raise AssertionError(f"rank {number} {how}:\n{said}")
 
 
 def _main(log: Path, environment: dict[str, str], calls: list[Call]) -> None:

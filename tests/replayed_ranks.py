@@ -28,6 +28,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from test_trainer import SETTINGS
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from waiting import SECONDS
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, rollout, trl_seams
 from critique_rl.refine import question_of
@@ -47,7 +48,7 @@ BASE = {
     "learning_rate": 1e-3,
     "grad_norm_steps": 1,
     "shuffle_dataset": False,
-    "ddp_timeout": 60,
+    "ddp_timeout": SECONDS,
     "refine_template": "lab/refine",
     "distill_template": "lab/teacher",
 }

@@ -14,6 +14,7 @@ import torch
 import yaml
 from fault_server import serving
 from test_end_to_end import SMALL
+from waiting import LONG
 
 from critique_rl.chat import LocalChat
 from critique_rl.cli import main
@@ -41,10 +42,13 @@ def handlers():
 def test_two_ranks_share_slots_and_caps_and_both_stop_where_the_critic_may_not_fail(tiny_policy, tmp_path):
     script = Path(__file__).with_name("two_ranks_api.py")
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(script.parents[1])}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29618"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    words = [*launch, script, tiny_policy, tmp_path]
     with serving() as server, serving() as broken:
         server.always, broken.always = "slow", "503"
-        subprocess.run([*launch, script, tiny_policy, tmp_path, server.url, broken.url], env=environment, check=True, timeout=120, capture_output=True)
+        words += [server.url, broken.url]
+        done = subprocess.run(words, env=environment, timeout=LONG, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
         assert server.most_at_once == 2 and sum(server.tries.values()) == 15
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert ranks[0]["stopped"] == ranks[1]["stopped"] and "on_failure is stop: http 503: down" in ranks[0]["stopped"]
@@ -59,7 +63,7 @@ def test_two_ranks_share_slots_and_caps_and_both_stop_where_the_critic_may_not_f
 
 def test_a_run_stops_with_the_reason_goes_on_once_mended_and_leaves_the_key_in_no_file(tiny_policy, tmp_path, monkeypatch, caplog, capfd, handlers):
     with serving() as server:
-        critic = {"kind": "api", "base_url": server.url, "model": "m", "on_failure": "stop", "deadline": 20, "caps": {"max_requests": 1000}}
+        critic = {"kind": "api", "base_url": server.url, "model": "m", "on_failure": "stop", "deadline": 120, "caps": {"max_requests": 1000}}
         path, out = tmp_path / "small.yaml", tmp_path / "runs"
         path.write_text(yaml.safe_dump({**SMALL, "policy": {"model": tiny_policy}, "critic": critic, "arms": {"critique": {}}}))
         monkeypatch.setenv("OPENAI_API_KEY", "sk-verysecret")
@@ -70,7 +74,7 @@ def test_a_run_stops_with_the_reason_goes_on_once_mended_and_leaves_the_key_in_n
         said = capfd.readouterr().err
         assert "on_failure is stop: http 401: no: *** and so on" in said and "the same command continues" in said
         server.always = "echo-key"
-        assert main([*given, "critic.deadline=30", "critic.caps.max_requests=2000"]) == 0  # what changes no answer may be changed
+        assert main([*given, "critic.deadline=130", "critic.caps.max_requests=2000"]) == 0  # what changes no answer may be changed
         said += "".join(capfd.readouterr()) + caplog.text
     run = PipelineFolder(out / "small").run("critique", 0)
     assert sum(row.get("critique/ok", 0) for row in read_jsonl(run.metrics)) > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from test_end_to_end import SMALL, cli, wait_for_steps, write_pipeline
+from test_end_to_end import SMALL, cli, write_pipeline
 from test_trainer import even, trainer_of
+from waiting import LONG, ended, wait_for_steps
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, processes
 from critique_rl.checkpoint import STATE, last_whole, remove_halves, rotate, seal, whole
@@ -50,7 +52,8 @@ def test_rotation_keeps_the_newest_by_step(tmp_path, limit, left) -> None:
 def test_fifty_kills_in_short(tmp_path) -> None:
     """The whole form: python tests/kill_and_resume.py --kills 50 (figures in runs/README.md)."""
     script = Path(__file__).with_name("kill_and_resume.py")
-    done = subprocess.run([sys.executable, str(script), "--kills", "4", "--steps", "44", "--seed", "1"], capture_output=True, text=True, timeout=300)
+    words = [sys.executable, str(script), "--kills", "4", "--steps", "44", "--seed", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LONG)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "4 of 4 equal" in done.stdout
 
@@ -114,11 +117,15 @@ def test_a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on(ti
     run = PipelineFolder(out / "small").run("critique", 0)
     train = ("train", path, "--arm", "critique", "--seed", 0, "--out", out)
     first = processes.start([str(word) for word in train], tmp_path / "log")
-    wait_for_steps(run, 1)
-    second = cli(*train)
+    wait_for_steps(run, 1, first)
+    # Stopped, so that it has not ended before a slow machine has started the second.
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        second = cli(*train)
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
     assert (second.returncode, "another process is training here" in second.stderr) == (2, True), second.stderr[-1000:]
-    first.join(timeout=120)
-    assert first.exitcode == 0, (tmp_path / "log").read_text()[-2000:]
+    assert ended(first, "the first process") == 0, (tmp_path / "log").read_text()[-2000:]
     assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, 81))
 
 

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from waiting import ended, wait_for_steps
 
 from critique_rl import processes
 from critique_rl.runs import PipelineFolder, read_jsonl
@@ -46,9 +46,8 @@ def cli(*arguments: object) -> subprocess.CompletedProcess:
         out, errors = Path(folder, "out"), Path(folder, "errors")
         process = processes.context().Process(target=processes.command, args=(words, out, errors))
         process.start()
-        process.join(timeout=120)
-        assert process.exitcode is not None, f"critique-rl {' '.join(words)}: still running after 120 s"
-        return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), errors.read_text())
+        code = ended(process, f"critique-rl {' '.join(words)}")
+        return subprocess.CompletedProcess(words, code, out.read_text(), errors.read_text())
 
 
 def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(tiny_policy, tmp_path) -> None:
@@ -94,11 +93,11 @@ def test_a_stopped_run_saves_and_the_same_command_continues_it(tiny_policy, tmp_
     run = PipelineFolder(out / "small").run("critique", 0)
     words = ["train", str(path), "--arm", "critique", "--seed", "0", "--out", str(out)]
     process = processes.start(words, tmp_path / "log")
-    wait_for_steps(run, 3)
+    wait_for_steps(run, 3, process)
     os.kill(process.pid, number)
-    process.join(timeout=60)
+    code = ended(process, "the run that was told to stop")
     errors = (tmp_path / "log").read_text()
-    assert process.exitcode == 130, errors[-2000:]
+    assert code == 130, errors[-2000:]
     stopped = read_jsonl(run.metrics)[-1]["step"]
     assert stopped < 60
     assert "the same command continues" in errors
@@ -111,20 +110,13 @@ def test_a_stopped_run_saves_and_the_same_command_continues_it(tiny_policy, tmp_
     assert tokens == sorted(tokens), "token counts go on from the checkpoint"
 
 
-def wait_for_steps(run, steps: int) -> None:
-    deadline = time.monotonic() + 60
-    while len(read_jsonl(run.metrics)) < steps:
-        assert time.monotonic() < deadline, "the run did not start"
-        time.sleep(0.05)
-
-
 def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(tiny_policy, tmp_path) -> None:
     path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 80}, evaluation={**SMALL["evaluation"], "curve_every": 0}), tmp_path / "runs"
     folder = PipelineFolder(out / "small")
     process = subprocess.Popen(command("run", path, "--out", out, "--jobs", 2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for_steps(folder.run("scalar", 0), 3)
+    wait_for_steps(folder.run("scalar", 0), 3, process)
     os.kill(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    assert ended(process, "the pipeline that was told to stop") == 130
     assert not folder.comparison.exists()
     assert cli("run", path, "--out", out, "--jobs", 2).returncode == 0
     assert [row["step"] for row in read_jsonl(folder.run("scalar", 0).metrics)] == list(range(1, 81))

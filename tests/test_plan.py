@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from waiting import SECONDS
 
 from critique_rl.cli import main
 from critique_rl.config import load_pipeline
@@ -110,6 +111,6 @@ def test_accelerate_takes_the_lines(tmp_path, tiny_policy) -> None:
     folder = PipelineFolder(tmp_path / "runs" / "my plan")
     prefix = f"{shlex.quote(sys.executable)} -m accelerate.commands.launch --cpu --num_processes 1 -m critique_rl"
     [[run]] = stages(load_pipeline(path), folder, [str(path), "--out", str(tmp_path / "runs")], prefix)
-    done = subprocess.run(shlex.split(run.command), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(shlex.split(run.command), cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(folder.run("scalar", 0).evaluation.read_text())["cost"]["steps"] == 1

@@ -16,7 +16,8 @@ from accelerate.commands import launch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from replayed_ranks import STEPS, VARIANTS
-from test_end_to_end import SMALL, wait_for_steps, write_pipeline
+from test_end_to_end import SMALL, write_pipeline
+from waiting import ended, wait_for_steps
 
 from critique_rl.config import load_pipeline
 from critique_rl.distill import refuse_sharding
@@ -200,11 +201,10 @@ def test_a_run_of_two_ranks_stops_at_one_signal_and_the_same_command_finishes_it
     run = PipelineFolder(out / "small").run("critique", 0)
     calls = [("command_on_ranks", ["train", str(path), "--arm", "critique", "--seed", "0", "--out", str(out)])]
     started = ranks.start(tmp_path / "first", calls, **backend)
-    wait_for_steps(run, 3)
+    wait_for_steps(run, 3, *started)
     os.kill(started[1].pid, signal.SIGTERM)
-    for process in started:
-        process.join(timeout=120)
-    assert [process.exitcode for process in started] == [130, 130], (tmp_path / "first" / "rank0.log").read_text()[-3000:]
+    codes = [ended(process, f"rank {number}") for number, process in enumerate(started)]
+    assert codes == [130, 130], (tmp_path / "first" / "rank0.log").read_text()[-3000:]
     stopped = read_jsonl(run.metrics)[-1]["step"]
     assert stopped < 16 and not run.finished
     ranks.run(tmp_path / "second", calls, **backend)

@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
+from waiting import ended, exit_code, wait_until
 
 from critique_rl.policy import load_policy
 
@@ -13,8 +13,8 @@ SCRIPT = Path(__file__).parents[1] / "pipelines" / "warm_start.py"
 
 
 def start(out):
-    # 60 updates: the checkpoint is written after 50, and ten are left to do again.
-    words = ["--model", "lab", "--world", "chain", "--sequences", "480", "--learning-rate", "1e-3", "--out", str(out)]
+    # 80 updates: the checkpoint is written after 50, and thirty are left to do again.
+    words = ["--model", "lab", "--world", "chain", "--sequences", "640", "--learning-rate", "1e-3", "--out", str(out)]
     return subprocess.Popen([sys.executable, str(SCRIPT), *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -25,15 +25,17 @@ def weights(folder):
 def test_a_warm_start_that_was_killed_ends_as_one_that_was_not(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = start(whole)
-    assert process.wait(300) == 0, process.stderr.read()
-    process, limit = start(killed), time.monotonic() + 300
-    while not (killed / "checkpoints" / "checkpoint-50" / "trainer_state.json").exists() and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.001)
-    process.kill()
+    assert ended(process, "the whole one") == 0, process.stderr.read()
+    process = start(killed)
+    state = killed / "checkpoints" / "checkpoint-50" / "trainer_state.json"
+    try:
+        wait_until(lambda: state.exists() or exit_code(process) is not None, str(state), every=0.001)
+    finally:
+        process.kill()
     process.wait()
     assert not (killed / "model.safetensors").exists(), "it ended before it could be killed"
     process = start(killed)
-    assert process.wait(300) == 0, process.stderr.read()
+    assert ended(process, "the one that goes on") == 0, process.stderr.read()
     assert torch.equal(weights(whole), weights(killed))
     assert not torch.equal(weights(whole), weights("lab"))
     assert not (killed / "checkpoints").exists()

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import test_trainer as helpers
+from waiting import SECONDS
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.chat import ApiChat
@@ -23,14 +24,14 @@ rank = int(os.environ["RANK"])
 
 
 def trainer_with(endpoint: Endpoint, reward: float) -> CritiqueGRPOTrainer:
-    settings = {"max_steps": 2, "refine_template": "lab/refine", "ddp_timeout": 60}
+    settings = {"max_steps": 2, "refine_template": "lab/refine", "ddp_timeout": SECONDS}
     critic = ChatCritic(ApiChat(endpoint, folder / endpoint.on_failure), "lab/critique")
     constant = lambda completions, **kwargs: [reward] * len(completions)  # noqa: E731
     return helpers.trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, policy, folder / "out", constant, settings=settings, critic=critic)
 
 
 def main() -> None:
-    endpoint = Endpoint(url, "m", concurrency=2, deadline=10.0, max_tokens=8, attempts=1, caps=Caps(max_requests=15))
+    endpoint = Endpoint(url, "m", concurrency=2, deadline=SECONDS / 2, max_tokens=8, attempts=1, caps=Caps(max_requests=15))
     trainer = trainer_with(endpoint, 0.0)
     trainer.train()
     result = {"log": [row for row in trainer.state.log_history if "loss" in row]}
