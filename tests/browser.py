@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from waiting import SECONDS, ended
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = ("--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars")
 FLAGS += ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-default-browser-check", "--disable-extensions")
@@ -45,7 +47,7 @@ class Page:
         call = {"id": self.number, "method": method, "params": params} | ({"sessionId": self.session} if self.session else {})
         os.write(self.write, json.dumps(call).encode() + b"\0")
         while True:
-            message = self._next(60)
+            message = self._next(SECONDS)
             if message.get("id") == self.number:
                 assert "error" not in message, f"{method}: {message['error']}"
                 return message["result"]
@@ -72,7 +74,7 @@ class Page:
         self.events.clear()
         self.send("Page.navigate", url=url)
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self._next(60)
+            self._next(SECONDS)
 
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression on the page."""
@@ -116,6 +118,6 @@ def chromium(path: str) -> Iterator[Page]:
             yield Page(back, ours)
         finally:
             browser.terminate()
-            browser.wait(20)
+            ended(browser, "the browser")
             os.close(ours)
             os.close(back)

@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+import waiting
+
 ANSWER = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-SECONDS = 60
+SECONDS = 3600
 """How long what hangs hangs: longer than any test waits."""
 
 
@@ -101,11 +103,12 @@ def _key(head: str) -> str:
 class FaultServer:
     """`tries` counts requests by content, `most_at_once` the requests in flight, `reported` the tokens of the usage it sent; `model` is the one it has.
 
-    `always`, where set, is the fault of every request; `asked` are their bodies.
+    `always`, where set, is the fault of every request; `asked` are their bodies. While `held`, `count` is answered once and the others wait.
     """
 
     def __init__(self) -> None:
         self.asked: list[dict] = []
+        self.held = False
         self.url, self.tries, self.most_at_once, self.now, self.model, self.reported, self.always = "", Counter(), 0, 0, "m", 0, ""
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -162,6 +165,8 @@ class FaultServer:
             case "count":  # like a real one: usage by the length of what it read and was allowed to write
                 used = {"prompt_tokens": len(content.encode()) + 4, "completion_tokens": request["max_tokens"]}
                 await asyncio.sleep(0.05)
+                while self.held and self.reported:
+                    await asyncio.sleep(0.01)
                 self.reported += sum(used.values())
                 writer.write(response(200, completion("counted", usage=used)))
             case _:
@@ -189,11 +194,11 @@ def serving(accept_after: float = 0.0) -> Iterator[FaultServer]:
     # asyncio.run cancels the handlers that still hang when the server is stopped.
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
-    assert ready.wait(5)
+    assert ready.wait(waiting.SECONDS)
     try:
         yield faults
     finally:
         loop, stopped = loops[0]
         loop.call_soon_threadsafe(stopped.set)
-        thread.join(5)
+        thread.join(waiting.SECONDS)
         listening.close()

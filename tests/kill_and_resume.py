@@ -27,6 +27,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import yaml
+from waiting import wait_until
 
 os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"})
 
@@ -200,6 +201,7 @@ def main() -> None:
     port, phase = multiprocessing.Value("i", 0), multiprocessing.Value("i", 0, lock=False)
     server = multiprocessing.get_context("fork").Process(target=serve, args=(port,), daemon=True)
     server.start()
+    wait_until(lambda: port.value, "the server to listen")
     import torch
 
     import critique_rl.train  # noqa: F401  imported once, before the forks

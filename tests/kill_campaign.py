@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import yaml
+from waiting import wait_until
 
 os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"})
 
@@ -100,9 +101,12 @@ def main() -> None:
         alone, started = kills % 2 == 1, below(process)
         process.kill()
         process.wait()
-        for other in [] if alone else started:
-            other.kill()
-        time.sleep(0.5)
+        if alone:
+            time.sleep(0.5)  # its runs go on: nothing to wait for
+        else:
+            for other in started:
+                other.kill()
+            wait_until(lambda began=tuple(started): not any(map(alive, began)), "its runs to end")
         kills += 1
         print(f"kill {kills}: the campaign {'alone' if alone else 'and its runs'}; {sum(map(alive, started))} of its processes live on", flush=True)
     status = start(path, folder / "killed").wait()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import time
+import threading
 
 from critique_rl.types import Critique, Usage
+
+
+awake = threading.Event()
+"""Set by a test: what sleeps wakes up."""
 
 
 def says_length(attempt):
@@ -45,7 +49,7 @@ def by_text(attempt):
         case "exit":
             raise SystemExit(1)
         case "sleep":
-            time.sleep(1.5)
+            awake.wait()
     return "look at line 2"
 
 

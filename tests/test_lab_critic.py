@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import random
-import socket
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from waiting import SECONDS, wait_until
 
 from critique_rl.chat import ApiChat, LocalChat
 from critique_rl.config import ConfigError
@@ -67,18 +66,16 @@ def test_the_pipeline_asks_the_server_for_the_model_it_serves_with_the_settings_
 def test_transformers_own_server_answers_as_the_model_in_this_process_does(tmp_path, monkeypatch) -> None:
     pytest.importorskip("fastapi", reason="pip extra `serve`")
     monkeypatch.chdir(tmp_path)  # the server changes its folder
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = serve_lab().start("lab/critic", port, background=True)
+    server = serve_lab().start("lab/critic", 0, background=True)
     try:
-        while not server.server.started:
-            time.sleep(0.05)
+        wait_until(lambda: server.server.started, "the server to listen")
+        port = server.server.servers[0].sockets[0].getsockname()[1]
+        patient = {"attempt_deadline": SECONDS, "deadline": SECONDS, "step_deadline": SECONDS}
         conversations = [[{"role": "user", "content": render("lab/critique", question=a.question, attempt=a.text)}] for a in failed(6)]
         settings = {"temperature": 0.0, "max_tokens": 96}
-        served = ApiChat(Endpoint(f"http://127.0.0.1:{port}/v1", "critic", **settings)).answer(conversations)
+        served = ApiChat(Endpoint(f"http://127.0.0.1:{port}/v1", "critic", **settings, **patient)).answer(conversations)
         local = LocalChat("lab/critic", **settings).answer(conversations)
-        [refused] = ApiChat(Endpoint(f"http://127.0.0.1:{port}/v1", "another", **settings)).answer(conversations[:1])
+        [refused] = ApiChat(Endpoint(f"http://127.0.0.1:{port}/v1", "another", **settings, **patient)).answer(conversations[:1])
     finally:
         server.kill_server()
     assert [reply.text for reply in served] == [reply.text for reply in local] and all(reply.status == "ok" for reply in served)

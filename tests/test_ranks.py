@@ -197,7 +197,7 @@ def test_the_pipelines_for_gpus_pass_every_check_before_a_run_but_that_of_their_
 
 @pytest.mark.parametrize("backend", [{}, {"FSDP_ON_CPU": "1"}])
 def test_a_run_of_two_ranks_stops_at_one_signal_and_the_same_command_finishes_it(tiny_policy, tmp_path, backend) -> None:
-    path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 16}, evaluation={**SMALL["evaluation"], "curve_every": 8}), tmp_path / "runs"
+    path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 40}, evaluation={**SMALL["evaluation"], "curve_every": 20}), tmp_path / "runs"
     run = PipelineFolder(out / "small").run("critique", 0)
     calls = [("command_on_ranks", ["train", str(path), "--arm", "critique", "--seed", "0", "--out", str(out)])]
     started = ranks.start(tmp_path / "first", calls, **backend)
@@ -206,10 +206,10 @@ def test_a_run_of_two_ranks_stops_at_one_signal_and_the_same_command_finishes_it
     codes = [ended(process, f"rank {number}") for number, process in enumerate(started)]
     assert codes == [130, 130], (tmp_path / "first" / "rank0.log").read_text()[-3000:]
     stopped = read_jsonl(run.metrics)[-1]["step"]
-    assert stopped < 16 and not run.finished
+    assert stopped < 40 and not run.finished
     ranks.run(tmp_path / "second", calls, **backend)
     assert f"continuing from step {stopped}" in (tmp_path / "second" / "rank0.log").read_text()
-    assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, 17)), "no step is lost or there twice"
+    assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, 41)), "no step is lost or there twice"
     evaluation = json.loads(run.evaluation.read_text())
-    assert evaluation["cost"]["steps"] == 16 and evaluation["problems"]
+    assert evaluation["cost"]["steps"] == 40 and evaluation["problems"]
     assert {path.name[-13:] for path in run.rollouts.glob("*")} == {"rank0.parquet", "rank1.parquet"}

@@ -12,13 +12,13 @@ import os
 import signal
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fault_server import serving
+from waiting import wait_until
 
 from critique_rl.chat import ApiChat
 from critique_rl.endpoint import Caps, Endpoint
@@ -46,16 +46,21 @@ def _ask(url: str, folder: Path, conversations: int, concurrency: int, cap: int,
 
 
 def spend_and_kill(folder: Path, conversations: int, concurrency: int, cap: int) -> Figures:
-    """Ask in a process that is killed as soon as the server has reported a few answers, then twice more."""
+    """Ask in a process that is killed when the server has reported an answer and most are out, then twice more."""
     with serving() as server:
         given = (server.url, folder, conversations, concurrency, cap)
         process = multiprocessing.get_context("spawn").Process(target=_ask, args=(*given, "killed"))
+        server.held = True
+
+        def many_are_out() -> bool:
+            return not process.is_alive() or (server.reported and server.now > conversations // 2)
+
         process.start()
-        while process.is_alive() and not server.reported:
-            time.sleep(0.001)
+        wait_until(many_are_out, "an answer, with most calls out", every=0.001)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        time.sleep(0.3)  # what was out is answered, to nobody
+        server.held = False
+        wait_until(lambda: server.now == 0, "what was out to be answered, to nobody")
         at_kill = server.reported
         replies = _ask(*given, "after") + _ask(*given, "again")
         with open_ledger(folder / "ledger.sqlite", Caps()) as ledger:
