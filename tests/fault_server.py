@@ -103,7 +103,8 @@ def _key(head: str) -> str:
 class FaultServer:
     """`tries` counts requests by content, `most_at_once` the requests in flight, `reported` the tokens of the usage it sent; `model` is the one it has.
 
-    `always`, where set, is the fault of every request; `asked` are their bodies. While `held`, `count` is answered once and the others wait.
+    `always`, where set, is the fault of every request; `asked` are their bodies.
+    While `held`, one `count` is answered and the others wait.
     """
 
     def __init__(self) -> None:

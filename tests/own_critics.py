@@ -6,7 +6,6 @@ import threading
 
 from critique_rl.types import Critique, Usage
 
-
 awake = threading.Event()
 """Set by a test: what sleeps wakes up."""
 

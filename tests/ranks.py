@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -39,18 +40,18 @@ def start(folder: Path, calls: list[Call], world: int = 2, **environment: str) -
     return ranks
 
 
-def run(folder: Path, calls: list[Call], world: int = 2, seconds: float = LONG, **environment: str) -> None:
-    """`start`, and wait until all have ended well. One that fails ends the wait: others wait for it."""
+def run(
+    folder: Path, calls: list[Call], world: int = 2, seconds: float = LONG, **environment: str
+) -> None:
+    """`start`, and wait until all have ended well. One that fails ends the wait."""
     ranks = start(folder, calls, world, **environment)
 
     def over() -> bool:
         codes = [process.exitcode for process in ranks]
         return any(codes) or None not in codes
 
-    try:
+    with suppress(AssertionError):  # told below
         wait_until(over, "ranks to end", seconds)
-    except AssertionError:
-        pass  # told below
     codes = [process.exitcode for process in ranks]
     for process in ranks:
         process.kill()

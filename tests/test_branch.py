@@ -35,6 +35,7 @@ def series(run) -> list[dict]:
     return [{key: value for key, value in row.items() if key not in WALL} for row in read_jsonl(run.metrics)]
 
 
+@pytest.mark.processes
 def test_critique_from_plateau_equals_the_branch_arm_bit_for_bit(tiny_policy, tmp_path) -> None:
     path, out = write_pipeline(tmp_path, tiny_policy, **BRANCHING), tmp_path / "runs"
     done = cli("run", path, "--out", out, "--jobs", 2)
@@ -56,6 +57,7 @@ def test_critique_from_plateau_equals_the_branch_arm_bit_for_bit(tiny_policy, tm
     assert cli("run", path, "--out", out).returncode == 0
 
 
+@pytest.mark.processes
 def test_where_the_plateau_never_came_the_arm_branches_at_the_last_step(tiny_policy, tmp_path) -> None:
     changes = {**BRANCHING, "plateau": {"window": 2, "looks": 8, "min_gain": 0.001}, "budget": {"optimizer_steps": 8}}
     changes["arms"] = {name: BRANCHING["arms"][name] for name in ("scalar", "branch")}
@@ -85,6 +87,7 @@ def test_branches_that_cannot_be_are_refused(changes, message) -> None:
         parse_pipeline("p", {**SMALL, "policy": {"model": "lab"}, "plateau": {}, **changes})
 
 
+@pytest.mark.processes
 def test_a_plateau_between_two_generations_is_refused_before_the_first_run(tiny_policy, tmp_path) -> None:
     trl = {**BRANCHING["trl"], "num_iterations": 3}
     path = write_pipeline(tmp_path, tiny_policy, **{**BRANCHING, "trl": trl})

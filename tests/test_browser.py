@@ -15,7 +15,8 @@ HOSTILE = """<script>alert(1)</script></script></style></details></article></pre
 " onload="alert(4)' autofocus onfocus=alert(5) x="""
 TAB, ENTER, SPACE, DOWN = ("Tab", 9), ("Enter", 13, "\r"), (" ", 32, " "), ("ArrowDown", 40)
 
-pytestmark = pytest.mark.skipif(find() is None, reason="no Chromium found: apt-get install chromium, or set CHROMIUM to its path")
+NO_BROWSER = "no Chromium found: apt-get install chromium, or set CHROMIUM to its path"
+pytestmark = [pytest.mark.processes, pytest.mark.skipif(find() is None, reason=NO_BROWSER)]
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from critique_rl.prompts import render
 from critique_rl.reply import CriticFailed, Reply, read_usage, without_thinking
 from critique_rl.types import Usage
 
+pytestmark = pytest.mark.processes
 ROOT = Path(__file__).parents[1]
 PATIENT = 100.0
 """Seconds for a call that ends by itself, on a machine as busy as may be."""
@@ -43,7 +44,8 @@ def asked(*contents: str) -> list[list[dict[str, str]]]:
 
 
 def ask(server, *contents: str, folder=None, model="m", **settings) -> list[Reply]:
-    return ApiChat(Endpoint(server.url, model, **{"deadline": PATIENT, **settings}), folder).answer(asked(*contents))
+    endpoint = Endpoint(server.url, model, **{"deadline": PATIENT, **settings})
+    return ApiChat(endpoint, folder).answer(asked(*contents))
 
 
 def test_an_answer_carries_the_servers_token_counts_and_their_price(server):
@@ -89,8 +91,9 @@ def test_the_wait_a_server_asks_for_is_kept(server):
 
 
 def test_a_wait_past_the_deadline_fails_at_once_with_the_servers_words(server):
+    deadlines = {"deadline": 2.0 * SECONDS, "step_deadline": 3.0 * SECONDS}
     with within("a wait for an hour"):
-        (reply,) = ask(server, "429-for-an-hour x", deadline=2.0 * SECONDS, step_deadline=3.0 * SECONDS)
+        (reply,) = ask(server, "429-for-an-hour x", **deadlines)
     assert (reply.status, reply.reason) == ("failed", "http 429: quota used up")
     assert reply.usage.seconds < SECONDS
 

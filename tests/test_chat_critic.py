@@ -204,6 +204,7 @@ def test_local_and_api_critics_take_the_options_of_their_chat_and_of_the_critic(
     assert (local.chat.max_tokens, local.knows, local.template) == (16, "answer", "lab/critique")
 
 
+@pytest.mark.processes
 def test_pieces_that_stall_the_verifier_do_not_stall_the_step(monkeypatch) -> None:
     import time
 

@@ -49,6 +49,7 @@ def test_rotation_keeps_the_newest_by_step(tmp_path, limit, left) -> None:
     assert [int(path.name[11:]) for path in whole(tmp_path)] == [left[0], 30]
 
 
+@pytest.mark.processes
 def test_fifty_kills_in_short(tmp_path) -> None:
     """The whole form: python tests/kill_and_resume.py --kills 50 (figures in runs/README.md)."""
     script = Path(__file__).with_name("kill_and_resume.py")
@@ -104,6 +105,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_saves(tiny_policy, tm
         assert all(torch.isfinite(value).all() for value in load_file(path / "model.safetensors").values())
 
 
+@pytest.mark.processes
 def test_the_command_says_what_survives_a_loss_that_is_not_finite(tiny_policy, tmp_path) -> None:
     path = write_pipeline(tmp_path, tiny_policy, evaluation=NO_CURVE)
     done = cli("train", path, "--arm", "critique", "--seed", 0, "--out", tmp_path / "runs", "trl.learning_rate=1.0e+38", "trl.save_steps=1")
@@ -112,6 +114,7 @@ def test_the_command_says_what_survives_a_loss_that_is_not_finite(tiny_policy, t
     assert "survive the metrics of" in done.stderr
 
 
+@pytest.mark.processes
 def test_a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on(tiny_policy, tmp_path) -> None:
     path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 80}, evaluation=NO_CURVE), tmp_path / "runs"
     run = PipelineFolder(out / "small").run("critique", 0)
@@ -129,6 +132,7 @@ def test_a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on(ti
     assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, 81))
 
 
+@pytest.mark.processes
 def test_a_folder_of_another_layout_is_refused(tiny_policy, tmp_path) -> None:
     path, out = write_pipeline(tmp_path, tiny_policy), tmp_path / "runs"
     run = PipelineFolder(out / "small").run("critique", 0)
@@ -162,6 +166,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.processes
 def test_a_full_disk_stops_the_run_and_the_same_command_continues_once_there_is_room(tiny_policy, tmp_path, small_disk) -> None:
     path = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 12}, evaluation=NO_CURVE)
     train = ("train", path, "--arm", "scalar", "--seed", 0, "--out", small_disk, "trl.save_steps=2", "trl.save_total_limit=2")

@@ -50,6 +50,7 @@ def cli(*arguments: object) -> subprocess.CompletedProcess:
         return subprocess.CompletedProcess(words, code, out.read_text(), errors.read_text())
 
 
+@pytest.mark.processes
 def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(tiny_policy, tmp_path) -> None:
     path, out = write_pipeline(tmp_path, tiny_policy), tmp_path / "runs"
     done = cli("run", path, "--out", out, "--jobs", 2)
@@ -87,6 +88,7 @@ def comparison_metrics(comparison: dict, arm: str) -> dict[str, float]:
     return {name: values["mean"] for name, values in comparison["arms"][arm]["metrics"].items()}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_saves_and_the_same_command_continues_it(tiny_policy, tmp_path, number) -> None:
     path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 60}, evaluation={**SMALL["evaluation"], "curve_every": 0}), tmp_path / "runs"
@@ -110,6 +112,7 @@ def test_a_stopped_run_saves_and_the_same_command_continues_it(tiny_policy, tmp_
     assert tokens == sorted(tokens), "token counts go on from the checkpoint"
 
 
+@pytest.mark.processes
 def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(tiny_policy, tmp_path) -> None:
     path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 80}, evaluation={**SMALL["evaluation"], "curve_every": 0}), tmp_path / "runs"
     folder = PipelineFolder(out / "small")
@@ -170,6 +173,7 @@ def test_bad_input_exits_with_2_and_one_clear_line(tiny_policy, tmp_path, capsys
     assert "Traceback" not in errors
 
 
+@pytest.mark.processes
 def test_another_reward_trains_and_being_right_is_logged_beside_it(tiny_policy, tmp_path) -> None:
     path, out = write_pipeline(tmp_path, tiny_policy), tmp_path / "runs"
     done = cli("train", path, "--arm", "scalar", "--seed", 0, "--out", out, "reward={kind: random, rate: 0.5}")

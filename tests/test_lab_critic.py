@@ -63,6 +63,7 @@ def test_the_pipeline_asks_the_server_for_the_model_it_serves_with_the_settings_
     assert {key: api[key] for key in local if key not in ("kind", "model")} == {key: local[key] for key in local if key not in ("kind", "model")}
 
 
+@pytest.mark.processes
 def test_transformers_own_server_answers_as_the_model_in_this_process_does(tmp_path, monkeypatch) -> None:
     pytest.importorskip("fastapi", reason="pip extra `serve`")
     monkeypatch.chdir(tmp_path)  # the server changes its folder
@@ -73,9 +74,11 @@ def test_transformers_own_server_answers_as_the_model_in_this_process_does(tmp_p
         patient = {"attempt_deadline": SECONDS, "deadline": SECONDS, "step_deadline": SECONDS}
         conversations = [[{"role": "user", "content": render("lab/critique", question=a.question, attempt=a.text)}] for a in failed(6)]
         settings = {"temperature": 0.0, "max_tokens": 96}
-        served = ApiChat(Endpoint(f"http://127.0.0.1:{port}/v1", "critic", **settings, **patient)).answer(conversations)
+        url = f"http://127.0.0.1:{port}/v1"
+        served = ApiChat(Endpoint(url, "critic", **settings, **patient)).answer(conversations)
         local = LocalChat("lab/critic", **settings).answer(conversations)
-        [refused] = ApiChat(Endpoint(f"http://127.0.0.1:{port}/v1", "another", **settings, **patient)).answer(conversations[:1])
+        another = ApiChat(Endpoint(url, "another", **settings, **patient))
+        [refused] = another.answer(conversations[:1])
     finally:
         server.kill_server()
     assert [reply.text for reply in served] == [reply.text for reply in local] and all(reply.status == "ok" for reply in served)

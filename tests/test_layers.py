@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parents[1] / "critique_rl"
 LAYERS = [
     {"types", "prompts", "splits", "objective", "costs", "targets", "model_card"},
@@ -51,6 +53,7 @@ def test_every_module_has_a_layer_and_imports_only_from_layers_below() -> None:
             assert level[other] < level[name], f"{name} (layer {level[name]}) imports {other} (layer {level[other]})"
 
 
+@pytest.mark.processes
 def test_help_needs_neither_torch_nor_transformers() -> None:
     heavy = "sorted({'torch', 'transformers', 'trl'} & set(sys.modules))"
     code = f"import sys, critique_rl.cli as cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint({heavy})"

@@ -26,6 +26,7 @@ from critique_rl.limits import open_limits
 from critique_rl.reply import CriticFailed, Reply
 from critique_rl.types import Critique, Usage
 
+pytestmark = pytest.mark.processes
 ENDPOINT = Endpoint("http://127.0.0.1:9/v1", "m")
 PATIENT = 100.0
 """Seconds for a call that ends by itself, on a machine as busy as may be."""
@@ -311,7 +312,7 @@ def test_settings_that_cannot_work_are_refused(settings, message):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The wall clock of limits, which stands still until a test moves it: `clock.now += seconds`."""
+    """The wall clock of limits. It stands still until a test moves it: `clock.now += 1`."""
     hands = SimpleNamespace(now=time.time())
     monkeypatch.setattr("critique_rl.limits.time", SimpleNamespace(time=lambda: hands.now))
     return hands
@@ -334,7 +335,8 @@ def test_tokens_are_spread_too_and_unused_ones_given_back(tmp_path, clock):
 
 
 def test_a_rate_that_leaves_no_time_in_the_step_is_a_counted_skip(server, tmp_path):
-    replies = ask(server, tmp_path, "ok rate1", "ok rate2", "ok rate3", requests_per_minute=0.01, step_deadline=2.0 * SECONDS)
+    settings = {"requests_per_minute": 0.01, "step_deadline": 2.0 * SECONDS}
+    replies = ask(server, tmp_path, "ok rate1", "ok rate2", "ok rate3", **settings)
     assert sorted((r.status, r.reason) for r in replies) == [("ok", ""), ("skipped", "rate limit"), ("skipped", "rate limit")]
     assert max(reply.usage.seconds for reply in replies) < SECONDS
 

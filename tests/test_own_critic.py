@@ -72,12 +72,14 @@ def test_a_class_gets_its_options_and_a_batch_that_raises_is_tried_one_by_one() 
     assert {reason for _, _, reason in said(critic.critique(attempts("too few", "b")))} == {"error ValueError"}
 
 
+@pytest.mark.processes
 def test_a_critic_that_hangs_or_exits_fails_its_attempts_and_later_ones_until_it_is_back() -> None:
     critic, fine = own("by_text", deadline=0.3), [("look at line 2", "ok", "")]
     own_critics.awake.clear()
     try:
         with within("a critic that hangs"):
-            assert said(critic.critique(attempts("sleep", "fine"))) == [("", "failed", "timeout")] * 2
+            both = said(critic.critique(attempts("sleep", "fine")))
+            assert both == [("", "failed", "timeout")] * 2
             critic.deadline = 2 * SECONDS  # later ones do not wait for it
             assert said(critic.critique(attempts("fine"))) == [("", "failed", "timeout")]
     finally:

@@ -159,9 +159,11 @@ def test_too_few_rows_to_hold_some_out_are_refused_when_they_are_wanted(tmp_path
         task.held_out("validation", 1)
 
 
+@pytest.mark.processes
 def test_a_verifier_of_ones_own_needs_no_answer(tmp_path) -> None:
     path = written(tmp_path / "a.jsonl", [{"question": f"{i}?"} for i in range(60)])
-    task = task_of({"train": path}, verifier={"kind": "python", "target": "own_verifiers:same"})
+    verifier = {"kind": "python", "target": "own_verifiers:same", "deadline": 300}
+    task = task_of({"train": path}, verifier=verifier)
     assert task.train[0]["answer"] == ""
     task.verifier.worker.stop()
     with pytest.raises(ConfigError, match="no column 'answer'"):

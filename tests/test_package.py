@@ -53,6 +53,7 @@ def test_an_sdist_carries_what_a_wheel_is_built_from(tmp_path) -> None:
     assert not {name for name in names if name.startswith("runs/")} - {"runs/README.md"}
 
 
+@pytest.mark.processes
 def test_an_installed_wheel_needs_no_checkout(wheel, tmp_path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")

@@ -76,6 +76,7 @@ def test_an_accelerate_config_starts_every_command_and_a_missing_one_is_refused(
     assert "no file pipelines/accelerate/fsdp3.yaml; give one such as pipelines/accelerate/ddp.yaml" in capsys.readouterr().err
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("form", ["parallel", "slurm", "sky"])
 def test_a_script_runs_every_command_once_in_the_order_of_stages(tmp_path, form) -> None:
     """The launchers are stand-ins of a few lines that do what the real ones are asked to do: none of them is to be had in a test."""
@@ -104,6 +105,7 @@ for i in $(seq 0 $last); do SLURM_ARRAY_TASK_ID=$i bash job.sh; done; echo 7""",
 }
 
 
+@pytest.mark.processes
 def test_accelerate_takes_the_lines(tmp_path, tiny_policy) -> None:
     trl = {"num_generations": 4, "per_device_train_batch_size": 4, "max_completion_length": 4, "max_steps": 1}
     evaluation = {"problems": 1, "samples": 1, "ks": [1], "curve_every": 0}
@@ -111,6 +113,7 @@ def test_accelerate_takes_the_lines(tmp_path, tiny_policy) -> None:
     folder = PipelineFolder(tmp_path / "runs" / "my plan")
     prefix = f"{shlex.quote(sys.executable)} -m accelerate.commands.launch --cpu --num_processes 1 -m critique_rl"
     [[run]] = stages(load_pipeline(path), folder, [str(path), "--out", str(tmp_path / "runs")], prefix)
-    done = subprocess.run(shlex.split(run.command), cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS)
+    words = shlex.split(run.command)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(folder.run("scalar", 0).evaluation.read_text())["cost"]["steps"] == 1

@@ -24,6 +24,7 @@ from critique_rl.distill import refuse_sharding
 from critique_rl.runs import PipelineFolder, read_jsonl
 from critique_rl.settings import check_arms, check_primary
 
+pytestmark = pytest.mark.processes
 SHIPPED = Path(__file__).parents[1] / "pipelines"
 CLOSE = 1e-5
 SHARED = ("loss", "grad_norm", "reward", "loss/scalar", "loss/refine", "loss/distill", "loss/own")
@@ -197,7 +198,11 @@ def test_the_pipelines_for_gpus_pass_every_check_before_a_run_but_that_of_their_
 
 @pytest.mark.parametrize("backend", [{}, {"FSDP_ON_CPU": "1"}])
 def test_a_run_of_two_ranks_stops_at_one_signal_and_the_same_command_finishes_it(tiny_policy, tmp_path, backend) -> None:
-    path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 40}, evaluation={**SMALL["evaluation"], "curve_every": 20}), tmp_path / "runs"
+    evaluation = {**SMALL["evaluation"], "curve_every": 20}
+    # So many that the signal comes long before the last, also where this process gets little time.
+    budget = {"optimizer_steps": 40}
+    path = write_pipeline(tmp_path, tiny_policy, budget=budget, evaluation=evaluation)
+    out = tmp_path / "runs"
     run = PipelineFolder(out / "small").run("critique", 0)
     calls = [("command_on_ranks", ["train", str(path), "--arm", "critique", "--seed", "0", "--out", str(out)])]
     started = ranks.start(tmp_path / "first", calls, **backend)

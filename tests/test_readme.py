@@ -82,6 +82,7 @@ def test_the_critic_in_ten_lines_is_one_and_is_found_where_it_is_said_to_be(tmp_
     assert [(c.text, c.status, c.reason) for c in critic.critique(tried)] == [("A is wrong: 3-7 is -4", "ok", ""), ("", "skipped", "nothing_to_say")]
 
 
+@pytest.mark.processes
 def test_the_verifier_of_ones_own_is_found_where_it_is_said_to_be(tmp_path, monkeypatch) -> None:
     saved("own-reward.md", tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -384,6 +384,7 @@ def test_names_are_escaped_in_markdown_and_latex():
     assert r"\{\textbackslash{}\textasciitilde{}\textasciicircum{}\$\# & 1 \\" in text
 
 
+@pytest.mark.processes
 def test_the_report_imports_no_torch():
     code = "import sys, critique_rl.report; print([name for name in ('torch', 'trl', 'transformers', 'matplotlib') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -70,6 +70,7 @@ def test_a_branching_arm_cannot_be_swept() -> None:
         pipeline(arms={"scalar": {}, "late": {"branch_from": {"arm": "scalar", "at": 4}}})
 
 
+@pytest.mark.processes
 def test_a_pipeline_tries_then_trains_with_what_was_chosen_and_judges_the_best_policy(tiny_policy, tmp_path) -> None:
     sweep = {"values": [1.0e-4, 1.0e-3], "seeds": [9]}
     evaluation = {**SMALL["evaluation"], "curve_every": 1, "best_by": "pass@1/all"}

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from waiting import ended, exit_code, wait_until
 
@@ -14,7 +15,8 @@ SCRIPT = Path(__file__).parents[1] / "pipelines" / "warm_start.py"
 
 def start(out):
     # 80 updates: the checkpoint is written after 50, and thirty are left to do again.
-    words = ["--model", "lab", "--world", "chain", "--sequences", "640", "--learning-rate", "1e-3", "--out", str(out)]
+    words = ["--model", "lab", "--world", "chain", "--sequences", "640"]
+    words += ["--learning-rate", "1e-3", "--out", str(out)]
     return subprocess.Popen([sys.executable, str(SCRIPT), *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -22,6 +24,7 @@ def weights(folder):
     return torch.cat([p.flatten() for p in load_policy(str(folder))[0].state_dict().values()])
 
 
+@pytest.mark.processes
 def test_a_warm_start_that_was_killed_ends_as_one_that_was_not(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = start(whole)
@@ -29,7 +32,8 @@ def test_a_warm_start_that_was_killed_ends_as_one_that_was_not(tmp_path):
     process = start(killed)
     state = killed / "checkpoints" / "checkpoint-50" / "trainer_state.json"
     try:
-        wait_until(lambda: state.exists() or exit_code(process) is not None, str(state), every=0.001)
+        there_or_over = lambda: state.exists() or exit_code(process) is not None  # noqa: E731
+        wait_until(there_or_over, str(state), every=0.001)
     finally:
         process.kill()
     process.wait()

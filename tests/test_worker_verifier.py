@@ -18,6 +18,7 @@ from critique_rl.tasks import load_task
 from critique_rl.verifier import choice
 from critique_rl.worker_verifier import MathVerifier, WorkerVerifier, build_verifier
 
+pytestmark = pytest.mark.processes
 HERE = Path(__file__).parent
 SOME = ("Math-Verify 65", "Math-Verify 59, sympy 28112", "a huge power", "factorials of factorials", "an integral", "nested braces", "a million digits")
 """All of them in benchmarks/hanging_verifier.py, which takes a minute."""
@@ -98,7 +99,8 @@ def test_a_repeated_answer_is_judged_once(mathematics) -> None:
     ],
 )
 def test_a_function_of_the_users_own_judges(function, text, prompt, outcome) -> None:
-    verifier = build_verifier({"kind": "python", "target": f"own_verifiers:{function}", "deadline": SECONDS})
+    target = f"own_verifiers:{function}"
+    verifier = build_verifier({"kind": "python", "target": target, "deadline": SECONDS})
     verdict = verifier(text, {"answer": "7", "prompt": prompt, "when": Path("not json")})
     verifier.worker.stop()
     assert verdict.outcome == outcome
@@ -141,7 +143,8 @@ def test_what_the_function_started_is_killed_with_it() -> None:
 
 
 def test_threads_take_turns_and_a_fork_starts_a_worker_of_its_own() -> None:
-    verifier = build_verifier({"kind": "python", "target": "own_verifiers:same", "deadline": SECONDS})
+    target = "own_verifiers:same"
+    verifier = build_verifier({"kind": "python", "target": target, "deadline": SECONDS})
     with ThreadPoolExecutor(8) as pool:
         verdicts = list(pool.map(lambda i: verifier(str(i), {"answer": str(i % 2)}).outcome, range(40)))
     assert verdicts == ["right", "right"] + ["wrong"] * 38
@@ -158,7 +161,7 @@ def test_threads_take_turns_and_a_fork_starts_a_worker_of_its_own() -> None:
 
 @pytest.mark.parametrize("text", ["print", "loop"])
 def test_no_worker_outlives_a_parent_that_was_killed(text) -> None:
-    """One that waits for a question, and one that works on one: the first answers, the second burns CPU."""
+    """A worker that waits for a question, and one that works on one."""
     code = (
         "from critique_rl.worker_verifier import build_verifier\n"
         "v = build_verifier({'kind': 'python', 'target': 'own_verifiers:hostile', 'deadline': 3})\n"
@@ -185,7 +188,8 @@ def test_a_worker_ends_with_its_process() -> None:
         "from critique_rl.worker_verifier import build_verifier\n"
         "print(build_verifier({'kind': 'python', 'target': 'own_verifiers:same'}).worker._process.pid)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS)
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
     worker = int(done.stdout)
     wait_until(lambda: gone(worker), "the worker to end")

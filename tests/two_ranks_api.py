@@ -31,7 +31,8 @@ def trainer_with(endpoint: Endpoint, reward: float) -> CritiqueGRPOTrainer:
 
 
 def main() -> None:
-    endpoint = Endpoint(url, "m", concurrency=2, deadline=SECONDS / 2, max_tokens=8, attempts=1, caps=Caps(max_requests=15))
+    settings = {"concurrency": 2, "deadline": SECONDS / 2, "max_tokens": 8, "attempts": 1}
+    endpoint = Endpoint(url, "m", caps=Caps(max_requests=15), **settings)
     trainer = trainer_with(endpoint, 0.0)
     trainer.train()
     result = {"log": [row for row in trainer.state.log_history if "loss" in row]}

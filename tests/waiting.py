@@ -1,6 +1,8 @@
-"""The one place where tests wait: for the event itself, polled, with a bound so generous that only a hang reaches it on a busy machine.
+"""The one place where tests wait: for the event itself, polled.
 
-Left out: fixed sleeps, and bounds near to what an idle machine takes. Ports are free ones that the process which listens has bound itself.
+A bound is so generous that only a hang reaches it, also on a busy machine.
+Left out: fixed sleeps, and bounds near to what an idle machine takes.
+A port is a free one that the process which listens has bound itself.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def wait_until(
 
 @contextmanager
 def within(what: str, seconds: float = SECONDS) -> Iterator[None]:
-    """Fails if the block takes longer. What hangs is broken off by an alarm, so only in the main thread."""
+    """Fails if the block takes longer. An alarm breaks off what hangs in the main thread."""
 
     def ring(*_: Any) -> None:
         raise AssertionError(f"{what}: not over after {seconds:g} s")
@@ -58,7 +60,7 @@ def within(what: str, seconds: float = SECONDS) -> Iterator[None]:
     assert time.monotonic() - start < seconds, f"{what}: not over after {seconds:g} s"
 
 
-# ---- processes ------------------------------------------------------------------------------------
+# ---- processes ----------------------------------------------------------------------
 
 
 def _stat(pid: int) -> list[str]:
@@ -70,7 +72,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended. A zombie has: only its parent has not yet asked for its status."""
+    """Whether a process has ended. A zombie has, though nobody asked for its status."""
     stat = _stat(pid)
     return not stat or stat[0] in "ZX"
 
@@ -107,7 +109,7 @@ def ended(process: Process, what: str, seconds: float = SECONDS) -> int:
 
 
 def wait_for_steps(run: RunFolder, steps: int, *processes: Process) -> None:
-    """Wait until a run has logged so many steps. Fails at once if one of its processes ends before."""
+    """Wait until a run has logged so many steps. Fails at once if a process ends before."""
 
     def there() -> bool:
         codes = [exit_code(process) for process in processes]

@@ -46,7 +46,7 @@ def _ask(url: str, folder: Path, conversations: int, concurrency: int, cap: int,
 
 
 def spend_and_kill(folder: Path, conversations: int, concurrency: int, cap: int) -> Figures:
-    """Ask in a process that is killed when the server has reported an answer and most are out, then twice more."""
+    """Ask in a process that is killed after one answer, with most calls out; then twice more."""
     with serving() as server:
         given = (server.url, folder, conversations, concurrency, cap)
         process = multiprocessing.get_context("spawn").Process(target=_ask, args=(*given, "killed"))
