@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from critique_rl.trainer import CritiqueGRPOConfig, CritiqueGRPOTrainer
+    from critique_rl.trainer.critique_grpo import CritiqueGRPOConfig, CritiqueGRPOTrainer
 
 __all__ = ["CritiqueGRPOConfig", "CritiqueGRPOTrainer"]
 __version__ = "0.1.0"
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str):
     # Lazy: TRL takes seconds to import, and `critique-rl --help` needs none of it.
     if name in __all__:
-        from critique_rl import trainer
+        from critique_rl.trainer import critique_grpo as trainer
 
         return getattr(trainer, name)
     raise AttributeError(f"module 'critique_rl' has no attribute {name!r}")

@@ -1,5 +1,5 @@
 import sys
 
-from critique_rl.cli import main
+from critique_rl.cli.entry import main
 
 sys.exit(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from critique_rl import cli
+from critique_rl.cli import entry as cli
 
 
 def main(*words: str) -> None:

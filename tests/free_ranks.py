@@ -15,10 +15,11 @@ from test_trainer import trainer_of
 from trl.generation.vllm_generation import VLLMGeneration
 from waiting import SECONDS
 
-from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, trl_seams
-from critique_rl.chat import PolicyChat
-from critique_rl.critic import ChatCritic
-from critique_rl.shards import whole
+from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
+from critique_rl.critic.build import ChatCritic
+from critique_rl.critic.chat import PolicyChat
+from critique_rl.trainer import trl_seams
+from critique_rl.trainer.fsdp_weights import whole
 from critique_rl.types import Critique
 
 RANK = int(os.environ.get("RANK", 0))

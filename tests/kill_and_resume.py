@@ -84,9 +84,9 @@ def serve(port) -> None:
 
 def spied(phase) -> None:
     """In the forked run: note in shared memory what the trainer is doing, for kills that wait for a phase, and for the count of what was struck."""
-    from critique_rl import evaluate
-    from critique_rl.critic import ChatCritic
-    from critique_rl.trainer import CritiqueGRPOTrainer
+    from critique_rl.critic.build import ChatCritic
+    from critique_rl.experiment import evaluate
+    from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 
     def mark(owner, name: str, value: str) -> None:
         original = getattr(owner, name)
@@ -109,7 +109,7 @@ def spied(phase) -> None:
 
 def start(path: Path, out: Path, phase) -> int:
     """Fork a run of the pipeline's one arm; returns its pid."""
-    from critique_rl.cli import main
+    from critique_rl.cli.entry import main
 
     pid = os.fork()
     if pid:
@@ -149,7 +149,7 @@ def kill(pid: int, ready: Callable[[], bool], delay: float) -> bool:
 
 def result(out: Path) -> dict:
     """What must be equal: every step's metrics but wall times, the evaluation but its time, and the bytes of the weights."""
-    from critique_rl.runs import PipelineFolder, read_jsonl
+    from critique_rl.config.run_folder import PipelineFolder, read_jsonl
 
     run = PipelineFolder(out / "small").run("critique", 0)
     rows = [{key: value for key, value in row.items() if key not in WALL} for row in read_jsonl(run.metrics)]
@@ -161,9 +161,9 @@ def result(out: Path) -> dict:
 
 def requests(out: Path) -> int:
     """What the critic's ledger counts over all processes of a run."""
-    from critique_rl.endpoint import Caps
-    from critique_rl.ledger import open_ledger
-    from critique_rl.runs import PipelineFolder
+    from critique_rl.config.run_folder import PipelineFolder
+    from critique_rl.critic.api.endpoint import Caps
+    from critique_rl.critic.api.ledger import open_ledger
 
     with open_ledger(PipelineFolder(out / "small").run("critique", 0).critic / "ledger.sqlite", Caps()) as ledger:
         return ledger.spent()["requests"]
@@ -204,7 +204,7 @@ def main() -> None:
     wait_until(lambda: port.value, "the server to listen")
     import torch
 
-    import critique_rl.train  # noqa: F401  imported once, before the forks
+    import critique_rl.experiment.train  # noqa: F401  imported once, before the forks
     from critique_rl.lab.base import Recipe, build_model, build_tokenizer
 
     torch.set_num_threads(1)

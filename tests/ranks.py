@@ -12,7 +12,7 @@ from pathlib import Path
 from torch.distributed import TCPStore
 from waiting import LONG, wait_until
 
-from critique_rl import processes
+from critique_rl.experiment import processes
 
 Call = tuple[str, list[str]]
 """A module of tests/ and the arguments of its `main`."""

@@ -30,9 +30,10 @@ from test_trainer import SETTINGS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from waiting import SECONDS
 
-from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, rollout, trl_seams
-from critique_rl.refine import question_of
-from critique_rl.shards import whole
+from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
+from critique_rl.trainer import rollout, trl_seams
+from critique_rl.trainer.fsdp_weights import whole
+from critique_rl.trainer.refine import question_of
 from critique_rl.types import Attempt, Critique
 
 GROUPS, SIZE, STEPS = 8, 4, 5

@@ -2,7 +2,7 @@
 
 import pytest
 
-from critique_rl.config import ConfigError, parse_pipeline
+from critique_rl.config.pipeline_file import ConfigError, parse_pipeline
 from critique_rl.costs import Prices, costs
 
 TOKENS = {

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from waiting import ended, wait_for_steps
 
-from critique_rl import processes
-from critique_rl.runs import PipelineFolder, read_jsonl
+from critique_rl.config.run_folder import PipelineFolder, read_jsonl
+from critique_rl.experiment import processes
 
 SMALL = {
     "task": {"name": "lab/chain", "size": 12},
@@ -164,7 +164,7 @@ def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(tin
     ],
 )
 def test_bad_input_exits_with_2_and_one_clear_line(tiny_policy, tmp_path, capsys, arguments, message) -> None:
-    from critique_rl.cli import main
+    from critique_rl.cli.entry import main
 
     path = write_pipeline(tmp_path, tiny_policy)
     assert main([*(a.replace("{path}", str(path)) for a in arguments), "--out", str(tmp_path / "runs")]) == 2

@@ -13,17 +13,17 @@ import pytest
 import torch
 from test_report import Page, put_evaluation, report
 
-from critique_rl.chat_critic import ChatCritic
-from critique_rl.generation import Generation, counts_of
+from critique_rl.config.run_folder import PipelineFolder
+from critique_rl.config.schema import TaskConfig
+from critique_rl.critic.api.response import Reply
+from critique_rl.critic.chat_critic import ChatCritic
+from critique_rl.experiment.rollout_log import table, write_rollouts
 from critique_rl.lab.base import WEIGHTS
 from critique_rl.prompts import neutral, special_tokens
-from critique_rl.record import table, write_rollouts
-from critique_rl.refine import refine_prompt
-from critique_rl.reply import Reply
-from critique_rl.rewards import VerifierReward
-from critique_rl.runs import PipelineFolder
-from critique_rl.schema import TaskConfig
-from critique_rl.tasks import load_task
+from critique_rl.tasks.load import load_task
+from critique_rl.tasks.rewards import VerifierReward
+from critique_rl.trainer.generation import Generation, counts_of
+from critique_rl.trainer.refine import refine_prompt
 from critique_rl.types import Attempt, Critique, Refinement, Verdict
 
 ATTACKS = [json.loads(line)["text"] for line in (Path(__file__).parent / "injections.jsonl").read_text().splitlines()]

@@ -36,7 +36,7 @@ def test_a_wheel_carries_the_package_its_weights_prompts_and_pipelines(wheel) ->
         [metadata] = [archive.read(name).decode() for name in names if name.endswith("/METADATA")]
     carried = {name.replace(folder, place, 1) for folder, place in TREES.items() for name in files(folder)}
     assert files("critique_rl") | carried == {name for name in names if ".dist-info/" not in name}
-    assert {"critique_rl/py.typed", "critique_rl/lab/weights/chain/model.safetensors", "critique_rl/templates/pipeline.yaml.jinja"} <= names
+    assert {"critique_rl/py.typed", "critique_rl/lab/weights/chain/model.safetensors", "critique_rl/cli/templates/pipeline.yaml.jinja"} <= names
     assert {"critique_rl/docs/python.md", "critique_rl/docs/reference-config.md", "critique_rl/docs/reference-api.md"} <= names
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
     assert "License-Expression: Apache-2.0" in metadata and "# critique_rl" in metadata

@@ -17,19 +17,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from critique_rl.bench_command import parse_spec
-from critique_rl.claims import parse_claim
-from critique_rl.cli import _parsed, main
-from critique_rl.config import load_pipeline, parse_pipeline
-from critique_rl.critic import build_critic
-from critique_rl.presets import PRESETS
-from critique_rl.rewards import build_reward
-from critique_rl.runs import RunFolder
-from critique_rl.schema import TaskConfig
-from critique_rl.settings import trainer_arguments
-from critique_rl.tasks import load_task
+from critique_rl.analysis.claims import parse_claim
+from critique_rl.cli.entry import _parsed, main
+from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
+from critique_rl.config.run_folder import RunFolder
+from critique_rl.config.schema import TaskConfig
+from critique_rl.critic.build import build_critic
+from critique_rl.experiment.critic_bench import parse_spec
+from critique_rl.experiment.preflight import trainer_arguments
+from critique_rl.tasks.isolated_verifiers import build_verifier
+from critique_rl.tasks.load import load_task
+from critique_rl.tasks.rewards import build_reward
+from critique_rl.trainer.presets import PRESETS
 from critique_rl.types import Attempt
-from critique_rl.worker_verifier import build_verifier
 
 ROOT = Path(__file__).parents[1]
 PATHS = [ROOT / "README.md", *sorted((ROOT / "critique_rl" / "docs").glob("*.md"))]
@@ -222,10 +222,18 @@ def test_every_finding_names_a_section_of_the_results() -> None:
     assert [name for name in named if not any(heading.startswith(" ".join(name.split())) for heading in headings)] == []
 
 
+STATIONS = {
+    "trainer": "critique_rl.trainer.critique_grpo",
+    "tasks": "critique_rl.tasks.load",
+    "rewards": "critique_rl.tasks.rewards",
+    "prompts": "critique_rl.prompts",
+}
+
+
 @pytest.mark.parametrize("station", re.findall(r"`(?:trainer|refine|rollout|distill|tasks|prompts|trl_seams|rewards)\.[\w.]+`", PAGES["method.md"]))
 def test_every_function_the_stations_name_exists(station) -> None:
     module, *names = station.strip("`").split(".")
-    thing = importlib.import_module(f"critique_rl.{module}")
+    thing = importlib.import_module(STATIONS.get(module, f"critique_rl.trainer.{module}"))
     for name in names:
         thing = getattr(thing, name, None) or getattr(thing.CritiqueGRPOTrainer, name)
     assert callable(thing)

@@ -14,10 +14,10 @@ import test_trainer as helpers
 from waiting import SECONDS
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
-from critique_rl.chat import ApiChat
-from critique_rl.critic import ChatCritic
-from critique_rl.endpoint import Caps, Endpoint
-from critique_rl.reply import CriticFailed
+from critique_rl.critic.api.endpoint import Caps, Endpoint
+from critique_rl.critic.api.response import CriticFailed
+from critique_rl.critic.build import ChatCritic
+from critique_rl.critic.chat import ApiChat
 
 policy, folder, url, broken = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 rank = int(os.environ["RANK"])

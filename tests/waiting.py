@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from critique_rl.runs import RunFolder
+    from critique_rl.config.run_folder import RunFolder
 
 SECONDS = 300
 """What no wait of a test takes unless something hangs."""

@@ -24,7 +24,7 @@ import re
 from dataclasses import dataclass
 from itertools import combinations
 
-from critique_rl.splits import split_of
+from critique_rl.hashing import split_of
 
 TRAPS = ("sign", "minus", "carry", "borrow")
 HAZARDS = (*TRAPS, "slip")

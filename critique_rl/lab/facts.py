@@ -19,7 +19,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from critique_rl.splits import split_of, uniform
+from critique_rl.hashing import split_of, uniform
 
 FAMILIES = ("known", "half", "unknown", "false_premise")
 REGIONS = {"known": "abcdefgh", "half": "ijklmnop", "unknown": "qrstuvwxyz", "false_premise": "abcdefghijklmnopqrstuvwxyz"}

@@ -33,7 +33,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from critique_rl.splits import split_of
+from critique_rl.hashing import split_of
 
 FAMILIES = ("easy", "hard")
 LABELS = "ABCDE"

@@ -14,7 +14,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from critique_rl.splits import split_of, uniform
+from critique_rl.hashing import split_of, uniform
 
 FAMILIES = ("tier0", "tier1", "tier2", "tier3")
 LABELS = "ABCD"

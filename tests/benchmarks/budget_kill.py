@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fault_server import serving
 from waiting import wait_until
 
-from critique_rl.chat import ApiChat
-from critique_rl.endpoint import Caps, Endpoint
-from critique_rl.ledger import open_ledger
+from critique_rl.critic.api.endpoint import Caps, Endpoint
+from critique_rl.critic.api.ledger import open_ledger
+from critique_rl.critic.chat import ApiChat
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from contextlib import contextmanager
 
 from datasets import Dataset
 
-from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, rollout, trl_seams
-from critique_rl.critic import build_critic
+from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
+from critique_rl.config.schema import TaskConfig
+from critique_rl.critic.build import build_critic
 from critique_rl.policy import load_policy
-from critique_rl.rewards import VerifierReward
-from critique_rl.schema import TaskConfig
-from critique_rl.tasks import load_task
+from critique_rl.tasks.load import load_task
+from critique_rl.tasks.rewards import VerifierReward
+from critique_rl.trainer import rollout, trl_seams
 
 GROUPS, ROLLOUTS, CALL_SECONDS, CONCURRENCY = 8, 8, 2.0, 8
 

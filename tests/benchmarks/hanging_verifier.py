@@ -14,7 +14,7 @@ import time
 
 from hanging_inputs import HANGING
 
-from critique_rl.worker_verifier import MathVerifier
+from critique_rl.tasks.isolated_verifiers import MathVerifier
 
 BARE = "import sys; from math_verify import parse, verify; print(verify(parse('5'), parse(sys.stdin.read())))"
 

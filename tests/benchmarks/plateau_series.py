@@ -13,7 +13,7 @@ import json
 
 import numpy as np
 
-from critique_rl.plateau import PlateauDetector, PlateauRule
+from critique_rl.trainer.plateau import PlateauDetector, PlateauRule
 
 LOOKS, PROBLEMS, SAMPLES, RULE = 20, 128, 4, PlateauRule()
 TIME = np.arange(LOOKS)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
-from critique_rl.runs import read_jsonl
+from critique_rl.config.run_folder import read_jsonl
 
 METRIC, PARTS = "refine/rescue_rate/plateau", 8
 

@@ -29,8 +29,8 @@ def measure(variant: str, rows: int, slice_elements: int | None) -> dict[str, fl
     from transformers import Qwen2Config, Qwen2ForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
-    from critique_rl import sliced
     from critique_rl.objective import divergence
+    from critique_rl.trainer import sliced_divergence as sliced
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

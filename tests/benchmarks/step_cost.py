@@ -32,11 +32,11 @@ from scipy.stats import t as student
 from trl import GRPOConfig, GRPOTrainer
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
-from critique_rl.critic import build_critic
+from critique_rl.config.schema import TaskConfig
+from critique_rl.critic.build import build_critic
 from critique_rl.policy import load_policy
-from critique_rl.rewards import VerifierReward
-from critique_rl.schema import TaskConfig
-from critique_rl.tasks import load_task
+from critique_rl.tasks.load import load_task
+from critique_rl.tasks.rewards import VerifierReward
 
 ROWS, GROUP, LONGEST = 64, 8, 48
 TASK = load_task(TaskConfig("lab/chain", size=512, families={"plateau": 3, "learnable": 5, "no-trap": 2}), seed=0)

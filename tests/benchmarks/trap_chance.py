@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 
+from critique_rl.config.schema import TaskConfig
 from critique_rl.lab import chain
 from critique_rl.policy import load_policy
 from critique_rl.sampling import Sampling, sample
-from critique_rl.schema import TaskConfig
-from critique_rl.tasks import load_task
+from critique_rl.tasks.load import load_task
 
 
 def first_trap_right(question: str, text: str) -> bool | None:

@@ -1,0 +1,5 @@
+"""A command a file: arguments, what is printed, exit status."""
+
+from critique_rl.cli.entry import main
+
+__all__ = ["main"]

@@ -1,0 +1,90 @@
+"""`critique-rl init`: what it writes is a pipeline that runs, and it writes over nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from critique_rl.cli.entry import main
+from critique_rl.cli.init import TRY
+from critique_rl.config.pipeline_file import load_pipeline
+from critique_rl.experiment.preflight import check_arms, check_primary
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+
+
+def write(name: str, rows: list[dict]) -> str:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return name
+
+
+def test_a_first_pipeline_is_taken_as_it_is(tmp_path, capsys) -> None:
+    rows = [{"problem": f"{i} + 1 = ?", "answer": i + 1, "level": "easy" if i % 2 else "hard"} for i in range(100)]
+    assert main(["init", write("my data: 1.jsonl", rows), "--out", "first.yaml"]) == 0
+    said = capsys.readouterr().out
+    assert "critique-rl run first.yaml" in said and "2 families" in said
+    pipeline = load_pipeline(Path("first.yaml"))
+    assert list(pipeline.arms) == ["scalar", "retry", "critique"] and pipeline.control == "scalar" and len(pipeline.seeds) == 3
+    task = pipeline.arms["scalar"].task
+    assert dict(task.options) == {
+        "train": "my data: 1.jsonl", "question": "problem", "answer": "answer", "family": "level",
+        "system": 'Reason step by step. End with a line "Answer: " followed by the number.',
+    }  # fmt: skip
+    check_arms(dict(pipeline.arms))
+    check_primary(pipeline.primary, pipeline.arms["scalar"])
+    check_primary("pass@4/hard", pipeline.arms["scalar"])
+
+
+def test_a_first_pipeline_runs_as_it_is_tried(tmp_path, tiny_policy, capsys) -> None:
+    # Texts, which need no chat template in between.
+    main(["init", write("a.jsonl", [{"prompt": f"{i} A+1", "answer": i + 1} for i in range(60)]), "--model", tiny_policy])
+    small = ["seeds=[0]", "evaluation.problems=2", "evaluation.samples=1", "evaluation.ks=[1]", "trl.max_completion_length=8"]
+    small += ["trl.gradient_accumulation_steps=1", "budget={optimizer_steps: 1}", "evaluation.curve_every=1", "evaluation.curve_problems=1"]
+    for arm in ("scalar", "critique"):
+        assert main(["train", "pipeline.yaml", "--arm", arm, "--seed", "0", *small]) == 0
+    found = json.loads(Path("runs/pipeline/critique/seed0/eval.json").read_text())
+    assert found["cost"]["steps"] == 1 and [problem["n"] for problem in found["problems"]] == [1, 1]
+    # The policy is random: 7 rollouts fail, and each is criticised by the policy itself.
+    assert found["cost"]["tokens"]["self_critique"] > 0
+    load_pipeline(Path("pipeline.yaml"), TRY)
+    card = Path("runs/pipeline/critique/seed0/model/README.md").read_text()
+    facts = ("- critic: self", "- arm: critique", "- seed: 0", "- task: data", "1 x refine (nll, 1 of 8 rows)", "- held-out: pass@1/all ")
+    assert all(fact in card for fact in (*facts, "| self critique |"))
+    scalar = Path("runs/pipeline/scalar/seed0/model/README.md").read_text()
+    assert "trained with GRPO, a method introduced in [DeepSeekMath" in scalar and "- critic: none" in scalar and "refine" not in scalar
+
+
+def test_nothing_is_written_over(capsys) -> None:
+    data = write("a.jsonl", [{"question": f"{i}?", "answer": i} for i in range(60)])
+    Path("pipeline.yaml").write_text("mine")
+    assert main(["init", data]) == 2
+    assert Path("pipeline.yaml").read_text() == "mine" and "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("answers", "verifier"),
+    [(["1", "$2"], ""), (["A", "(B)"], "choice"), (["x=3", "\\sqrt{2}"], "math"), (["1", "x^2"], "math"), (["Paris", "7"], "boxed_answer")],
+)
+def test_the_verifier_follows_from_the_answers(answers, verifier) -> None:
+    main(["init", write("a.jsonl", [{"question": f"{i}?", "answer": answers[i % 2]} for i in range(60)])])
+    pipeline = load_pipeline(Path("pipeline.yaml"))
+    assert pipeline.arms["scalar"].task.verifier == verifier
+    assert ("boxed" in pipeline.arms["scalar"].task.options["system"]) == (verifier in ("math", "boxed_answer"))
+
+
+def test_what_cannot_be_guessed_is_asked_for(capsys) -> None:
+    data = write("a.jsonl", [{"question": f"{i}?", "result": i, "serial": f"s{i}"} for i in range(60)])
+    assert main(["init", data]) == 2
+    assert "which column is the answer? give --answer one of: question, result, serial" in capsys.readouterr().err
+    assert not Path("pipeline.yaml").exists()
+    assert main(["init", data, "--answer", "result"]) == 0
+    assert main(["init", "no.jsonl", "--out", "b.yaml"]) == 2 and "no file no.jsonl" in capsys.readouterr().err
+    assert main(["init", data, "--answer", "result", "--out", "no/b.yaml"]) == 2 and "no folder no" in capsys.readouterr().err
