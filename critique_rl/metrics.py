@@ -237,3 +237,7 @@ def _beta_fraction(x: float, a: float, b: float) -> float:
         if abs(c * d - 1) < 1e-15:
             return value - 1  # evaluated as 1 + 1/(1 + ...), so that the first step has something to multiply
     raise ArithmeticError(f"the continued fraction of I_x({a}, {b}) at x={x} did not converge")
+
+
+WHOLE = ("ece", "brier", "auroc", "truthfulness", "hallucination", "abstention")
+"""Metrics of a whole evaluation: they have no value a problem, so their intervals are over seeds alone."""

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from critique_rl.analysis.compare import METRIC, WHOLE, Evaluation, matrix
+from critique_rl.analysis.compare import METRIC, Evaluation, matrix
 from critique_rl.config.pipeline_file import ConfigError, check_keys, suggest
 from critique_rl.config.schema import BudgetConfig, Pipeline
-from critique_rl.metrics import Interval, crossed_interval
+from critique_rl.metrics import WHOLE, Interval, crossed_interval
 
 BOUNDS = ("above", "below", "within")
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NO_VERDICT = "reproduced", "not reproduced", "undecided", "no verdict"

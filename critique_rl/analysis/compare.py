@@ -23,13 +23,10 @@ from critique_rl.analysis.learning_curves import to_target
 from critique_rl.config.pipeline_file import ConfigError
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.costs import KINDS
-from critique_rl.metrics import SHARES, crossed_interval, expected_calibration_error, pass_at_k, reliability_bins, shares, sign_flip_p
+from critique_rl.metrics import SHARES, WHOLE, crossed_interval, expected_calibration_error, pass_at_k, reliability_bins, shares, sign_flip_p
 
 PROTOCOL = ("task", "template", "prompts", "split", "samples", "temperature", "top_p", "max_new_tokens", "versions")
 """What two evaluations must share to be compared."""
-
-WHOLE = ("ece", "brier", "auroc", "truthfulness", "hallucination", "abstention")
-"""Metrics of a whole evaluation: they have no value a problem, so their intervals are over seeds alone."""
 
 COSTS = ("generated_tokens", "total_tokens", "flops", "critic_tokens", "usd", "wall_seconds", "steps")
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import torch
 import trl
 
-from critique_rl.analysis.compare import WHOLE
 from critique_rl.config.pipeline_file import ConfigError, check_keys, suggest
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import PlateauConfig, RunConfig
 from critique_rl.critic.build import build_critic
-from critique_rl.metrics import SHARES
+from critique_rl.metrics import SHARES, WHOLE
 from critique_rl.prompts import known as templates
 from critique_rl.tasks.load import Task, load_task
 from critique_rl.tasks.rewards import build_reward
