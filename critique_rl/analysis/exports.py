@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from typing import Any
 
-from critique_rl.analysis.summary import bracket, short, shown_metrics, signed, verdict
+from critique_rl.analysis.formats import bracket, short, shown_metrics, signed
+from critique_rl.analysis.summary import verdict
 from critique_rl.config.run_folder import PipelineFolder, write_text
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", **{c: rf"\{c}" for c in "&%$#_{}"}}

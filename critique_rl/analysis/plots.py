@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from critique_rl.analysis.formats import short
 from critique_rl.analysis.learning_curves import Curve, MeanCurve, curve, mean_curve
-from critique_rl.analysis.summary import short
 
 AXES = {
     "tokens/generated": "generated tokens",

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
+from critique_rl.analysis.formats import spent_alike
 from critique_rl.analysis.learning_curves import STATUSES
 from critique_rl.analysis.plots import Rows
-from critique_rl.analysis.summary import spent_alike
 from critique_rl.config.run_folder import RunFolder
 
 ABOUT_THE_RUN = ("schema", "run_id", "arm", "seed", "trl.seed", "command", "versions", "machine", "deviates", "keep_steps")

@@ -11,6 +11,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from critique_rl.analysis.formats import MEASURES, bracket, short, shown_metrics, signed, spent_alike
+
 
 def verdict(comparison: Mapping[str, Any]) -> str:
     """One sentence: every arm's difference from the control on the primary metric, its interval, and what it cost."""
@@ -45,10 +47,6 @@ def _finding(pair: Mapping[str, Any]) -> str:
     return f"{text} ({', and '.join(doubts)})" if doubts else text
 
 
-MEASURES = {"generated_tokens": "generated tokens", "total_tokens": "tokens in all", "flops": "FLOPs", "usd": "USD"}
-"""What runs may have been given alike, in the order in which it is looked for."""
-
-
 def _spent(comparison: Mapping[str, Any], arms: Sequence[str]) -> str:
     """What an arm spent, as one number of the first measure by which all agree within 5%; then tokens of critics, and dollars in all."""
     costs = {arm: comparison["arms"][arm]["cost"] for arm in arms}
@@ -77,12 +75,6 @@ def _range(values: Sequence[float], form: Callable[[float], str]) -> str:
     return " to ".join(ends)
 
 
-def spent_alike(costs: Sequence[Mapping[str, float]]) -> str | None:
-    """The first of `MEASURES` of which all arms spent the same within 5%; None where they were not compared at equal cost."""
-    spent = {name: [cost.get(name, 0.0) for cost in costs] for name in MEASURES}
-    return next((name for name, values in spent.items() if values and 0 < max(values) <= 1.05 * min(values)), None)
-
-
 def _unfinished(comparison: Mapping[str, Any]) -> str:
     missing, odd = len(comparison["missing"]), len({(item["arm"], item["seed"]) for item in comparison["incomparable"]})
     counts = [f"{missing} run{'s'[: missing > 1]} without an evaluation"] * (missing > 0) + [f"{odd} left out as incomparable"] * (odd > 0)
@@ -95,30 +87,6 @@ def left_out(comparison: Mapping[str, Any], most: int = 8) -> list[str]:
     lines = [f"left out: {place}: {reason}" for place, reason in places]
     more = len(lines) - most
     return lines[:most] + [f"left out: {more} more, in compare.json"] * (more > 0)
-
-
-def bracket(ci95: Sequence[float] | None) -> str:
-    return "[no interval]" if ci95 is None else f"[{ci95[0]:z.2f}, {ci95[1]:z.2f}]"
-
-
-def signed(number: float) -> str:
-    """Two decimals with a sign, but no -0.00."""
-    return f"{number:+z.2f}"
-
-
-def short(number: float) -> str:
-    """150123 -> 150k, 1500000 -> 1.5M: three digits at most."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= 0.9995 * size:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:.3g}"
-
-
-def shown_metrics(comparison: Mapping[str, Any], most: int = 4) -> list[str]:
-    """The primary metric and the families' pass@1, `most` in all: what fits a table. The rest is in compare.json."""
-    names = dict.fromkeys(name for arm in comparison["arms"].values() for name in arm["metrics"])
-    first = [name for name in names if name.startswith("pass@1/") and name not in ("pass@1/all", comparison["primary"])]
-    return [comparison["primary"], *first][:most]
 
 
 def table(comparison: Mapping[str, Any]) -> Group:

@@ -9,7 +9,7 @@ import pytest
 
 from critique_rl.analysis.claims import Test as ClaimTest
 from critique_rl.analysis.claims import decide, find, markdown, overall, parse_claim, quick_overrides, report
-from critique_rl.analysis.compare import Evaluation
+from critique_rl.analysis.evaluations import Evaluation
 from critique_rl.cli.entry import main
 from critique_rl.config.pipeline_file import ConfigError, load_pipeline, parse_pipeline
 from critique_rl.experiment.preflight import check_arms, check_primary

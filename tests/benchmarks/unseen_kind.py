@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from critique_rl.analysis.compare import read_evaluation
+from critique_rl.analysis.evaluations import read_evaluation
 from critique_rl.lab import chain
 from critique_rl.metrics import crossed_interval
 
