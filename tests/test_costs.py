@@ -2,7 +2,8 @@
 
 import pytest
 
-from critique_rl.config.pipeline_file import ConfigError, parse_pipeline
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.pipeline_file import parse_pipeline
 from critique_rl.costs import Prices, costs
 
 TOKENS = {

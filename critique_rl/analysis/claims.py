@@ -23,7 +23,7 @@ import numpy as np
 
 from critique_rl.analysis.compare import matrix
 from critique_rl.analysis.evaluations import METRIC, Evaluation
-from critique_rl.config.pipeline_file import ConfigError, check_keys, suggest
+from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.config.schema import BudgetConfig, Pipeline
 from critique_rl.metrics import WHOLE, Interval, crossed_interval
 

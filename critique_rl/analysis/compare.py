@@ -19,7 +19,7 @@ import numpy as np
 
 from critique_rl.analysis.evaluations import COSTS, METRIC, Evaluation, Runs, _parse, read_evaluation
 from critique_rl.analysis.learning_curves import to_target
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.costs import KINDS
 from critique_rl.metrics import WHOLE, crossed_interval, expected_calibration_error, reliability_bins, sign_flip_p

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.metrics import SHARES, WHOLE, pass_at_k, shares
 
 PROTOCOL = ("task", "template", "prompts", "split", "samples", "temperature", "top_p", "max_new_tokens", "versions")

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import RunFolder, read_jsonl
 from critique_rl.metrics import crossed_interval, t_quantile
 

@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 
 from critique_rl.cli.lab import add_lab_command
-from critique_rl.config.pipeline_file import ConfigError, load_pipeline, shipped, suggest
-from critique_rl.config.run_folder import PipelineFolder, RunFolder
+from critique_rl.config.checks import ConfigError, suggest
+from critique_rl.config.pipeline_file import load_pipeline, shipped
+from critique_rl.config.run_folder import PipelineFolder, RunFolder, held
 from critique_rl.config.schema import Pipeline, RunConfig
 from critique_rl.experiment.campaign import check_same_config
 from critique_rl.experiment.plan import FORMATS, launcher, stages, written
-from critique_rl.trainer.checkpoint import held
 
 
 def main(argv: list[str] | None = None) -> int:

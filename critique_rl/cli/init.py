@@ -14,7 +14,8 @@ from pathlib import Path
 import jinja2
 import yaml
 
-from critique_rl.config.pipeline_file import ConfigError, parse_pipeline
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.pipeline_file import parse_pipeline
 from critique_rl.tasks.user_data import DEFAULT_FAMILY, DataOptions, OwnData, load, read
 from critique_rl.tasks.verifiers import choice
 

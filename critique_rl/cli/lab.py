@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 
 WORLDS = ("chain", "legs", "tiers", "facts")
 BUILT = (*WORLDS, "critic")

@@ -25,12 +25,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
+
+from critique_rl.config.checks import ConfigError
 
 SCHEMA = 1
 """Version of the run folder's layout, in its config.yaml. A folder of another version is refused, not guessed at."""
@@ -201,3 +205,30 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         return []
     lines: Iterable[str] = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+@contextmanager
+def held(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a folder for this process; ConfigError if another holds it. The lock is the kernel's: it ends with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(f"{folder}: another process is {doing} here; wait for it, stop it, or give another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """True where a living process holds the folder."""
+    try:
+        with held(folder, ""):
+            return False
+    except ConfigError:
+        return True

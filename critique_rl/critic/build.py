@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from critique_rl.config.pipeline_file import ConfigError, check_keys, read_section, suggest
+from critique_rl.config.checks import ConfigError, check_keys, read_section, suggest
 from critique_rl.critic.api.endpoint import Caps, Endpoint
 from critique_rl.critic.chat import ApiChat, LocalChat, PolicyChat
 from critique_rl.critic.chat_critic import CHOICES, KNOWS, SCOPES, Chat, ChatCritic

@@ -22,15 +22,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from critique_rl.config.pipeline_file import ConfigError, base_config, run_defaults, to_dict, with_seed
-from critique_rl.config.run_folder import SCHEMA, PipelineFolder, RunFolder, read_jsonl
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.pipeline_file import base_config, run_defaults, to_dict, with_seed
+from critique_rl.config.run_folder import SCHEMA, PipelineFolder, RunFolder, held, is_held, read_jsonl
 from critique_rl.config.schema import Pipeline, RunConfig
 from critique_rl.costs import KINDS
 from critique_rl.critic.api.endpoint import OPERATIONAL
 from critique_rl.experiment.plan import train_words
 from critique_rl.experiment.processes import start
 from critique_rl.experiment.sweep import choose, trials, with_chosen
-from critique_rl.trainer.checkpoint import held, is_held
 
 BASE = "base"
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from critique_rl.analysis.exports import Table
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import PipelineFolder, write_json
 from critique_rl.config.schema import Pipeline
 from critique_rl.critic.build import build_critic

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
 from critique_rl.experiment.sweep import trials

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import trl
 
-from critique_rl.config.pipeline_file import ConfigError, check_keys, suggest
+from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import PlateauConfig, RunConfig
 from critique_rl.critic.build import build_critic

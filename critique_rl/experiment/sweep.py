@@ -10,7 +10,7 @@ import json
 from dataclasses import fields, replace
 from typing import Any
 
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import PipelineFolder, write_json
 from critique_rl.config.schema import BudgetConfig, Pipeline, RunConfig, SweepConfig
 

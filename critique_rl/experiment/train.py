@@ -22,7 +22,8 @@ import yaml
 from datasets import Dataset
 from transformers.trainer import TRAINER_STATE_NAME
 
-from critique_rl.config.pipeline_file import ConfigError, base_config, to_dict, with_seed
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.pipeline_file import base_config, to_dict, with_seed
 from critique_rl.config.run_folder import SCHEMA, PipelineFolder, RunFolder, read_jsonl, write_json, write_text, write_yaml
 from critique_rl.config.schema import BranchConfig, RunConfig
 from critique_rl.costs import costs

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from critique_rl.config.pipeline_file import ConfigError, suggest, to_dict
+from critique_rl.config.checks import ConfigError, suggest
+from critique_rl.config.pipeline_file import to_dict
 from critique_rl.config.run_folder import PipelineFolder, read_json, write_json
 from critique_rl.config.schema import RunConfig
 from critique_rl.critic.api.response import CriticFailed, Reply

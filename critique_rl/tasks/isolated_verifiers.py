@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from critique_rl.config.pipeline_file import ConfigError, check_keys, suggest
+from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.tasks.verifiers import BOXED, VERIFIERS, _braced, _gold
 from critique_rl.tasks.worker import Lost, Worker
 from critique_rl.types import Verdict, Verifier

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from critique_rl.config.pipeline_file import ConfigError, check_keys, read_section, suggest
+from critique_rl.config.checks import ConfigError, check_keys, read_section, suggest
 from critique_rl.config.schema import TaskConfig
 from critique_rl.lab import chain, facts, legs, tiers
 from critique_rl.tasks.gym_rows import gym_rows

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from critique_rl.config.pipeline_file import ConfigError, check_keys, suggest
+from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.hashing import uniform
 from critique_rl.tasks.verifiers import boxed_answer, tagged_answer
 from critique_rl.types import Verdict, Verifier

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from critique_rl.config.pipeline_file import ConfigError, suggest
+from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.hashing import split_of, uniform
 from critique_rl.tasks.gym_rows import SPLITS
 from critique_rl.tasks.verifiers import is_number

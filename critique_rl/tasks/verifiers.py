@@ -21,7 +21,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from critique_rl.config.pipeline_file import suggest
+from critique_rl.config.checks import suggest
 from critique_rl.types import Verdict, Verifier
 
 LONGEST = 400

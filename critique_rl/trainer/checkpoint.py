@@ -10,14 +10,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from critique_rl.config.pipeline_file import ConfigError
 from critique_rl.config.run_folder import write_text
 
 STATE = "critique_rl.json"
@@ -77,28 +73,3 @@ def branch(checkpoint: Path, folder: Path) -> None:
     seal(target, read_state(checkpoint))
 
 
-@contextmanager
-def held(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a folder for this process; ConfigError if another holds it. The lock is the kernel's: it ends with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if os.environ.get("RANK", "0") != "0":
-        yield
-        return
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ConfigError(f"{folder}: another process is {doing} here; wait for it, stop it, or give another --out") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def is_held(folder: Path) -> bool:
-    """True where a living process holds the folder."""
-    try:
-        with held(folder, ""):
-            return False
-    except ConfigError:
-        return True

@@ -9,7 +9,7 @@ from typing import Any
 
 from trl import GRPOConfig
 
-from critique_rl.config.pipeline_file import suggest
+from critique_rl.config.checks import suggest
 from critique_rl.trainer.presets import preset as preset_options
 
 CHOICES = {

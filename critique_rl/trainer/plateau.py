@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from transformers import TrainerCallback
 
-from critique_rl.config.pipeline_file import suggest
+from critique_rl.config.checks import suggest
 from critique_rl.metrics import t_quantile
 
 Status = Literal["rising", "stuck", "solved", "took_off"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from critique_rl.config.pipeline_file import ConfigError, suggest
+from critique_rl.config.checks import ConfigError, suggest
 
 Options = dict[str, Any]
 

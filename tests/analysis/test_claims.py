@@ -11,7 +11,8 @@ from critique_rl.analysis.claims import Test as ClaimTest
 from critique_rl.analysis.claims import decide, find, markdown, overall, parse_claim, quick_overrides, report
 from critique_rl.analysis.evaluations import Evaluation
 from critique_rl.cli.entry import main
-from critique_rl.config.pipeline_file import ConfigError, load_pipeline, parse_pipeline
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
 from critique_rl.experiment.preflight import check_arms, check_primary
 from critique_rl.experiment.sweep import trials
 from critique_rl.metrics import Interval, t_quantile

@@ -11,7 +11,7 @@ from rich.console import Console
 from critique_rl.analysis.compare import compare, stratified
 from critique_rl.analysis.exports import numbers, tables
 from critique_rl.analysis.summary import left_out, table, verdict
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import PipelineFolder, write_json
 from critique_rl.metrics import crossed_interval, t_quantile
 

@@ -20,7 +20,8 @@ from critique_rl.analysis.exports import Table, latex, markdown
 from critique_rl.analysis.plots import look, ticks
 from critique_rl.analysis.report import write_report
 from critique_rl.analysis.transcripts import MOST, cut, sample
-from critique_rl.config.pipeline_file import ConfigError, parse_pipeline
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.pipeline_file import parse_pipeline
 from critique_rl.config.run_folder import PipelineFolder, append_jsonl, write_json, write_text, write_yaml
 
 HOSTILE = """<script>alert(1)</script></pre></details></article>" onload="alert(2)' <img src=x onerror=alert(3)> {{ 7 * 7 }} <!-- &amp;"""

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.api.response import Reply
 from critique_rl.critic.build import build_critic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import build_critic
 from critique_rl.critic.leaks import leaks

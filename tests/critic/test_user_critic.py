@@ -9,7 +9,7 @@ import own_critics
 import pytest
 from waiting import SECONDS, wait_until, within
 
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import build_critic
 from critique_rl.tasks.load import load_task

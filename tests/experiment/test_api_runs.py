@@ -17,7 +17,7 @@ from test_end_to_end import SMALL
 from waiting import LONG
 
 from critique_rl.cli.entry import main
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import PipelineFolder, read_jsonl
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.api.endpoint import Caps

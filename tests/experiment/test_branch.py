@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from test_end_to_end import SMALL, cli, write_pipeline
 
-from critique_rl.config.pipeline_file import ConfigError, parse_pipeline
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.pipeline_file import parse_pipeline
 from critique_rl.config.run_folder import PipelineFolder, read_jsonl
 
 WALL = ("seconds", "step_time", "critique/seconds")

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from test_end_to_end import SMALL, cli, write_pipeline
 
-from critique_rl.config.pipeline_file import ConfigError, parse_pipeline
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.pipeline_file import parse_pipeline
 from critique_rl.config.run_folder import PipelineFolder, read_jsonl, write_json
 from critique_rl.experiment.sweep import choose, trials, with_chosen
 

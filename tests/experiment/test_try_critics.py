@@ -7,7 +7,8 @@ import json
 import pytest
 
 from critique_rl.cli.entry import main
-from critique_rl.config.pipeline_file import ConfigError, parse_pipeline
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.pipeline_file import parse_pipeline
 from critique_rl.experiment.critic_bench import parse_spec, specs_of
 from critique_rl.experiment.try_critics import Benched, _pieces, _spread, cells, figures
 from critique_rl.types import Attempt, Usage, Verdict

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from waiting import SECONDS, wait_until
 
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.build import build_critic

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.leaks import leaks
 from critique_rl.types import Attempt, Verdict

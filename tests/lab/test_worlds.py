@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.experiment.evaluate import judge, pass_metrics, self_metrics, share_metrics
 from critique_rl.hashing import split_of

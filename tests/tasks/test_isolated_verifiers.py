@@ -12,7 +12,7 @@ import pytest
 from hanging_inputs import HANGING
 from waiting import SECONDS, gone, of_group, ticks, wait_until, within
 
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.tasks.isolated_verifiers import MathVerifier, WorkerVerifier, build_verifier
 from critique_rl.tasks.load import load_task

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.tasks.rewards import (
     MajorityVote,
     VerifierReward,

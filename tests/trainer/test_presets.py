@@ -12,7 +12,7 @@ from test_distill import Turns, Words, completion_text, generated
 from test_trainer import trainer_of
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
-from critique_rl.config.pipeline_file import ConfigError
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.tasks.load import load_task
 from critique_rl.trainer.critique_grpo_config import CHOICES
