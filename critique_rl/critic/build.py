@@ -20,7 +20,7 @@ from critique_rl.critic.controls import Critic, NoisyCritic, OracleCritic, Retry
 from critique_rl.critic.leaks import ON_LEAK
 from critique_rl.critic.user_critic import OwnCritic, own_critic
 from critique_rl.prompts import known
-from critique_rl.tasks.load import Task
+from critique_rl.tasks.task import Task
 from critique_rl.types import Attempt
 
 __all__ = ["ChatCritic", "Critic", "NoisyCritic", "OracleCritic", "OwnCritic", "RetryCritic", "ShuffledCritic", "TemplateCritic", "build_critic"]

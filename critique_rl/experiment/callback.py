@@ -16,7 +16,7 @@ from critique_rl.config.run_folder import RunFolder, append_jsonl, write_json
 from critique_rl.config.schema import RunConfig
 from critique_rl.experiment.evaluate import evaluate_policy, pass_metrics
 from critique_rl.experiment.preflight import plateau_rule
-from critique_rl.tasks.load import Task
+from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 from critique_rl.trainer.plateau import PlateauDetector
 from critique_rl.trainer.trl_seams import metric

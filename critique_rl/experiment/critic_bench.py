@@ -17,7 +17,8 @@ from critique_rl.critic.chat_critic import ChatCritic
 from critique_rl.experiment.first_wrong_step import baselines, champ, localised
 from critique_rl.experiment.try_critics import HEADS, RETRY, BenchSize, benched, cells, failed_rollouts, figures, with_interval
 from critique_rl.policy import load_policy
-from critique_rl.tasks.load import Task, load_task
+from critique_rl.tasks.load import load_task
+from critique_rl.tasks.task import Task
 from critique_rl.tasks.verifiers import boxed_answer
 
 

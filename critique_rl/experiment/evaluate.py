@@ -19,7 +19,7 @@ from critique_rl.config.schema import RunConfig, TaskConfig
 from critique_rl.metrics import SHARES, auroc, brier_score, expected_calibration_error, pass_at_k, shares, truthfulness
 from critique_rl.prompts import render
 from critique_rl.sampling import Sampling, rendered, sample
-from critique_rl.tasks.load import Task
+from critique_rl.tasks.task import Task
 from critique_rl.types import Verdict, Verifier
 
 PACKAGES = ("torch", "transformers", "trl")

@@ -22,7 +22,8 @@ from critique_rl.lab import chain, legs
 from critique_rl.policy import load_policy
 from critique_rl.prompts import render
 from critique_rl.sampling import Sampling, sample
-from critique_rl.tasks.load import Task, load_task
+from critique_rl.tasks.load import load_task
+from critique_rl.tasks.task import Task
 from critique_rl.types import Attempt
 
 HARDEST = {"chain": "plateau", "legs": "hard"}

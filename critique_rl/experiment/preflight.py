@@ -19,8 +19,9 @@ from critique_rl.config.schema import PlateauConfig, RunConfig
 from critique_rl.critic.build import build_critic
 from critique_rl.metrics import SHARES, WHOLE
 from critique_rl.prompts import known as templates
-from critique_rl.tasks.load import Task, load_task
+from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import build_reward
+from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.plateau import PlateauRule
 from critique_rl.trainer.presets import preset

@@ -35,8 +35,9 @@ from critique_rl.experiment.preflight import check_arms, trainer_arguments
 from critique_rl.experiment.rollout_log import write_rollouts
 from critique_rl.policy import load_policy
 from critique_rl.sampling import prompt_lengths
-from critique_rl.tasks.load import Task, load_task
+from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import build_reward
+from critique_rl.tasks.task import Task
 from critique_rl.trainer.checkpoint import branch as copy_checkpoint
 from critique_rl.trainer.checkpoint import last_whole, read_state, remove_halves, step_of, whole
 from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer

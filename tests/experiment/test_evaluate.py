@@ -9,7 +9,7 @@ from critique_rl.config.schema import EvaluationConfig, PolicyConfig, RunConfig,
 from critique_rl.experiment.evaluate import _digest, _tally, final_evaluation, judge, pass_metrics, self_metrics, share_metrics
 from critique_rl.policy import load_policy
 from critique_rl.sampling import Sampling, sample
-from critique_rl.tasks.load import Task
+from critique_rl.tasks.task import Task
 from critique_rl.types import Verdict
 
 ROWS = [
