@@ -15,8 +15,8 @@ from test_report import Page, put_evaluation, report
 
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import TaskConfig
-from critique_rl.critic.api.response import Reply
 from critique_rl.critic.chat_critic import ChatCritic
+from critique_rl.critic.contract import Reply
 from critique_rl.experiment.rollout_log import table, write_rollouts
 from critique_rl.lab.base import WEIGHTS
 from critique_rl.prompts import neutral, special_tokens

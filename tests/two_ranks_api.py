@@ -15,9 +15,9 @@ from waiting import SECONDS
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.critic.api.endpoint import Caps, Endpoint
-from critique_rl.critic.api.response import CriticFailed
 from critique_rl.critic.build import ChatCritic
 from critique_rl.critic.chat import ApiChat
+from critique_rl.critic.contract import CriticFailed
 
 policy, folder, url, broken = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 rank = int(os.environ["RANK"])

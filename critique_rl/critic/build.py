@@ -15,8 +15,9 @@ from typing import Any
 from critique_rl.config.checks import ConfigError, check_keys, read_section, suggest
 from critique_rl.critic.api.endpoint import Caps, Endpoint
 from critique_rl.critic.chat import ApiChat, LocalChat, PolicyChat
-from critique_rl.critic.chat_critic import CHOICES, KNOWS, SCOPES, Chat, ChatCritic
-from critique_rl.critic.controls import Critic, NoisyCritic, OracleCritic, RetryCritic, ShuffledCritic, TemplateCritic
+from critique_rl.critic.chat_critic import CHOICES, KNOWS, SCOPES, ChatCritic
+from critique_rl.critic.contract import Chat, Critic
+from critique_rl.critic.controls import NoisyCritic, OracleCritic, RetryCritic, ShuffledCritic, TemplateCritic
 from critique_rl.critic.leaks import ON_LEAK
 from critique_rl.critic.user_critic import OwnCritic, own_critic
 from critique_rl.prompts import known

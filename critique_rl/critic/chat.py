@@ -20,7 +20,7 @@ from typing import Any
 from critique_rl.critic.api.calls import answer_all
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.ledger import open_ledger
-from critique_rl.critic.api.response import NO_TEXT, CriticFailed, Reply, without_thinking
+from critique_rl.critic.contract import NO_TEXT, CriticFailed, Reply, without_thinking
 from critique_rl.policy import load_policy, source
 from critique_rl.prompts import special_tokens
 from critique_rl.types import Message, Usage

@@ -9,24 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from critique_rl.critic.api.response import Reply, without_thinking
+from critique_rl.critic.contract import Chat, Reply, without_thinking
 from critique_rl.critic.leaks import IsAnswer, OnLeak, guarded
 from critique_rl.prompts import clean, cut, is_blank, render
-from critique_rl.types import Attempt, Critique, Message, Usage
+from critique_rl.types import Attempt, Critique, Usage
 
 KNOWS = {"nothing": "", "answer": "answer", "solution": "solution"}
 """What the critic reads besides question and attempt -> the row's column."""
 SCOPES = ("attempt", "group")
 GROUP_SHARE = 4
 """A prompt over a whole group may be so many times as long as one attempt's."""
-
-
-class Chat(Protocol):
-    """Answers conversations with one reply each, in order (`chat`)."""
-
-    def answer(self, conversations: Sequence[list[Message]]) -> list[Reply]: ...
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,13 @@ import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
+from critique_rl.critic.contract import Critic
 from critique_rl.critic.leaks import IsAnswer, leaks
 from critique_rl.hashing import uniform
 from critique_rl.prompts import render
 from critique_rl.types import Attempt, Critique
-
-
-class Critic(Protocol):
-    """One method to write: critiques of failed attempts, one each, in order."""
-
-    name: str
-
-    def critique(self, attempts: Sequence[Attempt]) -> list[Critique]: ...
 
 
 @dataclass(frozen=True)

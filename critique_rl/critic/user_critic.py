@@ -10,18 +10,18 @@ at the deadline its attempts fail as "timeout" and training goes on, and while i
 from __future__ import annotations
 
 import inspect
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from threading import Thread
 from typing import Any
 
 from critique_rl.config.user_code import load
+from critique_rl.critic.contract import wrong
 from critique_rl.critic.leaks import IsAnswer, OnLeak, guarded
 from critique_rl.prompts import clean, is_blank
-from critique_rl.types import Attempt, Critique, Usage
+from critique_rl.types import Attempt, Critique
 
 Said = str | Critique | None
 
@@ -81,23 +81,6 @@ class OwnCritic:
         if is_blank(said.text):
             return Critique("", self.name, "failed", "empty", usage=usage)
         return replace(said, critic=self.name, text=clean(said.text).strip(), usage=usage)
-
-
-def wrong(said: Critique) -> str:
-    """The first field of a critique built by somebody else's code that cannot be, "" where all can."""
-    if said.status not in ("ok", "failed", "skipped"):
-        return f"status {said.status!r}"
-    if not isinstance(said.notes, tuple):
-        return f"notes is a {type(said.notes).__name__}"
-    for name, value in (("text", said.text), ("reason", said.reason), *(("note", note) for note in said.notes)):
-        if not isinstance(value, str):
-            return f"{name} is a {type(value).__name__}"
-    if not isinstance(said.usage, Usage):
-        return f"usage is a {type(said.usage).__name__}"
-    counts = astuple(said.usage)
-    if not all(isinstance(count, int | float) and math.isfinite(count) and count >= 0 for count in counts):
-        return f"usage is {counts}"
-    return ""
 
 
 def _settle(outcome: Future, function: Callable, attempts: list[Attempt]) -> None:

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from critique_rl.critic.api.response import without_thinking
-from critique_rl.critic.chat_critic import Chat
+from critique_rl.critic.contract import Chat, without_thinking
 from critique_rl.experiment.try_critics import as_json
 from critique_rl.metrics import crossed_interval
 from critique_rl.prompts import render

@@ -27,8 +27,8 @@ from critique_rl.config.pipeline_file import base_config, to_dict, with_seed
 from critique_rl.config.run_folder import SCHEMA, PipelineFolder, RunFolder, read_jsonl, write_json, write_text, write_yaml
 from critique_rl.config.schema import BranchConfig, RunConfig
 from critique_rl.costs import costs
-from critique_rl.critic.api.response import CriticFailed
 from critique_rl.critic.build import build_critic
+from critique_rl.critic.contract import CriticFailed
 from critique_rl.experiment.callback import RunCallback, is_spent, read_best
 from critique_rl.experiment.evaluate import final_evaluation, machine, versions
 from critique_rl.experiment.preflight import check_arms, trainer_arguments

@@ -22,9 +22,8 @@ from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.pipeline_file import to_dict
 from critique_rl.config.run_folder import PipelineFolder, read_json, write_json
 from critique_rl.config.schema import RunConfig
-from critique_rl.critic.api.response import CriticFailed, Reply
 from critique_rl.critic.chat import PolicyChat
-from critique_rl.critic.controls import Critic
+from critique_rl.critic.contract import Critic, CriticFailed, Reply
 from critique_rl.experiment.evaluate import sampling_of, second_verdicts
 from critique_rl.metrics import Interval, crossed_interval
 from critique_rl.prompts import special_tokens

@@ -16,9 +16,8 @@ import torch
 from accelerate.utils import gather_object
 from trl import GRPOTrainer
 
-from critique_rl.critic.api.response import CriticFailed, Reply
 from critique_rl.critic.chat import PolicyChat
-from critique_rl.critic.user_critic import wrong
+from critique_rl.critic.contract import CriticFailed, Reply, wrong
 from critique_rl.prompts import special_tokens
 from critique_rl.tasks.rewards import VerifierReward, text_of
 from critique_rl.trainer import trl_seams

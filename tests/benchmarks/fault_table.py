@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fault_server import FaultServer, serving
 
 from critique_rl.critic.api.endpoint import Endpoint
-from critique_rl.critic.api.response import CriticFailed, Reply
 from critique_rl.critic.chat import ApiChat
+from critique_rl.critic.contract import CriticFailed, Reply
 
 FAULTS = {
     "429": "429",

@@ -8,9 +8,9 @@ import pytest
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
-from critique_rl.critic.api.response import Reply
 from critique_rl.critic.build import build_critic
 from critique_rl.critic.chat_critic import CHOICES, ChatCritic
+from critique_rl.critic.contract import Reply
 from critique_rl.critic.leaks import MOST, leak_spans, leaks, redacted
 from critique_rl.prompts import cut, fence, neutral
 from critique_rl.tasks.load import load_task

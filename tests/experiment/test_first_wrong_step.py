@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from critique_rl.critic.api.response import Reply
+from critique_rl.critic.contract import Reply
 from critique_rl.experiment.first_wrong_step import Annotated, baselines, champ, localised, prompt_of, read_step
 from critique_rl.types import Usage
 

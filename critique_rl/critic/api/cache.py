@@ -22,8 +22,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from critique_rl.critic.api.endpoint import Endpoint
-from critique_rl.critic.api.response import Reply
 from critique_rl.critic.api.sqlite_file import LOCK_SECONDS, opened
+from critique_rl.critic.contract import Reply
 from critique_rl.types import Message
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, value TEXT, checksum TEXT) WITHOUT ROWID"

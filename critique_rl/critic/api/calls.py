@@ -29,7 +29,8 @@ from critique_rl.critic.api.failures import NotSent, alive, for_all, heals, reas
 from critique_rl.critic.api.ledger import Ledger, open_ledger
 from critique_rl.critic.api.limits import Limits, open_limits
 from critique_rl.critic.api.loop import in_thread
-from critique_rl.critic.api.response import NO_TEXT, BadResponse, CriticFailed, Reply, read
+from critique_rl.critic.api.response import BadResponse, read
+from critique_rl.critic.contract import NO_TEXT, CriticFailed, Reply
 from critique_rl.types import Message, Usage
 
 if TYPE_CHECKING:

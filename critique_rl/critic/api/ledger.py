@@ -24,8 +24,8 @@ from typing import Any
 from filelock import FileLock
 
 from critique_rl.critic.api.endpoint import Caps
-from critique_rl.critic.api.response import CriticFailed
 from critique_rl.critic.api.sqlite_file import LOCK_SECONDS, opened, transaction
+from critique_rl.critic.contract import CriticFailed
 from critique_rl.types import Usage
 
 SCHEMA = """

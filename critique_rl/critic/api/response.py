@@ -4,41 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from critique_rl.critic.contract import without_thinking
 from critique_rl.types import Usage
-
-OPENS, CLOSES = r"(?:<think(?:ing)?\s*>|\[THINK\])", r"(?:</think(?:ing)?\s*>|\[/THINK\])"
-"""How models mark their thoughts: Qwen and DeepSeek, some others, Mistral."""
-NO_TEXT = ("empty", "length")
-"""Reasons of answers that came, and hold nothing usable: the model's doing, not the server's."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One answer, or the reason why there is none. An answer cut at max_tokens is "ok" with the reason "length" where its text is usable."""
-
-    text: str
-    status: Literal["ok", "failed", "skipped"] = "ok"
-    """failed: asked for and not got; skipped: never sent."""
-    reason: str = ""
-    """failed: "timeout", "step deadline", "connection", "empty", "length", "bad response: ...", "http 401: <the server's words>", "storage: ...".
-    skipped: "budget", "rate limit", "circuit open", "step deadline", or the refusal after which nothing more was sent, as "not sent after http 401: ..."."""
-    usage: Usage = field(default_factory=Usage)
-    """Of all tries that came to an answer, as the server reported it; at its most (`estimated`) where it reported none. A try that ended without an answer
-    counts in the ledger alone."""
-    cached: bool = False
-    """True where it was answered before, and paid for then."""
-
-
-class CriticFailed(RuntimeError):
-    """A critic that may not fail did (`on_failure: stop`). `replies` are what came until then, one a conversation."""
-
-    def __init__(self, message: str, replies: Sequence[Reply] = ()):
-        super().__init__(message)
-        self.replies = list(replies)
 
 
 class BadResponse(ValueError):
@@ -48,16 +17,6 @@ class BadResponse(ValueError):
         super().__init__(f"bad response: {message}")
         self.usage, self.code = usage, code
         self.status_code = int(str(code)) if re.fullmatch(r"[45]\d\d", str(code)) else None
-
-
-def without_thinking(text: str) -> str:
-    """The text after a reasoning model's thoughts; "" where it was cut while thinking. Some templates open the thoughts in the prompt.
-
-    Thoughts open at the start of a line; a mark that is only spoken of within one stays, and costs nothing of the text after it.
-    """
-    text = re.sub(rf"(?is){OPENS}.*?{CLOSES}", "", text)
-    text = re.split(f"(?i){CLOSES}", text)[-1]
-    return re.sub(rf"(?ism)^\s*{OPENS}.*", "", text).strip()
 
 
 def read(body: bytes) -> tuple[str, str, Usage | None]:

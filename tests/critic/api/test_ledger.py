@@ -21,8 +21,8 @@ from critique_rl.critic.api.cache import key_of, open_cache
 from critique_rl.critic.api.endpoint import Caps, Endpoint
 from critique_rl.critic.api.ledger import open_ledger
 from critique_rl.critic.api.limits import open_limits
-from critique_rl.critic.api.response import CriticFailed, Reply
 from critique_rl.critic.chat import ApiChat
+from critique_rl.critic.contract import CriticFailed, Reply
 from critique_rl.trainer.generation import Generation, counts_of
 from critique_rl.types import Critique, Usage
 
