@@ -17,8 +17,6 @@ from trl import GRPOTrainer
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
-from critique_rl.trainer.fsdp_weights import reshard, whole
-from critique_rl.trainer.sliced_divergence import Head
 from critique_rl.types import Verdict
 
 SIGNATURES = {
@@ -129,32 +127,6 @@ def rewrite_advantages(trainer: GRPOTrainer, advantages: torch.Tensor) -> None:
     column.extend(advantages.tolist())
 
 
-def causal_model(trainer: GRPOTrainer) -> Any:
-    """The unwrapped causal language model, inside DDP's and PEFT's wrappers."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def head_of(trainer: GRPOTrainer) -> Head:
-    """The language-model head as it is now, whole."""
-    model = causal_model(trainer)
-    reshard(model)  # what FSDP2 has gathered itself it frees, or fills with other weights, later on
-    head, softcap = model.get_output_embeddings(), getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    bias = getattr(head, "bias", None)
-    return Head(whole(head.weight), None if bias is None else whole(bias), softcap)
-
-
-@contextmanager
-def last_hidden_states(trainer: GRPOTrainer) -> Iterator[list[torch.Tensor]]:
-    """Within the block, the last hidden states (rows, positions, hidden) of every forward pass of the policy are appended to the list it gives."""
-    seen: list[torch.Tensor] = []
-    handle = causal_model(trainer).base_model.register_forward_hook(lambda module, inputs, output: seen.append(output.last_hidden_state))
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
 @contextmanager
 def completions_scored_alone() -> Iterator[None]:
     """Within the block TRL's fused head reads the positions of completions only, in tiles of `SCORED_TOKENS`, as it does on CUDA, and on any device.
@@ -169,12 +141,6 @@ def completions_scored_alone() -> Iterator[None]:
         yield
     finally:
         trl_utils._use_triton, chunked_logprob.TOKEN_CHUNK_SIZE = before
-
-
-@contextmanager
-def no_hidden_states() -> Iterator[list[torch.Tensor]]:
-    """In place of `last_hidden_states` where nobody reads them."""
-    yield []
 
 
 def fault_mask(trainer: GRPOTrainer, completion_ids: torch.Tensor, verdicts: Sequence[Verdict]) -> torch.Tensor:
