@@ -23,8 +23,8 @@ from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import build_critic
+from critique_rl.experiment.build import trainer_arguments
 from critique_rl.experiment.critic_bench import parse_spec
-from critique_rl.experiment.preflight import trainer_arguments
 from critique_rl.tasks.isolated_verifiers import build_verifier
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import build_reward

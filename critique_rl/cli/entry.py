@@ -18,8 +18,8 @@ from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.pipeline_file import load_pipeline, shipped
 from critique_rl.config.run_folder import PipelineFolder, RunFolder, held
 from critique_rl.config.schema import Pipeline, RunConfig
-from critique_rl.experiment.campaign import check_same_config
 from critique_rl.experiment.plan import FORMATS, launcher, stages, written
+from critique_rl.experiment.same_config import check_same_config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -271,7 +271,7 @@ def _compare(arguments) -> int:
 
 def _load_as_run(arguments) -> tuple[Pipeline, PipelineFolder]:
     """`_load`, and ConfigError where runs were started with other settings than the pipeline has now. Evaluations may be given anew."""
-    from critique_rl.experiment.campaign import check_folders
+    from critique_rl.experiment.same_config import check_folders
     from critique_rl.experiment.sweep import with_chosen
 
     pipeline, folder = _load(arguments)

@@ -5,18 +5,15 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-import trl
-
-from critique_rl.config.checks import ConfigError, check_keys, suggest
+from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import PlateauConfig, RunConfig
 from critique_rl.critic.build import build_critic
+from critique_rl.experiment.build import trainer_arguments
 from critique_rl.metrics import SHARES, WHOLE
 from critique_rl.prompts import known as templates
 from critique_rl.tasks.load import load_task
@@ -24,69 +21,9 @@ from critique_rl.tasks.rewards import build_reward
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.plateau import PlateauRule
-from critique_rl.trainer.presets import preset
 
 # Of a field that TRL's own config sets: nothing a user could change.
 warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
-
-METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - {f.name for f in fields(trl.GRPOConfig)}
-
-
-FIXED = {
-    "save_only_model": (False, "a run that is killed could not go on exactly"),
-    "save_strategy": ("steps", "runs are continued from their checkpoints; save_steps and save_total_limit say how many"),
-    "logging_steps": (1, "metrics.jsonl has one row a step, so that a continued run has the same"),
-}
-"""TRL options that a run folder's promises need."""
-
-
-def trainer_arguments(config: RunConfig, folder: RunFolder) -> CritiqueGRPOConfig:
-    """The `preset:`, `trl:` and `method:` sections as TRL's arguments, names checked. Defaults suit a CPU: float32, no gradient checkpointing, no tracker."""
-    known = {f.name for f in fields(trl.GRPOConfig) if f.init}
-    for key in config.trl:
-        if key in METHOD_FIELDS:
-            raise ConfigError(f"trl: {key!r} is an option of ours; move it to the method: section")
-    check_keys(config.trl, known, "trl")
-    check_keys(config.method, METHOD_FIELDS, "method")
-    for key, (allowed, why) in FIXED.items():
-        if config.trl.get(key, allowed) != allowed:
-            raise ConfigError(f"trl.{key}: got {config.trl[key]!r}, expected {allowed!r}: {why}")
-    stated = preset(config.preset) if config.preset else {}
-    _check_numbers(config)
-    cpu = not torch.cuda.is_available()
-    defaults = {
-        "bf16": not cpu,
-        "gradient_checkpointing": not cpu,
-        "use_cpu": cpu,
-        "report_to": "none",
-        "logging_steps": 1,
-        "lr_scheduler_type": "constant",
-        "save_strategy": "steps",
-        "save_steps": 50,
-        "save_total_limit": 1,
-        "disable_tqdm": not sys.stderr.isatty(),
-        "max_steps": _max_steps(config),
-    }
-    try:
-        return CritiqueGRPOConfig(output_dir=str(folder.checkpoints), **{**defaults, **stated, **config.trl, **config.method})
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"trl/method: {error}") from error
-
-
-def _check_numbers(config: RunConfig) -> None:
-    """Text where TRL wants a number would end the run at its first step, or after."""
-    for f in fields(trl.GRPOConfig):
-        value, wanted = config.trl.get(f.name), str(f.type)
-        if isinstance(value, str) and "str" not in wanted and ("float" in wanted or "int" in wanted):
-            raise ConfigError(f"trl.{f.name}: got {value!r}, expected a number (YAML reads 1e-4 as text; write 1.0e-4)")
-
-
-def _max_steps(config: RunConfig) -> int:
-    if config.budget.optimizer_steps:
-        return config.budget.optimizer_steps
-    # The budget ends the run; the cap only bounds a run whose completions are all but empty.
-    return 1_000_000 if config.budget.of else -1
-
 
 def plateau_rule(plateau: PlateauConfig) -> PlateauRule:
     """ConfigError for numbers that cannot work."""

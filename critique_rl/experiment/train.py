@@ -17,9 +17,7 @@ from typing import Any
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
-import torch
 import yaml
-from datasets import Dataset
 from transformers.trainer import TRAINER_STATE_NAME
 
 from critique_rl.config.checks import ConfigError
@@ -27,16 +25,13 @@ from critique_rl.config.pipeline_file import base_config, to_dict, with_seed
 from critique_rl.config.run_folder import SCHEMA, PipelineFolder, RunFolder, read_jsonl, write_json, write_text, write_yaml
 from critique_rl.config.schema import BranchConfig, RunConfig
 from critique_rl.costs import costs
-from critique_rl.critic.build import build_critic
 from critique_rl.critic.contract import CriticFailed
+from critique_rl.experiment.build import _on_device, _policy, build_trainer
 from critique_rl.experiment.callback import RunCallback, is_spent, read_best
 from critique_rl.experiment.evaluate import final_evaluation, machine, versions
-from critique_rl.experiment.preflight import check_arms, trainer_arguments
-from critique_rl.experiment.rollout_log import write_rollouts
+from critique_rl.experiment.preflight import check_arms
 from critique_rl.policy import load_policy
-from critique_rl.sampling import prompt_lengths
 from critique_rl.tasks.load import load_task
-from critique_rl.tasks.rewards import build_reward
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.checkpoint import branch as copy_checkpoint
 from critique_rl.trainer.checkpoint import last_whole, read_state, remove_halves, step_of, whole
@@ -77,55 +72,6 @@ def evaluate_again(config: RunConfig, folder: RunFolder) -> None:
     about = json.loads(folder.evaluation.read_text())
     model, tokenizer = _on_device(*load_policy(str(folder.model.resolve())))
     write_json(folder.evaluation, final_evaluation(model, tokenizer, load_task(config.task, 0), config, {key: about[key] for key in ("arm", "seed", "cost")}))
-
-
-def _policy(config: RunConfig):
-    try:
-        return load_policy(config.policy.model, **config.policy.options)
-    except OSError as error:
-        # FileNotFoundError of ours, and what transformers raises for a name that is neither a folder nor on the Hub.
-        raise ConfigError(f"policy: {error}") from error
-
-
-def _on_device(model, tokenizer):
-    """The same pair, the model where a trainer would put it."""
-    return model.to(torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"), tokenizer
-
-
-def build_trainer(config: RunConfig, folder: RunFolder, task: Task, seed: int) -> CritiqueGRPOTrainer:
-    """Policy, reward, critic and trainer of one run."""
-    arguments = trainer_arguments(config, folder)
-    critic = build_critic(config.critic, task, seed, folder.critic)
-    for name in ("refine", "distill"):
-        if f"{name}_template" not in config.method:
-            setattr(arguments, f"{name}_template", f"{task.prompts}{'teacher' if name == 'distill' else name}")
-    if not task.train:
-        raise ConfigError(f"task {task.name}: the training set is empty; raise task.size or check task.families")
-    model, tokenizer = _policy(config)
-    _check_prompt_lengths(task, tokenizer, model, arguments.max_completion_length)
-    dataset = Dataset.from_list([dict(row) for row in task.train])
-    rewards, weights = build_reward(config.reward, task.verifier, arguments.num_generations, seed)
-    if len(weights) > 1:
-        arguments.reward_weights = weights
-    try:
-        trainer = CritiqueGRPOTrainer(model, rewards, arguments, dataset, critic=critic, processing_class=tokenizer)
-    except ValueError as error:
-        raise ConfigError(f"trl/method: {error}") from error
-    trainer.budget, trainer.prices = config.budget.of, config.prices
-    trainer.kept_steps |= set(config.keep_steps)
-    if config.critique_from == "plateau":
-        trainer.hold_critique()
-    trainer.on_generation = lambda batch, advantages: write_rollouts(
-        folder, trainer.state.global_step + 1, trainer.accelerator.process_index, batch, advantages
-    )
-    return trainer
-
-
-def _check_prompt_lengths(task: Task, tokenizer, model, completion: int) -> None:
-    context = getattr(model.config, "max_position_embeddings", None) or 1 << 30
-    longest = max(prompt_lengths(tokenizer, [row["prompt"] for row in task.train]), default=0)
-    if longest + completion > context:
-        raise ConfigError(f"the longest prompt has {longest} tokens and max_completion_length is {completion}: together over the policy's context of {context}")
 
 
 def train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:

@@ -13,7 +13,7 @@ from critique_rl.config.pipeline_file import PIPELINE_KEYS as FILE_KEYS
 from critique_rl.config.pipeline_file import RUN_KEYS
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import CHATS, build_critic
-from critique_rl.experiment.preflight import METHOD_FIELDS
+from critique_rl.experiment.build import METHOD_FIELDS
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import build_reward
 from critique_rl.tasks.verifiers import hash_line

@@ -7,7 +7,9 @@ import pytest
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import base_config, parse_pipeline, to_dict, with_seed
 from critique_rl.config.run_folder import PipelineFolder, append_jsonl, write_json, write_yaml
-from critique_rl.experiment.campaign import Job, _base_is_due, _orphaned, _ready, _share, check_same_config, estimate, time_left
+from critique_rl.experiment.campaign import _base_is_due, _orphaned, _ready
+from critique_rl.experiment.progress import Job, _share, estimate, time_left
+from critique_rl.experiment.same_config import check_same_config
 
 PIPELINE = parse_pipeline(
     "p",
