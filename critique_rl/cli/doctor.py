@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from critique_rl.cli.results import _load
 from critique_rl.config.schema import Pipeline
 
 TESTED = {"torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0", "datasets": "5.2.0", "openai": "3.54.0", "tenacity": "9.2.1", "jinja2": "3.1.6"}
@@ -250,3 +251,24 @@ def print_lines(lines: list[Line]) -> None:
         console.print(f"[{colours[line.status]}]{line.status:<5}[/]{escape(line.what)}: {escape(line.found)}")
         if line.advice:
             console.print(f"      {escape(line.advice)}")
+
+
+def _doctor_command(commands) -> None:
+    help = "check what a run leans on, and say what to do: packages, machine, disk, and the endpoint of a critic"
+    doctor = commands.add_parser("doctor", help=help, description=help)
+    doctor.add_argument("pipeline", type=Path, nargs="?", help="a YAML file; its policy and the endpoints of its critics are checked too")
+    doctor.add_argument("overrides", nargs="*", metavar="key=value")
+    doctor.add_argument("--out", type=Path, default=Path("runs"), help="where results would go (default: runs)")
+    doctor.add_argument("--base-url", help="an OpenAI-compatible endpoint, up to its version")
+    doctor.add_argument("--model", help="the model's name there")
+    doctor.add_argument("--api-key-env", default="OPENAI_API_KEY", help="the variable with the key (default: OPENAI_API_KEY)")
+    doctor.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    doctor.set_defaults(command=_doctor)
+
+
+def _doctor(arguments) -> int:
+    from critique_rl.cli.doctor import check, print_lines
+
+    lines = check(_load(arguments)[0] if arguments.pipeline else None, arguments.out, arguments.base_url, arguments.model, arguments.api_key_env)
+    print(json.dumps([line.as_dict() for line in lines])) if arguments.json else print_lines(lines)
+    return 1 if any(line.status == "fail" for line in lines) else 0

@@ -132,3 +132,23 @@ def _next(out: Path, found: OwnData) -> str:
             f"  critique-rl run {file}",
         ]
     )
+
+
+def _init_command(commands) -> None:
+    help = "look at your data (JSONL, JSON, CSV, Parquet, a folder, a Hub id) and write a first pipeline for it"
+    init = commands.add_parser("init", help=help, description=help)
+    init.add_argument("data", metavar="DATA")
+    init.add_argument("--out", type=Path, default=Path("pipeline.yaml"), help="the pipeline to write; never written over (default: pipeline.yaml)")
+    init.add_argument("--model", default="Qwen/Qwen2.5-0.5B-Instruct", help="the policy: a folder, or a Hub id (default: Qwen/Qwen2.5-0.5B-Instruct)")
+    for name in ("question", "answer", "family"):
+        init.add_argument(f"--{name}", default="", metavar="COLUMN", help=f"the column of the {name} (default: by its name)")
+    init.add_argument("--subset", default="", help="of a Hub id, such as main of openai/gsm8k")
+    init.set_defaults(command=_init)
+
+
+def _init(arguments) -> int:
+    from critique_rl.cli.init import Columns, write_first_pipeline
+
+    said = Columns(arguments.question, arguments.answer, arguments.family)
+    print(write_first_pipeline(arguments.data, arguments.out, arguments.model, said, arguments.subset))
+    return 0
