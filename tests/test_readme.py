@@ -63,6 +63,16 @@ def test_python_examples_run(page, tmp_path, monkeypatch) -> None:
             assert names["trainer"].state.global_step == names["trainer"].args.max_steps > 0
 
 
+DOORS = {"critique_rl", "critique_rl.critic", "critique_rl.rewards", "critique_rl.metrics", "critique_rl.objective"}
+"""Modules that pages may import from; all others may move."""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_import_from_promised_modules_only(page) -> None:
+    imports = re.findall(r"^\s*(?:from|import) (critique_rl[\w.]*)", PAGES[page], re.MULTILINE)
+    assert set(imports) <= DOORS
+
+
 def saved(page: str, folder: Path) -> str:
     """Write the page's first Python block under the name its first line gives; the code."""
     code = blocks(page, "python")[0]

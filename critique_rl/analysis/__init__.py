@@ -1,0 +1,1 @@
+"""Finished runs -> comparison, verdict, claims, page and tables. No torch, no TRL."""

@@ -28,8 +28,8 @@ from critique_rl.critic import build as critic
 from critique_rl.critic.api.endpoint import Caps, Endpoint
 from critique_rl.critic.chat import LocalChat
 from critique_rl.critic.chat_critic import ChatCritic
-from critique_rl.critic.user_critic import OwnCritic
-from critique_rl.experiment import preflight as settings
+from critique_rl.critic.user_critic import UserCritic
+from critique_rl.experiment import build as settings
 from critique_rl.tasks import isolated_verifiers as worker_verifier
 from critique_rl.tasks import rewards
 from critique_rl.tasks.user_data import DataOptions
@@ -45,7 +45,11 @@ REQUIRED = "*required*"
 MODULES: dict[str, tuple[str, ...]] = {
     "critique_rl": ("CritiqueGRPOTrainer", "CritiqueGRPOConfig"),
     "critique_rl.types": ("Attempt", "Verdict", "Critique", "Refinement", "Usage"),
-    "critique_rl.critic.build": tuple(critic.__all__),
+    "critique_rl.critic.build": ("build_critic",),
+    "critique_rl.critic.contract": ("Critic", "Chat"),
+    "critique_rl.critic.controls": ("RetryCritic", "TemplateCritic", "OracleCritic", "ShuffledCritic", "NoisyCritic"),
+    "critique_rl.critic.chat_critic": ("ChatCritic",),
+    "critique_rl.critic.user_critic": ("UserCritic",),
     "critique_rl.critic.chat": ("ApiChat", "LocalChat", "PolicyChat"),
     "critique_rl.critic.api.endpoint": ("Endpoint", "Caps"),
     "critique_rl.tasks.rewards": (),
@@ -242,7 +246,7 @@ def _critics() -> Iterator[tuple[str, str, list[Key]]]:
     yield "critic of kind local", _prose(_whole(LocalChat)), keys_of(LocalChat)
     yield "critic of kind api", _prose(_whole(Endpoint)), keys_of(Endpoint)
     yield "critic.caps of kind api", _prose(_whole(Caps)), keys_of(Caps)
-    for kind, takes in (("python", OwnCritic), ("noisy", None), ("oracle", critic._oracle)):
+    for kind, takes in (("python", UserCritic), ("noisy", None), ("oracle", critic._oracle)):
         yield f"critic of kind {kind}", "", _options(critic.OF_KIND[kind], takes, {"options": {}})
 
 

@@ -19,12 +19,10 @@ from critique_rl.critic.chat_critic import CHOICES, KNOWS, SCOPES, ChatCritic
 from critique_rl.critic.contract import Chat, Critic
 from critique_rl.critic.controls import NoisyCritic, OracleCritic, RetryCritic, ShuffledCritic, TemplateCritic
 from critique_rl.critic.leaks import ON_LEAK
-from critique_rl.critic.user_critic import OwnCritic, own_critic
+from critique_rl.critic.user_critic import own_critic
 from critique_rl.prompts import known
 from critique_rl.tasks.task import Task
 from critique_rl.types import Attempt
-
-__all__ = ["ChatCritic", "Critic", "NoisyCritic", "OracleCritic", "OwnCritic", "RetryCritic", "ShuffledCritic", "TemplateCritic", "build_critic"]
 
 CHATS: dict[str, type | None] = {"self": None, "local": LocalChat, "api": Endpoint}
 """Kinds whose critiques a model writes, and whose fields are its options."""

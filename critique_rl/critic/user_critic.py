@@ -27,7 +27,7 @@ Said = str | Critique | None
 
 
 @dataclass
-class OwnCritic:
+class UserCritic:
     """Calls the user's code within a deadline and reads what it returns."""
 
     function: Callable[[Sequence[Attempt]], Sequence[Said]]
@@ -103,17 +103,17 @@ def _one_each(function: Callable, attempts: list[Attempt]) -> list[Said | Except
     return said
 
 
-def own_critic(target: str, options: Mapping[str, Any], is_answer: IsAnswer, **settings: Any) -> OwnCritic:
+def own_critic(target: str, options: Mapping[str, Any], is_answer: IsAnswer, **settings: Any) -> UserCritic:
     """The critic that `target` names. ValueError for what is neither a class with `critique` nor a function of one attempt."""
     found = load(target)
     if inspect.isclass(found):
         found = found(**options)
         if not callable(getattr(found, "critique", None)):
             raise ValueError(f"target {target!r}: the class has no method critique(attempts)")
-        return OwnCritic(found.critique, is_answer, **settings)
+        return UserCritic(found.critique, is_answer, **settings)
     if not callable(found):
         raise ValueError(f"target {target!r} is a {type(found).__name__}, expected a class, or a function of one attempt")
-    return OwnCritic(lambda attempts: [_alone(found, attempt, options) for attempt in attempts], is_answer, **settings)
+    return UserCritic(lambda attempts: [_alone(found, attempt, options) for attempt in attempts], is_answer, **settings)
 
 
 def _alone(function: Callable, attempt: Attempt, options: Mapping[str, Any]) -> Said | Exception:

@@ -26,7 +26,7 @@ from critique_rl.critic.build import Critic
 from critique_rl.critic.chat import PolicyChat
 from critique_rl.objective import group_advantages, refine_loss, signed_credit, weighted_advantages
 from critique_rl.prompts import special_tokens
-from critique_rl.trainer import trl_seams
+from critique_rl.trainer import hidden_states, trl_seams
 from critique_rl.trainer.alarms import CollapseAlarm
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.distill import Distillation, refuse_sharding
@@ -263,7 +263,7 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
         # A copy: the same micro batch comes back in each iteration on a generation.
         self._micro = {**inputs, "advantages": inputs["advantages"] / self._share(inputs)}
         wanted = self.distillation is not None and self.distillation.needs_hidden and "distill_mask" in inputs
-        with trl_seams.last_hidden_states(self) if wanted else trl_seams.no_hidden_states() as seen:
+        with hidden_states.last_hidden_states(self) if wanted else hidden_states.no_hidden_states() as seen:
             scalar = super()._compute_loss(model, self._micro)
         logps, self._live_logps, self._micro = self._live_logps, None, None
         if self._scalar_is_idle:

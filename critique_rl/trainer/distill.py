@@ -16,7 +16,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad
 
 from critique_rl.objective import importance_weight, prefix_weight, sampled_divergence
-from critique_rl.trainer import trl_seams
+from critique_rl.trainer import hidden_states, trl_seams
 from critique_rl.trainer.generation import Generation
 from critique_rl.trainer.refine import refine_prompt
 from critique_rl.trainer.rollout import prompt_limit
@@ -128,7 +128,7 @@ class Distillation:
         """(nll, KL(base || policy)) sums over right refinements under the prompt they were sampled from; the second is 0 without an anchor."""
         rows, mask = _rows(inputs, "own_mask")
         ids, attention, length = _joined(inputs, rows)
-        with trl_seams.last_hidden_states(self.trainer) as seen:
+        with hidden_states.last_hidden_states(self.trainer) as seen:
             logps = self.trainer.logps(model, ids, attention, length)
         trl_seams.mean_metric(self.trainer, "refine/kl", ((logps - logps_BT[rows]).detach() * mask).sum(), mask.sum())
         nll = -(logps * mask).sum()
@@ -143,15 +143,15 @@ class Distillation:
         """A teacher's hidden states (rows, T, H) at the positions that predict the completion, under each row's context, and its head."""
         ids, attention, length = _joined(inputs, rows)
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        with teacher.weights(model), trl_seams.last_hidden_states(self.trainer) as seen, self.trainer.accelerator.autocast():
+        with teacher.weights(model), hidden_states.last_hidden_states(self.trainer) as seen, self.trainer.accelerator.autocast():
             model(input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=1)
-            head = trl_seams.head_of(self.trainer).detach()
+            head = hidden_states.head_of(self.trainer).detach()
         return seen[0][:, -length - 1 : -1], head
 
     def _divergence(self, inputs, rows, student_hidden, teacher_hidden, teacher_head: Head, weights, measure: Divergence) -> tuple[Tensor, ...]:
         """`sliced_divergence` over the real tokens of some rows: the sum, then (rows, T) divergences and log-probs of student and teacher."""
         real = inputs["completion_mask"][rows].bool()
-        labels, head = inputs["completion_ids"][rows][real], trl_seams.head_of(self.trainer)
+        labels, head = inputs["completion_ids"][rows][real], hidden_states.head_of(self.trainer)
         total, *each = sliced_divergence(student_hidden[real], head, teacher_hidden[real], teacher_head, weights[real], labels, measure)
         return total, *(torch.zeros(real.shape, device=real.device).masked_scatter(real, values) for values in each)
 

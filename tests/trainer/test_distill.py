@@ -19,7 +19,7 @@ from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import OracleCritic
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import VerifierReward
-from critique_rl.trainer import trl_seams
+from critique_rl.trainer import hidden_states, trl_seams
 from critique_rl.trainer.teacher import FILE, Teacher
 from critique_rl.types import Critique, Verdict
 
@@ -192,8 +192,8 @@ def test_a_divergence_renormalised_over_the_top_k_is_that_of_full_logits(tiny_po
 
 def test_a_gap_between_trls_log_probs_and_the_heads_is_refused(tiny_policy, tmp_path, monkeypatch) -> None:
     trainer = ours(tiny_policy, tmp_path, Turns([0.0] * 8), Words(), **DISTILL, distill_mode="full")
-    output, head_of = generated(trainer), trl_seams.head_of
-    monkeypatch.setattr(trl_seams, "head_of", lambda trainer: trl_seams.Head(30 * head_of(trainer).weight))
+    output, head_of = generated(trainer), hidden_states.head_of
+    monkeypatch.setattr(hidden_states, "head_of", lambda trainer: hidden_states.Head(30 * head_of(trainer).weight))
     with pytest.raises(ValueError, match=r"this model's head gives log-probs .* use distill_mode sampled"):
         trainer._compute_loss(trainer.model, output)
 
@@ -342,7 +342,7 @@ def test_with_lora_the_base_is_the_model_without_its_adapter(tiny_policy, tmp_pa
     ids = torch.tensor([context + completion])
     with torch.no_grad():
         base = AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32).model(ids).last_hidden_state[0, len(context) - 1 : -1]
-        policy = trl_seams.causal_model(trainer).base_model(ids).last_hidden_state[0, len(context) - 1 : -1]
+        policy = hidden_states.causal_model(trainer).base_model(ids).last_hidden_state[0, len(context) - 1 : -1]
     torch.testing.assert_close(hidden[0, : len(completion)], base, atol=1e-5, rtol=1e-5)
     assert (policy - base).abs().max() > 1e-3, "the adapter is on again"
     assert trainer._compute_loss(trainer.model, output).item() > 0
