@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from test_trainer import trainer_of
+from tiny_trainers import trainer_of
 from trl.generation.vllm_generation import VLLMGeneration
 from waiting import SECONDS
 

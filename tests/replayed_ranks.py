@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from test_trainer import SETTINGS
+from tiny_trainers import SETTINGS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from waiting import SECONDS
 

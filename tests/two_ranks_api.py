@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-import test_trainer as helpers
+import tiny_trainers as helpers
 from waiting import SECONDS
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer

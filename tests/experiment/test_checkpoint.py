@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from test_end_to_end import SMALL, cli, write_pipeline
-from test_trainer import even, trainer_of
+from tiny_trainers import even, trainer_of
 from waiting import LONG, ended, wait_for_steps
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer

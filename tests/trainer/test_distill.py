@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import Dataset
-from test_trainer import SETTINGS, trainer_of
+from known_critics import DATA, QUESTIONS, SOLUTIONS, WORDS, Turns, Words, completion_text, generated
+from tiny_trainers import SETTINGS, trainer_of
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -21,55 +22,16 @@ from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import VerifierReward
 from critique_rl.trainer import hidden_states, trl_seams
 from critique_rl.trainer.teacher import FILE, Teacher
-from critique_rl.types import Critique, Verdict
+from critique_rl.types import Verdict
 
-QUESTIONS = ("3 A-7 B+9", "4 A+8")
-SOLUTIONS = ("A-7=-4\nB+9=5\n#5", "A+8=12\n#12")
-WORDS = "A sign lost"
-DATA = Dataset.from_list(
-    [{"prompt": [{"role": "user", "content": q}], "question": q, "answer": "5", "solution": s} for q, s in zip(QUESTIONS, SOLUTIONS, strict=True)] * 4
-)
 LAB = {"refine_template": "lab/refine", "distill_template": "lab/teacher", "grad_norm_steps": 0}
 OFF = {"positive_weight": 0.0, "negative_weight": 0.0, "refine_weight": 0.0}
 """Nothing but what a test switches on."""
 DISTILL = {**OFF, "refine_slots": 0, "distill_weight": 1.0, "learning_rate": 1e-2}
 
 
-class Words:
-    """A critic that always says the same."""
-
-    name = "words"
-
-    def __init__(self, text: str = WORDS):
-        self.text = text
-
-    def critique(self, attempts):
-        return [Critique(self.text, self.name) for _ in attempts]
-
-
-class Turns:
-    """Rewards of each call in turn, from the front: of rollouts, then of candidates, then of rollouts again."""
-
-    __name__ = "turns"
-
-    def __init__(self, *turns: list[float | None]):
-        self.turns = cycle(turns)
-
-    def __call__(self, completions, **columns):
-        rewards = next(self.turns)
-        assert len(completions) <= len(rewards), f"{len(completions)} rows, {len(rewards)} rewards"
-        return rewards[: len(completions)]
-
-
 def ours(policy: str, folder, reward, critic=None, data=DATA, **settings) -> CritiqueGRPOTrainer:
     return trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, policy, folder, reward, data, settings={**LAB, **settings}, critic=critic)
-
-
-def generated(trainer: CritiqueGRPOTrainer, rows=None) -> dict:
-    """One generation batch: a group of each of the first two questions, or of `rows`. The trainer is left ready for one micro batch's loss."""
-    trainer.model.train()
-    trainer.current_gradient_accumulation_steps = 1
-    return trainer._generate_and_score_completions([dict(row) for row in rows or DATA.select(range(2)) for _ in range(trainer.num_generations)])
 
 
 def moved(trainer: CritiqueGRPOTrainer) -> None:
@@ -90,10 +52,6 @@ def context_tokens(output: dict, row: int) -> list[int]:
 
 def completion_tokens(output: dict, row: int) -> list[int]:
     return output["completion_ids"][row][output["completion_mask"][row].bool()].tolist()
-
-
-def completion_text(trainer: CritiqueGRPOTrainer, output: dict, row: int) -> str:
-    return trainer.processing_class.decode(output["completion_ids"][row], skip_special_tokens=True)
 
 
 def logits_of(model: nn.Module, prompt: list[int], completion: list[int]) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_trainer import dataset, trainer_of
+from tiny_trainers import dataset, trainer_of
 from transformers import TrainerState
 from trl import GRPOConfig, GRPOTrainer
 

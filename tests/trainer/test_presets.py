@@ -8,8 +8,8 @@ import re
 import pytest
 import torch
 from datasets import Dataset
-from test_distill import Turns, Words, completion_text, generated
-from test_trainer import trainer_of
+from known_critics import Turns, Words, completion_text, generated
+from tiny_trainers import trainer_of
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.config.checks import ConfigError

@@ -8,7 +8,7 @@ import re
 
 import pytest
 from datasets import Dataset
-from test_trainer import history, trainer_of
+from tiny_trainers import history, trainer_of
 from trl import GRPOConfig, GRPOTrainer
 from trl.rewards import accuracy_reward
 
