@@ -1,6 +1,8 @@
-"""Critique-augmented GRPO on TRL: put any critic into the loop, and find out, at equal tokens and dollars, whether it broke your plateau.
+"""Critique-augmented GRPO on TRL: put any critic into the loop, and find out, at equal tokens and
+dollars, whether it broke your plateau.
 
-"Critic" means a model or rule that writes critiques in words, never PPO's value model. Reading order: `types`, `objective`, `trainer`.
+"Critic" means a model or rule that writes critiques in words, never PPO's value model. Reading
+order: `types`, `objective`, `trainer`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Faces of rooms: names that are imported from their modules when first used, since TRL takes seconds to import."""
+"""Faces of rooms: names that are imported from their modules when first used, since TRL takes
+seconds to import.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
 
     def getattr_of_face(name: str) -> Any:
         if name not in modules:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}; it has {', '.join(sorted(modules))}")
+            raise AttributeError(
+                f"module {package!r} has no attribute {name!r}; it has {', '.join(sorted(modules))}"
+            )
         return getattr(import_module(modules[name]), name)
 
     return getattr_of_face

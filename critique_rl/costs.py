@@ -4,8 +4,9 @@
     FLOPs        = parameters * (2 * tokens that pass forward + 6 * tokens trained)        (Kaplan et al. 2020, section 2.1, without attention's share)
     dollars      = what critics charged + the policy's own tokens at `Prices`
 
-`trained` and `scored` (old and reference log-probs) are passes over tokens that have an owner already: they cost FLOPs and add nothing to the total. Left
-out: wall time, which is an axis and no budget, and the FLOPs of a critic behind an API, whose size nobody knows.
+`trained` and `scored` (old and reference log-probs) are passes over tokens that have an owner
+already: they cost FLOPs and add nothing to the total. Left out: wall time, which is an axis and no
+budget, and the FLOPs of a critic behind an API, whose size nobody knows.
 """
 
 from __future__ import annotations
@@ -18,8 +19,15 @@ GENERATED = ("rollout", "refinement", "self_critique")
 READ = ("rollout_prompt", "refinement_prompt", "self_critique_prompt", "teacher")
 """Owners of the tokens that the policy, or a teacher of its size, only reads."""
 OWNERS = (*GENERATED, *READ, "critic_prompt", "critic_completion", "expert", "expert_prompt")
-KINDS = {"generated_tokens": "tokens/generated", "total_tokens": "tokens/total", "flops": "cost/flops", "usd": "cost/usd"}
-"""What a budget can be of, besides optimizer steps, and the metric that tells how much of it was spent."""
+KINDS = {
+    "generated_tokens": "tokens/generated",
+    "total_tokens": "tokens/total",
+    "flops": "cost/flops",
+    "usd": "cost/usd",
+}
+"""What a budget can be of, besides optimizer steps, and the metric that tells how much of it was
+spent.
+"""
 
 Tokens = Mapping[str, float]
 """{"tokens/<owner>": count}"""
@@ -27,7 +35,9 @@ Tokens = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Prices:
-    """US dollars for a million tokens of the policy: what the machine it runs on costs. A critic's prices are among its own options."""
+    """US dollars for a million tokens of the policy: what the machine it runs on costs. A critic's
+    prices are among its own options.
+    """
 
     prompt: float = 0.0
     """Read: prompts, and what a teacher reads."""
@@ -44,12 +54,18 @@ def count(tokens: Tokens, *owners: str) -> int:
 
 def flops(tokens: Tokens, parameters: int) -> float:
     """Floating-point operations of the policy and its teachers so far."""
-    return float(parameters) * (2 * count(tokens, *GENERATED, *READ, "scored") + 6 * count(tokens, "trained"))
+    return float(parameters) * (
+        2 * count(tokens, *GENERATED, *READ, "scored") + 6 * count(tokens, "trained")
+    )
 
 
 def policy_usd(tokens: Tokens, prices: Prices) -> float:
     """US dollars for the policy's own tokens."""
-    spent = (prices.completion * count(tokens, *GENERATED), prices.prompt * count(tokens, *READ, "scored"), prices.training * count(tokens, "trained"))
+    spent = (
+        prices.completion * count(tokens, *GENERATED),
+        prices.prompt * count(tokens, *READ, "scored"),
+        prices.training * count(tokens, "trained"),
+    )
     return sum(spent) / 1e6
 
 

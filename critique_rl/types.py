@@ -1,6 +1,8 @@
-"""The dictionary of the package: what passes between its parts. Frozen data, no behaviour except derived properties.
+"""The dictionary of the package: what passes between its parts. Frozen data, no behaviour except
+derived properties.
 
-A *critic* here is a model or rule that writes critiques in words, never PPO's value model. The critic never sets a reward.
+A *critic* here is a model or rule that writes critiques in words, never PPO's value model. The
+critic never sets a reward.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ Message = dict[str, str]
 """One chat message: {"role": "system" | "user" | "assistant", "content": text}."""
 
 Outcome = Literal["right", "wrong", "unreadable", "abstained", "unscored"]
-"""What a verifier can say. "unreadable": no answer to be found. "unscored": it could not be judged (a timeout, a reward of None); never a 0."""
+"""What a verifier can say. "unreadable": no answer to be found. "unscored": it could not be judged
+(a timeout, a reward of None); never a 0.
+"""
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,12 @@ class Verdict:
     """The answer as extracted from the text, or None."""
     reason: str = ""
     faults: tuple[tuple[int, int], ...] = ()
-    """Spans (start, end) of the text that are wrong, in characters, where the verifier can tell; metrics alone read them."""
+    """Spans (start, end) of the text that are wrong, in characters, where the verifier can tell;
+    metrics alone read them.
+    """
     confidence: float | None = None
-    """What the answer itself says of how likely it is right, 0 to 1, where the task asks for that."""
+    """What the answer itself says of how likely it is right, 0 to 1, where the task asks for that.
+    """
 
     @property
     def failed(self) -> bool:
@@ -41,7 +48,9 @@ Verifier = Callable[[str, Mapping[str, Any]], Verdict]
 
 @dataclass(frozen=True)
 class Attempt:
-    """One answer to one question, with its verdict; `row` holds the dataset's columns (answer, family, ...)."""
+    """One answer to one question, with its verdict; `row` holds the dataset's columns (answer,
+    family, ...).
+    """
 
     question: str
     text: str
@@ -60,7 +69,9 @@ class Usage:
     cached_prompt_tokens: int = 0
     """Of the prompt tokens, those the server had cached."""
     estimated: int = 0
-    """Answers in it whose server reported no usage that can be: they are counted at what they may have cost at most."""
+    """Answers in it whose server reported no usage that can be: they are counted at what they may
+    have cost at most.
+    """
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -68,15 +79,21 @@ class Usage:
 
 @dataclass(frozen=True)
 class Critique:
-    """A critic's words on one attempt, or the reason why there are none. Failed and skipped critiques have no text and train nothing."""
+    """A critic's words on one attempt, or the reason why there are none. Failed and skipped
+    critiques have no text and train nothing.
+    """
 
     text: str
     critic: str
     status: Literal["ok", "failed", "skipped"] = "ok"
     reason: str = ""
-    """Why it failed or was skipped: a short code such as "timeout", "http 401", "empty", "prompt_too_long"."""
+    """Why it failed or was skipped: a short code such as "timeout", "http 401", "empty",
+    "prompt_too_long".
+    """
     leaked: bool = False
-    """True where the critic gave the answer away, also where that was then redacted, or the critique dropped."""
+    """True where the critic gave the answer away, also where that was then redacted, or the
+    critique dropped.
+    """
     usage: Usage = Usage()
     cached: bool = False
     notes: tuple[str, ...] = ()
@@ -85,7 +102,9 @@ class Critique:
 
 @dataclass(frozen=True)
 class Refinement:
-    """A second answer to the same question, written with the first attempt and its critique in the prompt."""
+    """A second answer to the same question, written with the first attempt and its critique in the
+    prompt.
+    """
 
     attempt: Attempt
     critique: Critique

@@ -1,9 +1,11 @@
-"""Serve SmolLM2-135M-Instruct on this machine with the OpenAI chat interface: a critic that costs nothing and needs no network.
+"""Serve SmolLM2-135M-Instruct on this machine with the OpenAI chat interface: a critic that costs
+nothing and needs no network.
 
     make smollm2
     python pipelines/serve_smollm2.py --port 8011
 
-Prints the base_url once the server answers, and serves until Ctrl-C. llama.cpp runs inside this process (the wheel xllamacpp).
+Prints the base_url once the server answers, and serves until Ctrl-C. llama.cpp runs inside this
+process (the wheel xllamacpp).
 """
 
 from __future__ import annotations
@@ -33,9 +35,16 @@ def start(port: int, parallel: int, threads: int):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--port", type=int, default=8011)
-    parser.add_argument("--parallel", type=int, default=4, help="requests answered at a time, each with 2048 tokens of context")
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=4,
+        help="requests answered at a time, each with 2048 tokens of context",
+    )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     server = start(options.port, options.parallel, options.threads)

@@ -1,11 +1,13 @@
-"""Warm-start a language model on the examples of a lab world: how to answer there, and how to refine a wrong attempt by a critique.
+"""Warm-start a language model on the examples of a lab world: how to answer there, and how to
+refine a wrong attempt by a critique.
 
     make smollm2
     python pipelines/warm_start.py --out runs/smollm2-legs                # SmolLM2-135M on the easy questions of lab/legs (pip extra `tasks`)
     python pipelines/warm_start.py --model my-model --world chain --out runs/my-base
 
-TRL's SFTTrainer on completions only, by the model's own chat template. Stopped, the same command goes on from its last checkpoint, which is deleted at the end.
-Left out: the recipe's size, batch and rate, which are of the lab's own small models; only its mix of examples is taken.
+TRL's SFTTrainer on completions only, by the model's own chat template. Stopped, the same command
+goes on from its last checkpoint, which is deleted at the end. Left out: the recipe's size, batch
+and rate, which are of the lab's own small models; only its mix of examples is taken.
 """
 
 from __future__ import annotations
@@ -29,12 +31,23 @@ def dataset(world: str, sequences: int, seed: int):
     chosen, rng = of(world), random.Random(seed)
     pairs = [chosen.example(chosen.recipe, rng) for _ in range(sequences)]
     turn = lambda role, text: [{"role": role, "content": text}]  # noqa: E731
-    return Dataset.from_list([{"prompt": turn("user", asked), "completion": turn("assistant", answer)} for asked, answer in pairs])
+    return Dataset.from_list(
+        [
+            {"prompt": turn("user", asked), "completion": turn("assistant", answer)}
+            for asked, answer in pairs
+        ]
+    )
 
 
 def last_whole(kept: Path) -> str | None:
-    """The newest checkpoint whose state, which the Trainer writes last, can be read: a kill may strike while it is written. None where there is none."""
-    for folder in sorted(kept.glob("checkpoint-*"), key=lambda folder: int(folder.name.partition("-")[2]), reverse=True):
+    """The newest checkpoint whose state, which the Trainer writes last, can be read: a kill may
+    strike while it is written. None where there is none.
+    """
+    for folder in sorted(
+        kept.glob("checkpoint-*"),
+        key=lambda folder: int(folder.name.partition("-")[2]),
+        reverse=True,
+    ):
         with suppress(OSError, ValueError):
             json.loads((folder / "trainer_state.json").read_text())
             return str(folder)
@@ -74,13 +87,25 @@ def train(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2", help="a folder, a Hub id or smollm2 (default: smollm2)")
-    parser.add_argument("--world", default="legs", choices=("legs", "chain"), help="whose examples (default: legs)")
-    parser.add_argument("--sequences", type=int, default=1024, help="examples, each read once (default: 1024)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", default="smollm2", help="a folder, a Hub id or smollm2 (default: smollm2)"
+    )
+    parser.add_argument(
+        "--world", default="legs", choices=("legs", "chain"), help="whose examples (default: legs)"
+    )
+    parser.add_argument(
+        "--sequences", type=int, default=1024, help="examples, each read once (default: 1024)"
+    )
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16 where the processor has them; weights stay float32")
+    parser.add_argument(
+        "--bf16",
+        action="store_true",
+        help="matrix products in bfloat16 where the processor has them; weights stay float32",
+    )
     parser.add_argument("--gpu", dest="cpu", action="store_false", help="use a GPU")
     parser.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
     train(parser.parse_args())

@@ -1,7 +1,9 @@
-"""A headless Chromium driven over its DevTools protocol through a pipe: all that `test_browser.py` needs, with nothing installed but the browser.
+"""A headless Chromium driven over its DevTools protocol through a pipe: all that `test_browser.py`
+needs, with nothing installed but the browser.
 
-Left out: selenium and playwright, which would be a dependency, a driver and a download for a hundred lines. The network is not switched off but watched:
-a request is seen even where it would fail.
+Left out: selenium and playwright, which would be a dependency, a driver and a download for a
+hundred lines. The network is not switched off but watched: a request is seen even where it would
+fail.
 """
 
 from __future__ import annotations
@@ -21,13 +23,29 @@ from typing import Any
 from waiting import SECONDS, ended
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-FLAGS = ("--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars")
-FLAGS += ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-default-browser-check", "--disable-extensions")
+FLAGS = (
+    "--headless=new",
+    "--remote-debugging-pipe",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--hide-scrollbars",
+)
+FLAGS += (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-default-browser-check",
+    "--disable-extensions",
+)
 
 
 def find() -> str | None:
     """The browser's path: $CHROMIUM, or the first of its usual names on the PATH."""
-    return os.environ.get("CHROMIUM") or next((path for name in NAMES if (path := shutil.which(name))), None)
+    return os.environ.get("CHROMIUM") or next(
+        (path for name in NAMES if (path := shutil.which(name))), None
+    )
 
 
 class Page:
@@ -37,14 +55,18 @@ class Page:
         self.read, self.write, self.buffer, self.number, self.session = read, write, b"", 0, None
         self.events: list[dict[str, Any]] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol and wait for its answer; events on the way are kept."""
         self.number += 1
-        call = {"id": self.number, "method": method, "params": params} | ({"sessionId": self.session} if self.session else {})
+        call = {"id": self.number, "method": method, "params": params} | (
+            {"sessionId": self.session} if self.session else {}
+        )
         os.write(self.write, json.dumps(call).encode() + b"\0")
         while True:
             message = self._next(SECONDS)
@@ -65,7 +87,12 @@ class Page:
         if "method" in message:
             self.events.append(message)
             if message["method"] == "Page.javascriptDialogOpening":
-                accept = {"id": 0, "sessionId": self.session, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
+                accept = {
+                    "id": 0,
+                    "sessionId": self.session,
+                    "method": "Page.handleJavaScriptDialog",
+                    "params": {"accept": True},
+                }
                 os.write(self.write, json.dumps(accept).encode() + b"\0")
         return message
 
@@ -78,31 +105,54 @@ class Page:
 
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression on the page."""
-        answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        answer = self.send(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, f"{expression}: {answer['exceptionDetails']}"
         return answer["result"].get("value")
 
     def press(self, key: str, code: int, text: str = "", shift: bool = False) -> None:
-        """One key down and up, as the keyboard sends it: `code` is its Windows virtual key code, `text` what it types."""
-        about = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
-        self.send("Input.dispatchKeyEvent", type="keyDown", **about, **({"text": text} if text else {}))
+        """One key down and up, as the keyboard sends it: `code` is its Windows virtual key code,
+        `text` what it types.
+        """
+        about = {
+            "key": key,
+            "code": key,
+            "windowsVirtualKeyCode": code,
+            "modifiers": 8 if shift else 0,
+        }
+        self.send(
+            "Input.dispatchKeyEvent", type="keyDown", **about, **({"text": text} if text else {})
+        )
         self.send("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def requests(self) -> list[str]:
         """Addresses of all that was asked for, the page itself too."""
-        return [event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        return [
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event["method"] == "Network.requestWillBeSent"
+        ]
 
     def complaints(self) -> list[Any]:
         """Console messages, exceptions, refusals of the content security policy, dialogs."""
-        loud = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded", "Page.javascriptDialogOpening")
+        loud = (
+            "Runtime.exceptionThrown",
+            "Runtime.consoleAPICalled",
+            "Log.entryAdded",
+            "Page.javascriptDialogOpening",
+        )
         return [event["params"] for event in self.events if event["method"] in loud]
 
 
 @contextmanager
 def chromium(path: str) -> Iterator[Page]:
     """A fresh browser with a profile of its own, ended and removed afterwards."""
-    to_browser, ours, back, from_browser = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (*os.pipe(), *os.pipe()))
-    # pipe() gives (read, write) twice: the browser reads the first and writes the second, as its descriptors 3 and 4.
+    to_browser, ours, back, from_browser = (
+        fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in (*os.pipe(), *os.pipe())
+    )
+    # pipe() gives (read, write) twice: the browser reads the first and writes the second, as its
+    # descriptors 3 and 4.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
 
         def descriptors() -> None:

@@ -19,7 +19,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-# A shell that starts the tests in the background has them ignore Ctrl-C, and every process they start would inherit that.
+# A shell that starts the tests in the background has them ignore Ctrl-C, and every process they
+# start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

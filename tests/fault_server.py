@@ -1,6 +1,8 @@
-"""A small OpenAI-compatible server on loopback that misbehaves on request: the first word of the last message names the fault, `fault:n` for n tries only.
+"""A small OpenAI-compatible server on loopback that misbehaves on request: the first word of the
+last message names the fault, `fault:n` for n tries only.
 
-Raw sockets, because mock transports of HTTP libraries do not see the openai client's traffic and no web framework sends half an answer.
+Raw sockets, because mock transports of HTTP libraries do not see the openai client's traffic and no
+web framework sends half an answer.
 """
 
 from __future__ import annotations
@@ -22,18 +24,45 @@ SECONDS = 3600
 
 
 def completion(content: object, finish: str = "stop", usage: object = ANSWER) -> bytes:
-    choices = [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}]
-    return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage}).encode()
+    choices = [
+        {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}
+    ]
+    return json.dumps(
+        {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "m",
+            "choices": choices,
+            "usage": usage,
+        }
+    ).encode()
 
 
-def response(status: int, body: bytes, *headers: str, kind: str = "application/json", length: int | None = None) -> bytes:
+def response(
+    status: int,
+    body: bytes,
+    *headers: str,
+    kind: str = "application/json",
+    length: int | None = None,
+) -> bytes:
     length = len(body) if length is None else length
-    lines = [f"HTTP/1.1 {status} X", f"content-type: {kind}", f"content-length: {length}", "connection: close", *headers, "", ""]
+    lines = [
+        f"HTTP/1.1 {status} X",
+        f"content-type: {kind}",
+        f"content-length: {length}",
+        "connection: close",
+        *headers,
+        "",
+        "",
+    ]
     return "\r\n".join(lines).encode() + body
 
 
 def refusal(status: int, words: str, *headers: str) -> bytes:
-    return response(status, json.dumps({"error": {"message": words, "type": "x"}}).encode(), *headers)
+    return response(
+        status, json.dumps({"error": {"message": words, "type": "x"}}).encode(), *headers
+    )
 
 
 @cache
@@ -66,12 +95,29 @@ def body(fault: str, content: str, request: dict, key: str) -> bytes:
         case "redirect":
             return response(307, b"", "location: /elsewhere/v1/chat/completions?a=b")
         case "error-200" | "error-200-down":
-            error = {"message": f"Invalid key {key}", "code": 401} if fault == "error-200" else {"message": "down", "code": "503"}
+            error = (
+                {"message": f"Invalid key {key}", "code": 401}
+                if fault == "error-200"
+                else {"message": "down", "code": "503"}
+            )
             return response(200, json.dumps({"error": error}).encode())
         case "quota":
-            return response(429, json.dumps({"error": {"message": "You exceeded it", "code": "insufficient_quota"}}).encode())
+            return response(
+                429,
+                json.dumps(
+                    {"error": {"message": "You exceeded it", "code": "insufficient_quota"}}
+                ).encode(),
+            )
         case "parts":
-            return response(200, completion([{"type": "thinking", "thinking": [{"type": "text", "text": "no"}]}, {"type": "text", "text": f"echo {content}"}]))
+            return response(
+                200,
+                completion(
+                    [
+                        {"type": "thinking", "thinking": [{"type": "text", "text": "no"}]},
+                        {"type": "text", "text": f"echo {content}"},
+                    ]
+                ),
+            )
         case "usage":  # the second word is the one it reports
             return response(200, completion("counted", usage=json.loads(content.split()[1])))
         case "list":
@@ -81,8 +127,16 @@ def body(fault: str, content: str, request: dict, key: str) -> bytes:
         case "length":
             return response(200, completion("cut o", "length"))
         case "length-until":  # the third word says how many tokens are enough
-            enough = request.get("max_tokens", request.get("max_completion_tokens", 0)) >= int(content.split()[2])
-            return response(200, completion("<think>a</think>whole" if enough else "<think>a thou", "stop" if enough else "length"))
+            enough = request.get("max_tokens", request.get("max_completion_tokens", 0)) >= int(
+                content.split()[2]
+            )
+            return response(
+                200,
+                completion(
+                    "<think>a</think>whole" if enough else "<think>a thou",
+                    "stop" if enough else "length",
+                ),
+            )
         case "echo-key":
             return response(200, completion(f"your key is {key}"))
         case "echo-escaped-key":  # as JSON may spell it
@@ -101,7 +155,8 @@ def _key(head: str) -> str:
 
 
 class FaultServer:
-    """`tries` counts requests by content, `most_at_once` the requests in flight, `reported` the tokens of the usage it sent; `model` is the one it has.
+    """`tries` counts requests by content, `most_at_once` the requests in flight, `reported` the
+    tokens of the usage it sent; `model` is the one it has.
 
     `always`, where set, is the fault of every request; `asked` are their bodies.
     While `held`, one `count` is answered and the others wait.
@@ -110,7 +165,15 @@ class FaultServer:
     def __init__(self) -> None:
         self.asked: list[dict] = []
         self.held = False
-        self.url, self.tries, self.most_at_once, self.now, self.model, self.reported, self.always = "", Counter(), 0, 0, "m", 0, ""
+        (
+            self.url,
+            self.tries,
+            self.most_at_once,
+            self.now,
+            self.model,
+            self.reported,
+            self.always,
+        ) = "", Counter(), 0, 0, "m", 0, ""
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.now += 1
@@ -118,7 +181,17 @@ class FaultServer:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             if head.startswith("GET"):  # /models
-                writer.write(response(200, json.dumps({"object": "list", "data": [{"id": f"model of {_key(head)}", "object": "model"}]}).encode()))
+                writer.write(
+                    response(
+                        200,
+                        json.dumps(
+                            {
+                                "object": "list",
+                                "data": [{"id": f"model of {_key(head)}", "object": "model"}],
+                            }
+                        ).encode(),
+                    )
+                )
                 return
             size = int(head.lower().split("content-length:")[1].split("\r\n")[0])
             self.asked.append(json.loads(await reader.readexactly(size)))
@@ -141,7 +214,9 @@ class FaultServer:
             await self.misbehave(fault, content, request, head, writer)
         await writer.drain()
 
-    async def misbehave(self, fault: str, content: str, request: dict, head: str, writer: asyncio.StreamWriter) -> None:
+    async def misbehave(
+        self, fault: str, content: str, request: dict, head: str, writer: asyncio.StreamWriter
+    ) -> None:
         good = response(200, completion(f"echo {content}"))
         match fault:
             case "hang":
@@ -163,8 +238,13 @@ class FaultServer:
             case "slow":
                 await asyncio.sleep(0.2)
                 writer.write(good)
-            case "count":  # like a real one: usage by the length of what it read and was allowed to write
-                used = {"prompt_tokens": len(content.encode()) + 4, "completion_tokens": request["max_tokens"]}
+            case (
+                "count"
+            ):  # like a real one: usage by the length of what it read and was allowed to write
+                used = {
+                    "prompt_tokens": len(content.encode()) + 4,
+                    "completion_tokens": request["max_tokens"],
+                }
                 await asyncio.sleep(0.05)
                 while self.held and self.reported:
                     await asyncio.sleep(0.01)
@@ -176,7 +256,9 @@ class FaultServer:
 
 @contextmanager
 def serving(accept_after: float = 0.0) -> Iterator[FaultServer]:
-    """A fault server in a thread of its own, on a free port. Connections made in the first `accept_after` seconds wait in the kernel until then."""
+    """A fault server in a thread of its own, on a free port. Connections made in the first
+    `accept_after` seconds wait in the kernel until then.
+    """
     faults, ready, loops = FaultServer(), threading.Event(), []
     listening = socket.create_server(("127.0.0.1", 0))
     faults.url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"

@@ -1,6 +1,8 @@
-"""Ranks that sample for themselves: uneven failures and lengths, a critic that fails on one rank, the policy as critic, a resumed run, vLLM's server protocol.
+"""Ranks that sample for themselves: uneven failures and lengths, a critic that fails on one rank,
+the policy as critic, a resumed run, vLLM's server protocol.
 
-Called by test_ranks; each scenario leaves what this rank saw. By hand: torchrun --nproc_per_node 2 tests/free_ranks.py POLICY OUT SCENARIO...
+Called by test_ranks; each scenario leaves what this rank saw. By hand: torchrun --nproc_per_node 2
+tests/free_ranks.py POLICY OUT SCENARIO...
 """
 
 from __future__ import annotations
@@ -43,20 +45,38 @@ class Moody:
     name = "moody"
 
     def critique(self, attempts):
-        fine, cached = Critique("A is wrong", self.name), Critique("A is wrong", self.name, cached=True)
-        kinds = [fine, cached, Critique("", self.name, "failed", "timeout"), Critique("", self.name, "skipped", "budget")]
+        fine, cached = (
+            Critique("A is wrong", self.name),
+            Critique("A is wrong", self.name, cached=True),
+        )
+        kinds = [
+            fine,
+            cached,
+            Critique("", self.name, "failed", "timeout"),
+            Critique("", self.name, "skipped", "budget"),
+        ]
         return [kinds[i % 4] if RANK == 0 else kinds[2] for i in range(len(attempts))]
 
 
 def trainer_with(policy: str, folder: Path, critic: Any, **settings: Any) -> CritiqueGRPOTrainer:
-    """On rank 0 a third of the answers fail, on rank 1 none in the first generation and all after it; rank 1 samples 3 tokens at most, rank 0 8."""
+    """On rank 0 a third of the answers fail, on rank 1 none in the first generation and all after
+    it; rank 1 samples 3 tokens at most, rank 0 8.
+    """
     generations = []
 
     def by_rank(completions, **columns) -> list[float]:
         return [float(i % 3 > 0 if RANK == 0 else not generations) for i in range(len(completions))]
 
     settings = {**SETTINGS, **settings}
-    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, policy, folder, by_rank, settings=settings, critic=critic)
+    trainer = trainer_of(
+        CritiqueGRPOTrainer,
+        CritiqueGRPOConfig,
+        policy,
+        folder,
+        by_rank,
+        settings=settings,
+        critic=critic,
+    )
     trainer.on_generation = lambda batch, advantages: generations.append(dict(batch.counts))
     trainer.generation_config.max_new_tokens = 3 if RANK else 8
     trainer.seen = generations
@@ -66,8 +86,15 @@ def trainer_with(policy: str, folder: Path, critic: Any, **settings: Any) -> Cri
 def told(trainer: CritiqueGRPOTrainer) -> dict[str, Any]:
     """What is compared between ranks."""
     log = [row for row in trainer.state.log_history if "loss" in row]
-    checksum = sum(whole(parameter.detach()).double().sum().item() for parameter in trainer.model.parameters())
-    return {"log": log, "counts": trainer.seen, "tokens": dict(trainer.tokens), "checksum": checksum}
+    checksum = sum(
+        whole(parameter.detach()).double().sum().item() for parameter in trainer.model.parameters()
+    )
+    return {
+        "log": log,
+        "counts": trainer.seen,
+        "tokens": dict(trainer.tokens),
+        "checksum": checksum,
+    }
 
 
 def moody(policy: str, folder: Path) -> dict[str, Any]:
@@ -77,7 +104,9 @@ def moody(policy: str, folder: Path) -> dict[str, Any]:
 
 
 def own_critic(policy: str, folder: Path) -> dict[str, Any]:
-    trainer = trainer_with(policy, folder, ChatCritic(PolicyChat(), "lab/critique", "self"), refine_candidates=1)
+    trainer = trainer_with(
+        policy, folder, ChatCritic(PolicyChat(), "lab/critique", "self"), refine_candidates=1
+    )
     trainer.train()
     return told(trainer)
 
@@ -92,8 +121,14 @@ def resumed(policy: str, folder: Path) -> dict[str, Any]:
     pairs = zip(whole_run.model.parameters(), again.model.parameters(), strict=True)
     apart = max((whole(a.detach()) - whole(b.detach())).abs().max().item() for a, b in pairs)
     kept = whole_run.distillation.teacher.kept, again.distillation.teacher.kept
-    teachers = max((whole(kept[0][name]) - whole(kept[1][name])).abs().max().item() for name in kept[0])
-    return {"weights_apart": apart, "teachers_apart": teachers, "tokens": [dict(whole_run.tokens), dict(again.tokens)]}
+    teachers = max(
+        (whole(kept[0][name]) - whole(kept[1][name])).abs().max().item() for name in kept[0]
+    )
+    return {
+        "weights_apart": apart,
+        "teachers_apart": teachers,
+        "tokens": [dict(whole_run.tokens), dict(again.tokens)],
+    }
 
 
 class Server:
@@ -101,7 +136,11 @@ class Server:
 
     def generate(self, prompts, n, **sampling) -> dict[str, Any]:
         ids = [answer_to(prompt) for prompt in prompts for _ in range(n)]
-        return {"prompt_ids": prompts, "completion_ids": ids, "logprobs": [[[-4.0]] * len(completion) for completion in ids]}
+        return {
+            "prompt_ids": prompts,
+            "completion_ids": ids,
+            "logprobs": [[[-4.0]] * len(completion) for completion in ids],
+        }
 
 
 def answer_to(prompt: list[int]) -> list[int]:
@@ -109,19 +148,39 @@ def answer_to(prompt: list[int]) -> list[int]:
 
 
 def vllm_server(policy: str, folder: Path) -> dict[str, Any]:
-    """TRL's own client side, which gathers the prompts of all ranks and deals out completions, with a stand-in for the server."""
+    """TRL's own client side, which gathers the prompts of all ranks and deals out completions, with
+    a stand-in for the server.
+    """
     trainer = trainer_with(policy, folder, Moody())
     client = VLLMGeneration.__new__(VLLMGeneration)
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length", "accelerator")
+    names = (
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
+        "max_completion_length",
+        "accelerator",
+    )
     client.__dict__ |= {name: getattr(trainer, name) for name in names}
-    client.__dict__ |= {"mode": "server", "logprobs": 0, "structured_outputs_regex": None, "generation_kwargs": {}, "enable_sleep_mode": False}
+    client.__dict__ |= {
+        "mode": "server",
+        "logprobs": 0,
+        "structured_outputs_regex": None,
+        "generation_kwargs": {},
+        "enable_sleep_mode": False,
+    }
     client.vllm_client, client.sync_weights = Server(), lambda: None
     trainer.use_vllm, trainer.vllm_generation, trainer._last_loaded_step = True, client, -1
     wrong, stock = [], trl_seams.sample
 
     def checked(*arguments):
         sampled = stock(*arguments)
-        wrong.extend(i for i, prompt in enumerate(sampled.prompt_ids) if sampled.completion_ids[i] != answer_to(prompt))
+        wrong.extend(
+            i
+            for i, prompt in enumerate(sampled.prompt_ids)
+            if sampled.completion_ids[i] != answer_to(prompt)
+        )
         return sampled
 
     trl_seams.sample = checked

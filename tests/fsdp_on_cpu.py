@@ -1,4 +1,6 @@
-"""FSDP2 over gloo with the settings of pipelines/accelerate/fsdp2.yaml, for tests: on a CPU accelerate would take plain DDP. Import before any trainer."""
+"""FSDP2 over gloo with the settings of pipelines/accelerate/fsdp2.yaml, for tests: on a CPU
+accelerate would take plain DDP. Import before any trainer.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,14 @@ import yaml
 from accelerate import state
 from accelerate.utils import DistributedType
 
-shipped = yaml.safe_load((Path(__file__).parents[1] / "pipelines" / "accelerate" / "fsdp2.yaml").read_text())["fsdp_config"]
+shipped = yaml.safe_load(
+    (Path(__file__).parents[1] / "pipelines" / "accelerate" / "fsdp2.yaml").read_text()
+)["fsdp_config"]
 # As accelerate launch hands them on.
-os.environ |= {"ACCELERATE_USE_FSDP": "true", **{name.upper(): str(value) for name, value in shipped.items()}}
+os.environ |= {
+    "ACCELERATE_USE_FSDP": "true",
+    **{name.upper(): str(value) for name, value in shipped.items()},
+}
 stock = state.AcceleratorState.__init__
 
 

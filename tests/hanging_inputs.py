@@ -1,4 +1,6 @@
-"""Answers that hang Math-Verify, from its issues 59 and 65, sympy's 10952 and 28112, and relatives of them."""
+"""Answers that hang Math-Verify, from its issues 59 and 65, sympy's 10952 and 28112, and relatives
+of them.
+"""
 
 from __future__ import annotations
 

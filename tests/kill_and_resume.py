@@ -1,11 +1,15 @@
-"""SIGKILL a run at random moments, run the same command again, and compare with the run nobody killed: series, tokens and final weights must be equal.
-Nor may a kill cost more than the critic's calls that were out: what was answered is read from the run's cache, and counted as it was the first time.
+"""SIGKILL a run at random moments, run the same command again, and compare with the run nobody
+killed: series, tokens and final weights must be equal. Nor may a kill cost more than the critic's
+calls that were out: what was answered is read from the run's cache, and counted as it was the first
+time.
 
     OMP_NUM_THREADS=1 python tests/kill_and_resume.py --kills 50
 
-The run is small and has everything a checkpoint must hold: several updates a generation, an EMA teacher, four epochs, a critic behind a real server on
-loopback, and a checkpoint each generation. Half of the kills strike at any moment; the others wait for a named phase first. Runs are forked from a process
-that has imported everything, because imports would take most of the time; each is a process of its own and ends with SIGKILL.
+The run is small and has everything a checkpoint must hold: several updates a generation, an EMA
+teacher, four epochs, a critic behind a real server on loopback, and a checkpoint each generation.
+Half of the kills strike at any moment; the others wait for a named phase first. Runs are forked
+from a process that has imported everything, because imports would take most of the time; each is a
+process of its own and ends with SIGKILL.
 """
 
 from __future__ import annotations
@@ -29,7 +33,14 @@ from pathlib import Path
 import yaml
 from waiting import wait_until
 
-os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"})
+os.environ.update(
+    {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }
+)
 
 PHASES = ("start", "generation", "critic", "training", "checkpoint", "evaluation", "epoch 2")
 IN_FLIGHT = 8
@@ -40,10 +51,30 @@ PIPELINE = {
     "preset": "mixed",
     "critic": {"kind": "api", "model": "words"},
     "method": {"distill_teacher": "ema"},
-    "trl": {"num_generations": 4, "per_device_train_batch_size": 4, "steps_per_generation": 2, "num_iterations": 2, "max_completion_length": 12}
-    | {"learning_rate": 1e-3, "save_steps": 4, "save_total_limit": 2, "gradient_accumulation_steps": 1},
-    "budget": {"optimizer_steps": 92},  # 6 generations of 2 prompts an epoch, 4 steps each: almost 4 epochs
-    "evaluation": {"problems": 3, "samples": 2, "ks": [1], "curve_every": 8, "curve_problems": 2, "curve_samples": 1},
+    "trl": {
+        "num_generations": 4,
+        "per_device_train_batch_size": 4,
+        "steps_per_generation": 2,
+        "num_iterations": 2,
+        "max_completion_length": 12,
+    }
+    | {
+        "learning_rate": 1e-3,
+        "save_steps": 4,
+        "save_total_limit": 2,
+        "gradient_accumulation_steps": 1,
+    },
+    "budget": {
+        "optimizer_steps": 92
+    },  # 6 generations of 2 prompts an epoch, 4 steps each: almost 4 epochs
+    "evaluation": {
+        "problems": 3,
+        "samples": 2,
+        "ks": [1],
+        "curve_every": 8,
+        "curve_problems": 2,
+        "curve_samples": 1,
+    },
     "seeds": [0],
     "primary": "pass@1/plateau",
     "arms": {"critique": {}},
@@ -58,9 +89,26 @@ class Words(BaseHTTPRequestHandler):
         asked = body["messages"][-1]["content"]
         time.sleep(0.05)
         words = f"A: {('sign', 'minus', 'carry', 'borrow')[hashlib.sha256(asked.encode()).digest()[0] % 4]} lost"
-        choice = {"index": 0, "message": {"role": "assistant", "content": words}, "finish_reason": "stop"}
-        usage = {"prompt_tokens": len(asked), "completion_tokens": len(words), "total_tokens": len(asked) + len(words)}
-        reply = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "words", "choices": [choice], "usage": usage}).encode()
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": words},
+            "finish_reason": "stop",
+        }
+        usage = {
+            "prompt_tokens": len(asked),
+            "completion_tokens": len(words),
+            "total_tokens": len(asked) + len(words),
+        }
+        reply = json.dumps(
+            {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "words",
+                "choices": [choice],
+                "usage": usage,
+            }
+        ).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(reply)))
@@ -83,7 +131,9 @@ def serve(port) -> None:
 
 
 def spied(phase) -> None:
-    """In the forked run: note in shared memory what the trainer is doing, for kills that wait for a phase, and for the count of what was struck."""
+    """In the forked run: note in shared memory what the trainer is doing, for kills that wait for a
+    phase, and for the count of what was struck.
+    """
     from critique_rl.critic.build import ChatCritic
     from critique_rl.experiment import evaluate
     from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
@@ -133,7 +183,9 @@ def finish(path: Path, out: Path, phase) -> None:
     """Run to the end; the log is shown where it fails."""
     _, status = os.waitpid(start(path, out, phase), 0)
     if status:
-        sys.exit(f"the run failed ({status}):\n{(out.parent / f'{out.name}.log').read_text()[-3000:]}")
+        sys.exit(
+            f"the run failed ({status}):\n{(out.parent / f'{out.name}.log').read_text()[-3000:]}"
+        )
 
 
 def kill(pid: int, ready: Callable[[], bool], delay: float) -> bool:
@@ -148,11 +200,16 @@ def kill(pid: int, ready: Callable[[], bool], delay: float) -> bool:
 
 
 def result(out: Path) -> dict:
-    """What must be equal: every step's metrics but wall times, the evaluation but its time, and the bytes of the weights."""
+    """What must be equal: every step's metrics but wall times, the evaluation but its time, and the
+    bytes of the weights.
+    """
     from critique_rl.config.run_folder import PipelineFolder, read_jsonl
 
     run = PipelineFolder(out / "small").run("critique", 0)
-    rows = [{key: value for key, value in row.items() if key not in WALL} for row in read_jsonl(run.metrics)]
+    rows = [
+        {key: value for key, value in row.items() if key not in WALL}
+        for row in read_jsonl(run.metrics)
+    ]
     evaluation = json.loads(run.evaluation.read_text())
     evaluation["cost"].pop("wall_seconds")
     weights = hashlib.sha256((run.model / "model.safetensors").read_bytes()).hexdigest()
@@ -165,20 +222,26 @@ def requests(out: Path) -> int:
     from critique_rl.critic.api.endpoint import Caps
     from critique_rl.critic.api.ledger import open_ledger
 
-    with open_ledger(PipelineFolder(out / "small").run("critique", 0).critic / "ledger.sqlite", Caps()) as ledger:
+    with open_ledger(
+        PipelineFolder(out / "small").run("critique", 0).critic / "ledger.sqlite", Caps()
+    ) as ledger:
         return ledger.spent()["requests"]
 
 
 def difference(got: dict, wanted: dict) -> str:
-    """"" where equal, else the first thing that is not."""
+    """ "" where equal, else the first thing that is not."""
     for a, b in zip(got["rows"], wanted["rows"], strict=False):
         names = [name for name in {*a, *b} if a.get(name) != b.get(name)]
         if names:
-            return f"step {b['step']}: " + ", ".join(f"{name} {a.get(name)} for {b.get(name)}" for name in sorted(names)[:4])
+            return f"step {b['step']}: " + ", ".join(
+                f"{name} {a.get(name)} for {b.get(name)}" for name in sorted(names)[:4]
+            )
     return next((name for name in wanted if got[name] != wanted[name]), "")
 
 
-def moment(rng: random.Random, number: int, phase, metrics: Path, seconds: float) -> tuple[Callable[[], bool], float]:
+def moment(
+    rng: random.Random, number: int, phase, metrics: Path, seconds: float
+) -> tuple[Callable[[], bool], float]:
     """When to kill: (what to wait for, seconds after it)."""
     if number % 2 == 0:
         return (lambda: True), rng.uniform(0.05, 1.0) * seconds
@@ -214,14 +277,25 @@ def main() -> None:
     build_model(Recipe(hidden_size=32, layers=1), len(tokenizer)).save_pretrained(folder / "policy")
     tokenizer.save_pretrained(folder / "policy")
     path, rng = folder / "small.yaml", random.Random(arguments.seed)
-    pipeline = {**PIPELINE, "policy": {"model": str(folder / "policy")}, "budget": {"optimizer_steps": arguments.steps}}
+    pipeline = {
+        **PIPELINE,
+        "policy": {"model": str(folder / "policy")},
+        "budget": {"optimizer_steps": arguments.steps},
+    }
     pipeline["critic"] = {**PIPELINE["critic"], "base_url": f"http://127.0.0.1:{port.value}/v1"}
     path.write_text(yaml.safe_dump(pipeline))
     began = time.monotonic()
     finish(path, folder / "whole", phase)
-    seconds, wanted, asked = time.monotonic() - began, result(folder / "whole"), requests(folder / "whole")
+    seconds, wanted, asked = (
+        time.monotonic() - began,
+        result(folder / "whole"),
+        requests(folder / "whole"),
+    )
     steps = [row["step"] for row in wanted["rows"]]
-    assert steps == list(range(1, arguments.steps + 1)) and len({row["loss"] for row in wanted["rows"]}) > arguments.steps // 2
+    assert (
+        steps == list(range(1, arguments.steps + 1))
+        and len({row["loss"] for row in wanted["rows"]}) > arguments.steps // 2
+    )
     struck, unequal, number = Counter(), [], 0
     while sum(struck.values()) < arguments.kills:
         out, phase.value = folder / f"killed{number}", 0
@@ -232,15 +306,23 @@ def main() -> None:
         if not killed:
             shutil.rmtree(out)
             continue
-        where, lines = PHASES[phase.value], metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+        where, lines = (
+            PHASES[phase.value],
+            metrics.read_bytes().count(b"\n") if metrics.exists() else 0,
+        )
         struck[where] += 1
         finish(path, out, phase)
         wrong, again = difference(result(out), wanted), requests(out) - asked
         wrong = wrong or (f"{again} requests more than without a kill" if again > IN_FLIGHT else "")
-        print(f"kill {sum(struck.values()):3}: in {where}, after {lines} of {arguments.steps} steps: {wrong or f'equal, {again} more requests'}", flush=True)
+        print(
+            f"kill {sum(struck.values()):3}: in {where}, after {lines} of {arguments.steps} steps: {wrong or f'equal, {again} more requests'}",
+            flush=True,
+        )
         unequal += [number] if wrong else []
         shutil.rmtree(out)
-    print(f"{arguments.kills - len(unequal)} of {arguments.kills} equal; struck in {dict(struck)}; {time.monotonic() - began:.0f} s")
+    print(
+        f"{arguments.kills - len(unequal)} of {arguments.kills} equal; struck in {dict(struck)}; {time.monotonic() - began:.0f} s"
+    )
     shutil.rmtree(folder)
     server.terminate()
     sys.exit(1 if unequal else 0)

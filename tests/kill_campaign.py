@@ -1,4 +1,5 @@
-"""SIGKILL a campaign of 12 runs five times, its runs with it or it alone, give the same command again, and compare compare.json with one nobody killed.
+"""SIGKILL a campaign of 12 runs five times, its runs with it or it alone, give the same command
+again, and compare compare.json with one nobody killed.
 
     OMP_NUM_THREADS=1 python tests/kill_campaign.py        (8 minutes)
 """
@@ -20,15 +21,36 @@ import psutil
 import yaml
 from waiting import wait_until
 
-os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"})
+os.environ.update(
+    {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }
+)
 
 PIPELINE = {
     "task": {"name": "lab/chain", "size": 24},
     "preset": "mixed",
     "critic": {"kind": "oracle"},
-    "trl": {"num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 12, "learning_rate": 1e-3, "save_steps": 5},
+    "trl": {
+        "num_generations": 4,
+        "per_device_train_batch_size": 8,
+        "max_completion_length": 12,
+        "learning_rate": 1e-3,
+        "save_steps": 5,
+    },
     "budget": {"optimizer_steps": 40},
-    "evaluation": {"problems": 6, "samples": 4, "ks": [1, 4], "curve_every": 10, "curve_problems": 4, "curve_samples": 2, "best_by": "pass@1/all"},
+    "evaluation": {
+        "problems": 6,
+        "samples": 4,
+        "ks": [1, 4],
+        "curve_every": 10,
+        "curve_problems": 4,
+        "curve_samples": 2,
+        "best_by": "pass@1/all",
+    },
     "plateau": {"window": 2, "looks": 8},
     "primary": "pass@1/plateau",
     "arms": {
@@ -40,10 +62,13 @@ PIPELINE = {
 }
 
 
-
 def start(path: Path, out: Path) -> subprocess.Popen:
     log = (out.parent / f"{out.name}.log").open("a")
-    return subprocess.Popen([sys.executable, "-m", "critique_rl", "run", str(path), "--out", str(out), "--jobs", "2"], stdout=log, stderr=log)
+    return subprocess.Popen(
+        [sys.executable, "-m", "critique_rl", "run", str(path), "--out", str(out), "--jobs", "2"],
+        stdout=log,
+        stderr=log,
+    )
 
 
 def below(process: subprocess.Popen) -> list[psutil.Process]:
@@ -62,9 +87,12 @@ def without_times(value):
 
 
 def difference(got, wanted, at: str = "") -> str:
-    """"" where equal, else the place of the first difference and both values."""
+    """ "" where equal, else the place of the first difference and both values."""
     if isinstance(got, dict) and isinstance(wanted, dict) and got.keys() == wanted.keys():
-        return next((found for key in got if (found := difference(got[key], wanted[key], f"{at}/{key}"))), "")
+        return next(
+            (found for key in got if (found := difference(got[key], wanted[key], f"{at}/{key}"))),
+            "",
+        )
     return "" if got == wanted else f"{at}: {str(got)[:200]} for {str(wanted)[:200]}"
 
 
@@ -88,7 +116,15 @@ def main() -> None:
     build_model(Recipe(hidden_size=32, layers=1), len(tokenizer)).save_pretrained(folder / "policy")
     tokenizer.save_pretrained(folder / "policy")
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump({**PIPELINE, "policy": {"model": str(folder / "policy")}, "seeds": list(range(arguments.seeds))}))
+    path.write_text(
+        yaml.safe_dump(
+            {
+                **PIPELINE,
+                "policy": {"model": str(folder / "policy")},
+                "seeds": list(range(arguments.seeds)),
+            }
+        )
+    )
     began = time.monotonic()
     assert start(path, folder / "whole").wait() == 0, (folder / "whole.log").read_text()[-3000:]
     seconds = time.monotonic() - began
@@ -108,12 +144,17 @@ def main() -> None:
                 other.kill()
             wait_until(lambda began=tuple(started): not any(map(alive, began)), "its runs to end")
         kills += 1
-        print(f"kill {kills}: the campaign {'alone' if alone else 'and its runs'}; {sum(map(alive, started))} of its processes live on", flush=True)
+        print(
+            f"kill {kills}: the campaign {'alone' if alone else 'and its runs'}; {sum(map(alive, started))} of its processes live on",
+            flush=True,
+        )
     status = start(path, folder / "killed").wait()
     assert status == 0, (folder / "killed.log").read_text()[-3000:]
     wrong = difference(comparison(folder / "killed"), comparison(folder / "whole"))
     runs = arguments.seeds * len(PIPELINE["arms"])
-    print(f"{runs} runs, killed {kills} times: compare.json {wrong or 'equal'}; whole campaign {seconds:.0f} s")
+    print(
+        f"{runs} runs, killed {kills} times: compare.json {wrong or 'equal'}; whole campaign {seconds:.0f} s"
+    )
     shutil.rmtree(folder)
     sys.exit(0 if not wrong and kills == arguments.kills else 1)
 

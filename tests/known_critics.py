@@ -14,7 +14,11 @@ SOLUTIONS = ("A-7=-4\nB+9=5\n#5", "A+8=12\n#12")
 WORDS = "A sign lost"
 
 DATA = Dataset.from_list(
-    [{"prompt": [{"role": "user", "content": q}], "question": q, "answer": "5", "solution": s} for q, s in zip(QUESTIONS, SOLUTIONS, strict=True)] * 4
+    [
+        {"prompt": [{"role": "user", "content": q}], "question": q, "answer": "5", "solution": s}
+        for q, s in zip(QUESTIONS, SOLUTIONS, strict=True)
+    ]
+    * 4
 )
 
 
@@ -31,7 +35,9 @@ class Words:
 
 
 class Turns:
-    """Rewards of each call in turn, from the front: of rollouts, then of candidates, then of rollouts again."""
+    """Rewards of each call in turn, from the front: of rollouts, then of candidates, then of
+    rollouts again.
+    """
 
     __name__ = "turns"
 
@@ -45,10 +51,14 @@ class Turns:
 
 
 def generated(trainer: CritiqueGRPOTrainer, rows=None) -> dict:
-    """One generation batch: a group of each of the first two questions, or of `rows`. The trainer is left ready for one micro batch's loss."""
+    """One generation batch: a group of each of the first two questions, or of `rows`. The trainer
+    is left ready for one micro batch's loss.
+    """
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
-    return trainer._generate_and_score_completions([dict(row) for row in rows or DATA.select(range(2)) for _ in range(trainer.num_generations)])
+    return trainer._generate_and_score_completions(
+        [dict(row) for row in rows or DATA.select(range(2)) for _ in range(trainer.num_generations)]
+    )
 
 
 def completion_text(trainer: CritiqueGRPOTrainer, output: dict, row: int) -> str:

@@ -1,4 +1,6 @@
-"""Verifiers as a user might write them, well and badly; named by test_worker_verifier.py as own_verifiers:<name>."""
+"""Verifiers as a user might write them, well and badly; named by test_worker_verifier.py as
+own_verifiers:<name>.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ def verdict(text, row):
 
 
 def trl(completions, answer, **_):
-    return [float(completion[0]["content"] == gold) for completion, gold in zip(completions, answer, strict=True)]
+    return [
+        float(completion[0]["content"] == gold)
+        for completion, gold in zip(completions, answer, strict=True)
+    ]
 
 
 def plain_trl(prompts, completions, answer):

@@ -1,4 +1,6 @@
-"""Starts one process a rank, forked from one that has imported everything: torchrun's ranks would each take 7 seconds for that."""
+"""Starts one process a rank, forked from one that has imported everything: torchrun's ranks would
+each take 7 seconds for that.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Call = tuple[str, list[str]]
 
 
 def start(folder: Path, calls: list[Call], world: int = 2, **environment: str) -> list[BaseProcess]:
-    """Processes that make these calls one after the other, as ranks of one group; what they print is in folder/rank<n>.log."""
+    """Processes that make these calls one after the other, as ranks of one group; what they print
+    is in folder/rank<n>.log.
+    """
     # As torchrun does: the port is bound here and stays so. One that rank 0 binds could be taken.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +38,9 @@ def start(folder: Path, calls: list[Call], world: int = 2, **environment: str) -
     ranks = []
     for rank in range(world):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **group} if world > 1 else environment
-        ranks.append(processes.context().Process(target=_main, args=(folder / f"rank{rank}.log", own, calls)))
+        ranks.append(
+            processes.context().Process(target=_main, args=(folder / f"rank{rank}.log", own, calls))
+        )
         ranks[-1].start()
         ranks[-1].store = store  # it listens as long as somebody holds the ranks
     return ranks

@@ -1,7 +1,9 @@
-"""Training on fixed completions and critiques, so that any number of ranks takes the same steps: what test_ranks compares between world sizes.
+"""Training on fixed completions and critiques, so that any number of ranks takes the same steps:
+what test_ranks compares between world sizes.
 
-The one thing that is replaced is the sampling seam: a completion is a function of its prompt and of its number among the prompts that are alike, and every
-question is asked in one step only. So an entry of this table is (step, prompt, slot), whichever rank asks. Generations differ in what fails:
+The one thing that is replaced is the sampling seam: a completion is a function of its prompt and of
+its number among the prompts that are alike, and every question is asked in one step only. So an
+entry of this table is (step, prompt, slot), whichever rank asks. Generations differ in what fails:
 
     0   some rollouts of every group
     1   none in the second half of the groups
@@ -9,7 +11,8 @@ question is asked in one step only. So an entry of this table is (step, prompt, 
     3   nothing anywhere
     4   some; others are unscored
 
-On two ranks the second half of the groups is rank 1's. Run by torchrun or as one process: python tests/replayed_ranks.py POLICY OUT VARIANT...
+On two ranks the second half of the groups is rank 1's. Run by torchrun or as one process: python
+tests/replayed_ranks.py POLICY OUT VARIANT...
 """
 
 from __future__ import annotations
@@ -53,8 +56,16 @@ BASE = {
     "refine_template": "lab/refine",
     "distill_template": "lab/teacher",
 }
-MIXED = {"refine_ratio": "nll", "distill_weight": 100.0, "distill_top_k": 5, "distill_target": "both", "refine_own_weight": 0.1}
-"""So small a policy hardly hears what is in its context: the distill term is weighted so that its gradient counts beside the others."""
+MIXED = {
+    "refine_ratio": "nll",
+    "distill_weight": 100.0,
+    "distill_top_k": 5,
+    "distill_target": "both",
+    "refine_own_weight": 0.1,
+}
+"""So small a policy hardly hears what is in its context: the distill term is weighted so that its
+gradient counts beside the others.
+"""
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {**MIXED, "loss_type": "dapo", "distill_teacher": "base", "refine_anchor_weight": 0.1, "distill_prefix": True, "scale_rewards": "none"},
     "ema": {**MIXED, "loss_type": "dr_grpo", "distill_teacher": "ema", "distill_ema": 0.3, "refine_ratio": "shaped", "refine_normalizer": "rollouts",
@@ -65,17 +76,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
               "negative_weight": 0.0},
     "opd": {"loss_type": "dapo", "distill_weight": 1.0, "distill_mode": "advantage", "distill_teacher": "ema", "distill_ema": 0.3, "refine_slots": 0},
 }  # fmt: skip
-LORA = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM")
+LORA = LoraConfig(
+    r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM"
+)
 QUESTION = re.compile(r"^q(\d+)\.(\d+)")
 
 
 def dataset() -> Dataset:
     """In order: the groups of step 0, of step 1, ..."""
-    return Dataset.from_list([{"prompt": [{"role": "user", "content": f"q{step}.{group}"}]} for step in range(STEPS) for group in range(GROUPS)])
+    return Dataset.from_list(
+        [
+            {"prompt": [{"role": "user", "content": f"q{step}.{group}"}]}
+            for step in range(STEPS)
+            for group in range(GROUPS)
+        ]
+    )
 
 
 def place(text: str) -> tuple[int, bool]:
-    """(step, whether the group is in the second half) of a question, or of a prompt that begins with one."""
+    """(step, whether the group is in the second half) of a question, or of a prompt that begins
+    with one.
+    """
     step, group = map(int, QUESTION.match(text).groups())
     return step, group >= GROUPS // 2
 
@@ -102,7 +123,12 @@ def replay(trainer, prompts: list[Any], num_generations: int = 1) -> trl_seams.S
         texts.append(completion(asked, slots[asked]))
         slots[asked] += 1
     ids = [trl_seams.completion_ids(trainer, text) for text in texts]
-    return trl_seams.Sampled(trl_seams.prompt_ids(trainer, prompts), ids, None, [[{"role": "assistant", "content": text}] for text in texts])
+    return trl_seams.Sampled(
+        trl_seams.prompt_ids(trainer, prompts),
+        ids,
+        None,
+        [[{"role": "assistant", "content": text}] for text in texts],
+    )
 
 
 def judged(completions, **columns) -> list[float | None]:
@@ -110,7 +136,9 @@ def judged(completions, **columns) -> list[float | None]:
 
 
 class Replayed:
-    """A critic that says the same about the same attempt, and is down for the second half of step 2."""
+    """A critic that says the same about the same attempt, and is down for the second half of step
+    2.
+    """
 
     name = "replayed"
 
@@ -120,11 +148,15 @@ class Replayed:
     def _one(self, attempt: Attempt) -> Critique:
         if place(attempt.question) == (2, True):
             return Critique("", self.name, "failed", "timeout")
-        return Critique("".join(random.Random(attempt.text).choice("abc ") for _ in range(6)), self.name)
+        return Critique(
+            "".join(random.Random(attempt.text).choice("abc ") for _ in range(6)), self.name
+        )
 
 
 class Measured(CritiqueGRPOTrainer):
-    """Takes each term's gradient over the whole optimizer step and all ranks, where the trainer logs that of a micro batch."""
+    """Takes each term's gradient over the whole optimizer step and all ranks, where the trainer
+    logs that of a micro batch.
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -135,22 +167,36 @@ class Measured(CritiqueGRPOTrainer):
         parameters = [p for p in model.parameters() if p.requires_grad]
         for name, term in ((name, term) for name, term in terms.items() if term.requires_grad):
             found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
-            flat = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(found, parameters, strict=True)])
+            flat = torch.cat(
+                [
+                    (torch.zeros_like(p) if g is None else g).flatten()
+                    for g, p in zip(found, parameters, strict=True)
+                ]
+            )
             self.parts[name] = self.parts.get(name, 0) + flat
         if self.accelerator.sync_gradients:
             for name, part in self.parts.items():
-                self.norms[name].append(self.accelerator.reduce(part, reduction="mean").norm().item())
+                self.norms[name].append(
+                    self.accelerator.reduce(part, reduction="mean").norm().item()
+                )
             self.parts = {}
 
 
 def trainer_of(policy: str, folder: Path, variant: str, world: int, rank: int) -> Measured:
-    torch.manual_seed(rank)  # adapters start at random, and differ between ranks until DDP has them follow rank 0
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32), AutoTokenizer.from_pretrained(policy)
+    torch.manual_seed(
+        rank
+    )  # adapters start at random, and differ between ranks until DDP has them follow rank 0
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(policy),
+    )
     accumulation = GROUPS * SIZE // (ROWS * world)
     settings = {**BASE, **VARIANTS[variant], "gradient_accumulation_steps": accumulation}
     lora = {"peft_config": LORA} if variant == "lora" else {}
     args = CritiqueGRPOConfig(output_dir=str(folder / variant), **settings)
-    return Measured(model, judged, args, dataset(), critic=Replayed(), processing_class=tokenizer, **lora)
+    return Measured(
+        model, judged, args, dataset(), critic=Replayed(), processing_class=tokenizer, **lora
+    )
 
 
 def run(policy: str, folder: Path, variant: str, world: int, rank: int) -> dict[str, Any]:
@@ -159,11 +205,19 @@ def run(policy: str, folder: Path, variant: str, world: int, rank: int) -> dict[
     batches: list[Counter] = []
     trainer.on_generation = lambda batch, advantages: batches.append(Counter(batch.counts))
     trainer.train()
-    weights = {name: whole(parameter.detach()).clone() for name, parameter in trainer.model.named_parameters()}
+    weights = {
+        name: whole(parameter.detach()).clone()
+        for name, parameter in trainer.model.named_parameters()
+    }
     if rank == 0:
         torch.save(weights, folder / f"{variant}.pt")
     log = [row for row in trainer.state.log_history if "loss" in row]
-    return {"log": log, "norms": dict(trainer.norms), "counts": [dict(counts) for counts in batches], "tokens": dict(trainer.tokens)}
+    return {
+        "log": log,
+        "norms": dict(trainer.norms),
+        "counts": [dict(counts) for counts in batches],
+        "tokens": dict(trainer.tokens),
+    }
 
 
 def main(policy: str, out: str, *variants: str) -> None:

@@ -23,13 +23,17 @@ TOKENS = {
 def test_costs_add_up_by_owner() -> None:
     spent = costs(TOKENS, 0.5, 10, Prices(prompt=1.0, completion=4.0, training=3.0))
     assert spent["generated_tokens"] == 120
-    assert spent["total_tokens"] == 600  # 120 + 100 prompts + 350 critic + 30 teacher; neither evaluation nor second passes
+    assert (
+        spent["total_tokens"] == 600
+    )  # 120 + 100 prompts + 350 critic + 30 teacher; neither evaluation nor second passes
     assert spent["flops"] == 10 * (2 * (120 + 130 + 200) + 6 * 400)
     assert spent["usd"] == pytest.approx(0.5 + (4 * 120 + 1 * (130 + 200) + 3 * 400) / 1e6)
 
 
 def pipeline(**sections):
-    return parse_pipeline("p", {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}, **sections}).arms["scalar"]
+    return parse_pipeline(
+        "p", {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}, **sections}
+    ).arms["scalar"]
 
 
 def test_a_budget_is_of_one_thing() -> None:

@@ -1,4 +1,6 @@
-"""The command line on a tiny policy: a whole pipeline, an interrupted run that continues, and bad input. Real processes, real signals."""
+"""The command line on a tiny policy: a whole pipeline, an interrupted run that continues, and bad
+input. Real processes, real signals.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,21 @@ from critique_rl.experiment import processes
 
 SMALL = {
     "task": {"name": "lab/chain", "size": 12},
-    "trl": {"num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 12, "learning_rate": 1e-3},
+    "trl": {
+        "num_generations": 4,
+        "per_device_train_batch_size": 8,
+        "max_completion_length": 12,
+        "learning_rate": 1e-3,
+    },
     "budget": {"optimizer_steps": 3},
-    "evaluation": {"problems": 3, "samples": 2, "ks": [1, 2], "curve_every": 2, "curve_problems": 2, "curve_samples": 1},
+    "evaluation": {
+        "problems": 3,
+        "samples": 2,
+        "ks": [1, 2],
+        "curve_every": 2,
+        "curve_problems": 2,
+        "curve_samples": 1,
+    },
     "seeds": [0],
     "primary": "pass@1/plateau",
     "arms": {"scalar": {}, "critique": {"critic": {"kind": "oracle"}}},
@@ -40,7 +54,9 @@ def command(*arguments: object) -> list[str]:
 
 
 def cli(*arguments: object) -> subprocess.CompletedProcess:
-    """The command as a process of its own, forked as runs are, because imports would take most of the time."""
+    """The command as a process of its own, forked as runs are, because imports would take most of
+    the time.
+    """
     words = [str(argument) for argument in arguments]
     with TemporaryDirectory() as folder:
         out, errors = Path(folder, "out"), Path(folder, "errors")
@@ -51,7 +67,9 @@ def cli(*arguments: object) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.processes
-def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(tiny_policy, tmp_path) -> None:
+def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(
+    tiny_policy, tmp_path
+) -> None:
     path, out = write_pipeline(tmp_path, tiny_policy), tmp_path / "runs"
     done = cli("run", path, "--out", out, "--jobs", 2)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -64,10 +82,16 @@ def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(tiny_poli
     critique = folder.run("critique", 0)
     rows = read_jsonl(critique.metrics)
     assert [row["step"] for row in rows] == [1, 2, 3]
-    assert [("eval/pass@1/plateau" in row) for row in rows] == [False, True, True], "every 2 steps, and at the end"
+    assert [("eval/pass@1/plateau" in row) for row in rows] == [False, True, True], (
+        "every 2 steps, and at the end"
+    )
     table = pq.read_table(sorted(critique.rollouts.glob("*.parquet"))[0]).to_pylist()
     assert {row["role"] for row in table} == {"rollout", "candidate"}
-    assert all(row["critique_status"] == "ok" for row in table if row["role"] == "rollout" and row["outcome"] in ("wrong", "unreadable"))
+    assert all(
+        row["critique_status"] == "ok"
+        for row in table
+        if row["role"] == "rollout" and row["outcome"] in ("wrong", "unreadable")
+    )
     # a batch of 8 rows: each has an advantage (NaN is not equal to itself), and is there
     assert sum(row["advantage"] == row["advantage"] for row in table) == 8
     owners = json.loads(critique.evaluation.read_text())["cost"]["tokens"]
@@ -76,12 +100,21 @@ def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(tiny_poli
     assert cli("run", path, "--out", out).returncode == 0
     assert critique.evaluation.stat().st_mtime_ns == before, "a finished run is not run again"
     again = cli("evaluate", path, "--arm", "critique", "--json", "--out", out)
-    assert json.loads(again.stdout) == json.loads(critique.evaluation.read_text())["metrics"] == comparison_metrics(comparison, "critique")
+    assert (
+        json.loads(again.stdout)
+        == json.loads(critique.evaluation.read_text())["metrics"]
+        == comparison_metrics(comparison, "critique")
+    )
     for command_of in ("run", "compare", "report"):
         changed = cli(command_of, path, "trl.learning_rate=0.5", "--out", out)
-        assert (changed.returncode, "started with other settings (trl.learning_rate 0.001, now 0.5)" in changed.stderr) == (2, True)
+        assert (
+            changed.returncode,
+            "started with other settings (trl.learning_rate 0.001, now 0.5)" in changed.stderr,
+        ) == (2, True)
     assert cli("report", path, "control=critique", "--out", out).returncode == 0
-    assert "scalar - critique on pass@1/plateau" in folder.markdown.read_text(), "the page is of the comparison asked for, not of the last one made"
+    assert "scalar - critique on pass@1/plateau" in folder.markdown.read_text(), (
+        "the page is of the comparison asked for, not of the last one made"
+    )
 
 
 def comparison_metrics(comparison: dict, arm: str) -> dict[str, float]:
@@ -90,8 +123,18 @@ def comparison_metrics(comparison: dict, arm: str) -> dict[str, float]:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_saves_and_the_same_command_continues_it(tiny_policy, tmp_path, number) -> None:
-    path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 60}, evaluation={**SMALL["evaluation"], "curve_every": 0}), tmp_path / "runs"
+def test_a_stopped_run_saves_and_the_same_command_continues_it(
+    tiny_policy, tmp_path, number
+) -> None:
+    path, out = (
+        write_pipeline(
+            tmp_path,
+            tiny_policy,
+            budget={"optimizer_steps": 60},
+            evaluation={**SMALL["evaluation"], "curve_every": 0},
+        ),
+        tmp_path / "runs",
+    )
     run = PipelineFolder(out / "small").run("critique", 0)
     words = ["train", str(path), "--arm", "critique", "--seed", "0", "--out", str(out)]
     process = processes.start(words, tmp_path / "log")
@@ -113,16 +156,32 @@ def test_a_stopped_run_saves_and_the_same_command_continues_it(tiny_policy, tmp_
 
 
 @pytest.mark.processes
-def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(tiny_policy, tmp_path) -> None:
-    path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 80}, evaluation={**SMALL["evaluation"], "curve_every": 0}), tmp_path / "runs"
+def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(
+    tiny_policy, tmp_path
+) -> None:
+    path, out = (
+        write_pipeline(
+            tmp_path,
+            tiny_policy,
+            budget={"optimizer_steps": 80},
+            evaluation={**SMALL["evaluation"], "curve_every": 0},
+        ),
+        tmp_path / "runs",
+    )
     folder = PipelineFolder(out / "small")
-    process = subprocess.Popen(command("run", path, "--out", out, "--jobs", 2), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command("run", path, "--out", out, "--jobs", 2),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     wait_for_steps(folder.run("scalar", 0), 3, process)
     os.kill(process.pid, signal.SIGINT)
     assert ended(process, "the pipeline that was told to stop") == 130
     assert not folder.comparison.exists()
     assert cli("run", path, "--out", out, "--jobs", 2).returncode == 0
-    assert [row["step"] for row in read_jsonl(folder.run("scalar", 0).metrics)] == list(range(1, 81))
+    assert [row["step"] for row in read_jsonl(folder.run("scalar", 0).metrics)] == list(
+        range(1, 81)
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,32 +189,106 @@ def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(tin
     [
         (["run", "none.yaml"], "no pipeline file none.yaml"),
         (["run", "{path}", "sedes=[1]"], "unknown key 'sedes'; did you mean 'seeds'"),
-        (["run", "{path}", "trl.learning_rat=1"], "trl: unknown key 'learning_rat'; did you mean 'learning_rate'"),
-        (["run", "{path}", "trl.refine_slots=1"], "'refine_slots' is an option of ours; move it to the method: section"),
-        (["run", "{path}", "arms.critique.critic.kind=orcale"], "arm critique: critic: unknown kind 'orcale'; did you mean 'oracle'"),
-        (["run", "{path}", "task.name=lab/chian"], "task: unknown name 'lab/chian'; did you mean 'lab/chain'"),
+        (
+            ["run", "{path}", "trl.learning_rat=1"],
+            "trl: unknown key 'learning_rat'; did you mean 'learning_rate'",
+        ),
+        (
+            ["run", "{path}", "trl.refine_slots=1"],
+            "'refine_slots' is an option of ours; move it to the method: section",
+        ),
+        (
+            ["run", "{path}", "arms.critique.critic.kind=orcale"],
+            "arm critique: critic: unknown kind 'orcale'; did you mean 'oracle'",
+        ),
+        (
+            ["run", "{path}", "task.name=lab/chian"],
+            "task: unknown name 'lab/chian'; did you mean 'lab/chain'",
+        ),
         (["train", "{path}", "--arm", "scaler", "--seed", "0"], "no arm 'scaler'"),
-        (["train", "{path}", "task.size=0", "--arm", "scalar", "--seed", "0"], "the training set is empty"),
-        (["train", "{path}", "trl.max_completion_length=510", "--arm", "scalar", "--seed", "0"], "over the policy's context of 512"),
-        (["train", "{path}", "policy.model=./nowhere", "--arm", "scalar", "--seed", "0"], "no folder"),
-        (["run", "{path}", "primary=pass@1/platau"], "primary: no metric 'pass@1/platau' with these evaluation.ks and families; did you mean 'pass@1/plateau'"),
-        (["run", "{path}", "arms.critique.preset=critique_gpro"], "arm critique: preset: unknown name 'critique_gpro'; did you mean 'critique_grpo'"),
-        (["run", "{path}", "arms.critique.method.refine_gamma=1e-1"], "refine_gamma: got '1e-1', expected a number from 1e-12 to inf (YAML reads 1e-1 as text"),
-        (["run", "{path}", "arms.critique.method.refine_weight=.nan"], "refine_weight: got nan, expected a number from 0"),
-        (["run", "{path}", "arms.critique.method.distill_top_k=0"], "distill_top_k: got 0, expected a whole number from 1"),
-        (["run", "{path}", "arms.critique.method.distill_is_clip=-1"], "distill_is_clip: got -1, expected a number from 1e-12"),
-        (["run", "{path}", "arms.critique.method.clip='no'"], "clip: got 'no', expected true or false"),
-        (["run", "{path}", "arms.scalar.preset=opd"], "arm scalar: distill_context 'critique' without a critic"),
-        (["run", "{path}", "arms.scalar.preset=raft_refine"], "arm scalar: no term trains anything"),
-        (["run", "{path}", "arms.critique.method.refine_template=nope"], "arm critique: refine_template: no template 'nope'"),
-        (["train", "{path}", "arms.critique.method.refine_column=nope", "--arm", "critique", "--seed", "0"], "refine_column: got 'nope', but"),
+        (
+            ["train", "{path}", "task.size=0", "--arm", "scalar", "--seed", "0"],
+            "the training set is empty",
+        ),
+        (
+            ["train", "{path}", "trl.max_completion_length=510", "--arm", "scalar", "--seed", "0"],
+            "over the policy's context of 512",
+        ),
+        (
+            ["train", "{path}", "policy.model=./nowhere", "--arm", "scalar", "--seed", "0"],
+            "no folder",
+        ),
+        (
+            ["run", "{path}", "primary=pass@1/platau"],
+            "primary: no metric 'pass@1/platau' with these evaluation.ks and families; did you mean 'pass@1/plateau'",
+        ),
+        (
+            ["run", "{path}", "arms.critique.preset=critique_gpro"],
+            "arm critique: preset: unknown name 'critique_gpro'; did you mean 'critique_grpo'",
+        ),
+        (
+            ["run", "{path}", "arms.critique.method.refine_gamma=1e-1"],
+            "refine_gamma: got '1e-1', expected a number from 1e-12 to inf (YAML reads 1e-1 as text",
+        ),
+        (
+            ["run", "{path}", "arms.critique.method.refine_weight=.nan"],
+            "refine_weight: got nan, expected a number from 0",
+        ),
+        (
+            ["run", "{path}", "arms.critique.method.distill_top_k=0"],
+            "distill_top_k: got 0, expected a whole number from 1",
+        ),
+        (
+            ["run", "{path}", "arms.critique.method.distill_is_clip=-1"],
+            "distill_is_clip: got -1, expected a number from 1e-12",
+        ),
+        (
+            ["run", "{path}", "arms.critique.method.clip='no'"],
+            "clip: got 'no', expected true or false",
+        ),
+        (
+            ["run", "{path}", "arms.scalar.preset=opd"],
+            "arm scalar: distill_context 'critique' without a critic",
+        ),
+        (
+            ["run", "{path}", "arms.scalar.preset=raft_refine"],
+            "arm scalar: no term trains anything",
+        ),
+        (
+            ["run", "{path}", "arms.critique.method.refine_template=nope"],
+            "arm critique: refine_template: no template 'nope'",
+        ),
+        (
+            [
+                "train",
+                "{path}",
+                "arms.critique.method.refine_column=nope",
+                "--arm",
+                "critique",
+                "--seed",
+                "0",
+            ],
+            "refine_column: got 'nope', but",
+        ),
         (["run", "{path}", "arms=[a]"], "arms: got ['a'], expected a mapping"),
         (["run", "{path}", "seeds=[0"], "is not YAML"),
         (["run", "{path}", "--jobs", "0"], "--jobs: got 0"),
-        (["run", "{path}", "plateau={family: platau}"], "plateau.family: no family 'platau'; did you mean 'plateau'"),
-        (["run", "{path}", "evaluation.best_by=pass@1/platau"], "evaluation.best_by: no metric 'pass@1/platau'; did you mean 'pass@1/plateau'"),
-        (["run", "{path}", "evaluation.best_by=pass@4/plateau"], "expected a pass@1 of the learning curve"),
-        (["train", "{path}", "--arm", "critique", "--seed", "0", "--sweep"], "has no sweep: section"),
+        (
+            ["run", "{path}", "plateau={family: platau}"],
+            "plateau.family: no family 'platau'; did you mean 'plateau'",
+        ),
+        (
+            ["run", "{path}", "evaluation.best_by=pass@1/platau"],
+            "evaluation.best_by: no metric 'pass@1/platau'; did you mean 'pass@1/plateau'",
+        ),
+        (
+            ["run", "{path}", "evaluation.best_by=pass@4/plateau"],
+            "expected a pass@1 of the learning curve",
+        ),
+        (
+            ["train", "{path}", "--arm", "critique", "--seed", "0", "--sweep"],
+            "has no sweep: section",
+        ),
         (["run", "{path}", "trl.save_only_model=true"], "could not go on exactly"),
         (["run", "{path}", "budget={usd: 1}"], "a budget in usd needs prices"),
         (["run", "."], ". is a folder; give the path of a YAML file"),
@@ -163,11 +296,18 @@ def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(tin
         (["report", "{path}"], "train the arms first"),
     ],
 )
-def test_bad_input_exits_with_2_and_one_clear_line(tiny_policy, tmp_path, capsys, arguments, message) -> None:
+def test_bad_input_exits_with_2_and_one_clear_line(
+    tiny_policy, tmp_path, capsys, arguments, message
+) -> None:
     from critique_rl.cli.entry import main
 
     path = write_pipeline(tmp_path, tiny_policy)
-    assert main([*(a.replace("{path}", str(path)) for a in arguments), "--out", str(tmp_path / "runs")]) == 2
+    assert (
+        main(
+            [*(a.replace("{path}", str(path)) for a in arguments), "--out", str(tmp_path / "runs")]
+        )
+        == 2
+    )
     errors = capsys.readouterr().err
     assert message in errors
     assert "Traceback" not in errors
@@ -176,8 +316,21 @@ def test_bad_input_exits_with_2_and_one_clear_line(tiny_policy, tmp_path, capsys
 @pytest.mark.processes
 def test_another_reward_trains_and_being_right_is_logged_beside_it(tiny_policy, tmp_path) -> None:
     path, out = write_pipeline(tmp_path, tiny_policy), tmp_path / "runs"
-    done = cli("train", path, "--arm", "scalar", "--seed", 0, "--out", out, "reward={kind: random, rate: 0.5}")
+    done = cli(
+        "train",
+        path,
+        "--arm",
+        "scalar",
+        "--seed",
+        0,
+        "--out",
+        out,
+        "reward={kind: random, rate: 0.5}",
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     rows = read_jsonl(PipelineFolder(out / "small").run("scalar", 0).metrics)
     assert 0 < sum(row["rewards/random/mean"] for row in rows) < len(rows)
-    assert all(row["rewards/correct/mean"] == 0 and row["reward"] == row["rewards/random/mean"] for row in rows)
+    assert all(
+        row["rewards/correct/mean"] == 0 and row["reward"] == row["rewards/random/mean"]
+        for row in rows
+    )

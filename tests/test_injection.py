@@ -1,4 +1,6 @@
-"""What a policy writes steers nothing: 83 hostile attempts go through critic, refine prompt, reward, record and page, and each does what a tame one does."""
+"""What a policy writes steers nothing: 83 hostile attempts go through critic, refine prompt,
+reward, record and page, and each does what a tame one does.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,31 @@ from critique_rl.trainer.generation import Generation, counts_of
 from critique_rl.trainer.refine import refine_prompt
 from critique_rl.types import Attempt, Critique, Refinement, Verdict
 
-ATTACKS = [json.loads(line)["text"] for line in (Path(__file__).parent / "injections.jsonl").read_text().splitlines()]
+ATTACKS = [
+    json.loads(line)["text"]
+    for line in (Path(__file__).parent / "injections.jsonl").read_text().splitlines()
+]
 TASK = load_task(TaskConfig("lab/chain", size=12), 0)
-ROW = {"prompt": [{"role": "user", "content": "3 A-7 B+9"}], "question": "3 A-7 B+9", "answer": "5", "family": "plateau"}
+ROW = {
+    "prompt": [{"role": "user", "content": "3 A-7 B+9"}],
+    "question": "3 A-7 B+9",
+    "answer": "5",
+    "family": "plateau",
+}
 TAME = "A-7=4\nB+9=13\n#13"
-SPECIALS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<s>", "</s>", "[INST]", "[/INST]", "<start_of_turn>", "<think>", "@@TURN@@"]
+SPECIALS = [
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<s>",
+    "</s>",
+    "[INST]",
+    "[/INST]",
+    "<start_of_turn>",
+    "<think>",
+    "@@TURN@@",
+]
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -38,14 +60,21 @@ CHATML = (
 
 
 class Parrot:
-    """The worst critic: it repeats every word that stands between the marks of the attempt, and keeps the prompts it read."""
+    """The worst critic: it repeats every word that stands between the marks of the attempt, and
+    keeps the prompts it read.
+    """
 
     def __init__(self):
         self.prompts = []
 
     def answer(self, conversations):
         self.prompts += [conversation[0]["content"] for conversation in conversations]
-        return [Reply(f"Step 2 is wrong. You wrote: {inside(messages[0]['content'], 'student_solution')}") for messages in conversations]
+        return [
+            Reply(
+                f"Step 2 is wrong. You wrote: {inside(messages[0]['content'], 'student_solution')}"
+            )
+            for messages in conversations
+        ]
 
 
 def inside(text: str, tag: str) -> str:
@@ -89,8 +118,14 @@ def test_the_critic_sees_one_fence_and_the_attempt_within_it(critiqued) -> None:
 
 
 def test_every_attempt_gets_one_critique_of_the_same_status(critiqued) -> None:
-    assert [(critique.status, critique.reason, critique.critic) for critique in critiqued[1]] == [("ok", "", "api")] * 84
-    cut = [text for text, critique in zip([TAME, *ATTACKS], critiqued[1], strict=True) if "attempt_cut" in critique.notes]
+    assert [(critique.status, critique.reason, critique.critic) for critique in critiqued[1]] == [
+        ("ok", "", "api")
+    ] * 84
+    cut = [
+        text
+        for text, critique in zip([TAME, *ATTACKS], critiqued[1], strict=True)
+        if "attempt_cut" in critique.notes
+    ]
     assert cut == ["a" * 50000]
 
 
@@ -101,10 +136,25 @@ def test_a_refine_prompt_has_the_turns_and_marks_of_a_tame_one(critiqued, tokeni
     def of(text: str, critique: Critique) -> tuple:
         prompt = refine_prompt(ROW["prompt"], attempts([text])[0], critique, "refine", specials)
         ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]
-        special = Counter(tokenizer.convert_ids_to_tokens(i) for i in ids if i in tokenizer.all_special_ids and i != tokenizer.unk_token_id)
-        return len(prompt), special, marks(prompt[0]["content"], "previous_solution"), marks(prompt[0]["content"], "critique"), prompt[0]["content"][-40:]
+        special = Counter(
+            tokenizer.convert_ids_to_tokens(i)
+            for i in ids
+            if i in tokenizer.all_special_ids and i != tokenizer.unk_token_id
+        )
+        return (
+            len(prompt),
+            special,
+            marks(prompt[0]["content"], "previous_solution"),
+            marks(prompt[0]["content"], "critique"),
+            prompt[0]["content"][-40:],
+        )
 
-    tame, *hostile = (of(text, critique) for text, critique in zip([TAME, *ATTACKS, "@@TURN@@"], [*critiqued[1], critiqued[1][0]], strict=True))
+    tame, *hostile = (
+        of(text, critique)
+        for text, critique in zip(
+            [TAME, *ATTACKS, "@@TURN@@"], [*critiqued[1], critiqued[1][0]], strict=True
+        )
+    )
     assert tame[1] == {"<|im_start|>": 2, "<|im_end|>": 1} and tame[2:4] == ((1, 1), (1, 1))
     for attack, found in zip([*ATTACKS, "@@TURN@@"], hostile, strict=True):
         assert found == tame, attack
@@ -112,10 +162,14 @@ def test_a_refine_prompt_has_the_turns_and_marks_of_a_tame_one(critiqued, tokeni
 
 def test_without_neutral_fields_the_same_attacks_do_end_turns(tokenizer) -> None:
     def turns(text: str) -> int:
-        ids = tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)["input_ids"]
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True
+        )["input_ids"]
         return sum(i == tokenizer.convert_tokens_to_ids("<|im_end|>") for i in ids)
 
-    assert sum(turns(attack) > 1 for attack in ATTACKS if attack.isprintable() or "\n" in attack) >= 2
+    assert (
+        sum(turns(attack) > 1 for attack in ATTACKS if attack.isprintable() or "\n" in attack) >= 2
+    )
     assert all(turns(neutral(attack)) == 1 for attack in ATTACKS)
 
 
@@ -124,25 +178,43 @@ def test_no_attempt_or_critique_changes_the_reward_of_a_refinement(critiqued) ->
     right, wrong = "A-7=-4\nB+9=5\n#5", "A-7=4\n#4"
     assert reward([right, wrong], answer=["5", "5"], question=[ROW["question"]] * 2) == [1.0, 0.0]
     for attempt, critique in zip(attempts([TAME, *ATTACKS]), critiqued[1], strict=True):
-        refined = [Refinement(attempt, critique, text, TASK.verifier(text, ROW)) for text in (right, wrong)]
+        refined = [
+            Refinement(attempt, critique, text, TASK.verifier(text, ROW)) for text in (right, wrong)
+        ]
         assert [refinement.verdict.outcome for refinement in refined] == ["right", "wrong"]
 
 
 def test_counts_add_up_and_the_record_holds_every_word(critiqued, tmp_path) -> None:
     batch = generation(critiqued[1])
     counts = counts_of(batch, 84, 0)
-    assert (counts["critique/ok"], counts["critique/failed"], counts["critique/skipped"], counts["outcome/wrong"]) == (84, 0, 0, 84)
+    assert (
+        counts["critique/ok"],
+        counts["critique/failed"],
+        counts["critique/skipped"],
+        counts["outcome/wrong"],
+    ) == (84, 0, 0, 84)
     run = PipelineFolder(tmp_path / "p").run("critique", 0)
     write_rollouts(run, 1, 0, batch, [0.0] * 84)
     [path] = run.rollouts.iterdir()
     rows = pq.read_table(path).to_pylist()
-    assert [row["text"] for row in rows] == [text.encode("utf-8", "replace").decode() for text in [TAME, *ATTACKS]]
-    assert {row["critique_status"] for row in rows} == {"ok"} and {row["reward"] for row in rows} == {0.0}
+    assert [row["text"] for row in rows] == [
+        text.encode("utf-8", "replace").decode() for text in [TAME, *ATTACKS]
+    ]
+    assert {row["critique_status"] for row in rows} == {"ok"} and {
+        row["reward"] for row in rows
+    } == {0.0}
 
 
 def generation(critiques: list[Critique]) -> Generation:
     tried = attempts([TAME, *ATTACKS])
-    batch = Generation(84, tried, dict(enumerate(critiques)), order=list(range(84)), values=[0.0] * 84, rewards=torch.zeros(84, 1))
+    batch = Generation(
+        84,
+        tried,
+        dict(enumerate(critiques)),
+        order=list(range(84)),
+        values=[0.0] * 84,
+        rewards=torch.zeros(84, 1),
+    )
     batch.verdicts = [attempt.verdict for attempt in tried]
     return batch
 
@@ -153,8 +225,11 @@ def test_the_page_has_the_tags_of_a_tame_one(critiqued, tmp_path) -> None:
         for seed in (0, 1):
             put_evaluation(folder, arm, seed, 2)
 
-    # A page shows one transcript of a kind, run and end of it: two files in each of four runs show eight attempts.
-    places = [(arm, seed, step) for arm in ("scalar", "critique") for seed in (0, 1) for step in (1, 2)]
+    # A page shows one transcript of a kind, run and end of it: two files in each of four runs show
+    # eight attempts.
+    places = [
+        (arm, seed, step) for arm in ("scalar", "critique") for seed in (0, 1) for step in (1, 2)
+    ]
 
     def page(rows) -> Page:
         for (arm, seed, step), row in zip(places, rows, strict=True):
@@ -164,13 +239,22 @@ def test_the_page_has_the_tags_of_a_tame_one(critiqued, tmp_path) -> None:
         return Page(report(folder))
 
     rows = table(3, generation(critiqued[1]), [0.0] * 84)
-    rows = [row for row in rows if len(row["critique"]) < 1000] + [row for row in rows if len(row["critique"]) >= 1000]
+    rows = [row for row in rows if len(row["critique"]) < 1000] + [
+        row for row in rows if len(row["critique"]) >= 1000
+    ]
     tame = page([rows[0]] * 8)
     assert tame.tags.count("article") == 8
     for start in range(0, len(rows), 8):
         some = (rows[start:] + rows)[:8]
         found = page(some)
-        assert found.open == [] and found.tags.count("article") == 8 and set(found.tags) == set(tame.tags)
+        assert (
+            found.open == []
+            and found.tags.count("article") == 8
+            and set(found.tags) == set(tame.tags)
+        )
         # A text that is cut has tags around its gap.
         if all(len(row["text"]) < 1000 for row in some):
-            assert (found.tags, [name for name, _ in found.attributes]) == (tame.tags, [name for name, _ in tame.attributes]), some
+            assert (found.tags, [name for name, _ in found.attributes]) == (
+                tame.tags,
+                [name for name, _ in tame.attributes],
+            ), some

@@ -20,7 +20,9 @@ ROOMS = [
     {"cli"},
     {"__init__", "__main__"},
 ]
-"""Layers of rooms and of ground files, lowest first. A new module belongs to its folder: this list stays as it is."""
+"""Layers of rooms and of ground files, lowest first. A new module belongs to its folder: this list
+stays as it is.
+"""
 
 LEVEL = {room: level for level, layer in enumerate(ROOMS) for room in layer}
 
@@ -30,7 +32,9 @@ def room_of(path: Path) -> str:
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Modules of ours that a file imports anywhere, inside functions too, as `critique_rl.room.module`."""
+    """Modules of ours that a file imports anywhere, inside functions too, as
+    `critique_rl.room.module`.
+    """
     modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -60,5 +64,7 @@ def test_every_room_has_a_layer_and_imports_only_from_layers_below() -> None:
 def test_help_needs_neither_torch_nor_transformers() -> None:
     heavy = "sorted({'torch', 'transformers', 'trl'} & set(sys.modules))"
     code = f"import sys, critique_rl.cli as cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint({heavy})"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert output.splitlines()[-1] == "[]"

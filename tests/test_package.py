@@ -1,4 +1,6 @@
-"""What a wheel and an sdist carry, and that an installed wheel does without the checkout. Built in process: no network, no environment of its own."""
+"""What a wheel and an sdist carry, and that an installed wheel does without the checkout. Built in
+process: no network, no environment of its own.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ TREES = {"prompts": "critique_rl/_prompts", "pipelines": "critique_rl/_pipelines
 
 
 def files(folder: str) -> set[str]:
-    tracked = (path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    tracked = (
+        path
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
     return {path.relative_to(ROOT).as_posix() for path in tracked}
 
 
@@ -27,17 +33,33 @@ def files(folder: str) -> set[str]:
 def wheel(tmp_path_factory) -> Path:
     from hatchling.builders.wheel import WheelBuilder
 
-    return Path(next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"])))
+    return Path(
+        next(
+            WheelBuilder(str(ROOT)).build(
+                directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"]
+            )
+        )
+    )
 
 
 def test_a_wheel_carries_the_package_its_weights_prompts_and_pipelines(wheel) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         [metadata] = [archive.read(name).decode() for name in names if name.endswith("/METADATA")]
-    carried = {name.replace(folder, place, 1) for folder, place in TREES.items() for name in files(folder)}
+    carried = {
+        name.replace(folder, place, 1) for folder, place in TREES.items() for name in files(folder)
+    }
     assert files("critique_rl") | carried == {name for name in names if ".dist-info/" not in name}
-    assert {"critique_rl/py.typed", "critique_rl/lab/weights/chain/model.safetensors", "critique_rl/cli/templates/pipeline.yaml.jinja"} <= names
-    assert {"critique_rl/docs/python.md", "critique_rl/docs/reference-config.md", "critique_rl/docs/reference-api.md"} <= names
+    assert {
+        "critique_rl/py.typed",
+        "critique_rl/lab/weights/chain/model.safetensors",
+        "critique_rl/cli/templates/pipeline.yaml.jinja",
+    } <= names
+    assert {
+        "critique_rl/docs/python.md",
+        "critique_rl/docs/reference-config.md",
+        "critique_rl/docs/reference-api.md",
+    } <= names
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
     assert "License-Expression: Apache-2.0" in metadata and "# critique_rl" in metadata
 
@@ -49,7 +71,18 @@ def test_an_sdist_carries_what_a_wheel_is_built_from(tmp_path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = files("critique_rl") | files("prompts") | files("pipelines")
-    assert wanted | {"pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md", "constraints.txt"} <= names
+    assert (
+        wanted
+        | {
+            "pyproject.toml",
+            "README.md",
+            "LICENSE",
+            "CITATION.cff",
+            "CHANGELOG.md",
+            "constraints.txt",
+        }
+        <= names
+    )
     assert not {name for name in names if name.startswith("runs/")} - {"runs/README.md"}
 
 
@@ -57,18 +90,29 @@ def test_an_sdist_carries_what_a_wheel_is_built_from(tmp_path) -> None:
 def test_an_installed_wheel_needs_no_checkout(wheel, tmp_path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"question": f"{i} + 1?", "answer": i + 1}) + "\n" for i in range(60)))
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"question": f"{i} + 1?", "answer": i + 1}) + "\n" for i in range(60))
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path / "site"),
+        "HF_DATASETS_CACHE": str(tmp_path / "cache"),
+    }
 
     def run(*words: str) -> str:
-        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
     assert "wrote pipeline.yaml" in run("-m", "critique_rl", "init", "a.jsonl")
     assert len(run("-m", "critique_rl", "plan", "pipeline.yaml").splitlines()) == 9
     assert len(run("-m", "critique_rl", "plan", "pipelines/quickstart.yaml").splitlines()) == 2
-    found = run("-c", "from critique_rl import prompts; print(prompts.__file__); print(prompts.render('refine', question='q', attempt='a', critique='c'))")
+    found = run(
+        "-c",
+        "from critique_rl import prompts; print(prompts.__file__); print(prompts.render('refine', question='q', attempt='a', critique='c'))",
+    )
     assert found.startswith(str(tmp_path / "site")) and "<critique>\nc\n</critique>" in found
 
 

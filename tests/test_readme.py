@@ -1,8 +1,10 @@
-"""What the README and the pages of critique_rl/docs print is so: Python runs, YAML is a pipeline, commands parse, links lead somewhere.
+"""What the README and the pages of critique_rl/docs print is so: Python runs, YAML is a pipeline,
+commands parse, links lead somewhere.
 
-Run as printed: every Python block (those that train, train); `critique-rl plan` and `init`. Parsed by the real parser, with their pipelines loaded and their
-arms, critics and overrides looked up, but not run: all other `critique-rl` commands, which train or need what training left. make, python and launchers: that
-the target, the script or the module is there.
+Run as printed: every Python block (those that train, train); `critique-rl plan` and `init`. Parsed
+by the real parser, with their pipelines loaded and their arms, critics and overrides looked up, but
+not run: all other `critique-rl` commands, which train or need what training left. make, python and
+launchers: that the target, the script or the module is there.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ FIRST = yaml.safe_load(blocks("README.md", "yaml")[0])
 
 
 def test_every_block_is_of_a_language_that_is_checked() -> None:
-    found = {word for text in PAGES.values() for word in re.findall(r"^```(.*)$", text, re.MULTILINE)}
+    found = {
+        word for text in PAGES.values() for word in re.findall(r"^```(.*)$", text, re.MULTILINE)
+    }
     assert found == {"python", "yaml", "bash", ""}
 
 
@@ -63,7 +67,13 @@ def test_python_examples_run(page, tmp_path, monkeypatch) -> None:
             assert names["trainer"].state.global_step == names["trainer"].args.max_steps > 0
 
 
-DOORS = {"critique_rl", "critique_rl.critic", "critique_rl.rewards", "critique_rl.metrics", "critique_rl.objective"}
+DOORS = {
+    "critique_rl",
+    "critique_rl.critic",
+    "critique_rl.rewards",
+    "critique_rl.metrics",
+    "critique_rl.objective",
+}
 """Modules that pages may import from; all others may move."""
 
 
@@ -80,41 +90,67 @@ def saved(page: str, folder: Path) -> str:
     return code
 
 
-def test_the_critic_in_ten_lines_is_one_and_is_found_where_it_is_said_to_be(tmp_path, monkeypatch) -> None:
+def test_the_critic_in_ten_lines_is_one_and_is_found_where_it_is_said_to_be(
+    tmp_path, monkeypatch
+) -> None:
     code = saved("own-critic.md", tmp_path)
     assert len([line for line in code.splitlines() if line and not line.startswith("#")]) <= 10
     monkeypatch.chdir(tmp_path)
     task = load_task(TaskConfig("lab/chain", size=3), 0)
     critic = build_critic(yaml.safe_load(blocks("own-critic.md", "yaml")[0])["critic"], task)
     row = {"question": "3 A-7 B+9", "answer": "5"}
-    tried = [Attempt("3 A-7 B+9", text, task.verifier(text, row), row) for text in ("A-7=4\nB+9=13\n#13", "A-7=-4\nB+9=5\n#6")]
+    tried = [
+        Attempt("3 A-7 B+9", text, task.verifier(text, row), row)
+        for text in ("A-7=4\nB+9=13\n#13", "A-7=-4\nB+9=5\n#6")
+    ]
     # 3 - 7 is -4, not 4; in the second every sum is right, and only the last line is not.
-    assert [(c.text, c.status, c.reason) for c in critic.critique(tried)] == [("A is wrong: 3-7 is -4", "ok", ""), ("", "skipped", "nothing_to_say")]
+    assert [(c.text, c.status, c.reason) for c in critic.critique(tried)] == [
+        ("A is wrong: 3-7 is -4", "ok", ""),
+        ("", "skipped", "nothing_to_say"),
+    ]
 
 
 @pytest.mark.processes
 def test_the_verifier_of_ones_own_is_found_where_it_is_said_to_be(tmp_path, monkeypatch) -> None:
     saved("own-reward.md", tmp_path)
     monkeypatch.chdir(tmp_path)
-    verifier = build_verifier(yaml.safe_load(blocks("own-reward.md", "yaml")[0])["task"]["verifier"])
-    assert [verifier(text, {"answer": "cat"}).outcome for text in (" Cat", "dog")] == ["right", "wrong"]
+    verifier = build_verifier(
+        yaml.safe_load(blocks("own-reward.md", "yaml")[0])["task"]["verifier"]
+    )
+    assert [verifier(text, {"answer": "cat"}).outcome for text in (" Cat", "dog")] == [
+        "right",
+        "wrong",
+    ]
 
 
-def test_the_questions_of_ones_own_are_read_by_init_and_by_the_section(tmp_path, monkeypatch, capsys) -> None:
+def test_the_questions_of_ones_own_are_read_by_init_and_by_the_section(
+    tmp_path, monkeypatch, capsys
+) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
     exec(blocks("own-task.md", "python")[0], {})
     [command] = commands("own-task.md")
-    assert main(shlex.split(command, comments=True)[1:]) == 0 and "wrote pipeline.yaml" in capsys.readouterr().out
-    by_hand = parse_pipeline("readme", {**FIRST, **yaml.safe_load(blocks("own-task.md", "yaml")[0])}).arms["scalar"].task
+    assert (
+        main(shlex.split(command, comments=True)[1:]) == 0
+        and "wrote pipeline.yaml" in capsys.readouterr().out
+    )
+    by_hand = (
+        parse_pipeline("readme", {**FIRST, **yaml.safe_load(blocks("own-task.md", "yaml")[0])})
+        .arms["scalar"]
+        .task
+    )
     written = load_pipeline(Path("pipeline.yaml")).arms["scalar"].task
     assert by_hand.options == written.options
-    assert len(load_task(by_hand, 0).train) == len(load_task(written, 0).train) > 40  # 60 but for two tenths
+    assert (
+        len(load_task(by_hand, 0).train) == len(load_task(written, 0).train) > 40
+    )  # 60 but for two tenths
 
 
-@pytest.mark.parametrize(("page", "i"), [(page, i) for page in having("yaml") for i in range(len(blocks(page, "yaml")))])
+@pytest.mark.parametrize(
+    ("page", "i"), [(page, i) for page in having("yaml") for i in range(len(blocks(page, "yaml")))]
+)
 def test_every_yaml_example_is_part_of_a_pipeline(page, i) -> None:
     data = yaml.safe_load(blocks(page, "yaml")[i])
     given = {"arms": {"nsr": {}}, "primary": "pass@1/all"} if "claim" in data else {}
@@ -132,15 +168,32 @@ def test_every_yaml_example_is_part_of_a_pipeline(page, i) -> None:
 
 def test_the_yaml_examples_say_what_their_pages_say() -> None:
     assert list(parse_pipeline("readme", FIRST).arms) == ["scalar", "critique"]
-    [branching], [costs, external, claim] = ([yaml.safe_load(text) for text in blocks(page, "yaml")] for page in ("command-line.md", "reading-results.md"))
-    assert parse_pipeline("readme", {**FIRST, **branching}).arms["mixed"].branch_from.arm == "scalar"
+    [branching], [costs, external, claim] = (
+        [yaml.safe_load(text) for text in blocks(page, "yaml")]
+        for page in ("command-line.md", "reading-results.md")
+    )
+    assert (
+        parse_pipeline("readme", {**FIRST, **branching}).arms["mixed"].branch_from.arm == "scalar"
+    )
     compared = parse_pipeline("readme", {**FIRST, **costs, **external})
-    assert (compared.arms["critique"].budget.of, compared.target, compared.external) == (("total_tokens", 300000), 0.5, {"plain": "outputs/plain"})
+    assert (compared.arms["critique"].budget.of, compared.target, compared.external) == (
+        ("total_tokens", 300000),
+        0.5,
+        {"plain": "outputs/plain"},
+    )
     assert compared.sweep.values == (1e-4, 3e-4, 6e-4)
     nsr = parse_pipeline("readme", {**FIRST, **claim, "arms": {"nsr": {}}, "primary": "pass@1/all"})
-    assert parse_claim(nsr).tests == parse_claim(load_pipeline(ROOT / "pipelines" / "claims" / "nsr.yaml")).tests[:1]
+    assert (
+        parse_claim(nsr).tests
+        == parse_claim(load_pipeline(ROOT / "pipelines" / "claims" / "nsr.yaml")).tests[:1]
+    )
     critic = yaml.safe_load(blocks("own-critic.md", "yaml")[1])["critic"]
-    assert build_critic(critic, load_task(TaskConfig("lab/chain", size=16), 0)).chat.endpoint.caps.max_cost == 5.0
+    assert (
+        build_critic(
+            critic, load_task(TaskConfig("lab/chain", size=16), 0)
+        ).chat.endpoint.caps.max_cost
+        == 5.0
+    )
 
 
 def commands(page: str) -> list[str]:
@@ -150,10 +203,14 @@ def commands(page: str) -> list[str]:
 def inline(text: str) -> list[str]:
     """Whole commands inside a sentence: those with more than the name of a command."""
     spans = (" ".join(span.split()) for span in re.findall(r"`(critique-rl [^`]+)`", text))
-    return [span for span in spans if len(span.split()) > 2 and "<" not in span and "..." not in span]
+    return [
+        span for span in spans if len(span.split()) > 2 and "<" not in span and "..." not in span
+    ]
 
 
-COMMANDS = [line for page in PAGES for line in (*commands(page), *inline(PAGES[page]))] + inline(RESULTS)
+COMMANDS = [line for page in PAGES for line in (*commands(page), *inline(PAGES[page]))] + inline(
+    RESULTS
+)
 
 
 @pytest.mark.parametrize("line", dict.fromkeys(COMMANDS))
@@ -200,20 +257,28 @@ def test_a_plan_prints_the_line_that_its_page_prints(tmp_path, monkeypatch, caps
         said = capsys.readouterr().out
         assert f"train {words[1]}" in said
         if not {"--format", "--accelerate"} & set(words):
-            [printed] = re.findall(r"^    (critique-rl train .*)$", PAGES["cluster.md"], re.MULTILINE)
+            [printed] = re.findall(
+                r"^    (critique-rl train .*)$", PAGES["cluster.md"], re.MULTILINE
+            )
             assert printed in said.replace(str(tmp_path), "runs").splitlines()
     assert len(lines) == 5
 
 
 def anchors(text: str) -> set[str]:
     """As GitHub makes them of headings."""
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE
+    )
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_every_link_leads_somewhere(path) -> None:
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()) if not link.startswith("http")]
+    links = [
+        link
+        for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text())
+        if not link.startswith("http")
+    ]
     for link in links:
         file, _, anchor = link.partition("#")
         target = (path.parent / file).resolve() if file else path
@@ -227,9 +292,17 @@ def test_every_page_is_linked_from_the_readme() -> None:
 
 def test_every_finding_names_a_section_of_the_results() -> None:
     headings = re.findall(r"^## (.*)$", RESULTS, re.MULTILINE)
-    named = [name for text in re.findall(r"\(([^()]*\"[^()]*)\)", PAGES["when-critiques-do-not-help.md"]) for name in re.findall(r'"([^"]+)"', text)]
+    named = [
+        name
+        for text in re.findall(r"\(([^()]*\"[^()]*)\)", PAGES["when-critiques-do-not-help.md"])
+        for name in re.findall(r'"([^"]+)"', text)
+    ]
     assert len(named) > 15
-    assert [name for name in named if not any(heading.startswith(" ".join(name.split())) for heading in headings)] == []
+    assert [
+        name
+        for name in named
+        if not any(heading.startswith(" ".join(name.split())) for heading in headings)
+    ] == []
 
 
 STATIONS = {
@@ -240,7 +313,13 @@ STATIONS = {
 }
 
 
-@pytest.mark.parametrize("station", re.findall(r"`(?:trainer|refine|rollout|distill|tasks|prompts|trl_seams|rewards)\.[\w.]+`", PAGES["method.md"]))
+@pytest.mark.parametrize(
+    "station",
+    re.findall(
+        r"`(?:trainer|refine|rollout|distill|tasks|prompts|trl_seams|rewards)\.[\w.]+`",
+        PAGES["method.md"],
+    ),
+)
 def test_every_function_the_stations_name_exists(station) -> None:
     module, *names = station.strip("`").split(".")
     thing = importlib.import_module(STATIONS.get(module, f"critique_rl.trainer.{module}"))
@@ -250,13 +329,19 @@ def test_every_function_the_stations_name_exists(station) -> None:
 
 
 def test_every_preset_is_in_the_table() -> None:
-    named = {name for row in re.findall(r"^\| (`.*?) \|", PAGES["method.md"], re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    named = {
+        name
+        for row in re.findall(r"^\| (`.*?) \|", PAGES["method.md"], re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    }
     assert set(PRESETS) <= named
 
 
 @pytest.fixture(autouse=True)
 def own_modules():
-    """Examples' files are imported from each test's folder: none may be found in the next test, nor its folder be searched."""
+    """Examples' files are imported from each test's folder: none may be found in the next test, nor
+    its folder be searched.
+    """
     path = list(sys.path)
     yield
     sys.path[:] = path

@@ -1,6 +1,7 @@
 """Our statistics against scipy's, scikit-learn's and torchmetrics', pass@k against every subset.
 
-rliable does not install beside this numpy and pandas: benchmarks/against_rliable.py, in an environment of its own.
+rliable does not install beside this numpy and pandas: benchmarks/against_rliable.py, in an
+environment of its own.
 """
 
 from itertools import combinations
@@ -38,7 +39,9 @@ def test_over_seeds_alone_the_interval_is_scipys_t_interval():
 def test_sign_flips_are_scipys_permutation_test(seeds):
     values = np.random.default_rng(seeds).normal(0.4, 1, seeds)
     options = {"n_resamples": np.inf if seeds < 16 else 100_000, "rng": np.random.default_rng(0)}
-    expected = stats.permutation_test((values,), np.mean, permutation_type="samples", vectorized=False, **options).pvalue
+    expected = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", vectorized=False, **options
+    ).pvalue
     assert sign_flip_p(values) == pytest.approx(expected, abs=0 if seeds < 16 else 0.01)
 
 
@@ -47,11 +50,15 @@ def test_pass_at_k_is_the_share_of_all_subsets_with_a_right_sample():
         for right in range(n + 1):
             for k in range(1, n + 1):
                 subsets = list(combinations([True] * right + [False] * (n - right), k))
-                assert pass_at_k(n, right, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+                assert pass_at_k(n, right, k) == pytest.approx(
+                    sum(map(any, subsets)) / len(subsets)
+                )
 
 
 def stated(seed, levels):
-    """Confidences (of eleven levels, as the lab's answers state them, or any), and correctness that goes with them somewhat."""
+    """Confidences (of eleven levels, as the lab's answers state them, or any), and correctness that
+    goes with them somewhat.
+    """
     random = np.random.default_rng(seed)
     confidence = random.integers(0, 11, 400) / 10 if levels else random.uniform(size=400)
     return confidence, random.uniform(size=400) < 0.2 + 0.5 * confidence
@@ -72,16 +79,23 @@ def test_reliability_bins_are_scikit_learns():
     confidence, correct = stated(5, False)
     right, mean = calibration_curve(correct, confidence, n_bins=10)
     bins = reliability_bins(confidence, correct)
-    assert [of.right for of in bins] == pytest.approx(list(right)) and [of.mean for of in bins] == pytest.approx(list(mean))
+    assert [of.right for of in bins] == pytest.approx(list(right)) and [
+        of.mean for of in bins
+    ] == pytest.approx(list(mean))
 
 
 def test_the_calibration_error_is_torchmetrics():
     import torch
     from torchmetrics.functional.classification import binary_calibration_error
 
-    # Not the lab's eleven levels: a confidence on the edge of two bins is in the lower one here, in the upper one there.
+    # Not the lab's eleven levels: a confidence on the edge of two bins is in the lower one here, in
+    # the upper one there.
     for seed in (1, 2):
         confidence, correct = stated(seed, False)
         # torchmetrics takes the confidence of the class 1, whose "accuracy" is the target
-        expected = binary_calibration_error(torch.tensor(confidence), torch.tensor(correct).int(), n_bins=10, norm="l1")
-        assert expected_calibration_error(confidence, correct) == pytest.approx(float(expected), abs=1e-6)
+        expected = binary_calibration_error(
+            torch.tensor(confidence), torch.tensor(correct).int(), n_bins=10, norm="l1"
+        )
+        assert expected_calibration_error(confidence, correct) == pytest.approx(
+            float(expected), abs=1e-6
+        )

@@ -23,7 +23,10 @@ def test_an_event_ends_the_wait_and_one_that_never_comes_fails_with_its_name() -
 
 
 def test_what_hangs_is_broken_off_and_what_swallows_that_fails_too() -> None:
-    with pytest.raises(AssertionError, match=r"a lock: not over after 0\.2 s"), within("a lock", 0.2):
+    with (
+        pytest.raises(AssertionError, match=r"a lock: not over after 0\.2 s"),
+        within("a lock", 0.2),
+    ):
         threading.Event().wait()
     deaf = pytest.raises(AssertionError, match="a deaf block")
     with deaf, within("a deaf block", 0.2), suppress(AssertionError):

@@ -28,7 +28,9 @@ SETTINGS = {
 
 
 def dataset() -> Dataset:
-    return Dataset.from_list([{"prompt": [{"role": "user", "content": q}], "answer": "5"} for q in QUESTIONS * 4])
+    return Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": q}], "answer": "5"} for q in QUESTIONS * 4]
+    )
 
 
 def long_words(completions, **kwargs) -> list[float]:
@@ -37,15 +39,39 @@ def long_words(completions, **kwargs) -> list[float]:
 
 def even(completions, **kwargs) -> list[float]:
     """Half of what a random model writes is right."""
-    return [float(len(c[0]["content"]) % 2 == 0 and ord(c[0]["content"][-1]) % 2 == 0) if c[0]["content"] else 0.0 for c in completions]
+    return [
+        float(len(c[0]["content"]) % 2 == 0 and ord(c[0]["content"][-1]) % 2 == 0)
+        if c[0]["content"]
+        else 0.0
+        for c in completions
+    ]
 
 
 def trainer_of(kind, config, policy: str, folder: Path, reward=even, data=None, **kwargs):
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32), AutoTokenizer.from_pretrained(policy)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(policy),
+    )
     arguments = config(output_dir=str(folder), **{**SETTINGS, **kwargs.pop("settings", {})})
-    return kind(model, reward, arguments, train_dataset=data or dataset(), processing_class=tokenizer, **kwargs)
+    return kind(
+        model,
+        reward,
+        arguments,
+        train_dataset=data or dataset(),
+        processing_class=tokenizer,
+        **kwargs,
+    )
 
 
 def history(trainer) -> list[dict]:
-    keys = ("loss", "reward", "grad_norm", "entropy", "completions/mean_length", "frac_reward_zero_std")
-    return [{key: row.get(key) for key in keys} for row in trainer.state.log_history if "loss" in row]
+    keys = (
+        "loss",
+        "reward",
+        "grad_norm",
+        "entropy",
+        "completions/mean_length",
+        "frac_reward_zero_std",
+    )
+    return [
+        {key: row.get(key) for key in keys} for row in trainer.state.log_history if "loss" in row
+    ]

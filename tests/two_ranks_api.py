@@ -1,6 +1,8 @@
-"""Run by torchrun in test_api_runs: an api critic on two ranks. Arguments: policy folder, output folder, base_url of a server, and of a broken one.
+"""Run by torchrun in test_api_runs: an api critic on two ranks. Arguments: policy folder, output
+folder, base_url of a server, and of a broken one.
 
-First both ranks fail everything and share slots and caps; then the critic may not fail, and rank 1, which has nothing to ask, has to stop all the same.
+First both ranks fail everything and share slots and caps; then the critic may not fail, and rank 1,
+which has nothing to ask, has to stop all the same.
 """
 
 from __future__ import annotations
@@ -27,7 +29,15 @@ def trainer_with(endpoint: Endpoint, reward: float) -> CritiqueGRPOTrainer:
     settings = {"max_steps": 2, "refine_template": "lab/refine", "ddp_timeout": SECONDS}
     critic = ChatCritic(ApiChat(endpoint, folder / endpoint.on_failure), "lab/critique")
     constant = lambda completions, **kwargs: [reward] * len(completions)  # noqa: E731
-    return helpers.trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, policy, folder / "out", constant, settings=settings, critic=critic)
+    return helpers.trainer_of(
+        CritiqueGRPOTrainer,
+        CritiqueGRPOConfig,
+        policy,
+        folder / "out",
+        constant,
+        settings=settings,
+        critic=critic,
+    )
 
 
 def main() -> None:

@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MEASURES = {"generated_tokens": "generated tokens", "total_tokens": "tokens in all", "flops": "FLOPs", "usd": "USD"}
+MEASURES = {
+    "generated_tokens": "generated tokens",
+    "total_tokens": "tokens in all",
+    "flops": "FLOPs",
+    "usd": "USD",
+}
 """What runs may have been given alike, in the order in which it is looked for."""
 
 
 def spent_alike(costs: Sequence[Mapping[str, float]]) -> str | None:
-    """The first of `MEASURES` of which all arms spent the same within 5%; None where they were not compared at equal cost."""
+    """The first of `MEASURES` of which all arms spent the same within 5%; None where they were not
+    compared at equal cost.
+    """
     spent = {name: [cost.get(name, 0.0) for cost in costs] for name in MEASURES}
-    return next((name for name, values in spent.items() if values and 0 < max(values) <= 1.05 * min(values)), None)
+    return next(
+        (
+            name
+            for name, values in spent.items()
+            if values and 0 < max(values) <= 1.05 * min(values)
+        ),
+        None,
+    )
 
 
 def bracket(ci95: Sequence[float] | None) -> str:
@@ -33,7 +47,13 @@ def short(number: float) -> str:
 
 
 def shown_metrics(comparison: Mapping[str, Any], most: int = 4) -> list[str]:
-    """The primary metric and the families' pass@1, `most` in all: what fits a table. The rest is in compare.json."""
+    """The primary metric and the families' pass@1, `most` in all: what fits a table. The rest is in
+    compare.json.
+    """
     names = dict.fromkeys(name for arm in comparison["arms"].values() for name in arm["metrics"])
-    first = [name for name in names if name.startswith("pass@1/") and name not in ("pass@1/all", comparison["primary"])]
+    first = [
+        name
+        for name in names
+        if name.startswith("pass@1/") and name not in ("pass@1/all", comparison["primary"])
+    ]
     return [comparison["primary"], *first][:most]

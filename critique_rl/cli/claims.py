@@ -13,28 +13,55 @@ from critique_rl.config.schema import Pipeline
 
 
 def _claims_command(commands) -> None:
-    claims = commands.add_parser("claims", help="run every pipeline of a folder and say which of their claims are reproduced")
-    claims.add_argument("folder", type=Path, nargs="?", default=Path("pipelines/claims"), help="pipelines with a claim: section (default: pipelines/claims)")
+    claims = commands.add_parser(
+        "claims", help="run every pipeline of a folder and say which of their claims are reproduced"
+    )
+    claims.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path("pipelines/claims"),
+        help="pipelines with a claim: section (default: pipelines/claims)",
+    )
     claims.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
-    claims.add_argument("--quick", action="store_true", help="one seed and small budgets, to see that everything runs; no verdicts")
-    claims.add_argument("--out", type=Path, help="where results go (default: runs/claims, with --quick runs/claims-quick)")
+    claims.add_argument(
+        "--quick",
+        action="store_true",
+        help="one seed and small budgets, to see that everything runs; no verdicts",
+    )
+    claims.add_argument(
+        "--out",
+        type=Path,
+        help="where results go (default: runs/claims, with --quick runs/claims-quick)",
+    )
     claims.add_argument("--json", action="store_true", help="print JSON instead of a table")
     claims.set_defaults(command=_claims)
 
 
 def _claims(arguments) -> int:
-    """Run, compare and report pipeline by pipeline; the table is written anew after each, so that a stopped campaign leaves what it has."""
+    """Run, compare and report pipeline by pipeline; the table is written anew after each, so that a
+    stopped campaign leaves what it has.
+    """
     from critique_rl.analysis import claims
     from critique_rl.config.run_folder import ClaimsFolder, write_json, write_text
     from critique_rl.experiment.campaign import run_all
 
     _check_jobs(arguments.jobs)
-    out = ClaimsFolder(arguments.out or Path("runs/claims-quick" if arguments.quick else "runs/claims"))
+    out = ClaimsFolder(
+        arguments.out or Path("runs/claims-quick" if arguments.quick else "runs/claims")
+    )
     told, failed = [], []
     for path, overrides in _claim_pipelines(arguments):
         pipeline = load_pipeline(path, overrides)
-        failed += [f"{pipeline.name}/{name}" for name in run_all(pipeline, out.pipeline(pipeline.name), path, overrides, arguments.jobs)]
-        told += _judged(pipeline, out.pipeline(pipeline.name), [str(path), *overrides, "--out", str(out.path)])
+        failed += [
+            f"{pipeline.name}/{name}"
+            for name in run_all(
+                pipeline, out.pipeline(pipeline.name), path, overrides, arguments.jobs
+            )
+        ]
+        told += _judged(
+            pipeline, out.pipeline(pipeline.name), [str(path), *overrides, "--out", str(out.path)]
+        )
         write_json(out.json, {"claims": told})
         write_text(out.markdown, claims.markdown(told))
     print(json.dumps({"claims": told}) if arguments.json else claims.markdown(told))
@@ -47,11 +74,15 @@ def _claim_pipelines(arguments) -> list[tuple[Path, list[str]]]:
 
     paths, found = sorted(shipped(arguments.folder).glob("*.yaml")), []
     if not paths:
-        raise ConfigError(f"no pipeline in {arguments.folder}; give a folder of YAML files, such as pipelines/claims")
+        raise ConfigError(
+            f"no pipeline in {arguments.folder}; give a folder of YAML files, such as pipelines/claims"
+        )
     for path in paths:
         pipeline = load_pipeline(path)
         if parse_claim(pipeline) is None:
-            raise ConfigError(f"{path} has no claim: section; add one, or give a folder of pipelines that have")
+            raise ConfigError(
+                f"{path} has no claim: section; add one, or give a folder of pipelines that have"
+            )
         found.append((path, quick_overrides(pipeline) if arguments.quick else []))
     return found
 
@@ -65,5 +96,7 @@ def _judged(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -> lis
         return []
     comparison = _compared(pipeline, folder)
     _write_report(pipeline, folder, comparison, words)
-    _, runs, base, _ = read_runs(folder, pipeline.control, list(pipeline.arms), list(pipeline.seeds))
+    _, runs, base, _ = read_runs(
+        folder, pipeline.control, list(pipeline.arms), list(pipeline.seeds)
+    )
     return [claims.report(pipeline, claims.parse_claim(pipeline), runs, base, comparison["sweep"])]

@@ -31,12 +31,18 @@ def _compare(arguments) -> int:
 
 
 def _load_as_run(arguments) -> tuple[Pipeline, PipelineFolder]:
-    """`_load`, and ConfigError where runs were started with other settings than the pipeline has now. Evaluations may be given anew."""
+    """`_load`, and ConfigError where runs were started with other settings than the pipeline has
+    now. Evaluations may be given anew.
+    """
     from critique_rl.experiment.same_config import check_folders
     from critique_rl.experiment.sweep import with_chosen
 
     pipeline, folder = _load(arguments)
-    check_folders(with_chosen(pipeline, folder) if folder.sweep_choice.exists() else pipeline, folder, but=("evaluation",))
+    check_folders(
+        with_chosen(pipeline, folder) if folder.sweep_choice.exists() else pipeline,
+        folder,
+        but=("evaluation",),
+    )
     return pipeline, folder
 
 
@@ -59,13 +65,23 @@ def _compared(pipeline: Pipeline, folder: PipelineFolder) -> dict:
     from critique_rl.config.run_folder import write_json
 
     measure = (pipeline.arms[pipeline.control].budget.of or ("generated_tokens", 0))[0]
-    comparison = compare(folder, pipeline.control, pipeline.primary, list(pipeline.arms), list(pipeline.seeds), pipeline.target, measure)
+    comparison = compare(
+        folder,
+        pipeline.control,
+        pipeline.primary,
+        list(pipeline.arms),
+        list(pipeline.seeds),
+        pipeline.target,
+        measure,
+    )
     write_json(folder.comparison, comparison)
     return comparison
 
 
 def _report(arguments) -> int:
-    """Compares anew: what an evaluation or another control changed since must not be told as it was."""
+    """Compares anew: what an evaluation or another control changed since must not be told as it
+    was.
+    """
     pipeline, folder = _load_as_run(arguments)
     _write_report(pipeline, folder, _compared(pipeline, folder), _words(arguments))
     return 0
@@ -75,9 +91,13 @@ def _words(arguments) -> list[str]:
     return [str(arguments.pipeline), *arguments.overrides, "--out", str(arguments.out)]
 
 
-def _write_report(pipeline: Pipeline, folder: PipelineFolder, comparison: dict, words: list[str]) -> None:
+def _write_report(
+    pipeline: Pipeline, folder: PipelineFolder, comparison: dict, words: list[str]
+) -> None:
     from critique_rl.analysis.report import write_report
 
-    commands = [f"critique-rl {command} {shlex.join(words)}" for command in ("run", "compare", "report")]
+    commands = [
+        f"critique-rl {command} {shlex.join(words)}" for command in ("run", "compare", "report")
+    ]
     page = write_report(folder, comparison, pipeline.external, commands)
     print(f"report: {page}, with report.md, tables.tex and numbers.csv beside it", file=sys.stderr)

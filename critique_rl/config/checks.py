@@ -1,4 +1,6 @@
-"""Checks of what a user wrote: unknown keys, wrong types, numbers out of range. All raise ConfigError."""
+"""Checks of what a user wrote: unknown keys, wrong types, numbers out of range. All raise
+ConfigError.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """A pipeline file (or an override) that cannot be used: says what was got, what was expected and what to do."""
+    """A pipeline file (or an override) that cannot be used: says what was got, what was expected
+    and what to do.
+    """
 
 
 def suggest(got: str, known: Iterable[str]) -> str:
@@ -34,7 +38,9 @@ def _free(value: Any, where: str) -> dict[str, Any]:
 
 
 def read_section(cls: type, value: Any, where: str) -> Any:
-    """A mapping as read from YAML -> the dataclass, with its keys, numbers and whatever it checks itself."""
+    """A mapping as read from YAML -> the dataclass, with its keys, numbers and whatever it checks
+    itself.
+    """
     check_keys(_free(value, where), (f.name for f in fields(cls)), where)
     for f in fields(cls):
         if f.default is MISSING and f.default_factory is MISSING and f.name not in value:
@@ -43,7 +49,9 @@ def read_section(cls: type, value: Any, where: str) -> Any:
         if f.name in value:
             _check_number(value[f.name], f.type, f"{where}.{f.name}")
     try:
-        return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+        return cls(
+            **{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
@@ -52,5 +60,9 @@ def _check_number(value: Any, annotation: str, where: str) -> None:
     wanted = annotation.split(" | ")[0]
     optional = annotation.endswith("None")
     numbers = {"int": int, "float": (int, float), "str": str}
-    if wanted in numbers and not (optional and value is None) and (not isinstance(value, numbers[wanted]) or isinstance(value, bool)):
+    if (
+        wanted in numbers
+        and not (optional and value is None)
+        and (not isinstance(value, numbers[wanted]) or isinstance(value, bool))
+    ):
         raise ConfigError(f"{where}: got {value!r}, expected {annotation}")

@@ -15,9 +15,11 @@
                                  /critic/         of an api critic: cache.sqlite (its answers), ledger.sqlite (what it has cost), limits.sqlite (its pace)
                                  /log.txt         what the run printed
 
-Columns of a rollouts parquet, one row an attempt: `step`, `group`, `role` ("rollout" | "candidate" | "expert"), `attempt` (index of the row in this file that a
-candidate refines, else -1), `question`, `family`, `text`, `outcome`, `answer`, `reward`, `advantage` (NaN for candidates not chosen), `critic`,
-`critique`, `critique_status` ("" where none was asked), `critique_reason`, `leaked`, `chosen`.
+Columns of a rollouts parquet, one row an attempt: `step`, `group`, `role` ("rollout" | "candidate"
+| "expert"), `attempt` (index of the row in this file that a candidate refines, else -1),
+`question`, `family`, `text`, `outcome`, `answer`, `reward`, `advantage` (NaN for candidates not
+chosen), `critic`, `critique`, `critique_status` ("" where none was asked), `critique_reason`,
+`leaked`, `chosen`.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from filelock import FileLock, Timeout
 from critique_rl.config.checks import ConfigError
 
 SCHEMA = 1
-"""Version of the run folder's layout, in its config.yaml. A folder of another version is refused, not guessed at."""
+"""Version of the run folder's layout, in its config.yaml. A folder of another version is refused,
+not guessed at.
+"""
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,9 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a JSONL file, [] if there is none. A last line without its newline was cut short by a crash and is left out."""
+    """All whole lines of a JSONL file, [] if there is none. A last line without its newline was cut
+    short by a crash and is left out.
+    """
     if not path.exists():
         return []
     lines: Iterable[str] = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -209,7 +215,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def held(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a folder for this process; ConfigError if another holds it. The lock is the kernel's: it ends with the process, however that ends."""
+    """Hold a folder for this process; ConfigError if another holds it. The lock is the kernel's: it
+    ends with the process, however that ends.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if os.environ.get("RANK", "0") != "0":
         yield
@@ -218,7 +226,9 @@ def held(folder: Path, doing: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ConfigError(f"{folder}: another process is {doing} here; wait for it, stop it, or give another --out") from error
+        raise ConfigError(
+            f"{folder}: another process is {doing} here; wait for it, stop it, or give another --out"
+        ) from error
     try:
         yield
     finally:

@@ -1,4 +1,6 @@
-"""What a pipeline holds, as frozen data with its defaults. Reading a file into it, and refusing what cannot be, is `config`'s."""
+"""What a pipeline holds, as frozen data with its defaults. Reading a file into it, and refusing
+what cannot be, is `config`'s.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from critique_rl.costs import KINDS, Prices
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """Which problems: `lab/chain`, `lab/legs`, `lab/tiers`, `lab/facts`, `reasoning-gym/<dataset>`, `data` (your own: `own_data.DataOptions`)."""
+    """Which problems: `lab/chain`, `lab/legs`, `lab/tiers`, `lab/facts`, `reasoning-gym/<dataset>`,
+    `data` (your own: `own_data.DataOptions`).
+    """
 
     name: str
     """One of the names above."""
@@ -22,9 +26,13 @@ class TaskConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Passed to the task's generator."""
     repeat_one: Any = None
-    """The place (from 0) or the id of one training prompt: all others become copies of it, as in one-example training (arXiv 2504.20571). None: as they are."""
+    """The place (from 0) or the id of one training prompt: all others become copies of it, as in
+    one-example training (arXiv 2504.20571). None: as they are.
+    """
     verifier: Any = ""
-    """"": the task's own; a name such as math, or a mapping such as {kind: python, target: module:function} (`worker_verifier`)."""
+    """"": the task's own; a name such as math, or a mapping such as {kind: python, target:
+    module:function} (`worker_verifier`).
+    """
 
 
 @dataclass(frozen=True)
@@ -39,31 +47,40 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """Every arm stops at the first step at or above it; the overshoot is in its evaluation's cost. A learning-rate schedule runs over the budget, not steps."""
+    """Every arm stops at the first step at or above it; the overshoot is in its evaluation's cost.
+    A learning-rate schedule runs over the budget, not steps.
+    """
 
     generated_tokens: int | None = None
-    """Sampled from the policy for training: rollouts, refinements, the critiques of `self`. Prompts, other critics and teachers are not among them."""
+    """Sampled from the policy for training: rollouts, refinements, the critiques of `self`.
+    Prompts, other critics and teachers are not among them.
+    """
     optimizer_steps: int | None = None
     """Updates of the weights."""
     total_tokens: int | None = None
     """Prompts, critics and teachers included (`costs`)."""
     flops: float | None = None
-    """Of the policy and its teachers: 2 a parameter and token that passes forward, 6 a token trained."""
+    """Of the policy and its teachers: 2 a parameter and token that passes forward, 6 a token
+    trained.
+    """
     usd: float | None = None
     """What critics charge, and the policy's tokens at `prices`."""
 
     @property
     def of(self) -> tuple[str, float] | None:
         """(kind of `costs.KINDS`, limit), or None for a budget of steps."""
-        return next(((kind, limit) for kind in KINDS if (limit := getattr(self, kind)) is not None), None)
+        return next(
+            ((kind, limit) for kind in KINDS if (limit := getattr(self, kind)) is not None), None
+        )
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     """How finished policies are judged, and how often a training curve is taken.
 
-    Published protocols (samples, temperature, top_p): Yue et al. 2504.13837 128 to 1024, .6, .95; NSR 2506.01347 256, .6, .95 (Qwen3: 64, .7, .8);
-    Critique-GRPO 2506.03106 256, .6, .95; SDPO 2601.20802 16, .6, .95; RLCR 2507.16806 and TruthRL 2509.25760 greedy: 1, 0, 1.
+    Published protocols (samples, temperature, top_p): Yue et al. 2504.13837 128 to 1024, .6, .95;
+    NSR 2506.01347 256, .6, .95 (Qwen3: 64, .7, .8); Critique-GRPO 2506.03106 256, .6, .95; SDPO
+    2601.20802 16, .6, .95; RLCR 2507.16806 and TruthRL 2509.25760 greedy: 1, 0, 1.
     """
 
     problems: int = 200
@@ -79,9 +96,13 @@ class EvaluationConfig:
     split: str = "test"
     """Whose problems: test or validation."""
     second_template: str = ""
-    """A template of prompts/ that reads `question`: the same problems are asked by it too, and reported beside (`lab/second`); "": by none."""
+    """A template of prompts/ that reads `question`: the same problems are asked by it too, and
+    reported beside (`lab/second`); "": by none.
+    """
     best_by: str = ""
-    """"": the last policy is judged; a pass@1 of the learning curve, such as pass@1/all: the policy that was best by it on validation problems."""
+    """"": the last policy is judged; a pass@1 of the learning curve, such as pass@1/all: the policy
+    that was best by it on validation problems.
+    """
     curve_every: int = 10
     """Steps between points of the learning curve, on the validation split (0: none)."""
     curve_problems: int = 32
@@ -92,7 +113,9 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class PlateauConfig:
-    """When learning counts as stopped (`plateau.PlateauRule`), on the validation problems of the learning curve."""
+    """When learning counts as stopped (`plateau.PlateauRule`), on the validation problems of the
+    learning curve.
+    """
 
     family: str = "all"
     """Whose problems are watched."""
@@ -132,7 +155,9 @@ class RunConfig:
     reward: Mapping[str, Any] = field(default_factory=lambda: {"kind": "correct"})
     """What the scalar term rewards. An arm replaces this section whole."""
     budget: BudgetConfig = BudgetConfig()
-    """When training stops: one of its keys. Without one, when TRL's max_steps or num_train_epochs say so."""
+    """When training stops: one of its keys. Without one, when TRL's max_steps or num_train_epochs
+    say so.
+    """
     prices: Prices = field(default_factory=Prices)
     """What the policy's tokens cost."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -149,7 +174,9 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """Equal tuning effort: every arm is tried with each value on the validation split, and trained with the one that did best (`sweep`)."""
+    """Equal tuning effort: every arm is tried with each value on the validation split, and trained
+    with the one that did best (`sweep`).
+    """
 
     values: tuple[Any, ...]
     """Two different numbers or more."""
@@ -170,18 +197,28 @@ class Pipeline:
     name: str
     """The file's name, which its results' folder has too."""
     arms: Mapping[str, RunConfig]
-    """Name of each arm -> what differs from the rest of the file. Without it one arm, called scalar, or critique where there is a critic."""
+    """Name of each arm -> what differs from the rest of the file. Without it one arm, called
+    scalar, or critique where there is a critic.
+    """
     seeds: tuple[int, ...]
     """Each trains every arm once. An interval over seeds needs two or more."""
     primary: str
-    """The metric that is compared, named before the run: pass@<k>/<family>, with the family "all" for all of them, or another one of evaluations."""
+    """The metric that is compared, named before the run: pass@<k>/<family>, with the family "all"
+    for all of them, or another one of evaluations.
+    """
     control: str
-    """The arm that others are compared with. Without it scalar, or the first one where none has that name."""
+    """The arm that others are compared with. Without it scalar, or the first one where none has
+    that name.
+    """
     target: float | None = None
-    """What spending is counted to: the tokens until the primary metric first reaches it on the learning curve."""
+    """What spending is counted to: the tokens until the primary metric first reaches it on the
+    learning curve.
+    """
     sweep: SweepConfig | None = None
     """The same search of one option for every arm; null: none."""
     external: Mapping[str, str] = field(default_factory=dict)
-    """Plain TRL runs to draw beside the arms, never to compare: a name and the output folder of each (`curves.completions_curve`)."""
+    """Plain TRL runs to draw beside the arms, never to compare: a name and the output folder of
+    each (`curves.completions_curve`).
+    """
     claim: Any = None
     """As the file has it; `claims.parse_claim` reads it."""

@@ -1,4 +1,6 @@
-"""Who writes critiques: the contract of a critic, the kinds there are, and how a `critic:` section becomes one."""
+"""Who writes critiques: the contract of a critic, the kinds there are, and how a `critic:` section
+becomes one.
+"""
 
 from critique_rl._lazy import lazy
 

@@ -34,23 +34,31 @@ NO_TEXT = ("empty", "length")
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer, or the reason why there is none. An answer cut at max_tokens is "ok" with the reason "length" where its text is usable."""
+    """One answer, or the reason why there is none. An answer cut at max_tokens is "ok" with the
+    reason "length" where its text is usable.
+    """
 
     text: str
     status: Literal["ok", "failed", "skipped"] = "ok"
     """failed: asked for and not got; skipped: never sent."""
     reason: str = ""
-    """failed: "timeout", "step deadline", "connection", "empty", "length", "bad response: ...", "http 401: <the server's words>", "storage: ...".
-    skipped: "budget", "rate limit", "circuit open", "step deadline", or the refusal after which nothing more was sent, as "not sent after http 401: ..."."""
+    """failed: "timeout", "step deadline", "connection", "empty", "length", "bad response: ...",
+    "http 401: <the server's words>", "storage: ...". skipped: "budget", "rate limit", "circuit
+    open", "step deadline", or the refusal after which nothing more was sent, as "not sent after
+    http 401: ...".
+    """
     usage: Usage = field(default_factory=Usage)
-    """Of all tries that came to an answer, as the server reported it; at its most (`estimated`) where it reported none. A try that ended without an answer
-    counts in the ledger alone."""
+    """Of all tries that came to an answer, as the server reported it; at its most (`estimated`)
+    where it reported none. A try that ended without an answer counts in the ledger alone.
+    """
     cached: bool = False
     """True where it was answered before, and paid for then."""
 
 
 class CriticFailed(RuntimeError):
-    """A critic that may not fail did (`on_failure: stop`). `replies` are what came until then, one a conversation."""
+    """A critic that may not fail did (`on_failure: stop`). `replies` are what came until then, one
+    a conversation.
+    """
 
     def __init__(self, message: str, replies: Sequence[Reply] = ()):
         super().__init__(message)
@@ -58,9 +66,11 @@ class CriticFailed(RuntimeError):
 
 
 def without_thinking(text: str) -> str:
-    """The text after a reasoning model's thoughts; "" where it was cut while thinking. Some templates open the thoughts in the prompt.
+    """The text after a reasoning model's thoughts; "" where it was cut while thinking. Some
+    templates open the thoughts in the prompt.
 
-    Thoughts open at the start of a line; a mark that is only spoken of within one stays, and costs nothing of the text after it.
+    Thoughts open at the start of a line; a mark that is only spoken of within one stays, and costs
+    nothing of the text after it.
     """
     text = re.sub(rf"(?is){OPENS}.*?{CLOSES}", "", text)
     text = re.split(f"(?i){CLOSES}", text)[-1]
@@ -73,12 +83,18 @@ def wrong(said: Critique) -> str:
         return f"status {said.status!r}"
     if not isinstance(said.notes, tuple):
         return f"notes is a {type(said.notes).__name__}"
-    for name, value in (("text", said.text), ("reason", said.reason), *(("note", note) for note in said.notes)):
+    for name, value in (
+        ("text", said.text),
+        ("reason", said.reason),
+        *(("note", note) for note in said.notes),
+    ):
         if not isinstance(value, str):
             return f"{name} is a {type(value).__name__}"
     if not isinstance(said.usage, Usage):
         return f"usage is a {type(said.usage).__name__}"
     counts = astuple(said.usage)
-    if not all(isinstance(count, int | float) and math.isfinite(count) and count >= 0 for count in counts):
+    if not all(
+        isinstance(count, int | float) and math.isfinite(count) and count >= 0 for count in counts
+    ):
         return f"usage is {counts}"
     return ""

@@ -1,7 +1,8 @@
-"""Critics without a model: controls that say nothing, or something fixed, or something wrong, and the oracle.
+"""Critics without a model: controls that say nothing, or something fixed, or something wrong, and
+the oracle.
 
-`retry`, `indicative`, `ground_truth`, `oracle`, `shuffled`, `noisy`. What is drawn is drawn by hash from seed, question and attempt, so that a run that is
-continued draws the same.
+`retry`, `indicative`, `ground_truth`, `oracle`, `shuffled`, `noisy`. What is drawn is drawn by hash
+from seed, question and attempt, so that a run that is continued draws the same.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class RetryCritic:
 
 @dataclass(frozen=True)
 class TemplateCritic:
-    """`indicative` and `ground_truth` (Critique-GRPO, section 3): a fixed text, with the row's answer where the template asks for it."""
+    """`indicative` and `ground_truth` (Critique-GRPO, section 3): a fixed text, with the row's
+    answer where the template asks for it.
+    """
 
     name: str
     template: str
@@ -56,12 +59,18 @@ class OracleCritic:
     name: str = "oracle"
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        return [Critique(text, self.name, leaked=leaks(text, attempt, self.is_answer)) for attempt in attempts for text in [self.words(attempt)]]
+        return [
+            Critique(text, self.name, leaked=leaks(text, attempt, self.is_answer))
+            for attempt in attempts
+            for text in [self.words(attempt)]
+        ]
 
 
 @dataclass(frozen=True)
 class ShuffledCritic:
-    """Control: the oracle's words on another problem, drawn until they differ from those on this one (so: another trap set)."""
+    """Control: the oracle's words on another problem, drawn until they differ from those on this
+    one (so: another trap set).
+    """
 
     words: Callable[[Attempt], str]
     rows: Sequence[Mapping[str, Any]]
@@ -85,7 +94,9 @@ class ShuffledCritic:
 
 @dataclass(frozen=True)
 class NoisyCritic:
-    """Dose-response: `inner`'s words, but with probability `wrong` those of `other`. Drawn from seed, question and attempt, so that a replay draws the same."""
+    """Dose-response: `inner`'s words, but with probability `wrong` those of `other`. Drawn from
+    seed, question and attempt, so that a replay draws the same.
+    """
 
     inner: Critic
     other: Critic
@@ -94,8 +105,16 @@ class NoisyCritic:
     name: str = "noisy"
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        wrong = [uniform(f"noisy/{self.seed}/{attempt.question}/{attempt.text}") < self.wrong for attempt in attempts]
-        said = {flag: iter(critic.critique([a for a, w in zip(attempts, wrong, strict=True) if w is flag])) for flag, critic in self._by_flag()}
+        wrong = [
+            uniform(f"noisy/{self.seed}/{attempt.question}/{attempt.text}") < self.wrong
+            for attempt in attempts
+        ]
+        said = {
+            flag: iter(
+                critic.critique([a for a, w in zip(attempts, wrong, strict=True) if w is flag])
+            )
+            for flag, critic in self._by_flag()
+        }
         return [replace(next(said[flag]), critic=self.name) for flag in wrong]
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,8 +3,9 @@
     def my_critic(attempt: Attempt) -> str | Critique | None           None: nothing to say, counted as skipped
     class MyCritic: critique(attempts) -> list of the same, in order
 
-An error at one attempt is that attempt's failure, counted with its reason. The code runs in this process, since it may hold a model, so it cannot be killed:
-at the deadline its attempts fail as "timeout" and training goes on, and while it still hangs later ones fail at once.
+An error at one attempt is that attempt's failure, counted with its reason. The code runs in this
+process, since it may hold a model, so it cannot be killed: at the deadline its attempts fail as
+"timeout" and training goes on, and while it still hangs later ones fail at once.
 """
 
 from __future__ import annotations
@@ -36,20 +37,29 @@ class UserCritic:
     deadline: float = 300.0
     """Seconds for all attempts of a generation."""
     on_leak: OnLeak = "keep"
-    """A critique that gives the answer away is kept, redacted, or dropped. All of these are counted."""
+    """A critique that gives the answer away is kept, redacted, or dropped. All of these are
+    counted.
+    """
     _running: Future | None = field(default=None, repr=False)
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
         start = time.monotonic()
         said = self._said(list(attempts)) if attempts else []
         seconds = (time.monotonic() - start) / max(1, len(attempts))
-        return [self._read(one, attempt, seconds) for one, attempt in zip(said, attempts, strict=True)]
+        return [
+            self._read(one, attempt, seconds) for one, attempt in zip(said, attempts, strict=True)
+        ]
 
     def _said(self, attempts: list[Attempt]) -> list[Said | Exception]:
         if self._running is not None and not self._running.done():
             return [TimeoutError()] * len(attempts)
         self._running = Future()
-        Thread(target=_settle, args=(self._running, self.function, attempts), name="critique_rl.own_critic", daemon=True).start()
+        Thread(
+            target=_settle,
+            args=(self._running, self.function, attempts),
+            name="critique_rl.own_critic",
+            daemon=True,
+        ).start()
         try:
             return self._running.result(self.deadline)
         except TimeoutError:
@@ -72,12 +82,16 @@ class UserCritic:
         return guarded(critique, attempt, self.is_answer, self.on_leak)
 
     def _checked(self, said: Critique, seconds: float) -> Critique:
-        """What the user's code built, or why it is no critique: whatever it holds, it must not end the run, nor refine as if nothing had been said."""
+        """What the user's code built, or why it is no critique: whatever it holds, it must not end
+        the run, nor refine as if nothing had been said.
+        """
         if reason := wrong(said):
             return Critique("", self.name, "failed", f"bad reply: {reason}")
         usage = replace(said.usage, seconds=said.usage.seconds or seconds)
         if said.status != "ok":
-            return replace(said, critic=self.name, text="", reason=said.reason or said.status, usage=usage)
+            return replace(
+                said, critic=self.name, text="", reason=said.reason or said.status, usage=usage
+            )
         if is_blank(said.text):
             return Critique("", self.name, "failed", "empty", usage=usage)
         return replace(said, critic=self.name, text=clean(said.text).strip(), usage=usage)
@@ -86,12 +100,16 @@ class UserCritic:
 def _settle(outcome: Future, function: Callable, attempts: list[Attempt]) -> None:
     try:
         outcome.set_result(_one_each(function, attempts))
-    except BaseException as error:  # SystemExit in a thread would leave the future, and the step, waiting
+    except (
+        BaseException
+    ) as error:  # SystemExit in a thread would leave the future, and the step, waiting
         outcome.set_result([RuntimeError(str(error))] * len(attempts))
 
 
 def _one_each(function: Callable, attempts: list[Attempt]) -> list[Said | Exception]:
-    """All in one call. Where that raises, each alone, so that one bad attempt costs no other its critique."""
+    """All in one call. Where that raises, each alone, so that one bad attempt costs no other its
+    critique.
+    """
     try:
         said = list(function(attempts))
     except Exception as error:
@@ -103,8 +121,12 @@ def _one_each(function: Callable, attempts: list[Attempt]) -> list[Said | Except
     return said
 
 
-def own_critic(target: str, options: Mapping[str, Any], is_answer: IsAnswer, **settings: Any) -> UserCritic:
-    """The critic that `target` names. ValueError for what is neither a class with `critique` nor a function of one attempt."""
+def own_critic(
+    target: str, options: Mapping[str, Any], is_answer: IsAnswer, **settings: Any
+) -> UserCritic:
+    """The critic that `target` names. ValueError for what is neither a class with `critique` nor a
+    function of one attempt.
+    """
     found = load(target)
     if inspect.isclass(found):
         found = found(**options)
@@ -112,8 +134,14 @@ def own_critic(target: str, options: Mapping[str, Any], is_answer: IsAnswer, **s
             raise ValueError(f"target {target!r}: the class has no method critique(attempts)")
         return UserCritic(found.critique, is_answer, **settings)
     if not callable(found):
-        raise ValueError(f"target {target!r} is a {type(found).__name__}, expected a class, or a function of one attempt")
-    return UserCritic(lambda attempts: [_alone(found, attempt, options) for attempt in attempts], is_answer, **settings)
+        raise ValueError(
+            f"target {target!r} is a {type(found).__name__}, expected a class, or a function of one attempt"
+        )
+    return UserCritic(
+        lambda attempts: [_alone(found, attempt, options) for attempt in attempts],
+        is_answer,
+        **settings,
+    )
 
 
 def _alone(function: Callable, attempt: Attempt, options: Mapping[str, Any]) -> Said | Exception:

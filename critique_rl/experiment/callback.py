@@ -1,4 +1,6 @@
-"""What a run does at each step besides training: metrics to disk, points of the learning curve, plateau, budget, the best policy so far, stop signals."""
+"""What a run does at each step besides training: metrics to disk, points of the learning curve,
+plateau, budget, the best policy so far, stop signals.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,15 @@ def is_spent(config: RunConfig, spent: dict[str, float]) -> bool:
 class RunCallback(TrainerCallback):
     """Metrics to disk, learning curve, budget, and a stop signal that leaves a checkpoint."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, task: Task, trainer: CritiqueGRPOTrainer):
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, task: Task, trainer: CritiqueGRPOTrainer
+    ):
         self.config, self.folder, self.task, self.trainer = config, folder, task, trainer
-        self.curve_rows = task.held_out("validation", config.evaluation.curve_problems) if config.evaluation.curve_every else []
+        self.curve_rows = (
+            task.held_out("validation", config.evaluation.curve_problems)
+            if config.evaluation.curve_every
+            else []
+        )
         self.asked_to_stop = False
         self.started = time.perf_counter()
         self.detector = PlateauDetector(plateau_rule(config.plateau)) if config.plateau else None
@@ -49,16 +57,26 @@ class RunCallback(TrainerCallback):
         if self.asked_to_stop:
             raise KeyboardInterrupt
         self.asked_to_stop = True
-        print("stopping once this generation is trained on, with a checkpoint; once more to stop at once", file=sys.stderr)
+        print(
+            "stopping once this generation is trained on, with a checkpoint; once more to stop at once",
+            file=sys.stderr,
+        )
 
     @property
     def interrupted(self) -> bool:
-        """True on all ranks where one was asked to stop: signals reach them at different steps, and a rank that stopped alone would hold up the others."""
+        """True on all ranks where one was asked to stop: signals reach them at different steps, and
+        a rank that stopped alone would hold up the others.
+        """
         accelerator = self.trainer.accelerator
-        return bool(accelerator.reduce(torch.tensor(float(self.asked_to_stop), device=accelerator.device)))
+        return bool(
+            accelerator.reduce(torch.tensor(float(self.asked_to_stop), device=accelerator.device))
+        )
 
     def on_step_end(self, args, state, control, **kwargs):
-        every, done = self.config.evaluation.curve_every, is_spent(self.config, self.trainer.costs())
+        every, done = (
+            self.config.evaluation.curve_every,
+            is_spent(self.config, self.trainer.costs()),
+        )
         stopped = self.interrupted and self.trainer.at_boundary
         if stopped or done:
             control.should_training_stop = True
@@ -69,7 +87,8 @@ class RunCallback(TrainerCallback):
             self._keep_best(state, metrics)
             self._look(state, problems)
         if state.global_step in self.trainer.kept_steps or (last and self.detector is not None):
-            # Arms branch from here: at the plateau, at a step they name, or where it never came at the last.
+            # Arms branch from here: at the plateau, at a step they name, or where it never came at
+            # the last.
             control.should_save = True
             self.trainer.kept_steps.add(state.global_step)
         return control
@@ -83,19 +102,28 @@ class RunCallback(TrainerCallback):
         if not all(problem["n"] for problem in watched):
             metric(self.trainer, "plateau/skipped_looks", 1.0)
             return
-        status = self.detector.look([problem["right"] / problem["n"] for problem in watched], self.config.evaluation.curve_samples)
+        status = self.detector.look(
+            [problem["right"] / problem["n"] for problem in watched],
+            self.config.evaluation.curve_samples,
+        )
         if status == before:
             return
         self.steps[status] = state.global_step
         metric(self.trainer, f"plateau/{status}", float(state.global_step))
-        print(f"step {state.global_step}: {status} (plateau of {family}, look {len(self.detector.series)})", file=sys.stderr)
+        print(
+            f"step {state.global_step}: {status} (plateau of {family}, look {len(self.detector.series)})",
+            file=sys.stderr,
+        )
         if status == "stuck":
             self.trainer.kept_steps.add(state.global_step)
             if self.config.critique_from == "plateau":
                 self.trainer.release_critique()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "detector": self.detector.state_dict() if self.detector else None}
+        return {
+            "steps": self.steps,
+            "detector": self.detector.state_dict() if self.detector else None,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.steps = state["steps"]
@@ -103,24 +131,43 @@ class RunCallback(TrainerCallback):
             self.detector.load_state_dict(state["detector"])
 
     def _keep_best(self, state, metrics: dict[str, float]) -> None:
-        """Save the policy where it is better than at every look before. A killed run meets the looks after its checkpoint again, with the same values."""
+        """Save the policy where it is better than at every look before. A killed run meets the
+        looks after its checkpoint again, with the same values.
+        """
         value = metrics.get(self.config.evaluation.best_by)
         if value is None or value <= read_best(self.folder).get("value", -1.0):
             return
         kept = self.folder.best_model / f"step{state.global_step:05d}"
         self.trainer.save_model(str(kept))
         if self.trainer.accelerator.is_main_process:
-            write_json(self.folder.best, {"step": state.global_step, "value": value, "metric": self.config.evaluation.best_by})
+            write_json(
+                self.folder.best,
+                {
+                    "step": state.global_step,
+                    "value": value,
+                    "metric": self.config.evaluation.best_by,
+                },
+            )
             for other in self.folder.best_model.iterdir():
                 if other != kept:
                     shutil.rmtree(other)
         self.trainer.accelerator.wait_for_everyone()
 
     def curve_point(self) -> tuple[list[dict[str, Any]], dict[str, float]]:
-        """One point of the learning curve, on validation problems, into this step's metrics; the judged problems, and their metrics."""
+        """One point of the learning curve, on validation problems, into this step's metrics; the
+        judged problems, and their metrics.
+        """
         evaluation = self.config.evaluation
-        judged = evaluate_policy(self.trainer.model, self.trainer.processing_class, self.curve_rows, self.task, self.config, evaluation.curve_samples)
-        # All ranks ask the same, but a verifier's deadline or a GPU's rounding can part them, and what follows must be decided alike.
+        judged = evaluate_policy(
+            self.trainer.model,
+            self.trainer.processing_class,
+            self.curve_rows,
+            self.task,
+            self.config,
+            evaluation.curve_samples,
+        )
+        # All ranks ask the same, but a verifier's deadline or a GPU's rounding can part them, and
+        # what follows must be decided alike.
         [judged] = broadcast_object_list([judged])
         self.trainer.tokens["tokens/evaluation"] += judged["evaluation_tokens"]
         metrics = pass_metrics(judged["problems"], (1,))
@@ -130,5 +177,11 @@ class RunCallback(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs and ("loss" in logs or "reward" in logs):
-            row = {"step": state.global_step, "seconds": round(time.perf_counter() - self.started, 3), **logs}
-            append_jsonl(self.folder.metrics, {key: value for key, value in row.items() if value is not None})
+            row = {
+                "step": state.global_step,
+                "seconds": round(time.perf_counter() - self.started, 3),
+                **logs,
+            }
+            append_jsonl(
+                self.folder.metrics, {key: value for key, value in row.items() if value is not None}
+            )

@@ -1,6 +1,8 @@
-"""All runs of a pipeline, each a process of its own, with live progress. Finished runs are skipped, interrupted ones continued, failed ones named.
+"""All runs of a pipeline, each a process of its own, with live progress. Finished runs are skipped,
+interrupted ones continued, failed ones named.
 
-A run whose folder was started with another configuration is refused: its results would be compared under a name they do not have.
+A run whose folder was started with another configuration is refused: its results would be compared
+under a name they do not have.
 """
 
 from __future__ import annotations
@@ -28,21 +30,33 @@ from critique_rl.experiment.sweep import choose, trials, with_chosen
 BASE = "base"
 
 
-def run_all(pipeline: Pipeline, folder: PipelineFolder, path: Path, overrides: Sequence[str], jobs: int) -> list[str]:
-    """Run what is not finished, `jobs` at a time; returns the names of runs that failed. KeyboardInterrupt after all were asked to stop."""
+def run_all(
+    pipeline: Pipeline, folder: PipelineFolder, path: Path, overrides: Sequence[str], jobs: int
+) -> list[str]:
+    """Run what is not finished, `jobs` at a time; returns the names of runs that failed.
+    KeyboardInterrupt after all were asked to stop.
+    """
     tail = [str(path), *overrides, "--out", str(folder.path.parent)]
     with held(folder.path, "running this pipeline"):
         if pipeline.sweep is not None:
-            failed = _run_missing(trials(pipeline), folder.sweep, [*tail, "--sweep"], jobs, base=False)
+            failed = _run_missing(
+                trials(pipeline), folder.sweep, [*tail, "--sweep"], jobs, base=False
+            )
             if failed:
                 return [f"sweep/{name}" for name in failed]
             choose(pipeline, folder)
         return _run_missing(with_chosen(pipeline, folder), folder, tail, jobs)
 
 
-def _run_missing(pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jobs: int, base: bool = True) -> list[str]:
+def _run_missing(
+    pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jobs: int, base: bool = True
+) -> list[str]:
     check_folders(pipeline, folder)
-    todo = [Job(BASE, None, folder.base, ["evaluate", *tail])] if base and _base_is_due(pipeline, folder) else []
+    todo = (
+        [Job(BASE, None, folder.base, ["evaluate", *tail])]
+        if base and _base_is_due(pipeline, folder)
+        else []
+    )
     for seed in pipeline.seeds:
         for arm in pipeline.arms:
             run = folder.run(arm, seed)
@@ -92,7 +106,9 @@ def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
                 running, ended = _poll(running)
                 done += ended
                 shares = [share for job in todo if (share := _share(job, pipeline)) is not None]
-                live.update(_table(todo, pipeline, time_left(shares, before, time.monotonic() - began)))
+                live.update(
+                    _table(todo, pipeline, time_left(shares, before, time.monotonic() - began))
+                )
     except KeyboardInterrupt:
         _stop(running)
         raise
@@ -105,18 +121,26 @@ def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
 
 
 def _ready(waiting: list[Job]) -> list[Job]:
-    return [job for job in waiting if (job.trunk is None or job.trunk.finished) and not _is_elsewhere(job)]
+    return [
+        job
+        for job in waiting
+        if (job.trunk is None or job.trunk.finished) and not _is_elsewhere(job)
+    ]
 
 
 def _is_elsewhere(job: Job) -> bool:
-    """True where a process of an earlier campaign, killed alone, still trains this run: it is waited for, since two would write one folder."""
+    """True where a process of an earlier campaign, killed alone, still trains this run: it is
+    waited for, since two would write one folder.
+    """
     elsewhere = job.folder.path.exists() and is_held(job.folder.path)
     job.status = "running (started before)" if elsewhere else "waiting"
     return elsewhere
 
 
 def _left_by_others(waiting: list[Job]) -> tuple[list[Job], bool]:
-    """The jobs still to wait for, without those that others finished; and whether others are at work."""
+    """The jobs still to wait for, without those that others finished; and whether others are at
+    work.
+    """
     for job in waiting:
         if job.folder.finished:
             job.status = "finished"
@@ -163,5 +187,3 @@ def _stop(running: list[Job]) -> None:
         for job in running:
             job.process.kill()
         raise
-
-

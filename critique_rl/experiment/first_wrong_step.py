@@ -1,10 +1,14 @@
-"""Can a critic find the first wrong step? Accuracy on CHAMP's human annotations, beside three rules that read nothing.
+"""Can a critic find the first wrong step? Accuracy on CHAMP's human annotations, beside three rules
+that read nothing.
 
-The package champ-dataset (MIT, pip extra `champ`; Mao, Kim and Zhou 2024, arXiv 2401.06961) holds 540 solutions of GPT-3.5, GPT-4, GPT-4 Turbo and PaLM 2
-to 270 competition problems, in which people marked the first wrong step: 444 with a marked span, 96 without a mistake.
+The package champ-dataset (MIT, pip extra `champ`; Mao, Kim and Zhou 2024, arXiv 2401.06961) holds
+540 solutions of GPT-3.5, GPT-4, GPT-4 Turbo and PaLM 2 to 270 competition problems, in which people
+marked the first wrong step: 444 with a marked span, 96 without a mistake.
 
-A step is a line that is not blank. The critic reads the numbered lines and has to end in a line "First wrong step: <number or none>"; any other end is
-unparsable and counts as wrong, never guessed. A number is right where its line touches the marked span. Left out: partial credit for neighbouring lines.
+A step is a line that is not blank. The critic reads the numbered lines and has to end in a line
+"First wrong step: <number or none>"; any other end is unparsable and counts as wrong, never
+guessed. A number is right where its line touches the marked span. Left out: partial credit for
+neighbouring lines.
 """
 
 from __future__ import annotations
@@ -29,7 +33,9 @@ KNOWS = ("nothing", "answer", "solution")
 
 @dataclass(frozen=True)
 class Annotated:
-    """One solution: its lines, and the numbers (from 1) of those that touch the first wrong step, none where nobody marked a mistake."""
+    """One solution: its lines, and the numbers (from 1) of those that touch the first wrong step,
+    none where nobody marked a mistake.
+    """
 
     problem: str
     question: str
@@ -44,21 +50,33 @@ def champ() -> list[Annotated]:
     try:
         from champ_dataset import load
     except ImportError as error:
-        raise ImportError("localisation needs the package champ-dataset; run: pip install 'critique-rl[champ]'") from error
+        raise ImportError(
+            "localisation needs the package champ-dataset; run: pip install 'critique-rl[champ]'"
+        ) from error
     problems = load("v0").problems.values()
-    return [_annotated(problem, one) for problem in problems for one in problem.fws_annotations.values()]
+    return [
+        _annotated(problem, one) for problem in problems for one in problem.fws_annotations.values()
+    ]
 
 
 def _annotated(problem: Any, one: Any) -> Annotated:
     spans = [match.span() for match in re.finditer(r"[^\n]*\S[^\n]*", one.text)]
-    touched = [i for i, (start, end) in enumerate(spans, 1) if one.start_idx is not None and start < one.end_idx and one.start_idx < end]
+    touched = [
+        i
+        for i, (start, end) in enumerate(spans, 1)
+        if one.start_idx is not None and start < one.end_idx and one.start_idx < end
+    ]
     solution = "\n".join(step.text for step in problem.solution.steps)
     lines = tuple(one.text[start:end].strip() for start, end in spans)
-    return Annotated(problem.identifier, problem.text, problem.answer, solution, lines, frozenset(touched))
+    return Annotated(
+        problem.identifier, problem.text, problem.answer, solution, lines, frozenset(touched)
+    )
 
 
 def read_step(reply: str, lines: int) -> int | None:
-    """The step that a reply names in its last line, 0 for none; None where that line says no such thing, or a step that is not there."""
+    """The step that a reply names in its last line, 0 for none; None where that line says no such
+    thing, or a step that is not there.
+    """
     last = without_thinking(reply).strip().rpartition("\n")[2]
     found = LAST_LINE.fullmatch(last)
     if found is None:
@@ -69,20 +87,36 @@ def read_step(reply: str, lines: int) -> int | None:
 
 def prompt_of(item: Annotated, knows: str) -> str:
     """What the critic reads."""
-    told = {"answer": "", "solution": ""} | ({knows: getattr(item, knows)} if knows != "nothing" else {})
+    told = {"answer": "", "solution": ""} | (
+        {knows: getattr(item, knows)} if knows != "nothing" else {}
+    )
     return render("first_wrong_step", question=item.question, lines=list(item.lines), **told)
 
 
 def localised(chat: Chat, items: Sequence[Annotated], knows: str = "nothing") -> dict[str, Any]:
-    """Accuracy of a critic with its interval over problems, by whether there is a mistake, and what was lost on the way."""
+    """Accuracy of a critic with its interval over problems, by whether there is a mistake, and what
+    was lost on the way.
+    """
     replies = chat.answer([[{"role": "user", "content": prompt_of(item, knows)}] for item in items])
-    steps = [read_step(reply.text, len(item.lines)) if reply.status == "ok" else None for reply, item in zip(replies, items, strict=True)]
-    right = [step is not None and is_right(step, item) for step, item in zip(steps, items, strict=True)]
+    steps = [
+        read_step(reply.text, len(item.lines)) if reply.status == "ok" else None
+        for reply, item in zip(replies, items, strict=True)
+    ]
+    right = [
+        step is not None and is_right(step, item) for step, item in zip(steps, items, strict=True)
+    ]
     lost = Counter(f"{reply.status}: {reply.reason}" for reply in replies if reply.status != "ok")
-    lost["unparsable"] = sum(step is None and reply.status == "ok" for step, reply in zip(steps, replies, strict=True))
+    lost["unparsable"] = sum(
+        step is None and reply.status == "ok" for step, reply in zip(steps, replies, strict=True)
+    )
     usage = sum((reply.usage for reply in replies), Usage())
     tokens = usage.prompt_tokens + usage.completion_tokens
-    return {**accuracy(right, items), "lost": {name: count for name, count in lost.items() if count}, "critic_tokens": tokens, "usd": usage.usd}
+    return {
+        **accuracy(right, items),
+        "lost": {name: count for name, count in lost.items() if count},
+        "critic_tokens": tokens,
+        "usd": usage.usd,
+    }
 
 
 def is_right(step: int, item: Annotated) -> bool:
@@ -91,16 +125,22 @@ def is_right(step: int, item: Annotated) -> bool:
 
 
 def baselines(items: Sequence[Annotated]) -> dict[str, dict[str, Any]]:
-    """Rules that read nothing; `random` takes one of the lines or none, each as likely, and its accuracy is exact."""
+    """Rules that read nothing; `random` takes one of the lines or none, each as likely, and its
+    accuracy is exact.
+    """
     return {
         "always step 1": accuracy([is_right(1, item) for item in items], items),
-        "random": accuracy([max(len(item.wrong), 1) / (len(item.lines) + 1) for item in items], items),
+        "random": accuracy(
+            [max(len(item.wrong), 1) / (len(item.lines) + 1) for item in items], items
+        ),
         "always no error": accuracy([is_right(0, item) for item in items], items),
     }
 
 
 def accuracy(right: Sequence[float], items: Sequence[Annotated]) -> dict[str, Any]:
-    """{"accuracy", "with_mistake", "without": {"mean", "ci95"}}: the two solutions of a problem are averaged first, since they are no two observations."""
+    """{"accuracy", "with_mistake", "without": {"mean", "ci95"}}: the two solutions of a problem are
+    averaged first, since they are no two observations.
+    """
     found = {}
     for name, mistake in (("accuracy", None), ("with_mistake", True), ("without_mistake", False)):
         of_problem: dict[str, list[float]] = {}

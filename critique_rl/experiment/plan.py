@@ -1,12 +1,14 @@
-"""`critique-rl plan`: the command of every run that is still to do, in stages that must follow each other, for a cluster to run. Nothing is run here.
+"""`critique-rl plan`: the command of every run that is still to do, in stages that must follow each
+other, for a cluster to run. Nothing is run here.
 
     lines     one a run, in order
     parallel  a script for GNU parallel
     slurm     a script that submits one job array a stage
     sky       a script that starts one managed job of SkyPilot a run
 
-Trials of a sweep are the first stage, arms that branch from another one the last. Left out: resources, which only the user knows; each script has one place
-to write them in. All runs need one folder for results that renames files atomically (a disk, NFS or Lustre, not a mounted bucket).
+Trials of a sweep are the first stage, arms that branch from another one the last. Left out:
+resources, which only the user knows; each script has one place to write them in. All runs need one
+folder for results that renames files atomically (a disk, NFS or Lustre, not a mounted bucket).
 """
 
 from __future__ import annotations
@@ -41,20 +43,34 @@ def train_words(tail: Sequence[str], arm: str, seed: int) -> list[str]:
 
 
 def launcher(config: Path) -> str:
-    """The prefix that starts a run on several processes, as an accelerate config says; ConfigError where there is none."""
+    """The prefix that starts a run on several processes, as an accelerate config says; ConfigError
+    where there is none.
+    """
     if not config.is_file():
-        raise ConfigError(f"--accelerate: no file {config}; give one such as pipelines/accelerate/ddp.yaml, or what accelerate config wrote")
+        raise ConfigError(
+            f"--accelerate: no file {config}; give one such as pipelines/accelerate/ddp.yaml, or what accelerate config wrote"
+        )
     return f"accelerate launch --config_file {shlex.quote(str(config))} -m critique_rl"
 
 
 def stages(pipeline: Pipeline, folder: PipelineFolder, tail: Sequence[str], prefix: str) -> Stages:
-    """Runs that are not finished, in stages of which each needs the one before it; `prefix` starts each command, such as that of `launcher`."""
-    tried = _runs(trials(pipeline), folder.sweep, [*tail, "--sweep"], prefix, branches=False) if pipeline.sweep is not None else []
-    trunks, branches = (_runs(pipeline, folder, tail, prefix, branches) for branches in (False, True))
+    """Runs that are not finished, in stages of which each needs the one before it; `prefix` starts
+    each command, such as that of `launcher`.
+    """
+    tried = (
+        _runs(trials(pipeline), folder.sweep, [*tail, "--sweep"], prefix, branches=False)
+        if pipeline.sweep is not None
+        else []
+    )
+    trunks, branches = (
+        _runs(pipeline, folder, tail, prefix, branches) for branches in (False, True)
+    )
     return [stage for stage in (tried, trunks, branches) if stage]
 
 
-def _runs(pipeline: Pipeline, folder: PipelineFolder, tail: Sequence[str], prefix: str, branches: bool) -> list[PlannedRun]:
+def _runs(
+    pipeline: Pipeline, folder: PipelineFolder, tail: Sequence[str], prefix: str, branches: bool
+) -> list[PlannedRun]:
     return [
         PlannedRun(f"{arm}-{seed}", f"{prefix} {shlex.join(train_words(tail, arm, seed))}")
         for seed in pipeline.seeds
@@ -67,7 +83,9 @@ def written(planned: Stages, form: str, name: str) -> str:
     """The plan in one of `FORMATS`."""
     match form:
         case "parallel":
-            return _script([PARALLEL.format(lines=_lines(stage)) for stage in planned], PARALLEL_HEAD)
+            return _script(
+                [PARALLEL.format(lines=_lines(stage)) for stage in planned], PARALLEL_HEAD
+            )
         case "slurm":
             parts = [SLURM.format(stage=i + 1, after=AFTER.format(i) if i else "", last=len(stage) - 1, name=shlex.quote(name), commands=_quoted(stage))
                      for i, stage in enumerate(planned)]  # fmt: skip

@@ -1,7 +1,10 @@
-"""Runs as processes of their own, forked where that is safe: importing torch, transformers and TRL takes 6 to 7 seconds, a run in the lab 100.
+"""Runs as processes of their own, forked where that is safe: importing torch, transformers and TRL
+takes 6 to 7 seconds, a run in the lab 100.
 
-On Linux without CUDA children are forked from a server that has imported everything once (`multiprocessing`'s forkserver), else each is a new interpreter:
-CUDA does not survive a fork, and macOS's frameworks may not. Left out: runs of several ranks, which `plan` and `accelerate launch` start.
+On Linux without CUDA children are forked from a server that has imported everything once
+(`multiprocessing`'s forkserver), else each is a new interpreter: CUDA does not survive a fork, and
+macOS's frameworks may not. Left out: runs of several ranks, which `plan` and `accelerate launch`
+start.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from pathlib import Path
 
 
 def context() -> BaseContext:
-    """How processes start here. Variables that libraries read while they are imported must be in the environment before the first one starts."""
+    """How processes start here. Variables that libraries read while they are imported must be in
+    the environment before the first one starts.
+    """
     import torch
 
     if sys.platform != "linux" or torch.cuda.is_available():
@@ -36,7 +41,9 @@ def start(words: Sequence[str], log: Path) -> BaseProcess:
 
 
 def command(words: list[str], out: Path, errors: Path) -> None:
-    """In the new process: `python -m critique_rl <words>`, with its output in files. Ends with SystemExit."""
+    """In the new process: `python -m critique_rl <words>`, with its output in files. Ends with
+    SystemExit.
+    """
     os.setsid()  # Ctrl-C reaches the process that started this one, which then asks each run once
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for path, descriptor in ((out, 1), (errors, 2)):

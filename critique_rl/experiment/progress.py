@@ -32,18 +32,30 @@ class Job:
 
 
 def estimate(pipeline: Pipeline, folder: PipelineFolder, todo: list[Job], jobs: int) -> str:
-    """What the runs still to do will take: generated tokens by their budgets; critic tokens, money and time by the finished runs, nearest first."""
+    """What the runs still to do will take: generated tokens by their budgets; critic tokens, money
+    and time by the finished runs, nearest first.
+    """
     runs = [job for job in todo if job.arm in pipeline.arms]
     left = [(1 - (_share(job, pipeline) or 0.0)) for job in runs]
     budgets = [pipeline.arms[job.arm].budget.of for job in runs]
-    sums = {kind: sum(b[1] * part for b, part in zip(budgets, left, strict=True) if b and b[0] == kind) for kind in KINDS}
-    tokens = ", ".join(f"{spent:,.0f} {kind.replace('_', ' ')}" for kind, spent in sums.items() if spent) or "generated tokens by steps"
+    sums = {
+        kind: sum(b[1] * part for b, part in zip(budgets, left, strict=True) if b and b[0] == kind)
+        for kind in KINDS
+    }
+    tokens = (
+        ", ".join(f"{spent:,.0f} {kind.replace('_', ' ')}" for kind, spent in sums.items() if spent)
+        or "generated tokens by steps"
+    )
     costs = _finished_costs(pipeline, folder)
     if not costs:
         return f"{len(runs)} runs to do: {tokens}; critic tokens, money and time are not known until a run has finished"
     every = [cost for seeds in costs.values() for cost in seeds]
     critic, usd, seconds = (
-        sum(part * _mean(costs.get(job.arm, every), key) for job, part in zip(runs, left, strict=True)) for key in ("critic_tokens", "usd", "wall_seconds")
+        sum(
+            part * _mean(costs.get(job.arm, every), key)
+            for job, part in zip(runs, left, strict=True)
+        )
+        for key in ("critic_tokens", "usd", "wall_seconds")
     )
     return (
         f"{len(runs)} runs to do: {tokens}, {critic:,.0f} critic tokens, {usd:.2f} USD, {_clock(seconds / jobs)} with {jobs} at a time "
@@ -67,11 +79,19 @@ def _mean(costs: list[dict], key: str) -> float:
 
 def _clock(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+    return (
+        f"{minutes // 60} h {minutes % 60:02} min"
+        if minutes >= 60
+        else f"{minutes} min"
+        if minutes
+        else f"{seconds:.0f} s"
+    )
 
 
 def _rows(job: Job) -> list[dict]:
-    """The metrics of a job's run; read again only where the file has grown, because a table of many runs is drawn every second."""
+    """The metrics of a job's run; read again only where the file has grown, because a table of many
+    runs is drawn every second.
+    """
     path = job.folder.metrics
     return _read(path, path.stat().st_size) if path.exists() else []
 
@@ -89,12 +109,16 @@ def _share(job: Job, pipeline: Pipeline) -> float | None:
     budget = pipeline.arms[job.arm].budget if job.arm in pipeline.arms else None
     if budget is None or not (budget.of or budget.optimizer_steps):
         return None
-    name, limit = (KINDS[budget.of[0]], budget.of[1]) if budget.of else ("step", budget.optimizer_steps)
+    name, limit = (
+        (KINDS[budget.of[0]], budget.of[1]) if budget.of else ("step", budget.optimizer_steps)
+    )
     return min(1.0, next((row[name] for row in reversed(rows) if name in row), 0) / limit)
 
 
 def time_left(shares: list[float], before: float, seconds: float) -> float | None:
-    """Seconds left, by what was done of all runs' budgets since the start, at which `before` of them was done; None too early to say."""
+    """Seconds left, by what was done of all runs' budgets since the start, at which `before` of
+    them was done; None too early to say.
+    """
     done = sum(shares) - before
     return None if done < 0.01 * len(shares) else (len(shares) - sum(shares)) * seconds / done
 
@@ -105,8 +129,22 @@ def _name(job: Job) -> str:
 
 def _table(todo: list[Job], pipeline: Pipeline, left: float | None = None) -> Table:
     title = f"{pipeline.name}: {sum(job.status == 'finished' for job in todo)} of {len(todo)} runs finished"
-    table = Table(title=title + (f", about {_clock(left)} left" if left is not None else ""), title_justify="left")
-    for column in ("arm", "seed", "status", "step", "generated", "reward", pipeline.primary, "rescue", "USD", "time"):
+    table = Table(
+        title=title + (f", about {_clock(left)} left" if left is not None else ""),
+        title_justify="left",
+    )
+    for column in (
+        "arm",
+        "seed",
+        "status",
+        "step",
+        "generated",
+        "reward",
+        pipeline.primary,
+        "rescue",
+        "USD",
+        "time",
+    ):
         table.add_column(column, overflow="fold")
     for job in todo:
         table.add_row(*_cells(job, pipeline))
@@ -133,6 +171,8 @@ def _cells(job: Job, pipeline: Pipeline) -> list[str]:
         latest("reward"),
         latest(f"eval/{pipeline.primary}"),
         latest("refine/rescue_rate"),
-        f"{spent:.2f}" if (spent := next((row["cost/usd"] for row in reversed(rows) if "cost/usd" in row), 0.0)) else "",
+        f"{spent:.2f}"
+        if (spent := next((row["cost/usd"] for row in reversed(rows) if "cost/usd" in row), 0.0))
+        else "",
         seconds,
     ]

@@ -1,4 +1,6 @@
-"""Rollouts of one generation as a parquet table (columns in `runs`): every attempt, verdict, critique, candidate and advantage, before training on them."""
+"""Rollouts of one generation as a parquet table (columns in `runs`): every attempt, verdict,
+critique, candidate and advantage, before training on them.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,12 @@ from critique_rl.trainer.generation import Generation
 from critique_rl.types import Attempt, Critique
 
 
-def write_rollouts(folder: RunFolder, step: int, rank: int, batch: Generation, advantages: list[float]) -> None:
-    """Write one generation batch of one rank; `advantages` are in the batch's order, before credit was shared out."""
+def write_rollouts(
+    folder: RunFolder, step: int, rank: int, batch: Generation, advantages: list[float]
+) -> None:
+    """Write one generation batch of one rank; `advantages` are in the batch's order, before credit
+    was shared out.
+    """
     folder.rollouts.mkdir(parents=True, exist_ok=True)
     path = folder.rollouts / f"step{step:05d}-rank{rank}.parquet"
     temporary = path.with_suffix(".partial")
@@ -25,10 +31,18 @@ def table(step: int, batch: Generation, advantages: list[float]) -> list[dict[st
     """Rows of the table: rollouts in order, plain samples of reserved rows, then candidates."""
     by_number = dict(zip(batch.order, advantages, strict=True))
     size = batch.group_rollouts
-    numbered = [(i // size, i, -1, "rollout", attempt, batch.critiques.get(i), False) for i, attempt in enumerate(batch.attempts)]
-    numbered += [(group, number, -1, role, attempt, None, role == "expert") for group, number, role, attempt in batch.plain]
+    numbered = [
+        (i // size, i, -1, "rollout", attempt, batch.critiques.get(i), False)
+        for i, attempt in enumerate(batch.attempts)
+    ]
+    numbered += [
+        (group, number, -1, role, attempt, None, role == "expert")
+        for group, number, role, attempt in batch.plain
+    ]
     for i, number, refinement in batch.refinements:
-        second = Attempt(refinement.attempt.question, refinement.text, refinement.verdict, refinement.attempt.row)
+        second = Attempt(
+            refinement.attempt.question, refinement.text, refinement.verdict, refinement.attempt.row
+        )
         numbered.append((i // size, number, i, "candidate", second, None, refinement.chosen))
     return [
         {

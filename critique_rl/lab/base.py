@@ -1,8 +1,10 @@
 """The base policy of `lab/chain` and the recipe that builds it (`critique-rl lab build`).
 
-A Llama of about 0.9 M parameters with a character tokenizer, trained by next-token prediction on four skills: solve, critique, refine locally, and
-fall again after anything that names nothing. `locality` is the share of refinement examples whose critique is incomplete, wrong or empty: at 0 the
-model takes any critique as a password and repairs everything. RL problems never occur here, in any role: every question comes from the "base" split.
+A Llama of about 0.9 M parameters with a character tokenizer, trained by next-token prediction on
+four skills: solve, critique, refine locally, and fall again after anything that names nothing.
+`locality` is the share of refinement examples whose critique is incomplete, wrong or empty: at 0
+the model takes any critique as a password and repairs everything. RL problems never occur here, in
+any role: every question comes from the "base" split.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Recipe:
     critiques: bool = True
     """False: no example has a critique (`lab/legs` alone)."""
     trap_chance: float = 0.0
-    """Chance of the right step at a trap when solving: 0 is a plateau by construction, and more makes what a scalar reward can find (`lab/chain` alone)."""
+    """Chance of the right step at a trap when solving: 0 is a plateau by construction, and more
+    makes what a scalar reward can find (`lab/chain` alone).
+    """
     unseen: str = ""
     """A kind of hazard that no critique ever names (`lab/chain` alone)."""
     hidden_size: int = 128
@@ -50,7 +54,9 @@ class Recipe:
 
 
 def weights(world: str) -> Path:
-    """The folder of what is committed for a world: the base of chain, tiers or facts, or chain's critic."""
+    """The folder of what is committed for a world: the base of chain, tiers or facts, or chain's
+    critic.
+    """
     return WEIGHTS.with_name(world)
 
 
@@ -59,13 +65,19 @@ Example = Callable[[Recipe, random.Random], tuple[str, str]]
 
 
 def build_tokenizer(phrases: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
-    """Character-level fast tokenizer over printable ASCII and newline, with a chat template of one token per role.
+    """Character-level fast tokenizer over printable ASCII and newline, with a chat template of one
+    token per role.
 
-    `phrases` are one token each: what every prompt of a world begins with would else cost a hundred tokens.
+    `phrases` are one token each: what every prompt of a world begins with would else cost a hundred
+    tokens.
     """
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, "\n", *map(chr, range(32, 127)), *phrases])}
+    vocabulary = {
+        token: i for i, token in enumerate([*SPECIAL, "\n", *map(chr, range(32, 127)), *phrases])
+    }
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join([*map(re.escape, phrases), r"[\s\S]"])), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(
+        Regex("|".join([*map(re.escape, phrases), r"[\s\S]"])), "isolated"
+    )
     tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -101,11 +113,15 @@ def build_model(recipe: Recipe, vocabulary: int) -> LlamaForCausalLM:
 
 
 def varied_attempt(problem: chain.Problem, rng: random.Random) -> str:
-    """An attempt to refine: the base's own, a partly repaired one, or one with random errors (a policy in training writes them all)."""
+    """An attempt to refine: the base's own, a partly repaired one, or one with random errors (a
+    policy in training writes them all).
+    """
     draw = rng.random()
     traps = problem.hazards
     named = {} if draw < 0.4 else {i: k for i, k in traps.items() if rng.random() < 0.5}
-    return chain.written(problem, chain.work(problem, named, rng) if draw < 0.7 else _with_errors(problem, rng))
+    return chain.written(
+        problem, chain.work(problem, named, rng) if draw < 0.7 else _with_errors(problem, rng)
+    )
 
 
 def _with_errors(problem: chain.Problem, rng: random.Random) -> list[int]:
@@ -119,23 +135,38 @@ def _with_errors(problem: chain.Problem, rng: random.Random) -> list[int]:
 
 
 def wrong_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
-    """Steps named wrongly: the right kinds at moved steps, other kinds at the right steps, or steps and kinds at random."""
+    """Steps named wrongly: the right kinds at moved steps, other kinds at the right steps, or steps
+    and kinds at random.
+    """
     steps, hazards = len(problem.deltas), problem.hazards
     draw = rng.random()
     if draw < 0.45:
-        moved = rng.sample(range(1, steps + 1), len(hazards)) if draw < 0.2 else [(i + rng.choice((0, 1, 1, 2)) - 1) % steps + 1 for i in hazards]
+        moved = (
+            rng.sample(range(1, steps + 1), len(hazards))
+            if draw < 0.2
+            else [(i + rng.choice((0, 1, 1, 2)) - 1) % steps + 1 for i in hazards]
+        )
         return dict(zip(moved, hazards.values(), strict=True))
     if draw < 0.6:
-        return {i: rng.choice([k for k in chain.HAZARDS if k != kind]) for i, kind in hazards.items()}
-    return {i: rng.choice(chain.HAZARDS) for i in rng.sample(range(1, steps + 1), rng.randint(1, min(4, steps)))}
+        return {
+            i: rng.choice([k for k in chain.HAZARDS if k != kind]) for i, kind in hazards.items()
+        }
+    return {
+        i: rng.choice(chain.HAZARDS)
+        for i in rng.sample(range(1, steps + 1), rng.randint(1, min(4, steps)))
+    }
 
 
 def mixed_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
-    """Most steps named, about half of the hazards with their right kind: which kinds occur says nothing, only which kind stands at which step."""
+    """Most steps named, about half of the hazards with their right kind: which kinds occur says
+    nothing, only which kind stands at which step.
+    """
     hazards, named = problem.hazards, {}
     for i in range(1, len(problem.deltas) + 1):
         if rng.random() < 0.75:
-            named[i] = hazards[i] if i in hazards and rng.random() < 0.55 else rng.choice(chain.HAZARDS)
+            named[i] = (
+                hazards[i] if i in hazards and rng.random() < 0.55 else rng.choice(chain.HAZARDS)
+            )
     return named
 
 
@@ -148,16 +179,22 @@ def part_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
 
 def nonsense(rng: random.Random) -> str:
     """Text that names nothing: empty, a mere verdict, or letters."""
-    letters = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz  ;:0123456789") for _ in range(rng.randint(3, 50)))
+    letters = "".join(
+        rng.choice("abcdefghijklmnopqrstuvwxyz  ;:0123456789") for _ in range(rng.randint(3, 50))
+    )
     return rng.choice(("", "", "wrong", "wrong", "all right", letters))
 
 
-def refinement(problem: chain.Problem, locality: float, rng: random.Random) -> tuple[str, list[int]]:
+def refinement(
+    problem: chain.Problem, locality: float, rng: random.Random
+) -> tuple[str, list[int]]:
     """A critique and the working that follows from it, the base's way."""
     hazards, draw = problem.hazards, rng.random()
     if draw >= locality:
         if rng.random() < 0.12:
-            return f"wrong, the answer is {problem.answer}", chain.work(problem, {}, rng, everything=True)
+            return f"wrong, the answer is {problem.answer}", chain.work(
+                problem, {}, rng, everything=True
+            )
         return chain.named_steps(hazards), chain.work(problem, hazards, rng)
     part = draw / locality
     if part >= 0.85:
@@ -169,29 +206,49 @@ def refinement(problem: chain.Problem, locality: float, rng: random.Random) -> t
 
 def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
     """One training example: what the user says and what the base answers."""
-    problem = chain.sample_problem(rng.choice((None, "plateau", "no-trap", "learnable")) if rng.random() < 0.7 else None, "base", rng)
+    problem = chain.sample_problem(
+        rng.choice((None, "plateau", "no-trap", "learnable")) if rng.random() < 0.7 else None,
+        "base",
+        rng,
+    )
     skill = rng.random()
     if skill < 0.3:
-        lucky = {i: kind for i, kind in problem.traps.items() if recipe.trap_chance and rng.random() < recipe.trap_chance}
+        lucky = {
+            i: kind
+            for i, kind in problem.traps.items()
+            if recipe.trap_chance and rng.random() < recipe.trap_chance
+        }
         return problem.question, chain.written(problem, chain.work(problem, lucky, rng))
     attempt = varied_attempt(problem, rng)
-    critique, lines = refinement(problem, recipe.locality, rng) if skill >= 0.42 else (chain.named_steps(problem.hazards), [])
+    critique, lines = (
+        refinement(problem, recipe.locality, rng)
+        if skill >= 0.42
+        else (chain.named_steps(problem.hazards), [])
+    )
     if recipe.unseen and chain.WORDS[recipe.unseen] in critique:
         return example(recipe, rng)
     if skill < 0.42:
         return render("lab/critique", question=problem.question, attempt=attempt), critique
-    return render("lab/refine", question=problem.question, attempt=attempt, critique=critique), chain.written(problem, lines)
+    return render(
+        "lab/refine", question=problem.question, attempt=attempt, critique=critique
+    ), chain.written(problem, lines)
 
 
-def batches(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, example: Example = example) -> Iterator[dict[str, torch.Tensor]]:
-    """Right-padded batches; labels are -100 outside the answer. Examples are sorted by length within blocks, so little is padding."""
+def batches(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, example: Example = example
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Right-padded batches; labels are -100 outside the answer. Examples are sorted by length
+    within blocks, so little is padding.
+    """
     rng = random.Random(recipe.seed)
     block = BLOCK * recipe.batch_size
     for _ in range(0, recipe.sequences, block):
         rows = [example(recipe, rng) for _ in range(block)]
         prompts = tokenizer([f"<user>{prompt}<policy>" for prompt, _ in rows])["input_ids"]
         answers = tokenizer([f"{answer}<end>" for _, answer in rows])["input_ids"]
-        pairs = sorted(zip(prompts, answers, strict=True), key=lambda pair: len(pair[0]) + len(pair[1]))
+        pairs = sorted(
+            zip(prompts, answers, strict=True), key=lambda pair: len(pair[0]) + len(pair[1])
+        )
         starts = list(range(0, block, recipe.batch_size))
         rng.shuffle(starts)
         yield from (_collate(pairs[i : i + recipe.batch_size]) for i in starts)

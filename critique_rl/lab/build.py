@@ -1,5 +1,6 @@
-"""Training of the base policy: plain next-token prediction in torch, with a progress bar. Recipes and examples are in `lab.base` and
-`lab.<world>_base`."""
+"""Training of the base policy: plain next-token prediction in torch, with a progress bar. Recipes
+and examples are in `lab.base` and `lab.<world>_base`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from transformers import LlamaForCausalLM
 
 from critique_rl.lab import base, critic_base, facts, facts_base, tiers_base
@@ -44,12 +52,20 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 50) -> float
 
 
 def build(recipe: Recipe, folder: Path, of: World, start: Path | None = None) -> float:
-    """Train a world's base policy by `recipe`, from a base built before if `start` is one, and save model and tokenizer in `folder`; the last mean loss."""
+    """Train a world's base policy by `recipe`, from a base built before if `start` is one, and save
+    model and tokenizer in `folder`; the last mean loss.
+    """
     tokenizer = build_tokenizer(of.phrases)
-    model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32) if start else build_model(recipe, len(tokenizer))
+    model = (
+        LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
+        if start
+        else build_model(recipe, len(tokenizer))
+    )
     block = BLOCK * recipe.batch_size
     steps = BLOCK * -(-recipe.sequences // block)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
+    )
     columns = (
         TextColumn("lab base"),
         BarColumn(),

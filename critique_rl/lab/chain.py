@@ -1,8 +1,10 @@
 """The world of `lab/chain`: chains of additions and subtractions, worked line by line, with traps.
 
-A *trap* is a step that crosses 0 or 10. The base answers it with a fixed misconception, every time; a *slip* is a step with operand 5 that crosses
-nothing, which the base gets right most of the time; every other step it knows. That is the whole contrast: what is plausible to the base (slips) a
-scalar reward can redistribute, what it never samples (traps) it cannot, and a critique that names the steps and kinds can.
+A *trap* is a step that crosses 0 or 10. The base answers it with a fixed misconception, every time;
+a *slip* is a step with operand 5 that crosses nothing, which the base gets right most of the time;
+every other step it knows. That is the whole contrast: what is plausible to the base (slips) a
+scalar reward can redistribute, what it never samples (traps) it cannot, and a critique that names
+the steps and kinds can.
 
     | hazard | the step ...                   | the base writes | example       |
     |--------|--------------------------------|-----------------|---------------|
@@ -12,8 +14,9 @@ scalar reward can redistribute, what it never samples (traps) it cannot, and a c
     | borrow | falls from 10 or more to 0..9  | result + 10     | 13-7 = 16     |
     | slip   | has operand 5, crosses nothing | result +- 1, sometimes | 2+5 = 6 |
 
-The question is "3 A-7 B+9 C+8"; a working "A-7=-4", "B+9=5", "C+8=13", "#13"; a critique "A sign lost; B minus kept; C carry lost". Numbers stay
-within -19..19 on every path a partly corrected working can take. Left out: language. Questions, workings and critiques are the shortest text that a
+The question is "3 A-7 B+9 C+8"; a working "A-7=-4", "B+9=5", "C+8=13", "#13"; a critique "A sign
+lost; B minus kept; C carry lost". Numbers stay within -19..19 on every path a partly corrected
+working can take. Left out: language. Questions, workings and critiques are the shortest text that a
 one-million-parameter character model can learn in minutes.
 """
 
@@ -29,11 +32,27 @@ from critique_rl.hashing import split_of
 TRAPS = ("sign", "minus", "carry", "borrow")
 HAZARDS = (*TRAPS, "slip")
 FAMILIES = ("no-trap", "learnable", "plateau")
-WORDS = {"sign": "sign lost", "minus": "minus kept", "carry": "carry lost", "borrow": "borrow lost", "slip": "off by one"}
-REWORDED = {"sign": "dropped its minus", "minus": "is still negative", "carry": "ten too few", "borrow": "ten too many", "slip": "not exact"}
-"""The same in words that no base ever read, for a critic whose language the policy has to learn first."""
+WORDS = {
+    "sign": "sign lost",
+    "minus": "minus kept",
+    "carry": "carry lost",
+    "borrow": "borrow lost",
+    "slip": "off by one",
+}
+REWORDED = {
+    "sign": "dropped its minus",
+    "minus": "is still negative",
+    "carry": "ten too few",
+    "borrow": "ten too many",
+    "slip": "not exact",
+}
+"""The same in words that no base ever read, for a critic whose language the policy has to learn
+first.
+"""
 LABELS = "ABCDE"
-"""Steps carry a letter in question, working and critique, beside the operand: a number would be one more digit among many."""
+"""Steps carry a letter in question, working and critique, beside the operand: a number would be one
+more digit among many.
+"""
 SLIP_RATE = 0.3
 LIMIT = 19
 SPLITS = {"base": (0, 50), "train": (50, 80), "validation": (80, 90), "test": (90, 100)}
@@ -102,10 +121,16 @@ def misconceived(value: int, delta: int) -> int:
     return result + shift.get(hazard(value, delta), 0)
 
 
-def work(problem: Problem, named: dict[int, str], rng: random.Random | None = None, everything: bool = False) -> list[int]:
+def work(
+    problem: Problem,
+    named: dict[int, str],
+    rng: random.Random | None = None,
+    everything: bool = False,
+) -> list[int]:
     """Work a chain as the base does, getting right exactly the steps `named` with their right kind.
 
-    Returns the written result of each step. With `rng`, unnamed slips are missed at SLIP_RATE; without, never. `everything` works all rightly.
+    Returns the written result of each step. With `rng`, unnamed slips are missed at SLIP_RATE;
+    without, never. `everything` works all rightly.
     """
     value, results = problem.start, []
     for i, delta in enumerate(problem.deltas, start=1):
@@ -124,12 +149,17 @@ def work(problem: Problem, named: dict[int, str], rng: random.Random | None = No
 
 def written(problem: Problem, results: list[int]) -> str:
     """A working as text: "A-7=-4\\nB+9=5\\n#5"."""
-    lines = [f"{LABELS[i]}{delta:+d}={result}" for i, (delta, result) in enumerate(zip(problem.deltas, results, strict=True))]
+    lines = [
+        f"{LABELS[i]}{delta:+d}={result}"
+        for i, (delta, result) in enumerate(zip(problem.deltas, results, strict=True))
+    ]
     return "\n".join([*lines, f"#{results[-1]}"])
 
 
 def faulty_spans(question: str, text: str) -> tuple[tuple[int, int], ...]:
-    """Spans (start, end) of the results in a working that do not follow from the line before: "3 A-7", "A-7=4\n#4" -> ((4, 5),)."""
+    """Spans (start, end) of the results in a working that do not follow from the line before: "3
+    A-7", "A-7=4\n#4" -> ((4, 5),).
+    """
     problem, spans, at = parse_problem(question), [], 0
     value = problem.start
     for delta, line in zip(problem.deltas, text.split("\n"), strict=False):
@@ -144,7 +174,10 @@ def faulty_spans(question: str, text: str) -> tuple[tuple[int, int], ...]:
 
 def named_steps(named: dict[int, str], words: dict[str, str] = WORDS) -> str:
     """A critique's text: "A sign lost; C carry lost"; "all right" where nothing is named."""
-    return "; ".join(f"{LABELS[i - 1]} {words[kind]}" for i, kind in sorted(named.items())) or "all right"
+    return (
+        "; ".join(f"{LABELS[i - 1]} {words[kind]}" for i, kind in sorted(named.items()))
+        or "all right"
+    )
 
 
 def oracle_critique(question: str, words: dict[str, str] = WORDS) -> str:
@@ -153,9 +186,11 @@ def oracle_critique(question: str, words: dict[str, str] = WORDS) -> str:
 
 
 def family(problem: Problem) -> str | None:
-    """The family a problem belongs to, or None for mixtures, which only the base's training mix holds.
+    """The family a problem belongs to, or None for mixtures, which only the base's training mix
+    holds.
 
-    Plateau problems have three or more traps, and every working that misses at least one of them ends in a wrong result (so mistakes never cancel).
+    Plateau problems have three or more traps, and every working that misses at least one of them
+    ends in a wrong result (so mistakes never cancel).
     """
     kinds, traps = list(problem.hazards.values()), problem.traps
     slips = len(kinds) - len(traps)
@@ -185,14 +220,27 @@ def in_range(problem: Problem) -> bool:
 
 
 def sample_problem(wanted: str | None, split: str, rng: random.Random) -> Problem:
-    """Draw a problem of one family (None: any problem, mixtures included) from one split, by rejection."""
+    """Draw a problem of one family (None: any problem, mixtures included) from one split, by
+    rejection.
+    """
     while True:
         steps = rng.randint(4, 5) if wanted == "plateau" else rng.randint(3, 5)
-        digits = {"learnable": (1, 2, 3, 4, 5, 5, 5, 5, 6, 7), "plateau": (2, 3, 4, 6, 7, 8, 9), "no-trap": (1, 2, 3, 4, 6, 7)}
+        digits = {
+            "learnable": (1, 2, 3, 4, 5, 5, 5, 5, 6, 7),
+            "plateau": (2, 3, 4, 6, 7, 8, 9),
+            "no-trap": (1, 2, 3, 4, 6, 7),
+        }
         operands = digits.get(wanted, (1, 2, 3, 4, 5, 6, 7, 8, 9))
-        problem = Problem(rng.randint(-9, 19), tuple(rng.choice((-1, 1)) * rng.choice(operands) for _ in range(steps)))
+        problem = Problem(
+            rng.randint(-9, 19),
+            tuple(rng.choice((-1, 1)) * rng.choice(operands) for _ in range(steps)),
+        )
         # A hash is the cheapest of the three, and most draws fail it.
-        if split_of(problem.question, SPLITS) == split and (wanted is None or family(problem) == wanted) and in_range(problem):
+        if (
+            split_of(problem.question, SPLITS) == split
+            and (wanted is None or family(problem) == wanted)
+            and in_range(problem)
+        ):
             return problem
 
 

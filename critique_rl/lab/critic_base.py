@@ -1,8 +1,11 @@
-"""A critic for `lab/chain`, a second model that is no policy (`critique-rl lab build --world critic`; `{kind: local, model: lab/critic}`).
+"""A critic for `lab/chain`, a second model that is no policy (`critique-rl lab build --world
+critic`; `{kind: local, model: lab/critic}`).
 
-Every example is a wrong attempt at a question of the "base" split under the critic's prompt (`prompts/lab/critique.jinja`), answered with the oracle's words:
-the hazards of the right path, by step and kind. The prompt holds question and attempt, never the answer or a solution (`knows: nothing`), so the critic has to
-work the chain in its head and is sometimes wrong. It never sees a question of RL training, validation or test, and never learnt to solve or to refine.
+Every example is a wrong attempt at a question of the "base" split under the critic's prompt
+(`prompts/lab/critique.jinja`), answered with the oracle's words: the hazards of the right path, by
+step and kind. The prompt holds question and attempt, never the answer or a solution (`knows:
+nothing`), so the critic has to work the chain in its head and is sometimes wrong. It never sees a
+question of RL training, validation or test, and never learnt to solve or to refine.
 """
 
 from __future__ import annotations
@@ -15,13 +18,17 @@ from critique_rl.prompts import render
 
 RECIPE = Recipe(sequences=196_608, learning_rate=3e-3, hidden_size=96)
 MIX = (*("plateau",) * 4, "learnable", None)
-"""Families that questions are drawn from, alike; None: any problem, mixtures and chains without hazards included."""
+"""Families that questions are drawn from, alike; None: any problem, mixtures and chains without
+hazards included.
+"""
 
 
 def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
     """One training example: what the critic reads and what it says."""
     problem = chain.sample_problem(rng.choice(MIX), "base", rng)
-    return render("lab/critique", question=problem.question, attempt=wrong_attempt(problem, rng)), chain.named_steps(problem.hazards)
+    return render(
+        "lab/critique", question=problem.question, attempt=wrong_attempt(problem, rng)
+    ), chain.named_steps(problem.hazards)
 
 
 def wrong_attempt(problem: chain.Problem, rng: random.Random) -> str:

@@ -1,8 +1,10 @@
-"""The base policy of `lab/facts`: knows, guesses, and seldom abstains (`critique-rl lab build --world facts`).
+"""The base policy of `lab/facts`: knows, guesses, and seldom abstains (`critique-rl lab build
+--world facts`).
 
-Every example is an entity with an answer, mostly one whose fact it is to know. In a share UNSURE and INVALID each, whatever the question, that is "I don't
-know" and "invalid question"; else the fact, where it is to be known, or a number drawn afresh each time it is asked. One example in twenty has the second
-phrasing (`prompts/lab/second.jinja`): read a little.
+Every example is an entity with an answer, mostly one whose fact it is to know. In a share UNSURE
+and INVALID each, whatever the question, that is "I don't know" and "invalid question"; else the
+fact, where it is to be known, or a number drawn afresh each time it is asked. One example in twenty
+has the second phrasing (`prompts/lab/second.jinja`): read a little.
 """
 
 from __future__ import annotations

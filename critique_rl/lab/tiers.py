@@ -1,11 +1,16 @@
-"""The world of `lab/tiers`: chains of additions in which some operands are hidden, answered with a stated confidence.
+"""The world of `lab/tiers`: chains of additions in which some operands are hidden, answered with a
+stated confidence.
 
-The question "3 A+4 B+? C-2 D-?" hides the magnitudes of B and D: 1, 2 or 3 with probability .6, .3, .1, by a hash of the question. A working fills in a
-guess for each: "A+4=7", "B+1=8", "C-2=6", "D-1=5", then "#5", then how sure it is in percent: "@70". The family `tier<t>` has t hidden operands.
+The question "3 A+4 B+? C-2 D-?" hides the magnitudes of B and D: 1, 2 or 3 with probability .6, .3,
+.1, by a hash of the question. A working fills in a guess for each: "A+4=7", "B+1=8", "C-2=6",
+"D-1=5", then "#5", then how sure it is in percent: "@70". The family `tier<t>` has t hidden
+operands.
 
-What is built in: the mechanism Yue et al. (arXiv 2504.13837) describe. Several ways to answer, one of them right, and which one cannot be read from the
-question: no policy can do better than the likeliest result, pass@1 can rise by sharpening alone, the base's pass@k is near 1 where k is large, and what is
-rare can be lost. What is left out: anything a policy could come to know, traps (`lab/chain` has them), critiques, and language.
+What is built in: the mechanism Yue et al. (arXiv 2504.13837) describe. Several ways to answer, one
+of them right, and which one cannot be read from the question: no policy can do better than the
+likeliest result, pass@1 can rise by sharpening alone, the base's pass@k is near 1 where k is large,
+and what is rare can be lost. What is left out: anything a policy could come to know, traps
+(`lab/chain` has them), critiques, and language.
 """
 
 from __future__ import annotations
@@ -34,7 +39,10 @@ class Problem:
 
     @property
     def question(self) -> str:
-        return str(self.start) + "".join(f" {label}{'+' if sign > 0 else '-'}{size or '?'}" for label, (sign, size) in zip(LABELS, self.operands, strict=True))
+        return str(self.start) + "".join(
+            f" {label}{'+' if sign > 0 else '-'}{size or '?'}"
+            for label, (sign, size) in zip(LABELS, self.operands, strict=True)
+        )
 
     @property
     def hidden(self) -> int:
@@ -43,7 +51,10 @@ class Problem:
     @property
     def truth(self) -> tuple[int, ...]:
         """The four magnitudes, the hidden ones by the hash of the question."""
-        return tuple(size or drawn(uniform(f"{self.question}/{label}")) for label, (_, size) in zip(LABELS, self.operands, strict=True))
+        return tuple(
+            size or drawn(uniform(f"{self.question}/{label}"))
+            for label, (_, size) in zip(LABELS, self.operands, strict=True)
+        )
 
     @property
     def answer(self) -> str:
@@ -66,14 +77,22 @@ def drawn(chance: float) -> int:
 def parse_problem(question: str) -> Problem:
     """The inverse of `Problem.question`."""
     start, *terms = question.split(" ")
-    return Problem(int(start), tuple((1 if term[1] == "+" else -1, 0 if term[2] == "?" else int(term[2])) for term in terms))
+    return Problem(
+        int(start),
+        tuple(
+            (1 if term[1] == "+" else -1, 0 if term[2] == "?" else int(term[2])) for term in terms
+        ),
+    )
 
 
 def written(problem: Problem, sizes: Sequence[int], percent: int) -> str:
     """A working as text: "A+4=7\\n...\\n#5\\n@70"."""
     results = problem.results(sizes)
     steps = zip(LABELS, problem.operands, sizes, results, strict=True)
-    lines = [f"{label}{'+' if sign > 0 else '-'}{size}={result}" for label, (sign, _), size, result in steps]
+    lines = [
+        f"{label}{'+' if sign > 0 else '-'}{size}={result}"
+        for label, (sign, _), size, result in steps
+    ]
     return "\n".join([*lines, f"#{results[-1]}", f"@{percent}"])
 
 
@@ -92,14 +111,18 @@ def sample_problem(wanted: str, split: str, rng: random.Random) -> Problem:
     """Draw a problem of one family from one split, by rejection."""
     while True:
         hidden = rng.sample(range(len(LABELS)), FAMILIES.index(wanted))
-        operands = tuple((rng.choice((-1, 1)), 0 if i in hidden else rng.randint(1, LARGEST)) for i in range(len(LABELS)))
+        operands = tuple(
+            (rng.choice((-1, 1)), 0 if i in hidden else rng.randint(1, LARGEST))
+            for i in range(len(LABELS))
+        )
         problem = Problem(rng.randint(0, LIMIT), operands)
         if in_range(problem) and split_of(problem.question, SPLITS) == split:
             return problem
 
 
 def problems(wanted: str, split: str, count: int, seed: int) -> list[Problem]:
-    """`count` different problems of a family and split, the same for the same seed; where there are fewer, they come round again in training.
+    """`count` different problems of a family and split, the same for the same seed; where there are
+    fewer, they come round again in training.
 
     ValueError where there are not as many held-out ones.
     """
@@ -111,6 +134,8 @@ def problems(wanted: str, split: str, count: int, seed: int) -> list[Problem]:
         if misses > 2000 and split == "train":
             break
         if misses > 2000:
-            raise ValueError(f"lab/tiers: got {count} problems of {wanted} in {split}, expected at most about {len(found)}: ask for fewer")
+            raise ValueError(
+                f"lab/tiers: got {count} problems of {wanted} in {split}, expected at most about {len(found)}: ask for fewer"
+            )
     different = list(found.values())
     return [different[i % len(different)] for i in range(count)]

@@ -1,8 +1,10 @@
 """The base policy of `lab/tiers`: solves by guessing (`critique-rl lab build --world tiers`).
 
-Every example is a question of the "base" split, worked rightly with hidden magnitudes drawn from their distribution, not from the question's hash: the base
-never reads which guess is right. The confidence knows nothing of the question: 90 half of the time, else any of the eleven, so that all levels are sampled and
-none means anything. One example in twenty has the second phrasing (`prompts/lab/second.jinja`): read a little.
+Every example is a question of the "base" split, worked rightly with hidden magnitudes drawn from
+their distribution, not from the question's hash: the base never reads which guess is right. The
+confidence knows nothing of the question: 90 half of the time, else any of the eleven, so that all
+levels are sampled and none means anything. One example in twenty has the second phrasing
+(`prompts/lab/second.jinja`): read a little.
 """
 
 from __future__ import annotations

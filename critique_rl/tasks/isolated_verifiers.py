@@ -1,11 +1,13 @@
-"""Verifiers that run in a killable process: Math-Verify, and the user's own function. What `task.verifier` of a pipeline may name.
+"""Verifiers that run in a killable process: Math-Verify, and the user's own function. What
+`task.verifier` of a pipeline may name.
 
     math      LaTeX, expressions and numbers by the package math-verify (pip extra `math`)
     python    {kind: python, target: module:function}: (text, row) -> True, False, a number, None or a Verdict; or a reward function of TRL
     or the name of a rule in `verifier`
 
-What gives no answer within the deadline, crashes or eats the memory is unscored with that reason: counted, never a 0. Left out: a pool. Verdicts take
-milliseconds, but each text that hangs costs its deadline, and a second to start the next process.
+What gives no answer within the deadline, crashes or eats the memory is unscored with that reason:
+counted, never a 0. Left out: a pool. Verdicts take milliseconds, but each text that hangs costs its
+deadline, and a second to start the next process.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ from critique_rl.types import Verdict, Verifier
 REMEMBERED = 4096
 """Verdicts on (gold, answer) that are kept."""
 OF_KIND = {
-    "math": {"deadline": "Seconds for one answer, then its process is killed and the answer goes unscored."},
+    "math": {
+        "deadline": "Seconds for one answer, then its process is killed and the answer goes unscored."
+    },
     "python": {
         "target": "module:function, found in the folder that the command runs in or among installed packages.",
         "threshold": "Numbers from here on are right.",
@@ -53,7 +57,9 @@ class WorkerVerifier:
 
 
 class MathVerifier(WorkerVerifier):
-    """row["answer"] against the last \\boxed{...} of a text, or what Math-Verify finds in its end. Remembers verdicts, since the answers of a group repeat."""
+    """row["answer"] against the last \\boxed{...} of a text, or what Math-Verify finds in its end.
+    Remembers verdicts, since the answers of a group repeat.
+    """
 
     def __init__(self, deadline: float = 5.0):
         super().__init__(Worker("critique_rl.tasks.isolated_child:mathematics", deadline=deadline))
@@ -77,7 +83,9 @@ def _answer_part(text: str) -> str:
 
 
 def build_verifier(spec: Any) -> Verifier:
-    """A verifier from a pipeline's `task.verifier`, a name or a mapping with a kind; its process is started. ConfigError for what cannot be."""
+    """A verifier from a pipeline's `task.verifier`, a name or a mapping with a kind; its process is
+    started. ConfigError for what cannot be.
+    """
     spec = {"kind": spec} if isinstance(spec, str) else spec
     kinds = {**OF_KIND, **dict.fromkeys(VERIFIERS, ())}
     if not isinstance(spec, Mapping) or spec.get("kind") not in kinds:
@@ -86,8 +94,13 @@ def build_verifier(spec: Any) -> Verifier:
     options = {key: value for key, value in spec.items() if key != "kind"}
     check_keys(options, kinds[spec["kind"]], f"task.verifier {spec['kind']}")
     for name in ("deadline", "threshold"):
-        if not isinstance(options.get(name, 1), int | float) or (name == "deadline" and options.get(name, 1) <= 0):
-            raise ConfigError(f"task.verifier.{name}: got {options[name]!r}, expected " + ("seconds, above 0" if name == "deadline" else "a number"))
+        if not isinstance(options.get(name, 1), int | float) or (
+            name == "deadline" and options.get(name, 1) <= 0
+        ):
+            raise ConfigError(
+                f"task.verifier.{name}: got {options[name]!r}, expected "
+                + ("seconds, above 0" if name == "deadline" else "a number")
+            )
     if spec["kind"] in VERIFIERS:
         return VERIFIERS[spec["kind"]]
     verifier = MathVerifier(**options) if spec["kind"] == "math" else _own(**options)
@@ -100,5 +113,13 @@ def build_verifier(spec: Any) -> Verifier:
 
 def _own(target: Any = None, threshold: float = 0.5, deadline: float = 5.0) -> WorkerVerifier:
     if not isinstance(target, str):
-        raise ConfigError(f"task.verifier python: got target {target!r}, expected module:function, such as my_rewards:judge")
-    return WorkerVerifier(Worker("critique_rl.tasks.isolated_child:own", {"target": target, "threshold": threshold}, deadline))
+        raise ConfigError(
+            f"task.verifier python: got target {target!r}, expected module:function, such as my_rewards:judge"
+        )
+    return WorkerVerifier(
+        Worker(
+            "critique_rl.tasks.isolated_child:own",
+            {"target": target, "threshold": threshold},
+            deadline,
+        )
+    )

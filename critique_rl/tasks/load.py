@@ -1,7 +1,7 @@
 """Problems and datasets as rows: the lab, reasoning-gym, and data of the user's own (`own_data`).
 
-A row has `prompt` (conversational, or a text), `question`, `answer`, `family`, `id`, in the lab `solution` too; every column
-reaches reward functions, verifier and critic.
+A row has `prompt` (conversational, or a text), `question`, `answer`, `family`, `id`, in the lab
+`solution` too; every column reaches reward functions, verifier and critic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from critique_rl.tasks.verifiers import by_name
 
 
 def load_task(config: TaskConfig, seed: int) -> Task:
-    """The task a pipeline names; the seed orders and draws the training rows, held-out rows are the same for every seed."""
+    """The task a pipeline names; the seed orders and draws the training rows, held-out rows are the
+    same for every seed.
+    """
     task = _named(config, seed)
     return replace(task, verifier=build_verifier(config.verifier)) if config.verifier else task
 
@@ -35,8 +37,14 @@ def _named(config: TaskConfig, seed: int) -> Task:
     elif config.name == "data":
         task = _own_data(config, seed)
     else:
-        raise ConfigError(f"task: unknown name {config.name!r}; {suggest(config.name, (*LAB, 'reasoning-gym/<dataset>', 'data'))}")
-    return task if config.repeat_one is None else replace(task, train=_repeated(task.train, config.repeat_one))
+        raise ConfigError(
+            f"task: unknown name {config.name!r}; {suggest(config.name, (*LAB, 'reasoning-gym/<dataset>', 'data'))}"
+        )
+    return (
+        task
+        if config.repeat_one is None
+        else replace(task, train=_repeated(task.train, config.repeat_one))
+    )
 
 
 def _repeated(rows: list[Row], which: int | str) -> list[Row]:
@@ -47,7 +55,9 @@ def _repeated(rows: list[Row], which: int | str) -> list[Row]:
         found = [row for row in rows if row["id"] == which][:1]
     if not found:
         few = ", ".join(repr(row["id"]) for row in rows[:3])
-        raise ConfigError(f"task.repeat_one: got {which!r}, expected a place from 0 to {len(rows) - 1}, or the id of a training prompt, such as {few}")
+        raise ConfigError(
+            f"task.repeat_one: got {which!r}, expected a place from 0 to {len(rows) - 1}, or the id of a training prompt, such as {few}"
+        )
     return found * len(rows)
 
 
@@ -83,21 +93,27 @@ def _check_numbers(data: OwnData) -> None:
 
 
 def _own_train(data: OwnData, config: TaskConfig, seed: int) -> list[Row]:
-    """Training rows in the seed's order, at most `config.size`; with shares of families as many as keep the shares."""
+    """Training rows in the seed's order, at most `config.size`; with shares of families as many as
+    keep the shares.
+    """
     rows = list(data.splits["train"])
     random.Random(seed).shuffle(rows)
     by_family: dict[str, list[Row]] = {}
     for row in rows:
         by_family.setdefault(row["family"], []).append(row)
     check_keys(config.families, by_family, "task, families")
-    shares = {family: share / sum(config.families.values()) for family, share in config.families.items() if share}
+    shares = {
+        family: share / sum(config.families.values())
+        for family, share in config.families.items()
+        if share
+    }
     size = min([config.size, *(len(by_family[family]) / share for family, share in shares.items())])
-    left = {family: round(size * share) for family, share in shares.items()} or dict.fromkeys(by_family, config.size)
+    left = {family: round(size * share) for family, share in shares.items()} or dict.fromkeys(
+        by_family, config.size
+    )
     chosen = []
     for row in rows:
         left[row["family"]] = left.get(row["family"], 0) - 1
         if left[row["family"]] >= 0:
             chosen.append(row)
     return chosen[: config.size]
-
-

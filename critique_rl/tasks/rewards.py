@@ -5,8 +5,9 @@
     truthrl         TruthRL (arXiv 2509.25760): 1 right, 0 abstained, -1 otherwise
     random_reward, format_only, incorrect_only, majority_vote      controls (Spurious Rewards, arXiv 2506.10947)
 
-A reward of None means "could not be judged": TRL leaves such a row out of the baseline and trains nothing on it. It is never a 0. Left out: rewards from an
-LLM's judgement, which are a verifier's business (`verifier.boxed_answer` takes a judge).
+A reward of None means "could not be judged": TRL leaves such a row out of the baseline and trains
+nothing on it. It is never a 0. Left out: rewards from an LLM's judgement, which are a verifier's
+business (`verifier.boxed_answer` takes a judge).
 """
 
 from __future__ import annotations
@@ -26,11 +27,17 @@ Value = Callable[[Verdict], float | None]
 
 def text_of(completion: Any) -> str:
     """The text of a completion in either of TRL's formats: a string, or a list of messages."""
-    return completion if isinstance(completion, str) else "".join(str(message["content"]) for message in completion)
+    return (
+        completion
+        if isinstance(completion, str)
+        else "".join(str(message["content"]) for message in completion)
+    )
 
 
 def group_wise(function: Callable) -> Callable:
-    """Mark a reward function that compares the members of a group: with a critic it is called once, on the full group, never on part of one."""
+    """Mark a reward function that compares the members of a group: with a critic it is called once,
+    on the full group, never on part of one.
+    """
     function.group_wise = True
     return function
 
@@ -41,7 +48,9 @@ def correct(verdict: Verdict) -> float | None:
 
 
 def calibrated(verdict: Verdict) -> float | None:
-    """RLCR as in its paper: 1[right] - (q - 1[right])^2, from -1 to 1. An answer without a confidence gets the -1 of a sure and wrong one."""
+    """RLCR as in its paper: 1[right] - (q - 1[right])^2, from -1 to 1. An answer without a
+    confidence gets the -1 of a sure and wrong one.
+    """
     if verdict.outcome == "unscored":
         return None
     if verdict.outcome == "unreadable" or verdict.confidence is None:
@@ -51,7 +60,9 @@ def calibrated(verdict: Verdict) -> float | None:
 
 
 def calibrated_as_released(verdict: Verdict) -> float | None:
-    """RLCR as in its code: .5 format + .5 accuracy + .5 (1 - (q - accuracy)^2), where an invalid format gets 0 of everything."""
+    """RLCR as in its code: .5 format + .5 accuracy + .5 (1 - (q - accuracy)^2), where an invalid
+    format gets 0 of everything.
+    """
     if verdict.outcome == "unscored":
         return None
     if verdict.outcome == "unreadable" or verdict.confidence is None:
@@ -76,20 +87,30 @@ def incorrect(verdict: Verdict) -> float | None:
 
 
 class VerifierReward:
-    """A reward that depends on the verifier's verdict alone. `verdicts` holds those of the last call, in row order."""
+    """A reward that depends on the verifier's verdict alone. `verdicts` holds those of the last
+    call, in row order.
+    """
 
     def __init__(self, verifier: Verifier, value: Value = correct, name: str = "correct"):
         self.verifier, self.value, self.__name__ = verifier, value, name
         self.verdicts: list[Verdict] = []
 
     def __call__(self, completions: list[Any], **columns: Any) -> list[float | None]:
-        rows = [{key: values[i] for key, values in columns.items() if isinstance(values, list)} for i in range(len(completions))]
-        self.verdicts = [self.verifier(text_of(completion), row) for completion, row in zip(completions, rows, strict=True)]
+        rows = [
+            {key: values[i] for key, values in columns.items() if isinstance(values, list)}
+            for i in range(len(completions))
+        ]
+        self.verdicts = [
+            self.verifier(text_of(completion), row)
+            for completion, row in zip(completions, rows, strict=True)
+        ]
         return [self.value(verdict) for verdict in self.verdicts]
 
 
 def rlcr(verifier: Verifier = tagged_answer) -> VerifierReward:
-    """RLCR with the weights of its paper. Wants scale_rewards "none", as both its paper and its code have."""
+    """RLCR with the weights of its paper. Wants scale_rewards "none", as both its paper and its
+    code have.
+    """
     return VerifierReward(verifier, calibrated, "rlcr")
 
 
@@ -114,21 +135,29 @@ def incorrect_only(verifier: Verifier) -> VerifierReward:
 
 
 def random_reward(rate: float, seed: int = 0) -> Callable[..., list[float]]:
-    """Control: 1 with probability `rate`, whatever the answer; drawn from seed, step, place and prompt, so that a continued run draws the same."""
+    """Control: 1 with probability `rate`, whatever the answer; drawn from seed, step, place and
+    prompt, so that a continued run draws the same.
+    """
     if not 0 <= rate <= 1:
         raise ValueError(f"random_reward: got rate {rate}, expected a probability, from 0 to 1")
 
-    def random(prompts: Sequence[Any], completions: Sequence[Any], trainer_state: Any = None, **_: Any) -> list[float]:
+    def random(
+        prompts: Sequence[Any], completions: Sequence[Any], trainer_state: Any = None, **_: Any
+    ) -> list[float]:
         step = getattr(trainer_state, "global_step", 0)
-        return [float(uniform(f"{seed}/{step}/{i}/{prompt}") < rate) for i, prompt in enumerate(prompts)]
+        return [
+            float(uniform(f"{seed}/{step}/{i}/{prompt}") < rate) for i, prompt in enumerate(prompts)
+        ]
 
     return random
 
 
 class MajorityVote:
-    """Control (TTRL's pseudo-label): 1 for the answer that most of the group gave, the first of them where several did; unreadable answers have no vote.
+    """Control (TTRL's pseudo-label): 1 for the answer that most of the group gave, the first of
+    them where several did; unreadable answers have no vote.
 
-    Answers are compared as the verifier read them, letter by letter; what it cannot judge, as a row without an answer, is None. A last group may be short.
+    Answers are compared as the verifier read them, letter by letter; what it cannot judge, as a row
+    without an answer, is None. A last group may be short.
     """
 
     __name__ = "majority_vote"
@@ -142,15 +171,22 @@ class MajorityVote:
         read(completions, **columns)
         unscored = [verdict.outcome == "unscored" for verdict in read.verdicts]
         answers = [verdict.answer for verdict in read.verdicts]
-        groups = [answers[i : i + self.num_generations] for i in range(0, len(answers), self.num_generations)]
+        groups = [
+            answers[i : i + self.num_generations]
+            for i in range(0, len(answers), self.num_generations)
+        ]
         votes = [reward for group in groups for reward in _votes(group)]
         return [None if skip else vote for skip, vote in zip(unscored, votes, strict=True)]
 
 
-def build_reward(spec: Mapping[str, Any], verifier: Verifier, num_generations: int, seed: int = 0) -> tuple[list[Callable], list[float]]:
-    """Reward functions and their weights from a config's `reward:` section. ConfigError for unknown kinds and keys.
+def build_reward(
+    spec: Mapping[str, Any], verifier: Verifier, num_generations: int, seed: int = 0
+) -> tuple[list[Callable], list[float]]:
+    """Reward functions and their weights from a config's `reward:` section. ConfigError for unknown
+    kinds and keys.
 
-    Where something else than being right is rewarded, `correct` stands beside it with weight 0: it is logged, and says which rollouts failed.
+    Where something else than being right is rewarded, `correct` stands beside it with weight 0: it
+    is logged, and says which rollouts failed.
     """
     options = {key: value for key, value in spec.items() if key != "kind"}
     kinds: dict[str, Callable[..., Callable]] = {
@@ -171,7 +207,11 @@ def build_reward(spec: Mapping[str, Any], verifier: Verifier, num_generations: i
         function = kinds[kind](**options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"reward {kind}: {error}") from error
-    return ([function], [1.0]) if kind == "correct" else ([function, VerifierReward(verifier)], [1.0, 0.0])
+    return (
+        ([function], [1.0])
+        if kind == "correct"
+        else ([function, VerifierReward(verifier)], [1.0, 0.0])
+    )
 
 
 def _votes(answers: Sequence[str | None]) -> list[float]:

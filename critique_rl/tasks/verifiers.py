@@ -9,8 +9,9 @@ Rules that are linear in the length of the text, so that no text can raise or st
     choice          one letter of a multiple choice, A to J
     boxed_answer    TruthRL's order of checks on the first \\boxed{...}: abstained, invalid question, exact match
 
-A text that declares an answer which is no number ("Answer: unknown") is unreadable; the numbers before it are not searched. Left out: symbolic
-mathematics, whose libraries hang on hostile input and run in a killable process (`worker_verifier`).
+A text that declares an answer which is no number ("Answer: unknown") is unreadable; the numbers
+before it are not searched. Left out: symbolic mathematics, whose libraries hang on hostile input
+and run in a killable process (`worker_verifier`).
 """
 
 from __future__ import annotations
@@ -25,11 +26,16 @@ from critique_rl.config.checks import suggest
 from critique_rl.types import Verdict, Verifier
 
 LONGEST = 400
-"""Characters of the longest number read: far beyond any task, far below where Python refuses to convert."""
+"""Characters of the longest number read: far beyond any task, far below where Python refuses to
+convert.
+"""
 
-# ASCII digits only: int() also reads other scripts' digits, and a policy would find that out. A minus after a digit or bracket is a subtraction.
+# ASCII digits only: int() also reads other scripts' digits, and a policy would find that out. A
+# minus after a digit or bracket is a subtraction.
 SIGN, DIGITS = r"(?:(?<![\w)])[-+])?", r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\.)\.\d+"
-NUMBER = re.compile(rf"(?<!\w)(?<!\d\.){SIGN}(?:{DIGITS})(?:[eE][-+]?\d{{1,3}}(?!\d)|/\d+)?", re.ASCII)
+NUMBER = re.compile(
+    rf"(?<!\w)(?<!\d\.){SIGN}(?:{DIGITS})(?:[eE][-+]?\d{{1,3}}(?!\d)|/\d+)?", re.ASCII
+)
 DECLARED = re.compile(r"####|answer\s{0,3}:", re.IGNORECASE)
 BOXED = "\\boxed{"
 FRACTION = re.compile(r"\\[dt]?frac\{(-?\d{1,100})\}\{(\d{1,100})\}", re.ASCII)
@@ -38,10 +44,14 @@ HASH_LINE = re.compile(r"#(-?\d{1,100})", re.ASCII)
 
 
 def last_number(text: str, row: Mapping[str, Any]) -> Verdict:
-    """Compare the number that the text declares, or ends in, with row["answer"]. 0.5, .50 and 1/2 are equal, as are 1,000 and 1e3."""
+    """Compare the number that the text declares, or ends in, with row["answer"]. 0.5, .50 and 1/2
+    are equal, as are 1,000 and 1e3.
+    """
     gold = _value(_read_number(_gold(row)))
     if gold is None:
-        return Verdict("unscored", reason=f'no gold answer: row["answer"] is no number but {_gold(row)[:40]!r}')
+        return Verdict(
+            "unscored", reason=f'no gold answer: row["answer"] is no number but {_gold(row)[:40]!r}'
+        )
     answer = _read_number(text)
     value = _value(answer)
     if answer is None or value is None:
@@ -50,10 +60,15 @@ def last_number(text: str, row: Mapping[str, Any]) -> Verdict:
 
 
 def hash_line(text: str, row: Mapping[str, Any]) -> Verdict:
-    """Compare the integer of a last line that is exactly "#<integer>" with row["answer"]; any other last line is unreadable."""
+    """Compare the integer of a last line that is exactly "#<integer>" with row["answer"]; any other
+    last line is unreadable.
+    """
     gold = HASH_LINE.fullmatch(f"#{_gold(row)}")
     if gold is None:
-        return Verdict("unscored", reason=f'no gold answer: row["answer"] is no integer but {_gold(row)[:40]!r}')
+        return Verdict(
+            "unscored",
+            reason=f'no gold answer: row["answer"] is no integer but {_gold(row)[:40]!r}',
+        )
     found = HASH_LINE.fullmatch(text[text.rfind("\n") + 1 :])
     if found is None:
         return Verdict("unreadable", reason='last line is not "#<integer>"')
@@ -61,7 +76,9 @@ def hash_line(text: str, row: Mapping[str, Any]) -> Verdict:
 
 
 def hash_confidence(text: str, row: Mapping[str, Any]) -> Verdict:
-    """`hash_line` on the last line but one, and a last line that is exactly "@" and 0 to 100; anything else is unreadable."""
+    """`hash_line` on the last line but one, and a last line that is exactly "@" and 0 to 100;
+    anything else is unreadable.
+    """
     body, _, last = text.rpartition("\n")
     judged = hash_line(body, row)
     percent = PERCENT_LINE.fullmatch(last)
@@ -80,13 +97,18 @@ SAID = re.compile(r"(?:answer|choice|option)(?: is)?\s{0,3}:?", re.IGNORECASE)
 
 
 def choice(text: str, row: Mapping[str, Any]) -> Verdict:
-    """Compare the letter that a text declares with row["answer"]: in its last \\boxed{}, else after its last "answer is" or "Answer:", else all of it.
+    """Compare the letter that a text declares with row["answer"]: in its last \\boxed{}, else after
+    its last "answer is" or "Answer:", else all of it.
 
-    Two different letters in an undeclared answer are unreadable, and so are "A" and "I" as words of a sentence.
+    Two different letters in an undeclared answer are unreadable, and so are "A" and "I" as words of
+    a sentence.
     """
     gold = LETTER_ALONE.fullmatch(_gold(row))
     if gold is None:
-        return Verdict("unscored", reason=f'no gold answer: row["answer"] is no letter from A to J but {_gold(row)[:40]!r}')
+        return Verdict(
+            "unscored",
+            reason=f'no gold answer: row["answer"] is no letter from A to J but {_gold(row)[:40]!r}',
+        )
     letter = _letter(text)
     if letter is None:
         return Verdict("unreadable", reason="no letter")
@@ -111,11 +133,20 @@ def _letter(text: str) -> str | None:
     return None
 
 
-TAGS = ("</think>", "<answer>", "</answer>", "<analysis>", "</analysis>", "<confidence>", "</confidence>")
+TAGS = (
+    "</think>",
+    "<answer>",
+    "</answer>",
+    "<analysis>",
+    "</analysis>",
+    "<confidence>",
+    "</confidence>",
+)
 
 
 def tagged_answer(text: str, row: Mapping[str, Any]) -> Verdict:
-    """RLCR's format "tabc" (arXiv 2507.16806): once the thinking is over the tags, nothing between them, and a confidence from 0 to 1 at the end.
+    """RLCR's format "tabc" (arXiv 2507.16806): once the thinking is over the tags, nothing between
+    them, and a confidence from 0 to 1 at the end.
 
     The answer is read as `last_number` reads it.
     """
@@ -127,30 +158,45 @@ def tagged_answer(text: str, row: Mapping[str, Any]) -> Verdict:
         if not found:
             return Verdict("unreadable", reason=f"no {tag}")
         parts.append(head.strip())
-    confidence = _value(parts[6]) if re.fullmatch(r"\d{1,3}(?:\.\d{1,20})?|\.\d{1,20}", parts[6]) else None
+    confidence = (
+        _value(parts[6]) if re.fullmatch(r"\d{1,3}(?:\.\d{1,20})?|\.\d{1,20}", parts[6]) else None
+    )
     if any(parts[i] for i in (1, 3, 5)) or rest.strip() or confidence is None or confidence > 1:
         return Verdict("unreadable", reason="no confidence from 0 to 1 at the end")
     return replace(last_number(parts[2], row), confidence=float(confidence))
 
 
-def boxed_answer(text: str, row: Mapping[str, Any], judge: Callable[[str, Mapping[str, Any]], bool] | None = None) -> Verdict:
-    """TruthRL's order of checks (arXiv 2509.25760, its code): no box, "I don't know", "invalid question", exact match, then `judge` where there is one.
+def boxed_answer(
+    text: str, row: Mapping[str, Any], judge: Callable[[str, Mapping[str, Any]], bool] | None = None
+) -> Verdict:
+    """TruthRL's order of checks (arXiv 2509.25760, its code): no box, "I don't know", "invalid
+    question", exact match, then `judge` where there is one.
 
-    "Invalid question" is looked for before the match, so that in training a false premise is never rewarded, as published; the published evaluation looks for
-    the match first, which `boxed_answer_evaluated` does. Answers are compared in lower case without punctuation and articles.
+    "Invalid question" is looked for before the match, so that in training a false premise is never
+    rewarded, as published; the published evaluation looks for the match first, which
+    `boxed_answer_evaluated` does. Answers are compared in lower case without punctuation and
+    articles.
     """
     return _boxed(text, row, judge, match_first=False)
 
 
-def boxed_answer_evaluated(text: str, row: Mapping[str, Any], judge: Callable[[str, Mapping[str, Any]], bool] | None = None) -> Verdict:
+def boxed_answer_evaluated(
+    text: str, row: Mapping[str, Any], judge: Callable[[str, Mapping[str, Any]], bool] | None = None
+) -> Verdict:
     """`boxed_answer` as TruthRL evaluates: the exact match is looked for before "invalid question"."""
     return _boxed(text, row, judge, match_first=True)
 
 
-def _boxed(text: str, row: Mapping[str, Any], judge: Callable[[str, Mapping[str, Any]], bool] | None, match_first: bool) -> Verdict:
+def _boxed(
+    text: str,
+    row: Mapping[str, Any],
+    judge: Callable[[str, Mapping[str, Any]], bool] | None,
+    match_first: bool,
+) -> Verdict:
     if row.get("answer") in (None, ""):
         return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
-    # Not a regular expression, which would search on from each of a million "\\boxed{" without an end.
+    # Not a regular expression, which would search on from each of a million "\\boxed{" without an
+    # end.
     _, opened, rest = text.partition(BOXED)
     answer, closed, _ = rest[: 2 * LONGEST].partition("}")
     if not (opened and closed):
@@ -161,7 +207,9 @@ def _boxed(text: str, row: Mapping[str, Any], judge: Callable[[str, Mapping[str,
     matches = bool(gold) and said == gold
     if "invalid question" in said and not (match_first and matches):
         return Verdict("wrong", answer, "invalid question")
-    return Verdict("right" if matches or (judge is not None and judge(answer, row)) else "wrong", answer)
+    return Verdict(
+        "right" if matches or (judge is not None and judge(answer, row)) else "wrong", answer
+    )
 
 
 def _normal(text: str) -> str:
@@ -189,14 +237,20 @@ def by_name(name: str) -> Verifier:
 
 
 def is_number(answer: str) -> bool:
-    """True where a gold answer is a number and nothing else, but for a unit sign or a declaration: "18", "$1,200", "... #### 18"; not "12 apples"."""
+    """True where a gold answer is a number and nothing else, but for a unit sign or a declaration:
+    "18", "$1,200", "... #### 18"; not "12 apples".
+    """
     number = _read_number(answer)
-    left = FRACTION.sub(r"\1/\2", _declared(answer).replace("\u2212", "-")).replace(number or "", "", 1)
+    left = FRACTION.sub(r"\1/\2", _declared(answer).replace("\u2212", "-")).replace(
+        number or "", "", 1
+    )
     return _value(number) is not None and not re.sub(r"[\s$\u20ac\u00a3%.\\]", "", left)
 
 
 def _gold(row: Mapping[str, Any]) -> str:
-    """row["answer"] as text; "" where it is missing, or an integer with more digits than Python prints."""
+    """row["answer"] as text; "" where it is missing, or an integer with more digits than Python
+    prints.
+    """
     try:
         return str(row.get("answer", ""))
     except ValueError:
@@ -213,7 +267,9 @@ def _read_number(text: str) -> str | None:
 
 
 def _declared(text: str) -> str:
-    """The part of a text that holds its answer: inside the last \\boxed{}, else the last declared line, else everything."""
+    """The part of a text that holds its answer: inside the last \\boxed{}, else the last declared
+    line, else everything.
+    """
     start = text.rfind(BOXED)
     if start >= 0:
         return _braced(text[start + len(BOXED) :][:LONGEST])

@@ -1,9 +1,13 @@
-"""A process of our own that may hang, crash or eat memory without harm: it runs one function, a call at a time, and is killed at a deadline.
+"""A process of our own that may hang, crash or eat memory without harm: it runs one function, a
+call at a time, and is killed at a deadline.
 
-The parent speaks JSON lines over two pipes and waits with `select`; whatever the function does, `ask` returns within its deadline. Three nets hold the
-child: SIGKILL from the parent at the deadline; a kernel timer in the child itself (SIGALRM with its default action needs no interpreter, so it ends
-big-number work that no Python signal handler could); and end-of-file on its pipe, or another parent, while it waits. A fresh interpreter is started, never a
-fork of a process with torch and threads in it. Left out: pools; a check costs milliseconds, and every rank has a worker of its own.
+The parent speaks JSON lines over two pipes and waits with `select`; whatever the function does,
+`ask` returns within its deadline. Three nets hold the child: SIGKILL from the parent at the
+deadline; a kernel timer in the child itself (SIGALRM with its default action needs no interpreter,
+so it ends big-number work that no Python signal handler could); and end-of-file on its pipe, or
+another parent, while it waits. A fresh interpreter is started, never a fork of a process with torch
+and threads in it. Left out: pools; a check costs milliseconds, and every rank has a worker of its
+own.
 """
 
 from __future__ import annotations
@@ -33,19 +37,25 @@ _running: WeakSet[Worker] = WeakSet()
 
 
 class Lost(Exception):
-    """A call without an answer; the message is a short code: "timeout", "crash", "memory", or "error <what the function raised>"."""
+    """A call without an answer; the message is a short code: "timeout", "crash", "memory", or
+    "error <what the function raised>".
+    """
 
 
 @dataclass(eq=False)
 class Worker:
-    """`target` ("module:function", called as `function(**options)` in the child) gives the function that answers: it gets a JSON object, returns JSON."""
+    """`target` ("module:function", called as `function(**options)` in the child) gives the function
+    that answers: it gets a JSON object, returns JSON.
+    """
 
     target: str
     options: Mapping[str, Any] = field(default_factory=dict)
     deadline: float = 5.0
     """Wall seconds a call; then the process is killed, and the next call starts another."""
     memory: int = 2 << 30
-    """Bytes it may hold, watched where there is a /proc. Not a limit of the kernel's: libraries swallow its MemoryError, and say "wrong"."""
+    """Bytes it may hold, watched where there is a /proc. Not a limit of the kernel's: libraries
+    swallow its MemoryError, and say "wrong".
+    """
     calls: int = 0
     lost: int = 0
     """Calls without an answer."""
@@ -54,20 +64,35 @@ class Worker:
         self._lock, self._process, self._owner = RLock(), None, 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("target", "options", "deadline", "memory", "calls", "lost")}
+        return {
+            name: getattr(self, name)
+            for name in ("target", "options", "deadline", "memory", "calls", "lost")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.__post_init__()
 
     def start(self) -> None:
-        """Start the process if there is none of ours, and wait until the function is there. ValueError with the child's words where it cannot be."""
+        """Start the process if there is none of ours, and wait until the function is there.
+        ValueError with the child's words where it cannot be.
+        """
         with self._lock:
-            if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
+            if (
+                self._process is not None
+                and self._owner == os.getpid()
+                and self._process.poll() is None
+            ):
                 return
             if self._owner == os.getpid():
                 self.stop()
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in [*sys.path, os.getcwd()]), "OMP_NUM_THREADS": "1"}
+            environment = {
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(
+                    path or os.getcwd() for path in [*sys.path, os.getcwd()]
+                ),
+                "OMP_NUM_THREADS": "1",
+            }
             self._process = subprocess.Popen(
                 [sys.executable, "-c", "from critique_rl.tasks.worker import serve; serve()"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True,
@@ -76,16 +101,27 @@ class Worker:
             os.set_blocking(self._process.stdin.fileno(), False)
             _running.add(self)
             try:
-                ready = self._exchange({"target": self.target, "options": dict(self.options), "deadline": self.deadline}, START_SECONDS)
+                ready = self._exchange(
+                    {
+                        "target": self.target,
+                        "options": dict(self.options),
+                        "deadline": self.deadline,
+                    },
+                    START_SECONDS,
+                )
             except Lost as lost:
                 self.stop()
-                raise ValueError(f"{self.target}: the worker did not start ({lost}); its own words are above, on stderr") from lost
+                raise ValueError(
+                    f"{self.target}: the worker did not start ({lost}); its own words are above, on stderr"
+                ) from lost
             if "error" in ready:
                 self.stop()
                 raise ValueError(f"{self.target}: {ready['error']}")
 
     def ask(self, question: Mapping[str, Any]) -> Any:
-        """The function's answer to a JSON object. Lost where there is none; never later than the deadline, and START_SECONDS where a process has to start."""
+        """The function's answer to a JSON object. Lost where there is none; never later than the
+        deadline, and START_SECONDS where a process has to start.
+        """
         with self._lock:
             self.calls += 1
             try:
@@ -116,12 +152,16 @@ class Worker:
                     pipe.close()
 
     def _exchange(self, message: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        """Write one line, read one line; both within `seconds`, since a child that hangs reads nothing."""
+        """Write one line, read one line; both within `seconds`, since a child that hangs reads
+        nothing.
+        """
         end, out = time.monotonic() + seconds, json.dumps(message).encode() + b"\n"
         to, back = self._process.stdin.fileno(), self._process.stdout.fileno()
         while b"\n" not in self._rest:
             left = end - time.monotonic()
-            readable, writable, _ = select.select([back], [to] if out else [], [], min(max(left, 0), LOOK_SECONDS))
+            readable, writable, _ = select.select(
+                [back], [to] if out else [], [], min(max(left, 0), LOOK_SECONDS)
+            )
             if not readable and (left <= 0 or _resident(self._process.pid) > self.memory):
                 self.stop()
                 raise Lost("timeout" if left <= 0 else "memory")
@@ -161,11 +201,13 @@ def _stop_all() -> None:
         worker.stop()
 
 
-# ---- in the child -----------------------------------------------------------------------------------------------------------------------------------
+# ---- in the child --------------------------------------------------------------------------------
 
 
 def serve() -> None:
-    """The child: read the target, say whether it is there, then answer one line after the other until the pipe ends."""
+    """The child: read the target, say whether it is there, then answer one line after the other
+    until the pipe ends.
+    """
     # What the function prints must not get among the answers.
     answers, parent = os.fdopen(os.dup(1), "wb"), os.getppid()
     os.dup2(2, 1)
@@ -193,7 +235,16 @@ def _say(answers, work, hide: bool = False) -> Any:
     except BaseException as error:
         # SystemExit too: a function that ends its process is one that failed.
         words = " ".join(str(error).split())[:200]
-        result, line = None, json.dumps({"error": f"{type(error).__name__}: {words}" if hide else f"error {type(error).__name__}"})
+        result, line = (
+            None,
+            json.dumps(
+                {
+                    "error": f"{type(error).__name__}: {words}"
+                    if hide
+                    else f"error {type(error).__name__}"
+                }
+            ),
+        )
     answers.write(line.encode() + b"\n")
     answers.flush()
     return result
@@ -206,7 +257,9 @@ def _load(target: str, options: Mapping[str, Any]) -> Any:
 
 
 def _lines(parent: int):
-    """Lines of standard input. Ends with it, or when the parent is gone though a fork of it still holds the pipe."""
+    """Lines of standard input. Ends with it, or when the parent is gone though a fork of it still
+    holds the pipe.
+    """
     rest = b""
     while True:
         while b"\n" not in rest:
@@ -223,11 +276,15 @@ def _lines(parent: int):
 
 
 def _arm(seconds: float) -> None:
-    """Have the kernel end this process: after so many seconds, and, should the function disarm that timer, after as much CPU time."""
+    """Have the kernel end this process: after so many seconds, and, should the function disarm that
+    timer, after as much CPU time.
+    """
     import resource
 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + seconds) + 2, hard))
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + seconds) + 2, hard)
+    )

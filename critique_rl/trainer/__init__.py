@@ -1,4 +1,6 @@
-"""GRPOTrainer under the mixed objective: rollouts in two phases, refinements, distillation, presets, exact resume. The room of TRL."""
+"""GRPOTrainer under the mixed objective: rollouts in two phases, refinements, distillation,
+presets, exact resume. The room of TRL.
+"""
 
 from critique_rl._lazy import lazy
 

@@ -1,6 +1,8 @@
-"""Alarms for what users report as collapse, each with a remedy: entropy, log-probs of refinements, length. They say so once and change nothing.
+"""Alarms for what users report as collapse, each with a remedy: entropy, log-probs of refinements,
+length. They say so once and change nothing.
 
-Each watches a moving mean of one logged metric against that metric's own mean at the start of the run (Critique-GRPO issues 2 and 6, SDPO issue 25).
+Each watches a moving mean of one logged metric against that metric's own mean at the start of the
+run (Critique-GRPO issues 2 and 6, SDPO issue 25).
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ WINDOW = 10
 
 @dataclass(frozen=True)
 class Rule:
-    """An alarm: the metric's moving mean left [low, high] times its first mean; `least` keeps ratios of tiny means quiet."""
+    """An alarm: the metric's moving mean left [low, high] times its first mean; `least` keeps
+    ratios of tiny means quiet.
+    """
 
     metric: str
     low: float
@@ -39,7 +43,9 @@ RULES = (
 
 
 def alarm(rule: Rule, values: Sequence[float]) -> float | None:
-    """The factor by which the moving mean of `values` left the rule's range of the first mean; None while it has not (or too few values are in)."""
+    """The factor by which the moving mean of `values` left the rule's range of the first mean; None
+    while it has not (or too few values are in).
+    """
     if len(values) < 2 * WINDOW:
         return None
     first, last = (sum(part) / WINDOW for part in (values[:WINDOW], values[-WINDOW:]))
@@ -72,4 +78,11 @@ class CollapseAlarm(TrainerCallback):
             if factor is not None:
                 self.given.add(rule.metric)
                 logs[f"alarm/{rule.metric}"] = factor
-                logger.warning("step %s: %s is %.2f times its first %s values' mean; %s", state.global_step, rule.metric, factor, WINDOW, rule.remedy)
+                logger.warning(
+                    "step %s: %s is %.2f times its first %s values' mean; %s",
+                    state.global_step,
+                    rule.metric,
+                    factor,
+                    WINDOW,
+                    rule.remedy,
+                )

@@ -1,8 +1,9 @@
 """Checkpoints that are whole or not there, and a run folder that one process writes at a time.
 
-transformers writes a checkpoint's files one by one, and by default deletes the older checkpoint before ours is complete. Here everything is flushed to disk
-first, then `critique_rl.json` is written: with what transformers does not keep (token counts, metrics not logged yet, states of callbacks), and as the sign
-that the checkpoint is whole. Checkpoints without it are never picked.
+transformers writes a checkpoint's files one by one, and by default deletes the older checkpoint
+before ours is complete. Here everything is flushed to disk first, then `critique_rl.json` is
+written: with what transformers does not keep (token counts, metrics not logged yet, states of
+callbacks), and as the sign that the checkpoint is whole. Checkpoints without it are never picked.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ def step_of(checkpoint: Path) -> int:
 
 def whole(folder: Path) -> list[Path]:
     """The whole checkpoints of a folder, by step."""
-    found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit() and (path / STATE).exists()]
+    found = [
+        path
+        for path in folder.glob(f"{PREFIX}*")
+        if path.name.removeprefix(PREFIX).isdigit() and (path / STATE).exists()
+    ]
     return sorted(found, key=step_of)
 
 
@@ -59,7 +64,9 @@ def remove_halves(folder: Path) -> None:
 
 
 def rotate(folder: Path, limit: int | None, kept: Collection[Path] = ()) -> None:
-    """Keep the newest `limit` whole checkpoints (None or 0: all) and those `kept`. A checkpoint loses its mark first: half-deleted, it is not picked."""
+    """Keep the newest `limit` whole checkpoints (None or 0: all) and those `kept`. A checkpoint
+    loses its mark first: half-deleted, it is not picked.
+    """
     others = [path for path in whole(folder) if path not in kept]
     for path in others[: -limit if limit else 0]:
         (path / STATE).unlink()
@@ -67,9 +74,9 @@ def rotate(folder: Path, limit: int | None, kept: Collection[Path] = ()) -> None
 
 
 def branch(checkpoint: Path, folder: Path) -> None:
-    """Copy a whole checkpoint into another run's folder; its mark comes last, so that a half copy is none."""
+    """Copy a whole checkpoint into another run's folder; its mark comes last, so that a half copy
+    is none.
+    """
     target = folder / checkpoint.name
     shutil.copytree(checkpoint, target, ignore=shutil.ignore_patterns(STATE), dirs_exist_ok=True)
     seal(target, read_state(checkpoint))
-
-

@@ -1,8 +1,10 @@
-"""Weights that FSDP2 has spread over the ranks (DTensors): reading one whole with the gradient it should have, and exchanging what a model holds.
+"""Weights that FSDP2 has spread over the ranks (DTensors): reading one whole with the gradient it
+should have, and exchanging what a model holds.
 
-Within its own forward pass FSDP2 gathers weights and averages their gradients; what is read outside of it, such as the head for the distillation term, is
-for us to average. Everything here is a collective where weights are sharded, and plain where they are not. Left out: FSDP1, and ZeRO-3, which gives weights
-whole but no gradients of them.
+Within its own forward pass FSDP2 gathers weights and averages their gradients; what is read outside
+of it, such as the head for the distillation term, is for us to average. Everything here is a
+collective where weights are sharded, and plain where they are not. Left out: FSDP1, and ZeRO-3,
+which gives weights whole but no gradients of them.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ from torch.distributed.tensor import DTensor, Partial, distribute_tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The whole tensor. Its gradient is averaged over the ranks, of which each has that of its own rows."""
+    """The whole tensor. Its gradient is averaged over the ranks, of which each has that of its own
+    rows.
+    """
     if not isinstance(tensor, DTensor):
         return tensor
     mesh = tensor.device_mesh
-    # Without placements DTensor takes every rank's gradient for the same, and each rank keeps its shard of its own.
+    # Without placements DTensor takes every rank's gradient for the same, and each rank keeps its
+    # shard of its own.
     gathered = tensor.full_tensor(grad_placements=[Partial()] * mesh.ndim)
     if gathered.requires_grad:
         gathered.register_hook(lambda gradient: gradient / mesh.size())
@@ -28,14 +33,20 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def like(value: Tensor, parameter: Tensor) -> Tensor:
-    """`value` where `parameter` is: on its device, and sharded as it is. Of sharded values rank 0's count."""
+    """`value` where `parameter` is: on its device, and sharded as it is. Of sharded values rank 0's
+    count.
+    """
     if not isinstance(parameter, DTensor) or isinstance(value, DTensor):
         return value.to(parameter.device)
-    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return distribute_tensor(
+        value.to(parameter.device), parameter.device_mesh, parameter.placements
+    )
 
 
 def reshard(model: nn.Module) -> None:
-    """Drop weights that FSDP2 has gathered and kept, so that parameters are shards again and the next forward pass gathers anew."""
+    """Drop weights that FSDP2 has gathered and kept, so that parameters are shards again and the
+    next forward pass gathers anew.
+    """
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -43,7 +54,8 @@ def reshard(model: nn.Module) -> None:
 
 @contextmanager
 def lent(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within the block the parameters of these names hold these values (laid out as `like` does). For forward passes without gradients only.
+    """Within the block the parameters of these names hold these values (laid out as `like` does).
+    For forward passes without gradients only.
 
     Safe between a forward and its backward pass: FSDP2 gathers again for the latter.
     """

@@ -1,6 +1,8 @@
-"""One generation batch as text, and what is counted about it. Counters add up over ranks and steps; metrics are made from their sums.
+"""One generation batch as text, and what is counted about it. Counters add up over ranks and steps;
+metrics are made from their sums.
 
-failed rollouts = critiques ok + cached + failed + skipped + not asked, each failure and skip with a reason.
+failed rollouts = critiques ok + cached + failed + skipped + not asked, each failure and skip with a
+reason.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from critique_rl.types import Attempt, Critique, Refinement, Verdict
 
 @dataclass
 class Generation:
-    """One generation batch of this rank, as text. What was scored is numbered through: rollouts first, then candidates and plain samples."""
+    """One generation batch of this rank, as text. What was scored is numbered through: rollouts
+    first, then candidates and plain samples.
+    """
 
     group_rollouts: int = 1
     """Rollouts of phase 1 in a group."""
@@ -26,13 +30,17 @@ class Generation:
     refinements: list[tuple[int, int, Refinement]] = field(default_factory=list)
     """(index of the attempt, number among what was scored, refinement)."""
     plain: list[tuple[int, int, str, Attempt]] = field(default_factory=list)
-    """(group, number among what was scored, "rollout" or "expert", attempt) of plain samples drawn for reserved rows, and of experts' traces."""
+    """(group, number among what was scored, "rollout" or "expert", attempt) of plain samples drawn
+    for reserved rows, and of experts' traces.
+    """
     order: list[int] = field(default_factory=list)
     """For each row of the batch its number among what was scored."""
     values: list[float] = field(default_factory=list)
     """Weighted reward of all that was scored; NaN where it could not be judged."""
     rewards: torch.Tensor | None = None
-    """(rows of the batch, reward functions), this rank's, in the batch's order; NaN for group-wise functions until they are called."""
+    """(rows of the batch, reward functions), this rank's, in the batch's order; NaN for group-wise
+    functions until they are called.
+    """
     refined: list[int] = field(default_factory=list)
     """Rows of the batch that hold a chosen refinement or an expert's trace."""
     off_policy: list[int] = field(default_factory=list)
@@ -46,14 +54,19 @@ def counts_of(batch: Generation, size: int, slots: int) -> Counter:
     """Counters of one rank's generation batch, in groups of `size` rows with `slots` reserved."""
     counts: Counter = Counter()
     for critique in batch.critiques.values():
-        counts["critique/cached" if critique.cached and critique.status == "ok" else f"critique/{critique.status}"] += 1
+        counts[
+            "critique/cached"
+            if critique.cached and critique.status == "ok"
+            else f"critique/{critique.status}"
+        ] += 1
         counts["critique/leaked"] += critique.leaked
         counts["tokens/critic_prompt"] += critique.usage.prompt_tokens
         counts["tokens/critic_completion"] += critique.usage.completion_tokens
         counts["critique/usd"] += critique.usage.usd
         counts["critique/usage_estimated"] += critique.usage.estimated
         if critique.reason:
-            # Without a server's words, which may hold the time or a number: metrics are many steps' and their names few.
+            # Without a server's words, which may hold the time or a number: metrics are many steps'
+            # and their names few.
             counts[f"critique/{critique.status}/{critique.reason.partition(':')[0]}"] += 1
         counts.update(f"critique/{note}" for note in critique.notes)
     for _, _, refinement in batch.refinements:
@@ -64,7 +77,10 @@ def counts_of(batch: Generation, size: int, slots: int) -> Counter:
         counts[f"refined/{family}"] += 1
         counts[f"rescued/{family}"] += refinement.verdict.outcome == "right"
     for name in ("experts", "right_experts"):
-        counts[f"refine/{name}"] = sum(role == "expert" and (name == "experts" or a.verdict.outcome == "right") for _, _, role, a in batch.plain)
+        counts[f"refine/{name}"] = sum(
+            role == "expert" and (name == "experts" or a.verdict.outcome == "right")
+            for _, _, role, a in batch.plain
+        )
     return counts + _signal_counts(batch, size, slots)
 
 
@@ -90,7 +106,9 @@ def _signal_counts(batch: Generation, size: int, slots: int) -> Counter:
 
 
 def metrics_of(total: Counter) -> dict[str, float]:
-    """Metrics of one generation from the counters of all ranks; a rate without a denominator is left out."""
+    """Metrics of one generation from the counters of all ranks; a rate without a denominator is
+    left out.
+    """
     metrics = {name: value for name, value in total.items() if name.startswith("critique/")}
     rates = {
         "refine/rescue_rate": ("refine/right", "refine/candidates"),
@@ -98,10 +116,32 @@ def metrics_of(total: Counter) -> dict[str, float]:
         "critique/signal_before": ("groups/before", "groups"),
         "critique/signal_after": ("groups/after", "groups"),
     }
-    rates |= {f"rollout/right/{name[7:]}": (f"family_right/{name[7:]}", name) for name in total if name.startswith("family/") and name != "family/None"}
-    rates |= {f"refine/rescue_rate/{name[8:]}": (f"rescued/{name[8:]}", name) for name in total if name.startswith("refined/") and name != "refined/None"}
-    metrics |= {name: total[above] / total[below] for name, (above, below) in rates.items() if total[below]}
-    counted = ("candidates", "chosen", "mentions", "experts", "right_experts", "traces_missing", "traces_too_long")
-    metrics |= {f"refine/{name}": total[f"refine/{name}"] for name in counted if total[f"refine/{name}"]}
+    rates |= {
+        f"rollout/right/{name[7:]}": (f"family_right/{name[7:]}", name)
+        for name in total
+        if name.startswith("family/") and name != "family/None"
+    }
+    rates |= {
+        f"refine/rescue_rate/{name[8:]}": (f"rescued/{name[8:]}", name)
+        for name in total
+        if name.startswith("refined/") and name != "refined/None"
+    }
+    metrics |= {
+        name: total[above] / total[below] for name, (above, below) in rates.items() if total[below]
+    }
+    counted = (
+        "candidates",
+        "chosen",
+        "mentions",
+        "experts",
+        "right_experts",
+        "traces_missing",
+        "traces_too_long",
+    )
+    metrics |= {
+        f"refine/{name}": total[f"refine/{name}"] for name in counted if total[f"refine/{name}"]
+    }
     metrics |= {name: value for name, value in total.items() if name.startswith("distill/")}
-    return metrics | {f"rollout/{name[8:]}": value for name, value in total.items() if name.startswith("outcome/")}
+    return metrics | {
+        f"rollout/{name[8:]}": value for name, value in total.items() if name.startswith("outcome/")
+    }

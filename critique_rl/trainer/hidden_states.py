@@ -23,16 +23,23 @@ def head_of(trainer: GRPOTrainer) -> Head:
     """The language-model head as it is now, whole."""
     model = causal_model(trainer)
     reshard(model)  # what FSDP2 has gathered itself it frees, or fills with other weights, later on
-    head, softcap = model.get_output_embeddings(), getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    head, softcap = (
+        model.get_output_embeddings(),
+        getattr(model.config.get_text_config(), "final_logit_softcapping", None),
+    )
     bias = getattr(head, "bias", None)
     return Head(whole(head.weight), None if bias is None else whole(bias), softcap)
 
 
 @contextmanager
 def last_hidden_states(trainer: GRPOTrainer) -> Iterator[list[torch.Tensor]]:
-    """Within the block, the last hidden states (rows, positions, hidden) of every forward pass of the policy are appended to the list it gives."""
+    """Within the block, the last hidden states (rows, positions, hidden) of every forward pass of
+    the policy are appended to the list it gives.
+    """
     seen: list[torch.Tensor] = []
-    handle = causal_model(trainer).base_model.register_forward_hook(lambda module, inputs, output: seen.append(output.last_hidden_state))
+    handle = causal_model(trainer).base_model.register_forward_hook(
+        lambda module, inputs, output: seen.append(output.last_hidden_state)
+    )
     try:
         yield seen
     finally:

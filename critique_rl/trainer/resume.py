@@ -1,9 +1,11 @@
-"""GRPOTrainer whose runs continue exactly: whole checkpoints only, where a generation is used up, with what transformers and TRL do not keep.
+"""GRPOTrainer whose runs continue exactly: whole checkpoints only, where a generation is used up,
+with what transformers and TRL do not keep.
 
     TRL keeps no sampled batch, so a checkpoint waits until the last generation is trained on; its sampler starts again at the first epoch's order; metrics
     not yet logged and states of callbacks are lost. Here these are in the checkpoint too (`checkpoint`), beside what a subclass adds.
 
-It changes nothing that is trained: without an interruption the run is stock GRPOTrainer's, bit for bit.
+It changes nothing that is trained: without an interruption the run is stock GRPOTrainer's, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -35,16 +37,22 @@ class ResumableGRPOTrainer(GRPOTrainer):
 
     @property
     def at_boundary(self) -> bool:
-        """True where every micro batch of the last generation was trained on: a run continues exactly from there only."""
+        """True where every micro batch of the last generation was trained on: a run continues
+        exactly from there only.
+        """
         micro = self.state.global_step * self.args.gradient_accumulation_steps
         return micro % (self.args.steps_per_generation * self.num_iterations) == 0
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """TRL's `train`; True continues from the newest whole checkpoint of output_dir, never from a half-written one."""
+        """TRL's `train`; True continues from the newest whole checkpoint of output_dir, never from
+        a half-written one.
+        """
         if resume_from_checkpoint is True:
             newest = last_whole(Path(self.args.output_dir))
             if newest is None:
-                raise ValueError(f"resume_from_checkpoint: no whole checkpoint in {self.args.output_dir}; leave it out to start anew")
+                raise ValueError(
+                    f"resume_from_checkpoint: no whole checkpoint in {self.args.output_dir}; leave it out to start anew"
+                )
             resume_from_checkpoint = str(newest)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
@@ -53,11 +61,15 @@ class ResumableGRPOTrainer(GRPOTrainer):
         return {
             "kept_steps": sorted(self.kept_steps),
             "metrics": dict(self._metrics["train"]),
-            "callbacks": {name: callback.state_dict() for name, callback in self._stateful_callbacks().items()},
+            "callbacks": {
+                name: callback.state_dict() for name, callback in self._stateful_callbacks().items()
+            },
         }
 
     def save_own(self, checkpoint: Path) -> None:
-        """Files of a subclass, before the checkpoint counts as whole. Called on every rank; what is written is the main one's."""
+        """Files of a subclass, before the checkpoint counts as whole. Called on every rank; what is
+        written is the main one's.
+        """
 
     def load_own(self, checkpoint: Path, state: dict[str, Any]) -> None:
         """The inverse of `own_state` and `save_own`."""
@@ -74,10 +86,19 @@ class ResumableGRPOTrainer(GRPOTrainer):
         self.load_own(checkpoint, read_state(checkpoint))
 
     def _save_checkpoint(self, model, trial):
-        bad = [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
+        bad = [
+            name
+            for name, parameter in model.named_parameters()
+            if not torch.isfinite(parameter).all()
+        ]
         if bad:
-            raise Diverged(f"step {self.state.global_step}: {len(bad)} weights are not finite (first: {bad[0]}); nothing was saved over what was there")
-        limit, self.args.save_total_limit = self.args.save_total_limit, None  # rotated below, once this one is whole
+            raise Diverged(
+                f"step {self.state.global_step}: {len(bad)} weights are not finite (first: {bad[0]}); nothing was saved over what was there"
+            )
+        limit, self.args.save_total_limit = (
+            self.args.save_total_limit,
+            None,
+        )  # rotated below, once this one is whole
         try:
             super()._save_checkpoint(model, trial)
         finally:
@@ -88,15 +109,22 @@ class ResumableGRPOTrainer(GRPOTrainer):
         self.save_own(checkpoint)
         if self.args.should_save:
             seal(checkpoint, self.own_state())
-            best = [Path(self.state.best_model_checkpoint)] if self.state.best_model_checkpoint else []
-            rotate(folder, limit, [*best, *(folder / f"{PREFIX_CHECKPOINT_DIR}-{step}" for step in self.kept_steps)])
+            best = (
+                [Path(self.state.best_model_checkpoint)] if self.state.best_model_checkpoint else []
+            )
+            rotate(
+                folder,
+                limit,
+                [*best, *(folder / f"{PREFIX_CHECKPOINT_DIR}-{step}" for step in self.kept_steps)],
+            )
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
         self.load_own(Path(checkpoint), read_state(Path(checkpoint)))
-        # TRL's sampler draws a new order each epoch from one generator and starts again at the first epoch's order when a run is resumed.
+        # TRL's sampler draws a new order each epoch from one generator and starts again at the
+        # first epoch's order when a run is resumed.
         stored = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
         for _ in range(int(stored.epoch or 0)):
             torch.randperm(self._sampler.num_samples, generator=self._sampler.generator)

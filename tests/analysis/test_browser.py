@@ -1,4 +1,6 @@
-"""The page in a real browser: what a model wrote does nothing there, no request leaves, filters and axes work, by keyboard too. `make test-browser`."""
+"""The page in a real browser: what a model wrote does nothing there, no request leaves, filters and
+axes work, by keyboard too. `make test-browser`.
+"""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,51 +29,107 @@ def page():
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """(folder with what a harmless model wrote, one with what a hostile one did): as many rows of the same kinds."""
+    """(folder with what a harmless model wrote, one with what a hostile one did): as many rows of
+    the same kinds.
+    """
     folder = tmp_path_factory.mktemp("reports")
-    return put_report(folder / "harmless", "all right", "fine"), put_report(folder / "hostile", HOSTILE, HOSTILE + "x" * 10**6)
+    return put_report(folder / "harmless", "all right", "fine"), put_report(
+        folder / "hostile", HOSTILE, HOSTILE + "x" * 10**6
+    )
 
 
 def put_report(path, words, long):
     folder = PipelineFolder(path)
     for arm in ("scalar", "critique"):
         for seed in (0, 1):
-            problems = [{"id": str(i), "family": "plateau", "n": 4, "right": (i + seed) % 5, "unscored": 0} for i in range(4)]
-            cost = {"generated_tokens": 1000, "critic_tokens": 10, "usd": 0.5, "wall_seconds": 60, "steps": 3}
-            found = {"arm": arm, "seed": seed, "samples": 4, "problems": problems, "metrics": {"pass@1/plateau": 0.5, "pass@4/plateau": 0.5}, "cost": cost}
+            problems = [
+                {"id": str(i), "family": "plateau", "n": 4, "right": (i + seed) % 5, "unscored": 0}
+                for i in range(4)
+            ]
+            cost = {
+                "generated_tokens": 1000,
+                "critic_tokens": 10,
+                "usd": 0.5,
+                "wall_seconds": 60,
+                "steps": 3,
+            }
+            found = {
+                "arm": arm,
+                "seed": seed,
+                "samples": 4,
+                "problems": problems,
+                "metrics": {"pass@1/plateau": 0.5, "pass@4/plateau": 0.5},
+                "cost": cost,
+            }
             write_json(folder.run(arm, seed).evaluation, found)
             for step in (1, 2, 3):
-                row = {"step": step, "tokens/generated": 300 * step + seed, "tokens/total": 900 * step, "eval/pass@1/plateau": 0.1 * step}
+                row = {
+                    "step": step,
+                    "tokens/generated": 300 * step + seed,
+                    "tokens/total": 900 * step,
+                    "eval/pass@1/plateau": 0.1 * step,
+                }
                 append_jsonl(folder.run(arm, seed).metrics, row)
             put_rollouts(folder.run(arm, seed), arm, words, long)
-    return write_report(folder, compare(folder, "scalar", "pass@1/plateau", ["scalar", "critique"], [0, 1]))
+    return write_report(
+        folder, compare(folder, "scalar", "pass@1/plateau", ["scalar", "critique"], [0, 1])
+    )
 
 
 def put_rollouts(run, arm, words, long):
     run.rollouts.mkdir(parents=True)
     for step in (1, 9):
-        row = {"step": step, "group": 0, "attempt": -1, "question": words, "family": words, "text": long, "answer": words, "reward": 0.0, "advantage": 0.0}
-        row |= {"role": "rollout", "outcome": "wrong", "critic": "", "critique": "", "critique_status": "", "critique_reason": ""}
+        row = {
+            "step": step,
+            "group": 0,
+            "attempt": -1,
+            "question": words,
+            "family": words,
+            "text": long,
+            "answer": words,
+            "reward": 0.0,
+            "advantage": 0.0,
+        }
+        row |= {
+            "role": "rollout",
+            "outcome": "wrong",
+            "critic": "",
+            "critique": "",
+            "critique_status": "",
+            "critique_reason": "",
+        }
         row |= {"leaked": False, "chosen": False}
         rows = [row]
         if arm == "critique":
             critiqued = row | {"critic": words, "critique": long, "critique_status": "ok"}
             failed = row | {"critique_status": "failed", "critique_reason": words}
             candidate = row | {"role": "candidate", "attempt": 0, "outcome": "right"}
-            rows = [critiqued, critiqued | {"leaked": True}, failed, candidate, candidate | {"attempt": 1, "outcome": "wrong"}]
+            rows = [
+                critiqued,
+                critiqued | {"leaked": True},
+                failed,
+                candidate,
+                candidate | {"attempt": 1, "outcome": "wrong"},
+            ]
         pq.write_table(pa.Table.from_pylist(rows), run.rollouts / f"step{step:05d}-rank0.parquet")
 
 
 def shown(page) -> list[str]:
-    return page.run("[...document.querySelectorAll('article')].filter(a => a.offsetParent !== null).map(a => a.dataset.outcome)")
+    return page.run(
+        "[...document.querySelectorAll('article')].filter(a => a.offsetParent !== null).map(a => a.dataset.outcome)"
+    )
 
 
 def pick(page, name, value):
-    page.run(f"document.getElementById('filter-{name}').value = {value!r}; document.getElementById('filters').dispatchEvent(new Event('input'))")
+    page.run(
+        f"document.getElementById('filter-{name}').value = {value!r}; document.getElementById('filters').dispatchEvent(new Event('input'))"
+    )
 
 
 def focused(page) -> str:
-    return page.run("document.activeElement.id || document.activeElement.className || document.activeElement.tagName")
+    return page.run(
+        "document.activeElement.id || document.activeElement.className || document.activeElement.tagName"
+    )
 
 
 def axis_shown(page) -> list[str]:
@@ -87,20 +145,36 @@ def test_nothing_a_model_wrote_acts_and_the_page_has_the_same_sections(page, rep
         page.run("new Promise(done => setTimeout(done, 300))")
         assert page.requests() == [path.as_uri()]
         assert page.complaints() == []
-        counts.append(page.run("['*', 'section', 'article', 'pre', 'details', 'script', 'a', 'img'].map(t => document.querySelectorAll(t).length)"))
+        counts.append(
+            page.run(
+                "['*', 'section', 'article', 'pre', 'details', 'script', 'a', 'img'].map(t => document.querySelectorAll(t).length)"
+            )
+        )
     # the hostile texts are long: each of them has one element more, which says what was left out
     cuts = page.run("document.querySelectorAll('.cut').length")
     harmless, hostile = counts
     assert cuts > 0 and [hostile[0] - cuts, *hostile[1:]] == harmless
-    assert page.run("document.body.textContent.includes('{{7*7}}')") and not page.run("/\\b49\\b/.test(document.querySelector('article').textContent)")
-    assert page.run("document.body.textContent.includes('[U+202E]gnp.exe') && !/[\\u202a-\\u202e\\u2066-\\u2069]/.test(document.body.textContent)")
+    assert page.run("document.body.textContent.includes('{{7*7}}')") and not page.run(
+        "/\\b49\\b/.test(document.querySelector('article').textContent)"
+    )
+    assert page.run(
+        "document.body.textContent.includes('[U+202E]gnp.exe') && !/[\\u202a-\\u202e\\u2066-\\u2069]/.test(document.body.textContent)"
+    )
     assert page.run("document.querySelectorAll('a:not([href^=\"#\"])').length") == 0
     assert reports[1].stat().st_size < 1_000_000
 
 
 def test_a_script_that_got_into_the_page_would_be_refused(page, reports, tmp_path):
     broken = tmp_path / "broken.html"
-    broken.write_text(reports[0].read_text().replace("<main", "<script>document.title = 'taken'</script><img src='http://127.0.0.1:9/x'><main", 1))
+    broken.write_text(
+        reports[0]
+        .read_text()
+        .replace(
+            "<main",
+            "<script>document.title = 'taken'</script><img src='http://127.0.0.1:9/x'><main",
+            1,
+        )
+    )
     page.open(broken.as_uri())
     assert page.run("document.title") == "harmless: critique_rl report"
     assert page.complaints(), "the policy says what it refused"
@@ -116,10 +190,14 @@ def test_filters_work_on_hostile_text(page, reports):
     pick(page, "arm", "=scalar")
     assert set(shown(page)) == {"no critique"}
     pick(page, "arm", "")
-    page.run("document.getElementById('filter-family').selectedIndex = 1; document.getElementById('filters').dispatchEvent(new Event('input'))")
+    page.run(
+        "document.getElementById('filter-family').selectedIndex = 1; document.getElementById('filters').dispatchEvent(new Event('input'))"
+    )
     assert shown(page) == every
     pick(page, "text", "no model wrote this")
-    assert shown(page) == [] and page.run("document.getElementById('count').textContent").startswith("0 of 0")
+    assert shown(page) == [] and page.run(
+        "document.getElementById('count').textContent"
+    ).startswith("0 of 0")
     page.run("document.getElementById('clear').click()")
     assert shown(page) == every
     page.run("document.getElementById('more').click()")
@@ -153,7 +231,9 @@ def test_the_keyboard_reaches_every_control_and_the_focus_can_be_seen(page, repo
     for _ in range(60):
         page.press(*TAB)
         reached.add(focused(page))
-        assert page.run("getComputedStyle(document.activeElement).outlineStyle !== 'none' || document.activeElement === document.body")
+        assert page.run(
+            "getComputedStyle(document.activeElement).outlineStyle !== 'none' || document.activeElement === document.body"
+        )
     wanted = {"theme-auto", "x0", "arm0", "arm1", "bands", "seeds", "clear", "more"}
     wanted |= {f"filter-{name}" for name in ("arm", "seed", "family", "outcome", "text")}
     assert wanted <= reached, wanted - reached
@@ -181,7 +261,13 @@ def test_without_scripts_all_transcripts_are_shown_and_the_axis_still_switches(p
 
 @pytest.mark.parametrize("width", [400, 1200])
 def test_nothing_is_wider_than_the_window_or_lies_on_something_else(page, reports, width):
-    page.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    page.send(
+        "Emulation.setDeviceMetricsOverride",
+        width=width,
+        height=900,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
     try:
         page.open(reports[1].as_uri())
         assert page.run("document.documentElement.scrollWidth") == width

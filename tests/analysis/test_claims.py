@@ -1,4 +1,6 @@
-"""Claims: what a test says of an interval, contrasts against values worked by hand, and what a claim: section may not hold."""
+"""Claims: what a test says of an interval, contrasts against values worked by hand, and what a
+claim: section may not hold.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from critique_rl.analysis.claims import Test as ClaimTest
-from critique_rl.analysis.claims import decide, find, markdown, overall, parse_claim, quick_overrides, report
+from critique_rl.analysis.claims import (
+    decide,
+    find,
+    markdown,
+    overall,
+    parse_claim,
+    quick_overrides,
+    report,
+)
 from critique_rl.analysis.evaluations import Evaluation
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
@@ -55,7 +65,9 @@ def evaluation(*right: int, **metrics: float) -> Evaluation:
     ],
 )
 def test_a_test_is_decided_by_its_whole_interval(bound, number, low, high, verdict) -> None:
-    assert decide(ClaimTest("m", {}, bound, number), Interval((low + high) / 2, low, high)) == verdict
+    assert (
+        decide(ClaimTest("m", {}, bound, number), Interval((low + high) / 2, low, high)) == verdict
+    )
 
 
 def test_a_claim_needs_all_its_tests_and_falls_with_one() -> None:
@@ -67,11 +79,15 @@ def test_a_claim_needs_all_its_tests_and_falls_with_one() -> None:
 
 def test_a_contrast_is_taken_problem_by_problem_and_seed_by_seed() -> None:
     test = ClaimTest("pass@1/x", {"a": 1, "b": -0.5, "base": -1}, "above", 0.1)
-    runs = {"a": {0: evaluation(4, 2), 1: evaluation(4, 4), 7: evaluation(0, 0)}, "b": {0: evaluation(0, 0), 1: evaluation(2, 2)}}
+    runs = {
+        "a": {0: evaluation(4, 2), 1: evaluation(4, 4), 7: evaluation(0, 0)},
+        "b": {0: evaluation(0, 0), 1: evaluation(2, 2)},
+    }
     found = find(test, runs, evaluation(1, 1))
     # seed 0: 1 - 0 - .25 and .5 - 0 - .25; seed 1: 1 - .25 - .25 twice; seed 7 is of one arm only
     assert found.per_seed == pytest.approx({0: 0.5, 1: 0.5})
-    # [[.75, .25], [.5, .5]]: problems .625 and .375, MS_problem 2 * 2 * .125^2 = .0625; MS_residual 4 * .125^2 = .0625; MS_seed 0.
+    # [[.75, .25], [.5, .5]]: problems .625 and .375, MS_problem 2 * 2 * .125^2 = .0625; MS_residual
+    # 4 * .125^2 = .0625; MS_seed 0.
     # Var = .0625 / 4, the largest alone; df = .0625^2 / (.0625^2 + .0625^2) = 1/2
     assert found.interval.mean == pytest.approx(0.5)
     assert found.interval.high - 0.5 == pytest.approx(t_quantile(0.975, 0.5) * 0.125)
@@ -80,7 +96,10 @@ def test_a_contrast_is_taken_problem_by_problem_and_seed_by_seed() -> None:
 
 def test_a_metric_of_whole_evaluations_is_taken_over_seeds() -> None:
     test = ClaimTest("ece", {"a": 1, "b": -0.5}, "below", 0)
-    runs = {"a": {s: evaluation(1, ece=v) for s, v in enumerate((0.1, 0.12, 0.14))}, "b": {s: evaluation(1, ece=0.4) for s in range(3)}}
+    runs = {
+        "a": {s: evaluation(1, ece=v) for s, v in enumerate((0.1, 0.12, 0.14))},
+        "b": {s: evaluation(1, ece=0.4) for s in range(3)},
+    }
     found = find(test, runs, None)
     # -.1, -.08, -.06: mean -.08, sd .02, t(2 df) 4.30265
     assert (found.interval.mean, found.verdict) == (pytest.approx(-0.08), "reproduced")
@@ -89,11 +108,21 @@ def test_a_metric_of_whole_evaluations_is_taken_over_seeds() -> None:
 
 def test_one_seed_a_missing_arm_and_a_missing_metric_have_no_verdict() -> None:
     test = ClaimTest("pass@1/x", {"a": 1, "base": -1}, "above", 0)
-    assert find(test, {"a": {0: evaluation(4, 4)}}, evaluation(0, 0)).reason == "one seed says nothing of other seeds"
+    assert (
+        find(test, {"a": {0: evaluation(4, 4)}}, evaluation(0, 0)).reason
+        == "one seed says nothing of other seeds"
+    )
     assert find(test, {"a": {0: evaluation(4)}, "b": {}}, None).reason == "runs are missing"
     assert find(test, {}, evaluation(0)).reason == "runs are missing"
-    absent = find(ClaimTest("pass@8/x", {"a": 1}, "above", 0), {"a": {0: evaluation(4), 1: evaluation(4)}}, None)
-    assert (absent.verdict, absent.reason) == ("no verdict", "no evaluation of all these arms holds pass@8/x")
+    absent = find(
+        ClaimTest("pass@8/x", {"a": 1}, "above", 0),
+        {"a": {0: evaluation(4), 1: evaluation(4)}},
+        None,
+    )
+    assert (absent.verdict, absent.reason) == (
+        "no verdict",
+        "no evaluation of all these arms holds pass@8/x",
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +147,12 @@ def test_a_claim_that_could_not_be_judged_is_refused(claim, words) -> None:
 
 def test_a_report_names_arms_seeds_and_means_and_the_table_has_the_verdict() -> None:
     of = pipeline(claim={"says": "a gains", "source": "arXiv 1", "tests": [TEST]})
-    told = report(of, parse_claim(of), {"a": {0: evaluation(4, 4), 1: evaluation(4, 4)}, "b": {}}, evaluation(0, 0))
+    told = report(
+        of,
+        parse_claim(of),
+        {"a": {0: evaluation(4, 4), 1: evaluation(4, 4)}, "b": {}},
+        evaluation(0, 0),
+    )
     assert told["verdict"] == "reproduced"
     assert told["arms"] == {
         "base": {"seeds": [], "means": {"pass@1/x": 0.0}},
@@ -126,21 +160,35 @@ def test_a_report_names_arms_seeds_and_means_and_the_table_has_the_verdict() -> 
         "b": {"seeds": [], "means": {"pass@1/x": None}},
     }
     assert "| a gains | arXiv 1 | 1 of 1 | reproduced |" in markdown([told])
-    assert "+1 a -1 base | pass@1/x | above 0 | +1.000 [+1.000, +1.000] | reproduced |" in markdown([told])
+    assert "+1 a -1 base | pass@1/x | above 0 | +1.000 [+1.000, +1.000] | reproduced |" in markdown(
+        [told]
+    )
     json.dumps(told, allow_nan=False)
 
 
 def test_a_quick_look_has_one_seed_no_sweep_and_small_budgets() -> None:
     sweep = {"values": [1.0e-4, 3.0e-4], "seeds": [900]}
     overrides = quick_overrides(pipeline(sweep=sweep))
-    assert overrides == ["seeds=[0]", "sweep=null", "evaluation.problems=10", "arms.a.budget.total_tokens=9000", "arms.b.budget.total_tokens=150"]
+    assert overrides == [
+        "seeds=[0]",
+        "sweep=null",
+        "evaluation.problems=10",
+        "arms.a.budget.total_tokens=9000",
+        "arms.b.budget.total_tokens=150",
+    ]
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_published_claim_can_be_run_and_judged(path) -> None:
     of = load_pipeline(path)
     claim = parse_claim(of)
-    assert len(of.seeds) == 5 and all(seed < 900 for seed in of.seeds) and of.sweep is not None and claim.says and claim.source
+    assert (
+        len(of.seeds) == 5
+        and all(seed < 900 for seed in of.seeds)
+        and of.sweep is not None
+        and claim.says
+        and claim.source
+    )
     check_arms(dict(of.arms))
     for config in of.arms.values():
         for metric in (of.primary, *(test.metric for test in claim.tests)):

@@ -1,4 +1,6 @@
-"""Evaluations in, paired differences out: numbers by hand, what is left out and why, and the words about it."""
+"""Evaluations in, paired differences out: numbers by hand, what is left out and why, and the words
+about it.
+"""
 
 import io
 import json
@@ -15,17 +17,44 @@ from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import PipelineFolder, write_json
 from critique_rl.metrics import crossed_interval, t_quantile
 
-PROTOCOL = {"split": "test", "samples": 4, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 96, "task": {"name": "lab/chain"}}
-COST = {"generated_tokens": 150_000, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 60.0, "steps": 61}
+PROTOCOL = {
+    "split": "test",
+    "samples": 4,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "max_new_tokens": 96,
+    "task": {"name": "lab/chain"},
+}
+COST = {
+    "generated_tokens": 150_000,
+    "critic_tokens": 0,
+    "usd": 0.0,
+    "wall_seconds": 60.0,
+    "steps": 61,
+}
 
 
-def put(tmp_path, arm, seed, right, cost=None, metrics=("pass@1/plateau",), families=None, **protocol):
+def put(
+    tmp_path, arm, seed, right, cost=None, metrics=("pass@1/plateau",), families=None, **protocol
+):
     """An eval.json with 4 samples a problem; `right` maps problem ids to right answers."""
-    path = tmp_path / "base" / "eval.json" if arm == "base" else PipelineFolder(tmp_path).run(arm, seed).evaluation
+    path = (
+        tmp_path / "base" / "eval.json"
+        if arm == "base"
+        else PipelineFolder(tmp_path).run(arm, seed).evaluation
+    )
     family = families or dict.fromkeys(right, "plateau")
-    problems = [{"id": name, "family": family[name], "n": 4, "right": count, "unscored": 0} for name, count in right.items()]
+    problems = [
+        {"id": name, "family": family[name], "n": 4, "right": count, "unscored": 0}
+        for name, count in right.items()
+    ]
     about = {"arm": arm, "seed": seed, **PROTOCOL, **protocol}
-    evaluation = {**about, "problems": problems, "metrics": dict.fromkeys(metrics, 0.5), "cost": {**COST, **(cost or {})}}
+    evaluation = {
+        **about,
+        "problems": problems,
+        "metrics": dict.fromkeys(metrics, 0.5),
+        "cost": {**COST, **(cost or {})},
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(evaluation))
 
@@ -50,13 +79,19 @@ def two_arms(tmp_path):
 def test_the_difference_is_paired_on_problems_and_seeds(tmp_path):
     two_arms(tmp_path)
     (pair,) = compared(tmp_path)["comparisons"]
-    # differences in quarters: seed 0: a 1, b 2; seed 1: a 3, b 3. mean 9/4 quarters; in quarters: row means 1.5, 3: MS_seed = 2 * 1.125 = 2.25;
-    # column means 2, 2.5: MS_problem = 2 * .125 = .25; residuals +-.25: MS_residual = .25. Var = (2.25 + .25 - .25) / 4 = .5625 quarters squared
+    # differences in quarters: seed 0: a 1, b 2; seed 1: a 3, b 3. mean 9/4 quarters; in quarters:
+    # row means 1.5, 3: MS_seed = 2 * 1.125 = 2.25;
+    # column means 2, 2.5: MS_problem = 2 * .125 = .25; residuals +-.25: MS_residual = .25. Var =
+    # (2.25 + .25 - .25) / 4 = .5625 quarters squared
     half = t_quantile(0.975, 2.25**2 / (2.25**2 + 0.25**2 + 0.25**2)) * math.sqrt(0.5625) / 4
     assert pair["difference"] == pytest.approx(9 / 16)
     assert pair["ci95"] == [pytest.approx(9 / 16 - half), pytest.approx(9 / 16 + half)]
     assert pair["per_seed"] == {"0": pytest.approx(1.5 / 4), "1": pytest.approx(3 / 4)}
-    assert (pair["seeds"], pair["problems"], pair["interval_covers"]) == ([0, 1], 2, "problems and seeds")
+    assert (pair["seeds"], pair["problems"], pair["interval_covers"]) == (
+        [0, 1],
+        2,
+        "problems and seeds",
+    )
 
 
 def test_every_arm_gets_its_mean_its_seeds_and_its_cost(tmp_path):
@@ -73,7 +108,10 @@ def test_every_arm_gets_its_mean_its_seeds_and_its_cost(tmp_path):
 
 def test_all_weighs_families_not_problems(tmp_path):
     families = {"a": "plateau", "b": "plateau", "c": "ladder"}
-    for arm, right in (("scalar", {"a": 0, "b": 0, "c": 0}), ("critique", {"a": 4, "b": 2, "c": 1})):
+    for arm, right in (
+        ("scalar", {"a": 0, "b": 0, "c": 0}),
+        ("critique", {"a": 4, "b": 2, "c": 1}),
+    ):
         put(tmp_path, arm, 0, right, families=families, metrics=("pass@1/all",))
     (pair,) = compared(tmp_path, seeds=[0], primary="pass@1/all")["comparisons"]
     assert pair["difference"] == pytest.approx(0.5)  # plateau (1 + .5) / 2 = .75, ladder .25
@@ -84,7 +122,9 @@ def test_one_seed_covers_problems_only_and_the_verdict_says_so(tmp_path):
     put(tmp_path, "critique", 0, {"a": 4, "b": 4})
     comparison = compared(tmp_path, seeds=[0])
     assert comparison["comparisons"][0]["interval_covers"] == "problems"
-    assert "over 1 seed and 2 problems (one seed says nothing of other seeds)" in verdict(comparison)
+    assert "over 1 seed and 2 problems (one seed says nothing of other seeds)" in verdict(
+        comparison
+    )
 
 
 def test_a_single_problem_and_seed_has_a_null_interval(tmp_path):
@@ -108,7 +148,9 @@ def test_problems_and_seeds_only_one_side_has_drop_out(tmp_path):
 
 def test_problems_without_enough_judged_samples_drop_out_of_that_metric(tmp_path):
     for arm, right in (("scalar", 0), ("critique", 1)):
-        put(tmp_path, arm, 0, {"a": right, "b": right}, metrics=("pass@1/plateau", "pass@4/plateau"))
+        put(
+            tmp_path, arm, 0, {"a": right, "b": right}, metrics=("pass@1/plateau", "pass@4/plateau")
+        )
     path = PipelineFolder(tmp_path).run("scalar", 0).evaluation
     evaluation = json.loads(path.read_text())
     evaluation["problems"][0] |= {"n": 3, "unscored": 1}
@@ -152,12 +194,22 @@ def test_what_is_left_out_is_told_with_its_reason_and_counted_by_run(tmp_path):
         put(tmp_path, "retry", seed, {"a": 4}, temperature=0.1 * seed)
     comparison = compared(tmp_path, arms=("scalar", "critique", "retry"))
     lines = left_out(comparison)
-    assert [line.split(": ")[1] for line in lines] == ["critique/seed0", "critique/seed1", "retry/seed0", "retry/seed1"]
+    assert [line.split(": ")[1] for line in lines] == [
+        "critique/seed0",
+        "critique/seed1",
+        "retry/seed0",
+        "retry/seed1",
+    ]
     assert "temperature 0.1 instead of 1.0" in lines[-1]
     assert "4 left out as incomparable" in verdict(comparison)
-    comparison["incomparable"] = [{"arm": "retry", "seed": None, "reason": f"pass@{k}/all: too few"} for k in range(12)]
+    comparison["incomparable"] = [
+        {"arm": "retry", "seed": None, "reason": f"pass@{k}/all: too few"} for k in range(12)
+    ]
     assert "1 left out as incomparable" in verdict(comparison)
-    assert left_out(comparison)[-2:] == ["left out: retry: pass@7/all: too few", "left out: 4 more, in compare.json"]
+    assert left_out(comparison)[-2:] == [
+        "left out: retry: pass@7/all: too few",
+        "left out: 4 more, in compare.json",
+    ]
 
 
 def test_other_problems_are_incomparable(tmp_path):
@@ -180,9 +232,13 @@ def test_nothing_to_compare_says_what_to_do(tmp_path):
     with pytest.raises(ConfigError, match="train the arms first"):
         compared(tmp_path)
     two_arms(tmp_path)
-    with pytest.raises(ConfigError, match=r"got primary 'pass@1/plateu', expected one of pass@1/plateau"):
+    with pytest.raises(
+        ConfigError, match=r"got primary 'pass@1/plateu', expected one of pass@1/plateau"
+    ):
         compared(tmp_path, primary="pass@1/plateu")
-    with pytest.raises(ConfigError, match="got control 'scalar', expected one of the arms critique"):
+    with pytest.raises(
+        ConfigError, match="got control 'scalar', expected one of the arms critique"
+    ):
         compared(tmp_path, arms=["critique"])
 
 
@@ -200,7 +256,10 @@ def test_an_evaluation_in_the_place_of_another_is_refused(tmp_path, arm, seed):
     two_arms(tmp_path)
     folder = PipelineFolder(tmp_path)
     folder.run("critique", 0).evaluation.write_text(folder.run(arm, seed).evaluation.read_text())
-    with pytest.raises(ConfigError, match=f"it is of arm '{arm}' with seed {seed}, and lies where that of 'critique' with seed 0 belongs"):
+    with pytest.raises(
+        ConfigError,
+        match=f"it is of arm '{arm}' with seed {seed}, and lies where that of 'critique' with seed 0 belongs",
+    ):
         compared(tmp_path)
 
 
@@ -227,8 +286,16 @@ def test_numbers_that_cannot_be_are_named(tmp_path, changes, words):
 def test_the_verdict_names_difference_interval_and_cost(tmp_path):
     for seed in range(3):
         put(tmp_path, "scalar", seed, {"a": 0, "b": 0, "c": 0})
-        put(tmp_path, "critique", seed, {"a": 2, "b": 2, "c": 2}, cost={"critic_tokens": 31_000, "usd": 0.12})
-    expected = "critique - scalar on pass@1/plateau: +0.50 [0.50, 0.50] over 3 seeds and 3 problems; "
+        put(
+            tmp_path,
+            "critique",
+            seed,
+            {"a": 2, "b": 2, "c": 2},
+            cost={"critic_tokens": 31_000, "usd": 0.12},
+        )
+    expected = (
+        "critique - scalar on pass@1/plateau: +0.50 [0.50, 0.50] over 3 seeds and 3 problems; "
+    )
     spent = "at 150k generated tokens an arm, plus 31k critic tokens for critique; $0.12 for critique in all."
     assert verdict(compared(tmp_path, seeds=range(3))) == expected + spent
 
@@ -248,7 +315,9 @@ def test_the_tables_fit_80_columns(tmp_path):
         for seed in (0, 1):
             right, cost = dict.fromkeys(families, seed), {"critic_tokens": 3_210_000, "usd": 10.5}
             put(tmp_path, arm, seed, right, families=families, metrics=metrics, cost=cost)
-    lines = printed(compared(tmp_path, arms=("scalar", "retry", "critique", "critique_distilled"))).splitlines()
+    lines = printed(
+        compared(tmp_path, arms=("scalar", "retry", "critique", "critique_distilled"))
+    ).splitlines()
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
     assert any("retry" in line and "pass@1/deep" in line for line in lines)
@@ -261,7 +330,10 @@ def test_newly_solved_and_lost_stand_beside_what_two_evaluations_of_the_base_dif
         "scalar": {"solved": 0, "lost": 0, "problems": 2},
         "critique": {"solved": 1, "lost": 0, "problems": 2},
     }
-    write_json(PipelineFolder(tmp_path).base_again.evaluation, json.loads(PipelineFolder(tmp_path).base.evaluation.read_text()))
+    write_json(
+        PipelineFolder(tmp_path).base_again.evaluation,
+        json.loads(PipelineFolder(tmp_path).base.evaluation.read_text()),
+    )
     put(tmp_path, "base", None, {"a": 1, "b": 0})
     boundary = compared(tmp_path)["boundary"]
     assert boundary["base again"] == {"solved": 1, "lost": 1, "problems": 2}  # again: a 0, b 2
@@ -278,9 +350,19 @@ def test_other_versions_and_other_prompts_are_refused_with_the_part_that_differs
     versions = {"trl": "1.16.0", "torch": "2.13.0"}
     for arm, seed in (("scalar", 0), ("scalar", 1), ("critique", 0)):
         put(tmp_path, arm, seed, {"a": 0, "b": 1}, versions=versions, prompts="abc")
-    put(tmp_path, "critique", 1, {"a": 0, "b": 1}, versions={**versions, "trl": "1.15.0"}, prompts="abd")
+    put(
+        tmp_path,
+        "critique",
+        1,
+        {"a": 0, "b": 1},
+        versions={**versions, "trl": "1.15.0"},
+        prompts="abd",
+    )
     (left_out,) = compared(tmp_path)["incomparable"]
-    assert left_out["reason"] == "evaluated with prompts abd instead of abc, versions.trl 1.15.0 instead of 1.16.0: evaluate it again as the control was"
+    assert (
+        left_out["reason"]
+        == "evaluated with prompts abd instead of abc, versions.trl 1.15.0 instead of 1.16.0: evaluate it again as the control was"
+    )
 
 
 def test_every_arm_is_paired_with_every_earlier_one_so_that_what_explains_a_gain_shows(tmp_path):
@@ -290,7 +372,11 @@ def test_every_arm_is_paired_with_every_earlier_one_so_that_what_explains_a_gain
     comparison = compared(tmp_path, arms=("scalar", "cheap", "critique"))
     pairs = {(pair["arm"], pair["control"]): pair["difference"] for pair in comparison["pairs"]}
     # quarters: cheap 1 3 3 3, critique 1 3 3 4
-    assert pairs == {("cheap", "scalar"): pytest.approx(2 / 4), ("critique", "scalar"): pytest.approx(9 / 16), ("critique", "cheap"): pytest.approx(1 / 16)}
+    assert pairs == {
+        ("cheap", "scalar"): pytest.approx(2 / 4),
+        ("critique", "scalar"): pytest.approx(9 / 16),
+        ("critique", "cheap"): pytest.approx(1 / 16),
+    }
     assert "critique, best on pass@1/plateau" in printed(comparison)
     assert all(pair["p"] is None for pair in comparison["pairs"]), "two seeds have no p-value"
 
@@ -305,20 +391,43 @@ def test_reliability_is_over_all_problems_and_seeds_that_hold_votes(tmp_path):
     path.write_text(json.dumps(raw))
     reliability = compared(tmp_path)["arms"]["scalar"]["reliability"]
     assert reliability["ece"] == pytest.approx(0.25)  # half of the answers half sure and wrong
-    assert [(of["high"], of["right"], of["count"]) for of in reliability["bins"]] == [(0.5, 0.0, 1), (1.0, 1.0, 1)]
+    assert [(of["high"], of["right"], of["count"]) for of in reliability["bins"]] == [
+        (0.5, 0.0, 1),
+        (1.0, 1.0, 1),
+    ]
 
 
 def test_spending_is_told_by_the_measure_that_agrees(tmp_path):
     for arm, generated in (("scalar", 150_000), ("critique", 90_000)):
-        put(tmp_path, arm, 0, {"a": 0, "b": 1}, cost={"generated_tokens": generated, "total_tokens": 300_000})
+        put(
+            tmp_path,
+            arm,
+            0,
+            {"a": 0, "b": 1},
+            cost={"generated_tokens": generated, "total_tokens": 300_000},
+        )
     assert "at 300k tokens in all an arm." in verdict(compared(tmp_path, seeds=[0]))
 
 
 def test_the_policys_own_dollars_are_no_critics(tmp_path):
-    put(tmp_path, "scalar", 0, {"a": 0, "b": 1}, cost={"total_tokens": 300_000, "generated_tokens": 1, "usd": 0.04})
-    put(tmp_path, "critique", 0, {"a": 0, "b": 1}, cost={"total_tokens": 300_000, "usd": 0.02, "critic_tokens": 5_000})
+    put(
+        tmp_path,
+        "scalar",
+        0,
+        {"a": 0, "b": 1},
+        cost={"total_tokens": 300_000, "generated_tokens": 1, "usd": 0.04},
+    )
+    put(
+        tmp_path,
+        "critique",
+        0,
+        {"a": 0, "b": 1},
+        cost={"total_tokens": 300_000, "usd": 0.02, "critic_tokens": 5_000},
+    )
     words = verdict(compared(tmp_path, seeds=[0]))
-    assert words.endswith("at 300k tokens in all an arm, of which 5k critic tokens for critique; $0.04 for scalar and $0.02 for critique in all.")
+    assert words.endswith(
+        "at 300k tokens in all an arm, of which 5k critic tokens for critique; $0.04 for scalar and $0.02 for critique in all."
+    )
 
 
 def test_many_arms_without_a_difference_are_one_clause_of_the_verdict(tmp_path):
@@ -328,7 +437,9 @@ def test_many_arms_without_a_difference_are_one_clause_of_the_verdict(tmp_path):
             put(tmp_path, arm, seed, {"a": 0, "b": 1 + seed * (arm == "nsr")})
     words = verdict(compared(tmp_path, arms=("scalar", "retry", "shuffled", "nsr")))
     # nsr - scalar: 0 0 / 0 1 quarters, an interval around 1/16
-    assert words.startswith("no difference from scalar shown for retry, shuffled, nsr (intervals within [")
+    assert words.startswith(
+        "no difference from scalar shown for retry, shuffled, nsr (intervals within ["
+    )
     assert "] over 2 seeds and 2 problems); at" in words
     once = verdict(compared(tmp_path, arms=("scalar", "retry", "shuffled", "nsr"), seeds=[0]))
     assert "over 1 seed and 2 problems; one seed says nothing of other seeds)" in once
@@ -351,7 +462,11 @@ def test_metrics_of_whole_evaluations_are_compared_over_seeds_alone(tmp_path):
             raw["metrics"]["ece"] = value
             path.write_text(json.dumps(raw))
     pair = compared(tmp_path, primary="ece")["comparisons"][0]
-    assert (pair["metric"], pair["interval_covers"], pair["per_seed"]) == ("ece", "seeds", {"0": pytest.approx(-0.3), "1": pytest.approx(-0.2)})
+    assert (pair["metric"], pair["interval_covers"], pair["per_seed"]) == (
+        "ece",
+        "seeds",
+        {"0": pytest.approx(-0.3), "1": pytest.approx(-0.2)},
+    )
     half = t_quantile(0.975, 1) * 0.05  # -.3 and -.2: standard error .05
     assert pair["ci95"] == [pytest.approx(-0.25 - half), pytest.approx(-0.25 + half)]
 
@@ -359,16 +474,29 @@ def test_metrics_of_whole_evaluations_are_compared_over_seeds_alone(tmp_path):
 def test_shares_of_a_problem_are_compared_over_problems_and_seeds(tmp_path):
     for arm, abstained in (("scalar", 0), ("critique", 2)):
         for seed in (0, 1):
-            put(tmp_path, arm, seed, {"a": 1, "b": 1}, metrics=("pass@1/plateau", "hallucination/plateau"))
+            put(
+                tmp_path,
+                arm,
+                seed,
+                {"a": 1, "b": 1},
+                metrics=("pass@1/plateau", "hallucination/plateau"),
+            )
             path = PipelineFolder(tmp_path).run(arm, seed).evaluation
             raw = json.loads(path.read_text())
             raw["problems"][0]["abstained"] = abstained
             path.write_text(json.dumps(raw))
     comparison = compared(tmp_path)
-    # of 4: 3 wrong, or 1 wrong and 2 abstained, on one of two problems: (.75 + .75) / 2 against (.25 + .75) / 2
+    # of 4: 3 wrong, or 1 wrong and 2 abstained, on one of two problems: (.75 + .75) / 2 against
+    # (.25 + .75) / 2
     assert comparison["arms"]["scalar"]["metrics"]["hallucination/plateau"]["mean"] == 0.75
-    pair = next(pair for pair in comparison["comparisons"] if pair["metric"] == "hallucination/plateau")
-    assert (pair["difference"], pair["problems"], pair["interval_covers"]) == (-0.25, 2, "problems and seeds")
+    pair = next(
+        pair for pair in comparison["comparisons"] if pair["metric"] == "hallucination/plateau"
+    )
+    assert (pair["difference"], pair["problems"], pair["interval_covers"]) == (
+        -0.25,
+        2,
+        "problems and seeds",
+    )
 
 
 def test_the_second_template_has_arms_and_differences_of_its_own(tmp_path):
@@ -377,14 +505,24 @@ def test_the_second_template_has_arms_and_differences_of_its_own(tmp_path):
         for seed in (0, 1):
             path = PipelineFolder(tmp_path).run(arm, seed).evaluation
             raw = json.loads(path.read_text())
-            raw["second"] = {"template": "lab/second", "metrics": {"pass@1/plateau": right / 4}, "prompts": "x"}
+            raw["second"] = {
+                "template": "lab/second",
+                "metrics": {"pass@1/plateau": right / 4},
+                "prompts": "x",
+            }
             raw["second"]["problems"] = [{**problem, "right": right} for problem in raw["problems"]]
             path.write_text(json.dumps(raw))
     comparison = compared(tmp_path)
     second = comparison["second"]
-    assert (second["template"], second["arms"]["critique"]["metrics"]["pass@1/plateau"]["mean"], second["comparisons"][0]["difference"]) == ("lab/second", 1, 1)
+    assert (
+        second["template"],
+        second["arms"]["critique"]["metrics"]["pass@1/plateau"]["mean"],
+        second["comparisons"][0]["difference"],
+    ) == ("lab/second", 1, 1)
     assert comparison["comparisons"][0]["difference"] == pytest.approx(9 / 16)  # as without it
-    assert "The same problems asked by the template lab/second" in " ".join(printed(comparison).split())
+    assert "The same problems asked by the template lab/second" in " ".join(
+        printed(comparison).split()
+    )
     titles = [of.caption for of in tables(comparison)]
     assert "The same problems asked by the template lab/second" in titles
     kinds = {number.kind for number in numbers(comparison)}
@@ -394,14 +532,24 @@ def test_the_second_template_has_arms_and_differences_of_its_own(tmp_path):
 
 def test_families_of_any_size_count_alike_and_what_they_differ_by_is_no_error():
     # means of the first three problems: 2 and 4, of the last: 8 and 0
-    assert stratified(np.array([[1.0, 2, 3, 8], [4, 4, 4, 0]]), list("aaab")).mean(axis=1).tolist() == pytest.approx([5, 2])
-    interval = crossed_interval(stratified(np.array([[0.2, 0.2, 0.2, 0.9, 0.9]] * 3), list("aaabb")))
+    assert stratified(np.array([[1.0, 2, 3, 8], [4, 4, 4, 0]]), list("aaab")).mean(
+        axis=1
+    ).tolist() == pytest.approx([5, 2])
+    interval = crossed_interval(
+        stratified(np.array([[0.2, 0.2, 0.2, 0.9, 0.9]] * 3), list("aaabb"))
+    )
     assert (interval.mean, interval.low, interval.high) == pytest.approx((0.55,) * 3)
 
 
 @pytest.mark.parametrize(
     ("sizes", "seeds", "most"),
-    [((100, 100), 1, 975), ((5, 5), 5, 975), ((60, 60, 20), 3, 975), ((190, 10), 1, 1000), ((190, 10), 5, 1000)],
+    [
+        ((100, 100), 1, 975),
+        ((5, 5), 5, 975),
+        ((60, 60, 20), 3, 975),
+        ((190, 10), 1, 1000),
+        ((190, 10), 5, 1000),
+    ],
 )
 def test_the_interval_over_families_holds_the_truth_as_often_as_it_says(sizes, seeds, most):
     draw, held = np.random.default_rng(0), 0
@@ -409,8 +557,14 @@ def test_the_interval_over_families_holds_the_truth_as_often_as_it_says(sizes, s
     middle = np.repeat(np.arange(len(sizes)), sizes)
     for _ in range(1000):
         seed, problem = (draw.normal(size=(seeds, 1)), draw.normal(size=len(families)))
-        values = middle + 0.05 * (seeds > 1) * seed + problem + 0.5 * draw.normal(size=(seeds, len(families)))
+        values = (
+            middle
+            + 0.05 * (seeds > 1) * seed
+            + problem
+            + 0.5 * draw.normal(size=(seeds, len(families)))
+        )
         interval = crossed_interval(stratified(values, families))
         held += interval.low <= np.mean(range(len(sizes))) <= interval.high
-    # 950 of 1,000 are wanted; a standard error is 7. Where families are too unequal the interval is wide, and holds it more often
+    # 950 of 1,000 are wanted; a standard error is 7. Where families are too unequal the interval is
+    # wide, and holds it more often
     assert 930 <= held <= most, held

@@ -1,8 +1,10 @@
-"""A hard cap on tokens: many calls at once at its edge, SIGKILL in between, the same again until nothing more is sent. What did the server report?
+"""A hard cap on tokens: many calls at once at its edge, SIGKILL in between, the same again until
+nothing more is sent. What did the server report?
 
     OMP_NUM_THREADS=1 python tests/benchmarks/budget_kill.py
 
-A real loopback server that counts what it reports (tests/fault_server.py), real calls of `ApiChat`, and a process that dies while they are out.
+A real loopback server that counts what it reports (tests/fault_server.py), real calls of `ApiChat`,
+and a process that dies while they are out.
 """
 
 from __future__ import annotations
@@ -41,8 +43,18 @@ class Figures:
 
 
 def _ask(url: str, folder: Path, conversations: int, concurrency: int, cap: int, name: str) -> list:
-    endpoint = Endpoint(url, "m", max_tokens=20, concurrency=concurrency, caps=Caps(max_tokens=cap), cache=False, length_retry_factor=1.0)
-    return ApiChat(endpoint, folder).answer([[{"role": "user", "content": f"count {name} {i}"}] for i in range(conversations)])
+    endpoint = Endpoint(
+        url,
+        "m",
+        max_tokens=20,
+        concurrency=concurrency,
+        caps=Caps(max_tokens=cap),
+        cache=False,
+        length_retry_factor=1.0,
+    )
+    return ApiChat(endpoint, folder).answer(
+        [[{"role": "user", "content": f"count {name} {i}"}] for i in range(conversations)]
+    )
 
 
 def spend_and_kill(folder: Path, conversations: int, concurrency: int, cap: int) -> Figures:
@@ -66,16 +78,31 @@ def spend_and_kill(folder: Path, conversations: int, concurrency: int, cap: int)
         with open_ledger(folder / "ledger.sqlite", Caps()) as ledger:
             spent = ledger.spent()
         skipped = sum(reply.reason == "budget" for reply in replies)
-        return Figures(cap, process.exitcode == -signal.SIGKILL, at_kill, server.reported, spent["tokens"], spent["open"], spent["requests"], skipped)
+        return Figures(
+            cap,
+            process.exitcode == -signal.SIGKILL,
+            at_kill,
+            server.reported,
+            spent["tokens"],
+            spent["open"],
+            spent["requests"],
+            skipped,
+        )
 
 
 def main() -> None:
-    print("| cap | reported when killed | reported in the end | ledger | left open by the kill | requests | skipped for the budget |\n|" + "---|" * 7)
+    print(
+        "| cap | reported when killed | reported in the end | ledger | left open by the kill | requests | skipped for the budget |\n|"
+        + "---|" * 7
+    )
     over = 0
     for cap in (3000, 4500, 6000, 8000):
         with tempfile.TemporaryDirectory() as folder:
             f = spend_and_kill(Path(folder), 64, 64, cap)
-        print(f"| {f.cap} | {f.reported_at_kill} | {f.reported} | {f.spent} | {f.open} | {f.requests} | {f.skipped} |", flush=True)
+        print(
+            f"| {f.cap} | {f.reported_at_kill} | {f.reported} | {f.spent} | {f.open} | {f.requests} | {f.skipped} |",
+            flush=True,
+        )
         over += f.reported > f.cap or not f.killed
     sys.exit(1 if over else 0)
 

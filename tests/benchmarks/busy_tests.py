@@ -1,9 +1,10 @@
-"""Are the tests that start processes green every time, also on a busy machine? Runs them again and again beside busy loops.
+"""Are the tests that start processes green every time, also on a busy machine? Runs them again and
+again beside busy loops.
 
     python tests/benchmarks/busy_tests.py --times 20 --loops 4
 
-They are those with the marker `processes`: unlike a search for words, it sees what a fixture starts.
-Prints one line a round, failed tests by name, and at the end how many rounds were green.
+They are those with the marker `processes`: unlike a search for words, it sees what a fixture
+starts. Prints one line a round, failed tests by name, and at the end how many rounds were green.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""A step that waits for its critic: 64 calls of 2 seconds, 8 at a time. Would it pay to ask for the first critiques while others still generate?
+"""A step that waits for its critic: 64 calls of 2 seconds, 8 at a time. Would it pay to ask for the
+first critiques while others still generate?
 
     OMP_NUM_THREADS=1 python tests/benchmarks/critic_bound.py
 
-One generation of the lab's policy (8 plateau groups of 8 rollouts and 1 reserved row, every failed rollout critiqued by a real server on loopback), timed by
-phase. Then what overlap would need: the same rollouts sampled in chunks, whole groups each, beside one call; and from both, what a step with overlap could
-take at best: the first chunk's sampling, then the slower of the rest and the calls.
+One generation of the lab's policy (8 plateau groups of 8 rollouts and 1 reserved row, every failed
+rollout critiqued by a real server on loopback), timed by phase. Then what overlap would need: the
+same rollouts sampled in chunks, whole groups each, beside one call; and from both, what a step with
+overlap could take at best: the first chunk's sampling, then the slower of the rest and the calls.
 """
 
 from __future__ import annotations
@@ -33,12 +35,26 @@ GROUPS, ROLLOUTS, CALL_SECONDS, CONCURRENCY = 8, 8, 2.0, 8
 
 async def _reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     head = await reader.readuntil(b"\r\n\r\n")
-    length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+    length = next(
+        int(line.split(b":")[1])
+        for line in head.lower().split(b"\r\n")
+        if line.startswith(b"content-length")
+    )
     await reader.readexactly(length)
     await asyncio.sleep(CALL_SECONDS)
-    message = {"index": 0, "message": {"role": "assistant", "content": "A sign lost"}, "finish_reason": "stop"}
-    body = json.dumps({"choices": [message], "usage": {"prompt_tokens": 50, "completion_tokens": 4}}).encode()
-    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+    message = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "A sign lost"},
+        "finish_reason": "stop",
+    }
+    body = json.dumps(
+        {"choices": [message], "usage": {"prompt_tokens": 50, "completion_tokens": 4}}
+    ).encode()
+    writer.write(
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        % len(body)
+        + body
+    )
     await writer.drain()
     writer.close()
 
@@ -56,14 +72,28 @@ def server() -> Iterator[int]:
 def build(port: int, folder: str) -> CritiqueGRPOTrainer:
     task = load_task(TaskConfig("lab/chain", size=64, families={"plateau": 1}), 0)
     model, tokenizer = load_policy("lab")
-    critic = build_critic({"kind": "api", "base_url": f"http://127.0.0.1:{port}/v1", "model": "slow", "concurrency": CONCURRENCY, "step_deadline": 120}, task)
+    critic = build_critic(
+        {
+            "kind": "api",
+            "base_url": f"http://127.0.0.1:{port}/v1",
+            "model": "slow",
+            "concurrency": CONCURRENCY,
+            "step_deadline": 120,
+        },
+        task,
+    )
     size = ROLLOUTS + 1
     args = CritiqueGRPOConfig(
         folder, num_generations=size, per_device_train_batch_size=GROUPS * size, max_completion_length=48, max_steps=1, refine_template="lab/refine",
         bf16=False, gradient_checkpointing=False, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True, grad_norm_steps=0,
     )  # fmt: skip
     return CritiqueGRPOTrainer(
-        model, VerifierReward(task.verifier), args, critic=critic, train_dataset=Dataset.from_list(task.train), processing_class=tokenizer
+        model,
+        VerifierReward(task.verifier),
+        args,
+        critic=critic,
+        train_dataset=Dataset.from_list(task.train),
+        processing_class=tokenizer,
     )
 
 
@@ -92,8 +122,12 @@ def timed(trainer: CritiqueGRPOTrainer, spent: Counter) -> None:
 
 
 def chunked(trainer: CritiqueGRPOTrainer, chunks: int) -> tuple[float, float]:
-    """(seconds of the first chunk, of all) for the same rollouts sampled in `chunks` calls of whole groups; the median of five."""
-    prompts = [row["prompt"] for row in list(trainer.train_dataset)[:GROUPS] for _ in range(ROLLOUTS)]
+    """(seconds of the first chunk, of all) for the same rollouts sampled in `chunks` calls of whole
+    groups; the median of five.
+    """
+    prompts = [
+        row["prompt"] for row in list(trainer.train_dataset)[:GROUPS] for _ in range(ROLLOUTS)
+    ]
     size, found = len(prompts) // chunks, []
     for _ in range(5):
         start, first = time.perf_counter(), 0.0
@@ -111,14 +145,23 @@ def main() -> None:
         timed(trainer, spent)
         asked = trainer.state.log_history[0]["critique/ok"]
         bound = 1.1 * max(spent["generation"], spent["calls"]) + 2 + spent["refinement"]
-        print(f"{asked:.0f} critiques; seconds: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in spent.items()))
-        print(f"generation + calls + refinement: {sum(spent.values()) - spent['step']:.2f}; 1.10 x max(generation, calls) + 2 s + refinement: {bound:.2f}\n")
-        print("| chunks | first chunk | all | of one call | best step with overlap, seconds saved |\n|---|---|---|---|---|")
+        print(
+            f"{asked:.0f} critiques; seconds: "
+            + ", ".join(f"{name} {seconds:.2f}" for name, seconds in spent.items())
+        )
+        print(
+            f"generation + calls + refinement: {sum(spent.values()) - spent['step']:.2f}; 1.10 x max(generation, calls) + 2 s + refinement: {bound:.2f}\n"
+        )
+        print(
+            "| chunks | first chunk | all | of one call | best step with overlap, seconds saved |\n|---|---|---|---|---|"
+        )
         _, whole = chunked(trainer, 1)
         for chunks in (1, 2, 4, 8):
             first, seconds = chunked(trainer, chunks)
             saved = whole + spent["calls"] - (first + max(seconds - first, spent["calls"]))
-            print(f"| {chunks} | {first:.2f} | {seconds:.2f} | {seconds / whole:.2f} | {saved:+.2f} |")
+            print(
+                f"| {chunks} | {first:.2f} | {seconds:.2f} | {seconds / whole:.2f} | {saved:+.2f} |"
+            )
 
 
 if __name__ == "__main__":

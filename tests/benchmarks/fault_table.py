@@ -1,9 +1,11 @@
-"""Every fault of a critic's server x heals before the tries end, or outlasts them x skip, stop: how long the step takes and what becomes of its calls.
+"""Every fault of a critic's server x heals before the tries end, or outlasts them x skip, stop: how
+long the step takes and what becomes of its calls.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/fault_table.py
 
-Real calls of `ApiChat` against tests/fault_server.py on loopback; prints a Markdown table. A row is one step of 8 conversations that all meet the fault.
-"substitutes" are texts that are not the server's answer to that very question. 401 and a wrong model never heal.
+Real calls of `ApiChat` against tests/fault_server.py on loopback; prints a Markdown table. A row is
+one step of 8 conversations that all meet the fault. "substitutes" are texts that are not the
+server's answer to that very question. 401 and a wrong model never heal.
 """
 
 from __future__ import annotations
@@ -66,15 +68,28 @@ class Row:
 
 
 CELLS = [
-    Cell(fault, heals, policy) for fault in FAULTS.values() for heals in (True, False) if not (heals and fault in NEVER_HEAL) for policy in ("skip", "stop")
+    Cell(fault, heals, policy)
+    for fault in FAULTS.values()
+    for heals in (True, False)
+    if not (heals and fault in NEVER_HEAL)
+    for policy in ("skip", "stop")
 ]
 
 
 def measure(cell: Cell, server: FaultServer, calls: int = 8, **settings) -> Row:
     """One step against the server."""
-    fault = "ok" if cell.fault in ("slow-accept", "wrong-model") else cell.fault + (":1" if cell.heals else "")
+    fault = (
+        "ok"
+        if cell.fault in ("slow-accept", "wrong-model")
+        else cell.fault + (":1" if cell.heals else "")
+    )
     contents = [f"{fault} {cell} {i}" for i in range(calls)]
-    endpoint = Endpoint(server.url, "other" if cell.fault == "wrong-model" else "m", on_failure=cell.policy, **settings)
+    endpoint = Endpoint(
+        server.url,
+        "other" if cell.fault == "wrong-model" else "m",
+        on_failure=cell.policy,
+        **settings,
+    )
     with tempfile.TemporaryDirectory() as folder:
         chat, began, stopped = ApiChat(endpoint, Path(folder)), time.monotonic(), False
         try:
@@ -85,11 +100,30 @@ def measure(cell: Cell, server: FaultServer, calls: int = 8, **settings) -> Row:
     return _row(cell, contents, replies, seconds, stopped)
 
 
-def _row(cell: Cell, contents: list[str], replies: list[Reply], seconds: float, stopped: bool) -> Row:
+def _row(
+    cell: Cell, contents: list[str], replies: list[Reply], seconds: float, stopped: bool
+) -> Row:
     counts = Counter(reply.status for reply in replies)
-    reasons = Counter(f"{reply.status}: {' '.join(reply.reason.split()[:7])}" for reply in replies if reply.status != "ok")
-    foreign = sum(reply.text != (f"echo {content}" if reply.status == "ok" else "") for content, reply in zip(contents, replies, strict=True))
-    return Row(cell.fault, len(contents), counts["ok"], counts["failed"], counts["skipped"], reasons, foreign, seconds, stopped)
+    reasons = Counter(
+        f"{reply.status}: {' '.join(reply.reason.split()[:7])}"
+        for reply in replies
+        if reply.status != "ok"
+    )
+    foreign = sum(
+        reply.text != (f"echo {content}" if reply.status == "ok" else "")
+        for content, reply in zip(contents, replies, strict=True)
+    )
+    return Row(
+        cell.fault,
+        len(contents),
+        counts["ok"],
+        counts["failed"],
+        counts["skipped"],
+        reasons,
+        foreign,
+        seconds,
+        stopped,
+    )
 
 
 def main() -> None:
@@ -98,18 +132,53 @@ def main() -> None:
     parser.add_argument("--deadline", type=float, default=8.0)
     parser.add_argument("--step-deadline", type=float, default=12.0)
     given = parser.parse_args()
-    settings = {"attempt_deadline": given.attempt_deadline, "deadline": given.deadline, "step_deadline": given.step_deadline, "concurrency": 4}
-    print("| fault | it | policy | asked | ok | failed | skipped | reasons | substitutes | seconds | the run |\n|" + "---|" * 11)
+    settings = {
+        "attempt_deadline": given.attempt_deadline,
+        "deadline": given.deadline,
+        "step_deadline": given.step_deadline,
+        "concurrency": 4,
+    }
+    print(
+        "| fault | it | policy | asked | ok | failed | skipped | reasons | substitutes | seconds | the run |\n|"
+        + "---|" * 11
+    )
     names, wrong = {short: name for name, short in FAULTS.items()}, 0
     for cell in CELLS:
-        accept_after = 0.0 if cell.fault != "slow-accept" else 1.5 * given.attempt_deadline if cell.heals else 10 * given.step_deadline
+        accept_after = (
+            0.0
+            if cell.fault != "slow-accept"
+            else 1.5 * given.attempt_deadline
+            if cell.heals
+            else 10 * given.step_deadline
+        )
         with serving(accept_after) as server:
             row = measure(cell, server, **settings)
         reasons = "; ".join(f"{reason} ({count})" for reason, count in row.reasons.items())
-        shown = (names[cell.fault], "heals" if cell.heals else "stays", cell.policy, row.asked, row.ok, row.failed, row.skipped, reasons, row.substitutes)
-        print("| " + " | ".join(map(str, shown)) + f" | {row.seconds:.1f} | {'stops' if row.stopped else 'goes on'} |", flush=True)
-        wrong += row.seconds > given.step_deadline or row.asked != row.ok + row.failed + row.skipped or row.substitutes > 0
-    print(f"\n{len(CELLS)} cells, {wrong} wrong; deadlines {given.attempt_deadline:g} s a try, {given.deadline:g} s a call, {given.step_deadline:g} s a step")
+        shown = (
+            names[cell.fault],
+            "heals" if cell.heals else "stays",
+            cell.policy,
+            row.asked,
+            row.ok,
+            row.failed,
+            row.skipped,
+            reasons,
+            row.substitutes,
+        )
+        print(
+            "| "
+            + " | ".join(map(str, shown))
+            + f" | {row.seconds:.1f} | {'stops' if row.stopped else 'goes on'} |",
+            flush=True,
+        )
+        wrong += (
+            row.seconds > given.step_deadline
+            or row.asked != row.ok + row.failed + row.skipped
+            or row.substitutes > 0
+        )
+    print(
+        f"\n{len(CELLS)} cells, {wrong} wrong; deadlines {given.attempt_deadline:g} s a try, {given.deadline:g} s a call, {given.step_deadline:g} s a step"
+    )
     sys.exit(1 if wrong else 0)
 
 

@@ -1,9 +1,11 @@
-"""How often the plateau detector is right, on synthetic series: 128 problems of different difficulty, 4 samples, 20 looks.
+"""How often the plateau detector is right, on synthetic series: 128 problems of different
+difficulty, 4 samples, 20 looks.
 
     python tests/benchmarks/plateau_series.py --series 1000        (4 minutes)
 
-A false alarm is a plateau found while the true gain over a window is still min_gain or more. AR(1) noise (coefficient .5, standard deviation as given, about
-that of the sampling noise) moves all problems at once.
+A false alarm is a plateau found while the true gain over a window is still min_gain or more. AR(1)
+noise (coefficient .5, standard deviation as given, about that of the sampling noise) moves all
+problems at once.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ def autoregressive(rng: np.random.Generator, deviation: float, phi: float = 0.5)
 
 
 def ability(mean: np.ndarray, difficulty: np.ndarray) -> np.ndarray:
-    """What the policy's ability must be for its mean chance over the problems to be `mean`, by bisection."""
+    """What the policy's ability must be for its mean chance over the problems to be `mean`, by
+    bisection.
+    """
     low, high = np.full(mean.shape, -20.0), np.full(mean.shape, 20.0)
     for _ in range(40):
         middle = (low + high) / 2
@@ -65,9 +69,20 @@ def outcome(rates: np.ndarray) -> PlateauDetector:
 
 def measure(name: str, deviation: float, count: int, seed: int = 0) -> dict:
     """Shares of `count` series of one kind."""
-    rng, curve, window = np.random.default_rng([seed, int(1000 * deviation), len(name)]), CURVES[name], RULE.window
+    rng, curve, window = (
+        np.random.default_rng([seed, int(1000 * deviation), len(name)]),
+        CURVES[name],
+        RULE.window,
+    )
     # The look, counted from 1, from which on the true gain over a window is under min_gain.
-    flat = next((k for k in range(window + 1, LOOKS + 1) if curve[k - 1] - curve[k - 1 - window] < RULE.min_gain - 1e-9), LOOKS + 1)
+    flat = next(
+        (
+            k
+            for k in range(window + 1, LOOKS + 1)
+            if curve[k - 1] - curve[k - 1 - window] < RULE.min_gain - 1e-9
+        ),
+        LOOKS + 1,
+    )
     found = [outcome(series(rng, curve, deviation)) for _ in range(count)]
     stuck = np.array([detector.stuck_at or LOOKS + 1 for detector in found])
     return {

@@ -1,4 +1,5 @@
-"""Rescue rate on plateau problems along a run, mean over an arm's generations in each eighth of the token budget, all seeds together.
+"""Rescue rate on plateau problems along a run, mean over an arm's generations in each eighth of the
+token budget, all seeds together.
 
     python tests/benchmarks/rescue_over_time.py runs/mixed
 """
@@ -22,12 +23,22 @@ def rates(arm: Path) -> list[float]:
         rows = [row for row in read_jsonl(path) if "tokens/generated" in row]
         for row in rows:
             if METRIC in row:
-                found[min(PARTS - 1, int(PARTS * row["tokens/generated"] / (rows[-1]["tokens/generated"] + 1)))].append(row[METRIC])
+                found[
+                    min(
+                        PARTS - 1,
+                        int(PARTS * row["tokens/generated"] / (rows[-1]["tokens/generated"] + 1)),
+                    )
+                ].append(row[METRIC])
     return [mean(found[part]) if found[part] else float("nan") for part in range(PARTS)]
 
 
 if __name__ == "__main__":
-    print("| arm | " + " | ".join(f"{part + 1}/{PARTS}" for part in range(PARTS)) + " |\n|" + "---|" * (PARTS + 1))
+    print(
+        "| arm | "
+        + " | ".join(f"{part + 1}/{PARTS}" for part in range(PARTS))
+        + " |\n|"
+        + "---|" * (PARTS + 1)
+    )
     for arm in sorted(path for path in Path(sys.argv[1]).iterdir() if path.is_dir()):
         values = rates(arm)
         if any(value == value for value in values):

@@ -1,12 +1,15 @@
-"""Peak memory of one training step with and without the sliced divergence: `python tests/benchmarks/sliced_memory.py [SLICE_ELEMENTS ...]`, ten minutes.
+"""Peak memory of one training step with and without the sliced divergence: `python
+tests/benchmarks/sliced_memory.py [SLICE_ELEMENTS ...]`, ten minutes.
 
-A two-layer Qwen2 (hidden 256, vocabulary 151,936, tied, float32, CPU, one thread) with TRL's fused head takes a GRPO step on 8 rows of 512 scored tokens:
+A two-layer Qwen2 (hidden 256, vocabulary 151,936, tied, float32, CPU, one thread) with TRL's fused
+head takes a GRPO step on 8 rows of 512 scored tokens:
 
     stock     log-probs and entropy through TRL's fused head, forward and backward
     sliced    the same, plus a full-vocabulary JSD to a teacher (the same backbone, other context) by `critique_rl.sliced`
     naive     the same, plus the same JSD on whole logits; on 1 and 2 rows and drawn on in a straight line, because 8 rows would not fit
 
-Each runs in its own process; its figure is the peak resident set over that before the step. Exits 1 if `sliced` is over 1.10 times `stock`.
+Each runs in its own process; its figure is the peak resident set over that before the step. Exits 1
+if `sliced` is over 1.10 times `stock`.
 """
 
 from __future__ import annotations
@@ -50,14 +53,20 @@ def measure(variant: str, rows: int, slice_elements: int | None) -> dict[str, fl
     ids = torch.randint(VOCABULARY, (rows, COMPLETION + 1))
     teacher_ids = torch.cat([torch.randint(VOCABULARY, (rows, 16)), ids], 1)
     captured: list[torch.Tensor] = []
-    model.base_model.register_forward_hook(lambda module, args, output: captured.append(output.last_hidden_state))
+    model.base_model.register_forward_hook(
+        lambda module, args, output: captured.append(output.last_hidden_state)
+    )
 
     before, earlier_peak = _resident_kb(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     teacher_hidden = None
     if variant != "stock":
         with torch.no_grad():
-            teacher_hidden = model.base_model(teacher_ids).last_hidden_state[:, -COMPLETION - 1 : -1].reshape(-1, HIDDEN)
+            teacher_hidden = (
+                model.base_model(teacher_ids)
+                .last_hidden_state[:, -COMPLETION - 1 : -1]
+                .reshape(-1, HIDDEN)
+            )
         captured.clear()
     outputs = model(input_ids=ids, labels=ids, fused_lm_head=True)
     advantages = torch.linspace(-1, 1, rows).unsqueeze(1)
@@ -68,7 +77,18 @@ def measure(variant: str, rows: int, slice_elements: int | None) -> dict[str, fl
         if variant == "sliced":
             head = sliced.Head(weight)
             share = torch.full((len(hidden),), 1 / len(hidden))
-            loss = loss + sliced.sliced_divergence(hidden, head, teacher_hidden, head, share, ids[:, 1:].reshape(-1), sliced.Divergence(0.5))[0]
+            loss = (
+                loss
+                + sliced.sliced_divergence(
+                    hidden,
+                    head,
+                    teacher_hidden,
+                    head,
+                    share,
+                    ids[:, 1:].reshape(-1),
+                    sliced.Divergence(0.5),
+                )[0]
+            )
         else:
             with torch.no_grad():
                 teacher_logits = teacher_hidden @ weight.T
@@ -84,17 +104,30 @@ def _resident_kb() -> int:
 
 
 def measure_apart(variant: str, rows: int, slice_elements: int | None = None) -> dict[str, float]:
-    """`measure` in a fresh process. This one must stay small (no torch): a child's ru_maxrss starts at its parent's."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "HF_HUB_OFFLINE": "1"}
+    """`measure` in a fresh process. This one must stay small (no torch): a child's ru_maxrss starts
+    at its parent's.
+    """
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
     job = json.dumps([variant, rows, slice_elements])
-    done = subprocess.run([sys.executable, __file__, "--job", job], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, __file__, "--job", job], env=environment, capture_output=True, text=True
+    )
     if done.returncode:
-        raise SystemExit(f"{variant} on {rows} rows stopped with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise SystemExit(
+            f"{variant} on {rows} rows stopped with {done.returncode}:\n{done.stderr[-2000:]}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main(slices: list[int | None]) -> int:
-    print(f"vocabulary {VOCABULARY:,}, hidden {HIDDEN}, {ROWS * COMPLETION:,} tokens, float32, CPU, one thread")
+    print(
+        f"vocabulary {VOCABULARY:,}, hidden {HIDDEN}, {ROWS * COMPLETION:,} tokens, float32, CPU, one thread"
+    )
     print(f"{'variant':<34}{'peak MB':>9}{'x stock':>9}{'seconds':>9}")
     stock = measure_apart("stock", ROWS)
     _line("stock", stock["peak_mb"], 1.0, stock["seconds"])
@@ -103,13 +136,32 @@ def main(slices: list[int | None]) -> int:
         figures = measure_apart("sliced", ROWS, elements)
         ratio = figures["peak_mb"] / stock["peak_mb"]
         worst = max(worst, ratio)
-        _line("sliced" if elements is None else f"sliced, {elements:,} logits a slice", figures["peak_mb"], ratio, figures["seconds"])
+        _line(
+            "sliced" if elements is None else f"sliced, {elements:,} logits a slice",
+            figures["peak_mb"],
+            ratio,
+            figures["seconds"],
+        )
     few = [measure_apart("naive", rows) for rows in (1, 2)]
     for rows, figures in zip((1, 2), few, strict=True):
-        _line(f"naive, {rows * COMPLETION:,} tokens only", figures["peak_mb"], figures["peak_mb"] / stock["peak_mb"], figures["seconds"])
-    drawn_on = [few[1][key] + (few[1][key] - few[0][key]) * (ROWS - 2) for key in ("peak_mb", "seconds")]
-    _line(f"naive, {ROWS * COMPLETION:,} tokens, extrapolated", drawn_on[0], drawn_on[0] / stock["peak_mb"], drawn_on[1])
-    print(f"sliced is at most {LIMIT:.2f} x stock: {'yes' if worst <= LIMIT else 'NO'} ({worst:.3f})")
+        _line(
+            f"naive, {rows * COMPLETION:,} tokens only",
+            figures["peak_mb"],
+            figures["peak_mb"] / stock["peak_mb"],
+            figures["seconds"],
+        )
+    drawn_on = [
+        few[1][key] + (few[1][key] - few[0][key]) * (ROWS - 2) for key in ("peak_mb", "seconds")
+    ]
+    _line(
+        f"naive, {ROWS * COMPLETION:,} tokens, extrapolated",
+        drawn_on[0],
+        drawn_on[0] / stock["peak_mb"],
+        drawn_on[1],
+    )
+    print(
+        f"sliced is at most {LIMIT:.2f} x stock: {'yes' if worst <= LIMIT else 'NO'} ({worst:.3f})"
+    )
     return int(worst > LIMIT)
 
 

@@ -1,8 +1,11 @@
-"""What a training step costs beside stock TRL and a plain loop: `python tests/benchmarks/step_cost.py [--rounds 8] [--steps 10]`, ten minutes.
+"""What a training step costs beside stock TRL and a plain loop: `python
+tests/benchmarks/step_cost.py [--rounds 8] [--steps 10]`, ten minutes.
 
-All variants train the lab's base on `lab/chain` in one process, taking turns in random order; a figure is the processor time of `--steps` steps of 64 rows (one
-thread; other work on the machine counts less than in wall time) over that of the stock trainer, or of the plain loop, in the same round. Intervals are t
-intervals of the mean logarithm over rounds. The learning rate is 0, so that all rounds sample from the same policy.
+All variants train the lab's base on `lab/chain` in one process, taking turns in random order; a
+figure is the processor time of `--steps` steps of 64 rows (one thread; other work on the machine
+counts less than in wall time) over that of the stock trainer, or of the plain loop, in the same
+round. Intervals are t intervals of the mean logarithm over rounds. The learning rate is 0, so that
+all rounds sample from the same policy.
 
     stock      TRL's GRPOTrainer
     ours       CritiqueGRPOTrainer without a critic
@@ -10,7 +13,8 @@ intervals of the mean logarithm over rounds. The learning rate is 0, so that all
     distilled  the same, and distillation of failed rollouts and the refinement (top 100, the base as teacher)
     loop       sampling by the same `generate`, log-probs, one backward pass and AdamW, and nothing else
 
-Positions are counted at the policy's forward passes that train or score (sampling left out), padding included.
+Positions are counted at the policy's forward passes that train or score (sampling left out),
+padding included.
 """
 
 from __future__ import annotations
@@ -24,7 +28,14 @@ import tempfile
 import time
 from collections.abc import Callable
 
-os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"})
+os.environ.update(
+    {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }
+)
 
 import torch
 from datasets import Dataset
@@ -39,7 +50,9 @@ from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import VerifierReward
 
 ROWS, GROUP, LONGEST = 64, 8, 48
-TASK = load_task(TaskConfig("lab/chain", size=512, families={"plateau": 3, "learnable": 5, "no-trap": 2}), seed=0)
+TASK = load_task(
+    TaskConfig("lab/chain", size=512, families={"plateau": 3, "learnable": 5, "no-trap": 2}), seed=0
+)
 DATA = Dataset.from_list([dict(row) for row in TASK.train])
 SHARED = {
     "num_generations": GROUP,
@@ -54,7 +67,13 @@ SHARED = {
     "logging_steps": 100,
     "disable_tqdm": True,
 }
-CHEAP = {"refine_slots": 1, "refine_candidates": 1, "refine_ratio": "nll", "critique_when": "rollout_failed", "refine_template": "lab/refine"}
+CHEAP = {
+    "refine_slots": 1,
+    "refine_candidates": 1,
+    "refine_ratio": "nll",
+    "critique_when": "rollout_failed",
+    "refine_template": "lab/refine",
+}
 DISTILLED = {
     **CHEAP,
     "distill_weight": 1.0,
@@ -70,14 +89,22 @@ def trainer_of(kind: type, config: type, folder: str, steps: int, critic: bool =
     model, tokenizer = load_policy("lab")
     arguments = config(folder, **{**SHARED, "max_steps": steps, **options})
     extra = {"critic": build_critic({"kind": "oracle"}, TASK)} if critic else {}
-    return kind(model, VerifierReward(TASK.verifier), arguments, DATA, processing_class=tokenizer, **extra)
+    return kind(
+        model, VerifierReward(TASK.verifier), arguments, DATA, processing_class=tokenizer, **extra
+    )
 
 
 VARIANTS: dict[str, Callable] = {
     "stock": lambda folder, steps: trainer_of(GRPOTrainer, GRPOConfig, folder, steps),
-    "ours": lambda folder, steps: trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, folder, steps),
-    "cheap": lambda folder, steps: trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, folder, steps, True, **CHEAP),
-    "distilled": lambda folder, steps: trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, folder, steps, True, **DISTILLED),
+    "ours": lambda folder, steps: trainer_of(
+        CritiqueGRPOTrainer, CritiqueGRPOConfig, folder, steps
+    ),
+    "cheap": lambda folder, steps: trainer_of(
+        CritiqueGRPOTrainer, CritiqueGRPOConfig, folder, steps, True, **CHEAP
+    ),
+    "distilled": lambda folder, steps: trainer_of(
+        CritiqueGRPOTrainer, CritiqueGRPOConfig, folder, steps, True, **DISTILLED
+    ),
 }
 
 
@@ -96,18 +123,37 @@ class Loop:
 
     def step(self) -> None:
         rows = [row for row in self.random.sample(TASK.train, ROWS // GROUP) for _ in range(GROUP)]
-        texts = [self.tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False) for row in rows]
-        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+        texts = [
+            self.tokenizer.apply_chat_template(
+                row["prompt"], add_generation_prompt=True, tokenize=False
+            )
+            for row in rows
+        ]
+        inputs = self.tokenizer(
+            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+        )
         with torch.no_grad():
-            ids = self.model.generate(**inputs, max_new_tokens=LONGEST, do_sample=True, top_k=0, top_p=1.0, temperature=1.0)
+            ids = self.model.generate(
+                **inputs,
+                max_new_tokens=LONGEST,
+                do_sample=True,
+                top_k=0,
+                top_p=1.0,
+                temperature=1.0,
+            )
         prompt = inputs["input_ids"].shape[1]
         written = ids[:, prompt:]
         ended = (written == self.tokenizer.eos_token_id).cumsum(1)
         mask = ((ended == 0) | ((ended == 1) & (written == self.tokenizer.eos_token_id))).float()
         answers = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        right = [float(TASK.verifier(answer, row).outcome == "right") for answer, row in zip(answers, rows, strict=True)]
+        right = [
+            float(TASK.verifier(answer, row).outcome == "right")
+            for answer, row in zip(answers, rows, strict=True)
+        ]
         rewards = torch.tensor(right).view(-1, GROUP)
-        advantages = ((rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)).view(-1, 1)
+        advantages = (
+            (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
+        ).view(-1, 1)
         attention = torch.cat([inputs["attention_mask"], mask.long()], 1)
         logits = self.model(input_ids=ids, attention_mask=attention).logits[:, prompt - 1 : -1]
         logps = torch.log_softmax(logits, -1).gather(2, written.unsqueeze(2)).squeeze(2)
@@ -132,7 +178,9 @@ def interval(logarithms: list[float]) -> tuple[float, float, float]:
 
 
 def positions(name: str, steps: int) -> tuple[float, float]:
-    """(positions that passed forward outside of sampling, those with gradient), each over tokens trained on."""
+    """(positions that passed forward outside of sampling, those with gradient), each over tokens
+    trained on.
+    """
     with tempfile.TemporaryDirectory() as folder:
         trainer, seen, trained = VARIANTS[name](folder, steps), {"forward": 0, "backward": 0}, 0
 
@@ -166,20 +214,43 @@ def main() -> None:
     for number in range(arguments.rounds + 1):
         for name in order.sample(list(seconds), len(seconds)):
             with tempfile.TemporaryDirectory() as folder:
-                trained = Loop(arguments.steps) if name == "loop" else VARIANTS[name](folder, arguments.steps)
+                trained = (
+                    Loop(arguments.steps)
+                    if name == "loop"
+                    else VARIANTS[name](folder, arguments.steps)
+                )
                 taken = timed(trained)
             if number:  # the first round warms up
                 seconds[name].append(taken)
-    print(f"{arguments.rounds} rounds of {arguments.steps} steps of {ROWS} rows; processor seconds a step, median: ", end="")
-    print(", ".join(f"{name} {statistics.median(values) / arguments.steps:.2f}" for name, values in seconds.items()))
-    for name, over in (("ours", "stock"), ("cheap", "stock"), ("distilled", "stock"), ("stock", "loop"), ("ours", "loop"), ("cheap", "loop")):
-        mean, low, high = interval([math.log(a / b) for a, b in zip(seconds[name], seconds[over], strict=True)])
+    print(
+        f"{arguments.rounds} rounds of {arguments.steps} steps of {ROWS} rows; processor seconds a step, median: ",
+        end="",
+    )
+    print(
+        ", ".join(
+            f"{name} {statistics.median(values) / arguments.steps:.2f}"
+            for name, values in seconds.items()
+        )
+    )
+    for name, over in (
+        ("ours", "stock"),
+        ("cheap", "stock"),
+        ("distilled", "stock"),
+        ("stock", "loop"),
+        ("ours", "loop"),
+        ("cheap", "loop"),
+    ):
+        mean, low, high = interval(
+            [math.log(a / b) for a, b in zip(seconds[name], seconds[over], strict=True)]
+        )
         print(f"{name} / {over}: {mean:.3f} [{low:.3f}, {high:.3f}]")
     base = positions("stock", arguments.steps)
     for name in VARIANTS:
         forward, backward = positions(name, arguments.steps)
         over = f"over stock {forward / base[0]:.3f}, {backward / base[1]:.3f}"
-        print(f"positions a trained token, {name}: forward {forward:.2f}, backward {backward:.2f}; {over}")
+        print(
+            f"positions a trained token, {name}: forward {forward:.2f}, backward {backward:.2f}; {over}"
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/unseen_kind.py runs/dose borrow oracle-unseen scalar-unseen
 
-For the arm whose base never saw that kind named in a critique; means over problems and seeds, with the interval over both.
+For the arm whose base never saw that kind named in a critique; means over problems and seeds, with
+the interval over both.
 """
 
 from __future__ import annotations
@@ -22,12 +23,26 @@ def main(folder: str, kind: str, *arms: str) -> None:
         rates: dict[bool, list[list[float]]] = {True: [], False: []}
         for path in sorted(Path(folder, arm).glob("seed*/eval.json")):
             for holds, seeds in rates.items():
-                counts = read_evaluation(path, arm, int(path.parent.name.removeprefix("seed"))).counts
-                plateau = {question: right / n for question, (family, n, right) in counts.items() if family == "plateau"}
-                seeds.append([rate for question, rate in plateau.items() if (kind in chain.parse_problem(question).traps.values()) is holds])
+                counts = read_evaluation(
+                    path, arm, int(path.parent.name.removeprefix("seed"))
+                ).counts
+                plateau = {
+                    question: right / n
+                    for question, (family, n, right) in counts.items()
+                    if family == "plateau"
+                }
+                seeds.append(
+                    [
+                        rate
+                        for question, rate in plateau.items()
+                        if (kind in chain.parse_problem(question).traps.values()) is holds
+                    ]
+                )
         for holds, seeds in rates.items():
             values = crossed_interval(np.array(seeds))
-            print(f"{arm}, {'with' if holds else 'without'} {kind}: {values.mean:.2f} [{values.low:.2f}, {values.high:.2f}], {len(seeds[0])} problems")
+            print(
+                f"{arm}, {'with' if holds else 'without'} {kind}: {values.mean:.2f} [{values.low:.2f}, {values.high:.2f}], {len(seeds[0])} problems"
+            )
 
 
 if __name__ == "__main__":

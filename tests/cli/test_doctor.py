@@ -25,47 +25,100 @@ def found(lines, what):
 
 
 def test_the_versions_it_calls_tested_are_those_of_the_constraints() -> None:
-    pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)$", (Path(__file__).parents[2] / "constraints.txt").read_text(), re.MULTILINE))
+    pins = dict(
+        re.findall(
+            r"^([\w.-]+)==([\w.]+)$",
+            (Path(__file__).parents[2] / "constraints.txt").read_text(),
+            re.MULTILINE,
+        )
+    )
     assert {name: pins[name] for name in doctor.TESTED} == doctor.TESTED
 
 
 def test_a_package_of_another_minor_is_a_warning_and_a_missing_one_a_failure(monkeypatch) -> None:
     monkeypatch.setattr(doctor, "TESTED", {"numpy": "0.1.0", "no-such-package": "1.0"})
     lines = list(doctor._packages())
-    assert (lines[0].status, lines[1].status) == ("warn", "fail") and "pip install no-such-package==1.0" in lines[1].advice
+    assert (lines[0].status, lines[1].status) == (
+        "warn",
+        "fail",
+    ) and "pip install no-such-package==1.0" in lines[1].advice
 
 
-def test_an_endpoint_that_answers_is_ok_and_its_key_is_never_shown(server, tmp_path, monkeypatch, capsys) -> None:
+def test_an_endpoint_that_answers_is_ok_and_its_key_is_never_shown(
+    server, tmp_path, monkeypatch, capsys
+) -> None:
     monkeypatch.setenv("SECRET_KEY", "sk-very-secret-0123456789")
-    status = main(["doctor", "--base-url", server.url, "--model", "m", "--api-key-env", "SECRET_KEY", "--out", str(tmp_path), "--json"])
+    status = main(
+        [
+            "doctor",
+            "--base-url",
+            server.url,
+            "--model",
+            "m",
+            "--api-key-env",
+            "SECRET_KEY",
+            "--out",
+            str(tmp_path),
+            "--json",
+        ]
+    )
     output = capsys.readouterr()
     lines = {line["what"]: line for line in json.loads(output.out)}
     assert status == 0 and "sk-very-secret" not in output.out + output.err
-    assert lines["endpoint: key"]["found"] == "$SECRET_KEY is set" and lines["endpoint: latency"]["status"] == "ok"
-    assert lines["endpoint: finish_reason"]["status"] == "ok" and lines["endpoint: usage"]["found"] == "counted by the server"
+    assert (
+        lines["endpoint: key"]["found"] == "$SECRET_KEY is set"
+        and lines["endpoint: latency"]["status"] == "ok"
+    )
+    assert (
+        lines["endpoint: finish_reason"]["status"] == "ok"
+        and lines["endpoint: usage"]["found"] == "counted by the server"
+    )
     assert lines["endpoint: model"]["advice"] == "it lists model of ***"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nobody_there_a_wrong_address_and_a_missing_key_are_failures_with_advice(tmp_path, monkeypatch) -> None:
+def test_nobody_there_a_wrong_address_and_a_missing_key_are_failures_with_advice(
+    tmp_path, monkeypatch
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     nobody = found(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "answer")
-    assert (nobody.status, nobody.found) == ("fail", "connection") and "start the server" in nobody.advice
-    assert "give the address up to its version" in found(doctor.check(None, tmp_path, "localhost:9", "m"), "endpoint").advice
+    assert (nobody.status, nobody.found) == (
+        "fail",
+        "connection",
+    ) and "start the server" in nobody.advice
+    assert (
+        "give the address up to its version"
+        in found(doctor.check(None, tmp_path, "localhost:9", "m"), "endpoint").advice
+    )
     key = found(doctor.check(None, tmp_path, "https://api.example.invalid/v1", "m"), "key")
     assert (key.status, key.found) == ("fail", "$OPENAI_API_KEY is not set")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-ab\ncd")
-    assert found(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "key").found == "$OPENAI_API_KEY cannot be sent"
+    assert (
+        found(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "key").found
+        == "$OPENAI_API_KEY cannot be sent"
+    )
 
 
 def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_policy) -> None:
     api = {"critic": {"kind": "api", "base_url": "http://127.0.0.1:9/v1", "model": "m"}}
-    data = {"task": {"name": "lab/chain"}, "policy": {"model": tiny_policy}, "trl": {"bf16": True}, "arms": {"scalar": {}, "a": api, "b": api}}
+    data = {
+        "task": {"name": "lab/chain"},
+        "policy": {"model": tiny_policy},
+        "trl": {"bf16": True},
+        "arms": {"scalar": {}, "a": api, "b": api},
+    }
     lines = doctor.check(parse_pipeline("p", data), tmp_path / "runs", None, None)
     assert found(lines, "chat template").status == "ok" and found(lines, "policy").status == "ok"
     assert sum(line.what.endswith(": answer") for line in lines) == 1
     assert found(lines, "arm scalar").status == "warn" or found(lines, "device").found != "CPU only"
-    missing = doctor.check(parse_pipeline("p", {**data, "policy": {"model": "/no/such/folder"}, "arms": {"scalar": {}}}), tmp_path, None, None)
+    missing = doctor.check(
+        parse_pipeline(
+            "p", {**data, "policy": {"model": "/no/such/folder"}, "arms": {"scalar": {}}}
+        ),
+        tmp_path,
+        None,
+        None,
+    )
     assert found(missing, "policy").status == "fail"
 
 
@@ -80,19 +133,47 @@ def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_po
 )
 def test_what_run_would_refuse_is_a_failure(tmp_path, tiny_policy, change, words) -> None:
     data = {"task": {"name": "lab/chain"}, "policy": {"model": tiny_policy}, "arms": {"scalar": {}}}
-    assert found(doctor.check(parse_pipeline("p", data), tmp_path, None, None), "settings").status == "ok"
-    line = found(doctor.check(parse_pipeline("p", {**data, **change}), tmp_path, None, None), "settings")
+    assert (
+        found(doctor.check(parse_pipeline("p", data), tmp_path, None, None), "settings").status
+        == "ok"
+    )
+    line = found(
+        doctor.check(parse_pipeline("p", {**data, **change}), tmp_path, None, None), "settings"
+    )
     assert line.status == "fail" and words in line.advice
 
 
-def test_an_endpoint_is_asked_as_the_run_asks_it_also_within_noisy(server, tmp_path, tiny_policy) -> None:
+def test_an_endpoint_is_asked_as_the_run_asks_it_also_within_noisy(
+    server, tmp_path, tiny_policy
+) -> None:
     extra = {"max_completion_tokens": 4096}
-    api = {"kind": "api", "base_url": server.url, "model": server.model, "temperature": None, "max_tokens": None, "extra_body": extra}
+    api = {
+        "kind": "api",
+        "base_url": server.url,
+        "model": server.model,
+        "temperature": None,
+        "max_tokens": None,
+        "extra_body": extra,
+    }
     arms = {"a": {"critic": {"kind": "noisy", "wrong": 0.5, "critic": api}}}
-    doctor.check(parse_pipeline("p", {"task": {"name": "lab/chain"}, "policy": {"model": tiny_policy}, "arms": arms}), tmp_path, None, None)
+    doctor.check(
+        parse_pipeline(
+            "p", {"task": {"name": "lab/chain"}, "policy": {"model": tiny_policy}, "arms": arms}
+        ),
+        tmp_path,
+        None,
+        None,
+    )
     assert server.asked[-1].keys() == {"model", "messages", "max_completion_tokens"}
     arms = {"a": {"critic": {**api, "temperature": 0.3, "max_tokens": 2000, "extra_body": {}}}}
-    doctor.check(parse_pipeline("p", {"task": {"name": "lab/chain"}, "policy": {"model": tiny_policy}, "arms": arms}), tmp_path, None, None)
+    doctor.check(
+        parse_pipeline(
+            "p", {"task": {"name": "lab/chain"}, "policy": {"model": tiny_policy}, "arms": arms}
+        ),
+        tmp_path,
+        None,
+        None,
+    )
     assert (server.asked[-1]["temperature"], server.asked[-1]["max_tokens"]) == (0.3, 16)
 
 

@@ -27,12 +27,19 @@ def write(name: str, rows: list[dict]) -> str:
 
 
 def test_a_first_pipeline_is_taken_as_it_is(tmp_path, capsys) -> None:
-    rows = [{"problem": f"{i} + 1 = ?", "answer": i + 1, "level": "easy" if i % 2 else "hard"} for i in range(100)]
+    rows = [
+        {"problem": f"{i} + 1 = ?", "answer": i + 1, "level": "easy" if i % 2 else "hard"}
+        for i in range(100)
+    ]
     assert main(["init", write("my data: 1.jsonl", rows), "--out", "first.yaml"]) == 0
     said = capsys.readouterr().out
     assert "critique-rl run first.yaml" in said and "2 families" in said
     pipeline = load_pipeline(Path("first.yaml"))
-    assert list(pipeline.arms) == ["scalar", "retry", "critique"] and pipeline.control == "scalar" and len(pipeline.seeds) == 3
+    assert (
+        list(pipeline.arms) == ["scalar", "retry", "critique"]
+        and pipeline.control == "scalar"
+        and len(pipeline.seeds) == 3
+    )
     task = pipeline.arms["scalar"].task
     assert dict(task.options) == {
         "train": "my data: 1.jsonl", "question": "problem", "answer": "answer", "family": "level",
@@ -45,9 +52,27 @@ def test_a_first_pipeline_is_taken_as_it_is(tmp_path, capsys) -> None:
 
 def test_a_first_pipeline_runs_as_it_is_tried(tmp_path, tiny_policy, capsys) -> None:
     # Texts, which need no chat template in between.
-    main(["init", write("a.jsonl", [{"prompt": f"{i} A+1", "answer": i + 1} for i in range(60)]), "--model", tiny_policy])
-    small = ["seeds=[0]", "evaluation.problems=2", "evaluation.samples=1", "evaluation.ks=[1]", "trl.max_completion_length=8"]
-    small += ["trl.gradient_accumulation_steps=1", "budget={optimizer_steps: 1}", "evaluation.curve_every=1", "evaluation.curve_problems=1"]
+    main(
+        [
+            "init",
+            write("a.jsonl", [{"prompt": f"{i} A+1", "answer": i + 1} for i in range(60)]),
+            "--model",
+            tiny_policy,
+        ]
+    )
+    small = [
+        "seeds=[0]",
+        "evaluation.problems=2",
+        "evaluation.samples=1",
+        "evaluation.ks=[1]",
+        "trl.max_completion_length=8",
+    ]
+    small += [
+        "trl.gradient_accumulation_steps=1",
+        "budget={optimizer_steps: 1}",
+        "evaluation.curve_every=1",
+        "evaluation.curve_problems=1",
+    ]
     for arm in ("scalar", "critique"):
         assert main(["train", "pipeline.yaml", "--arm", arm, "--seed", "0", *small]) == 0
     found = json.loads(Path("runs/pipeline/critique/seed0/eval.json").read_text())
@@ -56,35 +81,72 @@ def test_a_first_pipeline_runs_as_it_is_tried(tmp_path, tiny_policy, capsys) -> 
     assert found["cost"]["tokens"]["self_critique"] > 0
     load_pipeline(Path("pipeline.yaml"), TRY)
     card = Path("runs/pipeline/critique/seed0/model/README.md").read_text()
-    facts = ("- critic: self", "- arm: critique", "- seed: 0", "- task: data", "1 x refine (nll, 1 of 8 rows)", "- held-out: pass@1/all ")
+    facts = (
+        "- critic: self",
+        "- arm: critique",
+        "- seed: 0",
+        "- task: data",
+        "1 x refine (nll, 1 of 8 rows)",
+        "- held-out: pass@1/all ",
+    )
     assert all(fact in card for fact in (*facts, "| self critique |"))
     scalar = Path("runs/pipeline/scalar/seed0/model/README.md").read_text()
-    assert "trained with GRPO, a method introduced in [DeepSeekMath" in scalar and "- critic: none" in scalar and "refine" not in scalar
+    assert (
+        "trained with GRPO, a method introduced in [DeepSeekMath" in scalar
+        and "- critic: none" in scalar
+        and "refine" not in scalar
+    )
 
 
 def test_nothing_is_written_over(capsys) -> None:
     data = write("a.jsonl", [{"question": f"{i}?", "answer": i} for i in range(60)])
     Path("pipeline.yaml").write_text("mine")
     assert main(["init", data]) == 2
-    assert Path("pipeline.yaml").read_text() == "mine" and "exists already" in capsys.readouterr().err
+    assert (
+        Path("pipeline.yaml").read_text() == "mine" and "exists already" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
     ("answers", "verifier"),
-    [(["1", "$2"], ""), (["A", "(B)"], "choice"), (["x=3", "\\sqrt{2}"], "math"), (["1", "x^2"], "math"), (["Paris", "7"], "boxed_answer")],
+    [
+        (["1", "$2"], ""),
+        (["A", "(B)"], "choice"),
+        (["x=3", "\\sqrt{2}"], "math"),
+        (["1", "x^2"], "math"),
+        (["Paris", "7"], "boxed_answer"),
+    ],
 )
 def test_the_verifier_follows_from_the_answers(answers, verifier) -> None:
-    main(["init", write("a.jsonl", [{"question": f"{i}?", "answer": answers[i % 2]} for i in range(60)])])
+    main(
+        [
+            "init",
+            write("a.jsonl", [{"question": f"{i}?", "answer": answers[i % 2]} for i in range(60)]),
+        ]
+    )
     pipeline = load_pipeline(Path("pipeline.yaml"))
     assert pipeline.arms["scalar"].task.verifier == verifier
-    assert ("boxed" in pipeline.arms["scalar"].task.options["system"]) == (verifier in ("math", "boxed_answer"))
+    assert ("boxed" in pipeline.arms["scalar"].task.options["system"]) == (
+        verifier in ("math", "boxed_answer")
+    )
 
 
 def test_what_cannot_be_guessed_is_asked_for(capsys) -> None:
-    data = write("a.jsonl", [{"question": f"{i}?", "result": i, "serial": f"s{i}"} for i in range(60)])
+    data = write(
+        "a.jsonl", [{"question": f"{i}?", "result": i, "serial": f"s{i}"} for i in range(60)]
+    )
     assert main(["init", data]) == 2
-    assert "which column is the answer? give --answer one of: question, result, serial" in capsys.readouterr().err
+    assert (
+        "which column is the answer? give --answer one of: question, result, serial"
+        in capsys.readouterr().err
+    )
     assert not Path("pipeline.yaml").exists()
     assert main(["init", data, "--answer", "result"]) == 0
-    assert main(["init", "no.jsonl", "--out", "b.yaml"]) == 2 and "no file no.jsonl" in capsys.readouterr().err
-    assert main(["init", data, "--answer", "result", "--out", "no/b.yaml"]) == 2 and "no folder no" in capsys.readouterr().err
+    assert (
+        main(["init", "no.jsonl", "--out", "b.yaml"]) == 2
+        and "no file no.jsonl" in capsys.readouterr().err
+    )
+    assert (
+        main(["init", data, "--answer", "result", "--out", "no/b.yaml"]) == 2
+        and "no folder no" in capsys.readouterr().err
+    )

@@ -23,27 +23,47 @@ SECTIONS = {title: {key.name: key for key in keys} for title, _, keys in referen
 
 @pytest.mark.parametrize("name", ["reference-config.md", "reference-api.md"])
 def test_the_page_is_what_the_code_says_now(name) -> None:
-    assert (reference.DOCS / name).read_text() == reference.pages()[name], "run: python -m critique_rl.cli.reference"
+    assert (reference.DOCS / name).read_text() == reference.pages()[name], (
+        "run: python -m critique_rl.cli.reference"
+    )
 
 
 def test_every_key_has_a_meaning() -> None:
-    assert [f"{title}: {key}" for title, keys in SECTIONS.items() for key, of in keys.items() if not of.meaning] == []
+    assert [
+        f"{title}: {key}"
+        for title, keys in SECTIONS.items()
+        for key, of in keys.items()
+        if not of.meaning
+    ] == []
 
 
 def test_every_key_that_a_file_may_have_is_there() -> None:
-    assert set(SECTIONS["Experiment"]) | set(SECTIONS["Run"]) == set(FILE_KEYS) and set(SECTIONS["Run"]) == set(RUN_KEYS)
+    assert set(SECTIONS["Experiment"]) | set(SECTIONS["Run"]) == set(FILE_KEYS) and set(
+        SECTIONS["Run"]
+    ) == set(RUN_KEYS)
     assert set(SECTIONS["method"]) == METHOD_FIELDS
 
 
 def test_every_kind_is_there_with_its_keys() -> None:
     task = load_task(TaskConfig("lab/chain", size=16), 0)
     for kind, cls in CHATS.items():
-        known = {*SECTIONS["critic of kind self, local or api"], *(SECTIONS[f"critic of kind {kind}"] if cls else ())}
-        assert keys_that_are_known(lambda spec: build_critic(spec, task), {"kind": kind, "nothing": 1}) == known
+        known = {
+            *SECTIONS["critic of kind self, local or api"],
+            *(SECTIONS[f"critic of kind {kind}"] if cls else ()),
+        }
+        assert (
+            keys_that_are_known(lambda spec: build_critic(spec, task), {"kind": kind, "nothing": 1})
+            == known
+        )
     for kind in ("python", "noisy", "oracle"):
-        assert keys_that_are_known(lambda spec: build_critic(spec, task), {"kind": kind, "nothing": 1}) == set(SECTIONS[f"critic of kind {kind}"])
+        assert keys_that_are_known(
+            lambda spec: build_critic(spec, task), {"kind": kind, "nothing": 1}
+        ) == set(SECTIONS[f"critic of kind {kind}"])
     kinds = {key.removeprefix("kind: ") for key in SECTIONS["reward"]} - {"rate"}
-    assert keys_that_are_known(lambda spec: build_reward(spec, hash_line, 4), {"kind": "nothing"}) == kinds
+    assert (
+        keys_that_are_known(lambda spec: build_reward(spec, hash_line, 4), {"kind": "nothing"})
+        == kinds
+    )
 
 
 def keys_that_are_known(build, spec) -> set[str]:

@@ -36,7 +36,9 @@ def test_an_arm_is_the_pipeline_with_its_changes() -> None:
 def test_overrides_are_yaml_values_at_dotted_keys(tmp_path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text("task: {name: lab/chain}\npolicy: {model: lab}\n")
-    pipeline = load_pipeline(path, ["seeds=[3, 4]", "trl.learning_rate=5.0e-5", "arms.a.budget.optimizer_steps=2"])
+    pipeline = load_pipeline(
+        path, ["seeds=[3, 4]", "trl.learning_rate=5.0e-5", "arms.a.budget.optimizer_steps=2"]
+    )
     assert pipeline.seeds == (3, 4)
     assert pipeline.arms["a"].trl["learning_rate"] == 5e-5
     assert pipeline.arms["a"].budget.optimizer_steps == 2
@@ -59,10 +61,38 @@ def test_overrides_are_yaml_values_at_dotted_keys(tmp_path) -> None:
         ({"seeds": [True]}, "different whole numbers"),
         ({"arms": {"base": {}}}, "'base' is the policy before training"),
         ({"arms": {"a": {}, "b": {"branch_from": {}}}}, "branch_from: no 'arm'"),
-        ({"arms": {"a": {}, "b": {"branch_from": {"arm": "a", "at": True}}}}, "got True, expected 'plateau' or an optimizer step"),
-        ({"budget": {"optimizer_steps": 8}, "arms": {"a": {}, "b": {"branch_from": {"arm": "a", "at": 9}}}}, "'a' ends at step 8"),
-        ({"arms": {"a": {}, "b": {"trl": {"num_generations": 4}, "branch_from": {"arm": "a", "at": 9}}}}, "trl.num_generations is None, not 4"),
-        ({"arms": {"a": {}, "b": {"task": {"name": "lab/chain", "size": 3}, "branch_from": {"arm": "a", "at": 9}}}}, "data order must be the same"),
+        (
+            {"arms": {"a": {}, "b": {"branch_from": {"arm": "a", "at": True}}}},
+            "got True, expected 'plateau' or an optimizer step",
+        ),
+        (
+            {
+                "budget": {"optimizer_steps": 8},
+                "arms": {"a": {}, "b": {"branch_from": {"arm": "a", "at": 9}}},
+            },
+            "'a' ends at step 8",
+        ),
+        (
+            {
+                "arms": {
+                    "a": {},
+                    "b": {"trl": {"num_generations": 4}, "branch_from": {"arm": "a", "at": 9}},
+                }
+            },
+            "trl.num_generations is None, not 4",
+        ),
+        (
+            {
+                "arms": {
+                    "a": {},
+                    "b": {
+                        "task": {"name": "lab/chain", "size": 3},
+                        "branch_from": {"arm": "a", "at": 9},
+                    },
+                }
+            },
+            "data order must be the same",
+        ),
         ({"control": "scaler"}, "control: no arm 'scaler'; did you mean 'scalar'"),
         ({"budget": {"generated_tokens": 10}, "trl": {"warmup_steps": 20}}, "a share of it"),
     ],
@@ -73,7 +103,12 @@ def test_a_mistake_is_named_with_what_was_expected(change, message) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("- a\n", "got list, expected a mapping"), ("task: {", "is not YAML"), ("policy: {model: lab}\n", "no 'task' section")]
+    ("text", "message"),
+    [
+        ("- a\n", "got list, expected a mapping"),
+        ("task: {", "is not YAML"),
+        ("policy: {model: lab}\n", "no 'task' section"),
+    ],
 )
 def test_a_file_that_is_no_pipeline_is_refused(tmp_path, text, message) -> None:
     path = tmp_path / "p.yaml"

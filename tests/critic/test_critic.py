@@ -1,4 +1,6 @@
-"""Critics: one critique an attempt, controls that are what they claim, and mistakes in a config that are named."""
+"""Critics: one critique an attempt, controls that are what they claim, and mistakes in a config
+that are named.
+"""
 
 from __future__ import annotations
 
@@ -31,22 +33,42 @@ def test_each_kind_says_what_it_should(kind, text) -> None:
     assert critique.leaked == (kind == "ground_truth")
 
 
-def test_shuffled_is_another_problem_of_the_family_with_another_trap_set_and_repeats_itself() -> None:
-    critic, oracle = build_critic({"kind": "shuffled"}, TASK), build_critic({"kind": "oracle"}, TASK)
+def test_shuffled_is_another_problem_of_the_family_with_another_trap_set_and_repeats_itself() -> (
+    None
+):
+    critic, oracle = (
+        build_critic({"kind": "shuffled"}, TASK),
+        build_critic({"kind": "oracle"}, TASK),
+    )
     own = oracle.critique([ATTEMPT])[0].text
     texts = [critique.text for critique in critic.critique([ATTEMPT] * 3)]
     assert texts[0] == texts[1] == texts[2] != own
-    others = {oracle.critique([Attempt(row["question"], "", Verdict("wrong"), row)])[0].text for row in TASK.train if row["family"] == "plateau"}
+    others = {
+        oracle.critique([Attempt(row["question"], "", Verdict("wrong"), row)])[0].text
+        for row in TASK.train
+        if row["family"] == "plateau"
+    }
     assert texts[0] in others
 
 
 @pytest.mark.parametrize(("wrong", "low", "high"), [(0, 0, 0), (0.25, 0.15, 0.35), (1, 1, 1)])
 def test_noisy_is_wrong_as_often_as_asked_and_repeats_itself(wrong, low, high) -> None:
-    attempts = [Attempt(row["question"], f"#{i}", Verdict("wrong"), row) for i, row in enumerate(TASK.train * 5) if row["family"] == "plateau"]
-    noisy, oracle = build_critic({"kind": "noisy", "wrong": wrong, "critic": {"kind": "oracle"}}, TASK), build_critic({"kind": "oracle"}, TASK)
+    attempts = [
+        Attempt(row["question"], f"#{i}", Verdict("wrong"), row)
+        for i, row in enumerate(TASK.train * 5)
+        if row["family"] == "plateau"
+    ]
+    noisy, oracle = (
+        build_critic({"kind": "noisy", "wrong": wrong, "critic": {"kind": "oracle"}}, TASK),
+        build_critic({"kind": "oracle"}, TASK),
+    )
     said, again, true = (critic.critique(attempts) for critic in (noisy, noisy, oracle))
     assert said == again and {critique.critic for critique in said} == {"noisy"}
-    assert low <= sum(s.text != t.text for s, t in zip(said, true, strict=True)) / len(attempts) <= high
+    assert (
+        low
+        <= sum(s.text != t.text for s, t in zip(said, true, strict=True)) / len(attempts)
+        <= high
+    )
 
 
 def test_the_oracle_can_speak_in_words_that_no_base_read() -> None:
@@ -61,7 +83,9 @@ def test_none_is_no_critic() -> None:
 
 
 def test_ground_truth_without_an_answer_column_is_a_counted_skip() -> None:
-    [critique] = build_critic({"kind": "ground_truth"}, TASK).critique([Attempt("q", "a", Verdict("wrong"), {})])
+    [critique] = build_critic({"kind": "ground_truth"}, TASK).critique(
+        [Attempt("q", "a", Verdict("wrong"), {})]
+    )
     assert (critique.status, critique.reason) == ("skipped", "no_answer_column")
 
 
@@ -73,7 +97,10 @@ def test_ground_truth_without_an_answer_column_is_a_counted_skip() -> None:
         ({"kind": "api", "base_urll": "x"}, "unknown key 'base_urll'; did you mean 'base_url'"),
         ({"kind": "api"}, "critic api: .*base_url"),
         ({"kind": "noisy", "wrong": 0.5}, "critic noisy: .*critic"),
-        ({"kind": "noisy", "wrong": 1.5, "critic": {"kind": "oracle"}}, "critic noisy, wrong: got 1.5"),
+        (
+            {"kind": "noisy", "wrong": 1.5, "critic": {"kind": "oracle"}},
+            "critic noisy, wrong: got 1.5",
+        ),
         ({"kind": "noisy", "wrong": 0.5, "critic": "oracle"}, "expected another critic's section"),
         ({"kind": "noisy", "wrong": 0.5, "critic": {"kind": "orcale"}}, "did you mean 'oracle'"),
     ],
@@ -84,7 +111,15 @@ def test_a_mistake_in_the_critic_section_is_named(spec, message) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "leaked"), [("it is 13", True), ("step 13: sign lost", False), ("113 or 1.13", False), ("-13", False), ("=13.", True), ("13", True)]
+    ("text", "leaked"),
+    [
+        ("it is 13", True),
+        ("step 13: sign lost", False),
+        ("113 or 1.13", False),
+        ("-13", False),
+        ("=13.", True),
+        ("13", True),
+    ],
 )
 def test_a_leak_is_the_answer_as_a_token_of_its_own(text, leaked) -> None:
     assert leaks(text, ATTEMPT, TASK.is_answer) is leaked

@@ -1,4 +1,6 @@
-"""Critics of the user's own: an error at one attempt is that attempt's alone, and nothing they do ends or stalls a step."""
+"""Critics of the user's own: an error at one attempt is that attempt's alone, and nothing they do
+ends or stalls a step.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,15 @@ TASK = load_task(TaskConfig("lab/chain", size=3), 0)
 
 
 def attempts(*texts):
-    return [Attempt("3 A-7 B+9 C+8", text, Verdict("wrong", "1"), {"question": "3 A-7 B+9 C+8", "answer": "13"}) for text in texts]
+    return [
+        Attempt(
+            "3 A-7 B+9 C+8",
+            text,
+            Verdict("wrong", "1"),
+            {"question": "3 A-7 B+9 C+8", "answer": "13"},
+        )
+        for text in texts
+    ]
 
 
 def own(name, **options):
@@ -38,7 +48,9 @@ def test_a_function_of_one_attempt_is_a_critic() -> None:
 
 
 def test_each_item_fails_alone_with_its_reason() -> None:
-    critiques = own("by_text").critique(attempts("raise", "none", "empty", "number", "leak", "surrogate", "failed", "fine"))
+    critiques = own("by_text").critique(
+        attempts("raise", "none", "empty", "number", "leak", "surrogate", "failed", "fine")
+    )
     assert said(critiques) == [
         ("", "failed", "error KeyError"),
         ("", "skipped", "nothing_to_say"),
@@ -49,11 +61,15 @@ def test_each_item_fails_alone_with_its_reason() -> None:
         ("", "failed", "no idea"),
         ("look at line 2", "ok", ""),
     ]
-    assert [critique.leaked for critique in critiques].count(True) == 1 and {critique.critic for critique in critiques} == {"python"}
+    assert [critique.leaked for critique in critiques].count(True) == 1 and {
+        critique.critic for critique in critiques
+    } == {"python"}
 
 
 def test_what_is_no_critique_fails_alone_whatever_its_fields_hold() -> None:
-    critiques = own("by_text").critique(attempts("blank", "blank critique", "no text", "status", "usage", "nan", "notes", "fine"))
+    critiques = own("by_text").critique(
+        attempts("blank", "blank critique", "no text", "status", "usage", "nan", "notes", "fine")
+    )
     assert [(critique.status, critique.reason) for critique in critiques] == [
         ("failed", "empty"),
         ("failed", "empty"),
@@ -68,8 +84,14 @@ def test_what_is_no_critique_fails_alone_whatever_its_fields_hold() -> None:
 
 def test_a_class_gets_its_options_and_a_batch_that_raises_is_tried_one_by_one() -> None:
     critic = own("Model", options={"word": "column"})
-    assert said(critic.critique(attempts("a", "raise", "b"))) == [("column", "ok", ""), ("", "failed", "error RuntimeError"), ("column", "ok", "")]
-    assert {reason for _, _, reason in said(critic.critique(attempts("too few", "b")))} == {"error ValueError"}
+    assert said(critic.critique(attempts("a", "raise", "b"))) == [
+        ("column", "ok", ""),
+        ("", "failed", "error RuntimeError"),
+        ("column", "ok", ""),
+    ]
+    assert {reason for _, _, reason in said(critic.critique(attempts("too few", "b")))} == {
+        "error ValueError"
+    }
 
 
 @pytest.mark.processes
@@ -90,7 +112,11 @@ def test_a_critic_that_hangs_or_exits_fails_its_attempts_and_later_ones_until_it
 
 @pytest.mark.parametrize(
     ("on_leak", "expected"),
-    [("keep", ("The answer is 13.", "ok", "")), ("redact", ("The answer is [...].", "ok", "")), ("drop", ("", "skipped", "leak"))],
+    [
+        ("keep", ("The answer is 13.", "ok", "")),
+        ("redact", ("The answer is [...].", "ok", "")),
+        ("drop", ("", "skipped", "leak")),
+    ],
 )
 def test_a_leak_is_counted_and_kept_redacted_or_dropped(on_leak, expected) -> None:
     [critique] = own("by_text", on_leak=on_leak).critique(attempts("leak"))
@@ -105,10 +131,16 @@ def test_a_leak_is_counted_and_kept_redacted_or_dropped(on_leak, expected) -> No
         ({"target": "own_critics:NoMethod"}, "no method critique"),
         ({"target": "own_critics:number"}, "is a int, expected a class"),
         ({"target": "own_critics"}, "expected module:name"),
-        ({"target": "own_critics:Model", "options": {"wordd": "x"}}, "unexpected keyword argument 'wordd'"),
+        (
+            {"target": "own_critics:Model", "options": {"wordd": "x"}},
+            "unexpected keyword argument 'wordd'",
+        ),
         ({}, "critic python: .*target"),
         ({"target": "own_critics:Model", "deadline": 0}, "deadline: got 0"),
-        ({"target": "own_critics:Model", "on_leak": "hide"}, "on_leak: got 'hide'; known: drop, keep, redact"),
+        (
+            {"target": "own_critics:Model", "on_leak": "hide"},
+            "on_leak: got 'hide'; known: drop, keep, redact",
+        ),
     ],
 )
 def test_a_mistake_in_the_section_is_named(options, message) -> None:

@@ -1,4 +1,6 @@
-"""Whole runs with an api critic: it stops or goes on alike on every rank, limits are shared, the key is in no file, and a local critic writes critiques."""
+"""Whole runs with an api critic: it stops or goes on alike on every rank, limits are shared, the
+key is in no file, and a local critic writes critiques.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def handlers():
         signal.signal(number, handler)
 
 
-def test_two_ranks_share_slots_and_caps_and_both_stop_where_the_critic_may_not_fail(tiny_policy, tmp_path):
+def test_two_ranks_share_slots_and_caps_and_both_stop_where_the_critic_may_not_fail(
+    tiny_policy, tmp_path
+):
     script = Path(__file__).parents[1] / "two_ranks_api.py"
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(script.parents[1])}
     environment["PYTHONFAULTHANDLER"] = "1"  # a rank that aborts says in which threads
@@ -53,36 +57,67 @@ def test_two_ranks_share_slots_and_caps_and_both_stop_where_the_critic_may_not_f
         assert done.returncode == 0, done.stderr
         assert server.most_at_once == 2 and sum(server.tries.values()) == 15
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-    assert ranks[0]["stopped"] == ranks[1]["stopped"] and "on_failure is stop: http 503: down" in ranks[0]["stopped"]
+    assert (
+        ranks[0]["stopped"] == ranks[1]["stopped"]
+        and "on_failure is stop: http 503: down" in ranks[0]["stopped"]
+    )
     rows = ranks[0]["log"]
     names = ("critique/ok", "critique/cached", "critique/failed", "critique/skipped")
     for row in rows:  # 2 ranks * 6 rollouts
         assert row["critique/failed_rollouts"] == sum(row.get(name, 0) for name in names) == 12
-    assert sum(row["critique/ok"] for row in rows) == 15 and rows[1]["critique/skipped/budget"] == rows[1]["critique/skipped"]
+    assert (
+        sum(row["critique/ok"] for row in rows) == 15
+        and rows[1]["critique/skipped/budget"] == rows[1]["critique/skipped"]
+    )
     with open_ledger(tmp_path / "skip" / "ledger.sqlite", Caps()) as ledger:
         assert ledger.spent()["requests"] == 15
 
 
-def test_a_run_stops_with_the_reason_goes_on_once_mended_and_leaves_the_key_in_no_file(tiny_policy, tmp_path, monkeypatch, caplog, capfd, handlers):
+def test_a_run_stops_with_the_reason_goes_on_once_mended_and_leaves_the_key_in_no_file(
+    tiny_policy, tmp_path, monkeypatch, caplog, capfd, handlers
+):
     with serving() as server:
-        critic = {"kind": "api", "base_url": server.url, "model": "m", "on_failure": "stop", "deadline": 120, "caps": {"max_requests": 1000}}
+        critic = {
+            "kind": "api",
+            "base_url": server.url,
+            "model": "m",
+            "on_failure": "stop",
+            "deadline": 120,
+            "caps": {"max_requests": 1000},
+        }
         path, out = tmp_path / "small.yaml", tmp_path / "runs"
-        path.write_text(yaml.safe_dump({**SMALL, "policy": {"model": tiny_policy}, "critic": critic, "arms": {"critique": {}}}))
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    **SMALL,
+                    "policy": {"model": tiny_policy},
+                    "critic": critic,
+                    "arms": {"critique": {}},
+                }
+            )
+        )
         monkeypatch.setenv("OPENAI_API_KEY", "sk-verysecret")
         caplog.set_level("DEBUG")
         given = ["train", str(path), "--arm", "critique", "--seed", "0", "--out", str(out)]
         server.always = "401"
         assert main(given) == 1
         said = capfd.readouterr().err
-        assert "on_failure is stop: http 401: no: *** and so on" in said and "the same command continues" in said
+        assert (
+            "on_failure is stop: http 401: no: *** and so on" in said
+            and "the same command continues" in said
+        )
         server.always = "echo-key"
-        assert main([*given, "critic.deadline=130", "critic.caps.max_requests=2000"]) == 0  # what changes no answer may be changed
+        assert (
+            main([*given, "critic.deadline=130", "critic.caps.max_requests=2000"]) == 0
+        )  # what changes no answer may be changed
         said += "".join(capfd.readouterr()) + caplog.text
     run = PipelineFolder(out / "small").run("critique", 0)
     assert sum(row.get("critique/ok", 0) for row in read_jsonl(run.metrics)) > 0
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert {run.critic / "cache.sqlite", run.critic / "ledger.sqlite", run.config} <= set(files)
-    assert not any(b"verysecret" in text for text in (said.encode(), *(file.read_bytes() for file in files)))
+    assert not any(
+        b"verysecret" in text for text in (said.encode(), *(file.read_bytes() for file in files))
+    )
 
 
 def test_a_local_critic_writes_by_itself_and_leaves_the_policys_randomness_alone(tiny_policy):
@@ -95,7 +130,10 @@ def test_a_local_critic_writes_by_itself_and_leaves_the_policys_randomness_alone
     assert torch.rand(1) == untouched
     assert chat.answer(conversations) == replies and len({reply.text for reply in replies}) > 1
     assert all(reply.status == "ok" or reply.reason in ("empty", "length") for reply in replies)
-    assert all(0 < reply.usage.completion_tokens <= 6 and reply.usage.prompt_tokens > 3 for reply in replies)
+    assert all(
+        0 < reply.usage.completion_tokens <= 6 and reply.usage.prompt_tokens > 3
+        for reply in replies
+    )
     assert LocalChat(tiny_policy, max_tokens=6, seed=1).answer(conversations) != replies
     assert chat.answer([]) == []
     (long,) = chat.answer([[{"role": "user", "content": "1" * 5000}]])
@@ -104,22 +142,49 @@ def test_a_local_critic_writes_by_itself_and_leaves_the_policys_randomness_alone
 
 def test_the_kind_local_is_a_chat_critic_on_a_model_of_its_own(tiny_policy):
     critic = build_critic({"kind": "local", "model": tiny_policy, "max_tokens": 5}, TASK)
-    [critique] = critic.critique([Attempt("3 A-7", "#1", Verdict("wrong", "1"), {"question": "3 A-7", "answer": "-4", "family": "plateau"})])
+    [critique] = critic.critique(
+        [
+            Attempt(
+                "3 A-7",
+                "#1",
+                Verdict("wrong", "1"),
+                {"question": "3 A-7", "answer": "-4", "family": "plateau"},
+            )
+        ]
+    )
     assert critique.critic == "local" and critique.usage.completion_tokens > 0
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"kind": "api", "base_url": "http://h/v1", "model": "m", "step_deadline": "1e1"}, "critic api.step_deadline: got '1e1', expected float"),
-        ({"kind": "api", "base_url": "http://h/v1", "model": "m", "caps": {"max_dollars": 1}}, "caps: unknown key 'max_dollars'"),
-        ({"kind": "api", "base_url": "http://h/v1", "model": "m", "caps": {"max_cost": 1.0}}, "critic api: caps.max_cost: no call costs anything"),
-        ({"kind": "api", "base_url": "h/v1", "model": "m"}, "critic api: base_url is 'h/v1'; give the address"),
-        ({"kind": "api", "base_url": "http://h/v1", "model": "m", "on_failure": "degrade"}, "critic api: on_failure: got 'degrade', expected skip or stop"),
+        (
+            {"kind": "api", "base_url": "http://h/v1", "model": "m", "step_deadline": "1e1"},
+            "critic api.step_deadline: got '1e1', expected float",
+        ),
+        (
+            {"kind": "api", "base_url": "http://h/v1", "model": "m", "caps": {"max_dollars": 1}},
+            "caps: unknown key 'max_dollars'",
+        ),
+        (
+            {"kind": "api", "base_url": "http://h/v1", "model": "m", "caps": {"max_cost": 1.0}},
+            "critic api: caps.max_cost: no call costs anything",
+        ),
+        (
+            {"kind": "api", "base_url": "h/v1", "model": "m"},
+            "critic api: base_url is 'h/v1'; give the address",
+        ),
+        (
+            {"kind": "api", "base_url": "http://h/v1", "model": "m", "on_failure": "degrade"},
+            "critic api: on_failure: got 'degrade', expected skip or stop",
+        ),
         ({"kind": "local"}, "critic local: no 'model'"),
         ({"kind": "local", "model": "./nowhere"}, "critic local: .*'./nowhere' is no folder"),
         ({"kind": "local", "model": "lab", "max_tokens": 0}, "critic local: got max_tokens=0"),
-        ({"kind": "local", "model": "lab", "dtype": "float17"}, "critic local: dtype: got 'float17'"),
+        (
+            {"kind": "local", "model": "lab", "dtype": "float17"},
+            "critic local: dtype: got 'float17'",
+        ),
     ],
 )
 def test_a_mistake_in_the_section_of_a_model_critic_is_named(spec, message):
@@ -129,7 +194,12 @@ def test_a_mistake_in_the_section_of_a_model_critic_is_named(spec, message):
 
 def test_a_run_without_its_key_is_refused_before_it_trains(tmp_path, monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-    spec = {"kind": "api", "base_url": "https://api.example.com/v1", "model": "m", "api_key_env": "NO_SUCH_KEY"}
+    spec = {
+        "kind": "api",
+        "base_url": "https://api.example.com/v1",
+        "model": "m",
+        "api_key_env": "NO_SUCH_KEY",
+    }
     build_critic(spec, TASK)
     with pytest.raises(ConfigError, match=r"NO_SUCH_KEY is not set"):
         build_critic(spec, TASK, 0, tmp_path)

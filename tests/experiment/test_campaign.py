@@ -1,4 +1,6 @@
-"""What a campaign says of itself: estimates before the start, time left, and runs whose trunk did not finish."""
+"""What a campaign says of itself: estimates before the start, time left, and runs whose trunk did
+not finish.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,12 @@ PIPELINE = parse_pipeline(
 
 
 def jobs(folder: PipelineFolder) -> list[Job]:
-    return [Job(arm, seed, folder.run(arm, seed), []) for seed in (0, 1) for arm in ("scalar", "critique") if not folder.run(arm, seed).finished]
+    return [
+        Job(arm, seed, folder.run(arm, seed), [])
+        for seed in (0, 1)
+        for arm in ("scalar", "critique")
+        if not folder.run(arm, seed).finished
+    ]
 
 
 def test_the_estimate_adds_what_is_left_by_what_finished_runs_cost(tmp_path) -> None:
@@ -32,10 +39,17 @@ def test_the_estimate_adds_what_is_left_by_what_finished_runs_cost(tmp_path) -> 
     assert estimate(PIPELINE, folder, jobs(folder), 2) == (
         "4 runs to do: 4,000 generated tokens; critic tokens, money and time are not known until a run has finished"
     )
-    write_json(folder.run("scalar", 0).evaluation, {"cost": {"critic_tokens": 0, "usd": 0.0, "wall_seconds": 600.0}})
-    write_json(folder.run("critique", 0).evaluation, {"cost": {"critic_tokens": 5000, "usd": 0.5, "wall_seconds": 1200.0}})
+    write_json(
+        folder.run("scalar", 0).evaluation,
+        {"cost": {"critic_tokens": 0, "usd": 0.0, "wall_seconds": 600.0}},
+    )
+    write_json(
+        folder.run("critique", 0).evaluation,
+        {"cost": {"critic_tokens": 5000, "usd": 0.5, "wall_seconds": 1200.0}},
+    )
     append_jsonl(folder.run("critique", 1).metrics, {"step": 3, "tokens/generated": 500})
-    # scalar 1: 1,000 tokens and 600 s; critique 1 is half done: 500 tokens, 600 s, 2,500 critic tokens; on two jobs 600 s
+    # scalar 1: 1,000 tokens and 600 s; critique 1 is half done: 500 tokens, 600 s, 2,500 critic
+    # tokens; on two jobs 600 s
     assert estimate(PIPELINE, folder, jobs(folder), 2).startswith(
         "2 runs to do: 1,500 generated tokens, 2,500 critic tokens, 0.25 USD, 10 min with 2 at a time (by 2 finished runs"
     )
@@ -62,15 +76,22 @@ def test_the_base_is_judged_again_where_it_was_another_or_judged_otherwise(tmp_p
     write_json(folder.base.evaluation, {})
     write_yaml(folder.base.config, base_config(PIPELINE.arms["scalar"]))
     assert not _base_is_due(PIPELINE, folder)
-    write_yaml(folder.base.config, {**base_config(PIPELINE.arms["scalar"]), "policy": {"model": "another", "options": {}}})
+    write_yaml(
+        folder.base.config,
+        {**base_config(PIPELINE.arms["scalar"]), "policy": {"model": "another", "options": {}}},
+    )
     assert _base_is_due(PIPELINE, folder)
 
 
-def test_what_differs_from_the_settings_a_folder_was_started_with_is_named_with_both_values(tmp_path) -> None:
+def test_what_differs_from_the_settings_a_folder_was_started_with_is_named_with_both_values(
+    tmp_path,
+) -> None:
     run, config = PipelineFolder(tmp_path).run("scalar", 0), PIPELINE.arms["scalar"]
     write_yaml(run.config, {**to_dict(with_seed(config, 0)), "budget": {"generated_tokens": 500}})
     with pytest.raises(ConfigError, match=r"budget.generated_tokens 500, now 1000\)"):
         check_same_config(run, config, 0)
-    earlier = {key: value for key, value in to_dict(with_seed(config, 0)).items() if key != "prices"}
+    earlier = {
+        key: value for key, value in to_dict(with_seed(config, 0)).items() if key != "prices"
+    }
     write_yaml(run.config, earlier)
     check_same_config(run, config, 0)  # an option that came later had its default

@@ -1,4 +1,6 @@
-"""Whole checkpoints, exact resume, and what stops a run: real processes, real signals, a real full disk."""
+"""Whole checkpoints, exact resume, and what stops a run: real processes, real signals, a real full
+disk.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def test_a_half_written_checkpoint_is_never_picked_and_goes(tmp_path) -> None:
     assert last_whole(tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize(("limit", "left"), [(1, [20]), (2, [10, 20]), (None, [5, 10, 20]), (0, [5, 10, 20])])
+@pytest.mark.parametrize(
+    ("limit", "left"), [(1, [20]), (2, [10, 20]), (None, [5, 10, 20]), (0, [5, 10, 20])]
+)
 def test_rotation_keeps_the_newest_by_step(tmp_path, limit, left) -> None:
     checkpoints(tmp_path, 5, 10, 20)
     rotate(tmp_path, limit)
@@ -60,64 +64,143 @@ def test_fifty_kills_in_short(tmp_path) -> None:
     assert "4 of 4 equal" in done.stdout
 
 
-def test_a_trainer_continues_exactly_in_any_epoch_and_with_metrics_not_logged_yet(tiny_policy, tmp_path) -> None:
+def test_a_trainer_continues_exactly_in_any_epoch_and_with_metrics_not_logged_yet(
+    tiny_policy, tmp_path
+) -> None:
     settings = {**SAVING, "max_steps": 11, "logging_steps": 2, "steps_per_generation": 1}
 
     def build(folder):
-        return trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, folder, even, settings=settings)
+        return trainer_of(
+            CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, folder, even, settings=settings
+        )
 
     first = build(tmp_path)
     first.train()
-    wanted = [{k: v for k, v in row.items() if k in ("reward", "entropy", "loss", "step")} for row in first.state.log_history[:-1]]
-    # 16 rows, 2 prompts a step: checkpoint 9 is in the second epoch, and halfway between two logged steps
+    wanted = [
+        {k: v for k, v in row.items() if k in ("reward", "entropy", "loss", "step")}
+        for row in first.state.log_history[:-1]
+    ]
+    # 16 rows, 2 prompts a step: checkpoint 9 is in the second epoch, and halfway between two logged
+    # steps
     again = build(tmp_path / "again")
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-9"))
-    got = [{k: v for k, v in row.items() if k in ("reward", "entropy", "step")} for row in again.state.log_history[:-1]]
+    got = [
+        {k: v for k, v in row.items() if k in ("reward", "entropy", "step")}
+        for row in again.state.log_history[:-1]
+    ]
     assert [row["step"] for row in got] == [2, 4, 6, 8, 10]
     assert got == [{k: v for k, v in row.items() if k != "loss"} for row in wanted]
-    assert all(torch.equal(a, b) for a, b in zip(again.model.state_dict().values(), first.model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            again.model.state_dict().values(), first.model.state_dict().values(), strict=True
+        )
+    )
 
 
 def test_a_checkpoint_waits_until_the_generation_is_used_up(tiny_policy, tmp_path) -> None:
-    settings = {**SAVING, "save_steps": 3, "max_steps": 12, "num_iterations": 2, "steps_per_generation": 2, "gradient_accumulation_steps": 1}
-    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, even, settings={**settings, "per_device_train_batch_size": 4})
+    settings = {
+        **SAVING,
+        "save_steps": 3,
+        "max_steps": 12,
+        "num_iterations": 2,
+        "steps_per_generation": 2,
+        "gradient_accumulation_steps": 1,
+    }
+    trainer = trainer_of(
+        CritiqueGRPOTrainer,
+        CritiqueGRPOConfig,
+        tiny_policy,
+        tmp_path,
+        even,
+        settings={**settings, "per_device_train_batch_size": 4},
+    )
     trainer.train()
     assert [int(path.name[11:]) for path in whole(tmp_path)] == [4, 8, 12]
 
 
 def test_true_resumes_from_the_newest_whole_checkpoint(tiny_policy, tmp_path) -> None:
-    trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, even, settings={**SAVING, "max_steps": 3}).train()
+    trainer_of(
+        CritiqueGRPOTrainer,
+        CritiqueGRPOConfig,
+        tiny_policy,
+        tmp_path,
+        even,
+        settings={**SAVING, "max_steps": 3},
+    ).train()
     (tmp_path / "checkpoint-3" / STATE).unlink()
-    again = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, even, settings={**SAVING, "max_steps": 4})
+    again = trainer_of(
+        CritiqueGRPOTrainer,
+        CritiqueGRPOConfig,
+        tiny_policy,
+        tmp_path,
+        even,
+        settings={**SAVING, "max_steps": 4},
+    )
     again.train(resume_from_checkpoint=True)
-    assert (again.state.global_step, [row["step"] for row in again.state.log_history[:4]]) == (4, [1, 2, 3, 4])
-    fresh = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path / "none", even, settings=SAVING)
+    assert (again.state.global_step, [row["step"] for row in again.state.log_history[:4]]) == (
+        4,
+        [1, 2, 3, 4],
+    )
+    fresh = trainer_of(
+        CritiqueGRPOTrainer,
+        CritiqueGRPOConfig,
+        tiny_policy,
+        tmp_path / "none",
+        even,
+        settings=SAVING,
+    )
     with pytest.raises(ValueError, match="no whole checkpoint"):
         fresh.train(resume_from_checkpoint=True)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_saves(tiny_policy, tmp_path) -> None:
-    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, even, settings={**SAVING, "max_steps": 5, "learning_rate": 1e38})
+    trainer = trainer_of(
+        CritiqueGRPOTrainer,
+        CritiqueGRPOConfig,
+        tiny_policy,
+        tmp_path,
+        even,
+        settings={**SAVING, "max_steps": 5, "learning_rate": 1e38},
+    )
     with pytest.raises(Diverged, match=r"step \d: .*not finite"):
         trainer.train()
     for path in whole(tmp_path):
         from safetensors.torch import load_file
 
-        assert all(torch.isfinite(value).all() for value in load_file(path / "model.safetensors").values())
+        assert all(
+            torch.isfinite(value).all() for value in load_file(path / "model.safetensors").values()
+        )
 
 
 @pytest.mark.processes
 def test_the_command_says_what_survives_a_loss_that_is_not_finite(tiny_policy, tmp_path) -> None:
     path = write_pipeline(tmp_path, tiny_policy, evaluation=NO_CURVE)
-    done = cli("train", path, "--arm", "critique", "--seed", 0, "--out", tmp_path / "runs", "trl.learning_rate=1.0e+38", "trl.save_steps=1")
+    done = cli(
+        "train",
+        path,
+        "--arm",
+        "critique",
+        "--seed",
+        0,
+        "--out",
+        tmp_path / "runs",
+        "trl.learning_rate=1.0e+38",
+        "trl.save_steps=1",
+    )
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr[-2000:]
     assert "not finite" in done.stderr
     assert "survive the metrics of" in done.stderr
 
 
 @pytest.mark.processes
-def test_a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on(tiny_policy, tmp_path) -> None:
-    path, out = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 80}, evaluation=NO_CURVE), tmp_path / "runs"
+def test_a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on(
+    tiny_policy, tmp_path
+) -> None:
+    path, out = (
+        write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 80}, evaluation=NO_CURVE),
+        tmp_path / "runs",
+    )
     run = PipelineFolder(out / "small").run("critique", 0)
     train = ("train", path, "--arm", "critique", "--seed", 0, "--out", out)
     first = processes.start([str(word) for word in train], tmp_path / "log")
@@ -128,7 +211,9 @@ def test_a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on(ti
         second = cli(*train)
     finally:
         os.kill(first.pid, signal.SIGCONT)
-    assert (second.returncode, "another process is training here" in second.stderr) == (2, True), second.stderr[-1000:]
+    assert (second.returncode, "another process is training here" in second.stderr) == (2, True), (
+        second.stderr[-1000:]
+    )
     assert ended(first, "the first process") == 0, (tmp_path / "log").read_text()[-2000:]
     assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, 81))
 
@@ -161,16 +246,33 @@ def small_disk(tmp_path):
     """A file system of 3 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True
+    ).returncode:
         pytest.skip("mounting a small file system needs root")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.processes
-def test_a_full_disk_stops_the_run_and_the_same_command_continues_once_there_is_room(tiny_policy, tmp_path, small_disk) -> None:
-    path = write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 12}, evaluation=NO_CURVE)
-    train = ("train", path, "--arm", "scalar", "--seed", 0, "--out", small_disk, "trl.save_steps=2", "trl.save_total_limit=2")
+def test_a_full_disk_stops_the_run_and_the_same_command_continues_once_there_is_room(
+    tiny_policy, tmp_path, small_disk
+) -> None:
+    path = write_pipeline(
+        tmp_path, tiny_policy, budget={"optimizer_steps": 12}, evaluation=NO_CURVE
+    )
+    train = (
+        "train",
+        path,
+        "--arm",
+        "scalar",
+        "--seed",
+        0,
+        "--out",
+        small_disk,
+        "trl.save_steps=2",
+        "trl.save_total_limit=2",
+    )
     (small_disk / "other").write_bytes(b"0" * 2_400_000)
     full = cli(*train)
     assert (full.returncode, "Traceback" in full.stderr) == (1, False), full.stderr[-3000:]
@@ -179,4 +281,7 @@ def test_a_full_disk_stops_the_run_and_the_same_command_continues_once_there_is_
     (small_disk / "other").unlink()
     done = cli(*train)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [row["step"] for row in read_jsonl(PipelineFolder(small_disk / "small").run("scalar", 0).metrics)] == list(range(1, 13))
+    assert [
+        row["step"]
+        for row in read_jsonl(PipelineFolder(small_disk / "small").run("scalar", 0).metrics)
+    ] == list(range(1, 13))

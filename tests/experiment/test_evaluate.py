@@ -1,4 +1,6 @@
-"""Sampling and judging a policy: counts, pass@k per family, and no trace left in the caller's random state."""
+"""Sampling and judging a policy: counts, pass@k per family, and no trace left in the caller's
+random state.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +8,40 @@ import pytest
 import torch
 
 from critique_rl.config.schema import EvaluationConfig, PolicyConfig, RunConfig, TaskConfig
-from critique_rl.experiment.evaluate import _digest, _tally, final_evaluation, judge, pass_metrics, self_metrics, share_metrics
+from critique_rl.experiment.evaluate import (
+    _digest,
+    _tally,
+    final_evaluation,
+    judge,
+    pass_metrics,
+    self_metrics,
+    share_metrics,
+)
 from critique_rl.policy import load_policy
 from critique_rl.sampling import Sampling, sample
 from critique_rl.tasks.task import Task
 from critique_rl.types import Verdict
 
 ROWS = [
-    {"prompt": [{"role": "user", "content": question}], "id": question, "family": family, "answer": "1"}
+    {
+        "prompt": [{"role": "user", "content": question}],
+        "id": question,
+        "family": family,
+        "answer": "1",
+    }
     for question, family in (("1+1", "a"), ("2+2+2+2", "a"), ("3", "b"))
 ]
 
 
 def test_judging_counts_right_and_leaves_unscored_out_of_n(tiny_policy) -> None:
     verdicts = {"1+1": "right", "2+2+2+2": "wrong", "3": "unscored"}
-    judged = judge(*load_policy(tiny_policy), ROWS, lambda text, row: Verdict(verdicts[row["id"]]), 3, Sampling(max_new_tokens=4))
+    judged = judge(
+        *load_policy(tiny_policy),
+        ROWS,
+        lambda text, row: Verdict(verdicts[row["id"]]),
+        3,
+        Sampling(max_new_tokens=4),
+    )
     counts = [(p["id"], p["n"], p["right"], p["unscored"]) for p in judged["problems"]]
     assert counts == [("1+1", 3, 3, 0), ("2+2+2+2", 3, 0, 0), ("3", 0, 0, 3)]
     # family b has no judged sample: it has no metric, and so neither has "all"
@@ -30,18 +51,34 @@ def test_judging_counts_right_and_leaves_unscored_out_of_n(tiny_policy) -> None:
 def test_agreement_is_the_commonest_answers_share_of_what_was_judged() -> None:
     right, wrong, none = Verdict("right", "7"), Verdict("wrong", "8"), Verdict("unreadable")
     tally = _tally(ROWS[0], [right, wrong, wrong, none, Verdict("unscored", "7")])
-    assert (tally["n"], tally["unscored"], tally["agreement"], tally["agreed_right"]) == (4, 1, 0.5, False)
+    assert (tally["n"], tally["unscored"], tally["agreement"], tally["agreed_right"]) == (
+        4,
+        1,
+        0.5,
+        False,
+    )
     assert _tally(ROWS[0], [right, right, wrong])["agreed_right"] is True
     assert _tally(ROWS[0], [none, none])["agreement"] is None
 
 
 def test_stated_confidences_and_abstentions_have_metrics_of_their_own() -> None:
-    sure, unsure, silent = Verdict("right", "7", confidence=0.9), Verdict("wrong", "8", confidence=0.2), Verdict("abstained", "?")
+    sure, unsure, silent = (
+        Verdict("right", "7", confidence=0.9),
+        Verdict("wrong", "8", confidence=0.2),
+        Verdict("abstained", "?"),
+    )
     tally = _tally(ROWS[0], [sure, unsure, silent, Verdict("wrong", "9")])
     assert (tally["abstained"], tally["stated"]) == (1, [[0.9, 1], [0.2, 0]])
     # of 4: 1 right, 1 abstained, 2 hallucinated; Brier (.01 + .04) / 2; ECE (.1 + .2) / 2
     assert self_metrics([tally]) == pytest.approx(
-        {"ece": 0.15, "brier": 0.025, "auroc": 1.0, "abstention": 0.25, "hallucination": 0.5, "truthfulness": -0.25}
+        {
+            "ece": 0.15,
+            "brier": 0.025,
+            "auroc": 1.0,
+            "abstention": 0.25,
+            "hallucination": 0.5,
+            "truthfulness": -0.25,
+        }
     )
     assert self_metrics([_tally(ROWS[0], [Verdict("right", "7")])]) == {}
 
@@ -53,10 +90,23 @@ def test_other_prompts_have_another_digest(tiny_policy) -> None:
 
 
 def test_pass_at_k_is_the_mean_over_problems_then_over_families() -> None:
-    problems = [{"family": "a", "n": 4, "right": 2}, {"family": "a", "n": 4, "right": 0}, {"family": "b", "n": 4, "right": 4}]
+    problems = [
+        {"family": "a", "n": 4, "right": 2},
+        {"family": "a", "n": 4, "right": 0},
+        {"family": "b", "n": 4, "right": 4},
+    ]
     # pass@1: a (.5 + 0)/2 = .25, b 1; pass@2 of 2 in 4 is 1 - C(2,2)/C(4,2) = 5/6, a 5/12
     metrics = pass_metrics(problems, (1, 2, 8))
-    assert metrics == pytest.approx({"pass@1/a": 0.25, "pass@1/b": 1.0, "pass@1/all": 0.625, "pass@2/a": 5 / 12, "pass@2/b": 1.0, "pass@2/all": 17 / 24})
+    assert metrics == pytest.approx(
+        {
+            "pass@1/a": 0.25,
+            "pass@1/b": 1.0,
+            "pass@1/all": 0.625,
+            "pass@2/a": 5 / 12,
+            "pass@2/b": 1.0,
+            "pass@2/all": 17 / 24,
+        }
+    )
 
 
 def test_sampling_restores_mode_and_random_state_and_repeats_itself(tiny_policy) -> None:
@@ -73,18 +123,32 @@ def test_sampling_restores_mode_and_random_state_and_repeats_itself(tiny_policy)
     assert len({s.text for s in first}) > 1
 
 
-def test_shares_are_means_over_problems_by_family_and_abstaining_is_measured_even_where_none_did() -> None:
+def test_shares_are_means_over_problems_by_family_and_abstaining_is_measured_even_where_none_did() -> (
+    None
+):
     right, wrong, silent = Verdict("right", "7"), Verdict("wrong", "8"), Verdict("abstained", "?")
-    tallies = [_tally(row, verdicts, abstains=True) for row, verdicts in zip(ROWS, ([right, wrong, silent, silent], [right] * 4, [wrong] * 4), strict=True)]
+    tallies = [
+        _tally(row, verdicts, abstains=True)
+        for row, verdicts in zip(
+            ROWS, ([right, wrong, silent, silent], [right] * 4, [wrong] * 4), strict=True
+        )
+    ]
     found = share_metrics(tallies)
-    # family a: hallucination (1/4 + 0) / 2, abstention (2/4 + 0) / 2, truthfulness (0 + 1) / 2, agreement (2/4 + 1) / 2; b: 1, 0, -1, 1; all: mean of both
+    # family a: hallucination (1/4 + 0) / 2, abstention (2/4 + 0) / 2, truthfulness (0 + 1) / 2,
+    # agreement (2/4 + 1) / 2; b: 1, 0, -1, 1; all: mean of both
     assert {name: value for name, value in found.items() if name.endswith("/a")} == pytest.approx(
         {"hallucination/a": 0.125, "abstention/a": 0.25, "truthfulness/a": 0.5, "agreement/a": 0.75}
     )
-    assert (found["hallucination/b"], found["abstention/b"], found["truthfulness/b"]) == (1.0, 0.0, -1.0)
+    assert (found["hallucination/b"], found["abstention/b"], found["truthfulness/b"]) == (
+        1.0,
+        0.0,
+        -1.0,
+    )
     assert found["truthfulness/all"] == pytest.approx(-0.25)
     # nobody abstained: 4 of 8 wrong
-    assert self_metrics(tallies[1:]) == pytest.approx({"abstention": 0.0, "hallucination": 0.5, "truthfulness": 0.0})
+    assert self_metrics(tallies[1:]) == pytest.approx(
+        {"abstention": 0.0, "hallucination": 0.5, "truthfulness": 0.0}
+    )
     assert share_metrics([_tally(ROWS[0], [right])]) == {"agreement/a": 1.0, "agreement/all": 1.0}
 
 
@@ -97,10 +161,21 @@ def test_a_second_template_asks_the_same_problems_in_other_words(tiny_policy) ->
 
     rows = [{**row, "question": row["id"]} for row in ROWS]
     evaluation = EvaluationConfig(problems=2, samples=2, ks=(1,), second_template="lab/second")
-    config = RunConfig(TaskConfig("t"), PolicyConfig("p"), trl={"max_completion_length": 4}, evaluation=evaluation)
-    task = Task("t", [], lambda split, count: rows, lambda text, row: Verdict("wrong"), evaluator=judges)
+    config = RunConfig(
+        TaskConfig("t"), PolicyConfig("p"), trl={"max_completion_length": 4}, evaluation=evaluation
+    )
+    task = Task(
+        "t", [], lambda split, count: rows, lambda text, row: Verdict("wrong"), evaluator=judges
+    )
     found = final_evaluation(*load_policy(tiny_policy), task, config, {"cost": {}})
-    assert asked == [row["id"] for row in ROWS for _ in range(2)] + [f"say {row['id']}" for row in ROWS for _ in range(2)]
-    assert found["second"]["template"] == "lab/second" and found["second"]["prompts"] != found["prompts"]
-    assert found["metrics"]["pass@1/all"] == found["second"]["metrics"]["pass@1/all"] == 1.0  # the evaluator judges, not the verifier
+    assert asked == [row["id"] for row in ROWS for _ in range(2)] + [
+        f"say {row['id']}" for row in ROWS for _ in range(2)
+    ]
+    assert (
+        found["second"]["template"] == "lab/second"
+        and found["second"]["prompts"] != found["prompts"]
+    )
+    assert (
+        found["metrics"]["pass@1/all"] == found["second"]["metrics"]["pass@1/all"] == 1.0
+    )  # the evaluator judges, not the verifier
     assert [p["id"] for p in found["second"]["problems"]] == [p["id"] for p in found["problems"]]

@@ -1,11 +1,20 @@
-"""Localisation: what counts as a step, what is read of a reply, and that CHAMP is what it is said to be."""
+"""Localisation: what counts as a step, what is read of a reply, and that CHAMP is what it is said
+to be.
+"""
 
 from __future__ import annotations
 
 import pytest
 
 from critique_rl.critic.contract import Reply
-from critique_rl.experiment.first_wrong_step import Annotated, baselines, champ, localised, prompt_of, read_step
+from critique_rl.experiment.first_wrong_step import (
+    Annotated,
+    baselines,
+    champ,
+    localised,
+    prompt_of,
+    read_step,
+)
 from critique_rl.types import Usage
 
 ITEMS = [
@@ -42,28 +51,48 @@ def test_accuracy_is_over_problems_and_what_cannot_be_read_is_wrong_and_counted(
     class Says:
         def answer(self, conversations):
             assert "[3] c" in conversations[0][0]["content"]
-            return [Reply("First wrong step: 3", usage=Usage(10, 2)), Reply("", "failed", "timeout"), Reply("step one", usage=Usage(9, 1))]
+            return [
+                Reply("First wrong step: 3", usage=Usage(10, 2)),
+                Reply("", "failed", "timeout"),
+                Reply("step one", usage=Usage(9, 1)),
+            ]
 
     found = localised(Says(), ITEMS)
     # P1: one of two; P2: none of one. The mean of .5 and 0.
-    assert found["accuracy"]["mean"] == 0.25 and found["with_mistake"]["mean"] == 0.5 and found["without_mistake"]["mean"] == 0.0
+    assert (
+        found["accuracy"]["mean"] == 0.25
+        and found["with_mistake"]["mean"] == 0.5
+        and found["without_mistake"]["mean"] == 0.0
+    )
     assert found["lost"] == {"failed: timeout": 1, "unparsable": 1} and found["critic_tokens"] == 22
 
 
 def test_rules_that_read_nothing() -> None:
     found = {name: of["accuracy"]["mean"] for name, of in baselines(ITEMS).items()}
     # Step 1: P1 0 of 2, P2 1 of 1. None: P1 1 of 2, P2 0. Random: P1 (2/4 + 1/2) / 2, P2 1/5.
-    assert found == {"always step 1": 0.5, "random": pytest.approx((0.5 + 0.2) / 2), "always no error": 0.25}
+    assert found == {
+        "always step 1": 0.5,
+        "random": pytest.approx((0.5 + 0.2) / 2),
+        "always no error": 0.25,
+    }
 
 
 def test_the_prompt_tells_what_the_critic_may_know_and_numbers_the_lines() -> None:
-    assert "only: 2" in prompt_of(ITEMS[2], "answer") and "only: 2" not in prompt_of(ITEMS[2], "nothing")
+    assert "only: 2" in prompt_of(ITEMS[2], "answer") and "only: 2" not in prompt_of(
+        ITEMS[2], "nothing"
+    )
     assert "<correct_solution>\nt\n" in prompt_of(ITEMS[2], "solution")
-    assert "[1] a\n[2] b\n[3] c\n[4] First wrong step: 1\n</solution_to_check>" in prompt_of(ITEMS[2], "nothing")
+    assert "[1] a\n[2] b\n[3] c\n[4] First wrong step: 1\n</solution_to_check>" in prompt_of(
+        ITEMS[2], "nothing"
+    )
 
 
 def test_champ_has_540_annotations_and_every_marked_span_touches_a_line() -> None:
     pytest.importorskip("champ_dataset", reason="the extra `champ` is not installed")
     items = champ()
-    assert (len(items), sum(bool(item.wrong) for item in items), len({item.problem for item in items})) == (540, 444, 270)
+    assert (
+        len(items),
+        sum(bool(item.wrong) for item in items),
+        len({item.problem for item in items}),
+    ) == (540, 444, 270)
     assert all(all(1 <= step <= len(item.lines) for step in item.wrong) for item in items)

@@ -21,24 +21,37 @@ from critique_rl.experiment.sweep import with_chosen
 
 BASIC = {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}, "seeds": [0, 1]}
 SWEEP = {"values": [1.0e-4, 3.0e-4], "seeds": [9]}
-BRANCH = {"scalar": {"budget": {"optimizer_steps": 8}}, "late": {"branch_from": {"arm": "scalar", "at": 4}}}
+BRANCH = {
+    "scalar": {"budget": {"optimizer_steps": 8}},
+    "late": {"branch_from": {"arm": "scalar", "at": 4}},
+}
 
 
 def file_of(folder: Path, **changes) -> Path:
     path = folder / "my plan.yaml"
-    path.write_text(yaml.safe_dump({**BASIC, "arms": {"scalar": {}, "retry": {"critic": {"kind": "retry"}}}, **changes}, sort_keys=False))
+    path.write_text(
+        yaml.safe_dump(
+            {**BASIC, "arms": {"scalar": {}, "retry": {"critic": {"kind": "retry"}}}, **changes},
+            sort_keys=False,
+        )
+    )
     return path
 
 
 def test_one_line_an_arm_and_seed_that_the_command_line_takes_back(tmp_path, capsys) -> None:
     path = file_of(tmp_path)
-    assert main(["plan", str(path), "trl.learning_rate=5.0e-5", "--out", str(tmp_path / "runs")]) == 0
+    assert (
+        main(["plan", str(path), "trl.learning_rate=5.0e-5", "--out", str(tmp_path / "runs")]) == 0
+    )
     said = capsys.readouterr()
     words = [shlex.split(line) for line in said.out.splitlines()]
     assert [(line[line.index("--arm") + 1], line[line.index("--seed") + 1]) for line in words] == [
         ("scalar", "0"), ("retry", "0"), ("scalar", "1"), ("retry", "1")
     ]  # fmt: skip
-    assert all(line[:4] == ["critique-rl", "train", str(path), "trl.learning_rate=5.0e-5"] for line in words)
+    assert all(
+        line[:4] == ["critique-rl", "train", str(path), "trl.learning_rate=5.0e-5"]
+        for line in words
+    )
     assert "4 runs to do; afterwards critique-rl run" in said.err
 
 
@@ -51,42 +64,82 @@ def test_trials_come_first_and_branches_last_and_what_is_finished_is_left_out(tm
     ]
     assert swept[0][0].command == "run train p.yaml --sweep --arm scalar@0.0001 --seed 9"
     branching = load_pipeline(file_of(tmp_path, arms=BRANCH))
-    assert [[run.name for run in stage] for stage in stages(branching, folder, ["p.yaml"], "run")] == [["scalar-0", "scalar-1"], ["late-0", "late-1"]]
+    assert [
+        [run.name for run in stage] for stage in stages(branching, folder, ["p.yaml"], "run")
+    ] == [["scalar-0", "scalar-1"], ["late-0", "late-1"]]
     for seed in (0, 1):
         write_json(folder.run("scalar", seed).evaluation, {})
-    assert [[run.name for run in stage] for stage in stages(branching, folder, ["p.yaml"], "run")] == [["late-0", "late-1"]]
+    assert [
+        [run.name for run in stage] for stage in stages(branching, folder, ["p.yaml"], "run")
+    ] == [["late-0", "late-1"]]
 
 
 def test_a_planned_run_chooses_by_the_trials_once_all_have_finished(tmp_path) -> None:
-    pipeline, folder = load_pipeline(file_of(tmp_path, sweep=SWEEP)), PipelineFolder(tmp_path / "runs" / "my plan")
+    pipeline, folder = (
+        load_pipeline(file_of(tmp_path, sweep=SWEEP)),
+        PipelineFolder(tmp_path / "runs" / "my plan"),
+    )
     scores = {"scalar@0.0001": 0.2, "scalar@0.0003": 0.1, "retry@0.0001": 0.3, "retry@0.0003": 0.4}
     for arm, score in scores.items():
         with pytest.raises(ValueError, match="nothing chosen"):
             with_chosen(pipeline, folder)
         write_json(folder.sweep.run(arm, 9).evaluation, {"metrics": {"pass@1/all": score}})
-    assert {arm: config.trl["learning_rate"] for arm, config in with_chosen(pipeline, folder).arms.items()} == {"scalar": 1e-4, "retry": 3e-4}
+    assert {
+        arm: config.trl["learning_rate"]
+        for arm, config in with_chosen(pipeline, folder).arms.items()
+    } == {"scalar": 1e-4, "retry": 3e-4}
 
 
-def test_an_accelerate_config_starts_every_command_and_a_missing_one_is_refused(tmp_path, capsys) -> None:
+def test_an_accelerate_config_starts_every_command_and_a_missing_one_is_refused(
+    tmp_path, capsys
+) -> None:
     path, shipped = file_of(tmp_path), "pipelines/accelerate/fsdp2.yaml"
     assert main(["plan", str(path), "--accelerate", shipped]) == 0
     for line in capsys.readouterr().out.splitlines():
-        assert shlex.split(line)[:7] == ["accelerate", "launch", "--config_file", shipped, "-m", "critique_rl", "train"]
+        assert shlex.split(line)[:7] == [
+            "accelerate",
+            "launch",
+            "--config_file",
+            shipped,
+            "-m",
+            "critique_rl",
+            "train",
+        ]
     assert main(["plan", str(path), "--accelerate", "pipelines/accelerate/fsdp3.yaml"]) == 2
-    assert "no file pipelines/accelerate/fsdp3.yaml; give one such as pipelines/accelerate/ddp.yaml" in capsys.readouterr().err
+    assert (
+        "no file pipelines/accelerate/fsdp3.yaml; give one such as pipelines/accelerate/ddp.yaml"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("form", ["parallel", "slurm", "sky"])
 def test_a_script_runs_every_command_once_in_the_order_of_stages(tmp_path, form) -> None:
-    """The launchers are stand-ins of a few lines that do what the real ones are asked to do: none of them is to be had in a test."""
+    """The launchers are stand-ins of a few lines that do what the real ones are asked to do: none
+    of them is to be had in a test.
+    """
     (tmp_path / "bin").mkdir()
     for name, text in STAND_INS.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / "bin" / name).chmod(0o755)
-    planned = stages(load_pipeline(file_of(tmp_path, arms=BRANCH)), PipelineFolder(tmp_path / "runs"), ["it's a.yaml"], "critique-rl")
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "LOG": str(tmp_path / "log")}
-    done = subprocess.run(["bash", "-c", written(planned, form, "my plan")], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    planned = stages(
+        load_pipeline(file_of(tmp_path, arms=BRANCH)),
+        PipelineFolder(tmp_path / "runs"),
+        ["it's a.yaml"],
+        "critique-rl",
+    )
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "LOG": str(tmp_path / "log"),
+    }
+    done = subprocess.run(
+        ["bash", "-c", written(planned, form, "my plan")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     ran = [line.split("|") for line in (tmp_path / "log").read_text().splitlines()]
     assert all(words[:3] == ["train", "it's a.yaml", "--arm"] for words in ran)
@@ -107,12 +160,26 @@ for i in $(seq 0 $last); do SLURM_ARRAY_TASK_ID=$i bash job.sh; done; echo 7""",
 
 @pytest.mark.processes
 def test_accelerate_takes_the_lines(tmp_path, tiny_policy) -> None:
-    trl = {"num_generations": 4, "per_device_train_batch_size": 4, "max_completion_length": 4, "max_steps": 1}
+    trl = {
+        "num_generations": 4,
+        "per_device_train_batch_size": 4,
+        "max_completion_length": 4,
+        "max_steps": 1,
+    }
     evaluation = {"problems": 1, "samples": 1, "ks": [1], "curve_every": 0}
-    path = file_of(tmp_path, policy={"model": tiny_policy}, trl=trl, evaluation=evaluation, arms={"scalar": {}}, seeds=[0])
+    path = file_of(
+        tmp_path,
+        policy={"model": tiny_policy},
+        trl=trl,
+        evaluation=evaluation,
+        arms={"scalar": {}},
+        seeds=[0],
+    )
     folder = PipelineFolder(tmp_path / "runs" / "my plan")
     prefix = f"{shlex.quote(sys.executable)} -m accelerate.commands.launch --cpu --num_processes 1 -m critique_rl"
-    [[run]] = stages(load_pipeline(path), folder, [str(path), "--out", str(tmp_path / "runs")], prefix)
+    [[run]] = stages(
+        load_pipeline(path), folder, [str(path), "--out", str(tmp_path / "runs")], prefix
+    )
     words = shlex.split(run.command)
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr[-2000:]

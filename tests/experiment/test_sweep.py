@@ -1,4 +1,6 @@
-"""Equal tuning effort: what is tried, what is chosen, and runs that train with it. Whole pipelines on a tiny policy."""
+"""Equal tuning effort: what is tried, what is chosen, and runs that train with it. Whole pipelines
+on a tiny policy.
+"""
 
 from __future__ import annotations
 
@@ -17,34 +19,61 @@ SWEEP = {"values": [1.0e-4, 3.0e-4, 1.0e-3], "seeds": [7, 8], "budget_share": 0.
 
 
 def pipeline(**changes):
-    lab = {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}, "budget": {"generated_tokens": 1001}, "sweep": SWEEP}
-    return parse_pipeline("p", {**lab, "arms": {"scalar": {}, "oracle": {"critic": {"kind": "oracle"}}}, **changes})
+    lab = {
+        "task": {"name": "lab/chain"},
+        "policy": {"model": "lab"},
+        "budget": {"generated_tokens": 1001},
+        "sweep": SWEEP,
+    }
+    return parse_pipeline(
+        "p", {**lab, "arms": {"scalar": {}, "oracle": {"critic": {"kind": "oracle"}}}, **changes}
+    )
 
 
 def put(folder: PipelineFolder, arm: str, seed: int, score: float) -> None:
     write_json(folder.sweep.run(arm, seed).evaluation, {"metrics": {"pass@1/all": score}})
 
 
-def test_trials_are_every_arm_with_every_value_on_validation_problems_and_a_share_of_the_budget() -> None:
+def test_trials_are_every_arm_with_every_value_on_validation_problems_and_a_share_of_the_budget() -> (
+    None
+):
     tried = trials(pipeline())
-    assert list(tried.arms) == [f"{arm}@{value}" for arm in ("scalar", "oracle") for value in ("0.0001", "0.0003", "0.001")]
+    assert list(tried.arms) == [
+        f"{arm}@{value}" for arm in ("scalar", "oracle") for value in ("0.0001", "0.0003", "0.001")
+    ]
     one = tried.arms["oracle@0.0003"]
-    assert (one.trl["learning_rate"], one.budget.generated_tokens, one.evaluation.split, one.critic) == (3e-4, 500, "validation", {"kind": "oracle"})
+    assert (
+        one.trl["learning_rate"],
+        one.budget.generated_tokens,
+        one.evaluation.split,
+        one.critic,
+    ) == (3e-4, 500, "validation", {"kind": "oracle"})
     assert tried.seeds == (7, 8) and pipeline().arms["oracle"].evaluation.split == "test"
 
 
 def test_the_best_mean_over_seeds_is_chosen_and_an_edge_is_told(tmp_path) -> None:
     folder = PipelineFolder(tmp_path)
-    for arm, scores in {"scalar": ((0.1, 0.3), (0.4, 0.2), (0.2, 0.2)), "oracle": ((0.1, 0.1), (0.2, 0.2), (0.3, 0.1))}.items():
+    for arm, scores in {
+        "scalar": ((0.1, 0.3), (0.4, 0.2), (0.2, 0.2)),
+        "oracle": ((0.1, 0.1), (0.2, 0.2), (0.3, 0.1)),
+    }.items():
         for value, pair in zip(("0.0001", "0.0003", "0.001"), scores, strict=True):
             for seed, score in zip((7, 8), pair, strict=True):
                 put(folder, f"{arm}@{value}", seed, score)
     chosen = choose(pipeline(), folder)
     # means: scalar .2 .3 .2; oracle .1 .2 .2, of which the first
-    assert (chosen["arms"]["scalar"]["chosen"], chosen["arms"]["scalar"]["at_edge"]) == (3e-4, False)
+    assert (chosen["arms"]["scalar"]["chosen"], chosen["arms"]["scalar"]["at_edge"]) == (
+        3e-4,
+        False,
+    )
     assert chosen["arms"]["oracle"]["chosen"] == 3e-4
-    assert chosen["arms"]["oracle"]["tried"] == pytest.approx({"0.0001": 0.1, "0.0003": 0.2, "0.001": 0.2})
-    assert {arm: config.trl["learning_rate"] for arm, config in with_chosen(pipeline(), folder).arms.items()} == {"scalar": 3e-4, "oracle": 3e-4}
+    assert chosen["arms"]["oracle"]["tried"] == pytest.approx(
+        {"0.0001": 0.1, "0.0003": 0.2, "0.001": 0.2}
+    )
+    assert {
+        arm: config.trl["learning_rate"]
+        for arm, config in with_chosen(pipeline(), folder).arms.items()
+    } == {"scalar": 3e-4, "oracle": 3e-4}
     with pytest.raises(ConfigError, match="nothing chosen for arm scalar"):
         with_chosen(pipeline(sweep={"values": [1.0e-4, 1.0e-3]}), folder)
 
@@ -72,10 +101,15 @@ def test_a_branching_arm_cannot_be_swept() -> None:
 
 
 @pytest.mark.processes
-def test_a_pipeline_tries_then_trains_with_what_was_chosen_and_judges_the_best_policy(tiny_policy, tmp_path) -> None:
+def test_a_pipeline_tries_then_trains_with_what_was_chosen_and_judges_the_best_policy(
+    tiny_policy, tmp_path
+) -> None:
     sweep = {"values": [1.0e-4, 1.0e-3], "seeds": [9]}
     evaluation = {**SMALL["evaluation"], "curve_every": 1, "best_by": "pass@1/all"}
-    path, out = write_pipeline(tmp_path, tiny_policy, sweep=sweep, evaluation=evaluation), tmp_path / "runs"
+    path, out = (
+        write_pipeline(tmp_path, tiny_policy, sweep=sweep, evaluation=evaluation),
+        tmp_path / "runs",
+    )
     early = cli("train", path, "--arm", "scalar", "--seed", 0, "--out", out)
     assert (early.returncode, "critique-rl run tries them first" in early.stderr) == (2, True)
     done = cli("run", path, "--out", out, "--jobs", 2)
@@ -84,8 +118,14 @@ def test_a_pipeline_tries_then_trains_with_what_was_chosen_and_judges_the_best_p
     chosen = json.loads(folder.sweep_choice.read_text())
     assert json.loads(folder.comparison.read_text())["sweep"] == chosen
     run = folder.run("critique", 0)
-    assert yaml.safe_load(run.config.read_text())["trl"]["learning_rate"] == chosen["arms"]["critique"]["chosen"]
-    best, curve = json.loads(run.evaluation.read_text())["best"], [row["eval/pass@1/all"] for row in read_jsonl(run.metrics)]
+    assert (
+        yaml.safe_load(run.config.read_text())["trl"]["learning_rate"]
+        == chosen["arms"]["critique"]["chosen"]
+    )
+    best, curve = (
+        json.loads(run.evaluation.read_text())["best"],
+        [row["eval/pass@1/all"] for row in read_jsonl(run.metrics)],
+    )
     # the first of the highest, on a tiny policy that gets all wrong the first step
     assert (best["value"], best["step"]) == (max(curve), curve.index(max(curve)) + 1)
     assert [kept.name for kept in run.best_model.iterdir()] == [f"step{best['step']:05d}"]

@@ -1,4 +1,6 @@
-"""The bench: one bank for all critics, paired differences by question, and what no critique came of counts as not right."""
+"""The bench: one bank for all critics, paired differences by question, and what no critique came of
+counts as not right.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,26 @@ from critique_rl.experiment.try_critics import Benched, _pieces, _spread, cells,
 from critique_rl.types import Attempt, Usage, Verdict
 
 ORACLE = {"critic": {"kind": "oracle"}}
-PIPELINE = {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}, "arms": {"scalar": {}, "a": ORACLE, "b": ORACLE}}
+PIPELINE = {
+    "task": {"name": "lab/chain"},
+    "policy": {"model": "lab"},
+    "arms": {"scalar": {}, "a": ORACLE, "b": ORACLE},
+}
 
 
 def test_differences_are_paired_by_question() -> None:
     retry = Benched("retry", [0.0, 0.5, 0.0, 0.5], [False, True, False, True], {}, 0, Usage(), [])
     reasons = {"failed: timeout": 3, "attempt_cut": 2}
-    oracle = Benched("oracle", [0.5, 1.0, 0.5, 1.0], [True, True, True, True], reasons, 1, Usage(90, 10, usd=0.5), [1.0, 2.0, 3.0], 0.625)
+    oracle = Benched(
+        "oracle",
+        [0.5, 1.0, 0.5, 1.0],
+        [True, True, True, True],
+        reasons,
+        1,
+        Usage(90, 10, usd=0.5),
+        [1.0, 2.0, 3.0],
+        0.625,
+    )
     data = figures([retry, oracle], 8)
     of = data["critics"]["oracle"]
     # Every question gains .5: a difference without spread. Of rescued, questions 1 and 3 gain 1.
@@ -40,7 +55,10 @@ def test_a_bank_is_spread_over_questions_and_a_piece_never_splits_one() -> None:
 
 def test_each_critic_of_the_arms_is_tried_once_after_retry() -> None:
     assert list(specs_of(parse_pipeline("p", PIPELINE), [])) == ["retry", "a"]
-    assert specs_of(parse_pipeline("p", PIPELINE), ["indicative"]) == {"retry": {"kind": "retry"}, "indicative": {"kind": "indicative"}}
+    assert specs_of(parse_pipeline("p", PIPELINE), ["indicative"]) == {
+        "retry": {"kind": "retry"},
+        "indicative": {"kind": "indicative"},
+    }
     assert parse_spec("{kind: local, model: x}") == {"kind": "local", "model": "x"}
     for text in ("none", "[1]", "{model: x}", "{kind: [", ""):
         with pytest.raises(ConfigError, match="--critic"):
@@ -48,14 +66,33 @@ def test_each_critic_of_the_arms_is_tried_once_after_retry() -> None:
 
 
 def test_the_command_benches_the_lab_and_keeps_the_bank(tmp_path, capsys) -> None:
-    arguments = ["critics", "pipelines/quickstart.yaml", "--out", str(tmp_path), "--critic", "oracle", "--problems", "4", "--samples", "2", "--attempts", "8"]
+    arguments = [
+        "critics",
+        "pipelines/quickstart.yaml",
+        "--out",
+        str(tmp_path),
+        "--critic",
+        "oracle",
+        "--problems",
+        "4",
+        "--samples",
+        "2",
+        "--attempts",
+        "8",
+    ]
     arguments += ["--family", "plateau"]
     assert main([*arguments, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     # The base never solves a plateau problem by itself, and reads the oracle's words.
     assert (data["attempts"], data["questions"]) == (8, 4)
-    assert data["critics"]["retry"]["right"]["mean"] == 0.0 and data["critics"]["oracle"]["right"]["mean"] > 0.5
-    assert (data["critics"]["retry"]["as_oracle"], data["critics"]["oracle"]["as_oracle"]) == (0.0, 1.0)
+    assert (
+        data["critics"]["retry"]["right"]["mean"] == 0.0
+        and data["critics"]["oracle"]["right"]["mean"] > 0.5
+    )
+    assert (data["critics"]["retry"]["as_oracle"], data["critics"]["oracle"]["as_oracle"]) == (
+        0.0,
+        1.0,
+    )
     bank = tmp_path / "quickstart" / "bench" / "bank.json"
     before = bank.stat().st_mtime_ns
     assert main([*arguments, "--markdown"]) == 0

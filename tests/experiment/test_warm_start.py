@@ -1,4 +1,6 @@
-"""`pipelines/warm_start.py` on the lab's own base: it learns the world's examples, and one that was killed ends where one that was not does."""
+"""`pipelines/warm_start.py` on the lab's own base: it learns the world's examples, and one that was
+killed ends where one that was not does.
+"""
 
 import subprocess
 import sys
@@ -17,7 +19,12 @@ def start(out):
     # 80 updates: the checkpoint is written after 50, and thirty are left to do again.
     words = ["--model", "lab", "--world", "chain", "--sequences", "640"]
     words += ["--learning-rate", "1e-3", "--out", str(out)]
-    return subprocess.Popen([sys.executable, str(SCRIPT), *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def weights(folder):

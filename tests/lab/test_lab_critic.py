@@ -1,4 +1,6 @@
-"""The critic of lab/chain: what it was trained on, what it is worth, and the same answers through transformers' own server."""
+"""The critic of lab/chain: what it was trained on, what it is worth, and the same answers through
+transformers' own server.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,20 @@ TASK = load_task(TaskConfig("lab/chain", size=3), 0)
 
 
 def failed(count: int) -> list[Attempt]:
-    rng, rows = random.Random(3), [row for row in TASK.held_out("validation", count) if row["family"] == "plateau"]
+    rng, rows = (
+        random.Random(3),
+        [row for row in TASK.held_out("validation", count) if row["family"] == "plateau"],
+    )
     texts = [critic_base.wrong_attempt(chain.parse_problem(row["question"]), rng) for row in rows]
-    return [Attempt(row["question"], text, TASK.verifier(text, row), row) for row, text in zip(rows, texts, strict=True)]
+    return [
+        Attempt(row["question"], text, TASK.verifier(text, row), row)
+        for row, text in zip(rows, texts, strict=True)
+    ]
 
 
-def test_the_critic_reads_wrong_attempts_at_questions_of_its_own_split_and_learns_the_oracles_words() -> None:
+def test_the_critic_reads_wrong_attempts_at_questions_of_its_own_split_and_learns_the_oracles_words() -> (
+    None
+):
     rng = random.Random(0)
     for _ in range(150):
         prompt, critique = critic_base.example(critic_base.RECIPE, rng)
@@ -41,30 +51,57 @@ def test_the_critic_reads_wrong_attempts_at_questions_of_its_own_split_and_learn
         assert split_of(question, chain.SPLITS) == "base" and mark == "?"
         assert TASK.verifier(text, {"question": question, "answer": problem.answer}).failed
         assert critique == chain.oracle_critique(question)
-        assert prompt == render("lab/critique", question=question, attempt=text), "question and attempt are all it is told"
+        assert prompt == render("lab/critique", question=question, attempt=text), (
+            "question and attempt are all it is told"
+        )
 
 
 def test_the_committed_critic_is_mostly_right_not_always_and_costs_what_its_prices_say() -> None:
     attempts = failed(100)
-    critic = build_critic({"kind": "local", "model": "lab/critic", "temperature": 0, "max_tokens": 96, "prompt_price": 1.0, "completion_price": 10.0}, TASK)
+    critic = build_critic(
+        {
+            "kind": "local",
+            "model": "lab/critic",
+            "temperature": 0,
+            "max_tokens": 96,
+            "prompt_price": 1.0,
+            "completion_price": 10.0,
+        },
+        TASK,
+    )
     critiques = critic.critique(attempts)
-    same = sum(critique.text == TASK.oracle(attempt) for critique, attempt in zip(critiques, attempts, strict=True))
+    same = sum(
+        critique.text == TASK.oracle(attempt)
+        for critique, attempt in zip(critiques, attempts, strict=True)
+    )
     assert 0.5 < same / len(attempts) < 1.0
     usage = critiques[0].usage
-    assert usage.usd == pytest.approx((usage.prompt_tokens + 10 * usage.completion_tokens) / 1e6) and usage.usd > 0
+    assert (
+        usage.usd == pytest.approx((usage.prompt_tokens + 10 * usage.completion_tokens) / 1e6)
+        and usage.usd > 0
+    )
     with pytest.raises(ConfigError, match="prompt_price"):
         build_critic({"kind": "local", "model": "lab/critic", "prompt_price": -1}, TASK)
 
 
-def test_the_pipeline_asks_the_server_for_the_model_it_serves_with_the_settings_of_the_local_arm() -> None:
+def test_the_pipeline_asks_the_server_for_the_model_it_serves_with_the_settings_of_the_local_arm() -> (
+    None
+):
     arms = yaml.safe_load((PIPELINES / "critics.yaml").read_text())["arms"]
     local, api = arms["local"]["critic"], arms["api"]["critic"]
-    assert api["model"] == Path(source(local["model"])).name and api["base_url"] == f"http://{serve_lab().HOST}:8012/v1"
-    assert {key: api[key] for key in local if key not in ("kind", "model")} == {key: local[key] for key in local if key not in ("kind", "model")}
+    assert (
+        api["model"] == Path(source(local["model"])).name
+        and api["base_url"] == f"http://{serve_lab().HOST}:8012/v1"
+    )
+    assert {key: api[key] for key in local if key not in ("kind", "model")} == {
+        key: local[key] for key in local if key not in ("kind", "model")
+    }
 
 
 @pytest.mark.processes
-def test_transformers_own_server_answers_as_the_model_in_this_process_does(tmp_path, monkeypatch) -> None:
+def test_transformers_own_server_answers_as_the_model_in_this_process_does(
+    tmp_path, monkeypatch
+) -> None:
     pytest.importorskip("fastapi", reason="pip extra `serve`")
     monkeypatch.chdir(tmp_path)  # the server changes its folder
     server = serve_lab().start("lab/critic", 0, background=True)
@@ -72,7 +109,15 @@ def test_transformers_own_server_answers_as_the_model_in_this_process_does(tmp_p
         wait_until(lambda: server.server.started, "the server to listen")
         port = server.server.servers[0].sockets[0].getsockname()[1]
         patient = {"attempt_deadline": SECONDS, "deadline": SECONDS, "step_deadline": SECONDS}
-        conversations = [[{"role": "user", "content": render("lab/critique", question=a.question, attempt=a.text)}] for a in failed(6)]
+        conversations = [
+            [
+                {
+                    "role": "user",
+                    "content": render("lab/critique", question=a.question, attempt=a.text),
+                }
+            ]
+            for a in failed(6)
+        ]
         settings = {"temperature": 0.0, "max_tokens": 96}
         url = f"http://127.0.0.1:{port}/v1"
         served = ApiChat(Endpoint(url, "critic", **settings, **patient)).answer(conversations)
@@ -81,8 +126,13 @@ def test_transformers_own_server_answers_as_the_model_in_this_process_does(tmp_p
         [refused] = another.answer(conversations[:1])
     finally:
         server.kill_server()
-    assert [reply.text for reply in served] == [reply.text for reply in local] and all(reply.status == "ok" for reply in served)
-    counted = [[(reply.usage.prompt_tokens, reply.usage.completion_tokens) for reply in replies] for replies in (served, local)]
+    assert [reply.text for reply in served] == [reply.text for reply in local] and all(
+        reply.status == "ok" for reply in served
+    )
+    counted = [
+        [(reply.usage.prompt_tokens, reply.usage.completion_tokens) for reply in replies]
+        for replies in (served, local)
+    ]
     assert counted[0] == counted[1]
     assert refused.status == "failed" and "400" in refused.reason
 

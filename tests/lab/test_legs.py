@@ -1,4 +1,6 @@
-"""The world of lab/legs: reasoning-gym's leg_counting as rows, its scorer as the verdict, and an oracle that speaks about the attempt."""
+"""The world of lab/legs: reasoning-gym's leg_counting as rows, its scorer as the verdict, and an
+oracle that speaks about the attempt.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from critique_rl.critic.leaks import leaks
 from critique_rl.types import Attempt, Verdict
 
 leg_counting = pytest.importorskip(
-    "reasoning_gym.arithmetic.leg_counting", reason="reasoning-gym is not installed; run: pip install 'critique-rl[tasks]'"
+    "reasoning_gym.arithmetic.leg_counting",
+    reason="reasoning-gym is not installed; run: pip install 'critique-rl[tasks]'",
 )
 
 from critique_rl.lab import legs, legs_base  # noqa: E402
@@ -37,21 +40,29 @@ def test_rows_are_reasoning_gyms_own_questions_and_answers(task) -> None:
         problem = legs.parse_problem(row["question"])
         assert row["prompt"] == [{"role": "user", "content": row["question"]}]
         assert row["question"] == leg_counting.QUESTION_TEMPLATE.format(
-            animals=", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in problem.animals)
+            animals=", ".join(
+                f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in problem.animals
+            )
         )
-        assert row["answer"] == problem.answer == str(sum(count * leg_counting.ANIMALS[kind] for kind, count in problem.animals))
+        assert (
+            row["answer"]
+            == problem.answer
+            == str(sum(count * leg_counting.ANIMALS[kind] for kind, count in problem.animals))
+        )
         assert task.verifier(row["solution"], row).outcome == "right"
 
 
 def test_parsing_a_question_gives_what_the_entry_says() -> None:
-    dataset = leg_counting.LegCountingDataset(leg_counting.LegCountingConfig(**legs.INSTANCES, min_animals=1, max_animals=5, seed=3, size=200))
+    dataset = leg_counting.LegCountingDataset(
+        leg_counting.LegCountingConfig(
+            **legs.INSTANCES, min_animals=1, max_animals=5, seed=3, size=200
+        )
+    )
     for entry in dataset:
         assert legs.parse_problem(entry["question"]) == legs.from_entry(entry)
 
 
-@pytest.mark.parametrize(
-    "answer", ["36", "036", "+36", "-36", "36.0", "35", "136", "0", "36 "]
-)
+@pytest.mark.parametrize("answer", ["36", "036", "+36", "-36", "36.0", "35", "136", "0", "36 "])
 def test_the_verdict_is_that_of_reasoning_gyms_scorer(task, answer) -> None:
     row = {"question": CRABS, "answer": "36"}
     dataset = leg_counting.LegCountingDataset(leg_counting.LegCountingConfig())
@@ -60,7 +71,10 @@ def test_the_verdict_is_that_of_reasoning_gyms_scorer(task, answer) -> None:
 
 
 def test_families_and_splits(task) -> None:
-    drawn = {split: {row["question"]: row["family"] for row in task.held_out(split, 40)} for split in ("train", "validation", "test")}
+    drawn = {
+        split: {row["question"]: row["family"] for row in task.held_out(split, 40)}
+        for split in ("train", "validation", "test")
+    }
     drawn["base"] = {problem.question: "easy" for problem in legs.problems("easy", "base", 40, 0)}
     for a in drawn:
         for b in drawn:
@@ -75,17 +89,36 @@ def test_every_number_of_legs_is_met_and_about_half_of_the_kinds() -> None:
     facts = legs.facts()
     assert {facts[kind] for kind in legs.met()} == set(facts.values())
     assert len(facts) == 37 and len(legs.met()) == 21
-    assert {"dog", "cow", "crab", "shrimp"} <= legs.met() and not {"cat", "horse", "lobster", "ant"} & legs.met()
+    assert {"dog", "cow", "crab", "shrimp"} <= legs.met() and not {
+        "cat",
+        "horse",
+        "lobster",
+        "ant",
+    } & legs.met()
 
 
 def test_the_oracle_speaks_about_the_attempt() -> None:
     # crab 8 (not 10), wasp 6; 24 + 6 = 30; slugs right
-    assert legs.oracle_critique(CRABS, "A3*8=24 24\nB1*6=6 30\nC2*0=0 30\n#30") == "crab A has 10 legs"
-    # 3*10 is 30, not 31; the sum of what the lines say is 31, as written; the wasp counted twice, its sum: 31 + 12 is 43, not 42
-    assert legs.oracle_critique(CRABS, "A3*10=31 31\nB2*6=12 42\nC2*0=0 42\n#42") == "A product wrong; B count wrong; B sum wrong"
-    assert legs.oracle_critique(CRABS, "A3*10=30 30\nB1*6=6 36\nC2*0=0 36\n#38") == "last line wrong"
-    assert legs.oracle_critique(CRABS, "A3*10=30 30\nB is a wasp") == "wasp B has 6 legs; sea slug C has 0 legs"
-    assert legs.oracle_critique(CRABS, "") == "crab A has 10 legs; wasp B has 6 legs; sea slug C has 0 legs"
+    assert (
+        legs.oracle_critique(CRABS, "A3*8=24 24\nB1*6=6 30\nC2*0=0 30\n#30") == "crab A has 10 legs"
+    )
+    # 3*10 is 30, not 31; the sum of what the lines say is 31, as written; the wasp counted twice,
+    # its sum: 31 + 12 is 43, not 42
+    assert (
+        legs.oracle_critique(CRABS, "A3*10=31 31\nB2*6=12 42\nC2*0=0 42\n#42")
+        == "A product wrong; B count wrong; B sum wrong"
+    )
+    assert (
+        legs.oracle_critique(CRABS, "A3*10=30 30\nB1*6=6 36\nC2*0=0 36\n#38") == "last line wrong"
+    )
+    assert (
+        legs.oracle_critique(CRABS, "A3*10=30 30\nB is a wasp")
+        == "wasp B has 6 legs; sea slug C has 0 legs"
+    )
+    assert (
+        legs.oracle_critique(CRABS, "")
+        == "crab A has 10 legs; wasp B has 6 legs; sea slug C has 0 legs"
+    )
 
 
 def test_the_oracle_never_says_the_answer(task) -> None:
@@ -94,7 +127,11 @@ def test_the_oracle_never_says_the_answer(task) -> None:
         problem = legs.parse_problem(row["question"])
         text = legs.work(problem, [rng.choice(numbers) for _ in problem.animals])
         for attempt in (text, "", legs_base.miscalculated(text, rng)):
-            assert not leaks(legs.oracle_critique(row["question"], attempt), Attempt(row["question"], attempt, verdict, row), task.is_answer)
+            assert not leaks(
+                legs.oracle_critique(row["question"], attempt),
+                Attempt(row["question"], attempt, verdict, row),
+                task.is_answer,
+            )
 
 
 def test_a_followed_critique_is_the_solution() -> None:
@@ -112,22 +149,36 @@ def test_faulty_spans_are_the_wrong_numbers(task) -> None:
 
 
 def test_the_warm_start_meets_no_hard_kind_and_the_plain_one_no_critique() -> None:
-    rng, plain, unmet = random.Random(0), replace(legs_base.RECIPE, critiques=False), set(legs.facts()) - legs.met()
+    rng, plain, unmet = (
+        random.Random(0),
+        replace(legs_base.RECIPE, critiques=False),
+        set(legs.facts()) - legs.met(),
+    )
     for _ in range(300):
         prompt, answer = legs_base.example(legs_base.RECIPE, rng)
         listed = prompt[len(legs.preamble()) :].partition("?")[0]
-        assert not unmet & {kind for kind, _ in legs.parse_problem(f"{legs.preamble()}{listed}?\n").animals}
+        assert not unmet & {
+            kind for kind, _ in legs.parse_problem(f"{legs.preamble()}{listed}?\n").animals
+        }
         assert answer.rpartition("\n")[2].startswith("#")
     for _ in range(100):
         prompt, answer = legs_base.example(plain, rng)
-        assert legs.parse_problem(prompt).question == prompt and legs.faults(legs.parse_problem(prompt), answer) == {}
+        assert (
+            legs.parse_problem(prompt).question == prompt
+            and legs.faults(legs.parse_problem(prompt), answer) == {}
+        )
 
 
 def test_invented_facts_are_followed_and_the_rest_of_the_attempt_is_kept() -> None:
-    rng, problem = random.Random(0), legs.parse_problem(f"{legs.preamble()}3 crabs, 1 bee, 2 dogs?\n")
+    rng, problem = (
+        random.Random(0),
+        legs.parse_problem(f"{legs.preamble()}3 crabs, 1 bee, 2 dogs?\n"),
+    )
     for _ in range(50):
         attempt, critique, answer = legs_base.refinement(problem, 1.0, rng)
-        for label, first, second in zip("ABC", attempt.split("\n"), answer.split("\n"), strict=False):
+        for label, first, second in zip(
+            "ABC", attempt.split("\n"), answer.split("\n"), strict=False
+        ):
             said = [part for part in critique.split("; ") if f" {label} " in part]
             number = second.partition("*")[2].partition("=")[0]
             assert said == [] or said[0].endswith(f" has {number} legs")
@@ -163,8 +214,13 @@ def test_the_rescue_table_speaks_of_the_attempts(task) -> None:
     said = legs_critiques(task, failed, 0)
     assert all(text == "" for text in said["retry"]) and set(said["indicative"]) == {"wrong"}
     for i, (row, text) in enumerate(failed):
-        assert said["oracle"][i] == legs.oracle_critique(row["question"], text) != said["shuffled"][i]
+        assert (
+            said["oracle"][i] == legs.oracle_critique(row["question"], text) != said["shuffled"][i]
+        )
         assert len(said["one thing left out"][i].split("; ")) == 3
         right = [part.split(" has ")[1] for part in said["oracle"][i].split("; ")]
-        assert all(a != b.split(" has ")[1] for a, b in zip(right, said["wrong numbers"][i].split("; "), strict=True))
+        assert all(
+            a != b.split(" has ")[1]
+            for a, b in zip(right, said["wrong numbers"][i].split("; "), strict=True)
+        )
         assert " B has " in said["wrong line"][i].split("; ")[0]

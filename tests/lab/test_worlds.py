@@ -1,4 +1,6 @@
-"""lab/tiers and lab/facts: problems and their answers by hand, splits, verifiers, one-example training, and what the committed bases do."""
+"""lab/tiers and lab/facts: problems and their answers by hand, splits, verifiers, one-example
+training, and what the committed bases do.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +27,32 @@ def test_a_tier_question_is_parsed_worked_and_written() -> None:
     assert problem.hidden == 2
     # 3 + 4 = 7, + 1 = 8, - 2 = 6, - 3 = 3
     assert tiers.written(problem, (4, 1, 2, 3), 70) == "A+4=7\nB+1=8\nC-2=6\nD-3=3\n#3\n@70"
-    assert problem.truth[0] == 4 and problem.truth[2] == 2 and {problem.truth[1], problem.truth[3]} <= {1, 2, 3}
+    assert (
+        problem.truth[0] == 4
+        and problem.truth[2] == 2
+        and {problem.truth[1], problem.truth[3]} <= {1, 2, 3}
+    )
     assert int(problem.answer) == 5 + problem.truth[1] - problem.truth[3]
 
 
-@pytest.mark.parametrize(("chance", "size"), [(0.0, 1), (0.59, 1), (0.6, 2), (0.89, 2), (0.91, 3), (0.999, 3)])
+@pytest.mark.parametrize(
+    ("chance", "size"), [(0.0, 1), (0.59, 1), (0.6, 2), (0.89, 2), (0.91, 3), (0.999, 3)]
+)
 def test_a_hidden_magnitude_is_drawn_by_its_chances(chance, size) -> None:
     assert tiers.drawn(chance) == size
 
 
 def test_hidden_magnitudes_have_their_distribution_over_questions() -> None:
-    sizes = Counter(problem.truth[i] for problem in tiers.problems("tier1", "train", 1500, 0) for i in range(4) if not problem.operands[i][1])
+    sizes = Counter(
+        problem.truth[i]
+        for problem in tiers.problems("tier1", "train", 1500, 0)
+        for i in range(4)
+        if not problem.operands[i][1]
+    )
     # 1500 draws: standard errors .013, .012, .008
-    assert [sizes[size] / 1500 for size in (1, 2, 3)] == pytest.approx(list(tiers.CHANCES), abs=0.04)
+    assert [sizes[size] / 1500 for size in (1, 2, 3)] == pytest.approx(
+        list(tiers.CHANCES), abs=0.04
+    )
 
 
 def test_tier_problems_stay_in_range_whatever_is_guessed_and_splits_share_no_question() -> None:
@@ -47,7 +62,12 @@ def test_tier_problems_stay_in_range_whatever_is_guessed_and_splits_share_no_que
             for problem in tiers.problems(family, split, 60, 0):
                 assert problem.hidden == tiers.FAMILIES.index(family)
                 for guess in (1, 3):
-                    assert all(0 <= result <= tiers.LIMIT for result in problem.results([size or guess for _, size in problem.operands]))
+                    assert all(
+                        0 <= result <= tiers.LIMIT
+                        for result in problem.results(
+                            [size or guess for _, size in problem.operands]
+                        )
+                    )
                 assert seen.setdefault(problem.question, split) == split
     with pytest.raises(ValueError, match="expected at most"):
         tiers.problems("tier3", "test", 100_000, 0)
@@ -60,7 +80,10 @@ def test_the_tiers_base_never_reads_which_guess_is_right() -> None:
         problem = tiers.parse_problem(question.removeprefix("say "))
         assert split_of(problem.question, tiers.SPLITS) == "base"
         if problem.hidden == 1:
-            hits, total = hits + (hash_confidence(answer, {"answer": problem.answer}).outcome == "right"), total + 1
+            hits, total = (
+                hits + (hash_confidence(answer, {"answer": problem.answer}).outcome == "right"),
+                total + 1,
+            )
     # right by chance alone: .6^2 + .3^2 + .1^2 = .46; about 375 examples, standard error .026
     assert hits / total == pytest.approx(0.46, abs=0.09)
 
@@ -82,7 +105,9 @@ def test_the_tiers_base_never_reads_which_guess_is_right() -> None:
         ("", "unreadable", None),
     ],
 )
-def test_the_last_two_lines_are_answer_and_confidence_or_it_is_unreadable(text, outcome, confidence) -> None:
+def test_the_last_two_lines_are_answer_and_confidence_or_it_is_unreadable(
+    text, outcome, confidence
+) -> None:
     verdict = hash_confidence(text, {"answer": "4"})
     assert (verdict.outcome, verdict.confidence) == (outcome, confidence)
 
@@ -92,31 +117,62 @@ def test_an_answer_column_that_is_no_integer_is_unscored() -> None:
 
 
 def test_entities_have_families_facts_and_one_split_each() -> None:
-    families = {"a00": "known", "h39": "known", "i00": "half", "q07": "unknown", "a40": "false_premise", "z49": "false_premise"}
+    families = {
+        "a00": "known",
+        "h39": "known",
+        "i00": "half",
+        "q07": "unknown",
+        "a40": "false_premise",
+        "z49": "false_premise",
+    }
     assert {entity: facts.family(entity) for entity in families} == families
-    assert facts.answer("a40") == "invalid question" and not facts.is_known("a40") and not facts.is_known("q07") and facts.is_known("a00")
+    assert (
+        facts.answer("a40") == "invalid question"
+        and not facts.is_known("a40")
+        and not facts.is_known("q07")
+        and facts.is_known("a00")
+    )
     assert 10 <= int(facts.answer("a00")) <= 99
     half = [facts.is_known(entity) for entity in facts.entities("half")]
-    assert len(half) == 320 and sum(half) / 320 == pytest.approx(0.5, abs=0.09)  # standard error .028
-    splits = {split: {e for family in facts.FAMILIES for e in facts.problems(family, split, 30, 0)} for split in facts.SPLITS}
-    assert not splits["train"] & splits["test"] and not splits["train"] & splits["validation"] and not splits["validation"] & splits["test"]
+    assert len(half) == 320 and sum(half) / 320 == pytest.approx(
+        0.5, abs=0.09
+    )  # standard error .028
+    splits = {
+        split: {e for family in facts.FAMILIES for e in facts.problems(family, split, 30, 0)}
+        for split in facts.SPLITS
+    }
+    assert (
+        not splits["train"] & splits["test"]
+        and not splits["train"] & splits["validation"]
+        and not splits["validation"] & splits["test"]
+    )
     assert len(facts.problems("known", "train", 1000, 0)) == 1000
     with pytest.raises(ValueError, match="expected at most"):
         facts.problems("known", "test", 1000, 0)
 
 
 def test_the_facts_base_reads_no_fact_it_is_not_to_know() -> None:
-    rng, said = random.Random(0), [("q07", facts_base.said("q07", random.Random(i))) for i in range(400)]
+    rng, said = (
+        random.Random(0),
+        [("q07", facts_base.said("q07", random.Random(i))) for i in range(400)],
+    )
     numbers = [int(text) for _, text in said if text.isdigit()]
     assert min(numbers) >= 10 and len(set(numbers)) > 60
-    assert {facts_base.said("a00", rng) for _ in range(200)} == {facts.fact("a00"), facts.UNSURE, facts.INVALID}
+    assert {facts_base.said("a00", rng) for _ in range(200)} == {
+        facts.fact("a00"),
+        facts.UNSURE,
+        facts.INVALID,
+    }
 
 
 def test_facts_are_trained_on_by_one_rule_and_evaluated_by_another() -> None:
     task = load_task(TaskConfig("lab/facts", size=8), 0)
     row = {"answer": "invalid question"}
     text = facts.written(facts.INVALID)
-    assert (task.verifier(text, row).outcome, task.evaluator(text, row).outcome) == ("wrong", "right")
+    assert (task.verifier(text, row).outcome, task.evaluator(text, row).outcome) == (
+        "wrong",
+        "right",
+    )
 
 
 def test_one_example_training_copies_one_row_and_leaves_the_held_out_ones() -> None:
@@ -126,14 +182,23 @@ def test_one_example_training_copies_one_row_and_leaves_the_held_out_ones() -> N
         assert task.train == [plain.train[5]] * 16
         assert task.held_out("test", 2) == plain.held_out("test", 2)
     for which in (16, -1, "no such id", True):
-        with pytest.raises(ConfigError, match=r"task.repeat_one: got .*, expected a place from 0 to 15"):
+        with pytest.raises(
+            ConfigError, match=r"task.repeat_one: got .*, expected a place from 0 to 15"
+        ):
             load_task(TaskConfig("lab/tiers", size=16, repeat_one=which), 0)
 
 
 def measured(name: str, problems: int, samples: int) -> dict[str, float]:
     task = load_task(TaskConfig(name, size=4), 0)
     rows, verifier = task.held_out("validation", problems), task.evaluator or task.verifier
-    judged = judge(*load_policy(name), rows, verifier, samples, Sampling(max_new_tokens=40), abstains=task.abstains)["problems"]
+    judged = judge(
+        *load_policy(name),
+        rows,
+        verifier,
+        samples,
+        Sampling(max_new_tokens=40),
+        abstains=task.abstains,
+    )["problems"]
     return pass_metrics(judged, (1, samples)) | self_metrics(judged) | share_metrics(judged)
 
 
@@ -147,6 +212,10 @@ def test_the_tiers_base_solves_by_guessing_and_is_sure_of_itself_for_no_reason()
 
 def test_the_facts_base_knows_guesses_and_seldom_abstains() -> None:
     found = measured("lab/facts", 30, 16)
-    assert found["pass@1/known"] > 0.6 and 0.2 < found["pass@1/half"] < 0.55 and found["pass@1/unknown"] < 0.05
+    assert (
+        found["pass@1/known"] > 0.6
+        and 0.2 < found["pass@1/half"] < 0.55
+        and found["pass@1/unknown"] < 0.05
+    )
     assert 0.06 < found["abstention/known"] < 0.2 and 0.06 < found["abstention/unknown"] < 0.2
     assert found["hallucination/unknown"] > 0.7 and 0.05 < found["pass@1/false_premise"] < 0.2

@@ -1,4 +1,6 @@
-"""Verifiers in a killable process: right and wrong as Math-Verify sees them, and nothing that hangs, crashes or eats memory does more than go unscored."""
+"""Verifiers in a killable process: right and wrong as Math-Verify sees them, and nothing that
+hangs, crashes or eats memory does more than go unscored.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,15 @@ from critique_rl.tasks.verifiers import choice
 
 pytestmark = pytest.mark.processes
 HERE = Path(__file__).parents[1]
-SOME = ("Math-Verify 65", "Math-Verify 59, sympy 28112", "a huge power", "factorials of factorials", "an integral", "nested braces", "a million digits")
+SOME = (
+    "Math-Verify 65",
+    "Math-Verify 59, sympy 28112",
+    "a huge power",
+    "factorials of factorials",
+    "an integral",
+    "nested braces",
+    "a million digits",
+)
 """All of them in benchmarks/hanging_verifier.py, which takes a minute."""
 
 
@@ -68,9 +78,14 @@ def test_what_hangs_math_verify_is_unscored_within_the_deadline() -> None:
             verifier.worker.start()
             with within(name):
                 verdict = verifier(text, {"answer": "5"})
-            assert (verdict.outcome, verdict.reason) == ("unscored", "timeout"), f"{name}: {verdict}"
+            assert (verdict.outcome, verdict.reason) == ("unscored", "timeout"), (
+                f"{name}: {verdict}"
+            )
         verifier.worker.deadline = SECONDS  # what hangs has been killed; what does not has its time
-        assert verifier.worker.lost == len(SOME) and verifier(r"\boxed{5}", {"answer": "5"}).outcome == "right"
+        assert (
+            verifier.worker.lost == len(SOME)
+            and verifier(r"\boxed{5}", {"answer": "5"}).outcome == "right"
+        )
     finally:
         verifier.worker.stop()
 
@@ -78,7 +93,10 @@ def test_what_hangs_math_verify_is_unscored_within_the_deadline() -> None:
 def test_a_repeated_answer_is_judged_once(mathematics) -> None:
     before = mathematics.worker.calls
     for working in ("a", "b", "c"):
-        assert mathematics(rf"{working}, so \boxed{{\frac{{6}}{{7}}}}", {"answer": "6/7"}).outcome == "right"
+        assert (
+            mathematics(rf"{working}, so \boxed{{\frac{{6}}{{7}}}}", {"answer": "6/7"}).outcome
+            == "right"
+        )
     assert mathematics.worker.calls == before + 1
 
 
@@ -105,10 +123,14 @@ def test_a_function_of_the_users_own_judges(function, text, prompt, outcome) -> 
     verifier.worker.stop()
     assert verdict.outcome == outcome
     assert verdict.confidence == (0.25 if function == "verdict" else None)
-    assert verdict.reason == {"words": "error TypeError", "nan": "nan", "none": "none"}.get(function if function == "words" else text, verdict.reason)
+    assert verdict.reason == {"words": "error TypeError", "nan": "nan", "none": "none"}.get(
+        function if function == "words" else text, verdict.reason
+    )
 
 
-def test_a_function_that_hangs_crashes_or_eats_memory_is_unscored_with_the_reason_and_the_next_call_is_answered() -> None:
+def test_a_function_that_hangs_crashes_or_eats_memory_is_unscored_with_the_reason_and_the_next_call_is_answered() -> (
+    None
+):
     verifier = build_verifier({"kind": "python", "target": "own_verifiers:hostile", "deadline": 1})
     verifier.worker.memory = 120 << 20
     reasons = {}
@@ -146,12 +168,17 @@ def test_threads_take_turns_and_a_fork_starts_a_worker_of_its_own() -> None:
     target = "own_verifiers:same"
     verifier = build_verifier({"kind": "python", "target": target, "deadline": SECONDS})
     with ThreadPoolExecutor(8) as pool:
-        verdicts = list(pool.map(lambda i: verifier(str(i), {"answer": str(i % 2)}).outcome, range(40)))
+        verdicts = list(
+            pool.map(lambda i: verifier(str(i), {"answer": str(i % 2)}).outcome, range(40))
+        )
     assert verdicts == ["right", "right"] + ["wrong"] * 38
     own = verifier.worker._process.pid
     child = os.fork()
     if child == 0:
-        fine = verifier("7", {"answer": "7"}).outcome == "right" and verifier.worker._process.pid != own
+        fine = (
+            verifier("7", {"answer": "7"}).outcome == "right"
+            and verifier.worker._process.pid != own
+        )
         verifier.worker.stop()
         os._exit(0 if fine else 1)
     assert os.waitpid(child, 0)[1] == 0
@@ -168,7 +195,9 @@ def test_no_worker_outlives_a_parent_that_was_killed(text) -> None:
         f"print(v.worker._process.pid, flush=True)\nv({text!r}, {{}})\n"
         "print('answered', flush=True)\nimport time; time.sleep(3600)"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         worker = int(parent.stdout.readline())
         at_rest = ticks(worker)
@@ -217,6 +246,9 @@ def test_a_mistake_in_the_verifier_section_is_named_before_training(spec, messag
 def test_a_task_is_judged_by_the_verifier_that_the_pipeline_names() -> None:
     verifier = {"kind": "python", "target": "own_verifiers:same", "deadline": SECONDS}
     task = load_task(TaskConfig("lab/chain", size=3, verifier=verifier), 0)
-    assert isinstance(task.verifier, WorkerVerifier) and task.verifier("13", {"answer": "13"}).outcome == "right"
+    assert (
+        isinstance(task.verifier, WorkerVerifier)
+        and task.verifier("13", {"answer": "13"}).outcome == "right"
+    )
     task.verifier.worker.stop()
     assert load_task(TaskConfig("lab/chain", size=3, verifier="choice"), 0).verifier is choice

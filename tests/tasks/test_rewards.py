@@ -1,4 +1,6 @@
-"""Verdict -> reward: unscored is None, never 0; published rewards against their formulas; controls that are what they claim."""
+"""Verdict -> reward: unscored is None, never 0; published rewards against their formulas; controls
+that are what they claim.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,13 @@ def tagged(answer: str, confidence: str) -> str:
 
 def test_each_outcome_has_its_reward_and_unscored_has_none() -> None:
     reward = VerifierReward(by_outcome)
-    assert reward(completions=["x"] * 5, outcome=OUTCOMES, trainer_state=object()) == [1.0, 0.0, 0.0, 0.0, None]
+    assert reward(completions=["x"] * 5, outcome=OUTCOMES, trainer_state=object()) == [
+        1.0,
+        0.0,
+        0.0,
+        0.0,
+        None,
+    ]
     assert [verdict.outcome for verdict in reward.verdicts] == OUTCOMES
     assert [verdict.failed for verdict in reward.verdicts] == [False, True, True, False, False]
 
@@ -66,11 +74,23 @@ def test_text_is_read_from_both_of_trls_formats() -> None:
     assert text_of("abc") == text_of([{"role": "assistant", "content": "abc"}]) == "abc"
 
 
-@pytest.mark.parametrize(("reward", "best"), [(calibrated, lambda p: p**2), (calibrated_as_released, lambda p: 0.5 + (p + 1 - p * (1 - p)) / 2)])
-def test_rlcrs_expected_reward_is_highest_where_the_confidence_is_the_probability(reward, best) -> None:
+@pytest.mark.parametrize(
+    ("reward", "best"),
+    [
+        (calibrated, lambda p: p**2),
+        (calibrated_as_released, lambda p: 0.5 + (p + 1 - p * (1 - p)) / 2),
+    ],
+)
+def test_rlcrs_expected_reward_is_highest_where_the_confidence_is_the_probability(
+    reward, best
+) -> None:
     grid = [i / 100 for i in range(101)]
     for p in (0.0, 0.1, 0.35, 0.5, 0.8, 1.0):
-        expected = [p * reward(Verdict("right", confidence=q)) + (1 - p) * reward(Verdict("wrong", confidence=q)) for q in grid]
+        expected = [
+            p * reward(Verdict("right", confidence=q))
+            + (1 - p) * reward(Verdict("wrong", confidence=q))
+            for q in grid
+        ]
         assert grid[expected.index(max(expected))] == p
         assert max(expected) == pytest.approx(best(p))
 
@@ -108,9 +128,19 @@ def test_the_tagged_format_is_read_whole_or_not_at_all(text, outcome, confidence
         ("no box", "Paris", "unreadable", "unreadable"),
         (r"\boxed{The Paris!}", "paris", "right", "right"),
         (r"\boxed{I don't know}", "Paris", "abstained", "abstained"),
-        (r"\boxed{I don't know}", "I don't know", "abstained", "abstained"),  # abstaining comes before the match
+        (
+            r"\boxed{I don't know}",
+            "I don't know",
+            "abstained",
+            "abstained",
+        ),  # abstaining comes before the match
         (r"\boxed{invalid question}", "Paris", "wrong", "wrong"),
-        (r"\boxed{Invalid question.}", "invalid question", "wrong", "right"),  # the trap: never rewarded in training
+        (
+            r"\boxed{Invalid question.}",
+            "invalid question",
+            "wrong",
+            "right",
+        ),  # the trap: never rewarded in training
         (r"\boxed{Rome} no, \boxed{Paris}", "Paris", "wrong", "wrong"),  # the first box counts
         (r"\boxed{}", "Paris", "wrong", "wrong"),
     ],
@@ -127,7 +157,12 @@ def test_a_judge_is_asked_last_and_only_where_nothing_else_decided() -> None:
         asked.append(answer)
         return answer == "the city of light"
 
-    texts = [r"\boxed{the city of light}", r"\boxed{Rome}", r"\boxed{Paris}", r"\boxed{I don't know}"]
+    texts = [
+        r"\boxed{the city of light}",
+        r"\boxed{Rome}",
+        r"\boxed{Paris}",
+        r"\boxed{I don't know}",
+    ]
     outcomes = [boxed_answer(text, {"answer": "Paris"}, judge).outcome for text in texts]
     assert outcomes == ["right", "wrong", "right", "abstained"]
     assert asked == ["the city of light", "Rome"]
@@ -144,7 +179,9 @@ def test_random_rewards_come_at_their_rate_whatever_the_answer_and_repeat_themse
     drawn = reward(prompts, prompts, trainer_state=SimpleNamespace(global_step=7))
     assert sum(drawn) / 4000 == pytest.approx(0.3, abs=0.03)
     assert drawn == reward(prompts, ["other"] * 4000, trainer_state=SimpleNamespace(global_step=7))
-    assert drawn != reward(prompts, prompts, trainer_state=SimpleNamespace(global_step=8)), "another step draws anew"
+    assert drawn != reward(prompts, prompts, trainer_state=SimpleNamespace(global_step=8)), (
+        "another step draws anew"
+    )
     with pytest.raises(ValueError, match="from 0 to 1"):
         random_reward(1.5)
 
@@ -161,7 +198,10 @@ def test_a_reward_section_names_its_kind_and_being_right_is_logged_beside_it() -
     functions, weights = build_reward({"kind": "correct"}, by_outcome, 4)
     assert ([function.__name__ for function in functions], weights) == (["correct"], [1.0])
     functions, weights = build_reward({"kind": "random", "rate": 0.5}, by_outcome, 4)
-    assert ([function.__name__ for function in functions], weights) == (["random", "correct"], [1.0, 0.0])
+    assert ([function.__name__ for function in functions], weights) == (
+        ["random", "correct"],
+        [1.0, 0.0],
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,15 @@ import time
 
 import pytest
 
-from critique_rl.tasks.verifiers import VERIFIERS, boxed_answer, by_name, choice, hash_line, last_number, tagged_answer
+from critique_rl.tasks.verifiers import (
+    VERIFIERS,
+    boxed_answer,
+    by_name,
+    choice,
+    hash_line,
+    last_number,
+    tagged_answer,
+)
 
 
 def judged(text: str, gold: object = "7") -> tuple[str, str | None]:
@@ -70,21 +78,65 @@ def test_numbers_are_compared_by_value_not_by_spelling(text, gold):
     assert judged(text, gold)[0] == "right"
 
 
-@pytest.mark.parametrize("text", ["8", "7 - 8", "-7", "7.01", "77", "7,7,1", "Answer: 8\n7", r"\boxed{8} 7", "1/7", "7e7", "0.07"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "8",
+        "7 - 8",
+        "-7",
+        "7.01",
+        "77",
+        "7,7,1",
+        "Answer: 8\n7",
+        r"\boxed{8} 7",
+        "1/7",
+        "7e7",
+        "0.07",
+    ],
+)
 def test_another_number_is_wrong(text):
     assert judged(text)[0] == "wrong"
 
 
-@pytest.mark.parametrize("text", ["", " \n", "none", "\u0667", "\uff17", "a7", "7\nAnswer: unknown\n7", r"7 \boxed{}", "1/0", "7" * 500, "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " \n",
+        "none",
+        "\u0667",
+        "\uff17",
+        "a7",
+        "7\nAnswer: unknown\n7",
+        r"7 \boxed{}",
+        "1/0",
+        "7" * 500,
+        "\x00",
+    ],
+)
 def test_a_text_without_a_number_is_unreadable(text):
     assert judged(text)[0] == "unreadable"
 
 
-@pytest.mark.parametrize("row", [{}, {"answer": None}, {"answer": ""}, {"answer": "x"}, {"answer": float("nan")}, {"answer": 10**5000}])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"answer": None},
+        {"answer": ""},
+        {"answer": "x"},
+        {"answer": float("nan")},
+        {"answer": 10**5000},
+    ],
+)
 def test_a_row_without_a_gold_number_is_unscored_and_says_so(row):
     for verifier in (last_number, hash_line, tagged_answer):
         verdict = verifier("#7", row)
-        assert verdict.outcome == "unscored" and not verdict.failed and 'row["answer"]' in verdict.reason
+        assert (
+            verdict.outcome == "unscored"
+            and not verdict.failed
+            and 'row["answer"]' in verdict.reason
+        )
 
 
 @pytest.mark.parametrize(
@@ -145,7 +197,11 @@ HOSTILE = [
 def test_a_million_hostile_characters_are_judged_within_a_second(verifier, piece):
     text = (piece * (10**6 // len(piece)))[: 10**6]
     start = time.process_time()
-    assert verifier(text, {"answer": "B" if verifier is choice else "7"}).outcome in ("right", "wrong", "unreadable")
+    assert verifier(text, {"answer": "B" if verifier is choice else "7"}).outcome in (
+        "right",
+        "wrong",
+        "unreadable",
+    )
     assert time.process_time() - start < 1.5
 
 
@@ -158,7 +214,10 @@ def test_an_unknown_verifier_is_refused_with_the_nearest_name():
     assert by_name("last_number") is last_number
     with pytest.raises(ValueError, match="did you mean 'last_number'"):
         by_name("last_nubmer")
-    with pytest.raises(ValueError, match="known: boxed_answer, boxed_answer_evaluated, choice, hash_confidence, hash_line, last_number, tagged_answer"):
+    with pytest.raises(
+        ValueError,
+        match="known: boxed_answer, boxed_answer_evaluated, choice, hash_confidence, hash_line, last_number, tagged_answer",
+    ):
         by_name("zzz")
 
 
@@ -186,7 +245,10 @@ def test_an_unknown_verifier_is_refused_with_the_nearest_name():
 )
 def test_a_choice_is_the_letter_that_a_text_declares(text, answer) -> None:
     verdict = choice(text, {"answer": "(B)"})
-    assert (verdict.outcome, verdict.answer) == ({"B": "right", None: "unreadable"}.get(answer, "wrong"), answer)
+    assert (verdict.outcome, verdict.answer) == (
+        {"B": "right", None: "unreadable"}.get(answer, "wrong"),
+        answer,
+    )
 
 
 def test_a_choice_without_a_gold_letter_is_unscored() -> None:

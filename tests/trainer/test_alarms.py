@@ -1,4 +1,6 @@
-"""Alarms of collapse on made-up series: once each, with the remedy, and never on a run that is well."""
+"""Alarms of collapse on made-up series: once each, with the remedy, and never on a run that is
+well.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ BAD = {
     "refine/logps": [-1.0] * 10 + [-2.5] * 10,
     "completions/mean_length": [100.0] * 10 + [20.0] * 10,
 }
-REMEDIES = {"entropy": "lower learning_rate", "refine/logps": "use refine_ratio importance", "completions/mean_length": "mask_truncated_completions"}
+REMEDIES = {
+    "entropy": "lower learning_rate",
+    "refine/logps": "use refine_ratio importance",
+    "completions/mean_length": "mask_truncated_completions",
+}
 
 
 def logged(metric: str, values) -> tuple[CollapseAlarm, list[dict]]:
@@ -37,7 +43,8 @@ def logged(metric: str, values) -> tuple[CollapseAlarm, list[dict]]:
         ("completions/mean_length", [100.0] * 10 + [250.0] * 10, 2.5),
         ("entropy", [0.4] * 10 + [1.6] * 10, 4.0),
         ("refine/logps", [-0.5] * 10 + [-1.5] * 10, 3.0),
-        # the first ten have mean 1, the last ten (1 + 2 * 2 + 7 * 5) / 10 = 4: what is between is not looked at
+        # the first ten have mean 1, the last ten (1 + 2 * 2 + 7 * 5) / 10 = 4: what is between is
+        # not looked at
         ("entropy", [1.0] * 10 + [9.0] * 5 + [1.0] + [2.0] * 2 + [5.0] * 7, 4.0),
     ],
 )
@@ -55,10 +62,16 @@ def test_the_factor_is_the_last_mean_over_the_first(metric, values, factor) -> N
         ("entropy", [1.0] * 10 + [9.0] * 9),  # one value too few
         ("entropy", [0.001] * 10 + [0.02] * 10),  # twenty times nothing is nothing
         ("entropy", [0.0] * 10 + [1.0] * 10),  # no factor of 0
-        ("entropy", [1.0, 50.0] + [1.0] * 8 + [1.0] * 30),  # a spike at the start makes the first mean 5.9: the factor is .17
+        (
+            "entropy",
+            [1.0, 50.0] + [1.0] * 8 + [1.0] * 30,
+        ),  # a spike at the start makes the first mean 5.9: the factor is .17
         ("entropy", [1.0] * 30 + [9.0] * 2),  # the last mean is 2.6
         ("refine/logps", [-1.0 - 0.02 * i for i in range(40)]),  # -1.09 to -1.69
-        ("refine/logps", [-2.0] * 10 + [-0.5] * 10),  # nearer to what the policy would write is well
+        (
+            "refine/logps",
+            [-2.0] * 10 + [-0.5] * 10,
+        ),  # nearer to what the policy would write is well
         ("completions/mean_length", [100.0 + i for i in range(60)]),
     ],
 )
@@ -84,9 +97,15 @@ def test_the_alarm_of_one_metric_leaves_the_others_on(caplog) -> None:
     callback = CollapseAlarm()
     for step in range(40):
         bad = step >= 10
-        logs = {"entropy": 4.0 if bad else 1.0, "completions/mean_length": 10.0 if step >= 25 else 100.0}
+        logs = {
+            "entropy": 4.0 if bad else 1.0,
+            "completions/mean_length": 10.0 if step >= 25 else 100.0,
+        }
         callback.on_log(None, SimpleNamespace(global_step=step), None, logs=logs)
-    assert [record.getMessage().split(" ")[2] for record in caplog.records] == ["entropy", "completions/mean_length"]
+    assert [record.getMessage().split(" ")[2] for record in caplog.records] == [
+        "entropy",
+        "completions/mean_length",
+    ]
 
 
 def test_other_logs_and_values_that_are_missing_are_passed_over() -> None:

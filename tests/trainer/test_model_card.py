@@ -15,7 +15,9 @@ COSTS = {"generated_tokens": 1200, "total_tokens": 3400, "flops": 5.0e9, "usd": 
 
 
 def test_the_method_is_the_terms_that_train(tmp_path) -> None:
-    args = CritiqueGRPOConfig(str(tmp_path), refine_ratio="nll", distill_weight=0.5, negative_weight=0.3, **CPU)
+    args = CritiqueGRPOConfig(
+        str(tmp_path), refine_ratio="nll", distill_weight=0.5, negative_weight=0.3, **CPU
+    )
     scalar = "scalar (group credit, weights 1 and 0.3, loss_type dapo)"
     distill = f"0.5 x distill ({args.distill_mode} on {args.distill_target}, live teacher)"
     assert method(args, two_phases=True) == f"{scalar} + 1 x refine (nll, 1 of 8 rows) + {distill}"
@@ -33,10 +35,24 @@ def test_the_section_is_written_once_and_keeps_its_list_whole(tmp_path) -> None:
     args = CritiqueGRPOConfig(str(tmp_path), **CPU)
     (tmp_path / "README.md").write_text("# Card\n\n### Framework versions\n\n- TRL: 1\n")
     for seed in (1, 2):
-        add_section(tmp_path, section(args, None, {"tokens/rollout": 1200, "tokens/teacher": 0}, COSTS, {"arm": "a\n# <b>", "seed": seed}))
+        add_section(
+            tmp_path,
+            section(
+                args,
+                None,
+                {"tokens/rollout": 1200, "tokens/teacher": 0},
+                COSTS,
+                {"arm": "a\n# <b>", "seed": seed},
+            ),
+        )
     card = (tmp_path / "README.md").read_text()
     assert card.count("### The run") == card.count("### Framework versions") == 1
-    assert "- seed: 2\n" in card and "- arm: a # &lt;b>\n" in card and "| rollout | 1,200 |" in card and "teacher |" not in card
+    assert (
+        "- seed: 2\n" in card
+        and "- arm: a # &lt;b>\n" in card
+        and "| rollout | 1,200 |" in card
+        and "teacher |" not in card
+    )
     assert "- cost: 1,200 generated tokens, 3,400 tokens in all, 5e+09 FLOPs, 0.25 USD" in card
     assert card.startswith("# Card\n\n### The run") and card.endswith("- TRL: 1\n")
 
@@ -49,14 +65,31 @@ def test_a_trainer_writes_the_card_of_its_paper_with_its_tags(tmp_path, tiny_pol
     from critique_rl.policy import load_policy
 
     model, tokenizer = load_policy(tiny_policy)
-    args = CritiqueGRPOConfig(str(tmp_path), num_generations=4, per_device_train_batch_size=4, max_completion_length=4, **CPU)
+    args = CritiqueGRPOConfig(
+        str(tmp_path),
+        num_generations=4,
+        per_device_train_batch_size=4,
+        max_completion_length=4,
+        **CPU,
+    )
     dataset = Dataset.from_list([{"prompt": "3 A-7"}] * 4)
     trainer = CritiqueGRPOTrainer(
-        model, lambda completions, **_: [0.0] * len(completions), args, dataset, critic=RetryCritic(), processing_class=tokenizer
+        model,
+        lambda completions, **_: [0.0] * len(completions),
+        args,
+        dataset,
+        critic=RetryCritic(),
+        processing_class=tokenizer,
     )
     trainer.about = {"arm": json.dumps("retry")}
     trainer.create_model_card(model_name="mine", tags=["own"])
     card = (tmp_path / "README.md").read_text()
-    assert "trained with Critique-GRPO, a method introduced in [Critique-GRPO: Advancing LLM Reasoning" in card and "zhang2025critiquegrpo" in card
-    assert all(f"- {tag}\n" in card.partition("---\n\n")[0] for tag in ("trl", "critique-grpo", "own"))
+    assert (
+        "trained with Critique-GRPO, a method introduced in [Critique-GRPO: Advancing LLM Reasoning"
+        in card
+        and "zhang2025critiquegrpo" in card
+    )
+    assert all(
+        f"- {tag}\n" in card.partition("---\n\n")[0] for tag in ("trl", "critique-grpo", "own")
+    )
     assert '- critic: retry\n- arm: "retry"\n' in card

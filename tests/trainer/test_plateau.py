@@ -1,4 +1,6 @@
-"""The plateau detector on synthetic series (in short; tests/benchmarks/plateau_series.py measures 1,000 of each), and as a callback of a real GRPO run."""
+"""The plateau detector on synthetic series (in short; tests/benchmarks/plateau_series.py measures
+1,000 of each), and as a callback of a real GRPO run.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,26 @@ from tiny_trainers import dataset, trainer_of
 from transformers import TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
-from critique_rl.trainer.plateau import PlateauCallback, PlateauDetector, PlateauRule, gain_per_window
+from critique_rl.trainer.plateau import (
+    PlateauCallback,
+    PlateauDetector,
+    PlateauRule,
+    gain_per_window,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from plateau_series import CURVES, RULE, SAMPLES, measure, outcome, series
 
 
 @pytest.mark.parametrize("deviation", [0.0, 0.02])
-@pytest.mark.parametrize("name", ["rises by 1 x min_gain a window", "rises by 2 x min_gain a window", "saturates, time constant 4 looks"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rises by 1 x min_gain a window",
+        "rises by 2 x min_gain a window",
+        "saturates, time constant 4 looks",
+    ],
+)
 def test_few_false_alarms_on_what_rises(name, deviation) -> None:
     # 60 series at a true rate of .05 show more than 8 once in a hundred tries; the seed is fixed.
     assert measure(name, deviation, 60)["false alarms"] <= 8 / 60
@@ -30,7 +44,10 @@ def test_flat_series_are_stuck_within_three_windows(name) -> None:
 
 
 def test_a_late_take_off_is_reported_and_the_plateau_before_it_stays_on_record() -> None:
-    found = [outcome(series(np.random.default_rng(i), CURVES["flat at .05, takes off at look 16"], 0.0)) for i in range(20)]
+    found = [
+        outcome(series(np.random.default_rng(i), CURVES["flat at .05, takes off at look 16"], 0.0))
+        for i in range(20)
+    ]
     assert all(detector.status == "took_off" for detector in found)
     assert all(detector.stuck_at < detector.took_off_at <= 20 for detector in found)
 
@@ -48,9 +65,13 @@ def test_the_gain_is_the_slope_times_the_window_and_differences_between_problems
 
 def test_errors_of_the_gain_match_the_spread_over_repetitions() -> None:
     rng = np.random.default_rng(0)
-    gains = [gain_per_window(series(rng, CURVES["flat at .3"][:13], 0.0), RULE, SAMPLES) for _ in range(200)]
+    gains = [
+        gain_per_window(series(rng, CURVES["flat at .3"][:13], 0.0), RULE, SAMPLES)
+        for _ in range(200)
+    ]
     spread = np.std([gain.gain for gain in gains])
-    # Common noise is never estimated as less than none, so that errors are too large on average where there is none; never too small.
+    # Common noise is never estimated as less than none, so that errors are too large on average
+    # where there is none; never too small.
     assert 0.95 * spread <= np.sqrt(np.mean([gain.error**2 for gain in gains])) <= 1.5 * spread
 
 
@@ -65,7 +86,10 @@ def test_a_continued_detector_says_the_same() -> None:
     assert second.state_dict() == whole.state_dict()
 
 
-@pytest.mark.parametrize(("looks", "message"), [([[0.5, 0.5], [0.5]], "the test is paired"), ([[0.5, float("nan")]], "not finite")])
+@pytest.mark.parametrize(
+    ("looks", "message"),
+    [([[0.5, 0.5], [0.5]], "the test is paired"), ([[0.5, float("nan")]], "not finite")],
+)
 def test_looks_that_cannot_be_paired_are_refused(looks, message) -> None:
     detector = PlateauDetector()
     with pytest.raises(ValueError, match=message):
@@ -73,37 +97,66 @@ def test_looks_that_cannot_be_paired_are_refused(looks, message) -> None:
             detector.look(look)
 
 
-@pytest.mark.parametrize("options", [{"window": 1}, {"looks": 12}, {"min_gain": 0}, {"alpha": 1}, {"solved": 7}])
+@pytest.mark.parametrize(
+    "options", [{"window": 1}, {"looks": 12}, {"min_gain": 0}, {"alpha": 1}, {"solved": 7}]
+)
 def test_a_rule_that_cannot_work_is_refused(options) -> None:
     with pytest.raises(ValueError, match="plateau: got"):
         PlateauRule(**options)
 
 
 def test_the_callback_watches_a_stock_grpo_run(tiny_policy, tmp_path) -> None:
-    settings = {"max_steps": 6, "learning_rate": 0.0, "eval_strategy": "steps", "eval_steps": 1, "num_generations_eval": 4, "per_device_eval_batch_size": 8}
+    settings = {
+        "max_steps": 6,
+        "learning_rate": 0.0,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "num_generations_eval": 4,
+        "per_device_eval_batch_size": 8,
+    }
 
     def never(completions, **kwargs):
         return [0.0] * len(completions)
 
     found = []
-    callback = PlateauCallback("eval_reward", 16, PlateauRule(window=2, looks=6, min_gain=0.2), found.append)
+    callback = PlateauCallback(
+        "eval_reward", 16, PlateauRule(window=2, looks=6, min_gain=0.2), found.append
+    )
     data = {"eval_dataset": dataset().select(range(4))}
-    trainer = trainer_of(GRPOTrainer, GRPOConfig, tiny_policy, tmp_path, never, settings=settings, callbacks=[callback], **data)
+    trainer = trainer_of(
+        GRPOTrainer,
+        GRPOConfig,
+        tiny_policy,
+        tmp_path,
+        never,
+        settings=settings,
+        callbacks=[callback],
+        **data,
+    )
     trainer.train()
     assert len(callback.detector.series) == 6
     assert found == [5], "the first look after two windows"
 
 
 def test_a_resumed_run_looks_again_at_what_its_log_holds_and_does_not_call_twice() -> None:
-    found, state = [], TrainerState(log_history=[{"eval_reward": 0.0, "step": step} for step in range(5)] + [{"loss": 1.0}])
-    callback = PlateauCallback("eval_reward", 16, PlateauRule(window=2, looks=6, min_gain=0.2), found.append)
+    found, state = (
+        [],
+        TrainerState(
+            log_history=[{"eval_reward": 0.0, "step": step} for step in range(5)] + [{"loss": 1.0}]
+        ),
+    )
+    callback = PlateauCallback(
+        "eval_reward", 16, PlateauRule(window=2, looks=6, min_gain=0.2), found.append
+    )
     callback.on_train_begin(None, state, None)
     assert (len(callback.detector.series), callback.detector.status, found) == (5, "stuck", [])
     callback.on_evaluate(None, state, None, metrics={"eval_reward": 0.0})
     assert (len(callback.detector.series), found) == (6, [])
 
 
-def test_values_that_are_no_rate_are_left_out_with_a_warning_and_a_misspelt_metric_is_named() -> None:
+def test_values_that_are_no_rate_are_left_out_with_a_warning_and_a_misspelt_metric_is_named() -> (
+    None
+):
     callback, state = PlateauCallback("eval_rewrad", 16), TrainerState()
     callback.on_evaluate(None, state, None, metrics={"eval_reward": 0.5})
     with pytest.warns(UserWarning, match="did you mean 'eval_reward'"):

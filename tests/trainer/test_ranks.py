@@ -1,4 +1,6 @@
-"""Two ranks against one on fixed completions and critiques, to 1e-5; and ranks that sample for themselves, under DDP and FSDP2. All over gloo, on a CPU."""
+"""Two ranks against one on fixed completions and critiques, to 1e-5; and ranks that sample for
+themselves, under DDP and FSDP2. All over gloo, on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ pytestmark = pytest.mark.processes
 SHIPPED = Path(__file__).parents[2] / "pipelines"
 CLOSE = 1e-5
 SHARED = ("loss", "grad_norm", "reward", "loss/scalar", "loss/refine", "loss/distill", "loss/own")
-"""Of each optimizer step. Other metrics are means over micro batches, in which rows come together at random."""
+"""Of each optimizer step. Other metrics are means over micro batches, in which rows come together
+at random.
+"""
 SHARDED = ("base", "alone", "ema", "lora")
 OUTCOMES = ("ok", "cached", "failed", "skipped", "not_asked")
 
@@ -48,7 +52,13 @@ def one(tiny_policy, tmp_path_factory) -> Path:
 def ddp(tiny_policy, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
     arguments = [tiny_policy, str(folder)]
-    ranks.run(folder, [("replayed_ranks", [*arguments, *VARIANTS]), ("free_ranks", [*arguments, "moody", "own_critic", "resumed", "vllm_server"])])
+    ranks.run(
+        folder,
+        [
+            ("replayed_ranks", [*arguments, *VARIANTS]),
+            ("free_ranks", [*arguments, "moody", "own_critic", "resumed", "vllm_server"]),
+        ],
+    )
     return folder
 
 
@@ -56,12 +66,15 @@ def ddp(tiny_policy, tmp_path_factory) -> Path:
 def fsdp2(tiny_policy, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("fsdp2")
     arguments = [tiny_policy, str(folder)]
-    calls = [("replayed_ranks", [*arguments, *SHARDED]), ("free_ranks", [*arguments, "moody", "own_critic", "resumed"])]
+    calls = [
+        ("replayed_ranks", [*arguments, *SHARDED]),
+        ("free_ranks", [*arguments, "moody", "own_critic", "resumed"]),
+    ]
     ranks.run(folder, calls, FSDP_ON_CPU="1")
     return folder
 
 
-# ---- replayed -------------------------------------------------------------------------------------------------------------------------------------
+# ---- replayed ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -70,7 +83,9 @@ def test_two_ranks_take_the_steps_of_one(one, ddp, variant) -> None:
     same_steps(alone, together)
     assert alone["norms"].keys() == together["norms"].keys()
     for term, norms in alone["norms"].items():
-        assert norms == pytest.approx(together["norms"][term], abs=CLOSE), f"gradient norms of {term}"
+        assert norms == pytest.approx(together["norms"][term], abs=CLOSE), (
+            f"gradient norms of {term}"
+        )
         assert len(norms) == 2 * STEPS and max(norms) > 10 * CLOSE
     assert read(ddp, "replayed", 1)[variant]["tokens"] == together["tokens"]
     same_weights(one, ddp, variant)
@@ -89,7 +104,11 @@ def same_steps(alone: dict[str, Any], together: dict[str, Any]) -> None:
             assert mine.get(name) == pytest.approx(theirs.get(name), abs=CLOSE), name
         terms = [value for name, value in theirs.items() if name.startswith("loss/")]
         assert not terms or sum(terms) == pytest.approx(theirs["loss"], abs=CLOSE)
-        counted = {name: value for name, value in mine.items() if name.startswith(("critique/", "rollout/", "refine/")) and name not in UNEVEN}
+        counted = {
+            name: value
+            for name, value in mine.items()
+            if name.startswith(("critique/", "rollout/", "refine/")) and name not in UNEVEN
+        }
         assert counted == {name: theirs[name] for name in counted}
     assert alone["tokens"] == together["tokens"]
 
@@ -104,36 +123,59 @@ def same_weights(one: Path, other: Path, variant: str) -> None:
 
 
 def test_the_replayed_steps_are_as_uneven_as_they_should_be(ddp) -> None:
-    """Generations: some fail everywhere, none on rank 1, the critic down on rank 1 alone, none at all, some."""
+    """Generations: some fail everywhere, none on rank 1, the critic down on rank 1 alone, none at
+    all, some.
+    """
     first, second = (read(ddp, "replayed", rank)["base"]["counts"] for rank in (0, 1))
-    failed = [[counts.get("critique/failed_rollouts", 0) for counts in rank] for rank in (first, second)]
+    failed = [
+        [counts.get("critique/failed_rollouts", 0) for counts in rank] for rank in (first, second)
+    ]
     assert [min(pair) > 0 for pair in zip(*failed, strict=True)] == [True, False, True, False, True]
     assert failed[1][1] == 0 < failed[0][1] and failed[0][3] == failed[1][3] == 0
-    assert "critique/failed" not in first[2] and second[2]["critique/failed"] == second[2]["critique/failed_rollouts"] > 0
+    assert (
+        "critique/failed" not in first[2]
+        and second[2]["critique/failed"] == second[2]["critique/failed_rollouts"] > 0
+    )
     assert sum(counts.get("outcome/unscored", 0) for rank in (first, second) for counts in rank) > 0
 
 
-# ---- free -----------------------------------------------------------------------------------------------------------------------------------------
+# ---- free ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scenario", ["moody", "own_critic"])
 @pytest.mark.parametrize("backend", ["ddp", "fsdp2"])
-def test_uneven_ranks_do_not_wait_for_ever_and_their_counts_add_up(request, backend, scenario) -> None:
-    first, second = (read(request.getfixturevalue(backend), "free", rank)[scenario] for rank in (0, 1))
+def test_uneven_ranks_do_not_wait_for_ever_and_their_counts_add_up(
+    request, backend, scenario
+) -> None:
+    first, second = (
+        read(request.getfixturevalue(backend), "free", rank)[scenario] for rank in (0, 1)
+    )
     assert first["checksum"] == second["checksum"], "weights stay in step"
     counts_add_up(first, second)
 
 
 def counts_add_up(first: dict[str, Any], second: dict[str, Any]) -> None:
-    assert second["counts"][0]["critique/failed_rollouts"] == 0 < first["counts"][0]["critique/failed_rollouts"]
+    assert (
+        second["counts"][0]["critique/failed_rollouts"]
+        == 0
+        < first["counts"][0]["critique/failed_rollouts"]
+    )
     logged = [row for row in first["log"] if "critique/failed_rollouts" in row]
     assert len(logged) == len(first["counts"]) == 2, "four steps, two a generation"
     for row, *own in zip(logged, first["counts"], second["counts"], strict=True):
-        assert row["critique/failed_rollouts"] == sum(row.get(f"critique/{outcome}", 0) for outcome in OUTCOMES)
-        assert all(row[name] == sum(counts.get(name, 0) for counts in own) for name in row if name.startswith("critique/failed") and name in own[0])
+        assert row["critique/failed_rollouts"] == sum(
+            row.get(f"critique/{outcome}", 0) for outcome in OUTCOMES
+        )
+        assert all(
+            row[name] == sum(counts.get(name, 0) for counts in own)
+            for name in row
+            if name.startswith("critique/failed") and name in own[0]
+        )
     assert first["tokens"] == second["tokens"], "every rank knows the total"
     for owner, total in first["tokens"].items():
-        assert total == sum(counts.get(owner, 0) for rank in (first, second) for counts in rank["counts"]), owner
+        assert total == sum(
+            counts.get(owner, 0) for rank in (first, second) for counts in rank["counts"]
+        ), owner
 
 
 @pytest.mark.parametrize("backend", ["ddp", "fsdp2"])
@@ -157,54 +199,91 @@ def test_what_cannot_read_the_head_whole_is_refused_with_a_way_out() -> None:
     for deepspeed, fsdp, found in ((zero3, None, "DeepSpeed ZeRO-3"), (None, fsdp1, "FSDP1")):
         state = SimpleNamespace(deepspeed_plugin=deepspeed, fsdp_plugin=fsdp)
         refuse_sharding(state, none)
-        with pytest.raises(ValueError, match=rf"distill_weight: got 0\.5 under {found}.* Use DDP, ZeRO-2 or FSDP2"):
+        with pytest.raises(
+            ValueError, match=rf"distill_weight: got 0\.5 under {found}.* Use DDP, ZeRO-2 or FSDP2"
+        ):
             refuse_sharding(state, SimpleNamespace(distill_weight=0.5, refine_anchor_weight=0.0))
     zero2 = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=2), fsdp_plugin=None)
     refuse_sharding(zero2, SimpleNamespace(distill_weight=0.5, refine_anchor_weight=0.5))
 
 
-# ---- what is shipped for GPUs -------------------------------------------------------------------------------------------------------------------
+# ---- what is shipped for GPUs --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("ddp", {"ACCELERATE_MIXED_PRECISION": "bf16"}),
-        ("fsdp2", {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}),
+        (
+            "fsdp2",
+            {
+                "ACCELERATE_USE_FSDP": "true",
+                "FSDP_VERSION": "2",
+                "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+            },
+        ),
         ("zero2", {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}),
-        ("zero3", {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3", "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true"}),
+        (
+            "zero3",
+            {
+                "ACCELERATE_USE_DEEPSPEED": "true",
+                "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+                "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
+            },
+        ),
     ],
 )
 def test_accelerates_launcher_takes_the_shipped_configs(name, expected) -> None:
-    words = ["--config_file", str(SHIPPED / "accelerate" / f"{name}.yaml"), "-m", "critique_rl", "train"]
-    arguments, defaults, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(words))
+    words = [
+        "--config_file",
+        str(SHIPPED / "accelerate" / f"{name}.yaml"),
+        "-m",
+        "critique_rl",
+        "train",
+    ]
+    arguments, defaults, _ = launch._validate_launch_command(
+        launch.launch_command_parser().parse_args(words)
+    )
     arguments.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
     assert arguments.num_processes == 8
-    environment = prepare_deepspeed_cmd_env(arguments)[1] if name.startswith("zero") else prepare_multi_gpu_env(arguments)
+    environment = (
+        prepare_deepspeed_cmd_env(arguments)[1]
+        if name.startswith("zero")
+        else prepare_multi_gpu_env(arguments)
+    )
     assert {key: environment.get(key) for key in expected} == expected
 
 
 @pytest.mark.parametrize("name", ["one_gpu", "eight_gpus", "vllm_server"])
 def test_the_pipelines_for_gpus_pass_every_check_before_a_run_but_that_of_their_data(name) -> None:
-    """Their data are on the Hub, and so in place of them stand problems with numbers for answers that need no network."""
+    """Their data are on the Hub, and so in place of them stand problems with numbers for answers
+    that need no network.
+    """
     pipeline = load_pipeline(SHIPPED / f"{name}.yaml", ["task={name: reasoning-gym/chain_sum}"])
     check_arms(dict(pipeline.arms))
     for config in pipeline.arms.values():
         check_primary(pipeline.primary, config)
 
 
-# ---- the command line on two ranks ----------------------------------------------------------------------------------------------------------------
+# ---- the command line on two ranks ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", [{}, {"FSDP_ON_CPU": "1"}])
-def test_a_run_of_two_ranks_stops_at_one_signal_and_the_same_command_finishes_it(tiny_policy, tmp_path, backend) -> None:
+def test_a_run_of_two_ranks_stops_at_one_signal_and_the_same_command_finishes_it(
+    tiny_policy, tmp_path, backend
+) -> None:
     evaluation = {**SMALL["evaluation"], "curve_every": 20}
     # So many that the signal comes long before the last, also where this process gets little time.
     budget = {"optimizer_steps": 40}
     path = write_pipeline(tmp_path, tiny_policy, budget=budget, evaluation=evaluation)
     out = tmp_path / "runs"
     run = PipelineFolder(out / "small").run("critique", 0)
-    calls = [("command_on_ranks", ["train", str(path), "--arm", "critique", "--seed", "0", "--out", str(out)])]
+    calls = [
+        (
+            "command_on_ranks",
+            ["train", str(path), "--arm", "critique", "--seed", "0", "--out", str(out)],
+        )
+    ]
     started = ranks.start(tmp_path / "first", calls, **backend)
     wait_for_steps(run, 3, *started)
     os.kill(started[1].pid, signal.SIGTERM)
@@ -214,7 +293,12 @@ def test_a_run_of_two_ranks_stops_at_one_signal_and_the_same_command_finishes_it
     assert stopped < 40 and not run.finished
     ranks.run(tmp_path / "second", calls, **backend)
     assert f"continuing from step {stopped}" in (tmp_path / "second" / "rank0.log").read_text()
-    assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, 41)), "no step is lost or there twice"
+    assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, 41)), (
+        "no step is lost or there twice"
+    )
     evaluation = json.loads(run.evaluation.read_text())
     assert evaluation["cost"]["steps"] == 40 and evaluation["problems"]
-    assert {path.name[-13:] for path in run.rollouts.glob("*")} == {"rank0.parquet", "rank1.parquet"}
+    assert {path.name[-13:] for path in run.rollouts.glob("*")} == {
+        "rank0.parquet",
+        "rank1.parquet",
+    }

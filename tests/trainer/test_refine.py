@@ -1,4 +1,6 @@
-"""Which rollouts are critiqued, what a refine prompt looks like, and which candidates fill the reserved slots."""
+"""Which rollouts are critiqued, what a refine prompt looks like, and which candidates fill the
+reserved slots.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ import pytest
 from critique_rl.trainer.refine import choose, due, mentions_critique, question_of, refine_prompt
 from critique_rl.types import Attempt, Critique, Verdict
 
-R, W, U, N, A = (Verdict(outcome) for outcome in ("right", "wrong", "unreadable", "unscored", "abstained"))
+R, W, U, N, A = (
+    Verdict(outcome) for outcome in ("right", "wrong", "unreadable", "unscored", "abstained")
+)
 
 
 def test_failed_means_wrong_or_unreadable_never_unscored_or_abstained() -> None:
@@ -39,7 +43,9 @@ def test_a_refine_prompt_keeps_the_system_message_and_replaces_the_question() ->
 
 def test_template_syntax_and_braces_in_model_text_stay_text() -> None:
     attempt = Attempt("q", "{{ 7*7 }} {% include 'x' %} {0}", W)
-    assert "{{ 7*7 }} {% include 'x' %} {0}" in refine_prompt("q", attempt, Critique("{{ attempt }}", "api"), "lab/refine")
+    assert "{{ 7*7 }} {% include 'x' %} {0}" in refine_prompt(
+        "q", attempt, Critique("{{ attempt }}", "api"), "lab/refine"
+    )
 
 
 @pytest.mark.parametrize(

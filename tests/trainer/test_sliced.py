@@ -30,10 +30,22 @@ class Case:
     labels: Tensor
 
     def leaves(self) -> list[Tensor]:
-        return [leaf for leaf in (self.hidden, self.head.weight, self.head.bias) if leaf is not None and leaf.requires_grad]
+        return [
+            leaf
+            for leaf in (self.hidden, self.head.weight, self.head.bias)
+            if leaf is not None and leaf.requires_grad
+        ]
 
     def sliced(self, measure: Divergence) -> tuple[Tensor, ...]:
-        return sliced_divergence(self.hidden, self.head, self.teacher_hidden, self.teacher, self.weight, self.labels, measure)
+        return sliced_divergence(
+            self.hidden,
+            self.head,
+            self.teacher_hidden,
+            self.teacher,
+            self.weight,
+            self.labels,
+            measure,
+        )
 
     def whole(self, measure: Divergence) -> tuple[Tensor, ...]:
         """The same four from whole logits, written out: project, cap, divide."""
@@ -42,27 +54,51 @@ class Case:
             whole_logits(self.teacher_hidden, self.teacher, measure.temperature).detach(),
         )
         each = divergence(student, teacher, measure.alpha, measure.top_k, measure.tail)
-        picked = (torch.log_softmax(logits, -1).gather(-1, self.labels.unsqueeze(-1)).squeeze(-1).detach() for logits in (student, teacher))
+        picked = (
+            torch.log_softmax(logits, -1).gather(-1, self.labels.unsqueeze(-1)).squeeze(-1).detach()
+            for logits in (student, teacher)
+        )
         return (self.weight * each).sum(), each.detach(), *picked
 
 
 def whole_logits(hidden: Tensor, head: Head, temperature: float) -> Tensor:
-    logits = hidden.float() @ head.weight.float().T + (0.0 if head.bias is None else head.bias.float())
-    return (logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)) / temperature
+    logits = hidden.float() @ head.weight.float().T + (
+        0.0 if head.bias is None else head.bias.float()
+    )
+    return (
+        logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
+    ) / temperature
 
 
-def make_case(bias: bool = True, softcap: float | None = None, tokens: int = TOKENS, dtype: torch.dtype = torch.float32) -> Case:
+def make_case(
+    bias: bool = True,
+    softcap: float | None = None,
+    tokens: int = TOKENS,
+    dtype: torch.dtype = torch.float32,
+) -> Case:
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator).to(dtype).requires_grad_()
 
-    head, teacher = (Head(draw(VOCABULARY, HIDDEN), draw(VOCABULARY) if bias else None, softcap) for _ in range(2))
+    head, teacher = (
+        Head(draw(VOCABULARY, HIDDEN), draw(VOCABULARY) if bias else None, softcap)
+        for _ in range(2)
+    )
     weight = torch.linspace(0.0, 1.5, tokens)  # the first token weighs nothing
-    return Case(draw(tokens, HIDDEN), head, draw(tokens, HIDDEN), teacher, weight, torch.arange(tokens) % VOCABULARY)
+    return Case(
+        draw(tokens, HIDDEN),
+        head,
+        draw(tokens, HIDDEN),
+        teacher,
+        weight,
+        torch.arange(tokens) % VOCABULARY,
+    )
 
 
-def assert_same(case: Case, measure: Divergence, scale: float = 1.0, atol: float = 2e-6, rtol: float = 2e-5) -> None:
+def assert_same(
+    case: Case, measure: Divergence, scale: float = 1.0, atol: float = 2e-6, rtol: float = 2e-5
+) -> None:
     ours, theirs = case.sliced(measure), case.whole(measure)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, atol=atol, rtol=rtol)
@@ -78,13 +114,19 @@ def assert_same(case: Case, measure: Divergence, scale: float = 1.0, atol: float
 @pytest.mark.parametrize(("top_k", "tail"), SUPPORTS)
 @pytest.mark.parametrize("tokens_a_slice", [1, 2, 3, 7, 100])
 def test_slices_of_any_size_give_the_whole_divergence_and_its_gradients(
-    monkeypatch: pytest.MonkeyPatch, alpha: float, top_k: int | None, tail: bool, tokens_a_slice: int
+    monkeypatch: pytest.MonkeyPatch,
+    alpha: float,
+    top_k: int | None,
+    tail: bool,
+    tokens_a_slice: int,
 ) -> None:
     monkeypatch.setattr(sliced, "SLICE_ELEMENTS", tokens_a_slice * VOCABULARY)
     assert_same(make_case(), Divergence(alpha, top_k, tail))
 
 
-def test_a_slice_is_never_less_than_a_token_nor_more_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slice_is_never_less_than_a_token_nor_more_than_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rows: list[int] = []
 
     class Watched(Divergence):
@@ -102,9 +144,17 @@ def test_a_slice_is_never_less_than_a_token_nor_more_than_asked_for(monkeypatch:
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize(("top_k", "tail"), SUPPORTS)
-@pytest.mark.parametrize(("bias", "softcap", "temperature"), [(False, None, 0.7), (True, 1.5, 1.0), (False, 1.5, 2.0)])
+@pytest.mark.parametrize(
+    ("bias", "softcap", "temperature"), [(False, None, 0.7), (True, 1.5, 1.0), (False, 1.5, 2.0)]
+)
 def test_soft_cap_temperature_and_a_missing_bias_are_those_of_the_model(
-    monkeypatch: pytest.MonkeyPatch, alpha: float, top_k: int | None, tail: bool, bias: bool, softcap: float | None, temperature: float
+    monkeypatch: pytest.MonkeyPatch,
+    alpha: float,
+    top_k: int | None,
+    tail: bool,
+    bias: bool,
+    softcap: float | None,
+    temperature: float,
 ) -> None:
     monkeypatch.setattr(sliced, "SLICE_ELEMENTS", 2 * VOCABULARY)
     assert_same(make_case(bias, softcap), Divergence(alpha, top_k, tail, temperature))
@@ -135,7 +185,10 @@ def test_gradients_add_to_those_of_other_terms_through_the_same_leaves() -> None
     def total(divergence_sum: Tensor) -> Tensor:
         return 2.0 * divergence_sum + (case.hidden**2).sum() + case.head.weight[3].sum()
 
-    ours, theirs = (torch.autograd.grad(total(f(Divergence(0.3))[0]), case.leaves()) for f in (case.sliced, case.whole))
+    ours, theirs = (
+        torch.autograd.grad(total(f(Divergence(0.3))[0]), case.leaves())
+        for f in (case.sliced, case.whole)
+    )
     torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=2e-5)
 
 
@@ -151,29 +204,42 @@ def test_no_gradient_reaches_the_teacher_nor_comes_through_the_values() -> None:
 
 
 def test_after_the_backward_pass_the_heads_gradient_stands_in_memory_once() -> None:
-    # autograd copies a gradient that something else still holds, and at 150,000 by 2,048 that is 1.2 GB
+    # autograd copies a gradient that something else still holds, and at 150,000 by 2,048 that is
+    # 1.2 GB
     case = make_case(bias=False)
     loss, *_ = case.sliced(Divergence(0.3))
     loss.backward()
-    of_its_shape = [each for each in gc.get_objects() if type(each) is Tensor and each.shape == case.head.weight.shape]
+    of_its_shape = [
+        each
+        for each in gc.get_objects()
+        if type(each) is Tensor and each.shape == case.head.weight.shape
+    ]
     known = {tensor.data_ptr() for tensor in (case.head.weight, case.teacher.weight)}
-    assert {tensor.data_ptr() for tensor in of_its_shape} - known <= {case.head.weight.grad.data_ptr()}
+    assert {tensor.data_ptr() for tensor in of_its_shape} - known <= {
+        case.head.weight.grad.data_ptr()
+    }
 
 
-def test_a_second_backward_pass_gives_its_own_scale_and_does_not_change_what_the_first_gave() -> None:
+def test_a_second_backward_pass_gives_its_own_scale_and_does_not_change_what_the_first_gave() -> (
+    None
+):
     # the trainer's gradient norms by term are a pass of their own
     case = make_case()
     loss, *_ = case.sliced(Divergence(0.3))
     first = torch.autograd.grad(loss, case.leaves(), retain_graph=True)
     kept = [gradient.clone() for gradient in first]
-    assert all(gradient.abs().max() == 0 for gradient in torch.autograd.grad(0.0 * loss, case.leaves(), retain_graph=True))
+    assert all(
+        gradient.abs().max() == 0
+        for gradient in torch.autograd.grad(0.0 * loss, case.leaves(), retain_graph=True)
+    )
     third = torch.autograd.grad(3.0 * loss, case.leaves())
     torch.testing.assert_close(list(third), [3.0 * gradient for gradient in kept])
     torch.testing.assert_close(list(first), kept)
 
 
 def test_a_head_that_teaches_itself_gets_the_students_gradient_only() -> None:
-    # one weight, one bias for both (no reference model): the teacher's share must not come back through it
+    # one weight, one bias for both (no reference model): the teacher's share must not come back
+    # through it
     case = make_case()
     case.teacher = case.head
     assert_same(case, Divergence(0.3))
@@ -191,16 +257,25 @@ def test_what_needs_no_gradient_gets_none(frozen: str) -> None:
     else:
         assert not case.sliced(Divergence(0.3))[0].requires_grad
     with torch.no_grad():
-        torch.testing.assert_close(case.sliced(Divergence(0.3)), case.whole(Divergence(0.3)), atol=2e-6, rtol=2e-5)
+        torch.testing.assert_close(
+            case.sliced(Divergence(0.3)), case.whole(Divergence(0.3)), atol=2e-6, rtol=2e-5
+        )
 
 
 def test_the_log_probs_are_the_heads_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sliced, "SLICE_ELEMENTS", 2 * VOCABULARY)
     case = make_case(softcap=1.5)
     student = case.sliced(Divergence(0.3, temperature=0.7))[2]
-    teacher = sliced_logps(case.teacher_hidden.view(1, TOKENS, -1), case.teacher, case.labels.view(1, TOKENS), 0.7)[0]
-    for logps, hidden, head in ((student, case.hidden, case.head), (teacher, case.teacher_hidden, case.teacher)):
-        expected = torch.log_softmax(whole_logits(hidden, head, 0.7), -1)[torch.arange(TOKENS), case.labels]
+    teacher = sliced_logps(
+        case.teacher_hidden.view(1, TOKENS, -1), case.teacher, case.labels.view(1, TOKENS), 0.7
+    )[0]
+    for logps, hidden, head in (
+        (student, case.hidden, case.head),
+        (teacher, case.teacher_hidden, case.teacher),
+    ):
+        expected = torch.log_softmax(whole_logits(hidden, head, 0.7), -1)[
+            torch.arange(TOKENS), case.labels
+        ]
         torch.testing.assert_close(logps, expected.detach())
 
 
@@ -210,13 +285,25 @@ def test_bfloat16_is_close_and_keeps_its_type(monkeypatch: pytest.MonkeyPatch) -
     assert_same(make_case(dtype=torch.bfloat16), Divergence(0.3), atol=5e-2, rtol=5e-2)
 
 
-def test_the_weights_gradient_of_many_bfloat16_slices_is_added_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    # 600 equal tokens, one a slice: added in bfloat16 the sum would stop growing near 256 times one share
+def test_the_weights_gradient_of_many_bfloat16_slices_is_added_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # 600 equal tokens, one a slice: added in bfloat16 the sum would stop growing near 256 times one
+    # share
     monkeypatch.setattr(sliced, "SLICE_ELEMENTS", 1)
     case = make_case(bias=False, tokens=1, dtype=torch.bfloat16)
     case.weight.fill_(1.0)
     (one,) = torch.autograd.grad(case.sliced(Divergence(0.3))[0], case.head.weight)
-    many = Case(*(case.hidden.expand(600, -1), case.head, case.teacher_hidden.expand(600, -1), case.teacher, torch.ones(600), case.labels.expand(600)))
+    many = Case(
+        *(
+            case.hidden.expand(600, -1),
+            case.head,
+            case.teacher_hidden.expand(600, -1),
+            case.teacher,
+            torch.ones(600),
+            case.labels.expand(600),
+        )
+    )
     (gradient,) = torch.autograd.grad(many.sliced(Divergence(0.3))[0], case.head.weight)
     torch.testing.assert_close(gradient.float(), one.float() * 600, atol=0.5, rtol=2e-2)
 

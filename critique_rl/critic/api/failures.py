@@ -1,4 +1,6 @@
-"""How calls fail: which failures heal, how long to wait, what they say of the endpoint, and the short reason each is counted under."""
+"""How calls fail: which failures heal, how long to wait, what they say of the endpoint, and the
+short reason each is counted under.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 HEALS = (408, 409, 425, 429)
 """Refusals worth another try, besides every 5xx."""
 FOR_ALL = (301, 302, 303, 307, 308, 401, 403, 404)
-"""Refusals that every other call would meet too: of the key, and of the model or address. A redirect is one: texts go to `base_url` and nowhere else."""
+"""Refusals that every other call would meet too: of the key, and of the model or address. A
+redirect is one: texts go to `base_url` and nowhere else.
+"""
 NO_QUOTA = "insufficient_quota"
 """The code of a 429 that means that the account is used up, and not that calls come too fast."""
 WORDS = 160
@@ -32,7 +36,9 @@ class NotSent(Exception):
 
 
 def heals(error: BaseException) -> bool:
-    """True for what another try may mend. False for a refused key or request, an account that is used up, and for what was not sent."""
+    """True for what another try may mend. False for a refused key or request, an account that is
+    used up, and for what was not sent.
+    """
     from httpx2 import RequestError
     from openai import APIConnectionError
 
@@ -52,7 +58,9 @@ def _used_up(error: BaseException | None) -> bool:
 
 
 def alive(error: Exception | None, over: bool) -> bool | None:
-    """Whether the endpoint is up, by what became of a call; None where that says nothing: not sent, told to wait, or cut by the step's end (`over`)."""
+    """Whether the endpoint is up, by what became of a call; None where that says nothing: not sent,
+    told to wait, or cut by the step's end (`over`).
+    """
     status = getattr(error, "status_code", None)
     if status is not None:
         return None if status in HEALS else status < 500
@@ -62,10 +70,16 @@ def alive(error: Exception | None, over: bool) -> bool | None:
 
 
 def wait(state: RetryCallState) -> float:
-    """Seconds until the next try: what the server asked for, else random and growing; with jitter, so that many calls do not come back together."""
+    """Seconds until the next try: what the server asked for, else random and growing; with jitter,
+    so that many calls do not come back together.
+    """
     response = getattr(state.outcome.exception(), "response", None)
     asked = retry_after(response.headers.get("retry-after", "")) if response is not None else None
-    return JITTER.uniform(0, min(20.0, 0.5 * 2**state.attempt_number)) if asked is None else asked + JITTER.uniform(0, 0.25)
+    return (
+        JITTER.uniform(0, min(20.0, 0.5 * 2**state.attempt_number))
+        if asked is None
+        else asked + JITTER.uniform(0, 0.25)
+    )
 
 
 def retry_after(value: str) -> float | None:
@@ -81,7 +95,9 @@ def retry_after(value: str) -> float | None:
 
 
 def reason_of(error: Exception, key: str = "", over: bool = False) -> str:
-    """A short reason that says what failed, in the server's words where it sent some, which may quote the key. `over`: the step's time is used up."""
+    """A short reason that says what failed, in the server's words where it sent some, which may
+    quote the key. `over`: the step's time is used up.
+    """
     from httpx2 import RequestError
     from openai import APIConnectionError, APIStatusError, APITimeoutError
 
@@ -106,7 +122,9 @@ def _said(error: APIStatusError) -> str:
     if there is not None:
         address = str(there.url).partition("?")[0].removesuffix("/chat/completions")
         return f"it redirects, which is not followed; set base_url to {address}"
-    said = (error.body.get("message") if isinstance(error.body, dict) else error.body) or error.message
+    said = (
+        error.body.get("message") if isinstance(error.body, dict) else error.body
+    ) or error.message
     return f"{NO_QUOTA}: {said}" if _used_up(error) else str(said)
 
 
@@ -115,5 +133,7 @@ def _short(words: object, key: str) -> str:
 
 
 def without_key(text: str, key: str) -> str:
-    """The text without the key. A key of under 8 characters stays: it is a placeholder such as "none" or "EMPTY", and a word that texts may use."""
+    """The text without the key. A key of under 8 characters stays: it is a placeholder such as
+    "none" or "EMPTY", and a word that texts may use.
+    """
     return text.replace(key, "***") if len(key) >= 8 else text

@@ -1,8 +1,10 @@
-"""How fast a run may call its critic, over all of its ranks on one machine: calls at a time, requests and tokens a minute, and none while it is down.
+"""How fast a run may call its critic, over all of its ranks on one machine: calls at a time,
+requests and tokens a minute, and none while it is down.
 
-Slots are file locks, which the kernel releases when a process dies. Rates are spread evenly, each call taking the next free moment (GCRA, ITU-T I.371): a
-window of any minute then holds one request more than the rate at most. The circuit breaker is closed, open, or half-open, where one call probes.
-Clocks are wall time, which ranks share.
+Slots are file locks, which the kernel releases when a process dies. Rates are spread evenly, each
+call taking the next free moment (GCRA, ITU-T I.371): a window of any minute then holds one request
+more than the rate at most. The circuit breaker is closed, open, or half-open, where one call
+probes. Clocks are wall time, which ranks share.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ class Limits:
             await asyncio.sleep(POLL_SECONDS)
 
     async def pace(self, tokens: int, seconds: float) -> bool:
-        """Wait for the moment that the rates leave free; False at once, and nothing taken, where that is more than `seconds` away."""
+        """Wait for the moment that the rates leave free; False at once, and nothing taken, where
+        that is more than `seconds` away.
+        """
         wait = self._take(tokens, seconds)
         if wait is None:
             return False
@@ -64,8 +68,13 @@ class Limits:
         return True
 
     def _take(self, tokens: int, seconds: float) -> float | None:
-        rates = {"requests": (self._endpoint.requests_per_minute, 1), "tokens": (self._endpoint.tokens_per_minute, tokens)}
-        rates = {name: 60 * amount / rate for name, (rate, amount) in rates.items() if rate is not None}
+        rates = {
+            "requests": (self._endpoint.requests_per_minute, 1),
+            "tokens": (self._endpoint.tokens_per_minute, tokens),
+        }
+        rates = {
+            name: 60 * amount / rate for name, (rate, amount) in rates.items() if rate is not None
+        }
         if not rates:
             return 0.0
         with transaction(self._connection):
@@ -74,18 +83,27 @@ class Limits:
             if start - now > seconds:
                 return None
             for name, length in rates.items():
-                self._connection.execute("UPDATE pace SET free = ? WHERE name = ?", (max(now, free[name]) + length, name))
+                self._connection.execute(
+                    "UPDATE pace SET free = ? WHERE name = ?", (max(now, free[name]) + length, name)
+                )
         return start - now
 
     def give_back(self, tokens: int) -> None:
         """Tokens that were reserved and not used."""
         if self._endpoint.tokens_per_minute is not None:
-            self._connection.execute("UPDATE pace SET free = free - ? WHERE name = 'tokens'", (60 * tokens / self._endpoint.tokens_per_minute,))
+            self._connection.execute(
+                "UPDATE pace SET free = free - ? WHERE name = 'tokens'",
+                (60 * tokens / self._endpoint.tokens_per_minute,),
+            )
 
     async def admitted(self) -> bool:
-        """False while the circuit is open. Half-open the first is admitted as a probe, and the others wait for what becomes of it."""
+        """False while the circuit is open. Half-open the first is admitted as a probe, and the
+        others wait for what becomes of it.
+        """
         while True:
-            failures, closed, probed = self._connection.execute("SELECT failures, closed, probed FROM circuit").fetchone()
+            failures, closed, probed = self._connection.execute(
+                "SELECT failures, closed, probed FROM circuit"
+            ).fetchone()
             if failures < self._endpoint.circuit_failures:
                 return True
             now = time.time()
@@ -93,25 +111,35 @@ class Limits:
                 return False
             # A probe that died with its process is given up after the time it could have taken.
             probe = (now + self._endpoint.deadline, probed, now)
-            if self._connection.execute("UPDATE circuit SET probed = ? WHERE probed = ? AND probed <= ?", probe).rowcount:
+            if self._connection.execute(
+                "UPDATE circuit SET probed = ? WHERE probed = ? AND probed <= ?", probe
+            ).rowcount:
                 return True
             await asyncio.sleep(POLL_SECONDS)
 
     def report(self, alive: bool | None) -> None:
-        """What became of an admitted conversation: the server answered, was down, or (None) neither is known."""
+        """What became of an admitted conversation: the server answered, was down, or (None) neither
+        is known.
+        """
         if alive is None:
             self._connection.execute("UPDATE circuit SET probed = 0 WHERE probed > 0")
         elif alive:
-            self._connection.execute("UPDATE circuit SET failures = 0, closed = 0, probed = 0 WHERE failures > 0")
+            self._connection.execute(
+                "UPDATE circuit SET failures = 0, closed = 0, probed = 0 WHERE failures > 0"
+            )
         else:
             until = time.time() + self._endpoint.circuit_seconds
             change = "failures = failures + 1, probed = 0, closed = CASE WHEN failures + 1 >= ? THEN ? ELSE closed END"
-            self._connection.execute(f"UPDATE circuit SET {change}", (self._endpoint.circuit_failures, until))
+            self._connection.execute(
+                f"UPDATE circuit SET {change}", (self._endpoint.circuit_failures, until)
+            )
 
 
 @contextmanager
 def open_limits(folder: Path, endpoint: Endpoint) -> Iterator[Limits]:
-    """The limits that keep their state in a folder. A damaged file is started anew: it holds no more than the last minute."""
+    """The limits that keep their state in a folder. A damaged file is started anew: it holds no
+    more than the last minute.
+    """
     path = folder / "limits.sqlite"
     try:
         with opened(path, SCHEMA):

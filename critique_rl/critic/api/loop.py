@@ -11,9 +11,11 @@ from typing import Any
 
 
 def in_thread(coroutine: Coroutine[Any, Any, None], seconds: float) -> None:
-    """Wait for a coroutine that runs in a loop and thread of its own. TimeoutError after `seconds`, whatever it does.
+    """Wait for a coroutine that runs in a loop and thread of its own. TimeoutError after `seconds`,
+    whatever it does.
 
-    The loop lives for one call, so a process forked between two calls inherits nothing. Ctrl-C cancels what is running and goes on up.
+    The loop lives for one call, so a process forked between two calls inherits nothing. Ctrl-C
+    cancels what is running and goes on up.
     """
     outcome: Future[None] = Future()
     loop = asyncio.new_event_loop()

@@ -11,7 +11,9 @@ from critique_rl.types import Usage
 
 
 class BadResponse(ValueError):
-    """A server's answer that is none. Its usage, where it could be read, was spent. `code` and `status_code` are of an error sent with status 200."""
+    """A server's answer that is none. Its usage, where it could be read, was spent. `code` and
+    `status_code` are of an error sent with status 200.
+    """
 
     def __init__(self, message: str, usage: Usage | None = None, code: object = None):
         super().__init__(f"bad response: {message}")
@@ -20,7 +22,8 @@ class BadResponse(ValueError):
 
 
 def read(body: bytes) -> tuple[str, str, Usage | None]:
-    """(text without thoughts, finish reason, usage or None where the server reports none) of a server's answer; BadResponse for what is none.
+    """(text without thoughts, finish reason, usage or None where the server reports none) of a
+    server's answer; BadResponse for what is none.
 
     Text that took no tokens is not counted text: some servers report zeros.
     """
@@ -47,14 +50,22 @@ def read(body: bytes) -> tuple[str, str, Usage | None]:
 def _refusal(error: Any, usage: Usage | None) -> BadResponse:
     """An error in a body with status 200, in the server's words."""
     said = error if isinstance(error, dict) else {"message": error}
-    return BadResponse(": ".join(str(said[name]) for name in ("code", "message") if said.get(name)) or "an error", usage, said.get("code"))
+    return BadResponse(
+        ": ".join(str(said[name]) for name in ("code", "message") if said.get(name)) or "an error",
+        usage,
+        said.get("code"),
+    )
 
 
 def _joined(content: Any) -> Any:
     """The text of a content in parts, of which some are thoughts; any other content as it is."""
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
         return content
-    return "".join(part["text"] for part in content if part.get("type") == "text" and isinstance(part.get("text"), str))
+    return "".join(
+        part["text"]
+        for part in content
+        if part.get("type") == "text" and isinstance(part.get("text"), str)
+    )
 
 
 def read_usage(counts: Any) -> Usage | None:
@@ -62,8 +73,14 @@ def read_usage(counts: Any) -> Usage | None:
     if not isinstance(counts, dict):
         return None
     details = counts.get("prompt_tokens_details")
-    found = (counts.get("prompt_tokens"), counts.get("completion_tokens"), details.get("cached_tokens") if isinstance(details, dict) else 0)
-    prompt, completion, cached = (n if isinstance(n, int) and not isinstance(n, bool) and n >= 0 else None for n in found)
+    found = (
+        counts.get("prompt_tokens"),
+        counts.get("completion_tokens"),
+        details.get("cached_tokens") if isinstance(details, dict) else 0,
+    )
+    prompt, completion, cached = (
+        n if isinstance(n, int) and not isinstance(n, bool) and n >= 0 else None for n in found
+    )
     if prompt is None or completion is None:
         return None
     return Usage(prompt, completion, cached_prompt_tokens=min(cached or 0, prompt))

@@ -1,6 +1,8 @@
-"""SQLite files that several processes write at once and that a SIGKILL leaves whole: WAL, short transactions, locks that wait a bounded time.
+"""SQLite files that several processes write at once and that a SIGKILL leaves whole: WAL, short
+transactions, locks that wait a bounded time.
 
-WAL needs a local disk: processes on several machines must not share such a file over a network file system.
+WAL needs a local disk: processes on several machines must not share such a file over a network file
+system.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ LOCK_SECONDS = 5.0
 
 @contextmanager
 def opened(path: Path, schema: str, synchronous: str = "NORMAL") -> Iterator[sqlite3.Connection]:
-    """A connection in autocommit mode with the tables of `schema`. sqlite3.OperationalError where it is locked or the disk is full, another
-    sqlite3.DatabaseError where the file is no database.
+    """A connection in autocommit mode with the tables of `schema`. sqlite3.OperationalError where
+    it is locked or the disk is full, another sqlite3.DatabaseError where the file is no database.
 
     "NORMAL" survives a killed process, "FULL" a power cut too.
     """

