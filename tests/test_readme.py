@@ -36,7 +36,8 @@ from critique_rl.types import Attempt
 ROOT = Path(__file__).parents[1]
 PATHS = [ROOT / "README.md", *sorted((ROOT / "critique_rl" / "docs").glob("*.md"))]
 PAGES = {path.name: path.read_text() for path in PATHS if not path.name.startswith("reference-")}
-RESULTS = (ROOT / "runs" / "README.md").read_text()
+RESULT_PAGES = sorted((ROOT / "runs" / "results").glob("*.md"))
+RESULTS = "\n".join(path.read_text() for path in [ROOT / "runs" / "README.md", *RESULT_PAGES])
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -272,7 +273,10 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+LINKING = [*PATHS, ROOT / "runs" / "README.md", ROOT / "CONTRIBUTING.md", *RESULT_PAGES]
+
+
+@pytest.mark.parametrize("path", LINKING, ids=lambda path: path.name)
 def test_every_link_leads_somewhere(path) -> None:
     links = [
         link
@@ -284,6 +288,14 @@ def test_every_link_leads_somewhere(path) -> None:
         target = (path.parent / file).resolve() if file else path
         assert target.is_file(), link
         assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_the_index_of_results_leads_to_every_page_and_is_short() -> None:
+    index = (ROOT / "runs" / "README.md").read_text()
+    assert set(re.findall(r"\]\(results/(\w+\.md)\)", index)) == {
+        path.name for path in RESULT_PAGES
+    }
+    assert index.count("\n") <= 120
 
 
 def test_every_page_is_linked_from_the_readme() -> None:
