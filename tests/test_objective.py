@@ -101,9 +101,7 @@ def test_signed_credit_is_plus_for_right_minus_for_wrong_and_nothing_for_missing
     )  # W-REINFORCE
 
 
-def test_negative_reinforcement_moves_the_wrong_token_down_and_every_other_up_by_its_probability() -> (
-    None
-):
+def test_nsr_moves_the_wrong_token_down_and_others_up_by_their_probability() -> None:
     logits = logs(0.5, 0.3, 0.2, grad=True)
     logps = torch.log_softmax(logits, -1)
     credit = signed_credit(torch.tensor([0.0]), 0.0, 1.0)
@@ -215,9 +213,7 @@ def test_a_wrong_refinement_is_pushed_down_everywhere_but_boundedly() -> None:
     assert logps.grad.max().item() <= 0.125 + 1e-6
 
 
-def test_the_papers_clip_spares_a_wrong_refinement_the_policy_would_hardly_write_and_the_released_code_does_not() -> (
-    None
-):
+def test_the_papers_clip_spares_an_unlikely_wrong_refinement() -> None:
     def slopes(credit: float, clip: tuple[float, float] | None) -> list[float]:
         logps = logs(0.01, 0.1, 0.39, 0.41, 0.9, grad=True)
         refine_loss(
@@ -302,7 +298,7 @@ def test_a_rollout_row_whose_ratio_overflows_harms_nothing(
     assert (logps.grad[1] < 0).all()
 
 
-def test_a_refinement_token_whose_ratio_overflows_leaves_a_finite_gradient_under_the_clip() -> None:
+def test_a_ratio_that_overflows_leaves_a_finite_gradient_under_the_clip() -> None:
     logps = torch.tensor([[0.0, -1.0]], requires_grad=True)
     loss = refine_loss(
         logps,
@@ -386,7 +382,7 @@ def random_logits(
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("tail", [True, False])
-def test_top_k_of_everything_is_the_whole_divergence_and_of_less_that_of_the_renormalised_distributions(
+def test_top_k_of_everything_is_the_divergence_and_of_less_renormalises(
     alpha: float, tail: bool
 ) -> None:
     student, teacher = random_logits()
@@ -435,7 +431,7 @@ def test_the_tail_keeps_its_gradient_where_the_student_is_sure_of_an_error(
     assert alpha or gradients[0][0] > 0.9, "forward KL pulls with all its strength"
 
 
-def test_the_sampled_token_form_is_the_log_ratio_times_the_log_prob_with_the_ratio_held() -> None:
+def test_the_sampled_form_is_the_held_log_ratio_times_the_log_prob() -> None:
     student = logs(0.4, 0.1, grad=True)
     each = sampled_divergence(student, logs(0.1, 0.2))
     # ln 4 * ln .4 = 1.38629 * -.91629; ln .5 * ln .1 = -.69315 * -2.30259
@@ -446,9 +442,7 @@ def test_the_sampled_token_form_is_the_log_ratio_times_the_log_prob_with_the_rat
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_sampled_token_form_is_the_reverse_kl_on_the_students_tokens_and_not_on_the_teachers(
-    seed: int,
-) -> None:
+def test_the_sampled_form_is_the_reverse_kl_on_the_students_tokens_alone(seed: int) -> None:
     student, teacher = random_logits(seed, (8,))
     student = (student.detach() / 2).requires_grad_()
     student_logps, teacher_logps = (

@@ -323,7 +323,7 @@ def test_the_tables_fit_80_columns(tmp_path):
     assert any("retry" in line and "pass@1/deep" in line for line in lines)
 
 
-def test_newly_solved_and_lost_stand_beside_what_two_evaluations_of_the_base_differ_by(tmp_path):
+def test_newly_solved_and_lost_stand_beside_the_noise_of_the_base(tmp_path):
     two_arms(tmp_path)  # scalar a 0, b 1; critique a 1 and b 3, then a 3 and b 4
     put(tmp_path, "base", None, {"a": 0, "b": 2})
     assert compared(tmp_path)["boundary"] == {
@@ -365,7 +365,7 @@ def test_other_versions_and_other_prompts_are_refused_with_the_part_that_differs
     )
 
 
-def test_every_arm_is_paired_with_every_earlier_one_so_that_what_explains_a_gain_shows(tmp_path):
+def test_every_arm_is_paired_with_every_earlier_one(tmp_path):
     two_arms(tmp_path)
     put(tmp_path, "cheap", 0, {"a": 1, "b": 3})
     put(tmp_path, "cheap", 1, {"a": 3, "b": 3})

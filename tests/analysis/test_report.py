@@ -209,7 +209,7 @@ def test_the_page_shows_verdict_tables_curves_and_transcripts(full):
     assert page.open == []
 
 
-def test_the_page_needs_no_network_and_its_policy_allows_its_own_style_and_script_only(full):
+def test_the_page_needs_no_network_and_allows_only_its_style_and_script(full):
     page = Page(report(full))
     assert not {"link", "img", "iframe", "object", "base", "form"} & set(page.tags)
     assert not {"src", "srcset", "style", "action"} & {name for name, _ in page.attributes}
@@ -503,7 +503,7 @@ def test_evaluations_left_out_are_named_with_the_reason(full):
     assert "critique seed 1: evaluated with temperature 0.6" in report(full)
 
 
-def test_transcripts_are_spread_over_arms_seeds_and_both_ends_and_are_the_same_each_time(tmp_path):
+def test_transcripts_are_spread_over_arms_and_seeds_and_repeat(tmp_path):
     folder = PipelineFolder(tmp_path)
     runs = {arm: {seed: folder.run(arm, seed) for seed in range(5)} for arm in "abcdefgh"}
     for of in runs.values():

@@ -67,9 +67,7 @@ def test_the_critic_is_told_what_the_pipeline_says_it_knows(
     assert in_prompt in chat.asked[0][0] and not_in_prompt not in chat.asked[0][0]
 
 
-def test_a_row_without_what_the_critic_should_know_is_skipped_with_the_reason_not_asked_about() -> (
-    None
-):
+def test_a_row_without_the_answer_that_a_critic_should_know_is_skipped() -> None:
     chat = Says("look again")
     critiques = ChatCritic(chat, knows="solution").critique(
         [attempt(row={"answer": "42"}), attempt()]

@@ -33,9 +33,7 @@ def test_each_kind_says_what_it_should(kind, text) -> None:
     assert critique.leaked == (kind == "ground_truth")
 
 
-def test_shuffled_is_another_problem_of_the_family_with_another_trap_set_and_repeats_itself() -> (
-    None
-):
+def test_shuffled_is_another_problem_of_the_family_and_repeats_itself() -> None:
     critic, oracle = (
         build_critic({"kind": "shuffled"}, TASK),
         build_critic({"kind": "oracle"}, TASK),

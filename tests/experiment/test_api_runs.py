@@ -73,7 +73,7 @@ def test_two_ranks_share_slots_and_caps_and_both_stop_where_the_critic_may_not_f
         assert ledger.spent()["requests"] == 15
 
 
-def test_a_run_stops_with_the_reason_goes_on_once_mended_and_leaves_the_key_in_no_file(
+def test_a_run_stops_with_the_reason_and_leaves_the_key_in_no_file(
     tiny_policy, tmp_path, monkeypatch, caplog, capfd, handlers
 ):
     with serving() as server:

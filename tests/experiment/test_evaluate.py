@@ -123,9 +123,7 @@ def test_sampling_restores_mode_and_random_state_and_repeats_itself(tiny_policy)
     assert len({s.text for s in first}) > 1
 
 
-def test_shares_are_means_over_problems_by_family_and_abstaining_is_measured_even_where_none_did() -> (
-    None
-):
+def test_shares_are_means_over_problems_and_no_abstention_is_a_share_of_0() -> None:
     right, wrong, silent = Verdict("right", "7"), Verdict("wrong", "8"), Verdict("abstained", "?")
     tallies = [
         _tally(row, verdicts, abstains=True)

@@ -34,9 +34,7 @@ def put(folder: PipelineFolder, arm: str, seed: int, score: float) -> None:
     write_json(folder.sweep.run(arm, seed).evaluation, {"metrics": {"pass@1/all": score}})
 
 
-def test_trials_are_every_arm_with_every_value_on_validation_problems_and_a_share_of_the_budget() -> (
-    None
-):
+def test_trials_are_every_arm_with_every_value_and_a_share_of_the_budget() -> None:
     tried = trials(pipeline())
     assert list(tried.arms) == [
         f"{arm}@{value}" for arm in ("scalar", "oracle") for value in ("0.0001", "0.0003", "0.001")
@@ -101,7 +99,7 @@ def test_a_branching_arm_cannot_be_swept() -> None:
 
 
 @pytest.mark.processes
-def test_a_pipeline_tries_then_trains_with_what_was_chosen_and_judges_the_best_policy(
+def test_a_pipeline_trains_with_the_chosen_value_and_judges_the_best_policy(
     tiny_policy, tmp_path
 ) -> None:
     sweep = {"values": [1.0e-4, 1.0e-3], "seeds": [9]}

@@ -40,9 +40,7 @@ def failed(count: int) -> list[Attempt]:
     ]
 
 
-def test_the_critic_reads_wrong_attempts_at_questions_of_its_own_split_and_learns_the_oracles_words() -> (
-    None
-):
+def test_the_critic_learns_the_oracles_words_on_questions_of_its_split() -> None:
     rng = random.Random(0)
     for _ in range(150):
         prompt, critique = critic_base.example(critic_base.RECIPE, rng)
@@ -56,7 +54,7 @@ def test_the_critic_reads_wrong_attempts_at_questions_of_its_own_split_and_learn
         )
 
 
-def test_the_committed_critic_is_mostly_right_not_always_and_costs_what_its_prices_say() -> None:
+def test_the_committed_critic_is_mostly_right_and_costs_its_prices() -> None:
     attempts = failed(100)
     critic = build_critic(
         {
@@ -84,9 +82,7 @@ def test_the_committed_critic_is_mostly_right_not_always_and_costs_what_its_pric
         build_critic({"kind": "local", "model": "lab/critic", "prompt_price": -1}, TASK)
 
 
-def test_the_pipeline_asks_the_server_for_the_model_it_serves_with_the_settings_of_the_local_arm() -> (
-    None
-):
+def test_the_pipeline_asks_the_server_for_its_model_as_the_local_arm_does() -> None:
     arms = yaml.safe_load((PIPELINES / "critics.yaml").read_text())["arms"]
     local, api = arms["local"]["critic"], arms["api"]["critic"]
     assert (

@@ -55,7 +55,7 @@ def test_hidden_magnitudes_have_their_distribution_over_questions() -> None:
     )
 
 
-def test_tier_problems_stay_in_range_whatever_is_guessed_and_splits_share_no_question() -> None:
+def test_tier_problems_stay_in_range_and_splits_share_no_question() -> None:
     seen = {}
     for split in tiers.SPLITS:
         for family in tiers.FAMILIES:

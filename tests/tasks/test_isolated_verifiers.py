@@ -128,9 +128,7 @@ def test_a_function_of_the_users_own_judges(function, text, prompt, outcome) -> 
     )
 
 
-def test_a_function_that_hangs_crashes_or_eats_memory_is_unscored_with_the_reason_and_the_next_call_is_answered() -> (
-    None
-):
+def test_a_function_that_hangs_or_crashes_is_unscored_and_the_next_is_answered() -> None:
     verifier = build_verifier({"kind": "python", "target": "own_verifiers:hostile", "deadline": 1})
     verifier.worker.memory = 120 << 20
     reasons = {}

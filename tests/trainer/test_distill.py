@@ -361,9 +361,7 @@ def test_the_moving_average_after_two_updates_by_hand() -> None:
         assert model.weight.item() == value
 
 
-def test_within_the_block_the_weights_are_the_teachers_and_afterwards_the_policys_whatever_happens() -> (
-    None
-):
+def test_within_the_block_the_weights_are_the_teachers_and_afterwards_the_policys() -> None:
     model = scalar_model(1.0)
     teacher = Teacher(model, "ema", 0.5)
     nn.init.constant_(model.weight, 3.0)
@@ -517,9 +515,7 @@ def test_a_rollouts_teacher_reads_the_critique_and_not_the_attempt(tiny_policy, 
     assert trainer._metrics["train"]["distill/rows"] == [7]
 
 
-def test_a_rollouts_teacher_reads_a_right_sibling_and_a_critique_only_where_there_is_none(
-    tiny_policy, tmp_path
-) -> None:
+def test_a_rollouts_teacher_reads_a_right_sibling_or_else_a_critique(tiny_policy, tmp_path) -> None:
     for context, wrong in (
         ("sibling", None),
         ("sibling_or_critique", f"<user>{QUESTIONS[1]}\n> {WORDS}<policy>"),
@@ -1038,7 +1034,7 @@ def test_signed_credit_of_what_could_not_be_judged_is_nothing(tiny_policy, tmp_p
 
 
 @pytest.mark.parametrize("mode", ["advantage", "sampled", "topk", "full"])
-def test_with_iterations_and_accumulation_losses_are_finite_and_micro_batches_stay_as_they_are(
+def test_with_iterations_and_accumulation_micro_batches_stay_as_they_are(
     tiny_policy, tmp_path, mode
 ) -> None:
     both = (

@@ -56,7 +56,7 @@ def test_what_is_solved_is_not_stuck() -> None:
     assert outcome(series(np.random.default_rng(0), CURVES["solved"], 0.0)).status == "solved"
 
 
-def test_the_gain_is_the_slope_times_the_window_and_differences_between_problems_cancel() -> None:
+def test_the_gain_is_the_slope_times_the_window_and_problems_cancel() -> None:
     rates = np.add.outer(0.01 * np.arange(13), np.linspace(0, 0.8, 50))
     gain = gain_per_window(rates, PlateauRule(), samples=100)
     assert gain.gain == pytest.approx(0.06)
@@ -154,9 +154,7 @@ def test_a_resumed_run_looks_again_at_what_its_log_holds_and_does_not_call_twice
     assert (len(callback.detector.series), found) == (6, [])
 
 
-def test_values_that_are_no_rate_are_left_out_with_a_warning_and_a_misspelt_metric_is_named() -> (
-    None
-):
+def test_values_that_are_no_rate_are_left_out_with_a_warning() -> None:
     callback, state = PlateauCallback("eval_rewrad", 16), TrainerState()
     callback.on_evaluate(None, state, None, metrics={"eval_reward": 0.5})
     with pytest.warns(UserWarning, match="did you mean 'eval_reward'"):

@@ -130,9 +130,7 @@ def test_each_preset_trains_with_finite_moving_losses(name, tiny_policy, tmp_pat
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_cites_its_paper_and_says_where_it_differs_and_states_what_trl_may_change(
-    name,
-) -> None:
+def test_every_preset_cites_its_paper_and_says_where_it_differs(name) -> None:
     words, options = PRESETS[name].__doc__ or "", preset(name)
     assert re.search(r"arXiv \d{4}\.\d{5}", words)
     assert "Differences" in words
@@ -337,7 +335,7 @@ def test_the_paper_clips_both_terms_and_the_released_code_neither(tiny_policy, t
         assert shaped / lengths(output, [7]) < high
 
 
-def test_a_wrong_refinement_has_no_gradient_under_the_papers_clip_and_has_one_in_the_released_code(
+def test_a_wrong_refinement_has_a_gradient_in_the_released_code_alone(
     tiny_policy, tmp_path
 ) -> None:
     # one rollout is right, so the group is critiqued by the code alone; the wrong refinement's
@@ -361,7 +359,7 @@ def test_a_wrong_refinement_has_no_gradient_under_the_papers_clip_and_has_one_in
         assert (gradient > 0) == moves
 
 
-def test_the_paper_critiques_groups_that_failed_whole_and_the_released_code_every_failed_rollout(
+def test_the_paper_critiques_failed_groups_and_the_released_code_failed_rollouts(
     tiny_policy, tmp_path
 ) -> None:
     # attempts 0 to 6 are the mixed group (0, 3 and 6 right), 7 to 13 the failed one
@@ -395,9 +393,7 @@ def test_luffys_trace_earns_its_distance_from_the_rollouts_mean(tiny_policy, tmp
     assert (trainer.epsilon_low, trainer.args.ratio_clip) == (math.inf, None)
 
 
-def test_rltf_sd_fills_half_a_group_and_masks_tokens_the_policy_would_not_have_written(
-    tiny_policy, tmp_path
-) -> None:
+def test_rltf_sd_fills_half_a_group_and_masks_unlikely_tokens(tiny_policy, tmp_path) -> None:
     trainer = built("rltf_sd", tiny_policy, tmp_path, Turns([1.0, 0.0, 0.0, 0.0], [1.0] * 4))
     output = generated(trainer, rows().select(range(1)))
     # three rollouts failed, so three refinements and a plain sample fill the four slots; the

@@ -220,9 +220,7 @@ def test_after_the_backward_pass_the_heads_gradient_stands_in_memory_once() -> N
     }
 
 
-def test_a_second_backward_pass_gives_its_own_scale_and_does_not_change_what_the_first_gave() -> (
-    None
-):
+def test_a_second_backward_pass_does_not_change_what_the_first_gave() -> None:
     # the trainer's gradient norms by term are a pass of their own
     case = make_case()
     loss, *_ = case.sliced(Divergence(0.3))

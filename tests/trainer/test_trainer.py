@@ -177,7 +177,7 @@ def test_a_critic_that_returns_the_wrong_number_is_named(tiny_policy, tmp_path) 
         trainer.train()
 
 
-def test_failed_and_too_long_critiques_are_counted_and_their_slots_hold_plain_samples(
+def test_failed_and_too_long_critiques_leave_their_slots_to_plain_samples(
     tiny_policy, tmp_path
 ) -> None:
     class Moody:
@@ -439,7 +439,7 @@ def test_spent_tokens_are_counted_by_owner_and_trained_once_an_iteration(
     assert rates[0] == 1e-2 and rates == sorted(rates, reverse=True) and rates[-1] < 1e-2
 
 
-def test_the_policy_as_its_own_critic_is_asked_once_a_failure_and_its_tokens_have_an_owner(
+def test_the_policy_as_its_critic_is_asked_once_per_failure_and_pays_for_it(
     tiny_policy, tmp_path
 ) -> None:
     critic = ChatCritic(PolicyChat(), "lab/critique", "self")

@@ -254,9 +254,7 @@ def test_what_ended_without_a_report_stays_spent_at_its_reservation(server, tmp_
         '{"prompt_tokens":1,"completion_tokens":10000000000000000000}',
     ],
 )
-def test_an_answer_without_a_usage_that_can_be_counts_at_its_most_in_ledger_and_metrics_and_blocks_nothing(
-    server, tmp_path, reported
-):
+def test_an_answer_without_a_possible_usage_counts_at_its_reservation(server, tmp_path, reported):
     settings = {
         "max_tokens": 10,
         "prompt_price": 1.0,
@@ -287,9 +285,7 @@ def test_an_answer_without_a_usage_that_can_be_counts_at_its_most_in_ledger_and_
     assert ask(server, tmp_path, "ok after", **settings)[0].status == "ok"
 
 
-def test_what_a_server_of_a_long_template_reports_is_believed_and_an_answer_without_bound_is_never_free(
-    server, tmp_path
-):
+def test_a_long_templates_usage_is_believed_and_no_answer_is_free(server, tmp_path):
     [reply] = ask(
         server, tmp_path, 'usage {"prompt_tokens":5000,"completion_tokens":300}', max_tokens=10
     )
@@ -302,9 +298,7 @@ def test_what_a_server_of_a_long_template_reports_is_believed_and_an_answer_with
     assert reply.usage.completion_tokens >= len("counted") and reply.usage.estimated == 1
 
 
-def test_the_server_reports_no_more_than_the_cap_with_64_calls_at_its_edge_and_a_kill_in_between(
-    tmp_path,
-):
+def test_64_calls_at_the_cap_and_a_kill_in_between_stay_under_the_cap(tmp_path):
     figures = spend_and_kill(tmp_path, conversations=64, concurrency=64, cap=4500)
     assert (
         figures.killed and 0 < figures.reported_at_kill < figures.reported <= figures.spent <= 4500
@@ -351,9 +345,7 @@ def test_processes_that_begin_a_ledger_at_once_do_not_take_it_for_an_emptied_one
         assert ledger.spent()["tokens"] == 20
 
 
-def test_a_file_that_somebody_named_and_that_never_was_a_cache_is_refused_and_left_alone(
-    server, tmp_path
-):
+def test_a_named_file_that_never_was_a_cache_is_refused_and_left_alone(server, tmp_path):
     notes = tmp_path / "notes.txt"
     notes.write_text("precious")
     for path in (notes, tmp_path):
