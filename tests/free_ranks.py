@@ -21,7 +21,7 @@ from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.critic.build import ChatCritic
 from critique_rl.critic.chat import PolicyChat
 from critique_rl.trainer import trl_seams
-from critique_rl.trainer.fsdp_weights import whole
+from critique_rl.trainer.fsdp_weights import full_tensor
 from critique_rl.types import Critique
 
 RANK = int(os.environ.get("RANK", 0))
@@ -87,7 +87,8 @@ def told(trainer: CritiqueGRPOTrainer) -> dict[str, Any]:
     """What is compared between ranks."""
     log = [row for row in trainer.state.log_history if "loss" in row]
     checksum = sum(
-        whole(parameter.detach()).double().sum().item() for parameter in trainer.model.parameters()
+        full_tensor(parameter.detach()).double().sum().item()
+        for parameter in trainer.model.parameters()
     )
     return {
         "log": log,
@@ -119,10 +120,13 @@ def resumed(policy: str, folder: Path) -> dict[str, Any]:
     again.seen.append({})  # its first generation is the other's second
     again.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
     pairs = zip(whole_run.model.parameters(), again.model.parameters(), strict=True)
-    apart = max((whole(a.detach()) - whole(b.detach())).abs().max().item() for a, b in pairs)
+    apart = max(
+        (full_tensor(a.detach()) - full_tensor(b.detach())).abs().max().item() for a, b in pairs
+    )
     kept = whole_run.distillation.teacher.kept, again.distillation.teacher.kept
     teachers = max(
-        (whole(kept[0][name]) - whole(kept[1][name])).abs().max().item() for name in kept[0]
+        (full_tensor(kept[0][name]) - full_tensor(kept[1][name])).abs().max().item()
+        for name in kept[0]
     )
     return {
         "weights_apart": apart,

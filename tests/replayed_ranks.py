@@ -35,7 +35,7 @@ from waiting import SECONDS
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.trainer import rollout, trl_seams
-from critique_rl.trainer.fsdp_weights import whole
+from critique_rl.trainer.fsdp_weights import full_tensor
 from critique_rl.trainer.refine import question_of
 from critique_rl.types import Attempt, Critique
 
@@ -206,7 +206,7 @@ def run(policy: str, folder: Path, variant: str, world: int, rank: int) -> dict[
     trainer.on_generation = lambda batch, advantages: batches.append(Counter(batch.counts))
     trainer.train()
     weights = {
-        name: whole(parameter.detach()).clone()
+        name: full_tensor(parameter.detach()).clone()
         for name, parameter in trainer.model.named_parameters()
     }
     if rank == 0:

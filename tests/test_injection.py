@@ -19,7 +19,7 @@ from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.chat_critic import ChatCritic
 from critique_rl.critic.contract import Reply
-from critique_rl.experiment.rollout_log import table, write_rollouts
+from critique_rl.experiment.rollout_log import rollout_rows, write_rollouts
 from critique_rl.lab.base import WEIGHTS
 from critique_rl.prompts import neutral, special_tokens
 from critique_rl.tasks.load import load_task
@@ -238,7 +238,7 @@ def test_the_page_has_the_tags_of_a_tame_one(critiqued, tmp_path) -> None:
             pq.write_table(pa.Table.from_pylist([{**row, "leaked": False}]), path)
         return Page(report(folder))
 
-    rows = table(3, generation(critiqued[1]), [0.0] * 84)
+    rows = rollout_rows(3, generation(critiqued[1]), [0.0] * 84)
     rows = [row for row in rows if len(row["critique"]) < 1000] + [
         row for row in rows if len(row["critique"]) >= 1000
     ]

@@ -33,7 +33,7 @@ from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.pipeline_file import shipped
 from critique_rl.config.run_folder import RunFolder, held
 from critique_rl.config.schema import Pipeline, RunConfig
-from critique_rl.experiment.plan import FORMATS, launcher, stages, written
+from critique_rl.experiment.plan import FORMATS, launcher, render_plan, stages
 from critique_rl.experiment.same_config import check_same_config
 
 
@@ -238,7 +238,7 @@ def _plan(arguments) -> int:
         launcher(shipped(arguments.accelerate)) if arguments.accelerate else arguments.prefix,
     )
     if planned:
-        print(written(planned, arguments.format, pipeline.name))
+        print(render_plan(planned, arguments.format, pipeline.name))
     counted = ", then ".join(str(len(stage)) for stage in planned) or "no"
     print(
         f"{counted} runs to do; afterwards critique-rl run {shlex.join(_words(arguments))} evaluates the policy before training, compares and reports",

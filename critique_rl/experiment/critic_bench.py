@@ -14,12 +14,12 @@ from critique_rl.config.run_folder import PipelineFolder, write_json
 from critique_rl.config.schema import Pipeline
 from critique_rl.critic.build import build_critic
 from critique_rl.critic.chat_critic import ChatCritic
-from critique_rl.experiment.first_wrong_step import baselines, champ, localised
+from critique_rl.experiment.first_wrong_step import baselines, load_champ, localisation_accuracy
 from critique_rl.experiment.try_critics import (
     HEADS,
     RETRY,
     BenchSize,
-    benched,
+    bench_critic,
     cells,
     failed_rollouts,
     figures,
@@ -31,7 +31,7 @@ from critique_rl.tasks.task import Task
 from critique_rl.tasks.verifiers import boxed_answer
 
 
-def specs_of(pipeline: Pipeline, given: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+def critic_specs(pipeline: Pipeline, given: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """Name -> critic section: those of --critic, else of the pipeline's arms; `retry` first, since
     all are compared with it.
     """
@@ -70,7 +70,7 @@ def rescue_bench(
     task = load_task(config.task, 0)
     critics = {
         name: build_critic(spec, task, 0, folder.bench_critic(name))
-        for name, spec in specs_of(pipeline, given).items()
+        for name, spec in critic_specs(pipeline, given).items()
     }
     try:
         model, tokenizer = load_policy(config.policy.model, **config.policy.options)
@@ -80,7 +80,7 @@ def rescue_bench(
     rows = []
     for name, critic in critics.items():
         print(f"{name}: {len(attempts)} failed rollouts", file=sys.stderr)
-        rows.append(benched(critic, name, attempts, model, tokenizer, task, config))
+        rows.append(bench_critic(critic, name, attempts, model, tokenizer, task, config))
     data = figures(rows, len(attempts))
     write_json(folder.bench, data)
     return data
@@ -104,13 +104,13 @@ def reason_lines(data: Mapping[str, Any]) -> list[str]:
 def localisation_bench(given: Sequence[str], limit: int, knows: str) -> dict[str, Any]:
     """Critics and rules on CHAMP; `limit` takes so many of the 540, evenly spread (0: all)."""
     try:
-        items = champ()
+        items = load_champ()
     except ImportError as error:
         raise ConfigError(f"--champ: {error}") from error
     items = items[:: max(1, len(items) // limit)][:limit] if limit else items
     found: dict[str, Any] = dict(baselines(items))
     for text in given:
-        found[text] = localised(_chat_of(parse_spec(text)), items, knows)
+        found[text] = localisation_accuracy(_critic_chat(parse_spec(text)), items, knows)
     return {
         "solutions": len(items),
         "with_mistake": sum(bool(item.wrong) for item in items),
@@ -118,7 +118,7 @@ def localisation_bench(given: Sequence[str], limit: int, knows: str) -> dict[str
     }
 
 
-def _chat_of(spec: Mapping[str, Any]):
+def _critic_chat(spec: Mapping[str, Any]):
     task = Task("champ", [], lambda split, count: [], boxed_answer)
     critic = build_critic(spec, task)
     if not isinstance(critic, ChatCritic) or spec["kind"] == "self":

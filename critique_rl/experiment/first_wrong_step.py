@@ -32,7 +32,7 @@ KNOWS = ("nothing", "answer", "solution")
 
 
 @dataclass(frozen=True)
-class Annotated:
+class AnnotatedSolution:
     """One solution: its lines, and the numbers (from 1) of those that touch the first wrong step,
     none where nobody marked a mistake.
     """
@@ -45,7 +45,7 @@ class Annotated:
     wrong: frozenset[int]
 
 
-def champ() -> list[Annotated]:
+def load_champ() -> list[AnnotatedSolution]:
     """All 540, the two of a problem beside each other. ImportError that says what to install."""
     try:
         from champ_dataset import load
@@ -59,7 +59,7 @@ def champ() -> list[Annotated]:
     ]
 
 
-def _annotated(problem: Any, one: Any) -> Annotated:
+def _annotated(problem: Any, one: Any) -> AnnotatedSolution:
     spans = [match.span() for match in re.finditer(r"[^\n]*\S[^\n]*", one.text)]
     touched = [
         i
@@ -68,7 +68,7 @@ def _annotated(problem: Any, one: Any) -> Annotated:
     ]
     solution = "\n".join(step.text for step in problem.solution.steps)
     lines = tuple(one.text[start:end].strip() for start, end in spans)
-    return Annotated(
+    return AnnotatedSolution(
         problem.identifier, problem.text, problem.answer, solution, lines, frozenset(touched)
     )
 
@@ -85,7 +85,7 @@ def read_step(reply: str, lines: int) -> int | None:
     return step if step <= lines and (step or found[1].lower() == "none") else None
 
 
-def prompt_of(item: Annotated, knows: str) -> str:
+def critic_prompt(item: AnnotatedSolution, knows: str) -> str:
     """What the critic reads."""
     told = {"answer": "", "solution": ""} | (
         {knows: getattr(item, knows)} if knows != "nothing" else {}
@@ -93,11 +93,15 @@ def prompt_of(item: Annotated, knows: str) -> str:
     return render("first_wrong_step", question=item.question, lines=list(item.lines), **told)
 
 
-def localised(chat: Chat, items: Sequence[Annotated], knows: str = "nothing") -> dict[str, Any]:
+def localisation_accuracy(
+    chat: Chat, items: Sequence[AnnotatedSolution], knows: str = "nothing"
+) -> dict[str, Any]:
     """Accuracy of a critic with its interval over problems, by whether there is a mistake, and what
     was lost on the way.
     """
-    replies = chat.answer([[{"role": "user", "content": prompt_of(item, knows)}] for item in items])
+    replies = chat.answer(
+        [[{"role": "user", "content": critic_prompt(item, knows)}] for item in items]
+    )
     steps = [
         read_step(reply.text, len(item.lines)) if reply.status == "ok" else None
         for reply, item in zip(replies, items, strict=True)
@@ -119,12 +123,12 @@ def localised(chat: Chat, items: Sequence[Annotated], knows: str = "nothing") ->
     }
 
 
-def is_right(step: int, item: Annotated) -> bool:
+def is_right(step: int, item: AnnotatedSolution) -> bool:
     """True where the step touches the marked span, or both say that there is no mistake."""
     return step in item.wrong if step else not item.wrong
 
 
-def baselines(items: Sequence[Annotated]) -> dict[str, dict[str, Any]]:
+def baselines(items: Sequence[AnnotatedSolution]) -> dict[str, dict[str, Any]]:
     """Rules that read nothing; `random` takes one of the lines or none, each as likely, and its
     accuracy is exact.
     """
@@ -137,7 +141,7 @@ def baselines(items: Sequence[Annotated]) -> dict[str, dict[str, Any]]:
     }
 
 
-def accuracy(right: Sequence[float], items: Sequence[Annotated]) -> dict[str, Any]:
+def accuracy(right: Sequence[float], items: Sequence[AnnotatedSolution]) -> dict[str, Any]:
     """{"accuracy", "with_mistake", "without": {"mean", "ci95"}}: the two solutions of a problem are
     averaged first, since they are no two observations.
     """

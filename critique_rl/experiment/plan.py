@@ -79,7 +79,7 @@ def _runs(
     ]
 
 
-def written(planned: Stages, form: str, name: str) -> str:
+def render_plan(planned: Stages, form: str, name: str) -> str:
     """The plan in one of `FORMATS`."""
     match form:
         case "parallel":

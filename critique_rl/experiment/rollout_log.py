@@ -23,11 +23,11 @@ def write_rollouts(
     folder.rollouts.mkdir(parents=True, exist_ok=True)
     path = folder.rollouts / f"step{step:05d}-rank{rank}.parquet"
     temporary = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(table(step, batch, advantages)), temporary)
+    pq.write_table(pa.Table.from_pylist(rollout_rows(step, batch, advantages)), temporary)
     temporary.replace(path)
 
 
-def table(step: int, batch: Generation, advantages: list[float]) -> list[dict[str, Any]]:
+def rollout_rows(step: int, batch: Generation, advantages: list[float]) -> list[dict[str, Any]]:
     """Rows of the table: rollouts in order, plain samples of reserved rows, then candidates."""
     by_number = dict(zip(batch.order, advantages, strict=True))
     size = batch.group_rollouts

@@ -44,7 +44,13 @@ from critique_rl.policy import load_policy
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.checkpoint import branch as copy_checkpoint
-from critique_rl.trainer.checkpoint import last_whole, read_state, remove_halves, step_of, whole
+from critique_rl.trainer.checkpoint import (
+    last_sealed,
+    read_state,
+    remove_unsealed,
+    sealed_checkpoints,
+    step_of,
+)
 from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 from critique_rl.trainer.model_card import CARD
 from critique_rl.trainer.presets import deviations
@@ -129,7 +135,7 @@ def _is_storage(error: Exception) -> bool:
 
 
 def _survivors(folder: RunFolder) -> str:
-    rows, checkpoint = read_jsonl(folder.metrics), last_whole(folder.checkpoints)
+    rows, checkpoint = read_jsonl(folder.metrics), last_sealed(folder.checkpoints)
     kept = f"the checkpoint of step {step_of(checkpoint)}" if checkpoint else "no checkpoint"
     return f"in {folder.path} survive the metrics of {len(rows)} steps, and {kept}"
 
@@ -192,8 +198,8 @@ def _write_config(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> 
 
 def _checkpoint(config: RunConfig, seed: int, folder: RunFolder) -> Path | None:
     """Where the run goes on from, if it does; half-written checkpoints are removed."""
-    remove_halves(folder.checkpoints)
-    checkpoint = last_whole(folder.checkpoints)
+    remove_unsealed(folder.checkpoints)
+    checkpoint = last_sealed(folder.checkpoints)
     return (
         _branch(config.branch_from, folder, seed)
         if checkpoint is None and config.branch_from is not None
@@ -223,7 +229,7 @@ def _branch(branch: BranchConfig, folder: RunFolder, seed: int) -> Path:
             f"{folder.path} branches from {trunk.path}, which is not finished; train it first, or use critique-rl run"
         )
     about = json.loads(trunk.evaluation.read_text())
-    kept, fired = {step_of(path): path for path in whole(trunk.checkpoints)}, True
+    kept, fired = {step_of(path): path for path in sealed_checkpoints(trunk.checkpoints)}, True
     step = branch.at
     if branch.at == "plateau":
         fired = "stuck_step" in about["plateau"]

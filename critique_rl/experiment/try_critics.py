@@ -56,7 +56,7 @@ class BenchSize:
 
 
 @dataclass(frozen=True)
-class Benched:
+class BenchResult:
     """What one critic did. Lists are by question, in the bank's order."""
 
     critic: str
@@ -140,7 +140,7 @@ def _spread(attempts: Sequence[Sequence[str]], most: int) -> list[tuple[str, str
     ]
 
 
-def benched(
+def bench_critic(
     critic: Critic,
     name: str,
     attempts: Sequence[Attempt],
@@ -148,7 +148,7 @@ def benched(
     tokenizer,
     task: Task,
     config: RunConfig,
-) -> Benched:
+) -> BenchResult:
     """Ask the critic, refine each attempt once, judge. A critic that may not fail and does is a row
     of failures.
     """
@@ -200,7 +200,7 @@ def benched(
         for critique, attempt in zip(critiques, attempts, strict=True)
     ]
     as_oracle = sum(same) / len(same) if same else None
-    return Benched(
+    return BenchResult(
         name,
         shares,
         found,
@@ -245,7 +245,7 @@ def lend_policy(critic: Critic, model, tokenizer, config: RunConfig) -> None:
     chat.sample, chat.specials = answer, special_tokens(tokenizer)
 
 
-def figures(rows: Sequence[Benched], attempts: int) -> dict[str, Any]:
+def figures(rows: Sequence[BenchResult], attempts: int) -> dict[str, Any]:
     """The bench as plain data; intervals are [low, high], None where there is none."""
     control = next(row for row in rows if row.critic == RETRY)
     return {
@@ -255,7 +255,7 @@ def figures(rows: Sequence[Benched], attempts: int) -> dict[str, Any]:
     }
 
 
-def _figures(row: Benched, control: Benched) -> dict[str, Any]:
+def _figures(row: BenchResult, control: BenchResult) -> dict[str, Any]:
     calls = np.array(row.seconds)
     return {
         "right": _interval(np.array(row.right)),

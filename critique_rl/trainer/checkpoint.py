@@ -41,7 +41,7 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
-def whole(folder: Path) -> list[Path]:
+def sealed_checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints of a folder, by step."""
     found = [
         path
@@ -51,15 +51,15 @@ def whole(folder: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def last_whole(folder: Path) -> Path | None:
+def last_sealed(folder: Path) -> Path | None:
     """The newest whole checkpoint."""
-    return (whole(folder) or [None])[-1]
+    return (sealed_checkpoints(folder) or [None])[-1]
 
 
-def remove_halves(folder: Path) -> None:
+def remove_unsealed(folder: Path) -> None:
     """Delete what a killed process left half-written, or half-deleted."""
     for path in folder.glob(f"{PREFIX}*"):
-        if path not in whole(folder):
+        if path not in sealed_checkpoints(folder):
             shutil.rmtree(path)
 
 
@@ -67,7 +67,7 @@ def rotate(folder: Path, limit: int | None, kept: Collection[Path] = ()) -> None
     """Keep the newest `limit` whole checkpoints (None or 0: all) and those `kept`. A checkpoint
     loses its mark first: half-deleted, it is not picked.
     """
-    others = [path for path in whole(folder) if path not in kept]
+    others = [path for path in sealed_checkpoints(folder) if path not in kept]
     for path in others[: -limit if limit else 0]:
         (path / STATE).unlink()
         shutil.rmtree(path)

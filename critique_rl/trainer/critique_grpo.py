@@ -558,23 +558,23 @@ class CritiqueGRPOTrainer(ResumableGRPOTrainer):
         """
         return self.distillation is None or self.held
 
-    def own_state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         scalar_so_far = {"held": self.held, "scalar_so_far": self._scalar_so_far}
         critic = self.critic.state_dict() if hasattr(self.critic, "state_dict") else {}
         return {
-            **super().own_state(),
+            **super().extra_state(),
             **scalar_so_far,
             "tokens": dict(self.tokens),
             "critic_usd": self.critic_usd,
             "critic": critic,
         }
 
-    def save_own(self, checkpoint: Path) -> None:
+    def save_extra_files(self, checkpoint: Path) -> None:
         if not self._scalar_so_far:
             self.distillation.save(checkpoint)
 
-    def load_own(self, checkpoint: Path, state: dict[str, Any]) -> None:
-        super().load_own(checkpoint, state)
+    def load_extra_state(self, checkpoint: Path, state: dict[str, Any]) -> None:
+        super().load_extra_state(checkpoint, state)
         if self.held and not state.get("held", True):
             self.release_critique()
         if self.distillation is not None and not self.held:

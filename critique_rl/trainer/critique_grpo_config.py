@@ -290,7 +290,7 @@ class CritiqueGRPOConfig(GRPOConfig):
     def _check_distillation(self) -> None:
         if not self.distill_weight:
             return
-        if self.samples_own_tokens and self.distill_target != "rollouts":
+        if self.sampled_token_only and self.distill_target != "rollouts":
             raise ValueError(
                 f"distill_mode {self.distill_mode}: got distill_target {self.distill_target!r}, expected 'rollouts': the sampled log-ratio is the reverse-KL "
                 "gradient on the policy's own tokens only. Use distill_mode topk or full for refinements"
@@ -304,7 +304,7 @@ class CritiqueGRPOConfig(GRPOConfig):
             )
 
     @property
-    def samples_own_tokens(self) -> bool:
+    def sampled_token_only(self) -> bool:
         """True for the modes that look at the sampled token alone."""
         return self.distill_mode in ("sampled", "advantage")
 

@@ -48,7 +48,7 @@ class Distillation:
     @property
     def needs_hidden(self) -> bool:
         """True where the student's hidden states are needed beside its log-probs."""
-        return bool(self.trainer.args.distill_weight) and not self.trainer.args.samples_own_tokens
+        return bool(self.trainer.args.distill_weight) and not self.trainer.args.sampled_token_only
 
     def save(self, folder: Path) -> None:
         self.teacher.save(folder, self.trainer.args.should_save)

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Partial, distribute_tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The whole tensor. Its gradient is averaged over the ranks, of which each has that of its own
     rows.
     """
@@ -32,7 +32,7 @@ def whole(tensor: Tensor) -> Tensor:
     return gathered
 
 
-def like(value: Tensor, parameter: Tensor) -> Tensor:
+def shard_like(value: Tensor, parameter: Tensor) -> Tensor:
     """`value` where `parameter` is: on its device, and sharded as it is. Of sharded values rank 0's
     count.
     """
@@ -53,7 +53,7 @@ def reshard(model: nn.Module) -> None:
 
 
 @contextmanager
-def lent(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+def lend_weights(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
     """Within the block the parameters of these names hold these values (laid out as `like` does).
     For forward passes without gradients only.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
-from critique_rl.trainer.fsdp_weights import reshard, whole
+from critique_rl.trainer.fsdp_weights import full_tensor, reshard
 from critique_rl.trainer.sliced_divergence import Head
 
 
@@ -28,7 +28,7 @@ def head_of(trainer: GRPOTrainer) -> Head:
         getattr(model.config.get_text_config(), "final_logit_softcapping", None),
     )
     bias = getattr(head, "bias", None)
-    return Head(whole(head.weight), None if bias is None else whole(bias), softcap)
+    return Head(full_tensor(head.weight), None if bias is None else full_tensor(bias), softcap)
 
 
 @contextmanager

@@ -36,8 +36,10 @@ def section(
     the run, as names and words.
     """
     facts = {
-        "method": method(args, two_phases=critic is not None or args.refine_column is not None),
-        "critic": critic_words(critic),
+        "method": describe_method(
+            args, two_phases=critic is not None or args.refine_column is not None
+        ),
+        "critic": describe_critic(critic),
         **about,
     }
     spent = [("generated tokens", "generated_tokens"), ("tokens in all", "total_tokens")]
@@ -72,7 +74,7 @@ def _plain(words: Any) -> str:
     return " ".join(str(words).replace("<", "&lt;").split())
 
 
-def method(args: Any, two_phases: bool) -> str:
+def describe_method(args: Any, two_phases: bool) -> str:
     """The terms of the objective that train, with their weights."""
     terms = [
         f"scalar ({args.credit} credit, weights {args.positive_weight:g} and {args.negative_weight:g}, loss_type {args.loss_type})"
@@ -88,7 +90,7 @@ def method(args: Any, two_phases: bool) -> str:
     return " + ".join(terms)
 
 
-def critic_words(critic: Any) -> str:
+def describe_critic(critic: Any) -> str:
     """A critic's kind, its model, and what it knows, where it has them."""
     if critic is None:
         return "none"

@@ -20,7 +20,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
-from critique_rl.trainer.checkpoint import last_whole, read_state, rotate, seal
+from critique_rl.trainer.checkpoint import last_sealed, read_state, rotate, seal
 
 
 class Diverged(RuntimeError):
@@ -48,7 +48,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         a half-written one.
         """
         if resume_from_checkpoint is True:
-            newest = last_whole(Path(self.args.output_dir))
+            newest = last_sealed(Path(self.args.output_dir))
             if newest is None:
                 raise ValueError(
                     f"resume_from_checkpoint: no whole checkpoint in {self.args.output_dir}; leave it out to start anew"
@@ -56,7 +56,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
             resume_from_checkpoint = str(newest)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
-    def own_state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """What the next process needs besides transformers' files, as JSON."""
         return {
             "kept_steps": sorted(self.kept_steps),
@@ -66,13 +66,13 @@ class ResumableGRPOTrainer(GRPOTrainer):
             },
         }
 
-    def save_own(self, checkpoint: Path) -> None:
+    def save_extra_files(self, checkpoint: Path) -> None:
         """Files of a subclass, before the checkpoint counts as whole. Called on every rank; what is
         written is the main one's.
         """
 
-    def load_own(self, checkpoint: Path, state: dict[str, Any]) -> None:
-        """The inverse of `own_state` and `save_own`."""
+    def load_extra_state(self, checkpoint: Path, state: dict[str, Any]) -> None:
+        """The inverse of `extra_state` and `save_extra_files`."""
         self.kept_steps |= set(state.get("kept_steps", ()))
         self._metrics["train"].update(state.get("metrics", {}))
         for name, callback in self._stateful_callbacks().items():
@@ -83,7 +83,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         """Weights, step and counts of a checkpoint, for a run that has no step left to take."""
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        self.load_own(checkpoint, read_state(checkpoint))
+        self.load_extra_state(checkpoint, read_state(checkpoint))
 
     def _save_checkpoint(self, model, trial):
         bad = [
@@ -106,9 +106,9 @@ class ResumableGRPOTrainer(GRPOTrainer):
         self.accelerator.wait_for_everyone()
         folder = Path(self._get_output_dir(trial=trial))
         checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        self.save_own(checkpoint)
+        self.save_extra_files(checkpoint)
         if self.args.should_save:
-            seal(checkpoint, self.own_state())
+            seal(checkpoint, self.extra_state())
             best = (
                 [Path(self.state.best_model_checkpoint)] if self.state.best_model_checkpoint else []
             )
@@ -122,7 +122,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        self.load_own(Path(checkpoint), read_state(Path(checkpoint)))
+        self.load_extra_state(Path(checkpoint), read_state(Path(checkpoint)))
         # TRL's sampler draws a new order each epoch from one generator and starts again at the
         # first epoch's order when a run is resumed.
         stored = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))

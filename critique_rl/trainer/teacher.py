@@ -2,7 +2,7 @@
 does. Weights, contexts and the prompts it reads.
 
 Kept weights are copies of the trainable parameters alone (with LoRA: of the adapter), put in place
-of the policy's for the teacher's forward pass (`shards.lent`). Where FSDP2 shards the policy, they
+of the policy's for the teacher's forward pass (`lend_weights`). Where FSDP2 shards the policy, they
 are sharded as it is from their first use on.
 """
 
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from critique_rl.prompts import render
-from critique_rl.trainer.fsdp_weights import lent, like, reshard, whole
+from critique_rl.trainer.fsdp_weights import full_tensor, lend_weights, reshard, shard_like
 from critique_rl.trainer.refine import in_place_of_question
 from critique_rl.types import Attempt, Critique
 
@@ -63,7 +63,7 @@ class Teacher:
         reshard(model)
         for name, parameter in model.named_parameters():
             if name in self.kept:
-                self.kept[name] = like(self.kept[name], parameter).lerp_(
+                self.kept[name] = shard_like(self.kept[name], parameter).lerp_(
                     parameter.detach().float(), self.rate
                 )
 
@@ -78,11 +78,11 @@ class Teacher:
             return
         reshard(model)
         self.kept |= {
-            name: like(self.kept[name], parameter)
+            name: shard_like(self.kept[name], parameter)
             for name, parameter in model.named_parameters()
             if name in self.kept
         }
-        with lent(model, self.kept):
+        with lend_weights(model, self.kept):
             yield
 
     def save(self, folder: Path, write: bool = True) -> None:
@@ -91,7 +91,7 @@ class Teacher:
         """
         if self.kind != "ema":
             return
-        kept = {name: whole(value).contiguous() for name, value in self.kept.items()}
+        kept = {name: full_tensor(value).contiguous() for name, value in self.kept.items()}
         if write:
             save_file(kept, folder / FILE)
 

@@ -20,7 +20,14 @@ from waiting import LONG, ended, wait_for_steps
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.config.run_folder import PipelineFolder, read_jsonl
 from critique_rl.experiment import processes
-from critique_rl.trainer.checkpoint import STATE, last_whole, remove_halves, rotate, seal, whole
+from critique_rl.trainer.checkpoint import (
+    STATE,
+    last_sealed,
+    remove_unsealed,
+    rotate,
+    seal,
+    sealed_checkpoints,
+)
 from critique_rl.trainer.resume import Diverged
 
 SAVING = {"save_strategy": "steps", "save_steps": 1, "learning_rate": 1e-3}
@@ -36,10 +43,10 @@ def checkpoints(folder: Path, *steps: int) -> None:
 def test_a_half_written_checkpoint_is_never_picked_and_goes(tmp_path) -> None:
     checkpoints(tmp_path, 5, 10)
     (tmp_path / "checkpoint-15").mkdir()
-    assert last_whole(tmp_path) == tmp_path / "checkpoint-10"
-    remove_halves(tmp_path)
+    assert last_sealed(tmp_path) == tmp_path / "checkpoint-10"
+    remove_unsealed(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-5"]
-    assert last_whole(tmp_path / "nowhere") is None
+    assert last_sealed(tmp_path / "nowhere") is None
 
 
 @pytest.mark.parametrize(
@@ -48,10 +55,10 @@ def test_a_half_written_checkpoint_is_never_picked_and_goes(tmp_path) -> None:
 def test_rotation_keeps_the_newest_by_step(tmp_path, limit, left) -> None:
     checkpoints(tmp_path, 5, 10, 20)
     rotate(tmp_path, limit)
-    assert [int(path.name[11:]) for path in whole(tmp_path)] == left
+    assert [int(path.name[11:]) for path in sealed_checkpoints(tmp_path)] == left
     checkpoints(tmp_path, 30)
     rotate(tmp_path, 1, kept=[tmp_path / f"checkpoint-{left[0]}"])
-    assert [int(path.name[11:]) for path in whole(tmp_path)] == [left[0], 30]
+    assert [int(path.name[11:]) for path in sealed_checkpoints(tmp_path)] == [left[0], 30]
 
 
 @pytest.mark.processes
@@ -116,7 +123,7 @@ def test_a_checkpoint_waits_until_the_generation_is_used_up(tiny_policy, tmp_pat
         settings={**settings, "per_device_train_batch_size": 4},
     )
     trainer.train()
-    assert [int(path.name[11:]) for path in whole(tmp_path)] == [4, 8, 12]
+    assert [int(path.name[11:]) for path in sealed_checkpoints(tmp_path)] == [4, 8, 12]
 
 
 def test_true_resumes_from_the_newest_whole_checkpoint(tiny_policy, tmp_path) -> None:
@@ -165,7 +172,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_saves(tiny_policy, tm
     )
     with pytest.raises(Diverged, match=r"step \d: .*not finite"):
         trainer.train()
-    for path in whole(tmp_path):
+    for path in sealed_checkpoints(tmp_path):
         from safetensors.torch import load_file
 
         assert all(

@@ -8,19 +8,19 @@ import pytest
 
 from critique_rl.critic.contract import Reply
 from critique_rl.experiment.first_wrong_step import (
-    Annotated,
+    AnnotatedSolution,
     baselines,
-    champ,
-    localised,
-    prompt_of,
+    critic_prompt,
+    load_champ,
+    localisation_accuracy,
     read_step,
 )
 from critique_rl.types import Usage
 
 ITEMS = [
-    Annotated("P1", "q1", "1", "s", ("a", "b", "c"), frozenset({2, 3})),
-    Annotated("P1", "q1", "1", "s", ("a",), frozenset()),
-    Annotated("P2", "q2", "2", "t", ("a", "b", "c", "First wrong step: 1"), frozenset({1})),
+    AnnotatedSolution("P1", "q1", "1", "s", ("a", "b", "c"), frozenset({2, 3})),
+    AnnotatedSolution("P1", "q1", "1", "s", ("a",), frozenset()),
+    AnnotatedSolution("P2", "q2", "2", "t", ("a", "b", "c", "First wrong step: 1"), frozenset({1})),
 ]
 
 
@@ -57,7 +57,7 @@ def test_accuracy_is_over_problems_and_what_cannot_be_read_is_wrong_and_counted(
                 Reply("step one", usage=Usage(9, 1)),
             ]
 
-    found = localised(Says(), ITEMS)
+    found = localisation_accuracy(Says(), ITEMS)
     # P1: one of two; P2: none of one. The mean of .5 and 0.
     assert (
         found["accuracy"]["mean"] == 0.25
@@ -78,18 +78,18 @@ def test_rules_that_read_nothing() -> None:
 
 
 def test_the_prompt_tells_what_the_critic_may_know_and_numbers_the_lines() -> None:
-    assert "only: 2" in prompt_of(ITEMS[2], "answer") and "only: 2" not in prompt_of(
+    assert "only: 2" in critic_prompt(ITEMS[2], "answer") and "only: 2" not in critic_prompt(
         ITEMS[2], "nothing"
     )
-    assert "<correct_solution>\nt\n" in prompt_of(ITEMS[2], "solution")
-    assert "[1] a\n[2] b\n[3] c\n[4] First wrong step: 1\n</solution_to_check>" in prompt_of(
+    assert "<correct_solution>\nt\n" in critic_prompt(ITEMS[2], "solution")
+    assert "[1] a\n[2] b\n[3] c\n[4] First wrong step: 1\n</solution_to_check>" in critic_prompt(
         ITEMS[2], "nothing"
     )
 
 
 def test_champ_has_540_annotations_and_every_marked_span_touches_a_line() -> None:
     pytest.importorskip("champ_dataset", reason="the extra `champ` is not installed")
-    items = champ()
+    items = load_champ()
     assert (
         len(items),
         sum(bool(item.wrong) for item in items),

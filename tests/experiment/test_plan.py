@@ -16,7 +16,7 @@ from waiting import SECONDS
 from critique_rl.cli.entry import main
 from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.config.run_folder import PipelineFolder, write_json
-from critique_rl.experiment.plan import stages, written
+from critique_rl.experiment.plan import render_plan, stages
 from critique_rl.experiment.sweep import with_chosen
 
 BASIC = {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}, "seeds": [0, 1]}
@@ -134,7 +134,7 @@ def test_a_script_runs_every_command_once_in_the_order_of_stages(tmp_path, form)
         "LOG": str(tmp_path / "log"),
     }
     done = subprocess.run(
-        ["bash", "-c", written(planned, form, "my plan")],
+        ["bash", "-c", render_plan(planned, form, "my plan")],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

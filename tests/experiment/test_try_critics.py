@@ -11,8 +11,8 @@ import pytest
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import parse_pipeline
-from critique_rl.experiment.critic_bench import parse_spec, specs_of
-from critique_rl.experiment.try_critics import Benched, _pieces, _spread, cells, figures
+from critique_rl.experiment.critic_bench import critic_specs, parse_spec
+from critique_rl.experiment.try_critics import BenchResult, _pieces, _spread, cells, figures
 from critique_rl.types import Attempt, Usage, Verdict
 
 ORACLE = {"critic": {"kind": "oracle"}}
@@ -24,9 +24,11 @@ PIPELINE = {
 
 
 def test_differences_are_paired_by_question() -> None:
-    retry = Benched("retry", [0.0, 0.5, 0.0, 0.5], [False, True, False, True], {}, 0, Usage(), [])
+    retry = BenchResult(
+        "retry", [0.0, 0.5, 0.0, 0.5], [False, True, False, True], {}, 0, Usage(), []
+    )
     reasons = {"failed: timeout": 3, "attempt_cut": 2}
-    oracle = Benched(
+    oracle = BenchResult(
         "oracle",
         [0.5, 1.0, 0.5, 1.0],
         [True, True, True, True],
@@ -54,8 +56,8 @@ def test_a_bank_is_spread_over_questions_and_a_piece_never_splits_one() -> None:
 
 
 def test_each_critic_of_the_arms_is_tried_once_after_retry() -> None:
-    assert list(specs_of(parse_pipeline("p", PIPELINE), [])) == ["retry", "a"]
-    assert specs_of(parse_pipeline("p", PIPELINE), ["indicative"]) == {
+    assert list(critic_specs(parse_pipeline("p", PIPELINE), [])) == ["retry", "a"]
+    assert critic_specs(parse_pipeline("p", PIPELINE), ["indicative"]) == {
         "retry": {"kind": "retry"},
         "indicative": {"kind": "indicative"},
     }

@@ -8,7 +8,7 @@ from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.chat import ApiChat
 from critique_rl.critic.chat_critic import ChatCritic
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
-from critique_rl.trainer.model_card import add_section, critic_words, method, section
+from critique_rl.trainer.model_card import add_section, describe_critic, describe_method, section
 
 CPU = {"bf16": False, "gradient_checkpointing": False, "use_cpu": True, "report_to": "none"}
 COSTS = {"generated_tokens": 1200, "total_tokens": 3400, "flops": 5.0e9, "usd": 0.25}
@@ -20,15 +20,18 @@ def test_the_method_is_the_terms_that_train(tmp_path) -> None:
     )
     scalar = "scalar (group credit, weights 1 and 0.3, loss_type dapo)"
     distill = f"0.5 x distill ({args.distill_mode} on {args.distill_target}, live teacher)"
-    assert method(args, two_phases=True) == f"{scalar} + 1 x refine (nll, 1 of 8 rows) + {distill}"
+    assert (
+        describe_method(args, two_phases=True)
+        == f"{scalar} + 1 x refine (nll, 1 of 8 rows) + {distill}"
+    )
     args.distill_weight = 0.0
-    assert method(args, two_phases=False) == scalar
+    assert describe_method(args, two_phases=False) == scalar
 
 
 def test_a_critic_is_named_without_its_address(tmp_path) -> None:
     chat = ApiChat(Endpoint("http://127.0.0.1:9/v1", "judge-7b"), tmp_path)
-    assert critic_words(ChatCritic(chat, knows="answer")) == "api, judge-7b, knows the answer"
-    assert critic_words(None) == "none"
+    assert describe_critic(ChatCritic(chat, knows="answer")) == "api, judge-7b, knows the answer"
+    assert describe_critic(None) == "none"
 
 
 def test_the_section_is_written_once_and_keeps_its_list_whole(tmp_path) -> None:
