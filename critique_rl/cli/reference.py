@@ -344,13 +344,17 @@ def _critics() -> Iterator[tuple[str, str, list[Key]]]:
     yield (
         "critic of kind self, local or api",
         "What is asked, and what becomes of it.",
-        keys_of(ChatCritic, critic.WORDED),
+        keys_of(ChatCritic, critic.CHAT_CRITIC_OPTIONS),
     )
     yield "critic of kind local", _prose(_whole(LocalChat)), keys_of(LocalChat)
     yield "critic of kind api", _prose(_whole(Endpoint)), keys_of(Endpoint)
     yield "critic.caps of kind api", _prose(_whole(Caps)), keys_of(Caps)
-    for kind, takes in (("python", UserCritic), ("noisy", None), ("oracle", critic._oracle)):
-        yield f"critic of kind {kind}", "", _options(critic.OF_KIND[kind], takes, {"options": {}})
+    for kind, takes in (("python", UserCritic), ("noisy", None), ("oracle", critic._oracle_words)):
+        yield (
+            f"critic of kind {kind}",
+            "",
+            _options(critic.KIND_OPTIONS[kind], takes, {"options": {}}),
+        )
 
 
 def _table(keys: Iterable[Key]) -> str:

@@ -2,7 +2,7 @@
 never sets a reward.
 
 Kinds: `none`, `retry`, `indicative`, `ground_truth`, `oracle`, `shuffled`, `noisy` (`controls`),
-`self`, `local`, `api` (`chat_critic`), `python` (`own_critic`). A call that fails stays failed:
+`self`, `local`, `api` (`chat_critic`), `python` (`user_critic`). A call that fails stays failed:
 there is no fallback to another kind, which would silently turn one arm of a comparison into
 another.
 """
@@ -27,16 +27,16 @@ from critique_rl.critic.controls import (
     TemplateCritic,
 )
 from critique_rl.critic.leaks import ON_LEAK
-from critique_rl.critic.user_critic import own_critic
+from critique_rl.critic.user_critic import build_user_critic
 from critique_rl.prompts import known
 from critique_rl.tasks.task import Task
 from critique_rl.types import Attempt
 
 CHATS: dict[str, type | None] = {"self": None, "local": LocalChat, "api": Endpoint}
 """Kinds whose critiques a model writes, and whose fields are its options."""
-WORDED = ("template", "knows", "scope", "votes", "choose", "on_leak", "longest")
+CHAT_CRITIC_OPTIONS = ("template", "knows", "scope", "votes", "choose", "on_leak", "longest")
 """Options of ChatCritic that a pipeline may set; the others are those of its chat."""
-OF_KIND = {
+KIND_OPTIONS = {
     "oracle": {"reworded": "true: in words that the embedded base never read (`lab/chain`)."},
     "noisy": {
         "critic": "The critic whose words are mixed with wrong ones: a section such as {kind: oracle}.",
@@ -50,7 +50,12 @@ OF_KIND = {
     },
 }
 """Options of kinds that are no chat, and what they mean."""
-ONE_OF = {"knows": tuple(KNOWS), "scope": SCOPES, "choose": tuple(CHOICES), "on_leak": ON_LEAK}
+ALLOWED_VALUES = {
+    "knows": tuple(KNOWS),
+    "scope": SCOPES,
+    "choose": tuple(CHOICES),
+    "on_leak": ON_LEAK,
+}
 
 
 def build_critic(
@@ -70,15 +75,17 @@ def build_critic(
         "ground_truth": lambda: TemplateCritic(
             "ground_truth", f"{task.prompts}ground_truth", needs_answer=True
         ),
-        "oracle": lambda reworded=False: OracleCritic(_oracle(task, reworded), task.is_answer),
-        "shuffled": lambda: ShuffledCritic(_oracle(task), task.train, seed),
+        "oracle": lambda reworded=False: OracleCritic(
+            _oracle_words(task, reworded), task.is_answer
+        ),
+        "shuffled": lambda: ShuffledCritic(_oracle_words(task), task.train, seed),
         "noisy": lambda critic, wrong: NoisyCritic(
             _inner(critic, task, seed, folder),
-            ShuffledCritic(_oracle(task), task.train, seed),
+            ShuffledCritic(_oracle_words(task), task.train, seed),
             _share(wrong),
             seed,
         ),
-        "python": lambda target, options=None, **own: own_critic(
+        "python": lambda target, options=None, **own: build_user_critic(
             str(target), options or {}, task.is_answer, **own
         ),
         **{
@@ -90,10 +97,10 @@ def build_critic(
     if kind not in kinds:
         raise ConfigError(f"critic: unknown kind {kind!r}; {suggest(kind, kinds)}")
     of_chat = {
-        name: (*WORDED, *(f.name for f in fields(cls))) if cls else WORDED
+        name: (*CHAT_CRITIC_OPTIONS, *(f.name for f in fields(cls))) if cls else CHAT_CRITIC_OPTIONS
         for name, cls in CHATS.items()
     }
-    check_keys(options, {**OF_KIND, **of_chat}.get(kind, ()), f"critic {kind}")
+    check_keys(options, {**KIND_OPTIONS, **of_chat}.get(kind, ()), f"critic {kind}")
     _check_values(options, f"critic {kind}")
     try:
         return kinds[kind](**options)
@@ -104,7 +111,7 @@ def build_critic(
 
 
 def _check_values(options: Mapping[str, Any], where: str) -> None:
-    for name, allowed in ONE_OF.items():
+    for name, allowed in ALLOWED_VALUES.items():
         if name in options and options[name] not in allowed:
             raise ConfigError(
                 f"{where}, {name}: got {options[name]!r}; {suggest(str(options[name]), allowed)}"
@@ -125,7 +132,7 @@ def _check_values(options: Mapping[str, Any], where: str) -> None:
 def _chat_critic(
     kind: str, task: Task, options: Mapping[str, Any], folder: Path | None
 ) -> ChatCritic:
-    worded = {name: options[name] for name in WORDED if name in options}
+    worded = {name: options[name] for name in CHAT_CRITIC_OPTIONS if name in options}
     worded.setdefault(
         "template", f"{task.prompts}critique" + ("_group" if worded.get("scope") == "group" else "")
     )
@@ -134,7 +141,9 @@ def _chat_critic(
             f"critic {kind}, template: no template {worded['template']!r}; {suggest(worded['template'], known())}"
         )
     chat = _chat(
-        kind, {name: value for name, value in options.items() if name not in WORDED}, folder
+        kind,
+        {name: value for name, value in options.items() if name not in CHAT_CRITIC_OPTIONS},
+        folder,
     )
     return ChatCritic(chat, name=kind, is_answer=task.is_answer, **worded)
 
@@ -168,7 +177,7 @@ def _share(value: Any) -> float:
     return float(value)
 
 
-def _oracle(task: Task, reworded: Any = False) -> Callable[[Attempt], str]:
+def _oracle_words(task: Task, reworded: Any = False) -> Callable[[Attempt], str]:
     if not isinstance(reworded, bool):
         raise ConfigError(f"critic oracle, reworded: got {reworded!r}, expected true or false")
     if task.oracle is None:

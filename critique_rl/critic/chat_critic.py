@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from critique_rl.critic.contract import Chat, Reply, without_thinking
-from critique_rl.critic.leaks import IsAnswer, OnLeak, guarded
+from critique_rl.critic.leaks import IsAnswer, OnLeak, handle_leak
 from critique_rl.prompts import clean, cut, is_blank, render
 from critique_rl.types import Attempt, Critique, Usage
 
@@ -122,7 +122,8 @@ class ChatCritic:
     def _chosen(self, replies: Sequence[Reply], attempt: Attempt) -> Critique:
         """The vote that is kept, with the cost of all; a failure's reason where none is usable."""
         votes = [
-            guarded(self._read(reply), attempt, self.is_answer, self.on_leak) for reply in replies
+            handle_leak(self._read(reply), attempt, self.is_answer, self.on_leak)
+            for reply in replies
         ]
         usable = [vote for vote in votes if vote.status == "ok"]
         # Where leaks matter, a vote that gave nothing away goes before one that had to be redacted.

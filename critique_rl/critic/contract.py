@@ -77,7 +77,7 @@ def without_thinking(text: str) -> str:
     return re.sub(rf"(?ism)^\s*{OPENS}.*", "", text).strip()
 
 
-def wrong(said: Critique) -> str:
+def invalid_field(said: Critique) -> str:
     """The first field of a critique built by somebody else's code that cannot be, "" where all can."""
     if said.status not in ("ok", "failed", "skipped"):
         return f"status {said.status!r}"

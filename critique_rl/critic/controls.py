@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from critique_rl.critic.contract import Critic
-from critique_rl.critic.leaks import IsAnswer, leaks
+from critique_rl.critic.leaks import IsAnswer, leaks_answer
 from critique_rl.hashing import uniform
 from critique_rl.prompts import render
 from critique_rl.types import Attempt, Critique
@@ -60,7 +60,7 @@ class OracleCritic:
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
         return [
-            Critique(text, self.name, leaked=leaks(text, attempt, self.is_answer))
+            Critique(text, self.name, leaked=leaks_answer(text, attempt, self.is_answer))
             for attempt in attempts
             for text in [self.words(attempt)]
         ]

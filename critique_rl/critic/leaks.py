@@ -98,12 +98,14 @@ def _pieces(text: str, question: str) -> list[tuple[int, int]]:
     )
 
 
-def leaks(text: str, attempt: Attempt, is_answer: IsAnswer) -> bool:
+def leaks_answer(text: str, attempt: Attempt, is_answer: IsAnswer) -> bool:
     """True where a piece of the text is the right answer."""
     return bool(leak_spans(text, attempt, is_answer)[0])
 
 
-def guarded(critique: Critique, attempt: Attempt, is_answer: IsAnswer, on_leak: OnLeak) -> Critique:
+def handle_leak(
+    critique: Critique, attempt: Attempt, is_answer: IsAnswer, on_leak: OnLeak
+) -> Critique:
     """A usable critique with its leak noted, and kept, redacted or dropped."""
     spans, whole = (
         leak_spans(critique.text, attempt, is_answer) if critique.status == "ok" else ([], True)
@@ -113,13 +115,13 @@ def guarded(critique: Critique, attempt: Attempt, is_answer: IsAnswer, on_leak: 
         return critique
     if on_leak == "keep":
         return replace(critique, leaked=True)
-    text = redacted(critique.text, spans)
-    if on_leak == "drop" or leaks(text, attempt, is_answer):
+    text = redact(critique.text, spans)
+    if on_leak == "drop" or leaks_answer(text, attempt, is_answer):
         return replace(critique, text="", status="skipped", reason="leak", leaked=True)
     return replace(critique, text=text, leaked=True, notes=(*critique.notes, "redacted"))
 
 
-def redacted(text: str, spans: list[tuple[int, int]]) -> str:
+def redact(text: str, spans: list[tuple[int, int]]) -> str:
     """Text with "[...]" in place of each span; spans may overlap."""
     out, at = [], 0
     for start, end in spans:

@@ -19,8 +19,8 @@ from threading import Thread
 from typing import Any
 
 from critique_rl.config.user_code import load
-from critique_rl.critic.contract import wrong
-from critique_rl.critic.leaks import IsAnswer, OnLeak, guarded
+from critique_rl.critic.contract import invalid_field
+from critique_rl.critic.leaks import IsAnswer, OnLeak, handle_leak
 from critique_rl.prompts import clean, is_blank
 from critique_rl.types import Attempt, Critique
 
@@ -57,7 +57,7 @@ class UserCritic:
         Thread(
             target=_settle,
             args=(self._running, self.function, attempts),
-            name="critique_rl.own_critic",
+            name="critique_rl.user_critic",
             daemon=True,
         ).start()
         try:
@@ -79,13 +79,13 @@ class UserCritic:
                 critique = Critique("", self.name, "failed", f"error {type(said).__name__}")
             case _:
                 critique = Critique("", self.name, "failed", f"bad reply: {type(said).__name__}")
-        return guarded(critique, attempt, self.is_answer, self.on_leak)
+        return handle_leak(critique, attempt, self.is_answer, self.on_leak)
 
     def _checked(self, said: Critique, seconds: float) -> Critique:
         """What the user's code built, or why it is no critique: whatever it holds, it must not end
         the run, nor refine as if nothing had been said.
         """
-        if reason := wrong(said):
+        if reason := invalid_field(said):
             return Critique("", self.name, "failed", f"bad reply: {reason}")
         usage = replace(said.usage, seconds=said.usage.seconds or seconds)
         if said.status != "ok":
@@ -121,7 +121,7 @@ def _one_each(function: Callable, attempts: list[Attempt]) -> list[Said | Except
     return said
 
 
-def own_critic(
+def build_user_critic(
     target: str, options: Mapping[str, Any], is_answer: IsAnswer, **settings: Any
 ) -> UserCritic:
     """The critic that `target` names. ValueError for what is neither a class with `critique` nor a

@@ -24,8 +24,8 @@ from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from critique_rl.costs import GENERATED, KINDS, Prices, costs, count
-from critique_rl.critic.build import Critic
 from critique_rl.critic.chat import PolicyChat
+from critique_rl.critic.contract import Critic
 from critique_rl.objective import group_advantages, refine_loss, signed_credit, weighted_advantages
 from critique_rl.prompts import special_tokens
 from critique_rl.trainer import hidden_states, trl_seams

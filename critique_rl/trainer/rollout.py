@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 from trl import GRPOTrainer
 
 from critique_rl.critic.chat import PolicyChat
-from critique_rl.critic.contract import CriticFailed, Reply, wrong
+from critique_rl.critic.contract import CriticFailed, Reply, invalid_field
 from critique_rl.prompts import special_tokens
 from critique_rl.tasks.rewards import VerifierReward, text_of
 from critique_rl.trainer import trl_seams
@@ -164,10 +164,10 @@ class TwoPhaseRollout:
                 f"critic {trainer.critic.name}: got {len(answers)} critiques for {len(asked)} attempts, expected one each, in order"
             )
         for one in answers:
-            if not isinstance(one, Critique) or wrong(one):
+            if not isinstance(one, Critique) or invalid_field(one):
                 raise TypeError(
                     f"critic {trainer.critic.name}: got {one!r}, expected a Critique"
-                    + (f": {wrong(one)}" if isinstance(one, Critique) else "")
+                    + (f": {invalid_field(one)}" if isinstance(one, Critique) else "")
                 )
         critiques = dict(zip(asked, answers, strict=True))
         counts = trainer.generation.counts

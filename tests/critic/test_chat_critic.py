@@ -13,7 +13,7 @@ from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import build_critic
 from critique_rl.critic.chat_critic import CHOICES, ChatCritic
 from critique_rl.critic.contract import Reply
-from critique_rl.critic.leaks import MOST, leak_spans, leaks, redacted
+from critique_rl.critic.leaks import MOST, leak_spans, leaks_answer, redact
 from critique_rl.prompts import cut, fence, neutral
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.verifiers import last_number
@@ -206,7 +206,7 @@ def test_a_reply_of_which_nothing_can_be_seen_is_empty() -> None:
     ],
 )
 def test_the_tasks_verifier_says_what_is_a_leak(text, leaked) -> None:
-    assert leaks(text, attempt(), is_answer) is leaked
+    assert leaks_answer(text, attempt(), is_answer) is leaked
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_formulas_leak_with_braces_in_braces_and_without_marks(text) -> None:
     spans, whole = leak_spans(
         text, half, lambda piece, row: piece in (r"\frac{1}{2}", r"\tfrac{1}{2}", r"\dfrac{1}{2}")
     )
-    assert whole and not re.search(r"frac\{1", redacted(text, spans))
+    assert whole and not re.search(r"frac\{1", redact(text, spans))
 
 
 def test_pieces_past_the_most_are_noted_as_unread() -> None:
@@ -231,7 +231,7 @@ def test_pieces_past_the_most_are_noted_as_unread() -> None:
 
 def test_a_number_of_the_question_is_a_leak_only_where_it_is_called_the_answer() -> None:
     tried = attempt(question="Is 42 or 43 larger? What is the smaller one?")
-    assert not leaks("You misread 42.", tried, is_answer) and leaks(
+    assert not leaks_answer("You misread 42.", tried, is_answer) and leaks_answer(
         "The answer is 42.", tried, is_answer
     )
 
@@ -240,11 +240,11 @@ def test_choices_and_words_leak_too() -> None:
     from critique_rl.tasks.verifiers import boxed_answer, choice
 
     letter = Attempt("Which? (A) (B)", "(A)", Verdict("wrong"), {"answer": "B"})
-    assert leaks(
+    assert leaks_answer(
         "Not (A) but (B)", letter, lambda piece, row: choice(piece, row).outcome == "right"
     )
     city = Attempt("Capital?", "Lyon", Verdict("wrong"), {"answer": "Paris"})
-    assert leaks(
+    assert leaks_answer(
         "The answer is Paris.",
         city,
         lambda piece, row: boxed_answer(f"\\boxed{{{piece}}}", row).outcome == "right",
@@ -252,7 +252,7 @@ def test_choices_and_words_leak_too() -> None:
 
 
 def test_redaction_takes_overlapping_spans_out_once() -> None:
-    assert redacted("so $x = 42$ is it", [(4, 10), (8, 10)]) == "so $[...]$ is it"
+    assert redact("so $x = 42$ is it", [(4, 10), (8, 10)]) == "so $[...]$ is it"
 
 
 @pytest.mark.parametrize(
@@ -314,5 +314,5 @@ def test_pieces_that_stall_the_verifier_do_not_stall_the_step(monkeypatch) -> No
         return False
 
     monkeypatch.setattr("critique_rl.critic.leaks.SECONDS", 0.1)
-    assert not leaks(" ".join(f"${i}^{{9}}$" for i in range(50)), attempt(), stalls)
+    assert not leaks_answer(" ".join(f"${i}^{{9}}$" for i in range(50)), attempt(), stalls)
     assert len(asked) <= 2, "the third would begin after 0.12 s"

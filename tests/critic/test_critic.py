@@ -9,7 +9,7 @@ import pytest
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import build_critic
-from critique_rl.critic.leaks import leaks
+from critique_rl.critic.leaks import leaks_answer
 from critique_rl.tasks.load import load_task
 from critique_rl.types import Attempt, Verdict
 
@@ -120,4 +120,4 @@ def test_a_mistake_in_the_critic_section_is_named(spec, message) -> None:
     ],
 )
 def test_a_leak_is_the_answer_as_a_token_of_its_own(text, leaked) -> None:
-    assert leaks(text, ATTEMPT, TASK.is_answer) is leaked
+    assert leaks_answer(text, ATTEMPT, TASK.is_answer) is leaked

@@ -12,7 +12,7 @@ import pytest
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
-from critique_rl.critic.leaks import leaks
+from critique_rl.critic.leaks import leaks_answer
 from critique_rl.types import Attempt, Verdict
 
 leg_counting = pytest.importorskip(
@@ -127,7 +127,7 @@ def test_the_oracle_never_says_the_answer(task) -> None:
         problem = legs.parse_problem(row["question"])
         text = legs.work(problem, [rng.choice(numbers) for _ in problem.animals])
         for attempt in (text, "", legs_base.miscalculated(text, rng)):
-            assert not leaks(
+            assert not leaks_answer(
                 legs.oracle_critique(row["question"], attempt),
                 Attempt(row["question"], attempt, verdict, row),
                 task.is_answer,
