@@ -41,7 +41,7 @@ def _load_as_run(arguments) -> tuple[Pipeline, PipelineFolder]:
     check_folders(
         with_chosen(pipeline, folder) if folder.sweep_choice.exists() else pipeline,
         folder,
-        but=("evaluation",),
+        ignored_sections=("evaluation",),
     )
     return pipeline, folder
 

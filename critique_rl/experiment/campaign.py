@@ -1,8 +1,8 @@
-"""All runs of a pipeline, each a process of its own, with live progress. Finished runs are skipped,
-interrupted ones continued, failed ones named.
+"""All runs of a pipeline, one process per run, with live progress.
 
-A run whose folder was started with another configuration is refused: its results would be compared
-under a name they do not have.
+Finished runs are skipped, interrupted ones continued, failed ones named. A run whose folder was
+started with another configuration is refused (`same_config`). Left out: runs on other machines,
+whose commands `plan` prints.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 from rich.console import Console
@@ -23,25 +25,40 @@ from critique_rl.config.run_folder import PipelineFolder, held, is_held
 from critique_rl.config.schema import Pipeline
 from critique_rl.experiment.plan import train_words
 from critique_rl.experiment.processes import start
-from critique_rl.experiment.progress import Job, _name, _share, _table, estimate, time_left
-from critique_rl.experiment.same_config import _filled, check_folders
+from critique_rl.experiment.progress import Job, budget_share, estimate, progress_table, time_left
+from critique_rl.experiment.same_config import check_folders, fill_defaults
 from critique_rl.experiment.sweep import choose, trials, with_chosen
 
 BASE = "base"
+STARTED_BEFORE = "running (started before)"
+"""Status of a run that a process of an earlier campaign trains."""
+Running = list[tuple[Job, BaseProcess]]
 
 
 def run_all(
     pipeline: Pipeline, folder: PipelineFolder, path: Path, overrides: Sequence[str], jobs: int
 ) -> list[str]:
-    """Run what is not finished, `jobs` at a time; returns the names of runs that failed.
-    KeyboardInterrupt after all were asked to stop.
+    """Run everything that is not finished.
+
+    Args:
+        pipeline: The experiment; the trials of its sweep come first.
+        folder: Where its results go.
+        path: The pipeline's file, which each process reads again.
+        overrides: `key=value` words for that file.
+        jobs: Runs at a time.
+
+    Returns:
+        The names of the runs that failed.
+
+    Raises:
+        ConfigError: The settings cannot be used, or another process runs this pipeline.
+        KeyboardInterrupt: After all runs were asked to stop, and did.
     """
     tail = [str(path), *overrides, "--out", str(folder.path.parent)]
     with held(folder.path, "running this pipeline"):
         if pipeline.sweep is not None:
-            failed = _run_missing(
-                trials(pipeline), folder.sweep, [*tail, "--sweep"], jobs, base=False
-            )
+            sweep_tail = [*tail, "--sweep"]
+            failed = _run_missing(trials(pipeline), folder.sweep, sweep_tail, jobs, with_base=False)
             if failed:
                 return [f"sweep/{name}" for name in failed]
             choose(pipeline, folder)
@@ -49,23 +66,16 @@ def run_all(
 
 
 def _run_missing(
-    pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jobs: int, base: bool = True
+    pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jobs: int, with_base: bool = True
 ) -> list[str]:
+    """Run what one pipeline, or its trials, lacks; the names of the runs that failed."""
     check_folders(pipeline, folder)
-    todo = (
-        [Job(BASE, None, folder.base, ["evaluate", *tail])]
-        if base and _base_is_due(pipeline, folder)
-        else []
-    )
-    for seed in pipeline.seeds:
-        for arm in pipeline.arms:
-            run = folder.run(arm, seed)
-            if not run.finished:
-                branch = pipeline.arms[arm].branch_from
-                trunk = folder.run(branch.arm, seed) if branch else None
-                todo.append(Job(arm, seed, run, train_words(tail, arm, seed), trunk))
+    todo = _missing_runs(pipeline, folder, tail)
+    if with_base and _is_base_due(pipeline, folder):
+        todo.insert(0, Job(BASE, None, folder.base, ["evaluate", *tail]))
     if not todo:
         return []
+    # Imported here: `critique-rl run` on finished runs then needs neither torch nor TRL.
     from critique_rl.experiment.preflight import check_arms, check_primary
 
     check_arms(dict(pipeline.arms))
@@ -75,115 +85,171 @@ def _run_missing(
     return _execute(todo, jobs, pipeline)
 
 
-def _base_is_due(pipeline: Pipeline, folder: PipelineFolder) -> bool:
+def _missing_runs(pipeline: Pipeline, folder: PipelineFolder, tail: list[str]) -> list[Job]:
+    """A job per run that is not finished, all arms of one seed before the next seed."""
+    missing = []
+    for seed in pipeline.seeds:
+        for arm, config in pipeline.arms.items():
+            run = folder.run(arm, seed)
+            if run.finished:
+                continue
+            branch = config.branch_from
+            trunk = folder.run(branch.arm, seed) if branch else None
+            missing.append(Job(arm, seed, run, train_words(tail, arm, seed), trunk))
+    return missing
+
+
+def _is_base_due(pipeline: Pipeline, folder: PipelineFolder) -> bool:
     """True where the policy before training is not evaluated yet, or was with other settings."""
     if not folder.base.finished:
         return True
+    # Folders older than the base's config.yaml are trusted: nothing says how they were judged.
     if not folder.base.config.exists():
         return False
     stored = yaml.safe_load(folder.base.config.read_text())
     defaults = {"evaluation": run_defaults()["evaluation"]}
-    return _filled(defaults, stored) != base_config(pipeline.arms[pipeline.control])
+    return fill_defaults(defaults, stored) != base_config(pipeline.arms[pipeline.control])
 
 
 def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
-    waiting, running, done = list(todo), [], []
-    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    """Run all jobs and name those that failed.
+
+    Raises:
+        KeyboardInterrupt: On Ctrl-C or SIGTERM, after the runs have stopped.
+    """
+    running: Running = []
+    previous_handler = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        before, began = sum(_share(job, pipeline) or 0.0 for job in todo), time.monotonic()
-        # A file has no width: rich would take 80 columns and break every name.
-        console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
-        with Live(_table(todo, pipeline), console=console, refresh_per_second=1) as live:
-            while waiting or running:
-                for job in _ready(waiting)[: jobs - len(running)]:
-                    waiting.remove(job)
-                    running.append(_start(job, jobs))
-                waiting, elsewhere = _left_by_others(waiting)
-                if waiting and not running and not elsewhere:
-                    done += _orphaned(waiting)
-                    break
-                time.sleep(1)
-                running, ended = _poll(running)
-                done += ended
-                shares = [share for job in todo if (share := _share(job, pipeline)) is not None]
-                live.update(
-                    _table(todo, pipeline, time_left(shares, before, time.monotonic() - began))
-                )
+        done = _run_jobs(todo, running, jobs, pipeline)
     except KeyboardInterrupt:
         _stop(running)
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGTERM, previous_handler)
     failed = [job for job in done if job.status.startswith("failed")]
     for job in failed:
-        print(f"failed: {_name(job)}; see {job.folder.log}", file=sys.stderr)
-    return [_name(job) for job in failed]
+        print(f"failed: {job.name}; see {job.folder.log}", file=sys.stderr)
+    return [job.name for job in failed]
 
 
-def _ready(waiting: list[Job]) -> list[Job]:
-    return [
-        job
-        for job in waiting
-        if (job.trunk is None or job.trunk.finished) and not _is_elsewhere(job)
-    ]
+def _run_jobs(todo: list[Job], running: Running, jobs: int, pipeline: Pipeline) -> list[Job]:
+    """Run jobs until none is left; those that ended, failed ones included.
+
+    Args:
+        todo: All jobs, as the table shows them.
+        running: Holds the jobs with a living process, also when this function is interrupted.
+        jobs: Processes at a time.
+        pipeline: For the table.
+    """
+    waiting = list(todo)
+    done: list[Job] = []
+    share_at_start = sum(_shares(todo, pipeline))
+    began = time.monotonic()
+    # A file has no width: rich would take 80 columns and break every name.
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+    with Live(progress_table(todo, pipeline), console=console, refresh_per_second=1) as live:
+        while waiting or running:
+            for job in _ready_jobs(waiting)[: jobs - len(running)]:
+                waiting.remove(job)
+                running.append((job, _start(job, jobs)))
+            waiting = _drop_finished(waiting)
+            is_run_elsewhere = any(job.status == STARTED_BEFORE for job in waiting)
+            if waiting and not running and not is_run_elsewhere:
+                done += _mark_orphans(waiting)
+                break
+            time.sleep(1)
+            done += _take_ended(running)
+            left = time_left(_shares(todo, pipeline), share_at_start, time.monotonic() - began)
+            live.update(progress_table(todo, pipeline, left))
+    return done
+
+
+def _shares(todo: list[Job], pipeline: Pipeline) -> list[float]:
+    """The used share of each budget; jobs without one are left out."""
+    shares = [budget_share(job, pipeline) for job in todo]
+    return [share for share in shares if share is not None]
+
+
+def _ready_jobs(waiting: list[Job]) -> list[Job]:
+    """The jobs that can start now: their trunk is finished, and no other process trains them."""
+    ready = []
+    for job in waiting:
+        is_trunk_ready = job.trunk is None or job.trunk.finished
+        if is_trunk_ready and not _is_elsewhere(job):
+            ready.append(job)
+    return ready
 
 
 def _is_elsewhere(job: Job) -> bool:
-    """True where a process of an earlier campaign, killed alone, still trains this run: it is
-    waited for, since two would write one folder.
-    """
-    elsewhere = job.folder.path.exists() and is_held(job.folder.path)
-    job.status = "running (started before)" if elsewhere else "waiting"
-    return elsewhere
+    """True where a process of an earlier campaign, killed alone, still trains this run."""
+    # Such a run is waited for: two processes would write one folder.
+    is_elsewhere = job.folder.path.exists() and is_held(job.folder.path)
+    job.status = STARTED_BEFORE if is_elsewhere else "waiting"
+    return is_elsewhere
 
 
-def _left_by_others(waiting: list[Job]) -> tuple[list[Job], bool]:
-    """The jobs still to wait for, without those that others finished; and whether others are at
-    work.
-    """
+def _drop_finished(waiting: list[Job]) -> list[Job]:
+    """The jobs still to wait for, without those that processes of earlier campaigns finished."""
     for job in waiting:
         if job.folder.finished:
             job.status = "finished"
-    left = [job for job in waiting if job.status != "finished"]
-    return left, any(job.status == "running (started before)" for job in left)
+    return [job for job in waiting if job.status != "finished"]
 
 
-def _orphaned(waiting: list[Job]) -> list[Job]:
+def _mark_orphans(waiting: list[Job]) -> list[Job]:
+    """Give jobs up whose trunk will never finish."""
     for job in waiting:
         job.status = "failed (the run it branches from did not finish)"
     return waiting
 
 
-def _as_interrupt(*_) -> None:
+def _interrupt(*_: object) -> NoReturn:
+    """Signal handler: SIGTERM ends a campaign as Ctrl-C does.
+
+    Raises:
+        KeyboardInterrupt: Always.
+    """
     raise KeyboardInterrupt
 
 
-def _start(job: Job, jobs: int) -> Job:
+def _start(job: Job, jobs: int) -> BaseProcess:
     job.folder.path.mkdir(parents=True, exist_ok=True)
-    # Threads beyond the cores cost far more than they give: see runs/README.md.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    # Two torch threads on two busy cores were 15 times slower than one.
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    job.process = start(job.command, job.folder.log)
-    job.status, job.started = "running", time.monotonic()
-    return job
+    process = start(job.command, job.folder.log)
+    job.status = "running"
+    job.started = time.monotonic()
+    return process
 
 
-def _poll(running: list[Job]) -> tuple[list[Job], list[Job]]:
-    ended = [job for job in running if job.process.exitcode is not None]
-    for job in ended:
-        code = job.process.exitcode
+def _take_ended(running: Running) -> list[Job]:
+    """Take the jobs whose process has ended out of `running`, with their status."""
+    ended = []
+    for job, process in list(running):
+        code = process.exitcode
+        if code is None:
+            continue
         job.status = "finished" if code == 0 else f"failed ({code})"
-    return [job for job in running if job not in ended], ended
+        running.remove((job, process))
+        ended.append(job)
+    return ended
 
 
-def _stop(running: list[Job]) -> None:
+def _stop(running: Running) -> None:
+    """Ask the runs to stop, and wait for their checkpoints.
+
+    Raises:
+        KeyboardInterrupt: On a second Ctrl-C; the runs are killed.
+    """
     print("stopping: each run finishes its step and saves a checkpoint", file=sys.stderr)
-    for job in running:
-        job.process.terminate()
+    for _, process in running:
+        process.terminate()
     try:
-        for job in running:
-            job.process.join()
+        for _, process in running:
+            process.join()
     except KeyboardInterrupt:
-        for job in running:
-            job.process.kill()
+        for _, process in running:
+            process.kill()
         raise

@@ -1,13 +1,17 @@
-"""What a campaign shows while it runs: a table of runs, estimates, time left."""
+"""The progress of a campaign: its estimate before the start, a table of its runs, the time left.
+
+All figures are read from the run folders, so they hold for runs that another process started too.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -15,56 +19,85 @@ from critique_rl.config.run_folder import PipelineFolder, RunFolder, read_jsonl
 from critique_rl.config.schema import Pipeline
 from critique_rl.costs import KINDS
 
+Costs = dict[str, Any]
+"""The cost of one finished run, as eval.json has it."""
+COLUMNS = ("arm", "seed", "status", "step", "generated", "reward")
+"""Columns of the table before that of the primary metric."""
+
 
 @dataclass
 class Job:
-    """One process to run: an arm with a seed, or the base's evaluation."""
+    """One process to run: an arm with a seed, or the evaluation of the base."""
 
     arm: str
+    """Name of the arm, or "base"."""
     seed: int | None
+    """None for the base."""
     folder: RunFolder
+    """Where the run writes."""
     command: list[str]
+    """Arguments of `critique-rl`."""
     trunk: RunFolder | None = None
     """The run it branches from, which must be finished first."""
-    process: BaseProcess | None = None
     status: str = "waiting"
+    """Shown in the table; a failure begins with "failed"."""
     started: float = field(default=0.0)
+    """When the process was started, in seconds of `time.monotonic`."""
+
+    @property
+    def name(self) -> str:
+        """<arm>/seed<seed>; the arm alone where there is no seed."""
+        return self.arm if self.seed is None else f"{self.arm}/seed{self.seed}"
 
 
 def estimate(pipeline: Pipeline, folder: PipelineFolder, todo: list[Job], jobs: int) -> str:
-    """What the runs still to do will take: generated tokens by their budgets; critic tokens, money
-    and time by the finished runs, nearest first.
+    """Say in one line how much the runs still to do will take.
+
+    Generated tokens follow from the budgets. Critic tokens, money and time follow from the finished
+    runs of the same arm, or of all arms where this one has none.
+
+    Args:
+        pipeline: Its arms and budgets.
+        folder: The results so far.
+        todo: Jobs still to do; the evaluation of the base is not counted.
+        jobs: Runs at a time.
     """
     runs = [job for job in todo if job.arm in pipeline.arms]
-    left = [(1 - (_share(job, pipeline) or 0.0)) for job in runs]
-    budgets = [pipeline.arms[job.arm].budget.of for job in runs]
-    sums = {
-        kind: sum(b[1] * part for b, part in zip(budgets, left, strict=True) if b and b[0] == kind)
-        for kind in KINDS
-    }
-    tokens = (
-        ", ".join(f"{spent:,.0f} {kind.replace('_', ' ')}" for kind, spent in sums.items() if spent)
-        or "generated tokens by steps"
-    )
+    shares_left = [1 - (budget_share(job, pipeline) or 0.0) for job in runs]
+    start = f"{len(runs)} runs to do: {_budgets_left(pipeline, runs, shares_left)}"
     costs = _finished_costs(pipeline, folder)
     if not costs:
-        return f"{len(runs)} runs to do: {tokens}; critic tokens, money and time are not known until a run has finished"
-    every = [cost for seeds in costs.values() for cost in seeds]
-    critic, usd, seconds = (
-        sum(
-            part * _mean(costs.get(job.arm, every), key)
-            for job, part in zip(runs, left, strict=True)
-        )
-        for key in ("critic_tokens", "usd", "wall_seconds")
-    )
+        unknown = "critic tokens, money and time are not known until a run has finished"
+        return f"{start}; {unknown}"
+    costs_of_all_arms = [cost for costs_of_arm in costs.values() for cost in costs_of_arm]
+    totals = {"critic_tokens": 0.0, "usd": 0.0, "wall_seconds": 0.0}
+    for job, share in zip(runs, shares_left, strict=True):
+        finished = costs.get(job.arm, costs_of_all_arms)
+        for key in totals:
+            totals[key] += share * _mean_cost(finished, key)
+    duration = _format_seconds(totals["wall_seconds"] / jobs)
     return (
-        f"{len(runs)} runs to do: {tokens}, {critic:,.0f} critic tokens, {usd:.2f} USD, {_clock(seconds / jobs)} with {jobs} at a time "
-        f"(by {len(every)} finished runs; without evaluations)"
+        f"{start}, {totals['critic_tokens']:,.0f} critic tokens, {totals['usd']:.2f} USD, "
+        f"{duration} with {jobs} at a time "
+        f"(by {len(costs_of_all_arms)} finished runs; without evaluations)"
     )
 
 
-def _finished_costs(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, list[dict]]:
-    costs: dict[str, list[dict]] = {}
+def _budgets_left(pipeline: Pipeline, runs: list[Job], shares_left: list[float]) -> str:
+    """The unused part of all budgets, such as "1,500 generated tokens"."""
+    sums = dict.fromkeys(KINDS, 0.0)
+    for job, share in zip(runs, shares_left, strict=True):
+        budget = pipeline.arms[job.arm].budget.of
+        if budget is not None:
+            kind, limit = budget
+            sums[kind] += limit * share
+    parts = [f"{left:,.0f} {kind.replace('_', ' ')}" for kind, left in sums.items() if left]
+    return ", ".join(parts) or "generated tokens by steps"
+
+
+def _finished_costs(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, list[Costs]]:
+    """Arm -> the cost of each of its finished runs; arms without one are left out."""
+    costs: dict[str, list[Costs]] = {}
     for arm in pipeline.arms:
         for seed in pipeline.seeds:
             run = folder.run(arm, seed)
@@ -73,78 +106,90 @@ def _finished_costs(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, lis
     return costs
 
 
-def _mean(costs: list[dict], key: str) -> float:
+def _mean_cost(costs: list[Costs], key: str) -> float:
     return sum(cost[key] for cost in costs) / len(costs)
 
 
-def _clock(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return (
-        f"{minutes // 60} h {minutes % 60:02} min"
-        if minutes >= 60
-        else f"{minutes} min"
-        if minutes
-        else f"{seconds:.0f} s"
-    )
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    if minutes:
+        return f"{minutes} min"
+    return f"{seconds:.0f} s"
 
 
-def _rows(job: Job) -> list[dict]:
-    """The metrics of a job's run; read again only where the file has grown, because a table of many
-    runs is drawn every second.
-    """
+def _metrics(job: Job) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl; [] before the first step."""
     path = job.folder.metrics
-    return _read(path, path.stat().st_size) if path.exists() else []
+    if not path.exists():
+        return []
+    # A table of many runs is drawn every second: the size in the cache's key has a file read again
+    # only where it has grown.
+    return _read_metrics(path, path.stat().st_size)
 
 
 @functools.lru_cache(maxsize=256)
-def _read(path: Path, size: int) -> list[dict]:
+def _read_metrics(path: Path, size: int) -> list[dict[str, Any]]:
     return read_jsonl(path)
 
 
-def _share(job: Job, pipeline: Pipeline) -> float | None:
-    """How much of its budget a run has used; None for one without a budget."""
+def _latest(rows: Sequence[dict[str, Any]], metric: str) -> Any:
+    """The newest value of a metric; None where no row has it."""
+    # The learning curve has a point every `curve_every` steps only.
+    return next((row[metric] for row in reversed(rows) if metric in row), None)
+
+
+def budget_share(job: Job, pipeline: Pipeline) -> float | None:
+    """How much of its budget a run has used, from 0 to 1.
+
+    Returns:
+        None for a run without a budget, and for the evaluation of the base.
+    """
     if job.status == "finished":
         return 1.0
-    rows = _rows(job)
-    budget = pipeline.arms[job.arm].budget if job.arm in pipeline.arms else None
-    if budget is None or not (budget.of or budget.optimizer_steps):
+    if job.arm not in pipeline.arms:
         return None
-    name, limit = (
-        (KINDS[budget.of[0]], budget.of[1]) if budget.of else ("step", budget.optimizer_steps)
-    )
-    return min(1.0, next((row[name] for row in reversed(rows) if name in row), 0) / limit)
+    budget = pipeline.arms[job.arm].budget
+    if budget.of is not None:
+        kind, limit = budget.of
+        metric = KINDS[kind]
+    elif budget.optimizer_steps:
+        limit = budget.optimizer_steps
+        metric = "step"
+    else:
+        return None
+    spent = _latest(_metrics(job), metric) or 0
+    # The last step overshoots a budget of tokens.
+    return min(1.0, spent / limit)
 
 
 def time_left(shares: list[float], before: float, seconds: float) -> float | None:
-    """Seconds left, by what was done of all runs' budgets since the start, at which `before` of
-    them was done; None too early to say.
+    """Estimate the seconds left from the pace since the start.
+
+    Args:
+        shares: `budget_share` of every run with a budget.
+        before: The sum of these shares at the start.
+        seconds: Time since the start.
+
+    Returns:
+        None where less than 1 % was done since the start: too early to tell.
     """
     done = sum(shares) - before
-    return None if done < 0.01 * len(shares) else (len(shares) - sum(shares)) * seconds / done
+    if done < 0.01 * len(shares):
+        return None
+    return (len(shares) - sum(shares)) * seconds / done
 
 
-def _name(job: Job) -> str:
-    return job.arm if job.seed is None else f"{job.arm}/seed{job.seed}"
-
-
-def _table(todo: list[Job], pipeline: Pipeline, left: float | None = None) -> Table:
-    title = f"{pipeline.name}: {sum(job.status == 'finished' for job in todo)} of {len(todo)} runs finished"
-    table = Table(
-        title=title + (f", about {_clock(left)} left" if left is not None else ""),
-        title_justify="left",
-    )
-    for column in (
-        "arm",
-        "seed",
-        "status",
-        "step",
-        "generated",
-        "reward",
-        pipeline.primary,
-        "rescue",
-        "USD",
-        "time",
-    ):
+def progress_table(todo: list[Job], pipeline: Pipeline, left: float | None = None) -> Table:
+    """The table of a campaign's runs; `left` is the time left in seconds, where it is known."""
+    finished = sum(job.status == "finished" for job in todo)
+    title = f"{pipeline.name}: {finished} of {len(todo)} runs finished"
+    if left is not None:
+        title += f", about {_format_seconds(left)} left"
+    table = Table(title=title, title_justify="left")
+    for column in (*COLUMNS, pipeline.primary, "rescue", "USD", "time"):
+        # Folded, not cut: a reader must be able to tell long names of arms apart.
         table.add_column(column, overflow="fold")
     for job in todo:
         table.add_row(*_cells(job, pipeline))
@@ -152,27 +197,24 @@ def _table(todo: list[Job], pipeline: Pipeline, left: float | None = None) -> Ta
 
 
 def _cells(job: Job, pipeline: Pipeline) -> list[str]:
-    rows = _rows(job) if job.status != "waiting" else []
-    last = rows[-1] if rows else {}
-
-    def latest(name: str, form: str = ".2f") -> str:
-        value = next((row[name] for row in reversed(rows) if name in row), None)
-        return "" if value is None else format(value, form)
-
+    # Metrics of a waiting job are those that an earlier campaign left.
+    rows = [] if job.status == "waiting" else _metrics(job)
+    seed = "" if job.seed is None else str(job.seed)
+    step = str(rows[-1].get("step", "")) if rows else ""
+    generated = _format_latest(rows, "tokens/generated", ",.0f")
+    if rows and job.arm in pipeline.arms:
+        limit = pipeline.arms[job.arm].budget.generated_tokens
+        if limit:
+            generated += f" / {limit:,}"
+    reward = _format_latest(rows, "reward")
+    primary = _format_latest(rows, f"eval/{pipeline.primary}")
+    rescue = _format_latest(rows, "refine/rescue_rate")
+    # A run that costs nothing shows no price.
+    usd = _format_latest(rows, "cost/usd") if _latest(rows, "cost/usd") else ""
     seconds = f"{time.monotonic() - job.started:.0f}s" if job.status == "running" else ""
-    budget = pipeline.arms[job.arm].budget.generated_tokens if job.arm in pipeline.arms else None
-    generated = latest("tokens/generated", ",.0f") + (f" / {budget:,}" if budget and last else "")
-    return [
-        job.arm,
-        "" if job.seed is None else str(job.seed),
-        job.status,
-        str(last.get("step", "")),
-        generated,
-        latest("reward"),
-        latest(f"eval/{pipeline.primary}"),
-        latest("refine/rescue_rate"),
-        f"{spent:.2f}"
-        if (spent := next((row["cost/usd"] for row in reversed(rows) if "cost/usd" in row), 0.0))
-        else "",
-        seconds,
-    ]
+    return [job.arm, seed, job.status, step, generated, reward, primary, rescue, usd, seconds]
+
+
+def _format_latest(rows: Sequence[dict[str, Any]], metric: str, form: str = ".2f") -> str:
+    value = _latest(rows, metric)
+    return "" if value is None else format(value, form)

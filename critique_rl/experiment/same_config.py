@@ -1,4 +1,8 @@
-"""Whether a run folder was started with the settings that a pipeline has now."""
+"""Whether a run folder was started with the settings that a pipeline has now.
+
+A result is compared under the name of its folder, so a folder with other settings is refused. Some
+options change no result, and may differ: kept checkpoints, and a critic's caps and deadlines.
+"""
 
 from __future__ import annotations
 
@@ -14,71 +18,89 @@ from critique_rl.config.schema import Pipeline, RunConfig
 from critique_rl.critic.api.endpoint import OPERATIONAL
 
 
-def check_folders(pipeline: Pipeline, folder: PipelineFolder, but: Sequence[str] = ()) -> None:
-    """`check_same_config` of every run, without the sections in `but`."""
+def check_folders(
+    pipeline: Pipeline, folder: PipelineFolder, ignored_sections: Sequence[str] = ()
+) -> None:
+    """Check the folder of every arm and seed by `check_same_config`.
+
+    Raises:
+        ConfigError: the first run folder that was started with other settings.
+    """
     for arm, config in pipeline.arms.items():
         for seed in pipeline.seeds:
-            check_same_config(folder.run(arm, seed), config, seed, but)
+            check_same_config(folder.run(arm, seed), config, seed, ignored_sections)
 
 
 def check_same_config(
-    run: RunFolder, config: RunConfig, seed: int, but: Sequence[str] = ()
+    run: RunFolder, config: RunConfig, seed: int, ignored_sections: Sequence[str] = ()
 ) -> None:
-    """ConfigError where the folder was started with other settings than these, sections in `but`
-    aside.
+    """Refuse a run folder that was started with other settings than `config`.
+
+    Args:
+        run: A folder without config.yaml was never started, and passes.
+        config: The arm as the pipeline has it now.
+        seed: The run's seed.
+        ignored_sections: Sections that may differ, such as "evaluation".
+
+    Raises:
+        ConfigError: The settings differ, or another version wrote the folder.
     """
     if not run.config.exists():
         return
-    stored, wanted = yaml.safe_load(run.config.read_text()), to_dict(with_seed(config, seed))
+    stored = yaml.safe_load(run.config.read_text())
+    # A folder older than the key `schema` has the first layout.
     if stored.get("schema", SCHEMA) != SCHEMA:
         raise ConfigError(
-            f"{run.path} has layout {stored['schema']}, this version reads {SCHEMA}; give another --out, or use the version that wrote it"
+            f"{run.path} has layout {stored['schema']}, this version reads {SCHEMA}; "
+            "give another --out, or use the version that wrote it"
         )
-    stored = _filled(run_defaults(), stored)
+    stored = fill_defaults(run_defaults(), stored)
+    wanted = to_dict(with_seed(config, seed))
+    for settings in (stored, wanted):
+        settings["critic"] = _answer_options(settings["critic"])
     # Which checkpoints are kept changes no result: an arm that branches from a finished run may be
     # added.
-    stored, wanted = (
-        {**stored, "critic": _lasting(stored["critic"])},
-        {**wanted, "critic": _lasting(wanted["critic"])},
-    )
+    ignored = {"keep_steps", *ignored_sections}
     changed = [
-        key for key in wanted if key not in ("keep_steps", *but) and stored.get(key) != wanted[key]
+        key for key, value in wanted.items() if key not in ignored and stored.get(key) != value
     ]
     if changed:
         words = "; ".join(_difference(key, stored.get(key), wanted[key]) for key in changed)
         raise ConfigError(
-            f"{run.path} was started with other settings ({words}); remove the folder, or give another --out"
+            f"{run.path} was started with other settings ({words}); "
+            "remove the folder, or give another --out"
         )
 
 
-def _lasting(critic: dict) -> dict:
-    """A critic's section without what changes no answer: a run that stopped at a cap, or for a
-    deadline, is continued with another one.
+def _answer_options(critic: dict[str, Any]) -> dict[str, Any]:
+    """The options of a critic that can change its answers.
+
+    A run that stopped at a cap, or for a deadline, is continued with another one.
     """
-    kept = {name: value for name, value in critic.items() if name not in OPERATIONAL}
-    return {
-        name: _lasting(value) if name == "critic" and isinstance(value, dict) else value
-        for name, value in kept.items()
-    }
+    options = {name: value for name, value in critic.items() if name not in OPERATIONAL}
+    # `noisy` holds the section of another critic.
+    if isinstance(options.get("critic"), dict):
+        options["critic"] = _answer_options(options["critic"])
+    return options
 
 
-def _difference(key: str, was: Any, now: Any) -> str:
-    """The options of a section that differ, with both values."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        return "; ".join(
-            _difference(f"{key}.{name}", was.get(name), now.get(name))
-            for name in {**was, **now}
-            if was.get(name) != now.get(name)
-        )
-    return f"{key} {was!r}, now {now!r}"
+def _difference(key: str, before: Any, now: Any) -> str:
+    """Name each option that differs in a section, with both values."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return f"{key} {before!r}, now {now!r}"
+    differences = [
+        _difference(f"{key}.{name}", before.get(name), now.get(name))
+        for name in before | now
+        if before.get(name) != now.get(name)
+    ]
+    return "; ".join(differences)
 
 
-def _filled(defaults: dict, stored: dict) -> dict:
-    """What was stored, with the defaults of options that came later."""
-    merged = {**defaults, **stored}
-    return {
-        key: {**defaults[key], **value}
-        if isinstance(value, dict) and isinstance(defaults.get(key), dict)
-        else value
-        for key, value in merged.items()
-    }
+def fill_defaults(defaults: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
+    """Stored settings, with the defaults of options that a later version added."""
+    filled = dict(defaults)
+    for key, value in stored.items():
+        default = defaults.get(key)
+        is_section = isinstance(value, dict) and isinstance(default, dict)
+        filled[key] = default | value if is_section else value
+    return filled

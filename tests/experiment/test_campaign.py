@@ -9,8 +9,8 @@ import pytest
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import base_config, parse_pipeline, to_dict, with_seed
 from critique_rl.config.run_folder import PipelineFolder, append_jsonl, write_json, write_yaml
-from critique_rl.experiment.campaign import _base_is_due, _orphaned, _ready
-from critique_rl.experiment.progress import Job, _share, estimate, time_left
+from critique_rl.experiment.campaign import _is_base_due, _mark_orphans, _ready_jobs
+from critique_rl.experiment.progress import Job, budget_share, estimate, time_left
 from critique_rl.experiment.same_config import check_same_config
 
 PIPELINE = parse_pipeline(
@@ -63,24 +63,24 @@ def test_time_left_is_by_the_share_done_since_the_start() -> None:
 def test_a_run_waits_for_the_one_it_branches_from_and_is_named_where_that_failed(tmp_path) -> None:
     folder = PipelineFolder(tmp_path)
     job = Job("branch", 0, folder.run("branch", 0), [], trunk=folder.run("scalar", 0))
-    assert _ready([job]) == []
-    assert _orphaned([job])[0].status.startswith("failed")
+    assert _ready_jobs([job]) == []
+    assert _mark_orphans([job])[0].status.startswith("failed")
     write_json(folder.run("scalar", 0).evaluation, {})
-    assert _ready([job]) == [job]
-    assert _share(job, PIPELINE) is None, "an arm the pipeline does not know has no budget"
+    assert _ready_jobs([job]) == [job]
+    assert budget_share(job, PIPELINE) is None, "an arm the pipeline does not know has no budget"
 
 
 def test_the_base_is_judged_again_where_it_was_another_or_judged_otherwise(tmp_path) -> None:
     folder = PipelineFolder(tmp_path)
-    assert _base_is_due(PIPELINE, folder)
+    assert _is_base_due(PIPELINE, folder)
     write_json(folder.base.evaluation, {})
     write_yaml(folder.base.config, base_config(PIPELINE.arms["scalar"]))
-    assert not _base_is_due(PIPELINE, folder)
+    assert not _is_base_due(PIPELINE, folder)
     write_yaml(
         folder.base.config,
         {**base_config(PIPELINE.arms["scalar"]), "policy": {"model": "another", "options": {}}},
     )
-    assert _base_is_due(PIPELINE, folder)
+    assert _is_base_due(PIPELINE, folder)
 
 
 def test_a_setting_that_differs_from_the_folders_is_named_with_both_values(tmp_path) -> None:
