@@ -486,11 +486,14 @@ def _body(cls: type, node: ast.ClassDef) -> Iterator[str]:
     yield from (
         f"    {name}: {annotation}" for name, (annotation, _, _) in class_fields(cls).items()
     )
-    yield from (
-        f"    {signature(getattr(cls, each.name))}"
-        for each in node.body
-        if isinstance(each, ast.FunctionDef)
-    )
+    for each in node.body:
+        if not isinstance(each, ast.FunctionDef):
+            continue
+        member = getattr(cls, each.name)
+        if isinstance(member, property):
+            yield f"    {each.name}: {ast.unparse(each.returns)}"
+        else:
+            yield f"    {signature(member)}"
 
 
 def _arguments(node: ast.FunctionDef) -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any
 from critique_rl.critic.api.calls import answer_all
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.ledger import open_ledger
-from critique_rl.critic.contract import NO_TEXT, CriticFailed, Reply, without_thinking
+from critique_rl.critic.contract import NO_TEXT_REASONS, CriticFailed, Reply, without_thinking
 from critique_rl.policy import load_policy, source
 from critique_rl.prompts import special_tokens
 from critique_rl.types import Message, Usage
@@ -48,7 +48,7 @@ class ApiChat:
         self.endpoint.key()
         replies = answer_all(self.endpoint, self._folder, conversations) if conversations else []
         missing = [
-            reply for reply in replies if reply.status != "ok" and reply.reason not in NO_TEXT
+            reply for reply in replies if reply.status != "ok" and reply.reason not in NO_TEXT_REASONS
         ]
         if missing:
             reasons = ", ".join(

@@ -1,4 +1,8 @@
-"""What a critic is, what a chat is, and what comes back from one."""
+"""The contract of a critic: what the trainer asks of one, what a chat answers, how calls fail.
+
+A critic turns failed attempts into critiques. A chat turns conversations into replies; `ChatCritic`
+is the critic that asks a chat. Left out: rewards. A critic never sets one.
+"""
 
 from __future__ import annotations
 
@@ -10,91 +14,102 @@ from typing import Literal, Protocol
 
 from critique_rl.types import Attempt, Critique, Message, Usage
 
+Status = Literal["ok", "failed", "skipped"]
+
+THOUGHTS_OPEN = r"(?:<think(?:ing)?\s*>|\[THINK\])"
+THOUGHTS_CLOSE = r"(?:</think(?:ing)?\s*>|\[/THINK\])"
+"""How models mark their thoughts: Qwen and DeepSeek, some others, Mistral."""
+
+NO_TEXT_REASONS = ("empty", "length")
+"""Reasons of answers that arrived without usable text: a fault of the model, not of the server."""
+
 
 class Critic(Protocol):
-    """One method to write: critiques of failed attempts, one each, in order."""
+    """Writes critiques of failed attempts."""
 
-    name: str
+    # Read-only, so that a frozen dataclass is a critic too.
+    @property
+    def name(self) -> str: ...
 
-    def critique(self, attempts: Sequence[Attempt]) -> list[Critique]: ...
+    def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
+        """Critiques of the attempts, one each, in order. Never raises for a single attempt."""
 
 
 class Chat(Protocol):
-    """Answers conversations with one reply each, in order (`chat`)."""
+    """Answers conversations (`chat` has the three kinds)."""
 
-    def answer(self, conversations: Sequence[list[Message]]) -> list[Reply]: ...
-
-
-OPENS, CLOSES = r"(?:<think(?:ing)?\s*>|\[THINK\])", r"(?:</think(?:ing)?\s*>|\[/THINK\])"
-"""How models mark their thoughts: Qwen and DeepSeek, some others, Mistral."""
-
-NO_TEXT = ("empty", "length")
-"""Reasons of answers that came, and hold nothing usable: the model's doing, not the server's."""
+    def answer(self, conversations: Sequence[list[Message]]) -> list[Reply]:
+        """Replies to the conversations, one each, in order."""
 
 
 @dataclass(frozen=True)
 class Reply:
     """One answer, or the reason why there is none. An answer cut at max_tokens is "ok" with the
-    reason "length" where its text is usable.
+    reason "length" if its text is usable.
     """
 
     text: str
-    status: Literal["ok", "failed", "skipped"] = "ok"
-    """failed: asked for and not got; skipped: never sent."""
+    status: Status = "ok"
+    """failed: a request was sent and brought no answer. skipped: no request was sent."""
     reason: str = ""
     """failed: "timeout", "step deadline", "connection", "empty", "length", "bad response: ...",
     "http 401: <the server's words>", "storage: ...". skipped: "budget", "rate limit", "circuit
-    open", "step deadline", or the refusal after which nothing more was sent, as "not sent after
-    http 401: ...".
+    open", "step deadline", or "not sent after http 401: ..." once a refusal ended the step.
     """
     usage: Usage = field(default_factory=Usage)
-    """Of all tries that came to an answer, as the server reported it; at its most (`estimated`)
-    where it reported none. A try that ended without an answer counts in the ledger alone.
+    """Sum over all attempts that brought an answer, as the server reported it. An answer without a
+    credible report counts at its reservation (`estimated`). Attempts without an answer count in the
+    ledger alone.
     """
     cached: bool = False
-    """True where it was answered before, and paid for then."""
+    """True if the answer was read from the cache: an earlier call paid for it."""
 
 
 class CriticFailed(RuntimeError):
-    """A critic that may not fail did (`on_failure: stop`). `replies` are what came until then, one
-    a conversation.
+    """A critic failed that must not fail (`on_failure: stop`, or its ledger cannot be read).
+
+    Args:
+        message: what failed.
+        replies: the replies of the step so far, one per conversation.
     """
 
-    def __init__(self, message: str, replies: Sequence[Reply] = ()):
+    def __init__(self, message: str, replies: Sequence[Reply] = ()) -> None:
         super().__init__(message)
         self.replies = list(replies)
 
 
 def without_thinking(text: str) -> str:
-    """The text after a reasoning model's thoughts; "" where it was cut while thinking. Some
-    templates open the thoughts in the prompt.
+    """The text after a reasoning model's thoughts; "" if the answer was cut while it thought."""
+    text = re.sub(rf"(?is){THOUGHTS_OPEN}.*?{THOUGHTS_CLOSE}", "", text)
+    # Some chat templates open the thoughts in the prompt, so the answer only closes them.
+    text = re.split(f"(?i){THOUGHTS_CLOSE}", text)[-1]
+    # Only a mark at the start of a line opens thoughts: a critique may speak of a <think> tag, and
+    # must not lose the text after it.
+    return re.sub(rf"(?ism)^\s*{THOUGHTS_OPEN}.*", "", text).strip()
 
-    Thoughts open at the start of a line; a mark that is only spoken of within one stays, and costs
-    nothing of the text after it.
+
+def invalid_field(critique: Critique) -> str:
+    """Name the first invalid field of a critique that user code built; "" if all are valid.
+
+    Annotations bind nothing at run time, so every field may hold any value.
     """
-    text = re.sub(rf"(?is){OPENS}.*?{CLOSES}", "", text)
-    text = re.split(f"(?i){CLOSES}", text)[-1]
-    return re.sub(rf"(?ism)^\s*{OPENS}.*", "", text).strip()
-
-
-def invalid_field(said: Critique) -> str:
-    """The first field of a critique built by somebody else's code that cannot be, "" where all can."""
-    if said.status not in ("ok", "failed", "skipped"):
-        return f"status {said.status!r}"
-    if not isinstance(said.notes, tuple):
-        return f"notes is a {type(said.notes).__name__}"
-    for name, value in (
-        ("text", said.text),
-        ("reason", said.reason),
-        *(("note", note) for note in said.notes),
-    ):
+    if critique.status not in ("ok", "failed", "skipped"):
+        return f"status {critique.status!r}"
+    if not isinstance(critique.notes, tuple):
+        return f"notes is a {type(critique.notes).__name__}"
+    texts = [("text", critique.text), ("reason", critique.reason)]
+    texts += [("note", note) for note in critique.notes]
+    for name, value in texts:
         if not isinstance(value, str):
             return f"{name} is a {type(value).__name__}"
-    if not isinstance(said.usage, Usage):
-        return f"usage is a {type(said.usage).__name__}"
-    counts = astuple(said.usage)
-    if not all(
-        isinstance(count, int | float) and math.isfinite(count) and count >= 0 for count in counts
-    ):
+    if not isinstance(critique.usage, Usage):
+        return f"usage is a {type(critique.usage).__name__}"
+    # One NaN or infinity would spoil every sum of tokens and dollars from this step on.
+    counts = astuple(critique.usage)
+    if not all(_is_count(count) for count in counts):
         return f"usage is {counts}"
     return ""
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0

@@ -42,7 +42,7 @@ from critique_rl.critic.api.ledger import Ledger, open_ledger
 from critique_rl.critic.api.limits import Limits, open_limits
 from critique_rl.critic.api.loop import in_thread
 from critique_rl.critic.api.response import BadResponse, read
-from critique_rl.critic.contract import NO_TEXT, CriticFailed, Reply
+from critique_rl.critic.contract import NO_TEXT_REASONS, CriticFailed, Reply
 from critique_rl.types import Message, Usage
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Step:
         if hopeless or (
             self.endpoint.on_failure == "stop"
             and reply.status != "ok"
-            and reply.reason not in NO_TEXT
+            and reply.reason not in NO_TEXT_REASONS
         ):
             self.refused = self.refused or f"not sent after {reply.reason}"
 
