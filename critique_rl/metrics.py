@@ -305,7 +305,7 @@ def _beta_fraction(x: float, a: float, b: float) -> float:
     raise ArithmeticError(f"the continued fraction of I_x({a}, {b}) at x={x} did not converge")
 
 
-WHOLE = ("ece", "brier", "auroc", "truthfulness", "hallucination", "abstention")
+EVALUATION_METRICS = ("ece", "brier", "auroc", "truthfulness", "hallucination", "abstention")
 """Metrics of a whole evaluation: they have no value a problem, so their intervals are over seeds
 alone.
 """

@@ -33,7 +33,7 @@ def load_policy(model: str, **model_kwargs: Any) -> tuple[PreTrainedModel, PreTr
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    path = source(model)
+    path = resolve_model(model)
     tokenizer = AutoTokenizer.from_pretrained(path)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -43,12 +43,12 @@ def load_policy(model: str, **model_kwargs: Any) -> tuple[PreTrainedModel, PreTr
     return loaded, tokenizer
 
 
-def source(model: str) -> str:
+def resolve_model(model: str) -> str:
     """What `from_pretrained` understands."""
     if model in LAB:
-        from critique_rl.lab.base import weights
+        from critique_rl.lab.base import weights_folder
 
-        return str(weights(model.partition("/")[2] or "chain"))
+        return str(weights_folder(model.partition("/")[2] or "chain"))
     if model == "smollm2":
         return str(smollm2_folder())
     if model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():

@@ -1,7 +1,7 @@
 """What models read: templates of `prompts/`, one a file, filled by jinja2.
 
 Sandboxed, strict about missing names, and in one pass: braces or template syntax inside a question,
-an attempt or a critique stay text. What fills a template is data: `neutral` takes out control
+an attempt or a critique stay text. What fills a template is data: `neutralise` takes out control
 characters and breaks special tokens, which a chat template would turn into the end of a turn; the
 filter `fence` breaks the marks around it. The folder beside the package is used in a checkout, the
 copy inside the package in an installed wheel.
@@ -57,7 +57,7 @@ def clean(text: str) -> str:
     )
 
 
-def neutral(text: str, specials: Sequence[str] = ()) -> str:
+def neutralise(text: str, specials: Sequence[str] = ()) -> str:
     """`clean` text with every special token broken by a space after its first character; `specials`
     are those of a known tokenizer.
     """
@@ -118,7 +118,7 @@ def _environment() -> SandboxedEnvironment:
     return environment
 
 
-def known() -> list[str]:
+def template_names() -> list[str]:
     """Names of all templates."""
     return sorted(
         {
@@ -135,14 +135,14 @@ def render(name: str, specials: Sequence[str] = (), **fields: str | list[str]) -
     jinja2.UndefinedError if a field is missing.
     """
     data = {
-        key: [neutral(v, specials) for v in value]
+        key: [neutralise(v, specials) for v in value]
         if isinstance(value, list)
-        else neutral(value, specials)
+        else neutralise(value, specials)
         for key, value in fields.items()
     }
     try:
         return _environment().get_template(f"{name}.jinja").render(**data)
     except TemplateNotFound as error:
         raise ValueError(
-            f"no prompt template {name!r} in {FOLDERS[0]}; there are: {', '.join(known())}"
+            f"no prompt template {name!r} in {FOLDERS[0]}; there are: {', '.join(template_names())}"
         ) from error

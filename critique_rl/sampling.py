@@ -37,18 +37,18 @@ class Sample:
     prompt: int
     text: str
     tokens: int
-    cut: bool = False
+    truncated: bool = False
     """True where it did not end by itself."""
 
 
 @contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
+def _isolated_randomness(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
 
 
-def rendered(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
+def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
     """A prompt as the policy reads it, and as TRL does: a conversation by the chat template, a text
     as it is, after what the tokenizer begins texts with.
     """
@@ -68,12 +68,12 @@ def sample(
     """One answer to each prompt (repeat one for more), in order. Restores the model's mode and
     torch's random state.
     """
-    texts = [rendered(tokenizer, prompt) for prompt in prompts]
+    texts = [render_prompt(tokenizer, prompt) for prompt in prompts]
     by_length = sorted(range(len(prompts)), key=lambda i: len(texts[i]))
     samples: list[Sample | None] = [None] * len(prompts)
     was_training = model.training
     model.eval()
-    with _own_randomness(seed):
+    with _isolated_randomness(seed):
         for start in range(0, len(by_length), sampling.batch):
             chunk = by_length[start : start + sampling.batch]
             for i, (text, tokens, cut) in zip(
@@ -112,6 +112,6 @@ def _generate(
 def prompt_lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[int]:
     """Tokens of each prompt as `sample` renders it."""
     return [
-        len(tokenizer(rendered(tokenizer, prompt), add_special_tokens=False)["input_ids"])
+        len(tokenizer(render_prompt(tokenizer, prompt), add_special_tokens=False)["input_ids"])
         for prompt in prompts
     ]

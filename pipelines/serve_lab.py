@@ -16,7 +16,7 @@ import argparse
 import os
 from pathlib import Path
 
-from critique_rl.policy import source
+from critique_rl.policy import resolve_model
 
 HOST = "127.0.0.1"
 
@@ -27,7 +27,7 @@ def start(model: str, port: int, background: bool = False):
     """
     from transformers.cli.serve import Serve
 
-    folder = Path(source(model)).resolve()
+    folder = Path(resolve_model(model)).resolve()
     # The server knows a model by its path alone; from here that is the folder's name, which is the
     # same on every machine.
     os.chdir(folder.parent)

@@ -26,9 +26,9 @@ def dataset(world: str, sequences: int, seed: int):
     """Rows of prompt and completion, one turn each; the same seed gives the same rows."""
     from datasets import Dataset
 
-    from critique_rl.lab.build import world as of
+    from critique_rl.lab.build import world_by_name
 
-    chosen, rng = of(world), random.Random(seed)
+    chosen, rng = world_by_name(world), random.Random(seed)
     pairs = [chosen.example(chosen.recipe, rng) for _ in range(sequences)]
     turn = lambda role, text: [{"role": role, "content": text}]  # noqa: E731
     return Dataset.from_list(

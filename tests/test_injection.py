@@ -21,7 +21,7 @@ from critique_rl.critic.chat_critic import ChatCritic
 from critique_rl.critic.contract import Reply
 from critique_rl.experiment.rollout_log import rollout_rows, write_rollouts
 from critique_rl.lab.base import WEIGHTS
-from critique_rl.prompts import neutral, special_tokens
+from critique_rl.prompts import neutralise, special_tokens
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import VerifierReward
 from critique_rl.trainer.generation import Generation, counts_of
@@ -170,7 +170,7 @@ def test_without_neutral_fields_the_same_attacks_do_end_turns(tokenizer) -> None
     assert (
         sum(turns(attack) > 1 for attack in ATTACKS if attack.isprintable() or "\n" in attack) >= 2
     )
-    assert all(turns(neutral(attack)) == 1 for attack in ATTACKS)
+    assert all(turns(neutralise(attack)) == 1 for attack in ATTACKS)
 
 
 def test_no_attempt_or_critique_changes_the_reward_of_a_refinement(critiqued) -> None:

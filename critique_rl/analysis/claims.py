@@ -9,7 +9,7 @@ runs say of it. Running them is `cli`'s and `campaign`'s.
 
 A test's value is the sum over arms of coefficient times metric, problem by problem and seed by seed
 (`base`, the policy before training, is the same for every seed), with `metrics.crossed_interval`
-over both; metrics of whole evaluations (`compare.WHOLE`) have seeds alone. Reproduced: the whole
+over both; metrics of whole evaluations (`metrics.EVALUATION_METRICS`) have seeds alone. Reproduced: the whole
 interval lies on the expected side of the bound; not reproduced: wholly on the other side, the bound
 itself included; else undecided. Left out: a correction for many tests, and verdicts on one seed.
 """
@@ -27,7 +27,7 @@ from critique_rl.analysis.compare import matrix
 from critique_rl.analysis.evaluations import METRIC, Evaluation
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.config.schema import BudgetConfig, Pipeline
-from critique_rl.metrics import WHOLE, Interval, crossed_interval
+from critique_rl.metrics import EVALUATION_METRICS, Interval, crossed_interval
 
 BOUNDS = ("above", "below", "within")
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NO_VERDICT = (
@@ -105,9 +105,9 @@ def _test(where: str, data: Any, pipeline: Pipeline) -> Test:
     check_keys(data, ("metric", "contrast", "says", *BOUNDS), where)
     metric, contrast = str(data.get("metric", "")), data.get("contrast")
     found, evaluation = METRIC.fullmatch(metric), pipeline.arms[pipeline.control].evaluation
-    if metric not in WHOLE and not found:
+    if metric not in EVALUATION_METRICS and not found:
         raise ConfigError(
-            f"{where}, metric: got {metric!r}, expected pass@<k>/<family>, <share>/<family>, or one of {', '.join(WHOLE)}"
+            f"{where}, metric: got {metric!r}, expected pass@<k>/<family>, <share>/<family>, or one of {', '.join(EVALUATION_METRICS)}"
         )
     if (
         found

@@ -33,7 +33,7 @@ from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.costs import KINDS
 from critique_rl.metrics import (
-    WHOLE,
+    EVALUATION_METRICS,
     crossed_interval,
     expected_calibration_error,
     reliability_bins,
@@ -222,7 +222,7 @@ def _metric_names(evaluations: Sequence[Evaluation], primary: str) -> list[str]:
     """
     found = {name for e in evaluations for name in e.metrics}
     names = sorted((name for name in found if METRIC.fullmatch(name)), key=_order) + [
-        name for name in WHOLE if name in found
+        name for name in EVALUATION_METRICS if name in found
     ]
     if primary not in names:
         raise ConfigError(
@@ -329,7 +329,13 @@ def _pair(runs: Runs, controls: Runs, metric: str) -> dict[str, Any] | None:
         return None
     differences_SP = both[: len(runs)] - both[len(runs) :]
     mean, ci95 = _estimate(differences_SP)
-    covers = "seeds" if metric in WHOLE else "problems and seeds" if len(runs) > 1 else "problems"
+    covers = (
+        "seeds"
+        if metric in EVALUATION_METRICS
+        else "problems and seeds"
+        if len(runs) > 1
+        else "problems"
+    )
     counts = {"seeds": list(runs), "problems": differences_SP.shape[1]}
     per_seed = _per_seed(runs, differences_SP)
     return {

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from critique_rl.config.checks import ConfigError
-from critique_rl.metrics import SHARES, WHOLE, pass_at_k, shares
+from critique_rl.metrics import EVALUATION_METRICS, SHARES, pass_at_k, shares
 
 PROTOCOL = (
     "task",
@@ -60,7 +60,7 @@ class Evaluation:
         """pass@k, or the share, of every problem of the metric's family ("all": of any) that has
         it, by id; of another metric its one value, by "".
         """
-        if metric in WHOLE:
+        if metric in EVALUATION_METRICS:
             return {"": value} if (value := self.metrics.get(metric)) is not None else {}
         name, k, family = _parse(metric)
         if name in SHARES:

@@ -186,11 +186,11 @@ def _settings(pipeline: Pipeline) -> Line:
 
 
 def _policy(pipeline: Pipeline) -> Iterator[Line]:
-    from critique_rl.policy import source
+    from critique_rl.policy import resolve_model
 
     config = next(iter(pipeline.arms.values()))
     try:
-        path = source(config.policy.model)
+        path = resolve_model(config.policy.model)
     except OSError as error:
         yield Line("policy", "fail", config.policy.model, str(error))
         return

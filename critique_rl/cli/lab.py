@@ -75,14 +75,14 @@ def add_lab_command(commands) -> None:
 def _lab_build(arguments) -> int:
     from dataclasses import replace
 
-    from critique_rl.lab.build import build, world
+    from critique_rl.lab.build import build, world_by_name
 
     if arguments.critiques is False and arguments.world != "legs":
         raise ConfigError(
             f"--no-critiques: is of legs, and got --world {arguments.world}; give --world legs"
         )
     try:
-        chosen = world(arguments.world)
+        chosen = world_by_name(arguments.world)
     except ImportError as error:
         raise ConfigError(f"--world: {error}") from error
     if arguments.world != "chain" and (arguments.trap_chance is not None or arguments.unseen):
@@ -105,14 +105,14 @@ def _lab_build(arguments) -> int:
 
 def _lab_table(arguments) -> int:
     from critique_rl.experiment.lab_table import lab_table, print_table
-    from critique_rl.lab.base import weights
+    from critique_rl.lab.base import weights_folder
 
     if arguments.model is None and arguments.world == "legs":
         raise ConfigError(
             f"--model: no base of {arguments.world} is committed; build one: critique-rl lab build --world {arguments.world} --out DIR"
         )
     rows = lab_table(
-        arguments.model or weights(arguments.world),
+        arguments.model or weights_folder(arguments.world),
         arguments.problems,
         arguments.samples,
         arguments.split,

@@ -28,7 +28,7 @@ from critique_rl.critic.controls import (
 )
 from critique_rl.critic.leaks import ON_LEAK
 from critique_rl.critic.user_critic import build_user_critic
-from critique_rl.prompts import known
+from critique_rl.prompts import template_names
 from critique_rl.tasks.task import Task
 from critique_rl.types import Attempt
 
@@ -136,9 +136,9 @@ def _chat_critic(
     worded.setdefault(
         "template", f"{task.prompts}critique" + ("_group" if worded.get("scope") == "group" else "")
     )
-    if worded["template"] not in known():
+    if worded["template"] not in template_names():
         raise ConfigError(
-            f"critic {kind}, template: no template {worded['template']!r}; {suggest(worded['template'], known())}"
+            f"critic {kind}, template: no template {worded['template']!r}; {suggest(worded['template'], template_names())}"
         )
     chat = _chat(
         kind,

@@ -23,7 +23,7 @@ from critique_rl.critic.api.calls import answer_all
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.ledger import open_ledger
 from critique_rl.critic.contract import NO_TEXT_REASONS, CriticFailed, Reply, without_thinking
-from critique_rl.policy import load_policy, source
+from critique_rl.policy import load_policy, resolve_model
 from critique_rl.prompts import special_tokens
 from critique_rl.types import Message, Usage
 
@@ -131,7 +131,7 @@ class LocalChat:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype: got {self.dtype!r}, expected one of {', '.join(DTYPES)}")
         try:
-            source(self.model)
+            resolve_model(self.model)
         except FileNotFoundError as error:
             raise ValueError(f"model: {error}") from error
 
@@ -161,7 +161,7 @@ class LocalChat:
             strict=True,
         ):
             usd = (lengths[i] * self.prompt_price + one.tokens * self.completion_price) / 1e6
-            replies[i] = _read(one.text, one.cut, Usage(lengths[i], one.tokens, usd=usd))
+            replies[i] = _read(one.text, one.truncated, Usage(lengths[i], one.tokens, usd=usd))
         return replies
 
     @property

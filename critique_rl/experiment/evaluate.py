@@ -28,7 +28,7 @@ from critique_rl.metrics import (
     truthfulness,
 )
 from critique_rl.prompts import render
-from critique_rl.sampling import Sampling, rendered, sample
+from critique_rl.sampling import Sampling, render_prompt, sample
 from critique_rl.tasks.task import Task
 from critique_rl.types import Verdict, Verifier
 
@@ -271,7 +271,7 @@ def _digest(tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]]) 
     """A hash of the prompts as the policy reads them, chat template included: two evaluations with
     another one asked other questions.
     """
-    prompts = (rendered(tokenizer, row["prompt"]) for row in rows)
+    prompts = (render_prompt(tokenizer, row["prompt"]) for row in rows)
     return hashlib.sha256("\0".join(prompts).encode()).hexdigest()[:16]
 
 

@@ -16,8 +16,8 @@ from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import PlateauConfig, RunConfig
 from critique_rl.critic.build import build_critic
 from critique_rl.experiment.build import trainer_arguments
-from critique_rl.metrics import SHARES, WHOLE
-from critique_rl.prompts import known as templates
+from critique_rl.metrics import EVALUATION_METRICS, SHARES
+from critique_rl.prompts import template_names
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import build_reward
 from critique_rl.tasks.task import Task
@@ -100,9 +100,9 @@ def check_arms(arms: dict[str, RunConfig]) -> None:
                 **named,
                 **({"evaluation.second_template": second} if second else {}),
             }.items():
-                if template not in templates():
+                if template not in template_names():
                     raise ConfigError(
-                        f"{name}: no template {template!r}; {suggest(str(template), templates())}"
+                        f"{name}: no template {template!r}; {suggest(str(template), template_names())}"
                     )
             arguments.check_trains(critic is not None)
         except ValueError as error:
@@ -119,7 +119,7 @@ def check_primary(primary: str, config: RunConfig) -> None:
     } | {"all"}
     known = [f"pass@{k}/{family}" for k in config.evaluation.ks for family in sorted(families)]
     shares = [f"{name}/{family}" for name in SHARES for family in families]
-    if primary not in (*known, *WHOLE, *shares):
+    if primary not in (*known, *EVALUATION_METRICS, *shares):
         raise ConfigError(
             f"primary: no metric {primary!r} with these evaluation.ks and families; {suggest(primary, known)}"
         )

@@ -53,7 +53,7 @@ class Recipe:
     seed: int = 0
 
 
-def weights(world: str) -> Path:
+def weights_folder(world: str) -> Path:
     """The folder of what is committed for a world: the base of chain, tiers or facts, or chain's
     critic.
     """
@@ -119,7 +119,7 @@ def varied_attempt(problem: chain.Problem, rng: random.Random) -> str:
     draw = rng.random()
     traps = problem.hazards
     named = {} if draw < 0.4 else {i: k for i, k in traps.items() if rng.random() < 0.5}
-    return chain.written(
+    return chain.format_working(
         problem, chain.work(problem, named, rng) if draw < 0.7 else _with_errors(problem, rng)
     )
 
@@ -127,7 +127,7 @@ def varied_attempt(problem: chain.Problem, rng: random.Random) -> str:
 def _with_errors(problem: chain.Problem, rng: random.Random) -> list[int]:
     wrong, value, spoiled = rng.randrange(len(problem.deltas)), problem.start, []
     for i, delta in enumerate(problem.deltas):
-        right = chain.misconceived(value, delta) if rng.random() < 0.5 else value + delta
+        right = chain.misconception(value, delta) if rng.random() < 0.5 else value + delta
         noise = rng.choice((-10, -2, -1, 1, 2, 10)) if i == wrong else 0
         spoiled.append(right + noise)
         value = right + noise
@@ -218,7 +218,7 @@ def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
             for i, kind in problem.traps.items()
             if recipe.trap_chance and rng.random() < recipe.trap_chance
         }
-        return problem.question, chain.written(problem, chain.work(problem, lucky, rng))
+        return problem.question, chain.format_working(problem, chain.work(problem, lucky, rng))
     attempt = varied_attempt(problem, rng)
     critique, lines = (
         refinement(problem, recipe.locality, rng)
@@ -231,7 +231,7 @@ def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
         return render("lab/critique", question=problem.question, attempt=attempt), critique
     return render(
         "lab/refine", question=problem.question, attempt=attempt, critique=critique
-    ), chain.written(problem, lines)
+    ), chain.format_working(problem, lines)
 
 
 def batches(

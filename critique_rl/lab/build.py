@@ -31,7 +31,7 @@ class World:
     phrases: tuple[str, ...] = ()
 
 
-def world(name: str) -> World:
+def world_by_name(name: str) -> World:
     """A world by name. ImportError where "legs" lacks its package."""
     if name == "legs":
         from critique_rl.lab import legs, legs_base
@@ -51,11 +51,11 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 50) -> float
     return peak * min(1.0, (step + 1) / warmup, (steps - step) / (steps - warmup))
 
 
-def build(recipe: Recipe, folder: Path, of: World, start: Path | None = None) -> float:
+def build(recipe: Recipe, folder: Path, world: World, start: Path | None = None) -> float:
     """Train a world's base policy by `recipe`, from a base built before if `start` is one, and save
     model and tokenizer in `folder`; the last mean loss.
     """
-    tokenizer = build_tokenizer(of.phrases)
+    tokenizer = build_tokenizer(world.phrases)
     model = (
         LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
         if start
@@ -78,7 +78,7 @@ def build(recipe: Recipe, folder: Path, of: World, start: Path | None = None) ->
     loss_mean = 0.0
     with Progress(*columns) as progress:
         task = progress.add_task("build", total=steps, loss=0.0)
-        for step, batch in enumerate(batches(recipe, tokenizer, of.example)):
+        for step, batch in enumerate(batches(recipe, tokenizer, world.example)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, steps, recipe.learning_rate)
             loss = model(**batch).loss

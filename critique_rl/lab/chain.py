@@ -114,7 +114,7 @@ def hazard(value: int, delta: int) -> str | None:
     return "slip" if abs(delta) == 5 else None
 
 
-def misconceived(value: int, delta: int) -> int:
+def misconception(value: int, delta: int) -> int:
     """What the base writes at a trap; the right result anywhere else."""
     result = value + delta
     shift = {"sign": -2 * result, "minus": -2 * result, "carry": -10, "borrow": 10}
@@ -141,13 +141,13 @@ def work(
             missed = rng is not None and rng.random() < SLIP_RATE
             result = value + delta + (rng.choice((-1, 1)) if missed else 0)
         else:
-            result = misconceived(value, delta)
+            result = misconception(value, delta)
         results.append(result)
         value = result
     return results
 
 
-def written(problem: Problem, results: list[int]) -> str:
+def format_working(problem: Problem, results: list[int]) -> str:
     """A working as text: "A-7=-4\\nB+9=5\\n#5"."""
     lines = [
         f"{LABELS[i]}{delta:+d}={result}"

@@ -74,8 +74,8 @@ def family(entity: str) -> str:
     )
 
 
-def written(said: str) -> str:
-    return f"\\boxed{{{said}}}"
+def box_answer(text: str) -> str:
+    return f"\\boxed{{{text}}}"
 
 
 def entities(wanted: str) -> Iterator[str]:

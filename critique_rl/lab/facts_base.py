@@ -13,7 +13,7 @@ import random
 
 from critique_rl.lab import facts
 from critique_rl.lab.base import Recipe
-from critique_rl.lab.tiers_base import phrased
+from critique_rl.lab.tiers_base import phrase_question
 
 RECIPE = Recipe(sequences=262_144, batch_size=64, learning_rate=2e-3, layers=2)
 KNOWN = 0.6
@@ -29,10 +29,10 @@ def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
         entity = f"{rng.choice('abcdefghijklmnopqrstuvwxyz')}{rng.randrange(facts.IDS):02}"
         if facts.is_known(entity) or not known:
             break
-    return phrased(entity, rng), facts.written(said(entity, rng))
+    return phrase_question(entity, rng), facts.box_answer(base_answer(entity, rng))
 
 
-def said(entity: str, rng: random.Random) -> str:
+def base_answer(entity: str, rng: random.Random) -> str:
     """What the base says of an entity."""
     draw = rng.random()
     if draw < UNSURE + INVALID:

@@ -70,7 +70,7 @@ class Problem:
 
 
 @cache
-def source() -> ModuleType:
+def leg_counting_module() -> ModuleType:
     """reasoning-gym's module of the task. ImportError that says what to install where there is
     none.
     """
@@ -85,12 +85,12 @@ def source() -> ModuleType:
 
 def facts() -> dict[str, int]:
     """Kind -> legs, as reasoning-gym counts them (a bird has 2, a starfish 5)."""
-    return source().ANIMALS
+    return leg_counting_module().ANIMALS
 
 
 def preamble() -> str:
     """What every question begins with, up to its list of animals."""
-    return source().QUESTION_TEMPLATE.partition("{animals}")[0]
+    return leg_counting_module().QUESTION_TEMPLATE.partition("{animals}")[0]
 
 
 def phrases() -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def phrases() -> tuple[str, ...]:
 
 
 @cache
-def met() -> frozenset[str]:
+def met_kinds() -> frozenset[str]:
     """Kinds that easy questions hold: the first, third, fifth, ... of each number of legs, in
     reasoning-gym's order.
     """
@@ -129,16 +129,16 @@ def family(problem: Problem) -> str | None:
     """
     if int(problem.answer) <= max(facts().values()):
         return None
-    known = [kind in met() for kind, _ in problem.animals]
+    known = [kind in met_kinds() for kind, _ in problem.animals]
     return "easy" if all(known) else "hard" if not any(known) and len(known) == 4 else None
 
 
 def sample_problem(wanted: str, split: str, rng: random.Random) -> Problem:
     """Draw a problem of one family from one split: reasoning-gym draws, others are rejected."""
-    config = source().LegCountingConfig(
+    config = leg_counting_module().LegCountingConfig(
         **SHAPES[wanted], **INSTANCES, seed=rng.randrange(2**31), size=2**31
     )
-    dataset, i = source().LegCountingDataset(config), 0
+    dataset, i = leg_counting_module().LegCountingDataset(config), 0
     while True:
         problem = from_entry(dataset[i])
         if family(problem) == wanted and split_of(problem.question, SPLITS) == split:
@@ -201,7 +201,7 @@ def faulty_spans(question: str, text: str) -> tuple[tuple[int, int], ...]:
     )
 
 
-def told(problem: Problem, legs: dict[int, int]) -> str:
+def name_facts(problem: Problem, legs: dict[int, int]) -> str:
     """A critique that names facts: {0: 10} -> "crab A has 10 legs". The letter stands beside the
     number: after the name no small base found it.
     """
@@ -218,7 +218,7 @@ def oracle_critique(question: str, text: str) -> str:
     problem, said = parse_problem(question), []
     for i, wrong in faults(problem, text).items():
         names = {name for name, _ in wrong}
-        said += [told(problem, {i: problem.legs[i]})] if "legs" in names or not wrong else []
+        said += [name_facts(problem, {i: problem.legs[i]})] if "legs" in names or not wrong else []
         said += [
             f"{LABELS[i]} {name} wrong" for name in ("count", "product", "sum") if name in names
         ]

@@ -45,12 +45,12 @@ def refinement(problem: legs.Problem, locality: float, rng: random.Random) -> tu
         }
         return (
             attempt,
-            legs.told(problem, named),
+            legs.name_facts(problem, named),
             legs.work(problem, [named.get(i, number) for i, number in enumerate(believed)]),
         )
     solution, part = legs.work(problem, problem.legs), (draw - locality) / (1 - locality)
     if part < 0.6:
-        attempt = miscalculated(attempt, rng) if rng.random() < 0.3 else attempt
+        attempt = miscalculate(attempt, rng) if rng.random() < 0.3 else attempt
         return attempt, legs.oracle_critique(problem.question, attempt), solution
     return (
         attempt,
@@ -59,7 +59,7 @@ def refinement(problem: legs.Problem, locality: float, rng: random.Random) -> tu
     )
 
 
-def miscalculated(attempt: str, rng: random.Random) -> str:
+def miscalculate(attempt: str, rng: random.Random) -> str:
     """One line's product or sum moved; what follows stays, so that one or two lines do not add up."""
     lines = attempt.split("\n")
     i = rng.randrange(len(lines) - 1)

@@ -52,7 +52,7 @@ class Problem:
     def truth(self) -> tuple[int, ...]:
         """The four magnitudes, the hidden ones by the hash of the question."""
         return tuple(
-            size or drawn(uniform(f"{self.question}/{label}"))
+            size or hidden_magnitude(uniform(f"{self.question}/{label}"))
             for label, (_, size) in zip(LABELS, self.operands, strict=True)
         )
 
@@ -69,7 +69,7 @@ class Problem:
         return results
 
 
-def drawn(chance: float) -> int:
+def hidden_magnitude(chance: float) -> int:
     """A hidden magnitude, from a number in [0, 1)."""
     return 1 if chance < CHANCES[0] else 2 if chance < CHANCES[0] + CHANCES[1] else 3
 
@@ -85,7 +85,7 @@ def parse_problem(question: str) -> Problem:
     )
 
 
-def written(problem: Problem, sizes: Sequence[int], percent: int) -> str:
+def format_working(problem: Problem, sizes: Sequence[int], percent: int) -> str:
     """A working as text: "A+4=7\\n...\\n#5\\n@70"."""
     results = problem.results(sizes)
     steps = zip(LABELS, problem.operands, sizes, results, strict=True)

@@ -20,7 +20,7 @@ SECOND = 0.05
 """Share of the examples under the second phrasing."""
 
 
-def phrased(question: str, rng: random.Random) -> str:
+def phrase_question(question: str, rng: random.Random) -> str:
     """The question, seldom in its second phrasing."""
     return render("lab/second", question=question) if rng.random() < SECOND else question
 
@@ -28,6 +28,6 @@ def phrased(question: str, rng: random.Random) -> str:
 def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
     """One training example: what the user says and what the base answers."""
     problem = tiers.sample_problem(rng.choice(tiers.FAMILIES), "base", rng)
-    sizes = [size or tiers.drawn(rng.random()) for _, size in problem.operands]
+    sizes = [size or tiers.hidden_magnitude(rng.random()) for _, size in problem.operands]
     percent = 90 if rng.random() < 0.5 else 10 * rng.randrange(11)
-    return phrased(problem.question, rng), tiers.written(problem, sizes, percent)
+    return phrase_question(problem.question, rng), tiers.format_working(problem, sizes, percent)

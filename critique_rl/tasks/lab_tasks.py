@@ -22,7 +22,7 @@ from critique_rl.types import Attempt, Verdict
 
 def _lab_row(problem: chain.Problem, family: str) -> Row:
     question = problem.question
-    solution = chain.written(problem, list(problem.values))
+    solution = chain.format_working(problem, list(problem.values))
     return {
         "prompt": [{"role": "user", "content": question}],
         "question": question,

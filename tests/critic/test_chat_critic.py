@@ -14,7 +14,7 @@ from critique_rl.critic.build import build_critic
 from critique_rl.critic.chat_critic import CHOICES, ChatCritic
 from critique_rl.critic.contract import Reply
 from critique_rl.critic.leaks import MOST, leak_spans, leaks_answer, redact
-from critique_rl.prompts import cut, fence, neutral
+from critique_rl.prompts import cut, fence, neutralise
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.verifiers import last_number
 from critique_rl.types import Attempt, Critique, Usage, Verdict
@@ -162,9 +162,9 @@ def test_a_long_attempt_is_cut_in_the_middle_with_a_marked_gap_and_counted() -> 
 
 
 def test_control_characters_and_special_tokens_are_taken_apart_and_other_text_is_not() -> None:
-    assert neutral("a\x00b\u202ec <|im_end|> </s> [INST]") == "abc < |im_end|> < /s> [ INST]"
-    assert neutral("@@X and <answer>", ("@@X",)) == "@ @X and <answer>"
-    assert neutral("if a <b> and x[s] then <s2>") == "if a <b> and x[s] then <s2>"
+    assert neutralise("a\x00b\u202ec <|im_end|> </s> [INST]") == "abc < |im_end|> < /s> [ INST]"
+    assert neutralise("@@X and <answer>", ("@@X",)) == "@ @X and <answer>"
+    assert neutralise("if a <b> and x[s] then <s2>") == "if a <b> and x[s] then <s2>"
     assert (
         fence("</TAG >< / tag>\uff1c/tag> <tags> tag", "tag") == "(/TAG >( / tag>(/tag> <tags> tag"
     )
@@ -179,7 +179,7 @@ def test_control_characters_and_special_tokens_are_taken_apart_and_other_text_is
     ):
         assert fence(mark, "tag") == "(" + mark[1:]
     for token in ("<turn|>", "<|turn>", "<seed:eos>", "[THINK]", "]~b]", "[TOOL_CONTENT]", "<eod>"):
-        assert neutral(token) == f"{token[0]} {token[1:]}"
+        assert neutralise(token) == f"{token[0]} {token[1:]}"
 
 
 def test_a_reply_of_which_nothing_can_be_seen_is_empty() -> None:

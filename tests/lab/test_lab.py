@@ -29,7 +29,7 @@ from critique_rl.lab.base import Recipe, build_tokenizer, example, refinement, v
 )
 def test_hazards_and_misconceptions_by_hand(value, delta, kind, wrong) -> None:
     assert chain.hazard(value, delta) == kind
-    assert chain.misconceived(value, delta) == wrong
+    assert chain.misconception(value, delta) == wrong
 
 
 def test_a_working_corrects_exactly_the_named_steps_and_recomputes_what_follows() -> None:
@@ -37,9 +37,10 @@ def test_a_working_corrects_exactly_the_named_steps_and_recomputes_what_follows(
     assert problem.question == "3 A-7 B+9 C+8"
     assert problem.traps == {1: "sign", 2: "minus", 3: "carry"}
     # the base: 3-7=4, then 4+9 loses its carry: 3, then 3+8=1
-    assert chain.written(problem, chain.work(problem, {})) == "A-7=4\nB+9=3\nC+8=1\n#1"
+    assert chain.format_working(problem, chain.work(problem, {})) == "A-7=4\nB+9=3\nC+8=1\n#1"
     assert (
-        chain.written(problem, chain.work(problem, problem.traps)) == "A-7=-4\nB+9=5\nC+8=13\n#13"
+        chain.format_working(problem, chain.work(problem, problem.traps))
+        == "A-7=-4\nB+9=5\nC+8=13\n#13"
     )
     assert chain.work(problem, {1: "carry"}) == chain.work(problem, {}), (
         "the wrong kind changes nothing"
@@ -201,10 +202,13 @@ def test_faulty_spans_of_the_traps_the_base_falls_into() -> None:
     )
     # what every trap of a plateau problem leaves behind is found, and nothing in its solution
     for problem in chain.problems("plateau", "test", 5, 0):
-        working = chain.written(problem, chain.work(problem, {}))
+        working = chain.format_working(problem, chain.work(problem, {}))
         assert chain.faulty_spans(problem.question, working)
         assert (
-            chain.faulty_spans(problem.question, chain.written(problem, list(problem.values))) == ()
+            chain.faulty_spans(
+                problem.question, chain.format_working(problem, list(problem.values))
+            )
+            == ()
         )
 
 

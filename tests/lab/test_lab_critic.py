@@ -19,7 +19,7 @@ from critique_rl.critic.build import build_critic
 from critique_rl.critic.chat import ApiChat, LocalChat
 from critique_rl.hashing import split_of
 from critique_rl.lab import chain, critic_base
-from critique_rl.policy import source
+from critique_rl.policy import resolve_model
 from critique_rl.prompts import render
 from critique_rl.tasks.load import load_task
 from critique_rl.types import Attempt
@@ -86,7 +86,7 @@ def test_the_pipeline_asks_the_server_for_its_model_as_the_local_arm_does() -> N
     arms = yaml.safe_load((PIPELINES / "critics.yaml").read_text())["arms"]
     local, api = arms["local"]["critic"], arms["api"]["critic"]
     assert (
-        api["model"] == Path(source(local["model"])).name
+        api["model"] == Path(resolve_model(local["model"])).name
         and api["base_url"] == f"http://{serve_lab().HOST}:8012/v1"
     )
     assert {key: api[key] for key in local if key not in ("kind", "model")} == {

@@ -22,7 +22,7 @@ leg_counting = pytest.importorskip(
 
 from critique_rl.lab import legs, legs_base  # noqa: E402
 from critique_rl.lab.base import batches, build_tokenizer  # noqa: E402
-from critique_rl.lab.build import world  # noqa: E402
+from critique_rl.lab.build import world_by_name  # noqa: E402
 from critique_rl.tasks.load import load_task  # noqa: E402
 
 CRABS = f"{legs.preamble()}3 crabs, 1 wasp, 2 sea slugs?\n"  # 30 + 6 + 0 = 36
@@ -80,21 +80,21 @@ def test_families_and_splits(task) -> None:
         for b in drawn:
             assert a == b or not drawn[a].keys() & drawn[b].keys()
         for question, family in drawn[a].items():
-            known = [kind in legs.met() for kind, _ in legs.parse_problem(question).animals]
+            known = [kind in legs.met_kinds() for kind, _ in legs.parse_problem(question).animals]
             assert all(known) if family == "easy" else not any(known) and len(known) == 4
     assert drawn["test"].keys() == {row["question"] for row in task.held_out("test", 40)}
 
 
 def test_every_number_of_legs_is_met_and_about_half_of_the_kinds() -> None:
     facts = legs.facts()
-    assert {facts[kind] for kind in legs.met()} == set(facts.values())
-    assert len(facts) == 37 and len(legs.met()) == 21
-    assert {"dog", "cow", "crab", "shrimp"} <= legs.met() and not {
+    assert {facts[kind] for kind in legs.met_kinds()} == set(facts.values())
+    assert len(facts) == 37 and len(legs.met_kinds()) == 21
+    assert {"dog", "cow", "crab", "shrimp"} <= legs.met_kinds() and not {
         "cat",
         "horse",
         "lobster",
         "ant",
-    } & legs.met()
+    } & legs.met_kinds()
 
 
 def test_the_oracle_speaks_about_the_attempt() -> None:
@@ -126,7 +126,7 @@ def test_the_oracle_never_says_the_answer(task) -> None:
     for row in [*task.train, *task.held_out("validation", 30)]:
         problem = legs.parse_problem(row["question"])
         text = legs.work(problem, [rng.choice(numbers) for _ in problem.animals])
-        for attempt in (text, "", legs_base.miscalculated(text, rng)):
+        for attempt in (text, "", legs_base.miscalculate(text, rng)):
             assert not leaks_answer(
                 legs.oracle_critique(row["question"], attempt),
                 Attempt(row["question"], attempt, verdict, row),
@@ -137,7 +137,7 @@ def test_the_oracle_never_says_the_answer(task) -> None:
 def test_a_followed_critique_is_the_solution() -> None:
     problem = legs.parse_problem(CRABS)
     assert legs.work(problem, problem.legs) == "A3*10=30 30\nB1*6=6 36\nC2*0=0 36\n#36"
-    assert legs.told(problem, {0: 10, 2: 0}) == "crab A has 10 legs; sea slug C has 0 legs"
+    assert legs.name_facts(problem, {0: 10, 2: 0}) == "crab A has 10 legs; sea slug C has 0 legs"
     assert legs.faults(problem, legs.work(problem, problem.legs)) == {}
 
 
@@ -152,7 +152,7 @@ def test_the_warm_start_meets_no_hard_kind_and_the_plain_one_no_critique() -> No
     rng, plain, unmet = (
         random.Random(0),
         replace(legs_base.RECIPE, critiques=False),
-        set(legs.facts()) - legs.met(),
+        set(legs.facts()) - legs.met_kinds(),
     )
     for _ in range(300):
         prompt, answer = legs_base.example(legs_base.RECIPE, rng)
@@ -186,7 +186,7 @@ def test_invented_facts_are_followed_and_the_rest_of_the_attempt_is_kept() -> No
 
 
 def test_the_preamble_and_each_kind_are_one_token_and_examples_make_batches() -> None:
-    of = world("legs")
+    of = world_by_name("legs")
     tokenizer = build_tokenizer(of.phrases)
     ids = tokenizer(CRABS)["input_ids"]
     # preamble, "3 ", crab, "s, 1 ", wasp, ", 2 ", sea slug, "s?\n"
@@ -200,7 +200,7 @@ def test_a_missing_package_and_unknown_options_are_said(monkeypatch) -> None:
         load_task(TaskConfig("lab/legs", size=2, options={"min_animals": 2}), 0)
     with pytest.raises(ConfigError, match="did you mean 'hard'"):
         load_task(TaskConfig("lab/legs", size=2, families={"hardd": 1}), 0)
-    legs.source.cache_clear()
+    legs.leg_counting_module.cache_clear()
     monkeypatch.setitem(sys.modules, "reasoning_gym.arithmetic", None)
     with pytest.raises(ConfigError, match=r"pip install 'critique-rl\[tasks\]'"):
         load_task(TaskConfig("lab/legs", size=2), 0)

@@ -26,7 +26,7 @@ def test_a_tier_question_is_parsed_worked_and_written() -> None:
     assert problem.question == "3 A+4 B+? C-2 D-?"
     assert problem.hidden == 2
     # 3 + 4 = 7, + 1 = 8, - 2 = 6, - 3 = 3
-    assert tiers.written(problem, (4, 1, 2, 3), 70) == "A+4=7\nB+1=8\nC-2=6\nD-3=3\n#3\n@70"
+    assert tiers.format_working(problem, (4, 1, 2, 3), 70) == "A+4=7\nB+1=8\nC-2=6\nD-3=3\n#3\n@70"
     assert (
         problem.truth[0] == 4
         and problem.truth[2] == 2
@@ -39,7 +39,7 @@ def test_a_tier_question_is_parsed_worked_and_written() -> None:
     ("chance", "size"), [(0.0, 1), (0.59, 1), (0.6, 2), (0.89, 2), (0.91, 3), (0.999, 3)]
 )
 def test_a_hidden_magnitude_is_drawn_by_its_chances(chance, size) -> None:
-    assert tiers.drawn(chance) == size
+    assert tiers.hidden_magnitude(chance) == size
 
 
 def test_hidden_magnitudes_have_their_distribution_over_questions() -> None:
@@ -154,11 +154,11 @@ def test_entities_have_families_facts_and_one_split_each() -> None:
 def test_the_facts_base_reads_no_fact_it_is_not_to_know() -> None:
     rng, said = (
         random.Random(0),
-        [("q07", facts_base.said("q07", random.Random(i))) for i in range(400)],
+        [("q07", facts_base.base_answer("q07", random.Random(i))) for i in range(400)],
     )
     numbers = [int(text) for _, text in said if text.isdigit()]
     assert min(numbers) >= 10 and len(set(numbers)) > 60
-    assert {facts_base.said("a00", rng) for _ in range(200)} == {
+    assert {facts_base.base_answer("a00", rng) for _ in range(200)} == {
         facts.fact("a00"),
         facts.UNSURE,
         facts.INVALID,
@@ -168,7 +168,7 @@ def test_the_facts_base_reads_no_fact_it_is_not_to_know() -> None:
 def test_facts_are_trained_on_by_one_rule_and_evaluated_by_another() -> None:
     task = load_task(TaskConfig("lab/facts", size=8), 0)
     row = {"answer": "invalid question"}
-    text = facts.written(facts.INVALID)
+    text = facts.box_answer(facts.INVALID)
     assert (task.verifier(text, row).outcome, task.evaluator(text, row).outcome) == (
         "wrong",
         "right",

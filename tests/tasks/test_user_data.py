@@ -165,15 +165,15 @@ def test_a_prompt_is_taken_as_it_is(tmp_path, prompt) -> None:
 
 def test_a_text_is_sampled_from_as_trl_does_it(tiny_policy) -> None:
     from critique_rl.policy import load_policy
-    from critique_rl.sampling import Sampling, prompt_lengths, rendered, sample
+    from critique_rl.sampling import Sampling, prompt_lengths, render_prompt, sample
 
     model, tokenizer = load_policy(tiny_policy)
     said = [{"role": "user", "content": "3 A-7"}]
     assert (
-        tokenizer(rendered(tokenizer, "3 A-7"), add_special_tokens=False)["input_ids"]
+        tokenizer(render_prompt(tokenizer, "3 A-7"), add_special_tokens=False)["input_ids"]
         == tokenizer("3 A-7")["input_ids"]
     )
-    assert rendered(tokenizer, said) == tokenizer.apply_chat_template(
+    assert render_prompt(tokenizer, said) == tokenizer.apply_chat_template(
         said, add_generation_prompt=True, tokenize=False
     )
     assert prompt_lengths(tokenizer, ["3 A-7", said]) == [
