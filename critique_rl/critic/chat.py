@@ -48,7 +48,9 @@ class ApiChat:
         self.endpoint.key()
         replies = answer_all(self.endpoint, self._folder, conversations) if conversations else []
         missing = [
-            reply for reply in replies if reply.status != "ok" and reply.reason not in NO_TEXT_REASONS
+            reply
+            for reply in replies
+            if reply.status != "ok" and reply.reason not in NO_TEXT_REASONS
         ]
         if missing:
             reasons = ", ".join(

@@ -4,18 +4,13 @@ short reason each is counted under.
 
 from __future__ import annotations
 
-import math
-import random
 import sqlite3
-import time
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from critique_rl.critic.api.response import BadResponse
 
 if TYPE_CHECKING:
     from openai import APIStatusError
-    from tenacity import RetryCallState
 
 HEALS = (408, 409, 425, 429)
 """Refusals worth another try, besides every 5xx."""
@@ -27,8 +22,6 @@ NO_QUOTA = "insufficient_quota"
 """The code of a 429 that means that the account is used up, and not that calls come too fast."""
 WORDS = 160
 """Characters of a server's own words that a reason may quote."""
-JITTER = random.Random()
-"""Of its own: Python's shared one is part of a run's exact continuation."""
 
 
 class NotSent(Exception):
@@ -67,31 +60,6 @@ def alive(error: Exception | None, over: bool) -> bool | None:
     if error is None:
         return True
     return None if over or not heals(error) else False
-
-
-def wait(state: RetryCallState) -> float:
-    """Seconds until the next try: what the server asked for, else random and growing; with jitter,
-    so that many calls do not come back together.
-    """
-    response = getattr(state.outcome.exception(), "response", None)
-    asked = retry_after(response.headers.get("retry-after", "")) if response is not None else None
-    return (
-        JITTER.uniform(0, min(20.0, 0.5 * 2**state.attempt_number))
-        if asked is None
-        else asked + JITTER.uniform(0, 0.25)
-    )
-
-
-def retry_after(value: str) -> float | None:
-    """Seconds from a Retry-After header, a number or a date; None where it is neither."""
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError):
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def reason_of(error: Exception, key: str = "", over: bool = False) -> str:

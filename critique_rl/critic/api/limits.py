@@ -18,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from critique_rl.critic.api.circuit_breaker import POLL_SECONDS, CircuitBreaker
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.sqlite_file import opened, transaction
 
@@ -27,8 +28,6 @@ CREATE TABLE IF NOT EXISTS circuit (id INTEGER PRIMARY KEY CHECK (id = 1), failu
 INSERT OR IGNORE INTO pace VALUES ('requests', 0), ('tokens', 0);
 INSERT OR IGNORE INTO circuit VALUES (1, 0, 0, 0);
 """
-POLL_SECONDS = 0.02
-"""Between looks for a slot or a probe's outcome that another process holds."""
 
 
 class Limits:
@@ -36,6 +35,7 @@ class Limits:
 
     def __init__(self, connection: sqlite3.Connection, folder: Path, endpoint: Endpoint):
         self._connection, self._folder, self._endpoint = connection, folder, endpoint
+        self.breaker = CircuitBreaker(connection, endpoint)
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -94,44 +94,6 @@ class Limits:
             self._connection.execute(
                 "UPDATE pace SET free = free - ? WHERE name = 'tokens'",
                 (60 * tokens / self._endpoint.tokens_per_minute,),
-            )
-
-    async def admitted(self) -> bool:
-        """False while the circuit is open. Half-open the first is admitted as a probe, and the
-        others wait for what becomes of it.
-        """
-        while True:
-            failures, closed, probed = self._connection.execute(
-                "SELECT failures, closed, probed FROM circuit"
-            ).fetchone()
-            if failures < self._endpoint.circuit_failures:
-                return True
-            now = time.time()
-            if now < closed:
-                return False
-            # A probe that died with its process is given up after the time it could have taken.
-            probe = (now + self._endpoint.deadline, probed, now)
-            if self._connection.execute(
-                "UPDATE circuit SET probed = ? WHERE probed = ? AND probed <= ?", probe
-            ).rowcount:
-                return True
-            await asyncio.sleep(POLL_SECONDS)
-
-    def report(self, alive: bool | None) -> None:
-        """What became of an admitted conversation: the server answered, was down, or (None) neither
-        is known.
-        """
-        if alive is None:
-            self._connection.execute("UPDATE circuit SET probed = 0 WHERE probed > 0")
-        elif alive:
-            self._connection.execute(
-                "UPDATE circuit SET failures = 0, closed = 0, probed = 0 WHERE failures > 0"
-            )
-        else:
-            until = time.time() + self._endpoint.circuit_seconds
-            change = "failures = failures + 1, probed = 0, closed = CASE WHEN failures + 1 >= ? THEN ? ELSE closed END"
-            self._connection.execute(
-                f"UPDATE circuit SET {change}", (self._endpoint.circuit_failures, until)
             )
 
 

@@ -22,9 +22,9 @@ from waiting import SECONDS, ended, wait_until, within
 
 from critique_rl.cli.doctor import _advice
 from critique_rl.critic.api.endpoint import Endpoint
-from critique_rl.critic.api.failures import retry_after
 from critique_rl.critic.api.loop import in_thread
 from critique_rl.critic.api.response import read_usage
+from critique_rl.critic.api.retry import retry_after
 from critique_rl.critic.chat import ApiChat
 from critique_rl.critic.contract import CriticFailed, Reply, without_thinking
 from critique_rl.prompts import render
