@@ -34,9 +34,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from waiting import SECONDS
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
-from critique_rl.trainer import rollout, trl_seams
+from critique_rl.trainer import trl_seams
 from critique_rl.trainer.fsdp_weights import full_tensor
-from critique_rl.trainer.refine import question_of
+from critique_rl.trainer.rollout import two_phase
+from critique_rl.trainer.rollout.refine import question_of
 from critique_rl.types import Attempt, Critique
 
 GROUPS, SIZE, STEPS = 8, 4, 5
@@ -222,11 +223,11 @@ def run(policy: str, folder: Path, variant: str, world: int, rank: int) -> dict[
 
 def main(policy: str, out: str, *variants: str) -> None:
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    stock = trl_seams.sample, rollout._draw
-    trl_seams.sample, rollout._draw = replay, lambda n: 0
+    stock = trl_seams.sample, two_phase._draw
+    trl_seams.sample, two_phase._draw = replay, lambda n: 0
     results = {variant: run(policy, Path(out), variant, world, rank) for variant in variants}
     (Path(out) / f"replayed{rank}.json").write_text(json.dumps(results))
-    trl_seams.sample, rollout._draw = stock
+    trl_seams.sample, two_phase._draw = stock
 
 
 if __name__ == "__main__":

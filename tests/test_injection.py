@@ -24,8 +24,8 @@ from critique_rl.lab.base import WEIGHTS
 from critique_rl.prompts import neutralise, special_tokens
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import VerifierReward
-from critique_rl.trainer.generation import Generation, counts_of
-from critique_rl.trainer.refine import refine_prompt
+from critique_rl.trainer.rollout.generation import Generation, counts_of
+from critique_rl.trainer.rollout.refine import refine_prompt
 from critique_rl.types import Attempt, Critique, Refinement, Verdict
 
 ATTACKS = [

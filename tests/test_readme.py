@@ -322,6 +322,8 @@ STATIONS = {
     "tasks": "critique_rl.tasks.load",
     "rewards": "critique_rl.tasks.rewards",
     "prompts": "critique_rl.prompts",
+    "refine": "critique_rl.trainer.rollout.refine",
+    "rollout": "critique_rl.trainer.rollout.two_phase",
 }
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from critique_rl.config.run_folder import RunFolder
-from critique_rl.trainer.generation import Generation
+from critique_rl.trainer.rollout.generation import Generation
 from critique_rl.types import Attempt, Critique
 
 

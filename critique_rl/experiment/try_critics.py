@@ -32,7 +32,7 @@ from critique_rl.metrics import Interval, crossed_interval
 from critique_rl.prompts import special_tokens
 from critique_rl.sampling import Sampling, prompt_lengths, sample
 from critique_rl.tasks.task import Task
-from critique_rl.trainer.refine import refine_prompt
+from critique_rl.trainer.rollout.refine import refine_prompt
 from critique_rl.types import Attempt, Critique, Usage
 
 RETRY = "retry"

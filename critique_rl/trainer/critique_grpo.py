@@ -32,10 +32,10 @@ from critique_rl.trainer import hidden_states, trl_seams
 from critique_rl.trainer.alarms import CollapseAlarm
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.distill import Distillation, refuse_sharding
-from critique_rl.trainer.generation import Generation, counts_of, metrics_of
 from critique_rl.trainer.model_card import PAPER, add_section, section
 from critique_rl.trainer.resume import Diverged, ResumableGRPOTrainer
-from critique_rl.trainer.rollout import (
+from critique_rl.trainer.rollout.generation import Generation, counts_of, metrics_of
+from critique_rl.trainer.rollout.two_phase import (
     TwoPhaseRollout,
     check_column,
     record_plain,

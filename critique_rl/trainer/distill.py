@@ -20,9 +20,9 @@ from trl.trainer.utils import pad
 
 from critique_rl.objective import importance_weight, prefix_weight, sampled_divergence
 from critique_rl.trainer import hidden_states, trl_seams
-from critique_rl.trainer.generation import Generation
-from critique_rl.trainer.refine import refine_prompt
-from critique_rl.trainer.rollout import prompt_limit
+from critique_rl.trainer.rollout.generation import Generation
+from critique_rl.trainer.rollout.refine import refine_prompt
+from critique_rl.trainer.rollout.two_phase import prompt_limit
 from critique_rl.trainer.sliced_divergence import Divergence, Head, sliced_divergence, sliced_logps
 from critique_rl.trainer.teacher import Teacher, right_sibling, teacher_prompt
 

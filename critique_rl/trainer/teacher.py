@@ -19,7 +19,7 @@ from torch import nn
 
 from critique_rl.prompts import render
 from critique_rl.trainer.fsdp_weights import full_tensor, lend_weights, reshard, shard_like
-from critique_rl.trainer.refine import in_place_of_question
+from critique_rl.trainer.rollout.refine import in_place_of_question
 from critique_rl.types import Attempt, Critique
 
 FILE = "teacher.safetensors"

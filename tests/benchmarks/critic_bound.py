@@ -28,7 +28,8 @@ from critique_rl.critic.build import build_critic
 from critique_rl.policy import load_policy
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import VerifierReward
-from critique_rl.trainer import rollout, trl_seams
+from critique_rl.trainer import trl_seams
+from critique_rl.trainer.rollout import two_phase
 
 GROUPS, ROLLOUTS, CALL_SECONDS, CONCURRENCY = 8, 8, 2.0, 8
 
@@ -99,7 +100,7 @@ def build(port: int, folder: str) -> CritiqueGRPOTrainer:
 
 def timed(trainer: CritiqueGRPOTrainer, spent: Counter) -> None:
     """Add the seconds of sampling (first and second phase) and of the critic to `spent`."""
-    sample, critique, calls = trl_seams.sample, rollout.TwoPhaseRollout._critiques, Counter()
+    sample, critique, calls = trl_seams.sample, two_phase.TwoPhaseRollout._critiques, Counter()
 
     def sampling(*arguments, **options):
         start, phase = time.perf_counter(), "generation" if not calls["sample"] else "refinement"
@@ -114,11 +115,11 @@ def timed(trainer: CritiqueGRPOTrainer, spent: Counter) -> None:
         spent["calls"] += time.perf_counter() - start
         return result
 
-    trl_seams.sample, rollout.TwoPhaseRollout._critiques = sampling, critiquing
+    trl_seams.sample, two_phase.TwoPhaseRollout._critiques = sampling, critiquing
     start = time.perf_counter()
     trainer.train()
     spent["step"] = time.perf_counter() - start
-    trl_seams.sample, rollout.TwoPhaseRollout._critiques = sample, critique
+    trl_seams.sample, two_phase.TwoPhaseRollout._critiques = sample, critique
 
 
 def chunked(trainer: CritiqueGRPOTrainer, chunks: int) -> tuple[float, float]:

@@ -6,7 +6,13 @@ from __future__ import annotations
 
 import pytest
 
-from critique_rl.trainer.refine import choose, due, mentions_critique, question_of, refine_prompt
+from critique_rl.trainer.rollout.refine import (
+    choose,
+    due,
+    mentions_critique,
+    question_of,
+    refine_prompt,
+)
 from critique_rl.types import Attempt, Critique, Verdict
 
 R, W, U, N, A = (

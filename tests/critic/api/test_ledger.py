@@ -25,7 +25,7 @@ from critique_rl.critic.api.ledger import open_ledger
 from critique_rl.critic.api.limits import open_limits
 from critique_rl.critic.chat import ApiChat
 from critique_rl.critic.contract import CriticFailed, Reply
-from critique_rl.trainer.generation import Generation, counts_of
+from critique_rl.trainer.rollout.generation import Generation, counts_of
 from critique_rl.types import Critique, Usage
 
 pytestmark = pytest.mark.processes

@@ -23,7 +23,13 @@ from critique_rl.critic.contract import CriticFailed, Reply, invalid_field
 from critique_rl.prompts import special_tokens
 from critique_rl.tasks.rewards import VerifierReward, text_of
 from critique_rl.trainer import trl_seams
-from critique_rl.trainer.refine import choose, due, mentions_critique, question_of, refine_prompt
+from critique_rl.trainer.rollout.refine import (
+    choose,
+    due,
+    mentions_critique,
+    question_of,
+    refine_prompt,
+)
 from critique_rl.types import Attempt, Critique, Message, Refinement, Verdict
 
 
