@@ -1,5 +1,7 @@
-"""CritiqueGRPOConfig: GRPOConfig with the options of the mixed objective, one block a term.
-Defaults are stock GRPO; published settings are in `presets`.
+"""CritiqueGRPOConfig: GRPOConfig with the options of the mixed objective, one block per term.
+
+Defaults are stock GRPO; settings of published methods are in `presets`. Names and bounds are
+checked when the config is made, before a model is loaded.
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ CHOICES = {
     "distill_normalizer": ("own", "rollouts"),
     "distill_teacher": ("live", "ema", "base"),
 }
-
-
+"""Option -> its values."""
 NUMBERS = {
     "positive_weight": (0, math.inf),
     "negative_weight": (0, math.inf),
     "subset_floor": (0, 1),
     "refine_weight": (0, math.inf),
+    # A least number of 1e-12 means "above 0", as the reference page writes it.
     "refine_gamma": (1e-12, math.inf),
     "refine_floor": (-math.inf, 0),
     "refine_own_weight": (0, math.inf),
@@ -46,7 +48,7 @@ NUMBERS = {
     "distill_alpha": (0, 1),
     "distill_is_clip": (1e-12, math.inf),
 }
-"""Finite numbers between these, both included."""
+"""Option -> (least, most), both included. Values are finite."""
 COUNTS = {
     "refine_slots": 0,
     "refine_candidates": 0,
@@ -54,13 +56,35 @@ COUNTS = {
     "distill_top_k": 1,
     "grad_norm_steps": 0,
 }
-"""Whole numbers of at least this."""
+"""Option -> the least integer."""
 SWITCHES = ("clip", "refine_clip", "distill_tail", "distill_prefix")
 OPTIONAL = ("refine_floor", "distill_is_clip", "refine_candidates", "max_refine_prompt_length")
+"""Options that may be None."""
 
 
 def _option(default: Any, help: str) -> Any:
+    # transformers' argument parser shows `help`; the reference page is written from it too.
     return field(default=default, metadata={"help": help})
+
+
+def _is_number(value: Any, kinds: type | tuple[type, ...]) -> bool:
+    # bool is a subclass of int: `refine_slots: true` would count as 1.
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _value_fault(name: str, value: Any) -> str:
+    """The expected values of an option in words, if `value` is none of them; else ""."""
+    if name in SWITCHES:
+        expected = "true or false"
+        fits = isinstance(value, bool)
+    elif name in COUNTS:
+        expected = f"a whole number from {COUNTS[name]}"
+        fits = _is_number(value, int) and value >= COUNTS[name]
+    else:
+        low, high = NUMBERS[name]
+        expected = f"a number from {low:g} to {high:g}"
+        fits = _is_number(value, (int, float)) and math.isfinite(value) and low <= value <= high
+    return "" if fits else expected
 
 
 @dataclass
@@ -71,40 +95,47 @@ class CritiqueGRPOConfig(GRPOConfig):
 
     credit: str = _option(
         "group",
-        "Credit of rollouts: group (TRL's advantages) or signed (raw +1 right, -1 failed, no baseline: PSR, NSR).",
+        "Credit of rollouts: group (TRL's advantages), or signed (+1 for right, -1 for failed, "
+        "without a baseline: PSR, NSR).",
     )
     baseline: str = _option(
         "union",
-        "Group mean over rollouts and refinements (union: Critique-GRPO) or over rollouts alone (LUFFY, RLTF-SD).",
+        "The group mean is over rollouts and refinements (union: Critique-GRPO), or over rollouts "
+        "alone (LUFFY, RLTF-SD).",
     )
     positive_weight: float = _option(1.0, "Factor on positive advantages of rollouts.")
     negative_weight: float = _option(1.0, "Factor on negative advantages of rollouts.")
     clip: bool = _option(True, "False: the scalar term's ratio is not clipped.")
     scalar_normalizer: str = _option(
         "rollouts",
-        "The scalar term is divided by all rollouts, or by those that carry credit (subset: PSR, NSR).",
+        "The scalar term is divided by all rollouts, or by those that carry credit "
+        "(subset: PSR, NSR).",
     )
     subset_floor: float = _option(
         0.125,
-        "Share of the rollouts that a subset counts as at least: a lone failure must not take a whole step.",
+        "A subset counts as at least this share of the rollouts, so that a lone failure does not "
+        "take the step of a full batch.",
     )
 
     refine_slots: int = _option(
         1,
-        "Reserved rows k of each group of num_generations that refinements fill (the paper's 7 + 1: 1 of 8). 0: no refinements.",
+        "Reserved rows k of each group of num_generations, which refinements fill (the paper's "
+        "7 + 1: 1 of 8). 0: no refinements.",
     )
     refine_candidates: int | None = _option(
-        None, "Refinements m sampled a group at most; None: all N - k. m = k is the cheap mode."
+        None, "Refinements m sampled per group at most; None: all N - k. m = k is the cheap mode."
     )
     refine_weight: float = _option(1.0, "Weight of the refine term.")
     refine_ratio: str = _option(
         "shaped",
-        "Per-token weight: shaped p/(p+gamma) (Critique-GRPO), importance p/p_old under the question (RLTF-SD), nll (RAFT).",
+        "Per-token weight: shaped p/(p+gamma) (Critique-GRPO), importance p/p_old under the "
+        "question (RLTF-SD), nll (RAFT).",
     )
     refine_gamma: float = _option(0.1, "gamma of the shaped ratio.")
     refine_clip: bool = _option(
         False,
-        "Clip the ratio to 1 -+ epsilon, as Critique-GRPO's paper: a wrong refinement then has no gradient where p < .4.",
+        "Clip the ratio to 1 -+ epsilon, as in Critique-GRPO's paper: a wrong refinement then has "
+        "no gradient where p < .4.",
     )
     refine_floor: float | None = _option(
         None, "Refinement tokens with an old log-prob under this are masked (RLTF-SD: -5)."
@@ -114,7 +145,9 @@ class CritiqueGRPOConfig(GRPOConfig):
     )
     refine_normalizer: str = _option(
         "slots",
-        "Divide the refine term by the tokens of all reserved slots, filled or not, by its own tokens, as rollout rows, or as the paper (1/k).",
+        "What the refine term is divided by: tokens of all reserved slots, filled or not (slots); "
+        "tokens of refinements (tokens); as rollout rows are (rollouts); 1/k as in the paper "
+        "(paper).",
     )
     refine_mentions: str = _option(
         "keep",
@@ -122,26 +155,31 @@ class CritiqueGRPOConfig(GRPOConfig):
     )
     refine_column: str | None = _option(
         None,
-        "Fill reserved rows with expert traces of this dataset column instead of refinements (LUFFY).",
+        "Fill reserved rows with expert traces of this dataset column instead of refinements "
+        "(LUFFY).",
     )
     refine_own_weight: float = _option(
         0.0,
-        "Weight of the nll of right refinements under their own prompt (keeps the refine skill: GOLF, ERL).",
+        "Weight of the nll of right refinements under their own prompt (keeps the refine skill: "
+        "GOLF, ERL).",
     )
     refine_anchor_weight: float = _option(
         0.0,
-        "Weight of KL(base || policy) on right refinements under their own prompt (keeps the refine skill).",
+        "Weight of KL(base || policy) on right refinements under their own prompt (keeps the "
+        "refine skill).",
     )
     refine_template: str = _option(
         "refine", "Template of prompts/ that a refinement is sampled from."
     )
     max_refine_prompt_length: int | None = _option(
         None,
-        "Refine and teacher prompts with more tokens are skipped and counted. None: what the context leaves.",
+        "Refine and teacher prompts with more tokens are skipped and counted. None: the tokens "
+        "that the context leaves.",
     )
     critique_when: str = _option(
         "rollout_failed",
-        "Critique every failed rollout, or only those of groups that failed as a whole (group_failed).",
+        "Critique every failed rollout (rollout_failed), or only those of groups in which every "
+        "rollout failed (group_failed).",
     )
     success_threshold: float = _option(
         1.0, "Without a verifier: a rollout failed if its weighted reward is under this."
@@ -150,26 +188,29 @@ class CritiqueGRPOConfig(GRPOConfig):
     distill_weight: float = _option(0.0, "Weight of the distillation term (0: off).")
     distill_mode: str = _option(
         "topk",
-        "Divergence on the student's top k tokens (topk), the whole vocabulary (full), the sampled token (sampled), or the sampled token's log-ratio "
-        "added to the advantages under the scalar term's clip (advantage: OPD).",
+        "Divergence on the student's top k tokens (topk), on the full vocabulary (full), on the "
+        "sampled token (sampled), or the sampled token's log-ratio added to the advantages under "
+        "the scalar term's clip (advantage: OPD).",
     )
     distill_target: str = _option(
         "rollouts", "Distill on the policy's own rollouts, on chosen right refinements, or both."
     )
     distill_context: str = _option(
         "critique",
-        "What the teacher reads beside the question: critique, a right sibling, sibling_or_critique, demonstration.",
+        "What the teacher reads beside the question: critique, a right sibling, "
+        "sibling_or_critique, demonstration.",
     )
     distill_template: str = _option(
         "teacher",
-        "Template of prompts/ that the teacher reads for a rollout; for a refinement it reads the refine prompt.",
+        "Template of prompts/ that the teacher reads for a rollout; for a refinement it reads the "
+        "refine prompt.",
     )
     distill_column: str = _option("solution", "Dataset column of the demonstration.")
     distill_teacher: str = _option(
         "live", "Teacher weights: the live policy, its EMA, or the base (LoRA: adapter off)."
     )
     distill_ema: float = _option(
-        0.05, "EMA rate u of theta' <- (1 - u) theta' + u theta, once an optimizer step."
+        0.05, "EMA rate u of theta' <- (1 - u) theta' + u theta, once per optimizer step."
     )
     distill_alpha: float = _option(
         0.5, "0: KL(teacher || student), 1: KL(student || teacher), between: TRL's generalised JSD."
@@ -181,138 +222,151 @@ class CritiqueGRPOConfig(GRPOConfig):
     )
     distill_normalizer: str = _option(
         "own",
-        "Divide the term by the tokens of its rows, or of all rollouts: its pull then fades with the failures.",
+        "Divide the term by the tokens of its rows (own), or of all rollouts (rollouts): its pull "
+        "then fades with the failures.",
     )
     distill_prefix: bool = _option(
         False,
-        "Weight each token by min(1, prod p_T / p_S over the tokens before it): after a fault the teacher would not have made it counts no more.",
+        "Weight each token by min(1, prod p_T / p_S over the tokens before it): after a fault that "
+        "the teacher would not have made it counts no more.",
     )
 
     grad_norm_steps: int = _option(
         10,
-        "Log each term's gradient norm every so many steps (a backward pass a term; not under FSDP and DeepSpeed); 0: never.",
+        "Log each term's gradient norm once per this many steps (one backward pass per term; not "
+        "under FSDP and DeepSpeed); 0: never.",
     )
 
     @classmethod
     def from_preset(cls, name: str, output_dir: str, **explicit: Any) -> CritiqueGRPOConfig:
-        """A published method's settings (`presets`), with `explicit` ones in their place where both
-        are given.
+        """A published method's settings (`presets`). Where both set an option, `explicit` wins.
+
+        Raises:
+            ConfigError: no preset has that name.
+            ValueError: as the constructor does.
         """
         return cls(output_dir=output_dir, **{**preset_options(name), **explicit})
 
     def __post_init__(self):
+        """Check every option.
+
+        Raises:
+            ValueError: an option has a value out of its choices or bounds, or two contradict each
+                other.
+        """
         super().__post_init__()
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)!r}; {suggest(str(getattr(self, name)), choices)}"
-                )
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name}: got {value!r}; {suggest(str(value), choices)}")
         self._check_values()
         self._check_slots()
         self._check_distillation()
         if self.baseline == "rollouts" and self.scale_rewards != "none":
-            # Where all rollouts failed their std is 0, and a right refinement would earn 1 / 1e-4.
+            # If all rollouts failed, their std is 0, and a right refinement would earn 1 / 1e-4.
             raise ValueError(
                 f"baseline rollouts: got scale_rewards={self.scale_rewards!r}, expected 'none'"
             )
 
     def _check_values(self) -> None:
+        """Raises: ValueError: a number, count or switch is out of its bounds."""
         for name in (*NUMBERS, *COUNTS, *SWITCHES):
             value = getattr(self, name)
             if value is None and name in OPTIONAL:
                 continue
-            if name in SWITCHES:
-                fits, expected = isinstance(value, bool), "true or false"
-            elif name in COUNTS:
-                fits, expected = (
-                    isinstance(value, int)
-                    and not isinstance(value, bool)
-                    and value >= COUNTS[name],
-                    f"a whole number from {COUNTS[name]}",
-                )
-            else:
-                low, high = NUMBERS[name]
-                fits = (
-                    isinstance(value, int | float)
-                    and not isinstance(value, bool)
-                    and math.isfinite(value)
-                    and low <= value <= high
-                )
-                expected = f"a number from {low:g} to {high:g}"
-            if not fits:
+            expected = _value_fault(name, value)
+            if expected:
+                # YAML 1.1 takes a float without a dot for text.
                 hint = " (YAML reads 1e-1 as text; write 1.0e-1)" if isinstance(value, str) else ""
                 raise ValueError(f"{name}: got {value!r}, expected {expected}{hint}")
 
     def check_trains(self, has_critic: bool) -> None:
-        """ValueError for terms that nothing would feed, so that they would be 0 for the whole run."""
-        refines = bool((has_critic or self.refine_column) and self.refine_slots)
-        if (
-            self.distill_weight
-            and self.distill_target != "refinements"
-            and self.distill_context == "critique"
-            and not has_critic
-        ):
-            raise ValueError(
-                "distill_context 'critique' without a critic would train nothing. Pass a critic, or use distill_context sibling or demonstration"
-            )
-        if self.distill_weight and self.distill_target == "refinements" and not refines:
-            raise ValueError(
-                "distill_target 'refinements' without refinements would train nothing. Pass a critic, and refine_slots of 1 or more"
-            )
+        """Check that every term that is switched on has something to train on.
+
+        Args:
+            has_critic: Whether the trainer gets a critic.
+
+        Raises:
+            ValueError: a term would be 0 throughout the run, or no term is left.
+        """
+        has_refinements = bool((has_critic or self.refine_column) and self.refine_slots)
+        self._check_distillation_input(has_critic, has_refinements)
+        # Expert traces (refine_column) have no refine prompt, under which these two terms train.
         for name in ("refine_own_weight", "refine_anchor_weight"):
             if getattr(self, name) and not (has_critic and self.refine_slots):
                 raise ValueError(
-                    f"{name}: got {getattr(self, name)} without refinements, which it is for. Pass a critic and refine_slots, or set it to 0"
+                    f"{name}: got {getattr(self, name)} without refinements, which it is for. "
+                    "Pass a critic and refine_slots, or set it to 0"
                 )
-        scalar = self.positive_weight or self.negative_weight
-        fed = refines and (
-            self.refine_weight or self.refine_own_weight or self.refine_anchor_weight
-        )
-        if not scalar and not self.distill_weight and not fed:
+        scalar_weight = self.positive_weight or self.negative_weight
+        refine_weight = self.refine_weight or self.refine_own_weight or self.refine_anchor_weight
+        refines = has_refinements and refine_weight
+        if not (scalar_weight or self.distill_weight or refines):
             raise ValueError(
-                "no term trains anything: the scalar weights are 0, and there is nothing to refine or distill. Pass a critic, or raise a weight"
+                "no term trains anything: the scalar weights are 0, and there is nothing to refine "
+                "or distill. Pass a critic, or raise a weight"
+            )
+
+    def _check_distillation_input(self, has_critic: bool, has_refinements: bool) -> None:
+        """Raises: ValueError: the teacher would have nothing to read, or no row to teach on."""
+        if not self.distill_weight:
+            return
+        on_rollouts = self.distill_target != "refinements"
+        if on_rollouts and self.distill_context == "critique" and not has_critic:
+            raise ValueError(
+                "distill_context 'critique' without a critic would train nothing. Pass a critic, "
+                "or use distill_context sibling or demonstration"
+            )
+        if not on_rollouts and not has_refinements:
+            raise ValueError(
+                "distill_target 'refinements' without refinements would train nothing. "
+                "Pass a critic, and refine_slots of 1 or more"
             )
 
     def _check_slots(self) -> None:
-        if not 0 <= self.refine_slots < self.num_generations:
+        """Raises: ValueError: reserved rows or candidates do not fit into a group."""
+        most_slots = self.num_generations - 1
+        if not 0 <= self.refine_slots <= most_slots:
             raise ValueError(
-                f"refine_slots: got {self.refine_slots}, expected 0 to {self.num_generations - 1} (num_generations - 1)"
+                f"refine_slots: got {self.refine_slots}, expected 0 to {most_slots} "
+                "(num_generations - 1)"
             )
-        most = self.num_generations - self.refine_slots
-        if (
-            self.refine_candidates is not None
-            and not self.refine_slots <= self.refine_candidates <= most
-        ):
+        if self.refine_candidates is None:
+            return
+        rollouts = self.num_generations - self.refine_slots
+        if not self.refine_slots <= self.refine_candidates <= rollouts:
             raise ValueError(
-                f"refine_candidates: got {self.refine_candidates}, expected {self.refine_slots} (refine_slots) to {most} (rollouts of a group)"
+                f"refine_candidates: got {self.refine_candidates}, expected {self.refine_slots} "
+                f"(refine_slots) to {rollouts} (rollouts of a group)"
             )
 
     def _check_distillation(self) -> None:
+        """Raises: ValueError: the mode gives no gradient of a divergence on the target's tokens."""
         if not self.distill_weight:
             return
         if self.sampled_token_only and self.distill_target != "rollouts":
             raise ValueError(
-                f"distill_mode {self.distill_mode}: got distill_target {self.distill_target!r}, expected 'rollouts': the sampled log-ratio is the reverse-KL "
-                "gradient on the policy's own tokens only. Use distill_mode topk or full for refinements"
+                f"distill_mode {self.distill_mode}: got distill_target {self.distill_target!r}, "
+                "expected 'rollouts': the sampled log-ratio is the reverse-KL gradient on the "
+                "policy's own tokens only. Use distill_mode topk or full for refinements"
             )
-        if self.distill_mode in ("topk", "full") and (
-            0 < self.distill_alpha < 0.1 or 0.9 < self.distill_alpha < 1
-        ):
+        near_an_end = 0 < self.distill_alpha < 0.1 or 0.9 < self.distill_alpha < 1
+        if self.distill_mode in ("topk", "full") and near_an_end:
             warnings.warn(
-                f"distill_alpha {self.distill_alpha}: the family is discontinuous at 0 and 1, and nearly flat beside them; use 0, 1 or .1 to .9",
+                f"distill_alpha {self.distill_alpha}: the family is discontinuous at 0 and 1, and "
+                "nearly flat beside them; use 0, 1 or .1 to .9",
                 stacklevel=2,
             )
 
     @property
     def sampled_token_only(self) -> bool:
-        """True for the modes that look at the sampled token alone."""
+        """True for the modes that read the sampled token's log-probs alone."""
         return self.distill_mode in ("sampled", "advantage")
 
     @property
     def ratio_clip(self) -> tuple[float, float] | None:
-        """(low, high) of the refine term's clip, None where it has none."""
-        return (
-            (self.epsilon, self.epsilon if self.epsilon_high is None else self.epsilon_high)
-            if self.refine_clip
-            else None
-        )
+        """(low, high): the refine term's ratio is clipped to [1 - low, 1 + high]. None: no clip."""
+        if not self.refine_clip:
+            return None
+        high = self.epsilon if self.epsilon_high is None else self.epsilon_high
+        return self.epsilon, high
