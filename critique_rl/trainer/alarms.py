@@ -1,8 +1,8 @@
-"""Alarms for what users report as collapse, each with a remedy: entropy, log-probs of refinements,
-length. They say so once and change nothing.
+"""Alarms for collapses that users report, each with a remedy: entropy, log-probs of refinements,
+completion length. An alarm is given once and changes nothing in the run.
 
-Each watches a moving mean of one logged metric against that metric's own mean at the start of the
-run (Critique-GRPO issues 2 and 6, SDPO issue 25).
+Each compares the moving mean of a logged metric with its mean at the start of the run. The reports:
+Critique-GRPO issues 2 and 6, SDPO issue 25.
 """
 
 from __future__ import annotations
@@ -16,39 +16,63 @@ from transformers import TrainerCallback
 
 logger = logging.getLogger(__name__)
 WINDOW = 10
-"""Logged values in the first and in the moving mean."""
+"""Logged values in the first mean and in the moving mean."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """An alarm: the metric's moving mean left [low, high] times its first mean; `least` keeps
-    ratios of tiny means quiet.
-    """
+    """An alarm: the metric's moving mean has left [low, high] times its first mean."""
 
     metric: str
     low: float
     high: float
     least: float
+    """Ratios of means below this, in absolute value, give no alarm: they are noise over noise."""
     remedy: str
 
 
 RULES = (
-    Rule("entropy", 0.1, 3.0, 0.05, "entropy left its range: lower learning_rate or refine_weight, use refine_ratio importance with refine_floor -5, "
-         "or entropy_coef (TRL) where it fell"),
-    Rule("refine/logps", 0.0, 2.0, 0.5, "refinements drift away from what the policy would write itself: use refine_ratio importance with refine_floor -5, "
-         "refine_clip, fewer refine_slots, or refine_own_weight"),
-    Rule("completions/mean_length", 0.33, 2.0, 1.0, "completions changed length: look at rollouts/, set mask_truncated_completions, or loss_type dr_grpo "
-         "against growth; a shrinking length under distillation is known of SDPO"),
-)  # fmt: skip
+    Rule(
+        "entropy",
+        low=0.1,
+        high=3.0,
+        least=0.05,
+        remedy="entropy left its range: lower learning_rate or refine_weight, use refine_ratio "
+        "importance with refine_floor -5, or entropy_coef (TRL) where it fell",
+    ),
+    # Log-probs are negative: a factor above 1 means that refinements became less likely. Low is 0
+    # because refinements that become more likely are no fault.
+    Rule(
+        "refine/logps",
+        low=0.0,
+        high=2.0,
+        least=0.5,
+        remedy="refinements drift away from what the policy would write itself: use refine_ratio "
+        "importance with refine_floor -5, refine_clip, fewer refine_slots, or refine_own_weight",
+    ),
+    # SDPO's paper reports completions 3.2 times shorter, so under distillation this one may be
+    # harmless.
+    Rule(
+        "completions/mean_length",
+        low=0.33,
+        high=2.0,
+        least=1.0,
+        remedy="completions changed length: look at rollouts/, set mask_truncated_completions, or "
+        "loss_type dr_grpo against growth; a shrinking length under distillation is known of SDPO",
+    ),
+)
 
 
 def alarm(rule: Rule, values: Sequence[float]) -> float | None:
-    """The factor by which the moving mean of `values` left the rule's range of the first mean; None
-    while it has not (or too few values are in).
+    """The factor by which the moving mean of `values` left the rule's range of the first mean.
+
+    Returns:
+        Last mean / first mean; None if it is in the range, or if there are not yet two windows.
     """
     if len(values) < 2 * WINDOW:
         return None
-    first, last = (sum(part) / WINDOW for part in (values[:WINDOW], values[-WINDOW:]))
+    first = sum(values[:WINDOW]) / WINDOW
+    last = sum(values[-WINDOW:]) / WINDOW
     if max(abs(first), abs(last)) < rule.least or first == 0:
         return None
     factor = last / first
@@ -56,17 +80,20 @@ def alarm(rule: Rule, values: Sequence[float]) -> float | None:
 
 
 class CollapseAlarm(TrainerCallback):
-    """Watches the trainer's logs; each alarm is given once a run."""
+    """Watches the trainer's logs and gives each alarm once per run."""
 
     def __init__(self):
         self.values: dict[str, list[float]] = defaultdict(list)
         self.given: set[str] = set()
 
     def state_dict(self) -> dict:
+        """Logged values and given alarms, as JSON."""
         return {"values": dict(self.values), "given": sorted(self.given)}
 
     def load_state_dict(self, state: dict) -> None:
-        self.values, self.given = defaultdict(list, state["values"]), set(state["given"])
+        """The inverse of `state_dict`."""
+        self.values = defaultdict(list, state["values"])
+        self.given = set(state["given"])
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         for rule in RULES:
@@ -75,14 +102,16 @@ class CollapseAlarm(TrainerCallback):
                 continue
             self.values[rule.metric].append(float(logs[rule.metric]))
             factor = alarm(rule, self.values[rule.metric])
-            if factor is not None:
-                self.given.add(rule.metric)
-                logs[f"alarm/{rule.metric}"] = factor
-                logger.warning(
-                    "step %s: %s is %.2f times its first %s values' mean; %s",
-                    state.global_step,
-                    rule.metric,
-                    factor,
-                    WINDOW,
-                    rule.remedy,
-                )
+            if factor is None:
+                continue
+            self.given.add(rule.metric)
+            # Written into the dict that other callbacks log after this one.
+            logs[f"alarm/{rule.metric}"] = factor
+            logger.warning(
+                "step %s: %s is %.2f times its first %s values' mean; %s",
+                state.global_step,
+                rule.metric,
+                factor,
+                WINDOW,
+                rule.remedy,
+            )

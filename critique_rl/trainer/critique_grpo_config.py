@@ -325,6 +325,7 @@ class CritiqueGRPOConfig(GRPOConfig):
 
     def _check_slots(self) -> None:
         """Raises: ValueError: reserved rows or candidates do not fit into a group."""
+        assert self.num_generations is not None, "GRPOConfig compares it with 2"
         most_slots = self.num_generations - 1
         if not 0 <= self.refine_slots <= most_slots:
             raise ValueError(
