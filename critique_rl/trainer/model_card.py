@@ -1,8 +1,8 @@
-"""What a trained model's card says beyond TRL's own: the method, arm and seed, the critic, what the
-run cost, and how it was judged.
+"""The section that this package adds to TRL's model card: method, arm and seed, critic, cost of the
+run, and how it was judged.
 
-TRL writes the card at each checkpoint and push; this adds one section before its versions. Left
-out: addresses and keys of critics.
+TRL writes the card at each checkpoint and push; the section stands before its versions. Left out:
+addresses and keys of critics.
 """
 
 from __future__ import annotations
@@ -14,15 +14,21 @@ from typing import Any
 PAPER = {
     "title": "Critique-GRPO: Advancing LLM Reasoning with Natural Language and Numerical Feedback",
     "id": "2506.03106",
-    "citation": """@article{zhang2025critiquegrpo,
-    title        = {{Critique-GRPO: Advancing LLM Reasoning with Natural Language and Numerical Feedback}},
-    author       = {Xiaoying Zhang and Yipeng Zhang and Hao Sun and Kaituo Feng and Chaochao Lu and Chao Yang and Helen Meng},
-    year         = 2025,
-    eprint       = {arXiv:2506.03106},
-}""",
+    "citation": (
+        "@article{zhang2025critiquegrpo,\n"
+        "    title        = {{Critique-GRPO: Advancing LLM Reasoning with Natural Language and "
+        "Numerical Feedback}},\n"
+        "    author       = {Xiaoying Zhang and Yipeng Zhang and Hao Sun and Kaituo Feng and "
+        "Chaochao Lu and Chao Yang and Helen Meng},\n"
+        "    year         = 2025,\n"
+        "    eprint       = {arXiv:2506.03106},\n"
+        "}"
+    ),
 }
 CARD = "README.md"
-MARK, NEXT = "### The run", "### Framework versions"
+HEADING = "### The run"
+NEXT_HEADING = "### Framework versions"
+"""TRL's heading, before which the section stands."""
 
 
 def section(
@@ -32,87 +38,103 @@ def section(
     costs: Mapping[str, float],
     about: Mapping[str, Any],
 ) -> str:
-    """The section in Markdown. `args` is a CritiqueGRPOConfig, `about` what the pipeline knows of
-    the run, as names and words.
+    """The section in Markdown.
+
+    Args:
+        args: The trainer's CritiqueGRPOConfig.
+        critic: The trainer's critic, or None.
+        tokens: "tokens/<owner>" -> tokens.
+        costs: generated_tokens, total_tokens, flops, usd.
+        about: Facts that the pipeline adds, such as arm and seed: name -> words.
     """
+    two_phases = critic is not None or args.refine_column is not None
     facts = {
-        "method": describe_method(
-            args, two_phases=critic is not None or args.refine_column is not None
-        ),
+        "method": describe_method(args, two_phases),
         "critic": describe_critic(critic),
         **about,
+        "cost": _describe_costs(costs),
     }
-    spent = [("generated tokens", "generated_tokens"), ("tokens in all", "total_tokens")]
-    facts["cost"] = ", ".join(
-        [
-            *(f"{costs[key]:,} {words}" for words, key in spent),
-            f"{costs['flops']:.2g} FLOPs, {costs['usd']:.2f} USD",
-        ]
-    )
-    owners = {
-        name.removeprefix("tokens/"): int(value) for name, value in sorted(tokens.items()) if value
-    }
-    table = [
-        "",
-        "| tokens of | |",
-        "|---|---|",
-        *(f"| {name.replace('_', ' ')} | {value:,} |" for name, value in owners.items()),
-    ]
-    return "\n".join(
-        [
-            MARK,
-            "",
-            *(f"- {name}: {_plain(words)}" for name, words in facts.items()),
-            *(table if owners else []),
-            "",
-        ]
-    )
+    lines = [HEADING, ""]
+    lines += [f"- {name}: {_plain(words)}" for name, words in facts.items()]
+    lines += _token_table(tokens)
+    lines.append("")
+    return "\n".join(lines)
+
+
+def _describe_costs(costs: Mapping[str, float]) -> str:
+    generated = f"{costs['generated_tokens']:,} generated tokens"
+    total = f"{costs['total_tokens']:,} tokens in all"
+    return f"{generated}, {total}, {costs['flops']:.2g} FLOPs, {costs['usd']:.2f} USD"
+
+
+def _token_table(tokens: Mapping[str, float]) -> list[str]:
+    """Lines of a table of the owners that have tokens; none if there are none."""
+    rows = []
+    for name, count in sorted(tokens.items()):
+        if count:
+            owner = name.removeprefix("tokens/").replace("_", " ")
+            rows.append(f"| {owner} | {int(count):,} |")
+    if not rows:
+        return []
+    return ["", "| tokens of | |", "|---|---|", *rows]
 
 
 def _plain(words: Any) -> str:
-    """One line that cannot end the list or hold markup."""
+    # Names of arms and tasks come from users' files: a line break would end the list, and a tag
+    # would become markup on the Hub.
     return " ".join(str(words).replace("<", "&lt;").split())
 
 
 def describe_method(args: Any, two_phases: bool) -> str:
-    """The terms of the objective that train, with their weights."""
+    """The terms of the objective that train, with their weights.
+
+    Args:
+        args: The trainer's CritiqueGRPOConfig.
+        two_phases: Whether reserved rows are filled after the rollouts.
+    """
     terms = [
-        f"scalar ({args.credit} credit, weights {args.positive_weight:g} and {args.negative_weight:g}, loss_type {args.loss_type})"
+        f"scalar ({args.credit} credit, weights {args.positive_weight:g} and "
+        f"{args.negative_weight:g}, loss_type {args.loss_type})"
     ]
     if two_phases and args.refine_slots and args.refine_weight:
         terms.append(
-            f"{args.refine_weight:g} x refine ({args.refine_ratio}, {args.refine_slots} of {args.num_generations} rows)"
+            f"{args.refine_weight:g} x refine ({args.refine_ratio}, {args.refine_slots} of "
+            f"{args.num_generations} rows)"
         )
     if args.distill_weight:
         terms.append(
-            f"{args.distill_weight:g} x distill ({args.distill_mode} on {args.distill_target}, {args.distill_teacher} teacher)"
+            f"{args.distill_weight:g} x distill ({args.distill_mode} on {args.distill_target}, "
+            f"{args.distill_teacher} teacher)"
         )
     return " + ".join(terms)
 
 
 def describe_critic(critic: Any) -> str:
-    """A critic's kind, its model, and what it knows, where it has them."""
+    """A critic's kind; for critics that have them, its model and the secrets it knows."""
     if critic is None:
         return "none"
+    # An api chat keeps its model in an endpoint; the endpoint's address stays out of the card.
     chat = getattr(critic, "chat", None)
     model = getattr(getattr(chat, "endpoint", chat), "model", None)
     knows = getattr(critic, "knows", "nothing")
-    words = [
-        str(getattr(critic, "name", type(critic).__name__)),
-        *([str(model)] if model else []),
-        *([f"knows the {knows}"] if knows != "nothing" else []),
-    ]
+    words = [str(getattr(critic, "name", type(critic).__name__))]
+    if model:
+        words.append(str(model))
+    if knows != "nothing":
+        words.append(f"knows the {knows}")
     return ", ".join(words)
 
 
 def add_section(folder: Path, text: str) -> None:
-    """Put the section before the versions of the folder's card (at its end, where it has none), in
-    place of one that is there.
+    """Put the section `text` before the versions of the folder's card, or at its end if the card
+    has none.
     """
-    card = folder / CARD
-    whole = card.read_text(encoding="utf-8")
-    before, _, rest = whole.partition(NEXT)
-    before = before.partition(MARK)[0].rstrip()
-    card.write_text(
-        f"{before}\n\n{text}\n{NEXT}{rest}" if rest else f"{before}\n\n{text}", encoding="utf-8"
-    )
+    path = folder / CARD
+    card = path.read_text(encoding="utf-8")
+    before, _, versions = card.partition(NEXT_HEADING)
+    # A section that an earlier call wrote is replaced.
+    before = before.partition(HEADING)[0].rstrip()
+    card = f"{before}\n\n{text}"
+    if versions:
+        card += f"\n{NEXT_HEADING}{versions}"
+    path.write_text(card, encoding="utf-8")
