@@ -1,9 +1,11 @@
-"""`objective.divergence` from hidden states, a slice of tokens at a time: no (tokens, vocabulary)
-logits of student or teacher ever exist whole.
+"""`objective.divergence` from hidden states, a slice of tokens at a time. Logits of shape (tokens,
+vocabulary) never exist, neither the student's nor the teacher's.
 
-The gradient is taken slice by slice in the forward pass, so the backward pass only scales it. Peak
-memory beyond the inputs is some fifteen tensors of one slice's size and one gradient of the head,
-whatever the number of tokens. Left out: tiles of the vocabulary.
+Gradients are taken slice by slice in the forward pass; the backward pass only scales them. Peak
+memory beyond the inputs is about fifteen tensors of one slice's size and one gradient of the head,
+for any number of tokens. Left out: tiles of the vocabulary.
+
+Axes: N tokens, H hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,44 +19,53 @@ from torch.nn import functional as F
 
 from critique_rl.objective import logps_divergence
 
+# On a CPU larger slices are faster, but the allocator keeps more of them
+# (tests/benchmarks/sliced_memory.py).
 SLICE_ELEMENTS = 1 << 20
-"""Logits a slice, 4 MiB in float32. On a CPU larger slices are faster, but what the allocator keeps
-of them grows (tests/benchmarks/sliced_memory.py).
-"""
+"""Logits per slice: 4 MiB in float32."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """What turns hidden states into logits: weight (V, H), bias (V,) or None, and the final soft
-    cap of models that have one.
+    """The layer from hidden states to logits.
+
+    Its projection and its soft cap are apart, because gradients are taken with respect to the
+    projection.
     """
 
     weight: Tensor
+    """(V, H)."""
     bias: Tensor | None = None
+    """(V,); None for most models."""
     softcap: float | None = None
+    """Final soft cap of models that have one: softcap * tanh(logits / softcap)."""
 
     def project(self, hidden_NH: Tensor) -> Tensor:
-        """(N, V) before the soft cap, float32."""
+        """Projections (N, V) in float32, before the soft cap."""
         return F.linear(hidden_NH.to(self.weight.dtype), self.weight, self.bias).float()
 
     def finish(self, projected_NV: Tensor, temperature: float) -> Tensor:
-        """(N, V) logits at this temperature."""
-        capped = (
-            self.softcap * torch.tanh(projected_NV / self.softcap) if self.softcap else projected_NV
-        )
-        return capped if temperature == 1.0 else capped / temperature
+        """Logits (N, V) at this temperature."""
+        logits_NV = projected_NV
+        if self.softcap:
+            logits_NV = self.softcap * torch.tanh(projected_NV / self.softcap)
+        if temperature != 1.0:
+            logits_NV = logits_NV / temperature
+        return logits_NV
+
+    def logps(self, projected_NV: Tensor, temperature: float) -> Tensor:
+        """Log-probs (N, V) at this temperature."""
+        return torch.log_softmax(self.finish(projected_NV, temperature), -1)
 
     def detach(self) -> Head:
-        return Head(
-            self.weight.detach(), None if self.bias is None else self.bias.detach(), self.softcap
-        )
+        """The same head without gradients."""
+        bias = None if self.bias is None else self.bias.detach()
+        return Head(self.weight.detach(), bias, self.softcap)
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Which divergence: alpha, top_k and tail as in `objective.divergence`; logits are divided by
-    the temperature.
-    """
+    """Settings of `objective.divergence`. Logits are divided by the temperature."""
 
     alpha: float
     top_k: int | None = None
@@ -62,6 +73,7 @@ class Divergence:
     temperature: float = 1.0
 
     def __call__(self, student_logps: Tensor, teacher_logps: Tensor) -> Tensor:
+        """Divergence (N,) of log-probs (N, V)."""
         return logps_divergence(student_logps, teacher_logps, self.alpha, self.top_k, self.tail)
 
 
@@ -74,86 +86,121 @@ def sliced_divergence(
     label_N: Tensor,
     measure: Divergence,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(sum of weight_N * divergence with its gradient, divergence (N,), logps (N,) of `label_N`,
-    the student's and the teacher's); the last three detached.
+    """The weighted divergence of student and teacher, with gradients of the student's side.
+
+    Args:
+        student_hidden_NH: Hidden states (N, H).
+        student: The student's head.
+        teacher_hidden_NH: Hidden states (N, H') under the teacher's prompt.
+        teacher: The teacher's head; the vocabulary is the student's.
+        weight_N: Weight of each token's divergence.
+        label_N: Sampled token ids.
+        measure: Which divergence.
+
+    Returns:
+        sum(weight_N * divergence), a scalar with its gradient; then, detached, the divergence (N,)
+        and the log-probs (N,) of `label_N` under student and teacher.
     """
-    fixed = (teacher_hidden_NH.detach(), teacher.detach(), weight_N.detach(), label_N, measure)
-    return _Sliced.apply(student_hidden_NH, student.weight, student.bias, student, *fixed)
+    assert len(student_hidden_NH) == len(teacher_hidden_NH) == len(weight_N) == len(label_N)
+    return _Sliced.apply(
+        student_hidden_NH,
+        # Autograd sees only tensors that are arguments themselves, not those inside a Head.
+        student.weight,
+        student.bias,
+        student,
+        teacher_hidden_NH.detach(),
+        teacher.detach(),
+        weight_N.detach(),
+        label_N,
+        measure,
+    )
 
 
 @torch.no_grad()
 def sliced_logps(hidden_BTH: Tensor, head: Head, label_BT: Tensor, temperature: float) -> Tensor:
-    """Log-probs (B, T) of the labels, without gradient."""
-    hidden_NH, label_N = hidden_BTH.flatten(0, 1), label_BT.flatten()
-    step = max(1, SLICE_ELEMENTS // head.weight.shape[0])
-    parts = []
+    """Log-probs (B, T) of the labels, float32, without gradient."""
+    hidden_NH = hidden_BTH.flatten(0, 1)
+    label_N = label_BT.flatten()
+    step = _slice_tokens(head.weight)
+    logps_N = hidden_BTH.new_zeros(len(hidden_NH), dtype=torch.float32)
     for start in range(0, len(hidden_NH), step):
-        logits = head.finish(head.project(hidden_NH[start : start + step]), temperature)
-        parts.append(_picked(logits, label_N[start : start + step]) - torch.logsumexp(logits, -1))
-    return torch.cat([hidden_BTH.new_zeros(0, dtype=torch.float32), *parts]).view_as(label_BT)
+        part = slice(start, start + step)
+        logits_NV = head.finish(head.project(hidden_NH[part]), temperature)
+        logps_N[part] = _pick_labels(logits_NV, label_N[part]) - torch.logsumexp(logits_NV, -1)
+    return logps_N.view_as(label_BT)
 
 
 class _Sliced(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        hidden,
-        weight,
-        bias,
+        hidden_NH,
+        weight_VH,
+        bias_V,
         student: Head,
-        teacher_hidden,
+        teacher_hidden_NH,
         teacher: Head,
         weight_N,
         label_N,
         measure: Divergence,
     ):
-        student, needs = student.detach(), ctx.needs_input_grad[:3]
-        hidden_grad = torch.empty_like(hidden) if needs[0] else None
-        weight_grad = torch.zeros_like(weight, dtype=torch.float32) if needs[1] else None
-        bias_grad = torch.zeros_like(bias, dtype=torch.float32) if needs[2] else None
-        values, logps, teacher_logps = (
-            torch.zeros(len(hidden), device=hidden.device) for _ in range(3)
-        )
-        step = max(1, SLICE_ELEMENTS // weight.shape[0])
-        for start in range(0, len(hidden), step):
+        student = student.detach()
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        hidden_grad = torch.empty_like(hidden_NH) if needs_hidden else None
+        # In float32: in bfloat16 a sum over many slices stops growing at 256 times one share.
+        weight_grad = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
+        bias_grad = torch.zeros_like(bias_V, dtype=torch.float32) if needs_bias else None
+        tokens = len(hidden_NH)
+        value_N = torch.zeros(tokens, device=hidden_NH.device)
+        student_logps_N = torch.zeros_like(value_N)
+        teacher_logps_N = torch.zeros_like(value_N)
+        step = _slice_tokens(weight_VH)
+        for start in range(0, tokens, step):
             part = slice(start, start + step)
-            theirs = torch.log_softmax(
-                teacher.finish(teacher.project(teacher_hidden[part]), measure.temperature), -1
-            )
-            projected = student.project(hidden[part]).requires_grad_()
+            projected_NV = teacher.project(teacher_hidden_NH[part])
+            teacher_logps_NV = teacher.logps(projected_NV, measure.temperature)
+            projected_NV = student.project(hidden_NH[part]).requires_grad_()
             with torch.enable_grad():
-                ours = torch.log_softmax(student.finish(projected, measure.temperature), -1)
-                each = measure(ours, theirs)
-                (gradient,) = torch.autograd.grad((each * weight_N[part]).sum(), projected)
-            values[part] = each.detach()
-            logps[part], teacher_logps[part] = (
-                _picked(ours.detach(), label_N[part]),
-                _picked(theirs, label_N[part]),
-            )
+                student_logps_NV = student.logps(projected_NV, measure.temperature)
+                divergence_N = measure(student_logps_NV, teacher_logps_NV)
+                weighted_sum = (divergence_N * weight_N[part]).sum()
+                (grad_NV,) = torch.autograd.grad(weighted_sum, projected_NV)
+            value_N[part] = divergence_N.detach()
+            student_logps_N[part] = _pick_labels(student_logps_NV.detach(), label_N[part])
+            teacher_logps_N[part] = _pick_labels(teacher_logps_NV, label_N[part])
             if hidden_grad is not None:
-                hidden_grad[part] = (gradient.to(weight.dtype) @ student.weight).to(hidden.dtype)
+                hidden_grad_NH = grad_NV.to(weight_VH.dtype) @ student.weight
+                hidden_grad[part] = hidden_grad_NH.to(hidden_NH.dtype)
             if weight_grad is not None:
-                weight_grad.addmm_(gradient.T, hidden[part].float())
+                weight_grad.addmm_(grad_NV.T, hidden_NH[part].float())
             if bias_grad is not None:
-                bias_grad += gradient.sum(0)
+                bias_grad += grad_NV.sum(0)
         ctx.save_for_backward(hidden_grad, weight_grad, bias_grad)
-        ctx.dtypes = tuple(
-            tensor.dtype for tensor in (hidden, weight, weight if bias is None else bias)
-        )
-        ctx.mark_non_differentiable(values, logps, teacher_logps)
-        return (values * weight_N).sum(), values, logps, teacher_logps
+        bias_dtype = weight_VH.dtype if bias_V is None else bias_V.dtype
+        ctx.dtypes = (hidden_NH.dtype, weight_VH.dtype, bias_dtype)
+        ctx.mark_non_differentiable(value_N, student_logps_N, teacher_logps_N)
+        return (value_N * weight_N).sum(), value_N, student_logps_N, teacher_logps_N
 
     @staticmethod
     def backward(ctx: Any, upstream, *_: Any):
-        # A new tensor for each pass, and the saved one freed by autograd after the last: autograd
-        # copies a gradient that ctx still holds, and (V, H) is
-        # large.
-        scaled = (
-            None if g is None else torch.mul(g, upstream, out=torch.empty_like(g, dtype=d))
-            for g, d in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        )
-        return (*scaled, None, None, None, None, None, None)
+        gradients: list[Tensor | None] = []
+        for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True):
+            if saved is None:
+                gradients.append(None)
+                continue
+            # A new tensor for each pass, because autograd copies a gradient that ctx still holds,
+            # and (V, H) is large. It frees the saved one after the last pass.
+            scaled = torch.empty_like(saved, dtype=dtype)
+            gradients.append(torch.mul(saved, upstream, out=scaled))
+        # One per argument of forward; those after the bias have none.
+        return (*gradients, None, None, None, None, None, None)
 
 
-def _picked(logps_NV: Tensor, label_N: Tensor) -> Tensor:
-    return logps_NV.gather(-1, label_N.unsqueeze(-1)).squeeze(-1)
+def _slice_tokens(weight_VH: Tensor) -> int:
+    """Tokens per slice, a scalar of at least 1."""
+    return max(1, SLICE_ELEMENTS // weight_VH.shape[0])
+
+
+def _pick_labels(values_NV: Tensor, label_N: Tensor) -> Tensor:
+    """Each row's value at its label, (N,)."""
+    return values_NV.gather(-1, label_N.unsqueeze(-1)).squeeze(-1)
