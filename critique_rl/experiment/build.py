@@ -1,13 +1,19 @@
-"""From a run's configuration to a trainer: arguments, policy, device."""
+"""From the configuration of a run to its trainer: arguments, policy, device.
+
+Left out: the settings of the machine (ranks, sharding), which `accelerate launch` gives.
+"""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import fields
+from typing import Any
 
 import torch
 import trl
 from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from critique_rl.config.checks import ConfigError, check_keys
 from critique_rl.config.run_folder import RunFolder
@@ -20,11 +26,11 @@ from critique_rl.tasks.rewards import build_reward
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
+from critique_rl.trainer.rollout.generation import Generation
 from critique_rl.trainer.presets import preset
 
-METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - {
-    f.name for f in fields(trl.GRPOConfig)
-}
+GRPO_FIELDS = {f.name for f in fields(trl.GRPOConfig)}
+METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - GRPO_FIELDS
 
 FIXED = {
     "save_only_model": (False, "a run that is killed could not go on exactly"),
@@ -34,104 +40,151 @@ FIXED = {
     ),
     "logging_steps": (1, "metrics.jsonl has one row a step, so that a continued run has the same"),
 }
-"""TRL options that a run folder's promises need."""
+"""TRL option -> (the only allowed value, the reason): what a run folder's promises need."""
+NO_STEP_LIMIT = 1_000_000
+NO_CONTEXT_LIMIT = 1 << 30
 
 
 def trainer_arguments(config: RunConfig, folder: RunFolder) -> CritiqueGRPOConfig:
-    """The `preset:`, `trl:` and `method:` sections as TRL's arguments, names checked. Defaults suit
-    a CPU: float32, no gradient checkpointing, no tracker.
+    """The `preset:`, `trl:` and `method:` sections as TRL's arguments.
+
+    Args:
+        config: An arm, resolved. Its explicit keys beat those of its preset.
+        folder: Where checkpoints go.
+
+    Raises:
+        ConfigError: An unknown option, or a value that cannot be used.
     """
-    known = {f.name for f in fields(trl.GRPOConfig) if f.init}
+    _check_option_names(config)
+    _check_fixed_options(config)
+    preset_options = preset(config.preset) if config.preset else {}
+    _check_numbers(config)
+    options = {
+        **_default_options(),
+        "max_steps": _max_steps(config),
+        **preset_options,
+        **config.trl,
+        **config.method,
+    }
+    try:
+        return CritiqueGRPOConfig(output_dir=str(folder.checkpoints), **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"trl/method: {error}") from error
+
+
+def _check_option_names(config: RunConfig) -> None:
+    """Refuse options that neither TRL nor this package has.
+
+    Raises:
+        ConfigError: An unknown option, or one in the wrong section.
+    """
     for key in config.trl:
         if key in METHOD_FIELDS:
             raise ConfigError(f"trl: {key!r} is an option of ours; move it to the method: section")
-    check_keys(config.trl, known, "trl")
+    check_keys(config.trl, {f.name for f in fields(trl.GRPOConfig) if f.init}, "trl")
     check_keys(config.method, METHOD_FIELDS, "method")
-    for key, (allowed, why) in FIXED.items():
+
+
+def _check_fixed_options(config: RunConfig) -> None:
+    """Refuse values that would break a promise of the run folder.
+
+    Raises:
+        ConfigError: Another value than that of `FIXED`.
+    """
+    for key, (allowed, reason) in FIXED.items():
         if config.trl.get(key, allowed) != allowed:
-            raise ConfigError(f"trl.{key}: got {config.trl[key]!r}, expected {allowed!r}: {why}")
-    stated = preset(config.preset) if config.preset else {}
-    _check_numbers(config)
-    cpu = not torch.cuda.is_available()
-    defaults = {
-        "bf16": not cpu,
-        "gradient_checkpointing": not cpu,
-        "use_cpu": cpu,
+            raise ConfigError(f"trl.{key}: got {config.trl[key]!r}, expected {allowed!r}: {reason}")
+
+
+def _check_numbers(config: RunConfig) -> None:
+    """Refuse text where TRL wants a number.
+
+    Raises:
+        ConfigError: Such a text.
+    """
+    # TRL checks no types: the run would end at its first step, or after.
+    for f in fields(trl.GRPOConfig):
+        value = config.trl.get(f.name)
+        annotation = str(f.type)
+        takes_text = "str" in annotation
+        takes_number = "float" in annotation or "int" in annotation
+        if isinstance(value, str) and takes_number and not takes_text:
+            raise ConfigError(
+                f"trl.{f.name}: got {value!r}, expected a number "
+                "(YAML reads 1e-4 as text; write 1.0e-4)"
+            )
+
+
+def _default_options() -> dict[str, Any]:
+    """Options that suit a run folder, and a CPU where there is no GPU: float32, no tracker."""
+    has_gpu = torch.cuda.is_available()
+    return {
+        # TRL's own default is True on a CPU too, and it casts the weights that are trained.
+        "bf16": has_gpu,
+        "gradient_checkpointing": has_gpu,
+        "use_cpu": not has_gpu,
         "report_to": "none",
         "logging_steps": 1,
         "lr_scheduler_type": "constant",
         "save_strategy": "steps",
         "save_steps": 50,
         "save_total_limit": 1,
+        # In a log file each refresh of the bar would be a line.
         "disable_tqdm": not sys.stderr.isatty(),
-        "max_steps": _max_steps(config),
     }
-    try:
-        return CritiqueGRPOConfig(
-            output_dir=str(folder.checkpoints),
-            **{**defaults, **stated, **config.trl, **config.method},
-        )
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"trl/method: {error}") from error
-
-
-def _check_numbers(config: RunConfig) -> None:
-    """Text where TRL wants a number would end the run at its first step, or after."""
-    for f in fields(trl.GRPOConfig):
-        value, wanted = config.trl.get(f.name), str(f.type)
-        if (
-            isinstance(value, str)
-            and "str" not in wanted
-            and ("float" in wanted or "int" in wanted)
-        ):
-            raise ConfigError(
-                f"trl.{f.name}: got {value!r}, expected a number (YAML reads 1e-4 as text; write 1.0e-4)"
-            )
 
 
 def _max_steps(config: RunConfig) -> int:
     if config.budget.optimizer_steps:
         return config.budget.optimizer_steps
     # The budget ends the run; the cap only bounds a run whose completions are all but empty.
-    return 1_000_000 if config.budget.of else -1
+    return NO_STEP_LIMIT if config.budget.of else -1
 
 
-def _policy(config: RunConfig):
+def load_start_policy(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The policy before training.
+
+    Raises:
+        ConfigError: No such model.
+    """
     try:
         return load_policy(config.policy.model, **config.policy.options)
     except OSError as error:
-        # FileNotFoundError of ours, and what transformers raises for a name that is neither a
-        # folder nor on the Hub.
+        # FileNotFoundError from `load_policy`, and what transformers raises for a name that is
+        # neither a folder nor on the Hub.
         raise ConfigError(f"policy: {error}") from error
 
 
-def _on_device(model, tokenizer):
-    """The same pair, the model where a trainer would put it."""
-    return model.to(
-        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    ), tokenizer
+def move_to_device(model: nn.Module) -> None:
+    """Put a model where a trainer would put it."""
+    if torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
+    else:
+        model.to("cpu")
 
 
 def build_trainer(
     config: RunConfig, folder: RunFolder, task: Task, seed: int
 ) -> CritiqueGRPOTrainer:
-    """Policy, reward, critic and trainer of one run."""
+    """Build policy, reward, critic and trainer of one run.
+
+    Raises:
+        ConfigError: Settings that do not fit together, the policy or the task.
+    """
     arguments = trainer_arguments(config, folder)
     critic = build_critic(config.critic, task, seed, folder.critic)
-    for name in ("refine", "distill"):
-        if f"{name}_template" not in config.method:
-            setattr(
-                arguments,
-                f"{name}_template",
-                f"{task.prompts}{'teacher' if name == 'distill' else name}",
-            )
+    if "refine_template" not in config.method:
+        arguments.refine_template = f"{task.prompts}refine"
+    if "distill_template" not in config.method:
+        arguments.distill_template = f"{task.prompts}teacher"
     if not task.train:
         raise ConfigError(
             f"task {task.name}: the training set is empty; raise task.size or check task.families"
         )
-    model, tokenizer = _policy(config)
+    model, tokenizer = load_start_policy(config)
     _check_prompt_lengths(task, tokenizer, model, arguments.max_completion_length)
     dataset = Dataset.from_list([dict(row) for row in task.train])
+    assert arguments.num_generations is not None, "TRL's arguments refuse null"
     rewards, weights = build_reward(config.reward, task.verifier, arguments.num_generations, seed)
     if len(weights) > 1:
         arguments.reward_weights = weights
@@ -141,20 +194,45 @@ def build_trainer(
         )
     except ValueError as error:
         raise ConfigError(f"trl/method: {error}") from error
-    trainer.budget, trainer.prices = config.budget.of, config.prices
-    trainer.kept_steps |= set(config.keep_steps)
-    if config.critique_from == "plateau":
-        trainer.hold_critique()
-    trainer.on_generation = lambda batch, advantages: write_rollouts(
-        folder, trainer.state.global_step + 1, trainer.accelerator.process_index, batch, advantages
-    )
+    _add_run_settings(trainer, config, folder)
     return trainer
 
 
-def _check_prompt_lengths(task: Task, tokenizer, model, completion: int) -> None:
-    context = getattr(model.config, "max_position_embeddings", None) or 1 << 30
-    longest = max(prompt_lengths(tokenizer, [row["prompt"] for row in task.train]), default=0)
-    if longest + completion > context:
+def _add_run_settings(trainer: CritiqueGRPOTrainer, config: RunConfig, folder: RunFolder) -> None:
+    """Give the trainer what a run has and a plain trainer has not: budget, prices, rollout log."""
+    trainer.budget = config.budget.of
+    trainer.prices = config.prices
+    trainer.kept_steps |= set(config.keep_steps)
+    if config.critique_from == "plateau":
+        trainer.hold_critique()
+
+    def log_rollouts(batch: Generation, advantages: list[float]) -> None:
+        # The step counter moves after the update: these rollouts are those of the next step.
+        step = trainer.state.global_step + 1
+        write_rollouts(folder, step, trainer.accelerator.process_index, batch, advantages)
+
+    trainer.on_generation = log_rollouts
+
+
+def _check_prompt_lengths(
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    max_completion: int | None,
+) -> None:
+    """Refuse prompts that leave no room for a completion of `max_completion` tokens.
+
+    Raises:
+        ConfigError: The longest prompt and completion exceed the policy's context.
+    """
+    if max_completion is None:
+        raise ConfigError("trl.max_completion_length: got null, expected a number of tokens")
+    # Not every architecture states a context.
+    context = getattr(model.config, "max_position_embeddings", None) or NO_CONTEXT_LIMIT
+    prompts = [row["prompt"] for row in task.train]
+    longest = max(prompt_lengths(tokenizer, prompts), default=0)
+    if longest + max_completion > context:
         raise ConfigError(
-            f"the longest prompt has {longest} tokens and max_completion_length is {completion}: together over the policy's context of {context}"
+            f"the longest prompt has {longest} tokens and max_completion_length is "
+            f"{max_completion}: together over the policy's context of {context}"
         )

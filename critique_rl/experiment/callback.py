@@ -1,5 +1,7 @@
-"""What a run does at each step besides training: metrics to disk, points of the learning curve,
-plateau, budget, the best policy so far, stop signals.
+"""The work of a run at each step besides training.
+
+Metrics go to disk, the learning curve gets its points, and the best policy is kept. A spent budget
+or a stop signal ends the run with a checkpoint. Decisions are the same on all ranks.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from transformers import TrainerCallback
 
 from critique_rl.config.run_folder import RunFolder, append_jsonl, write_json
 from critique_rl.config.schema import RunConfig
-from critique_rl.experiment.evaluate import evaluate_policy, pass_metrics
+from critique_rl.experiment.evaluate import evaluate_policy
+from critique_rl.experiment.evaluation_metrics import Tally, pass_metrics
 from critique_rl.experiment.preflight import plateau_rule
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
@@ -26,145 +29,163 @@ from critique_rl.trainer.trl_seams import metric
 
 def read_best(folder: RunFolder) -> dict[str, Any]:
     """best.json: {"step", "value", "metric"}; {} where no policy was kept."""
-    return json.loads(folder.best.read_text()) if folder.best.exists() else {}
+    if not folder.best.exists():
+        return {}
+    return json.loads(folder.best.read_text())
 
 
 def is_spent(config: RunConfig, spent: dict[str, float]) -> bool:
-    """True where the budget is used up."""
-    return config.budget.of is not None and spent[config.budget.of[0]] >= config.budget.of[1]
+    """True where the budget is used up; `spent` is by kind, as `costs.costs` gives it."""
+    if config.budget.of is None:
+        return False
+    kind, limit = config.budget.of
+    return spent[kind] >= limit
 
 
 class RunCallback(TrainerCallback):
-    """Metrics to disk, learning curve, budget, and a stop signal that leaves a checkpoint."""
+    """Metrics to disk, learning curve, plateau, budget, and a stop signal that leaves a checkpoint.
+
+    `state_dict` and `load_state_dict` take its state into checkpoints, see
+    `ResumableGRPOTrainer`.
+    """
 
     def __init__(
         self, config: RunConfig, folder: RunFolder, task: Task, trainer: CritiqueGRPOTrainer
     ):
-        self.config, self.folder, self.task, self.trainer = config, folder, task, trainer
-        self.curve_rows = (
-            task.held_out("validation", config.evaluation.curve_problems)
-            if config.evaluation.curve_every
-            else []
-        )
+        self.config = config
+        self.folder = folder
+        self.task = task
+        self.trainer = trainer
+        self.curve_rows: list[Any] = []
+        if config.evaluation.curve_every:
+            self.curve_rows = task.held_out("validation", config.evaluation.curve_problems)
         self.asked_to_stop = False
         self.started = time.perf_counter()
+        """Start of the run's clock; a continued run sets it back by the time trained before."""
         self.detector = PlateauDetector(plateau_rule(config.plateau)) if config.plateau else None
         self.steps: dict[str, int] = {}
         """Steps of the plateau's events: stuck, solved, took_off."""
 
     def interrupt(self, *_: Any) -> None:
-        """Signal handler: what was sampled is trained on, saved, and the run ends."""
+        """Signal handler: the sampled generation is trained on, saved, and the run ends.
+
+        Raises:
+            KeyboardInterrupt: At the second signal.
+        """
         if self.asked_to_stop:
             raise KeyboardInterrupt
         self.asked_to_stop = True
         print(
-            "stopping once this generation is trained on, with a checkpoint; once more to stop at once",
+            "stopping once this generation is trained on, with a checkpoint; "
+            "once more to stop at once",
             file=sys.stderr,
         )
 
     @property
     def interrupted(self) -> bool:
-        """True on all ranks where one was asked to stop: signals reach them at different steps, and
-        a rank that stopped alone would hold up the others.
-        """
+        """True on all ranks where one was asked to stop; every rank must ask."""
+        # Signals reach the ranks at different steps, and a rank that stopped alone would hold up
+        # the others.
         accelerator = self.trainer.accelerator
-        return bool(
-            accelerator.reduce(torch.tensor(float(self.asked_to_stop), device=accelerator.device))
-        )
+        asked = torch.tensor(float(self.asked_to_stop), device=accelerator.device)
+        return bool(accelerator.reduce(asked))
 
     def on_step_end(self, args, state, control, **kwargs):
-        every, done = (
-            self.config.evaluation.curve_every,
-            is_spent(self.config, self.trainer.costs()),
-        )
-        stopped = self.interrupted and self.trainer.at_boundary
-        if stopped or done:
+        """Take a point of the learning curve where one is due, and decide about stop and save."""
+        is_budget_spent = is_spent(self.config, self.trainer.costs())
+        # `interrupted` comes first: all ranks take part in it, at every step.
+        is_stop_due = self.interrupted and self.trainer.at_boundary
+        if is_stop_due or is_budget_spent:
             control.should_training_stop = True
             control.should_save = True
-        last = done or state.global_step >= state.max_steps
-        if every and (state.global_step % every == 0 or last):
+        is_last = is_budget_spent or state.global_step >= state.max_steps
+        curve_every = self.config.evaluation.curve_every
+        if curve_every and (state.global_step % curve_every == 0 or is_last):
             problems, metrics = self.curve_point()
-            self._keep_best(state, metrics)
-            self._look(state, problems)
-        if state.global_step in self.trainer.kept_steps or (last and self.detector is not None):
-            # Arms branch from here: at the plateau, at a step they name, or where it never came at
-            # the last.
+            self._keep_best(state.global_step, metrics)
+            self._look_for_plateau(state.global_step, problems)
+        # Arms branch from here: at a step they name, at the plateau, or at the last step where the
+        # plateau never came.
+        is_branch_point = state.global_step in self.trainer.kept_steps
+        if is_branch_point or (is_last and self.detector is not None):
             control.should_save = True
             self.trainer.kept_steps.add(state.global_step)
         return control
 
-    def _look(self, state, problems: list[dict[str, Any]]) -> None:
-        """One look of the plateau detector, on every rank the same."""
-        if self.detector is None or self.detector.status in ("solved", "took_off"):
+    def _look_for_plateau(self, step: int, problems: list[Tally]) -> None:
+        """One look of the plateau detector, the same on every rank."""
+        plateau = self.config.plateau
+        if plateau is None or self.detector is None:
             return
-        family, before = self.config.plateau.family, self.detector.status
+        if self.detector.status in ("solved", "took_off"):
+            return
+        family = plateau.family
         watched = [problem for problem in problems if family in ("all", problem["family"])]
+        # The detector pairs looks problem by problem, and n = 0 leaves a problem without a rate.
         if not all(problem["n"] for problem in watched):
             metric(self.trainer, "plateau/skipped_looks", 1.0)
             return
-        status = self.detector.look(
-            [problem["right"] / problem["n"] for problem in watched],
-            self.config.evaluation.curve_samples,
-        )
-        if status == before:
-            return
-        self.steps[status] = state.global_step
-        metric(self.trainer, f"plateau/{status}", float(state.global_step))
-        print(
-            f"step {state.global_step}: {status} (plateau of {family}, look {len(self.detector.series)})",
-            file=sys.stderr,
-        )
+        rates = [problem["right"] / problem["n"] for problem in watched]
+        status_before = self.detector.status
+        status = self.detector.look(rates, self.config.evaluation.curve_samples)
+        if status != status_before:
+            looks = len(self.detector.series)
+            print(f"step {step}: {status} (plateau of {family}, look {looks})", file=sys.stderr)
+            self._record_status(step, status)
+
+    def _record_status(self, step: int, status: str) -> None:
+        """Log a new status of the plateau; a plateau is kept for branches and may free a critic."""
+        self.steps[status] = step
+        metric(self.trainer, f"plateau/{status}", float(step))
         if status == "stuck":
-            self.trainer.kept_steps.add(state.global_step)
+            self.trainer.kept_steps.add(step)
             if self.config.critique_from == "plateau":
                 self.trainer.release_critique()
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "steps": self.steps,
-            "detector": self.detector.state_dict() if self.detector else None,
-        }
+        """The plateau's state, as JSON."""
+        detector = self.detector.state_dict() if self.detector else None
+        return {"steps": self.steps, "detector": detector}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
         self.steps = state["steps"]
+        # A checkpoint of another arm, which this one branches from, may have had no plateau.
         if self.detector is not None and state["detector"] is not None:
             self.detector.load_state_dict(state["detector"])
 
-    def _keep_best(self, state, metrics: dict[str, float]) -> None:
-        """Save the policy where it is better than at every look before. A killed run meets the
-        looks after its checkpoint again, with the same values.
-        """
-        value = metrics.get(self.config.evaluation.best_by)
+    def _keep_best(self, step: int, metrics: dict[str, float]) -> None:
+        """Save the policy where it is better than at every look before."""
+        best_by = self.config.evaluation.best_by
+        value = metrics.get(best_by)
+        # A continued run meets the looks after its checkpoint again, with the same values: equal is
+        # not better.
         if value is None or value <= read_best(self.folder).get("value", -1.0):
             return
-        kept = self.folder.best_model / f"step{state.global_step:05d}"
+        kept = self.folder.best_model / f"step{step:05d}"
+        # On every rank: a sharded policy is saved by all of them.
         self.trainer.save_model(str(kept))
         if self.trainer.accelerator.is_main_process:
-            write_json(
-                self.folder.best,
-                {
-                    "step": state.global_step,
-                    "value": value,
-                    "metric": self.config.evaluation.best_by,
-                },
-            )
+            # Old policies go last, so that best.json always names one that is there.
+            write_json(self.folder.best, {"step": step, "value": value, "metric": best_by})
             for other in self.folder.best_model.iterdir():
                 if other != kept:
                     shutil.rmtree(other)
         self.trainer.accelerator.wait_for_everyone()
 
-    def curve_point(self) -> tuple[list[dict[str, Any]], dict[str, float]]:
-        """One point of the learning curve, on validation problems, into this step's metrics; the
-        judged problems, and their metrics.
+    def curve_point(self) -> tuple[list[Tally], dict[str, float]]:
+        """Take one point of the learning curve, on validation problems, into this step's metrics.
+
+        Returns:
+            The judged problems, and their metrics.
         """
-        evaluation = self.config.evaluation
         judged = evaluate_policy(
             self.trainer.model,
             self.trainer.processing_class,
             self.curve_rows,
             self.task,
             self.config,
-            evaluation.curve_samples,
+            self.config.evaluation.curve_samples,
         )
         # All ranks ask the same, but a verifier's deadline or a GPU's rounding can part them, and
         # what follows must be decided alike.
@@ -176,12 +197,12 @@ class RunCallback(TrainerCallback):
         return judged["problems"], metrics
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if state.is_world_process_zero and logs and ("loss" in logs or "reward" in logs):
-            row = {
-                "step": state.global_step,
-                "seconds": round(time.perf_counter() - self.started, 3),
-                **logs,
-            }
-            append_jsonl(
-                self.folder.metrics, {key: value for key, value in row.items() if value is not None}
-            )
+        """Add the row of a training step to metrics.jsonl."""
+        # transformers logs a summary of the training too, which is no step's row.
+        is_step = bool(logs) and ("loss" in logs or "reward" in logs)
+        if not (state.is_world_process_zero and is_step):
+            return
+        seconds = round(time.perf_counter() - self.started, 3)
+        row = {"step": state.global_step, "seconds": seconds, **logs}
+        known = {key: value for key, value in row.items() if value is not None}
+        append_jsonl(self.folder.metrics, known)

@@ -19,13 +19,8 @@ from rich.table import Table
 
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import build_critic
-from critique_rl.experiment.evaluate import (
-    judge,
-    pass_metrics,
-    second_verdicts,
-    self_metrics,
-    share_metrics,
-)
+from critique_rl.experiment.evaluate import judge, second_verdicts
+from critique_rl.experiment.evaluation_metrics import pass_metrics, self_metrics, share_metrics
 from critique_rl.lab import chain, legs
 from critique_rl.policy import load_policy
 from critique_rl.prompts import render

@@ -1,19 +1,19 @@
-"""A run's settings as TRL's arguments, and everything about them that can be refused before the
-first run starts.
+"""Settings that can be refused before the first run starts.
 
-`config` knows what a pipeline file may hold without importing TRL; what needs TRL, the task or the
-critic to be judged is judged here.
+`config` knows the keys of a pipeline file without importing TRL. The checks here need TRL, the task
+or the critic. Left out: the policy, which would have to be loaded; `critique-rl doctor` checks it.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.run_folder import RunFolder
-from critique_rl.config.schema import PlateauConfig, RunConfig
+from critique_rl.config.schema import PlateauConfig, RunConfig, TaskConfig
 from critique_rl.critic.build import build_critic
 from critique_rl.experiment.build import trainer_arguments
 from critique_rl.metrics import EVALUATION_METRICS, SHARES
@@ -24,12 +24,56 @@ from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.plateau import PlateauRule
 
-# Of a field that TRL's own config sets: nothing a user could change.
+# It is about a field that TRL's own config sets: nothing a user could change.
 warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
+
+FEW_PROMPTS = 16
+"""Training prompts of a task that is loaded only to be looked at."""
+
+
+def check_arms(arms: Mapping[str, RunConfig]) -> None:
+    """Check the settings of all arms, without training or loading a policy.
+
+    Raises:
+        ConfigError: The first setting that a run would refuse, with the name of its arm.
+    """
+    for arm, config in arms.items():
+        try:
+            _check_arm(config)
+        except ValueError as error:
+            raise ConfigError(f"arm {arm}: {error}") from error
+
+
+def _check_arm(config: RunConfig) -> None:
+    """Build everything but policy and trainer.
+
+    Raises:
+        ValueError: The first setting that cannot be used; often a ConfigError.
+    """
+    # Nothing is written here, so the folder needs no place.
+    arguments = trainer_arguments(config, RunFolder(Path("unused")))
+    _check_branch_points(config, arguments)
+    task = _load_small_task(config.task)
+    critic = build_critic(config.critic, task)
+    assert arguments.num_generations is not None, "TRL's arguments refuse null"
+    build_reward(config.reward, task.verifier, arguments.num_generations)
+    _check_best_by(config, task)
+    _check_plateau_family(config, task)
+    _check_templates(config)
+    arguments.check_trains(critic is not None)
+
+
+def _load_small_task(config: TaskConfig) -> Task:
+    """The task with few training prompts: only its verifier and its families are looked at."""
+    return load_task(replace(config, size=FEW_PROMPTS), 0)
 
 
 def plateau_rule(plateau: PlateauConfig) -> PlateauRule:
-    """ConfigError for numbers that cannot work."""
+    """The rule of a `plateau:` section.
+
+    Raises:
+        ConfigError: Numbers that cannot work together.
+    """
     try:
         return PlateauRule(
             plateau.window, plateau.min_gain, plateau.looks, plateau.alpha, plateau.solved
@@ -38,88 +82,98 @@ def plateau_rule(plateau: PlateauConfig) -> PlateauRule:
         raise ConfigError(str(error)) from error
 
 
-def _check_boundaries(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
-    """Runs branch where a generation is used up only."""
-    period = max(
-        1,
-        arguments.steps_per_generation
-        * arguments.num_iterations
-        // arguments.gradient_accumulation_steps,
-    )
+def _check_branch_points(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
+    """Refuse steps at which no run can branch.
+
+    Raises:
+        ConfigError: A step within a generation, or a plateau rule that cannot work.
+    """
+    # Checkpoints are written where a generation is used up: TRL keeps no half-used one.
+    assert arguments.steps_per_generation is not None, "TRL's arguments fill it in"
+    micro_batches = arguments.steps_per_generation * arguments.num_iterations
+    period = max(1, micro_batches // arguments.gradient_accumulation_steps)
+    steps = [("a step to branch at", step) for step in config.keep_steps]
     if config.plateau is not None:
         plateau_rule(config.plateau)
-    named = (
-        [("evaluation.curve_every", config.evaluation.curve_every)]
-        if config.plateau is not None
-        else []
-    )
-    for name, step in [*named, *(("a step to branch at", step) for step in config.keep_steps)]:
+        steps.insert(0, ("evaluation.curve_every", config.evaluation.curve_every))
+    for name, step in steps:
         if step % period:
             raise ConfigError(
-                f"{name}: got {step}, expected a multiple of {period}, the optimizer steps of a generation"
+                f"{name}: got {step}, expected a multiple of {period}, "
+                "the optimizer steps of a generation"
             )
 
 
-def _check_family(config: RunConfig, task: Task) -> None:
-    """The plateau's family, and best_by's, must be among the problems of the learning curve."""
-    evaluation = config.evaluation
-    known = {str(row["family"]) for row in task.held_out("validation", 1)} | {"all"}
-    if evaluation.best_by and evaluation.best_by.removeprefix("pass@1/") not in known:
-        raise ConfigError(
-            f"evaluation.best_by: no metric {evaluation.best_by!r}; {suggest(evaluation.best_by, [f'pass@1/{family}' for family in known])}"
-        )
+def _validation_families(task: Task) -> set[str]:
+    """Families that the learning curve has, and "all"."""
+    return {str(row["family"]) for row in task.held_out("validation", 1)} | {"all"}
+
+
+def _check_best_by(config: RunConfig, task: Task) -> None:
+    """Refuse an `evaluation.best_by` that the learning curve does not have.
+
+    Raises:
+        ConfigError: No such metric.
+    """
+    best_by = config.evaluation.best_by
+    families = _validation_families(task)
+    if best_by and best_by.removeprefix("pass@1/") not in families:
+        metrics = [f"pass@1/{family}" for family in families]
+        raise ConfigError(f"evaluation.best_by: no metric {best_by!r}; {suggest(best_by, metrics)}")
+
+
+def _check_plateau_family(config: RunConfig, task: Task) -> None:
+    """Refuse a plateau that no learning curve can show.
+
+    Raises:
+        ConfigError: No curve, or no such family on it.
+    """
     if config.plateau is None:
         return
+    evaluation = config.evaluation
     if evaluation.curve_problems < 1 or evaluation.curve_samples < 1:
         raise ConfigError(
-            "a plateau is looked for on the learning curve; set evaluation.curve_problems and curve_samples to 1 or more"
+            "a plateau is looked for on the learning curve; "
+            "set evaluation.curve_problems and curve_samples to 1 or more"
         )
-    if config.plateau.family not in known:
-        raise ConfigError(
-            f"plateau.family: no family {config.plateau.family!r}; {suggest(config.plateau.family, known)}"
-        )
+    family = config.plateau.family
+    families = _validation_families(task)
+    if family not in families:
+        raise ConfigError(f"plateau.family: no family {family!r}; {suggest(family, families)}")
 
 
-def check_arms(arms: dict[str, RunConfig]) -> None:
-    """Everything that can be refused before the first run starts is refused here, for all arms."""
-    for arm, config in arms.items():
-        try:
-            arguments = trainer_arguments(config, RunFolder(Path("unused")))
-            _check_boundaries(config, arguments)
-            task = load_task(replace(config.task, size=16), 0)
-            critic = build_critic(config.critic, task)
-            build_reward(config.reward, task.verifier, arguments.num_generations)
-            _check_family(config, task)
-            named = {
-                name: config.method[name]
-                for name in ("refine_template", "distill_template")
-                if name in config.method
-            }
-            second = config.evaluation.second_template
-            for name, template in {
-                **named,
-                **({"evaluation.second_template": second} if second else {}),
-            }.items():
-                if template not in template_names():
-                    raise ConfigError(
-                        f"{name}: no template {template!r}; {suggest(str(template), template_names())}"
-                    )
-            arguments.check_trains(critic is not None)
-        except ValueError as error:
-            raise ConfigError(f"arm {arm}: {error}") from error
+def _check_templates(config: RunConfig) -> None:
+    """Refuse names of templates that prompts/ does not have.
+
+    Raises:
+        ConfigError: No such template.
+    """
+    options = ("refine_template", "distill_template")
+    named = {name: config.method[name] for name in options if name in config.method}
+    if config.evaluation.second_template:
+        named["evaluation.second_template"] = config.evaluation.second_template
+    templates = template_names()
+    for name, template in named.items():
+        if template not in templates:
+            raise ConfigError(
+                f"{name}: no template {template!r}; {suggest(str(template), templates)}"
+            )
 
 
 def check_primary(primary: str, config: RunConfig) -> None:
-    """A primary metric that no evaluation will hold is refused before the first run, not after the
-    last.
+    """Check that the evaluation of an arm will hold the primary metric.
+
+    Raises:
+        ConfigError: No such metric with this arm's `evaluation.ks` and families.
     """
-    families = {
-        str(row["family"])
-        for row in load_task(replace(config.task, size=16), 0).held_out(config.evaluation.split, 1)
-    } | {"all"}
-    known = [f"pass@{k}/{family}" for k in config.evaluation.ks for family in sorted(families)]
+    task = _load_small_task(config.task)
+    rows = task.held_out(config.evaluation.split, 1)
+    families = {str(row["family"]) for row in rows} | {"all"}
+    pass_metrics = [f"pass@{k}/{family}" for k in config.evaluation.ks for family in families]
     shares = [f"{name}/{family}" for name in SHARES for family in families]
-    if primary not in (*known, *EVALUATION_METRICS, *shares):
+    if primary not in (*pass_metrics, *EVALUATION_METRICS, *shares):
+        # Only pass@k is suggested: not every task has the other metrics.
         raise ConfigError(
-            f"primary: no metric {primary!r} with these evaluation.ks and families; {suggest(primary, known)}"
+            f"primary: no metric {primary!r} with these evaluation.ks and families; "
+            f"{suggest(primary, pass_metrics)}"
         )

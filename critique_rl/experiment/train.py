@@ -1,7 +1,6 @@
-"""One arm, one seed: build the parts, train, evaluate. Everything it leaves is in the run folder
-(`runs`).
+"""One arm, one seed: build the parts, train, evaluate. Everything it leaves is in the run folder.
 
-A run is finished when its eval.json exists. SIGTERM and Ctrl-C end it at the next step with a
+A run is finished when its eval.json exists. SIGTERM and Ctrl-C end it at the next generation with a
 checkpoint; the same command continues from there.
 """
 
@@ -14,15 +13,17 @@ import shutil
 import signal
 import sys
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# Read while TRL is imported, which otherwise prints a warning about its experimental parts.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import yaml
 from transformers.trainer import TRAINER_STATE_NAME
 
-from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import base_config, to_dict, with_seed
 from critique_rl.config.run_folder import (
     SCHEMA,
@@ -30,27 +31,20 @@ from critique_rl.config.run_folder import (
     RunFolder,
     read_jsonl,
     write_json,
-    write_text,
     write_yaml,
 )
-from critique_rl.config.schema import BranchConfig, RunConfig
+from critique_rl.config.schema import RunConfig
 from critique_rl.costs import costs
 from critique_rl.critic.contract import CriticFailed
-from critique_rl.experiment.build import _on_device, _policy, build_trainer
+from critique_rl.experiment.branch import branch_off, cut_metrics, read_origin
+from critique_rl.experiment.build import build_trainer, load_start_policy, move_to_device
 from critique_rl.experiment.callback import RunCallback, is_spent, read_best
 from critique_rl.experiment.evaluate import final_evaluation, machine, versions
 from critique_rl.experiment.preflight import check_arms
 from critique_rl.policy import load_policy
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.task import Task
-from critique_rl.trainer.checkpoint import branch as copy_checkpoint
-from critique_rl.trainer.checkpoint import (
-    last_sealed,
-    read_state,
-    remove_unsealed,
-    sealed_checkpoints,
-    step_of,
-)
+from critique_rl.trainer.checkpoint import last_sealed, read_state, remove_unsealed, step_of
 from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 from critique_rl.trainer.model_card import CARD
 from critique_rl.trainer.presets import deviations
@@ -62,211 +56,250 @@ class Interrupted(Exception):
 
 
 class RunFailed(Exception):
-    """The run could not go on: what happened, and what survives."""
+    """The run could not go on; says why, and what survives."""
 
 
-BRANCH = "branch.json"
-"""Where an arm that branches off came from; in its eval.json too."""
-STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 STORAGE_WORDS = ("No space left", "os error 28", "inline_container.cc")
 """torch and safetensors report a full disk as errors of their own."""
 
 
 def evaluate_base(config: RunConfig, pipeline: PipelineFolder) -> None:
-    """The policy before training, on the same problems as every arm; twice, so that what samples
-    alone change is known.
+    """Judge the policy before training on the problems of every arm.
+
+    It is judged twice, with other samples: the difference between the two is noise.
     """
     task = load_task(config.task, 0)
-    model, tokenizer = _on_device(*_policy(config))
+    model, tokenizer = load_start_policy(config)
+    move_to_device(model)
     write_yaml(pipeline.base.config, base_config(config))
     cost = {"generated_tokens": 0, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 0.0, "steps": 0}
+    # The one that makes the base count as finished comes last.
     for folder, seed in ((pipeline.base_again, 2), (pipeline.base, 1)):
         about = {"arm": "base", "seed": None, "cost": dict(cost)}
         write_json(folder.evaluation, final_evaluation(model, tokenizer, task, config, about, seed))
 
 
 def evaluate_again(config: RunConfig, folder: RunFolder) -> None:
-    """Judge a finished run's policy anew, with the settings the pipeline has now; arm, seed and
-    cost stay.
+    """Judge the policy of a finished run by the settings that its pipeline has now.
+
+    Arm, seed and cost stay as they are.
     """
-    about = json.loads(folder.evaluation.read_text())
-    model, tokenizer = _on_device(*load_policy(str(folder.model.resolve())))
-    write_json(
-        folder.evaluation,
-        final_evaluation(
-            model,
-            tokenizer,
-            load_task(config.task, 0),
-            config,
-            {key: about[key] for key in ("arm", "seed", "cost")},
-        ),
-    )
+    stored = json.loads(folder.evaluation.read_text())
+    about = {key: stored[key] for key in ("arm", "seed", "cost")}
+    # An absolute path, which no Hub id can be taken for.
+    model, tokenizer = load_policy(str(folder.model.resolve()))
+    move_to_device(model)
+    task = load_task(config.task, 0)
+    write_json(folder.evaluation, final_evaluation(model, tokenizer, task, config, about))
 
 
 def train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
-    """Train one arm with one seed and evaluate it; continues from the last whole checkpoint if
-    there is one.
+    """Train one arm with one seed and evaluate it, from the last checkpoint if there is one.
 
-    Interrupted if asked to stop; RunFailed where the loss is not finite, the disk is full, or a
-    critic failed that may not.
+    Args:
+        config: The arm, resolved.
+        arm: Its name.
+        seed: Orders the prompts and samples the completions.
+        folder: Where the run writes.
+
+    Raises:
+        ConfigError: Settings that cannot be used.
+        Interrupted: The run was asked to stop.
+        RunFailed: The loss is not finite, the disk is full, or a critic failed that may not.
     """
     try:
         _train(config, arm, seed, folder)
     except Diverged as error:
         raise RunFailed(
-            f"{error}; {_survivors(folder)}. The same command would meet it again: change the settings and give another --out"
+            f"{error}; {_survivors(folder)}. "
+            "The same command would meet it again: change the settings and give another --out"
         ) from error
     except CriticFailed as error:
         raise RunFailed(
-            f"{error}; {_survivors(folder)}. Mend that (deadlines, caps and on_failure may be changed), and the same command continues"
+            f"{error}; {_survivors(folder)}. Mend that (deadlines, caps and on_failure may be "
+            "changed), and the same command continues"
         ) from error
     except Exception as error:
-        if not _is_storage(error):
+        if not _is_storage_error(error):
             raise
         raise RunFailed(
-            f"could not write ({error}); {_survivors(folder)}. Make room, and the same command continues"
+            f"could not write ({error}); {_survivors(folder)}. "
+            "Make room, and the same command continues"
         ) from error
 
 
-def _is_storage(error: Exception) -> bool:
-    return getattr(error, "errno", None) in STORAGE or any(
-        word in str(error) for word in STORAGE_WORDS
-    )
+def _is_storage_error(error: Exception) -> bool:
+    if getattr(error, "errno", None) in STORAGE_ERRORS:
+        return True
+    return any(word in str(error) for word in STORAGE_WORDS)
 
 
 def _survivors(folder: RunFolder) -> str:
-    rows, checkpoint = read_jsonl(folder.metrics), last_sealed(folder.checkpoints)
+    """The words that name what is left of a failed run."""
+    rows = read_jsonl(folder.metrics)
+    checkpoint = last_sealed(folder.checkpoints)
     kept = f"the checkpoint of step {step_of(checkpoint)}" if checkpoint else "no checkpoint"
     return f"in {folder.path} survive the metrics of {len(rows)} steps, and {kept}"
 
 
+@contextmanager
+def stop_signals(handler: Callable[..., None]) -> Iterator[None]:
+    """Have SIGTERM and Ctrl-C call `handler` within the block.
+
+    However the block ends, the handlers from before it come back.
+    """
+    previous: dict[signal.Signals, Any] = {}
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, handler)
+        yield
+    finally:
+        for number, previous_handler in previous.items():
+            # None stands for a handler that C code installed, which Python cannot set again.
+            if previous_handler is not None:
+                signal.signal(number, previous_handler)
+
+
 def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
+    """`train`, with the errors of its parts.
+
+    Raises:
+        Interrupted: The run was asked to stop.
+    """
     check_arms({arm: config})
     config = with_seed(config, seed)
     task = load_task(config.task, seed)
     trainer = build_trainer(config, folder, task, seed)
-    trainer.about = {
-        "arm": arm,
-        "seed": seed,
-        "task": task.name,
-        **({"preset": config.preset} if config.preset else {}),
-    }
+    trainer.about = {"arm": arm, "seed": seed, "task": task.name}
+    if config.preset:
+        trainer.about["preset"] = config.preset
     callback = RunCallback(config, folder, task, trainer)
     trainer.add_callback(callback)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, callback.interrupt)
-    # The other ranks then find a folder in order, and change nothing in it.
-    with trainer.accelerator.main_process_first():
-        _write_config(config, arm, seed, folder)
-        checkpoint = _checkpoint(config, seed, folder)
-        callback.started -= _continue(folder, 0 if checkpoint is None else step_of(checkpoint))
-    if checkpoint is not None and _is_done(config, checkpoint, trainer):
+    with stop_signals(callback.interrupt):
+        # The other ranks then find a folder in order, and change nothing in it.
+        with trainer.accelerator.main_process_first():
+            _write_config(config, arm, seed, folder)
+            checkpoint = _start_checkpoint(config, seed, folder)
+            step = 0 if checkpoint is None else step_of(checkpoint)
+            callback.started -= _continue_metrics(folder, step)
+        _take_steps(trainer, config, checkpoint)
+        if callback.interrupted:
+            raise Interrupted(
+                f"stopped at step {trainer.state.global_step} with a checkpoint; "
+                "the same command continues"
+            )
+        about = {"arm": arm, "seed": seed, "cost": _cost(folder, trainer)}
+        if callback.detector is not None:
+            steps = {f"{status}_step": step for status, step in callback.steps.items()}
+            about["plateau"] = {"status": callback.detector.status, **steps}
+        if config.branch_from is not None:
+            about["branch"] = read_origin(folder)
+        _finish(trainer, task, config, folder, about)
+
+
+def _take_steps(trainer: CritiqueGRPOTrainer, config: RunConfig, checkpoint: Path | None) -> None:
+    """Train from the checkpoint, or from the policy, to the end."""
+    if checkpoint is None:
+        trainer.train()
+    elif _is_last(config, checkpoint, trainer):
         # transformers would take one more step where it continues a run that has reached its last.
         trainer.restore(checkpoint)
     else:
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if callback.interrupted:
-        raise Interrupted(
-            f"stopped at step {trainer.state.global_step} with a checkpoint; the same command continues"
-        )
-    about = {"arm": arm, "seed": seed, "cost": _cost(folder, trainer)}
-    if callback.detector is not None:
-        about["plateau"] = {
-            "status": callback.detector.status,
-            **{f"{name}_step": step for name, step in callback.steps.items()},
-        }
-    if config.branch_from is not None:
-        about["branch"] = json.loads((folder.path / BRANCH).read_text())
-    _finish(trainer, task, config, folder, about)
+        trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
 def _write_config(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
-    deviates = deviations(config.preset, {**config.trl, **config.method}) if config.preset else {}
-    about = {"schema": SCHEMA, "run_id": _run_id(folder), "arm": arm, "seed": seed}
-    write_yaml(
-        folder.config,
-        {
-            **about,
-            **to_dict(config),
-            "deviates": deviates,
-            "versions": versions(),
-            "machine": machine(),
-            "command": sys.argv,
-        },
-    )
+    explicit_options = {**config.trl, **config.method}
+    deviates = deviations(config.preset, explicit_options) if config.preset else {}
+    content = {
+        "schema": SCHEMA,
+        "run_id": _run_id(folder),
+        "arm": arm,
+        "seed": seed,
+        **to_dict(config),
+        "deviates": deviates,
+        "versions": versions(),
+        "machine": machine(),
+        "command": sys.argv,
+    }
+    write_yaml(folder.config, content)
 
 
-def _checkpoint(config: RunConfig, seed: int, folder: RunFolder) -> Path | None:
-    """Where the run goes on from, if it does; half-written checkpoints are removed."""
+def _run_id(folder: RunFolder) -> str:
+    """The id of the run folder, the same however often the run is continued."""
+    stored = None
+    if folder.config.exists():
+        stored = yaml.safe_load(folder.config.read_text()).get("run_id")
+    run_id = stored or uuid.uuid4().hex[:12]
+    # Trackers then continue a continued run instead of opening another; a user's choice stands.
+    os.environ.setdefault("WANDB_RUN_ID", run_id)
+    os.environ.setdefault("WANDB_RESUME", "allow")
+    os.environ.setdefault("SWANLAB_RUN_ID", run_id)
+    return run_id
+
+
+def _start_checkpoint(config: RunConfig, seed: int, folder: RunFolder) -> Path | None:
+    """The checkpoint that the run goes on from; None for a new run.
+
+    Half-written checkpoints are removed.
+    """
     remove_unsealed(folder.checkpoints)
     checkpoint = last_sealed(folder.checkpoints)
-    return (
-        _branch(config.branch_from, folder, seed)
-        if checkpoint is None and config.branch_from is not None
-        else checkpoint
-    )
+    if checkpoint is None and config.branch_from is not None:
+        return branch_off(config.branch_from, folder, seed)
+    return checkpoint
 
 
-def _is_done(config: RunConfig, checkpoint: Path, trainer: CritiqueGRPOTrainer) -> bool:
-    """True where the checkpoint is the last of its run: killed before its evaluation was written,
-    or branched off at its end.
+def _continue_metrics(folder: RunFolder, step: int) -> float:
+    """Cut the metrics back to the checkpoint's step; the seconds trained until there."""
+    # The steps after it are taken again, and each must have one row.
+    rows = cut_metrics(folder, folder, step) if folder.metrics.exists() else []
+    if step:
+        print(f"continuing from step {step}", file=sys.stderr)
+    return rows[-1]["seconds"] if rows else 0.0
+
+
+def _is_last(config: RunConfig, checkpoint: Path, trainer: CritiqueGRPOTrainer) -> bool:
+    """True where the run has no step left after the checkpoint.
+
+    It was killed before its evaluation was written, or it branches off at a trunk's end.
     """
     state = read_state(checkpoint)
-    spent = costs(
-        state.get("tokens", {}), state.get("critic_usd", 0.0), trainer.parameters, config.prices
-    )
-    last = trainer.args.max_steps
-    if last <= 0:  # by epochs; what that is in steps, the checkpoint knows
-        last = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())["max_steps"]
-    return is_spent(config, spent) or step_of(checkpoint) >= last
-
-
-def _branch(branch: BranchConfig, folder: RunFolder, seed: int) -> Path:
-    """The checkpoint of a finished run of another arm, copied here with the metrics until there."""
-    trunk = RunFolder(folder.path.parent.parent / branch.arm / folder.path.name)
-    if not trunk.finished:
-        raise ConfigError(
-            f"{folder.path} branches from {trunk.path}, which is not finished; train it first, or use critique-rl run"
-        )
-    about = json.loads(trunk.evaluation.read_text())
-    kept, fired = {step_of(path): path for path in sealed_checkpoints(trunk.checkpoints)}, True
-    step = branch.at
-    if branch.at == "plateau":
-        fired = "stuck_step" in about["plateau"]
-        step = about["plateau"].get("stuck_step", about["cost"]["steps"])
-    if step not in kept:
-        raise ConfigError(
-            f"{trunk.path} kept no checkpoint of step {step}, only of {sorted(kept)}; remove it to train it again, or branch at one of these"
-        )
-    rows = [row for row in read_jsonl(trunk.metrics) if row["step"] <= step]
-    write_text(folder.metrics, "".join(json.dumps(row) + "\n" for row in rows))
-    write_json(
-        folder.path / BRANCH,
-        {"arm": branch.arm, "seed": seed, "at": branch.at, "step": step, "fired": fired},
-    )
-    copy_checkpoint(kept[step], folder.checkpoints)
-    return folder.checkpoints / kept[step].name
+    tokens = state.get("tokens", {})
+    spent = costs(tokens, state.get("critic_usd", 0.0), trainer.parameters, config.prices)
+    last_step = trainer.args.max_steps
+    if last_step <= 0:
+        # A run over epochs: how many steps these are, the checkpoint knows.
+        last_step = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())["max_steps"]
+    return is_spent(config, spent) or step_of(checkpoint) >= last_step
 
 
 def _finish(
-    trainer, task: Task, config: RunConfig, folder: RunFolder, about: dict[str, Any]
+    trainer: CritiqueGRPOTrainer,
+    task: Task,
+    config: RunConfig,
+    folder: RunFolder,
+    about: dict[str, Any],
 ) -> None:
     """Save the policy and judge it: the last one, or the best on validation problems."""
     best = read_best(folder) if config.evaluation.best_by else {}
     if not best:
         trainer.save_model(str(folder.model))
     if trainer.accelerator.is_main_process:
-        model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        tokenizer = trainer.processing_class
         if best:
-            shutil.copytree(
-                folder.best_model / f"step{best['step']:05d}", folder.model, dirs_exist_ok=True
-            )
+            source = folder.best_model / f"step{best['step']:05d}"
+            shutil.copytree(source, folder.model, dirs_exist_ok=True)
             about["best"] = best
         if best or trainer.is_sharded:
             # A sharded policy answers only where all ranks ask it.
-            model, tokenizer = _on_device(*load_policy(str(folder.model.resolve())))
+            model, tokenizer = load_policy(str(folder.model.resolve()))
+            move_to_device(model)
         evaluation = final_evaluation(model, tokenizer, task, config, about)
         _write_card(trainer, evaluation, folder)
+        # Last: its presence means that the run is finished.
         write_json(folder.evaluation, evaluation)
     trainer.accelerator.wait_for_everyone()
 
@@ -274,56 +307,31 @@ def _finish(
 def _write_card(
     trainer: CritiqueGRPOTrainer, evaluation: dict[str, Any], folder: RunFolder
 ) -> None:
-    """The model card as of the end of training, beside the trained policy."""
+    """Write the model card as of the end of training, beside the trained policy."""
     metrics = ", ".join(
         f"{name} {value:.3f}"
         for name, value in evaluation["metrics"].items()
         if name.endswith("/all")
     )
     trainer.about["held-out"] = (
-        f"{metrics} ({len(evaluation['problems'])} {evaluation['split']} problems, {evaluation['samples']} samples each)"
+        f"{metrics} ({len(evaluation['problems'])} {evaluation['split']} problems, "
+        f"{evaluation['samples']} samples each)"
     )
     trainer.create_model_card(model_name=f"{trainer.about['arm']}-seed{trainer.about['seed']}")
+    # TRL writes it into its output_dir, where the checkpoints are.
     shutil.copyfile(folder.checkpoints / CARD, folder.model / CARD)
 
 
-def _cost(folder: RunFolder, trainer) -> dict[str, Any]:
-    rows, tokens = read_jsonl(folder.metrics), trainer.tokens
-    critic = tokens["tokens/critic_prompt"] + tokens["tokens/critic_completion"]
-    seconds = sum(row.get("step_time", 0.0) for row in rows)
-    owners = {name.removeprefix("tokens/"): value for name, value in sorted(tokens.items())}
+def _cost(folder: RunFolder, trainer: CritiqueGRPOTrainer) -> dict[str, Any]:
+    """The cost of the training, as eval.json holds it."""
+    tokens = trainer.tokens
+    seconds = sum(row.get("step_time", 0.0) for row in read_jsonl(folder.metrics))
     return {
         **trainer.costs(),
-        "critic_tokens": critic,
+        "critic_tokens": tokens["tokens/critic_prompt"] + tokens["tokens/critic_completion"],
+        # The sum over steps leaves out what was trained twice after a kill, and start-up.
         "wall_seconds": round(seconds, 1),
         "steps": trainer.state.global_step,
         "evaluation_tokens": tokens["tokens/evaluation"],
-        "tokens": owners,
+        "tokens": {name.removeprefix("tokens/"): count for name, count in sorted(tokens.items())},
     }
-
-
-def _run_id(folder: RunFolder) -> str:
-    """One id for the run folder's whole life, so that trackers continue a continued run instead of
-    opening another.
-    """
-    stored = (
-        yaml.safe_load(folder.config.read_text()).get("run_id") if folder.config.exists() else None
-    )
-    run_id = stored or uuid.uuid4().hex[:12]
-    for name, value in {
-        "WANDB_RUN_ID": run_id,
-        "WANDB_RESUME": "allow",
-        "SWANLAB_RUN_ID": run_id,
-    }.items():
-        os.environ.setdefault(name, value)
-    return run_id
-
-
-def _continue(folder: RunFolder, step: int) -> float:
-    """Cut the metrics back to the checkpoint's step; seconds trained until there."""
-    rows = [row for row in read_jsonl(folder.metrics) if row["step"] <= step]
-    if rows or folder.metrics.exists():
-        write_text(folder.metrics, "".join(json.dumps(row) + "\n" for row in rows))
-    if step:
-        print(f"continuing from step {step}", file=sys.stderr)
-    return rows[-1]["seconds"] if rows else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -73,8 +74,10 @@ def test_a_first_pipeline_runs_as_it_is_tried(tmp_path, tiny_policy, capsys) -> 
         "evaluation.curve_every=1",
         "evaluation.curve_problems=1",
     ]
+    handler = signal.getsignal(signal.SIGINT)
     for arm in ("scalar", "critique"):
         assert main(["train", "pipeline.yaml", "--arm", arm, "--seed", "0", *small]) == 0
+    assert signal.getsignal(signal.SIGINT) == handler
     found = json.loads(Path("runs/pipeline/critique/seed0/eval.json").read_text())
     assert found["cost"]["steps"] == 1 and [problem["n"] for problem in found["problems"]] == [1, 1]
     # The policy is random: 7 rollouts fail, and each is criticised by the policy itself.

@@ -8,14 +8,12 @@ import pytest
 import torch
 
 from critique_rl.config.schema import EvaluationConfig, PolicyConfig, RunConfig, TaskConfig
-from critique_rl.experiment.evaluate import (
-    _digest,
-    _tally,
-    final_evaluation,
-    judge,
+from critique_rl.experiment.evaluate import _prompts_digest, final_evaluation, judge
+from critique_rl.experiment.evaluation_metrics import (
     pass_metrics,
     self_metrics,
     share_metrics,
+    tally,
 )
 from critique_rl.policy import load_policy
 from critique_rl.sampling import Sampling, sample
@@ -50,15 +48,15 @@ def test_judging_counts_right_and_leaves_unscored_out_of_n(tiny_policy) -> None:
 
 def test_agreement_is_the_commonest_answers_share_of_what_was_judged() -> None:
     right, wrong, none = Verdict("right", "7"), Verdict("wrong", "8"), Verdict("unreadable")
-    tally = _tally(ROWS[0], [right, wrong, wrong, none, Verdict("unscored", "7")])
-    assert (tally["n"], tally["unscored"], tally["agreement"], tally["agreed_right"]) == (
+    counts = tally(ROWS[0], [right, wrong, wrong, none, Verdict("unscored", "7")])
+    assert (counts["n"], counts["unscored"], counts["agreement"], counts["agreed_right"]) == (
         4,
         1,
         0.5,
         False,
     )
-    assert _tally(ROWS[0], [right, right, wrong])["agreed_right"] is True
-    assert _tally(ROWS[0], [none, none])["agreement"] is None
+    assert tally(ROWS[0], [right, right, wrong])["agreed_right"] is True
+    assert tally(ROWS[0], [none, none])["agreement"] is None
 
 
 def test_stated_confidences_and_abstentions_have_metrics_of_their_own() -> None:
@@ -67,10 +65,10 @@ def test_stated_confidences_and_abstentions_have_metrics_of_their_own() -> None:
         Verdict("wrong", "8", confidence=0.2),
         Verdict("abstained", "?"),
     )
-    tally = _tally(ROWS[0], [sure, unsure, silent, Verdict("wrong", "9")])
-    assert (tally["abstained"], tally["stated"]) == (1, [[0.9, 1], [0.2, 0]])
+    counts = tally(ROWS[0], [sure, unsure, silent, Verdict("wrong", "9")])
+    assert (counts["abstained"], counts["stated"]) == (1, [[0.9, 1], [0.2, 0]])
     # of 4: 1 right, 1 abstained, 2 hallucinated; Brier (.01 + .04) / 2; ECE (.1 + .2) / 2
-    assert self_metrics([tally]) == pytest.approx(
+    assert self_metrics([counts]) == pytest.approx(
         {
             "ece": 0.15,
             "brier": 0.025,
@@ -80,13 +78,17 @@ def test_stated_confidences_and_abstentions_have_metrics_of_their_own() -> None:
             "truthfulness": -0.25,
         }
     )
-    assert self_metrics([_tally(ROWS[0], [Verdict("right", "7")])]) == {}
+    assert self_metrics([tally(ROWS[0], [Verdict("right", "7")])]) == {}
 
 
 def test_other_prompts_have_another_digest(tiny_policy) -> None:
     tokenizer = load_policy(tiny_policy)[1]
     changed = [{**ROWS[0], "prompt": [{"role": "user", "content": "1+1?"}]}, *ROWS[1:]]
-    assert _digest(tokenizer, ROWS) == _digest(tokenizer, list(ROWS)) != _digest(tokenizer, changed)
+    assert (
+        _prompts_digest(tokenizer, ROWS)
+        == _prompts_digest(tokenizer, list(ROWS))
+        != _prompts_digest(tokenizer, changed)
+    )
 
 
 def test_pass_at_k_is_the_mean_over_problems_then_over_families() -> None:
@@ -126,7 +128,7 @@ def test_sampling_restores_mode_and_random_state_and_repeats_itself(tiny_policy)
 def test_shares_are_means_over_problems_and_no_abstention_is_a_share_of_0() -> None:
     right, wrong, silent = Verdict("right", "7"), Verdict("wrong", "8"), Verdict("abstained", "?")
     tallies = [
-        _tally(row, verdicts, abstains=True)
+        tally(row, verdicts, abstains=True)
         for row, verdicts in zip(
             ROWS, ([right, wrong, silent, silent], [right] * 4, [wrong] * 4), strict=True
         )
@@ -147,7 +149,7 @@ def test_shares_are_means_over_problems_and_no_abstention_is_a_share_of_0() -> N
     assert self_metrics(tallies[1:]) == pytest.approx(
         {"abstention": 0.0, "hallucination": 0.5, "truthfulness": 0.0}
     )
-    assert share_metrics([_tally(ROWS[0], [right])]) == {"agreement/a": 1.0, "agreement/all": 1.0}
+    assert share_metrics([tally(ROWS[0], [right])]) == {"agreement/a": 1.0, "agreement/all": 1.0}
 
 
 def test_a_second_template_asks_the_same_problems_in_other_words(tiny_policy) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
-from critique_rl.experiment.evaluate import judge, pass_metrics, self_metrics, share_metrics
+from critique_rl.experiment.evaluate import judge
+from critique_rl.experiment.evaluation_metrics import pass_metrics, self_metrics, share_metrics
 from critique_rl.hashing import split_of
 from critique_rl.lab import facts, facts_base, tiers, tiers_base
 from critique_rl.policy import load_policy
