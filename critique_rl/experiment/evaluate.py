@@ -32,7 +32,7 @@ Row = Mapping[str, Any]
 def judge(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Row],
+    rows: Sequence[Mapping[str, Any]],
     verifier: Verifier,
     samples: int,
     sampling: Sampling,
