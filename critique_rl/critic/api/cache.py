@@ -1,12 +1,14 @@
-"""Answers by the content of their question: what was asked once is not asked again, so a continued
-run reads the critiques that the killed one read.
+"""Answers by the content of their question: a question asked once is not asked again.
 
-    key = sha256 of canonical JSON of everything that decides an answer: address, model, rendered messages, sampling settings, number of the sample
+A continued run therefore reads the critiques that the killed one read.
+
+    key = sha256 of canonical JSON of everything that decides an answer:
+          address, model, rendered messages, sampling settings, number of the sample
 
 The first answer written to a key stays, so processes that asked at once agree. A row that cannot be
-read is a miss and is counted; a file that cannot be read is moved aside (one that a user named and
-that never was a cache is refused before, by `Endpoint`). Only answers with text are kept, JSON and
-no pickle, so a file from elsewhere can hold wrong words but run nothing.
+read is a miss and is counted. A file that cannot be read is moved aside; `Endpoint` refuses a named
+file that never was a cache. Entries are JSON, no pickle: a file from elsewhere may hold wrong words
+but runs nothing. Prompts are kept as hashes only.
 """
 
 from __future__ import annotations
@@ -24,58 +26,87 @@ from pathlib import Path
 from filelock import FileLock
 
 from critique_rl.critic.api.endpoint import Endpoint
-from critique_rl.critic.api.sqlite_file import LOCK_SECONDS, opened
+from critique_rl.critic.api.sqlite_file import LOCK_SECONDS, open_database
 from critique_rl.critic.contract import Reply
 from critique_rl.types import Message
 
-SCHEMA = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, value TEXT, checksum TEXT) WITHOUT ROWID"
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, value TEXT, checksum TEXT) WITHOUT ROWID
+"""
+QUICK_CHECK = "SELECT count(*) FROM sqlite_master"
+"""Reads the file's first page only; `SCHEMA` makes it answer 1."""
+THOROUGH_CHECK = "PRAGMA quick_check(1)"
+"""Reads every page, and answers "ok"."""
 
 
-def key_of(endpoint: Endpoint, messages: Sequence[Message], sample: int) -> str:
-    """The key of answer number `sample` to a conversation."""
-    asked = {
+def cache_key(endpoint: Endpoint, messages: Sequence[Message], sample: int) -> str:
+    """The key of an answer: a hash of everything that decides it.
+
+    Args:
+        endpoint: its address and sampling settings count, its deadlines and caps do not.
+        messages: the conversation.
+        sample: number of the answer among those to the same conversation.
+    """
+    question = {
         "base_url": endpoint.base_url,
         "sample": sample,
         "length_retry_factor": endpoint.length_retry_factor,
-        **endpoint.request(messages, sample),
     }
-    return _digest(json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+    question.update(endpoint.request(messages, sample))
+    canonical = json.dumps(question, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _digest(canonical)
 
 
 def _digest(text: str) -> str:
+    # Model text may hold half surrogates, which plain UTF-8 refuses.
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 class Cache:
-    """One open cache. `bad` counts answers that could not be read, `unsaved` those that could not
-    be written.
+    """The cache of one process.
+
+    Args:
+        connection: its file, opened with `SCHEMA`.
+
+    Attributes:
+        unread: answers that could not be read.
+        unsaved: answers that could not be written.
     """
 
-    def __init__(self, connection: sqlite3.Connection):
-        self._connection, self.bad, self.unsaved = connection, 0, 0
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.unread = 0
+        self.unsaved = 0
 
     def get(self, key: str) -> Reply | None:
-        """The answer, without usage: it was paid for before. None for a miss; a damaged row is one,
-        and is dropped.
-        """
+        """The answer, without usage: an earlier call paid for it. None for a miss."""
         try:
             row = self._connection.execute(
                 "SELECT value, checksum FROM replies WHERE key = ?", (key,)
             ).fetchone()
-            reply = None if row is None else _reply(key, *row)
-            if row is not None and reply is None:
-                self.bad += 1
+            if row is None:
+                return None
+            value, checksum = row
+            reply = _read_row(key, value, checksum)
+            if reply is None:
+                self.unread += 1
+                # The damaged row goes, or `put` could never replace it. The checksum spares a good
+                # row that another process has written meanwhile.
                 self._connection.execute(
-                    "DELETE FROM replies WHERE key = ? AND checksum IS ?", (key, row[1])
+                    "DELETE FROM replies WHERE key = ? AND checksum IS ?", (key, checksum)
                 )
             return reply
         except sqlite3.DatabaseError:
-            self.bad += 1
+            # A cache that fails costs a request, never the step.
+            self.unread += 1
             return None
 
     def put(self, key: str, reply: Reply) -> Reply:
-        """Keep an answer. Returns the one that is kept, which is another process's where that was
-        first, with this one's usage.
+        """Keep an answer.
+
+        Returns:
+            The answer that the cache holds: another process's if that was first, with the usage of
+            `reply`.
         """
         value = json.dumps({"text": reply.text, "reason": reply.reason})
         try:
@@ -85,12 +116,15 @@ class Cache:
             kept = self.get(key)
         except sqlite3.DatabaseError:
             kept = None
-        self.unsaved += kept is None
-        return reply if kept is None else replace(kept, usage=reply.usage)
+        if kept is None:
+            self.unsaved += 1
+            return reply
+        return replace(kept, usage=reply.usage)
 
 
-def _reply(key: str, value: object, checksum: object) -> Reply | None:
-    """The answer of a row; None for one that is damaged."""
+def _read_row(key: str, value: object, checksum: object) -> Reply | None:
+    """The answer in a row; None if the row is damaged."""
+    # The checksum covers the key too: an answer under a wrong key is damage.
     if not isinstance(value, str) or _digest(key + value) != checksum:
         return None
     fields = json.loads(value)
@@ -99,26 +133,29 @@ def _reply(key: str, value: object, checksum: object) -> Reply | None:
 
 @contextmanager
 def open_cache(path: Path) -> Iterator[Cache]:
-    """The cache in a file. One that is no database or a damaged one is moved aside; that, and what
-    could not be read, is said on stderr.
+    """Open the cache in a file.
+
+    A damaged file is moved aside, and a new one begins. Damage is reported on stderr.
     """
-    if not _is_sound(path, "SELECT count(*) FROM sqlite_master"):
+    if not _is_sound(path, QUICK_CHECK):
         _move_aside(path)
-    with opened(path, SCHEMA) as connection:
+    with open_database(path, SCHEMA) as connection:
         cache = Cache(connection)
         yield cache
-    if cache.bad or cache.unsaved:
-        print(
-            f"{path}: {cache.bad} answers could not be read, {cache.unsaved} not be kept; what is missing is asked for again",
-            file=sys.stderr,
-        )
-        if not _is_sound(path, "PRAGMA quick_check(1)"):
-            _move_aside(path)
+    if not cache.unread and not cache.unsaved:
+        return
+    print(
+        f"{path}: {cache.unread} answers could not be read, {cache.unsaved} not be kept; "
+        "what is missing is asked for again",
+        file=sys.stderr,
+    )
+    if not _is_sound(path, THOROUGH_CHECK):
+        _move_aside(path)
 
 
 def _is_sound(path: Path, check: str) -> bool:
     try:
-        with opened(path, SCHEMA) as connection:
+        with open_database(path, SCHEMA) as connection:
             return connection.execute(check).fetchone()[0] in ("ok", 1)
     except sqlite3.OperationalError:
         return True  # locked or full, which says nothing about the file
@@ -127,12 +164,13 @@ def _is_sound(path: Path, check: str) -> bool:
 
 
 def _move_aside(path: Path) -> None:
-    """Once, where several processes met the same damage."""
+    # Several processes may meet the same damage; the lock has one of them move the file.
     with FileLock(f"{path}.aside.lock", timeout=LOCK_SECONDS):
-        if _is_sound(path, "PRAGMA quick_check(1)"):
+        if _is_sound(path, THOROUGH_CHECK):
             return
         target = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
         path.rename(target)
+        # The log belongs to the damaged file: SQLite would play it into the new one.
         for tail in ("-wal", "-shm"):
             path.with_name(path.name + tail).unlink(missing_ok=True)
     print(

@@ -1,17 +1,12 @@
-"""Calls of an endpoint: tries, waits, deadlines. asyncio is used here, in `loop` and in `limits`,
-and nowhere else.
+"""All calls of one step: from conversations to replies, concurrently, within `step_deadline`.
 
-    a step     all conversations of one `answer`, together within `step_deadline`
-    a call     one conversation, from its slot on within `deadline`: up to `attempts` tries, and once more where the answer was cut
-    a try      one request within `attempt_deadline`, reserved in the ledger before and settled after
+    a step      all conversations of one `answer_all`
+    a call      one conversation: up to `attempts` requests, and once more if its answer was cut
+    a request   one HTTP request, reserved in the ledger before and settled after
 
-Every conversation ends with a reply: an answer, or why there is none. What may heal (the network,
-408, 409, 425, 429, 5xx, a body that is no answer) is tried again after the wait the server asks
-for, else after a random and growing one. What cannot heal fails at once with the server's words,
-also where it says so in a body with status 200. After a 401, 403 or 404, a redirect (none is
-followed) or a used-up quota, which all calls would meet, the rest of the step is not sent; nor
-after three other refusals where nothing was answered (a 400 may be about one prompt). A body is
-read up to `MOST_BYTES`.
+Every conversation ends with a reply: an answer, or the reason why there is none. Failures that may
+pass are retried (`retry`). Others fail at once with the server's words. After a refusal that all
+calls would meet, the rest of the step is not sent (`step`).
 """
 
 from __future__ import annotations
@@ -25,67 +20,74 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from critique_rl.critic.api.cache import open_cache
-from critique_rl.critic.api.client import _client
-from critique_rl.critic.api.conversation import _put
+from critique_rl.critic.api.client import open_client
+from critique_rl.critic.api.conversation import answer_call
+from critique_rl.critic.api.deadlines import CallDeadline, StepDeadline
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.ledger import open_ledger
 from critique_rl.critic.api.limits import open_limits
-from critique_rl.critic.api.loop import in_thread
+from critique_rl.critic.api.loop import run_in_thread
 from critique_rl.critic.api.step import Call, Step
 from critique_rl.critic.contract import CriticFailed, Reply
 from critique_rl.types import Message
-
-CLOSING = 0.1
-"""Share of `step_deadline`, but a second at most, that is left for connections to close; where they
-do not, their thread is left behind.
-"""
 
 
 def answer_all(
     endpoint: Endpoint, folder: Path, conversations: Sequence[list[Message]]
 ) -> list[Reply]:
-    """One reply to each conversation, in order, within `step_deadline`. `folder` holds what ranks
-    and restarts share.
+    """Answer conversations within `step_deadline`.
 
-    CriticFailed where its files cannot be used.
+    Args:
+        endpoint: the server and its limits.
+        folder: holds what ranks and restarts share: the ledger, the limits and the cache.
+        conversations: equal ones get samples of their own.
+
+    Returns:
+        One reply per conversation, in order.
+
+    Raises:
+        CriticFailed: a file of `folder` cannot be used.
     """
+    # The calls fill this list in place, so whatever is ready at the deadline is returned.
     replies = [Reply("", "failed", "step deadline")] * len(conversations)
     try:
-        in_thread(_answer_all(endpoint, folder, conversations, replies), endpoint.step_deadline)
+        run_in_thread(
+            _answer_step(endpoint, folder, conversations, replies), endpoint.step_deadline
+        )
     except TimeoutError:
         pass  # the replies say so
     except sqlite3.Error as error:
         raise CriticFailed(f"the critic's files in {folder} cannot be used: {error}") from error
+    # A copy: a thread left behind may still write to the list.
     return list(replies)
 
 
-async def _answer_all(
+async def _answer_step(
     endpoint: Endpoint, folder: Path, conversations: Sequence[list[Message]], replies: list[Reply]
 ) -> None:
-    end, seen = (
-        asyncio.get_running_loop().time()
-        + endpoint.step_deadline
-        - min(1.0, CLOSING * endpoint.step_deadline),
-        Counter(),
-    )
-    cache = (
-        folder / "cache.sqlite"
-        if endpoint.cache is True
-        else Path(endpoint.cache).expanduser()
-        if endpoint.cache
-        else None
-    )
+    deadline = StepDeadline(endpoint.step_deadline)
+    cache_path = _cache_path(endpoint, folder)
     with ExitStack() as files:
-        ledger, limits = (
-            files.enter_context(open_ledger(folder / "ledger.sqlite", endpoint.caps)),
-            files.enter_context(open_limits(folder, endpoint)),
-        )
-        kept = files.enter_context(open_cache(cache)) if cache else None
-        async with _client(endpoint) as client, asyncio.TaskGroup() as tasks:
-            step = Step(
-                endpoint, client, kept, ledger, limits, asyncio.Semaphore(endpoint.concurrency), end
-            )
+        ledger = files.enter_context(open_ledger(folder / "ledger.sqlite", endpoint.caps))
+        limits = files.enter_context(open_limits(folder, endpoint))
+        cache = files.enter_context(open_cache(cache_path)) if cache_path else None
+        async with open_client(endpoint) as client, asyncio.TaskGroup() as tasks:
+            turns = asyncio.Semaphore(endpoint.concurrency)
+            step = Step(endpoint, client, cache, ledger, limits, turns, deadline)
+            samples: Counter[str] = Counter()
             for i, messages in enumerate(conversations):
                 text = json.dumps(messages)
-                tasks.create_task(_put(replies, i, Call(step, messages, seen[text])))
-                seen[text] += 1
+                call_deadline = CallDeadline(endpoint.deadline, deadline)
+                call = Call(step, messages, samples[text], call_deadline)
+                samples[text] += 1
+                tasks.create_task(_put_reply(replies, i, call))
+
+
+def _cache_path(endpoint: Endpoint, folder: Path) -> Path | None:
+    if endpoint.cache is True:
+        return folder / "cache.sqlite"
+    return Path(endpoint.cache).expanduser() if endpoint.cache else None
+
+
+async def _put_reply(replies: list[Reply], i: int, call: Call) -> None:
+    replies[i] = await answer_call(call)

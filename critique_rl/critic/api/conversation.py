@@ -1,87 +1,104 @@
-"""One conversation, from the cache or the endpoint."""
+"""One conversation -> one reply: from the cache, else by requests to the endpoint.
+
+A conversation passes, in this order: `cache`, the step's turns, a slot of `limits`,
+`circuit_breaker`, then `retry`, whose requests (`request`) pass the rates and the `ledger`. An
+answer that was cut at max_tokens is asked for once more with a larger bound. Each outcome goes to
+the circuit breaker and the step, and each answer to the journal and the cache.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import time
 from dataclasses import replace
 
-from critique_rl.critic.api.cache import key_of
-from critique_rl.critic.api.failures import NotSent, alive, reason_of
-from critique_rl.critic.api.retry import _tries
+from critique_rl.critic.api.cache import cache_key
+from critique_rl.critic.api.failures import NotSent, failure_reason, is_endpoint_alive
+from critique_rl.critic.api.retry import send_with_retries
 from critique_rl.critic.api.step import Call
 from critique_rl.critic.contract import Reply
 from critique_rl.types import Usage
 
 
-async def _put(replies: list[Reply], i: int, call: Call) -> None:
-    """Never raises but for cancellation."""
+async def answer_call(call: Call) -> Reply:
+    """Answer a conversation. Raises nothing but a cancellation."""
     try:
-        replies[i] = await _answer(call)
+        return await _answer_from_cache(call)
     except sqlite3.Error as error:
-        replies[i] = Reply("", "failed", reason_of(error))
+        return Reply("", "failed", failure_reason(error))
 
 
-async def _answer(call: Call) -> Reply:
-    """Answer a conversation from the cache, else by the endpoint."""
+async def _answer_from_cache(call: Call) -> Reply:
     step = call.step
     if step.cache is None:
         return await _ask(call)
-    key = key_of(step.endpoint, call.messages, call.sample)
+    key = cache_key(step.endpoint, call.messages, call.sample)
     kept = step.cache.get(key)
     if kept is not None:
-        paid = step.ledger.replay(key)
-        return replace(kept, usage=paid or Usage(), cached=paid is None)
+        owed = step.ledger.replay(key)
+        # An owed answer counts as it did when it was paid for: as no cached one.
+        return replace(kept, usage=owed or Usage(), cached=owed is None)
     reply = await _ask(call)
     if reply.status != "ok":
         return reply
-    # Noted before it is kept: killed in between, the answer is asked for again, and not taken for
-    # one that cost nothing.
-    step.ledger.note(key, reply.usage)
+    # Recorded before it is cached: killed in between, the answer is asked for again. The other way
+    # round it would be taken for one that cost nothing.
+    step.ledger.record_answer(key, reply.usage)
     return step.cache.put(key, reply)
 
 
 async def _ask(call: Call) -> Reply:
-    start, step, error = time.monotonic(), call.step, None
+    """Ask the endpoint, within the step's deadline, and report the outcome."""
+    start = time.monotonic()
+    step = call.step
+    failure = None
     try:
-        async with asyncio.timeout_at(step.end), step.turns, step.limits.slot():
-            reply = await _conversation(call)
-    except Exception as caught:
-        error, reply = (
-            caught,
-            Reply(
-                "",
-                "failed" if call.sent else "skipped",
-                reason_of(caught, step.client.api_key, over=not step.left()),
-            ),
-        )
-        if call.cut:  # better than none
-            reply = Reply(call.cut, reason="length")
+        async with step.deadline.timeout(), step.turns, step.limits.slot():
+            reply = await _converse(call)
+    except Exception as error:
+        failure = error
+        reply = _reply_of_failure(call, error)
     if call.admitted:
-        step.limits.breaker.report(alive(error, over=not step.left()))
-    step.note(reply, error)
-    return replace(reply, usage=replace(sum(call.spent, Usage()), seconds=time.monotonic() - start))
+        alive = is_endpoint_alive(failure, step_over=not step.deadline.seconds_left())
+        step.limits.circuit_breaker.report(alive)
+    step.record(reply, failure)
+    usage = replace(sum(call.spent, Usage()), seconds=time.monotonic() - start)
+    return replace(reply, usage=usage)
 
 
-async def _conversation(call: Call) -> Reply:
-    """One answer; where it was cut at max_tokens, the longer one."""
-    step, endpoint = call.step, call.step.endpoint
-    if step.refused:
-        raise NotSent(step.refused)
-    if not await step.limits.breaker.admitted():
+def _reply_of_failure(call: Call, error: Exception) -> Reply:
+    if call.cut_text:
+        # The longer answer failed; the cut one is better than none.
+        return Reply(call.cut_text, reason="length")
+    step = call.step
+    step_over = not step.deadline.seconds_left()
+    reason = failure_reason(error, step.client.api_key, step_over)
+    return Reply("", "failed", reason) if call.sent else Reply("", "skipped", reason)
+
+
+async def _converse(call: Call) -> Reply:
+    """Get an answer, or the longer one if it is cut at max_tokens.
+
+    Raises:
+        NotSent: the circuit is open, or a refusal has ended the step.
+        Exception: the failure of the last request (`send_request` lists the kinds).
+    """
+    step = call.step
+    if step.refusal:
+        raise NotSent(step.refusal)
+    if not await step.limits.circuit_breaker.admit():
         raise NotSent("circuit open")
     call.admitted = True
-    async with call.clock:
-        text, finish = await _tries(call)
-        if (
-            finish == "length"
-            and endpoint.length_retry_factor > 1
-            and endpoint.answer_tokens() is not None
-        ):
-            call.cut = text
-            longer, finish = await _tries(call, endpoint.length_retry_factor)
-            text = longer or text
-    if not text:
-        return Reply("", "failed", "length" if finish == "length" else "empty")
-    return Reply(text, reason="length" if finish == "length" else "")
+    async with call.deadline.timeout:
+        text, finish_reason = await send_with_retries(call)
+        if finish_reason == "length" and step.endpoint.retries_cut_answers:
+            call.cut_text = text
+            factor = step.endpoint.length_retry_factor
+            longer_text, finish_reason = await send_with_retries(call, factor)
+            # A reasoning model may spend the larger bound on thoughts alone.
+            text = longer_text or text
+    was_cut = finish_reason == "length"
+    if text:
+        return Reply(text, reason="length") if was_cut else Reply(text)
+    reason = "length" if was_cut else "empty"
+    return Reply("", "failed", reason)

@@ -1,5 +1,11 @@
-"""How calls fail: which failures heal, how long to wait, what they say of the endpoint, and the
-short reason each is counted under.
+"""How calls fail: which failures may pass, which concern every call, and the reasons they count as.
+
+    transient     another request may succeed: the network, 408, 409, 425, 429, 5xx, a bad response
+    permanent     any other refusal; it fails at once, with the server's words
+    for all       a permanent one that every call would meet: the key, the model, the address, quota
+
+Errors are read by their attributes `status_code`, `code` and `type`, which the SDK's errors and
+`BadResponse` share: some servers send an error with status 200.
 """
 
 from __future__ import annotations
@@ -12,72 +18,85 @@ from critique_rl.critic.api.response import BadResponse
 if TYPE_CHECKING:
     from openai import APIStatusError
 
-HEALS = (408, 409, 425, 429)
-"""Refusals worth another try, besides every 5xx."""
-FOR_ALL = (301, 302, 303, 307, 308, 401, 403, 404)
-"""Refusals that every other call would meet too: of the key, and of the model or address. A
-redirect is one: texts go to `base_url` and nowhere else.
-"""
+TRANSIENT_STATUSES = (408, 409, 425, 429)
+"""Refusals worth another request, besides every 5xx."""
+FOR_ALL_STATUSES = (301, 302, 303, 307, 308, 401, 403, 404)
+"""Refusals that every call would meet: redirects, of the key, of the model or address."""
 NO_QUOTA = "insufficient_quota"
-"""The code of a 429 that means that the account is used up, and not that calls come too fast."""
-WORDS = 160
-"""Characters of a server's own words that a reason may quote."""
+"""Code of a 429 that means that the account is used up, not that calls come too fast."""
+MAX_WORDS = 160
+"""Characters of a server's own words that a reason quotes."""
+MIN_KEY_LENGTH = 8
 
 
 class NotSent(Exception):
-    """Why a request was not sent."""
+    """A request was not sent; the message is the reason."""
 
 
-def heals(error: BaseException) -> bool:
-    """True for what another try may mend. False for a refused key or request, an account that is
-    used up, and for what was not sent.
-    """
+def is_transient(error: BaseException) -> bool:
+    """Whether another request may succeed."""
+    # Imported here, as in each function of this module that names openai's classes: it takes about
+    # a second, and the settings of an endpoint are read without it.
     from httpx2 import RequestError
     from openai import APIConnectionError
 
     status = getattr(error, "status_code", None)
     if status is not None:
-        return (status in HEALS or status >= 500) and not _used_up(error)
+        # A used-up account answers 429 like a busy server, and no wait fills it.
+        return (status in TRANSIENT_STATUSES or status >= 500) and not _is_used_up(error)
     return isinstance(error, APIConnectionError | RequestError | TimeoutError | BadResponse)
 
 
-def for_all(error: BaseException | None) -> bool:
-    """True for what every other call would meet too."""
-    return getattr(error, "status_code", None) in FOR_ALL or _used_up(error)
+def concerns_all_calls(error: BaseException | None) -> bool:
+    """Whether every other call would meet the same refusal."""
+    return getattr(error, "status_code", None) in FOR_ALL_STATUSES or _is_used_up(error)
 
 
-def _used_up(error: BaseException | None) -> bool:
+def _is_used_up(error: BaseException | None) -> bool:
     return NO_QUOTA in (getattr(error, "code", None), getattr(error, "type", None))
 
 
-def alive(error: Exception | None, over: bool) -> bool | None:
-    """Whether the endpoint is up, by what became of a call; None where that says nothing: not sent,
-    told to wait, or cut by the step's end (`over`).
+def is_endpoint_alive(error: Exception | None, step_over: bool) -> bool | None:
+    """Read the outcome of a call as a sign of the endpoint's health, for the circuit breaker.
+
+    Args:
+        error: how the call failed; None if it did not.
+        step_over: the step's time is used up.
+
+    Returns:
+        True if the endpoint answered, False if it is down, None if the outcome tells nothing: not
+        sent, asked to wait, or cut off by the end of the step.
     """
     status = getattr(error, "status_code", None)
     if status is not None:
-        return None if status in HEALS else status < 500
+        return None if status in TRANSIENT_STATUSES else status < 500
     if error is None:
         return True
-    return None if over or not heals(error) else False
+    if step_over or not is_transient(error):
+        return None
+    return False
 
 
-def reason_of(error: Exception, key: str = "", over: bool = False) -> str:
-    """A short reason that says what failed, in the server's words where it sent some, which may
-    quote the key. `over`: the step's time is used up.
+def failure_reason(error: Exception, key: str = "", step_over: bool = False) -> str:
+    """A short reason for a failure, in the server's words if it sent some.
+
+    Args:
+        error: the failure.
+        key: the API key, which the server's words may quote. It is taken out.
+        step_over: the step's time is used up, so a timeout is the step's.
     """
     from httpx2 import RequestError
     from openai import APIConnectionError, APIStatusError, APITimeoutError
 
     match error:
         case TimeoutError() | APITimeoutError():
-            return "step deadline" if over else "timeout"
+            return "step deadline" if step_over else "timeout"
         case APIStatusError():
-            return f"http {error.status_code}: {_short(_said(error), key)}"
+            return f"http {error.status_code}: {_shorten(_server_words(error), key)}"
         case APIConnectionError() | RequestError():
             return "connection"
         case BadResponse():
-            return _short(error, key)
+            return _shorten(error, key)
         case NotSent():
             return str(error)
         case sqlite3.Error():
@@ -85,23 +104,24 @@ def reason_of(error: Exception, key: str = "", over: bool = False) -> str:
     return f"error: {type(error).__name__}"
 
 
-def _said(error: APIStatusError) -> str:
-    there = error.response.next_request
-    if there is not None:
-        address = str(there.url).partition("?")[0].removesuffix("/chat/completions")
+def _server_words(error: APIStatusError) -> str:
+    redirect = error.response.next_request
+    if redirect is not None:
+        # Without its query, which may hold a token.
+        address = str(redirect.url).partition("?")[0].removesuffix("/chat/completions")
         return f"it redirects, which is not followed; set base_url to {address}"
-    said = (
-        error.body.get("message") if isinstance(error.body, dict) else error.body
-    ) or error.message
-    return f"{NO_QUOTA}: {said}" if _used_up(error) else str(said)
+    words = error.body.get("message") if isinstance(error.body, dict) else error.body
+    if not words:
+        words = error.message
+    return f"{NO_QUOTA}: {words}" if _is_used_up(error) else str(words)
 
 
-def _short(words: object, key: str) -> str:
-    return " ".join(without_key(str(words), key).split())[:WORDS]
+def _shorten(words: object, key: str) -> str:
+    # The key goes first: a cut through the key would leave a part of it.
+    return " ".join(without_key(str(words), key).split())[:MAX_WORDS]
 
 
 def without_key(text: str, key: str) -> str:
-    """The text without the key. A key of under 8 characters stays: it is a placeholder such as
-    "none" or "EMPTY", and a word that texts may use.
-    """
-    return text.replace(key, "***") if len(key) >= 8 else text
+    """The text with "***" in place of the key."""
+    # A shorter key is a placeholder such as "none" or "EMPTY", a word that texts may use.
+    return text.replace(key, "***") if len(key) >= MIN_KEY_LENGTH else text

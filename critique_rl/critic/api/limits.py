@@ -1,10 +1,9 @@
-"""How fast a run may call its critic, over all of its ranks on one machine: calls at a time,
-requests and tokens a minute, and none while it is down.
+"""How fast a run may call its critic, over all of its ranks on one machine.
 
-Slots are file locks, which the kernel releases when a process dies. Rates are spread evenly, each
-call taking the next free moment (GCRA, ITU-T I.371): a window of any minute then holds one request
-more than the rate at most. The circuit breaker is closed, open, or half-open, where one call
-probes. Clocks are wall time, which ranks share.
+Concurrent calls: slots are file locks, which the kernel releases when a process dies. Requests and
+tokens per minute: each call takes the next free moment (GCRA, ITU-T I.371). Any minute then holds
+one request more than the rate at most. The circuit breaker keeps its state in the same file. Clocks
+are wall time, which ranks share.
 """
 
 from __future__ import annotations
@@ -18,39 +17,53 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from critique_rl.critic.api.circuit_breaker import POLL_SECONDS, CircuitBreaker
+from critique_rl.critic.api import circuit_breaker
+from critique_rl.critic.api.circuit_breaker import CircuitBreaker
 from critique_rl.critic.api.endpoint import Endpoint
-from critique_rl.critic.api.sqlite_file import opened, transaction
+from critique_rl.critic.api.sqlite_file import open_database, transaction
 
-SCHEMA = """
+SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS pace (name TEXT PRIMARY KEY, free REAL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS circuit (id INTEGER PRIMARY KEY CHECK (id = 1), failures INTEGER, closed REAL, probed REAL);
 INSERT OR IGNORE INTO pace VALUES ('requests', 0), ('tokens', 0);
-INSERT OR IGNORE INTO circuit VALUES (1, 0, 0, 0);
 """
+    + circuit_breaker.SCHEMA
+)
+"""free: the moment from which the rate has room again."""
+POLL_SECONDS = 0.02
+"""Between two looks for a slot that another process may free."""
 
 
 class Limits:
-    """The open limits of one process."""
+    """The limits of one process.
 
-    def __init__(self, connection: sqlite3.Connection, folder: Path, endpoint: Endpoint):
-        self._connection, self._folder, self._endpoint = connection, folder, endpoint
-        self.breaker = CircuitBreaker(connection, endpoint)
+    Args:
+        connection: the limits' file, opened with `SCHEMA`.
+        folder: holds the locks of the slots.
+        endpoint: has `concurrency` and the rates.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, folder: Path, endpoint: Endpoint) -> None:
+        self._connection = connection
+        self._folder = folder
+        self._endpoint = endpoint
+        self.circuit_breaker = CircuitBreaker(connection, endpoint)
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Hold one of the `concurrency` slots of the run."""
-        lock = await self._slot()
+        """Hold one of the run's `concurrency` slots; wait until one is free."""
+        lock = await self._acquire_slot()
         try:
             yield
         finally:
             lock.release()
 
-    async def _slot(self) -> FileLock:
+    async def _acquire_slot(self) -> FileLock:
         while True:
             for number in range(self._endpoint.concurrency):
                 lock = FileLock(self._folder / f"slot{number}.lock")
                 try:
+                    # A blocking wait would stop the event loop, and with it every other call.
                     lock.acquire(blocking=False)
                 except Timeout:
                     continue
@@ -58,57 +71,78 @@ class Limits:
             await asyncio.sleep(POLL_SECONDS)
 
     async def pace(self, tokens: int, seconds: float) -> bool:
-        """Wait for the moment that the rates leave free; False at once, and nothing taken, where
-        that is more than `seconds` away.
+        """Wait for the next moment that the rates leave free.
+
+        Args:
+            tokens: tokens that the request may take at most.
+            seconds: the longest wait.
+
+        Returns:
+            False if that moment is further away: at once, and nothing is taken.
         """
-        wait = self._take(tokens, seconds)
+        wait = self.take_moment(tokens, seconds)
         if wait is None:
             return False
         await asyncio.sleep(wait)
         return True
 
-    def _take(self, tokens: int, seconds: float) -> float | None:
-        rates = {
-            "requests": (self._endpoint.requests_per_minute, 1),
-            "tokens": (self._endpoint.tokens_per_minute, tokens),
-        }
-        rates = {
-            name: 60 * amount / rate for name, (rate, amount) in rates.items() if rate is not None
-        }
-        if not rates:
+    def take_moment(self, tokens: int, seconds: float) -> float | None:
+        """Take the next free moment.
+
+        Returns:
+            Seconds until then; None if they are more than `seconds`, and nothing is taken.
+        """
+        intervals = self._intervals(tokens)
+        if not intervals:
             return 0.0
         with transaction(self._connection):
-            now, free = time.time(), dict(self._connection.execute("SELECT name, free FROM pace"))
-            start = max(now, *(free[name] for name in rates))
+            now = time.time()
+            free = dict(self._connection.execute("SELECT name, free FROM pace"))
+            start: float = max(now, *(free[name] for name in intervals))
             if start - now > seconds:
                 return None
-            for name, length in rates.items():
+            for name, interval in intervals.items():
+                # From `now` at least: a rate does not save up the time in which nothing was sent.
                 self._connection.execute(
-                    "UPDATE pace SET free = ? WHERE name = ?", (max(now, free[name]) + length, name)
+                    "UPDATE pace SET free = ? WHERE name = ?",
+                    (max(now, free[name]) + interval, name),
                 )
         return start - now
 
-    def give_back(self, tokens: int) -> None:
-        """Tokens that were reserved and not used."""
+    def _intervals(self, tokens: int) -> dict[str, float]:
+        """Rate -> seconds for which one request uses it up, for the rates that are bounded."""
+        intervals = {}
+        if self._endpoint.requests_per_minute is not None:
+            intervals["requests"] = 60 / self._endpoint.requests_per_minute
         if self._endpoint.tokens_per_minute is not None:
-            self._connection.execute(
-                "UPDATE pace SET free = free - ? WHERE name = 'tokens'",
-                (60 * tokens / self._endpoint.tokens_per_minute,),
-            )
+            intervals["tokens"] = 60 * tokens / self._endpoint.tokens_per_minute
+        return intervals
+
+    def give_back(self, tokens: int) -> None:
+        """Return tokens that a request took and did not use (fewer than 0: it used more)."""
+        if self._endpoint.tokens_per_minute is None:
+            return
+        self._connection.execute(
+            "UPDATE pace SET free = free - ? WHERE name = 'tokens'",
+            (60 * tokens / self._endpoint.tokens_per_minute,),
+        )
 
 
 @contextmanager
 def open_limits(folder: Path, endpoint: Endpoint) -> Iterator[Limits]:
-    """The limits that keep their state in a folder. A damaged file is started anew: it holds no
-    more than the last minute.
+    """Open the limits whose state a folder keeps.
+
+    Raises:
+        sqlite3.OperationalError: their file is locked or the disk is full.
     """
     path = folder / "limits.sqlite"
     try:
-        with opened(path, SCHEMA):
+        with open_database(path, SCHEMA):
             pass
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError:
+        # A damaged file may go: it holds no more than the last minute.
         path.unlink(missing_ok=True)
-    with opened(path, SCHEMA) as connection:
+    with open_database(path, SCHEMA) as connection:
         yield Limits(connection, folder, endpoint)

@@ -1,4 +1,4 @@
-"""Asynchronous work for callers that are not, and that may sit in a running loop themselves."""
+"""Asynchronous work for synchronous callers, which may sit inside a running loop themselves."""
 
 from __future__ import annotations
 
@@ -10,30 +10,44 @@ from threading import Thread
 from typing import Any
 
 
-def in_thread(coroutine: Coroutine[Any, Any, None], seconds: float) -> None:
-    """Wait for a coroutine that runs in a loop and thread of its own. TimeoutError after `seconds`,
-    whatever it does.
+def run_in_thread(coroutine: Coroutine[Any, Any, None], seconds: float) -> None:
+    """Run a coroutine to its end in a new event loop and thread.
 
-    The loop lives for one call, so a process forked between two calls inherits nothing. Ctrl-C
-    cancels what is running and goes on up.
+    Args:
+        coroutine: the work. It returns its results through objects that it was given.
+        seconds: the longest wait for it.
+
+    Raises:
+        TimeoutError: it did not end in time. Its thread is left behind.
+        KeyboardInterrupt: Ctrl-C while it ran. It is cancelled.
     """
+    # A loop that lives for one call leaves nothing for a process forked between two calls.
     outcome: Future[None] = Future()
     loop = asyncio.new_event_loop()
 
     async def settle() -> None:
         try:
-            outcome.set_result(await coroutine)
+            await coroutine
         except Exception as error:
             outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
 
     def work() -> None:
         with suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=lambda: loop) as runner:
             runner.run(settle())
 
+    def cancel_tasks() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
+    # A daemon, so that a coroutine that blocks its loop does not keep the process alive.
     Thread(target=work, name="critique_rl.loop", daemon=True).start()
     try:
+        # The bound is on this thread: a timeout inside the loop would not run while it is blocked.
         outcome.result(seconds)
     except KeyboardInterrupt:
-        with suppress(RuntimeError):  # the loop may have just closed
-            loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+        # The loop may have closed between the wait and this line.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(cancel_tasks)
         raise

@@ -1,66 +1,95 @@
-"""One request of a call."""
+"""One request of a call: wait for the rates, reserve its cost, send it, settle its cost."""
 
 from __future__ import annotations
 
 import asyncio
 
-from critique_rl.critic.api.client import _body
+from critique_rl.critic.api.client import read_body
 from critique_rl.critic.api.failures import NotSent, without_key
-from critique_rl.critic.api.response import BadResponse, read
+from critique_rl.critic.api.response import BadResponse, parse_response
 from critique_rl.critic.api.step import Call
 from critique_rl.types import Usage
 
 
-async def _try(call: Call, factor: float) -> tuple[str, str]:
-    """(text, finish reason) of one request."""
+async def send_request(call: Call, factor: float) -> tuple[str, str]:
+    """Send one request, within `attempt_deadline`.
+
+    Args:
+        call: the call; its `spent` grows by what the request cost.
+        factor: multiple of max_tokens to ask for.
+
+    Returns:
+        The text without thoughts, and the finish reason.
+
+    Raises:
+        NotSent: the rates, the caps or a refusal of another call forbid it.
+        TimeoutError: no answer in time.
+        BadResponse: a response without a usable answer.
+        openai.APIError: the server refused or could not be reached.
+    """
     from openai import APIStatusError
 
-    step, endpoint, usage = call.step, call.step.endpoint, None
-    most = endpoint.most(call.messages, factor)
-    await _may_send(call, most)
+    step = call.step
+    endpoint = step.endpoint
+    most = endpoint.max_usage(call.messages, factor)
+    await _wait_and_reserve(call, most)
+    usage = None
     try:
+        # The SDK's own timeout starts again with every byte, so a server that trickles would never
+        # run into it.
         async with asyncio.timeout(endpoint.attempt_deadline):
-            body = await _body(step.client, endpoint.request(call.messages, call.sample, factor))
-        text, finish, reported = read(body)
-        usage = endpoint.counted(reported, most, len(body))
+            body = await read_body(
+                step.client, endpoint.request(call.messages, call.sample, factor)
+            )
+        text, finish_reason, reported = parse_response(body)
+        usage = endpoint.billed_usage(reported, most, len(body))
     except (BadResponse, APIStatusError) as error:
-        refused = (
-            error.status_code is not None and error.status_code < 500
-        )  # a gateway's 504 may hide an answer that is billed
-        reported = Usage() if refused else getattr(error, "usage", None)
-        usage = (
-            endpoint.priced(reported)
-            if reported is not None and endpoint.believes(reported, most)
-            else None
-        )
+        usage = _usage_of_failure(call, error, most)
         raise
     finally:
+        # Without a usage (a deadline, a cut connection, a 5xx) the request may be billed: its
+        # reservation stands.
         if usage is not None:
-            step.ledger.settle(most, usage)
-            step.limits.give_back(
-                most.prompt_tokens
-                + most.completion_tokens
-                - usage.prompt_tokens
-                - usage.completion_tokens
-            )
-            call.spent.append(usage)
-    # Only now: JSON may spell the key with escapes.
-    return without_key(text, step.client.api_key), finish
+            _settle(call, most, usage)
+    # Only now: the JSON of the body may spell the key with escapes.
+    return without_key(text, step.client.api_key), finish_reason
 
 
-async def _may_send(call: Call, most: Usage) -> None:
-    """Wait for the rates' next free moment and reserve the money; NotSent where either is not to be
-    had. The call's deadline starts after its first wait.
+async def _wait_and_reserve(call: Call, most: Usage) -> None:
+    """Wait for the rates, then reserve the money.
+
+    Raises:
+        NotSent: the rates or the caps leave no room, or a refusal has ended the step.
     """
-    step, loop = call.step, asyncio.get_running_loop()
-    until = call.clock.when()
-    left = step.left() if until is None else min(step.left(), until - loop.time())
-    if not await step.limits.pace(most.prompt_tokens + most.completion_tokens, left):
+    step = call.step
+    tokens = most.prompt_tokens + most.completion_tokens
+    if not await step.limits.pace(tokens, call.deadline.seconds_left()):
         raise NotSent("rate limit")
-    if until is None:
-        call.clock.reschedule(loop.time() + step.endpoint.deadline)
-    if step.refused and not call.sent:
-        raise NotSent(step.refused)
+    # The rates may hold a call for longer than its deadline, so that starts after the first wait.
+    call.deadline.start()
+    if step.refusal and not call.sent:
+        raise NotSent(step.refusal)
     if not step.ledger.reserve(most):
         raise NotSent("budget")
     call.sent = True
+
+
+def _usage_of_failure(call: Call, error: Exception, most: Usage) -> Usage | None:
+    """The cost of a request whose response held no usable text; None if that is unknown."""
+    endpoint = call.step.endpoint
+    status = getattr(error, "status_code", None)
+    if status is not None and status < 500:
+        return endpoint.with_price(Usage())
+    # Not so a 5xx: a gateway's 504 may hide an answer that is billed.
+    reported: Usage | None = getattr(error, "usage", None)
+    if reported is None or not endpoint.is_plausible(reported, most):
+        return None
+    return endpoint.with_price(reported)
+
+
+def _settle(call: Call, most: Usage, usage: Usage) -> None:
+    reserved = most.prompt_tokens + most.completion_tokens
+    used = usage.prompt_tokens + usage.completion_tokens
+    call.step.ledger.settle(most, usage)
+    call.step.limits.give_back(reserved - used)
+    call.spent.append(usage)

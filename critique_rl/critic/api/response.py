@@ -1,4 +1,4 @@
-"""One answer of a chat model, and how it is read from what a server sent, which may be anything."""
+"""One response of a chat server, which may hold anything, read as text and token counts."""
 
 from __future__ import annotations
 
@@ -11,76 +11,98 @@ from critique_rl.types import Usage
 
 
 class BadResponse(ValueError):
-    """A server's answer that is none. Its usage, where it could be read, was spent. `code` and
-    `status_code` are of an error sent with status 200.
+    """A response without a usable answer.
+
+    Args:
+        message: what is wrong with it.
+        usage: the tokens it reported, which were billed; None if it reported none.
+        code: error code in its body. Some servers send errors with status 200.
+
+    Attributes:
+        status_code: the code as an HTTP status from 400 to 599, None if it is none.
     """
 
-    def __init__(self, message: str, usage: Usage | None = None, code: object = None):
+    def __init__(self, message: str, usage: Usage | None = None, code: object = None) -> None:
         super().__init__(f"bad response: {message}")
-        self.usage, self.code = usage, code
-        self.status_code = int(str(code)) if re.fullmatch(r"[45]\d\d", str(code)) else None
+        self.usage = usage
+        self.code = code
+        self.status_code: int | None = None
+        if re.fullmatch(r"[45]\d\d", str(code)):
+            self.status_code = int(str(code))
 
 
-def read(body: bytes) -> tuple[str, str, Usage | None]:
-    """(text without thoughts, finish reason, usage or None where the server reports none) of a
-    server's answer; BadResponse for what is none.
+def parse_response(body: bytes) -> tuple[str, str, Usage | None]:
+    """Parse the body of a chat completion.
 
-    Text that took no tokens is not counted text: some servers report zeros.
+    Args:
+        body: the response as it came.
+
+    Returns:
+        The text without thoughts, the finish reason, and the reported usage (None without one).
+
+    Raises:
+        BadResponse: it holds no answer.
     """
     try:
+        # "-sig" drops a byte order mark, at which json stops.
         answer = json.loads(body.decode("utf-8-sig", errors="replace"))
     except ValueError as error:
         raise BadResponse("no JSON") from error
-    usage = read_usage(answer.get("usage")) if isinstance(answer, dict) else None
-    choices = answer.get("choices") if isinstance(answer, dict) else None
-    if not choices and isinstance(answer, dict) and answer.get("error"):
-        raise _refusal(answer["error"], usage)
+    if not isinstance(answer, dict):
+        answer = {}
+    usage = parse_usage(answer.get("usage"))
+    choices = answer.get("choices")
+    if not choices and answer.get("error"):
+        raise _error_in_body(answer["error"], usage)
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise BadResponse("no choices", usage)
     message = choices[0].get("message")
     if not isinstance(message, dict):
         raise BadResponse("no message", usage)
-    text = _joined(message.get("content"))
+    text = _join_parts(message.get("content"))
     if text is not None and not isinstance(text, str):
         raise BadResponse(f"content is a {type(text).__name__}", usage)
-    usage = None if text and usage is not None and not usage.completion_tokens else usage
+    if text and usage is not None and not usage.completion_tokens:
+        # Some servers report zeros, and no text takes 0 tokens.
+        usage = None
     return without_thinking(text or ""), str(choices[0].get("finish_reason")), usage
 
 
-def _refusal(error: Any, usage: Usage | None) -> BadResponse:
-    """An error in a body with status 200, in the server's words."""
-    said = error if isinstance(error, dict) else {"message": error}
-    return BadResponse(
-        ": ".join(str(said[name]) for name in ("code", "message") if said.get(name)) or "an error",
-        usage,
-        said.get("code"),
-    )
+def _error_in_body(error: Any, usage: Usage | None) -> BadResponse:
+    """An error that came with status 200, in the server's words."""
+    fields = error if isinstance(error, dict) else {"message": error}
+    words = [str(fields[name]) for name in ("code", "message") if fields.get(name)]
+    return BadResponse(": ".join(words) or "an error", usage, fields.get("code"))
 
 
-def _joined(content: Any) -> Any:
-    """The text of a content in parts, of which some are thoughts; any other content as it is."""
+def _join_parts(content: Any) -> Any:
+    """The text parts of a content in parts, joined; any other content unchanged."""
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
         return content
-    return "".join(
-        part["text"]
-        for part in content
-        if part.get("type") == "text" and isinstance(part.get("text"), str)
-    )
+    texts = []
+    for part in content:
+        # Mistral's reasoning models send their thoughts as parts of another type.
+        if part.get("type") == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+    return "".join(texts)
 
 
-def read_usage(counts: Any) -> Usage | None:
-    """Tokens as the server counted them, without a price; None where it did not count."""
+def parse_usage(counts: Any) -> Usage | None:
+    """Token counts as the server reported them, without a price; None if they cannot be read."""
     if not isinstance(counts, dict):
         return None
-    details = counts.get("prompt_tokens_details")
-    found = (
-        counts.get("prompt_tokens"),
-        counts.get("completion_tokens"),
-        details.get("cached_tokens") if isinstance(details, dict) else 0,
-    )
-    prompt, completion, cached = (
-        n if isinstance(n, int) and not isinstance(n, bool) and n >= 0 else None for n in found
-    )
+    prompt = _token_count(counts.get("prompt_tokens"))
+    completion = _token_count(counts.get("completion_tokens"))
     if prompt is None or completion is None:
         return None
+    details = counts.get("prompt_tokens_details")
+    cached = _token_count(details.get("cached_tokens")) if isinstance(details, dict) else 0
+    # A server that reports more cached tokens than prompt tokens would get a negative price.
     return Usage(prompt, completion, cached_prompt_tokens=min(cached or 0, prompt))
+
+
+def _token_count(value: Any) -> int | None:
+    # JSON's true is an int in Python.
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        return None
+    return value

@@ -1,4 +1,9 @@
-"""Which wait stands between the tries of a call, and when they end."""
+"""Retries of a call: which failures get another request, after which wait, and how often.
+
+Up to `attempts` requests, as long as the failure may pass (`failures.is_transient`). The wait is
+the one that the server asks for, else a random one that grows. The rest of the call's deadline
+bounds both.
+"""
 
 from __future__ import annotations
 
@@ -8,48 +13,62 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from critique_rl.critic.api.attempt import _try
-from critique_rl.critic.api.failures import heals
+from critique_rl.critic.api.failures import is_transient
+from critique_rl.critic.api.request import send_request
 from critique_rl.critic.api.step import Call
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
+# Not Python's shared generator: its state is part of a run's exact continuation.
 JITTER = random.Random()
-"""Of its own: Python's shared one is part of a run's exact continuation."""
+MAX_WAIT_SECONDS = 20.0
+RETRY_AFTER_JITTER_SECONDS = 0.25
 
 
-async def _tries(call: Call, factor: float = 1.0) -> tuple[str, str]:
+async def send_with_retries(call: Call, factor: float = 1.0) -> tuple[str, str]:
+    """Send a call's request until it is answered.
+
+    Args:
+        call: the call.
+        factor: multiple of max_tokens to ask for.
+
+    Returns:
+        The text without thoughts, and the finish reason.
+
+    Raises:
+        Exception: the last failure, of the kinds that `send_request` lists.
+    """
     from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, stop_before_delay
 
     endpoint = call.step.endpoint
-    # A wait past the deadline could only end as "timeout"; stopping before it keeps the server's
-    # reason.
-    stop = stop_after_attempt(endpoint.attempts) | stop_before_delay(
-        min(endpoint.deadline, call.step.left())
+    seconds = min(endpoint.deadline, call.step.deadline.seconds_left())
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(is_transient),
+        wait=wait_seconds,
+        # A wait past the deadline could only end as "timeout". Stopping before it keeps the
+        # server's reason.
+        stop=stop_after_attempt(endpoint.attempts) | stop_before_delay(seconds),
+        reraise=True,
     )
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception(heals), wait=wait, stop=stop, reraise=True
-    ):
-        with attempt:
-            return await _try(call, factor)
+    return await retrying(send_request, call, factor)
 
 
-def wait(state: RetryCallState) -> float:
-    """Seconds until the next try: what the server asked for, else random and growing; with jitter,
-    so that many calls do not come back together.
-    """
+def wait_seconds(state: RetryCallState) -> float:
+    """Seconds until the next request."""
+    assert state.outcome is not None  # tenacity waits after an outcome only
     response = getattr(state.outcome.exception(), "response", None)
-    asked = retry_after(response.headers.get("retry-after", "")) if response is not None else None
-    return (
-        JITTER.uniform(0, min(20.0, 0.5 * 2**state.attempt_number))
-        if asked is None
-        else asked + JITTER.uniform(0, 0.25)
-    )
+    wanted = None
+    if response is not None:
+        wanted = parse_retry_after(response.headers.get("retry-after", ""))
+    # Jitter in both cases, so that many calls do not come back together.
+    if wanted is not None:
+        return wanted + JITTER.uniform(0, RETRY_AFTER_JITTER_SECONDS)
+    return JITTER.uniform(0, min(MAX_WAIT_SECONDS, 0.5 * 2**state.attempt_number))
 
 
-def retry_after(value: str) -> float | None:
-    """Seconds from a Retry-After header, a number or a date; None where it is neither."""
+def parse_retry_after(value: str) -> float | None:
+    """Seconds from a Retry-After header, a number or a date; None if it is neither."""
     try:
         seconds = float(value)
     except ValueError:
@@ -57,4 +76,5 @@ def retry_after(value: str) -> float | None:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
         except (ValueError, TypeError):
             return None
+    # float() also reads "nan" and "inf", and a date may lie in the past.
     return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -1,8 +1,7 @@
-"""SQLite files that several processes write at once and that a SIGKILL leaves whole: WAL, short
-transactions, locks that wait a bounded time.
+"""SQLite files that several processes write at once and that a SIGKILL leaves intact.
 
-WAL needs a local disk: processes on several machines must not share such a file over a network file
-system.
+Write-ahead log (WAL), short transactions, and locks that wait a bounded time. WAL needs a local
+disk: processes on several machines must not share such a file over a network file system.
 """
 
 from __future__ import annotations
@@ -15,15 +14,23 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 LOCK_SECONDS = 5.0
-"""How long a writer waits for another one, whose transactions take milliseconds."""
+"""Longest wait of a writer for another one, whose transactions take milliseconds."""
 
 
 @contextmanager
-def opened(path: Path, schema: str, synchronous: str = "NORMAL") -> Iterator[sqlite3.Connection]:
-    """A connection in autocommit mode with the tables of `schema`. sqlite3.OperationalError where
-    it is locked or the disk is full, another sqlite3.DatabaseError where the file is no database.
+def open_database(
+    path: Path, schema: str, synchronous: str = "NORMAL"
+) -> Iterator[sqlite3.Connection]:
+    """Open a connection in autocommit mode.
 
-    "NORMAL" survives a killed process, "FULL" a power cut too.
+    Args:
+        path: the file; it and its folder are made if missing.
+        schema: statements that create the tables unless they exist.
+        synchronous: "NORMAL" survives a killed process, "FULL" a power cut too.
+
+    Raises:
+        sqlite3.OperationalError: the file is locked or the disk is full.
+        sqlite3.DatabaseError: the file is no database.
     """
     connection = _connect(path, schema, synchronous)
     try:
@@ -33,10 +40,12 @@ def opened(path: Path, schema: str, synchronous: str = "NORMAL") -> Iterator[sql
 
 
 def _connect(path: Path, schema: str, synchronous: str) -> sqlite3.Connection:
+    """Connect and create the tables. Raises sqlite3.Error (`open_database` lists the kinds)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock", timeout=LOCK_SECONDS)
     try:
-        # Processes that make a file WAL at the same moment get "locked" at once, without waiting.
+        # Processes that switch one file to WAL at the same moment get "locked" at once: SQLite's
+        # own timeout does not cover that switch.
         lock.acquire()
     except Timeout as error:
         raise sqlite3.OperationalError(f"{path} is locked") from error
@@ -55,7 +64,9 @@ def _connect(path: Path, schema: str, synchronous: str) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing, and alone: others that want to write wait."""
+    """Make the statements inside atomic; other writers wait."""
+    # A plain BEGIN takes the write lock at the first write only, so two processes could both read a
+    # sum before either adds to it.
     connection.execute("BEGIN IMMEDIATE")
     with connection:  # commits, or rolls back and raises
         yield

@@ -1,4 +1,4 @@
-"""What the calls of one step share, and what one call knows."""
+"""The state of one step, which its calls share, and the state of one call."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from critique_rl.critic.api.cache import Cache
+from critique_rl.critic.api.deadlines import CallDeadline, StepDeadline
 from critique_rl.critic.api.endpoint import Endpoint
-from critique_rl.critic.api.failures import for_all, heals
+from critique_rl.critic.api.failures import concerns_all_calls, is_transient
 from critique_rl.critic.api.ledger import Ledger
 from critique_rl.critic.api.limits import Limits
 from critique_rl.critic.contract import NO_TEXT_REASONS, Reply
@@ -17,12 +18,15 @@ from critique_rl.types import Message, Usage
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-MOST_REFUSALS = 3
+MAX_REFUSALS = 3
+"""Permanent refusals after which a step without any answer sends no more. One or two may be about
+their prompts.
+"""
 
 
 @dataclass
 class Step:
-    """What the calls of one step share."""
+    """The state that the calls of one step share."""
 
     endpoint: Endpoint
     client: AsyncOpenAI
@@ -30,28 +34,34 @@ class Step:
     ledger: Ledger
     limits: Limits
     turns: asyncio.Semaphore
-    end: float
-    """On the loop's clock."""
+    """This process's calls in flight, `concurrency` at most. Its other calls wait here, not polling
+    for a slot of the run.
+    """
+    deadline: StepDeadline
     answered: bool = False
+    """Whether any call was answered."""
     refusals: int = 0
-    refused: str = ""
-    """Why nothing more is sent."""
+    """Permanent refusals so far."""
+    refusal: str = ""
+    """Why nothing more is sent, "" as long as calls are."""
 
-    def left(self) -> float:
-        return max(0.0, self.end - asyncio.get_running_loop().time())
+    def record(self, reply: Reply, error: Exception | None) -> None:
+        """Learn from the outcome of a call whether the others are worth sending.
 
-    def note(self, reply: Reply, error: Exception | None) -> None:
-        """Learn from what became of a call whether the others are worth sending."""
-        self.answered |= reply.status == "ok"
+        Args:
+            reply: the call's reply.
+            error: how it failed; None if it was answered.
+        """
+        if reply.status == "ok":
+            self.answered = True
         status = getattr(error, "status_code", None)
-        self.refusals += status is not None and not heals(error)
-        hopeless = for_all(error) or (self.refusals >= MOST_REFUSALS and not self.answered)
-        if hopeless or (
-            self.endpoint.on_failure == "stop"
-            and reply.status != "ok"
-            and reply.reason not in NO_TEXT_REASONS
-        ):
-            self.refused = self.refused or f"not sent after {reply.reason}"
+        if error is not None and status is not None and not is_transient(error):
+            self.refusals += 1
+        hopeless = self.refusals >= MAX_REFUSALS and not self.answered
+        failed = reply.status != "ok" and reply.reason not in NO_TEXT_REASONS
+        stops = self.endpoint.on_failure == "stop" and failed
+        if (concerns_all_calls(error) or hopeless or stops) and not self.refusal:
+            self.refusal = f"not sent after {reply.reason}"
 
 
 @dataclass
@@ -62,9 +72,12 @@ class Call:
     messages: list[Message]
     sample: int
     """Number of this answer among those to the same conversation."""
-    clock: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
+    deadline: CallDeadline
     spent: list[Usage] = field(default_factory=list)
+    """Cost of each of its settled requests."""
     admitted: bool = False
+    """Whether the circuit breaker let it pass, and so waits for its outcome."""
     sent: bool = False
-    cut: str = ""
-    """The text of an answer that was cut, should a longer one not come."""
+    """Whether a request of it was sent."""
+    cut_text: str = ""
+    """The text of an answer that was cut at max_tokens, kept in case no longer one comes."""

@@ -22,9 +22,9 @@ from waiting import SECONDS, ended, wait_until, within
 
 from critique_rl.cli.doctor import _advice
 from critique_rl.critic.api.endpoint import Endpoint
-from critique_rl.critic.api.loop import in_thread
-from critique_rl.critic.api.response import read_usage
-from critique_rl.critic.api.retry import retry_after
+from critique_rl.critic.api.loop import run_in_thread
+from critique_rl.critic.api.response import parse_usage
+from critique_rl.critic.api.retry import parse_retry_after
 from critique_rl.critic.chat import ApiChat
 from critique_rl.critic.contract import CriticFailed, Reply, without_thinking
 from critique_rl.prompts import render
@@ -71,18 +71,20 @@ def test_cached_prompt_tokens_and_batch_tiers_have_prices_of_their_own():
         "prompt_price": 2.0,
         "completion_price": 10.0,
     }
-    assert Endpoint(**endpoint).priced(read_usage(counts)).usd == pytest.approx(
+    assert Endpoint(**endpoint).with_price(parse_usage(counts)).usd == pytest.approx(
         300e-6
     )  # (100 * 2 + 10 * 10) / 10^6
-    half = Endpoint(**endpoint, cached_prompt_price=0.5, price_share=0.5).priced(read_usage(counts))
+    half = Endpoint(**endpoint, cached_prompt_price=0.5, price_share=0.5).with_price(
+        parse_usage(counts)
+    )
     assert (half.usd, half.cached_prompt_tokens) == (
         pytest.approx(105e-6),
         60,
     )  # (40 * 2 + 60 * .5 + 10 * 10) / 2 / 10^6
-    assert Endpoint(**endpoint, cached_prompt_price=0.0).priced(Usage(5, 1)).usd == pytest.approx(
-        20e-6
-    )
-    assert read_usage(None) is read_usage({"prompt_tokens": True, "completion_tokens": 1}) is None
+    assert Endpoint(**endpoint, cached_prompt_price=0.0).with_price(
+        Usage(5, 1)
+    ).usd == pytest.approx(20e-6)
+    assert parse_usage(None) is parse_usage({"prompt_tokens": True, "completion_tokens": 1}) is None
 
 
 def test_no_conversations_get_no_replies(server):
@@ -349,7 +351,7 @@ def test_a_step_ends_also_where_its_loop_is_blocked():
 
     try:
         with within("a blocked loop"), pytest.raises(TimeoutError):
-            in_thread(blocked(), 0.2)
+            run_in_thread(blocked(), 0.2)
     finally:
         released.set()
 
@@ -421,9 +423,9 @@ def test_settings_that_are_none_are_not_sent_and_extra_ones_are():
 
 
 def test_retry_after_reads_seconds_and_dates_and_nothing_else():
-    assert retry_after("2") == 2.0 and retry_after("-1") == 0.0
-    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    assert [retry_after(value) for value in ("", "soon", "nan", "inf")] == [None] * 4
+    assert parse_retry_after("2") == 2.0 and parse_retry_after("-1") == 0.0
+    assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert [parse_retry_after(value) for value in ("", "soon", "nan", "inf")] == [None] * 4
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from benchmarks.budget_kill import spend_and_kill
 from fault_server import serving
 from waiting import SECONDS, ended
 
-from critique_rl.critic.api.cache import key_of, open_cache
+from critique_rl.critic.api.cache import cache_key, open_cache
 from critique_rl.critic.api.endpoint import Caps, Endpoint
 from critique_rl.critic.api.ledger import open_ledger
 from critique_rl.critic.api.limits import open_limits
@@ -89,14 +89,14 @@ def test_a_cache_may_be_shared_or_left_out(server, tmp_path):
 def test_everything_that_decides_an_answer_is_in_its_key(change):
     messages = [{"role": "user", "content": "x"}]
     keys = {
-        key_of(ENDPOINT, messages, 0),
-        key_of(replace(ENDPOINT, **change), messages, 0),
-        key_of(ENDPOINT, messages, 1),
-        key_of(ENDPOINT, [], 0),
+        cache_key(ENDPOINT, messages, 0),
+        cache_key(replace(ENDPOINT, **change), messages, 0),
+        cache_key(ENDPOINT, messages, 1),
+        cache_key(ENDPOINT, [], 0),
     }
     assert (
         len(keys) == 4
-        and key_of(replace(ENDPOINT, deadline=1.0, concurrency=1), messages, 0) in keys
+        and cache_key(replace(ENDPOINT, deadline=1.0, concurrency=1), messages, 0) in keys
     )
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_row_is_a_miss_that_is_counted_and_asked_again(tmp_path, capfd
         "UPDATE replies SET value = replace(value, 'a', 'z') WHERE key = 'k'"
     )
     with open_cache(tmp_path / "c") as cache:
-        assert cache.get("k") is None and cache.bad == 1
+        assert cache.get("k") is None and cache.unread == 1
         assert cache.get("l") == Reply("b", reason="length")
         assert cache.put("k", Reply("c")) == Reply("c") == cache.get("k")
     assert "1 answers could not be read" in capfd.readouterr().err
@@ -189,9 +189,9 @@ def test_an_answer_paid_for_after_the_checkpoint_counts_once_more_as_it_did_then
 
 def test_an_answer_lost_before_it_was_kept_is_paid_again_and_owed_no_more(tmp_path):
     with open_ledger(tmp_path / "l", Caps()) as ledger:
-        ledger.note("k", Usage(1))
+        ledger.record_answer("k", Usage(1))
         ledger.rewind({})
-        ledger.note("k", Usage(2))  # asked again: it was not in the cache
+        ledger.record_answer("k", Usage(2))  # asked again: it was not in the cache
         assert ledger.replay("k") is None
 
 
@@ -200,7 +200,9 @@ def test_an_answer_lost_before_it_was_kept_is_paid_again_and_owed_no_more(tmp_pa
 
 def test_a_reservation_is_bytes_and_sixteen_a_message_and_max_tokens_at_their_prices():
     endpoint = replace(ENDPOINT, max_tokens=100, prompt_price=1.0, completion_price=10.0)
-    most = endpoint.most([{"role": "system", "content": "é"}, {"role": "user", "content": "abc"}])
+    most = endpoint.max_usage(
+        [{"role": "system", "content": "é"}, {"role": "user", "content": "abc"}]
+    )
     assert (most.prompt_tokens, most.completion_tokens) == (37, 100)  # 2 + 3 bytes, 2 * 16
     assert most.usd == pytest.approx(1037e-6)
 
@@ -405,24 +407,24 @@ def test_settings_that_cannot_work_are_refused(settings, message):
 def clock(monkeypatch):
     """The wall clock of limits. It stands still until a test moves it: `clock.now += 1`."""
     hands = SimpleNamespace(now=time.time())
-    monkeypatch.setattr("critique_rl.limits.time", SimpleNamespace(time=lambda: hands.now))
+    monkeypatch.setattr("critique_rl.critic.api.limits.time", SimpleNamespace(time=lambda: hands.now))
     return hands
 
 
 def test_requests_are_spread_over_the_minute_for_all_processes_together(tmp_path, clock):
     endpoint = replace(ENDPOINT, requests_per_minute=600)
     with open_limits(tmp_path, endpoint) as one, open_limits(tmp_path, endpoint) as other:
-        waits = [limits._take(1, 60.0) for limits in (one, other, one, other)]
+        waits = [limits.take_moment(1, 60.0) for limits in (one, other, one, other)]
     assert waits == pytest.approx([0, 0.1, 0.2, 0.3], abs=1e-5)  # one each 60 / 600 s
 
 
 def test_tokens_are_spread_too_and_unused_ones_given_back(tmp_path, clock):
     with open_limits(tmp_path, replace(ENDPOINT, tokens_per_minute=6000)) as limits:
-        assert limits._take(1000, 60.0) == 0
-        assert limits._take(100, 60.0) == pytest.approx(10, abs=1e-5)  # 1000 tokens at 100 a second
+        assert limits.take_moment(1000, 60.0) == 0
+        assert limits.take_moment(100, 60.0) == pytest.approx(10, abs=1e-5)  # 1000 tokens at 100 a second
         limits.give_back(900)
-        assert limits._take(100, 60.0) == pytest.approx(2, abs=1e-5)  # 100 + 100 tokens are left
-        assert limits._take(1, 0.5) is None
+        assert limits.take_moment(100, 60.0) == pytest.approx(2, abs=1e-5)  # 100 + 100 tokens are left
+        assert limits.take_moment(1, 0.5) is None
 
 
 def test_a_rate_that_leaves_no_time_in_the_step_is_a_counted_skip(server, tmp_path):
