@@ -1,8 +1,14 @@
-"""The dictionary of the package: what passes between its parts. Frozen data, no behaviour except
-derived properties.
+"""The data that passes between the rooms: frozen dataclasses without behaviour.
 
-A *critic* here is a model or rule that writes critiques in words, never PPO's value model. The
-critic never sets a reward.
+    question q -> Attempt (rollout y ~ pi(.|q), with its Verdict)
+               -> Critique (c, words on a failed y)
+               -> Refinement (y' ~ pi(.|q, y, c), with its Verdict)
+
+A few of a group's refinements are `chosen`: they fill its reserved rows and train under q alone.
+A *critic* is a model or a rule that writes critiques in words, never PPO's value model. It never
+sets a reward: rewards come from verifiers. A critique that failed or was skipped trains nothing.
+
+Rewards, advantages and log-probs are tensors and live in `objective`.
 """
 
 from __future__ import annotations
@@ -15,8 +21,8 @@ Message = dict[str, str]
 """One chat message: {"role": "system" | "user" | "assistant", "content": text}."""
 
 Outcome = Literal["right", "wrong", "unreadable", "abstained", "unscored"]
-"""What a verifier can say. "unreadable": no answer to be found. "unscored": it could not be judged
-(a timeout, a reward of None); never a 0.
+"""The outcomes of a verifier. "unreadable": the text holds no answer. "unscored": the answer could
+not be judged (a timeout, a reward of None). An unscored answer is counted apart, never as 0.
 """
 
 
@@ -25,90 +31,114 @@ class Verdict:
     """A verifier's judgement of one answer."""
 
     outcome: Outcome
+    """The judgement, from which the reward follows."""
     answer: str | None = None
-    """The answer as extracted from the text, or None."""
+    """The answer extracted from the text; None if there is none."""
     reason: str = ""
+    """Why the answer is wrong, unreadable or unscored, for logs and tables; "" without a reason."""
     faults: tuple[tuple[int, int], ...] = ()
-    """Spans (start, end) of the text that are wrong, in characters, where the verifier can tell;
-    metrics alone read them.
+    """Wrong spans (start, end) of the text in characters, from verifiers that locate errors. Only
+    metrics read them: no reward and no critic sees them.
     """
     confidence: float | None = None
-    """What the answer itself says of how likely it is right, 0 to 1, where the task asks for that.
-    """
+    """The answer's stated chance of being right, 0 to 1, in tasks that ask for one; else None."""
 
     @property
     def failed(self) -> bool:
-        """True where a critique is due. Abstained and unscored rows are not failed."""
+        """True if the attempt is due a critique. Abstained and unscored answers have not failed."""
+        # An unscored answer may be right, and an abstention is a choice that has its own reward.
         return self.outcome in ("wrong", "unreadable")
 
 
 Verifier = Callable[[str, Mapping[str, Any]], Verdict]
-"""Judges a completion's text, given the dataset's row."""
+"""Judges one answer: (text of the completion, row of the dataset) -> verdict."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One answer to one question, with its verdict; `row` holds the dataset's columns (answer,
-    family, ...).
-    """
+    """One answer to one question, with its verdict: a rollout as critics read it."""
 
     question: str
+    """The question, as the dataset's row gives it."""
     text: str
+    """The completion, without the prompt."""
     verdict: Verdict
+    """The verifier's judgement of `text`."""
     row: Mapping[str, Any] = field(default_factory=dict)
+    """The dataset's columns for this question (answer, family, ...)."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a critic call cost. Tokens as the server counts them, wall seconds, US dollars."""
+    """The cost of one critic call, or the sum over several (`+`)."""
 
     prompt_tokens: int = 0
+    """Tokens that the critic read, as the server counts them."""
     completion_tokens: int = 0
+    """Tokens that the critic wrote, as the server counts them."""
     seconds: float = 0.0
+    """Wall time in seconds."""
     usd: float = 0.0
+    """Price in US dollars."""
     cached_prompt_tokens: int = 0
-    """Of the prompt tokens, those the server had cached."""
+    """The part of `prompt_tokens` that the server had cached."""
     estimated: int = 0
-    """Answers in it whose server reported no usage that can be: they are counted at what they may
-    have cost at most.
+    """How many answers came with missing or impossible usage. Each is counted at its reserved
+    maximum.
     """
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        """The sum, field by field."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Usage(*(left + right for left, right in pairs))
 
 
 @dataclass(frozen=True)
 class Critique:
-    """A critic's words on one attempt, or the reason why there are none. Failed and skipped
-    critiques have no text and train nothing.
+    """A critic's words on one attempt, or the reason why there are none.
+
+    A failed or skipped critique has no text and trains nothing: its attempt keeps the scalar term.
     """
 
     text: str
+    """The words; "" if the critique failed or was skipped."""
     critic: str
+    """Name of the critic."""
     status: Literal["ok", "failed", "skipped"] = "ok"
+    """"failed": the critic was asked and gave nothing usable. "skipped": it was not asked, had
+    nothing to say, or gave the answer away.
+    """
     reason: str = ""
     """Why it failed or was skipped: a short code such as "timeout", "http 401", "empty",
     "prompt_too_long".
     """
     leaked: bool = False
-    """True where the critic gave the answer away, also where that was then redacted, or the
+    """True if the critic gave the answer away. It stays True if the answer was then redacted or the
     critique dropped.
     """
     usage: Usage = Usage()
+    """The cost of the call."""
     cached: bool = False
+    """True if the text came from the cache, so that no call was made."""
     notes: tuple[str, ...] = ()
-    """What else is worth counting: "attempt_cut", "redacted", "vote_failed", "length", ..."""
+    """Further events to count: "attempt_cut", "redacted", "vote_failed", "length", ..."""
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """A second answer to the same question, written with the first attempt and its critique in the
-    prompt.
+    """A second answer to a question, written with the first attempt and its critique in the prompt.
+
+    It is judged as an answer to the same question. If it is trained, then under the question alone:
+    the prompt of the trained row holds neither attempt nor critique.
     """
 
     attempt: Attempt
+    """The failed first attempt."""
     critique: Critique
+    """The critique that the prompt held."""
     text: str
+    """The completion, without the prompt."""
     verdict: Verdict
+    """The verifier's judgement of `text` as an answer to the question."""
     chosen: bool = False
-    """True where it fills a reserved slot of its group."""
+    """True if it fills a reserved row of its group."""
