@@ -1,11 +1,14 @@
-"""Measures of an evaluation, in numpy alone: pass@k, and intervals that cover both the seeds and
-the problems.
+"""Measures of an evaluation, in numpy alone.
 
-    pass@k = 1 - C(n - c, k) / C(n, k)                                        (Chen et al. 2021, eq. 1)
-    Var(mean) = (MS_seed + MS_problem - MS_residual) / (S P)                  (two-way crossed random effects, Satterthwaite df)
+    pass@k    = 1 - C(n - c, k) / C(n, k)                      Chen et al. 2021, eq. 1
+    Var(mean) = (MS_seed + MS_problem - MS_residual) / (S P)   two-way crossed random effects
 
-Left out: the bootstrap. Resampling five seeds understates their spread, and the t interval's
-assumptions fit on one line. scipy is left out too: one quantile is not worth a dependency.
+The interval of a mean covers new seeds and new problems, by a t quantile with Satterthwaite's
+degrees of freedom. Calibration (ECE, Brier, AUROC, selective risk) compares stated confidence with
+correctness.
+
+Left out: the bootstrap. Resampling five seeds understates their spread, and the assumptions of a t
+interval fit on one line.
 """
 
 from __future__ import annotations
@@ -13,57 +16,97 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from critique_rl.student_t import t_quantile
+
+EVALUATION_METRICS = ("ece", "brier", "auroc", "truthfulness", "hallucination", "abstention")
+"""Metrics of an evaluation as one unit. They have no value per problem, so their intervals are over
+seeds alone.
+"""
+
+SHARES = ("truthfulness", "hallucination", "abstention", "agreement")
+"""Shares that `shares` gives per problem. Over a family such a share is the mean over its
+problems, named "<share>/<family>".
+"""
+
+FEWEST_FOR_P = 8
+"""Fewest seeds for a p-value. With 5 seeds the sign-flip test cannot fall below .0625, with 8 it
+reaches .0078.
+"""
+
+
+# ---- pass@k and means over seeds and problems ----------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its confidence interval. `low` and `high` are NaN where one value alone says
-    nothing of its spread.
-    """
+    """A mean and its confidence interval, in the unit of the values."""
 
     mean: float
+    """The mean of all values."""
     low: float
+    """Lower end; NaN if there is one value only, which has no spread."""
     high: float
+    """Upper end; NaN like `low`."""
 
 
 def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> np.ndarray | float:
-    """The unbiased chance that at least one of k samples is right, from c right among n: 1 - C(n-c,
-    k) / C(n, k). NaN where n < k.
+    """Unbiased estimate of the chance that at least one of k samples is right.
 
-    `n` and `c` broadcast against each other; scalars give a scalar. Raises ValueError for k < 1 and
-    for c outside 0..n.
+    1 - C(n - c, k) / C(n, k): Chen et al. 2021 (arXiv 2107.03374), eq. 1.
+
+    Args:
+        n: samples per problem, any shape.
+        c: right samples per problem; broadcasts against `n`.
+        k: samples per try, from 1.
+
+    Returns:
+        The chances, in the broadcast shape; a scalar for scalars. NaN where n < k.
+
+    Raises:
+        ValueError: k < 1, or c outside 0..n.
     """
     n, c = np.broadcast_arrays(np.asarray(n, dtype=float), np.asarray(c, dtype=float))
     if k < 1:
         raise ValueError(f"pass@k needs k of at least 1, got k={k}")
     if np.any(c < 0) or np.any(c > n):
         raise ValueError(
-            "pass@k needs 0 <= c <= n everywhere: got more right samples than samples, or fewer than none; check the counts"
+            "pass@k needs 0 <= c <= n everywhere: got more right samples than samples,"
+            " or fewer than none; check the counts"
         )
-    miss = np.ones(n.shape)
-    for i in range(k):  # C(n-c, k) / C(n, k) factor by factor: binomials overflow, ratios do not
-        miss *= np.clip(n - c - i, 0, None) / np.where(n > i, n - i, np.nan)
-    return (1 - miss)[()]
+    all_wrong = np.ones(n.shape)
+    # C(n - c, k) / C(n, k) is taken factor by factor: binomials overflow, their ratios do not.
+    for i in range(k):
+        wrong_left = np.clip(n - c - i, 0, None)
+        left = np.where(n > i, n - i, np.nan)
+        all_wrong *= wrong_left / left
+    # Indexing with () turns an array without axes into a scalar.
+    return (1 - all_wrong)[()]
 
 
 def crossed_interval(values_SP: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean of a (seeds, problems) matrix and an interval for what new seeds *and* new problems
-    would give.
+    """Mean over seeds and problems, and an interval for the mean over new seeds *and* new problems.
 
-    The values are paired differences between two arms, or one arm's own pass@k. Every seed meets
-    every problem, so the errors of a row and of a column are shared and S * P cells are not S * P
-    observations:
+    The values are paired differences between two arms, or the pass@k of one arm. Every seed meets
+    every problem, so a seed's error is shared by its row and a problem's error by its column.
+    S * P cells are therefore fewer than S * P independent observations:
 
-        Var(mean) = (MS_seed + MS_problem - MS_residual) / (S P),  never below one of the three alone / (S P)
+        Var(mean) = (MS_seed + MS_problem - MS_residual) / (S P)
 
-    with a t quantile at Satterthwaite's degrees of freedom. With one seed (S = 1) the interval
-    covers problems only, with one problem seeds only; with one of each it is NaN. Values that never
-    vary give an interval of width 0. In simulations of 95% intervals, 92% to 98% held the truth
-    with three seeds or more, but 89% at worst with two.
+    No mean square alone may exceed the sum. The interval is a t interval with Satterthwaite's
+    degrees of freedom. In simulations of 95% intervals, 92% to 98% held the truth with three seeds
+    or more, and 89% at worst with two.
+
+    Args:
+        values_SP: (S, P), one row per seed, one column per problem; finite.
+        level: coverage, 0 to 1.
+
+    Returns:
+        The mean and its interval. One seed: it covers new problems only; one problem: new seeds
+        only; one of each: NaN. Values that never vary give width 0.
     """
     values_SP = np.asarray(values_SP, dtype=float)
     assert values_SP.ndim == 2 and values_SP.size, (
@@ -75,128 +118,248 @@ def crossed_interval(values_SP: ArrayLike, level: float = 0.95) -> Interval:
     mean = float(values_SP.mean())
     if values_SP.size == 1:
         return Interval(mean, math.nan, math.nan)
-    variance, df = (
-        _crossed_variance(values_SP) if min(values_SP.shape) > 1 else _plain_variance(values_SP)
-    )
-    half = t_quantile(0.5 + level / 2, df) * math.sqrt(variance) if variance > 0 else 0.0
+    if min(values_SP.shape) > 1:
+        variance, df = _crossed_variance(values_SP)
+    else:
+        variance, df = _independent_variance(values_SP)
+    half = 0.0
+    if variance > 0:
+        half = t_quantile(0.5 + level / 2, df) * math.sqrt(variance)
     return Interval(mean, mean - half, mean + half)
 
 
-FEWEST_FOR_P = 8
-"""Seeds under which no p-value is given: with 5 the sign-flip test cannot fall below .0625, with 8
-not below .0078.
-"""
+def _independent_variance(values: np.ndarray) -> tuple[float, float]:
+    """Variance of the mean of independent values, and its degrees of freedom.
+
+    Args:
+        values: any shape, two values or more.
+    """
+    return float(values.var(ddof=1)) / values.size, values.size - 1
+
+
+def _crossed_variance(values_SP: np.ndarray) -> tuple[float, float]:
+    """Variance of the mean of crossed values, and its degrees of freedom.
+
+    Args:
+        values_SP: (S, P) with S and P of two or more.
+    """
+    seeds, problems = values_SP.shape
+    df_seed = seeds - 1
+    df_problem = problems - 1
+    df_residual = df_seed * df_problem
+    mean = values_SP.mean()
+    seed_effect_S1 = values_SP.mean(axis=1, keepdims=True) - mean
+    problem_effect_1P = values_SP.mean(axis=0, keepdims=True) - mean
+    residual_SP = values_SP - mean - seed_effect_S1 - problem_effect_1P
+    ms_seed = problems * float((seed_effect_S1**2).sum()) / df_seed
+    ms_problem = seeds * float((problem_effect_1P**2).sum()) / df_problem
+    ms_residual = float((residual_SP**2).sum()) / df_residual
+    # The sum is unbiased, but by chance it falls below its parts, even below 0. Each mean square
+    # alone estimates at most the wanted variance, so none may exceed it.
+    total = max(ms_seed + ms_problem - ms_residual, ms_seed, ms_problem, ms_residual)
+    # Satterthwaite: df = total^2 / sum of (mean square^2 / its df).
+    spread = ms_seed**2 / df_seed + ms_problem**2 / df_problem + ms_residual**2 / df_residual
+    df = total**2 / spread if spread > 0 else math.inf
+    return total / values_SP.size, df
 
 
 def sign_flip_p(differences: ArrayLike) -> float | None:
-    """Two-sided p of the exact sign-flip test: the share of all 2^S ways to sign the differences
-    whose mean is as far from 0 as theirs (Fisher 1935).
+    """Two-sided p of the exact sign-flip test (Fisher 1935).
 
-    None under `FEWEST_FOR_P` differences; over 16 of them a fixed draw of 100,000 signings stands
-    for all.
+    p is the share of all 2^S ways to sign the differences whose sum is at least as far from 0 as
+    the observed sum.
+
+    Args:
+        differences: (S,), one paired difference per seed.
+
+    Returns:
+        p, or None with fewer than `FEWEST_FOR_P` differences. Over 16 differences a fixed draw of
+        100,000 signings stands for all.
     """
     values = np.asarray(differences, dtype=float)
-    if len(values) < FEWEST_FOR_P:
+    number = len(values)
+    if number < FEWEST_FOR_P:
         return None
-    if len(values) <= 16:
-        signs = 1 - 2 * ((np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1)
+    if number <= 16:
+        # Row i holds the bits of i as signs, so the rows are all 2^S signings.
+        bits = (np.arange(2**number)[:, None] >> np.arange(number)) & 1
+        signs = 1 - 2 * bits
     else:
-        signs = np.vstack(
-            [np.ones(len(values)), np.random.default_rng(0).choice((-1, 1), (100_000, len(values)))]
-        )
+        drawn = np.random.default_rng(0).choice((-1, 1), (100_000, number))
+        # The observed signing belongs to the set, so that p is never 0.
+        signs = np.vstack([np.ones(number), drawn])
     flipped = np.abs(signs @ values)
-    return float((flipped >= abs(values.sum()) * (1 - 1e-12)).mean())
+    # The tolerance counts sums as equal that differ by rounding only.
+    observed = abs(values.sum()) * (1 - 1e-12)
+    return float((flipped >= observed).mean())
+
+
+# ---- calibration: stated confidence against correctness ------------------------------------------
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers given with a confidence in (low, high], the lowest bin's 0 included: how many, their
-    mean confidence, the share that was right.
-    """
+    """Answers whose confidence lies in (low, high]; the lowest bin holds 0 too."""
 
     low: float
+    """Lower bound of the confidence, 0 to 1."""
     high: float
+    """Upper bound of the confidence, 0 to 1."""
     mean: float
+    """Mean confidence of the answers."""
     right: float
+    """Share of right answers, 0 to 1."""
     count: int
+    """Number of answers."""
 
 
 def reliability_bins(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> list[Bin]:
-    """Equal-width bins of a reliability diagram, empty ones left out (Guo et al. 2017, section 2)."""
-    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
-    if len(confidence) != len(correct) or ((confidence < 0) | (confidence > 1)).any():
+    """Equal-width bins of a reliability diagram (Guo et al. 2017, section 2), without empty ones.
+
+    Args:
+        confidence: (A,), one confidence per answer, 0 to 1.
+        correct: (A,), 1 or True for a right answer, 0 or False for a wrong one.
+        bins: number of bins.
+
+    Raises:
+        ValueError: the lengths differ, or a confidence is outside 0..1.
+    """
+    confidence_A = np.asarray(confidence, dtype=float)
+    correct_A = np.asarray(correct, dtype=float)
+    outside = (confidence_A < 0) | (confidence_A > 1)
+    if len(confidence_A) != len(correct_A) or outside.any():
         raise ValueError(
-            f"got {len(confidence)} confidences for {len(correct)} answers, expected one each, from 0 to 1"
+            f"got {len(confidence_A)} confidences for {len(correct_A)} answers,"
+            " expected one per answer, from 0 to 1"
         )
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    groups = [(i, confidence[which == i], correct[which == i]) for i in range(bins)]
-    return [
-        Bin(i / bins, (i + 1) / bins, float(of.mean()), float(right.mean()), len(of))
-        for i, of, right in groups
-        if len(of)
-    ]
+    # Confidence 0 would fall below the first bin, whose lower bound is open.
+    bin_A = np.clip(np.ceil(confidence_A * bins).astype(int) - 1, 0, bins - 1)
+    filled = []
+    for i in range(bins):
+        members = bin_A == i
+        count = int(members.sum())
+        if count == 0:
+            continue
+        mean = float(confidence_A[members].mean())
+        right = float(correct_A[members].mean())
+        filled.append(Bin(i / bins, (i + 1) / bins, mean, right, count))
+    return filled
 
 
 def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> float:
-    """Mean distance between confidence and share right over bins, weighed by their size (Guo et al.
-    2017, eq. 3); NaN without answers.
+    """Mean distance between confidence and accuracy over bins (Guo et al. 2017, eq. 3).
+
+    Args:
+        confidence: (A,), one confidence per answer, 0 to 1.
+        correct: (A,), right or wrong.
+        bins: number of equal-width bins.
+
+    Returns:
+        The distance, 0 to 1, each bin weighed by its number of answers; NaN without answers.
+
+    Raises:
+        ValueError: as `reliability_bins`.
     """
-    found = reliability_bins(confidence, correct, bins)
-    total = sum(of.count for of in found)
-    return sum(of.count * abs(of.mean - of.right) for of in found) / total if total else math.nan
+    filled = reliability_bins(confidence, correct, bins)
+    if not filled:
+        return math.nan
+    total = sum(group.count for group in filled)
+    distance = sum(group.count * abs(group.mean - group.right) for group in filled)
+    return distance / total
 
 
 def brier_score(confidence: ArrayLike, correct: ArrayLike) -> float:
-    """Mean squared distance between confidence and correctness (Brier 1950): 0 at best, .25 for
-    always saying .5; NaN without answers.
+    """Mean squared distance between confidence and correctness (Brier 1950).
+
+    Args:
+        confidence: (A,), one confidence per answer, 0 to 1.
+        correct: (A,), right or wrong.
+
+    Returns:
+        The score: 0 is best, .25 is earned by always saying .5, 1 is worst; NaN without answers.
     """
-    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
-    return float(((confidence - correct) ** 2).mean()) if len(confidence) else math.nan
+    confidence_A = np.asarray(confidence, dtype=float)
+    correct_A = np.asarray(correct, dtype=float)
+    if not len(confidence_A):
+        return math.nan
+    return float(((confidence_A - correct_A) ** 2).mean())
 
 
 def auroc(confidence: ArrayLike, correct: ArrayLike) -> float:
-    """How often a right answer has more confidence than a wrong one, ties counting half
-    (Mann-Whitney); NaN where all are right, or none.
+    """How often a right answer has more confidence than a wrong one (Mann-Whitney).
+
+    Args:
+        confidence: (A,), one confidence per answer.
+        correct: (A,), right or wrong.
+
+    Returns:
+        The share of (right, wrong) pairs, ties counting half; .5 is chance. NaN if no answer or
+        every answer is right.
     """
-    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=bool)
-    right, wrong = np.sort(confidence[correct]), confidence[~correct]
+    confidence_A = np.asarray(confidence, dtype=float)
+    correct_A = np.asarray(correct, dtype=bool)
+    right = np.sort(confidence_A[correct_A])
+    wrong = confidence_A[~correct_A]
     if not len(right) or not len(wrong):
         return math.nan
-    above = len(right) - np.searchsorted(right, wrong, side="right")
-    tied = np.searchsorted(right, wrong, side="right") - np.searchsorted(right, wrong, side="left")
+    # Per wrong answer, from the sorted right ones: a count of pairs in A log A, not A^2.
+    at_most = np.searchsorted(right, wrong, side="right")
+    below = np.searchsorted(right, wrong, side="left")
+    above = len(right) - at_most
+    tied = at_most - below
     return float((above + tied / 2).mean() / len(right))
 
 
 def selective_risk(confidence: ArrayLike, correct: ArrayLike, coverage: float) -> float:
-    """Share of wrong answers among the surest `coverage` of all (El-Yaniv and Wiener 2010); answers
-    as sure as the last one taken count by their mean.
+    """Share of wrong answers among the surest ones (El-Yaniv and Wiener 2010).
+
+    Args:
+        confidence: (A,), one confidence per answer.
+        correct: (A,), right or wrong.
+        coverage: share of all answers that is kept, surest first; above 0, at most 1.
+
+    Returns:
+        The share, 0 to 1; NaN without answers. Answers that tie at the last kept confidence count
+        by their mean.
+
+    Raises:
+        ValueError: coverage outside its range.
     """
-    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    confidence_A = np.asarray(confidence, dtype=float)
+    correct_A = np.asarray(correct, dtype=float)
     if not 0 < coverage <= 1:
         raise ValueError(f"coverage: got {coverage}, expected a share above 0, at most 1")
-    if not len(confidence):
+    if not len(confidence_A):
         return math.nan
-    taken = coverage * len(confidence)
-    _, which = np.unique(-confidence, return_inverse=True)  # the surest first
-    sizes, wrong = np.bincount(which), np.bincount(which, weights=1 - correct)
-    before = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    share = np.clip((taken - before) / sizes, 0, 1)
-    return float((share * wrong).sum() / taken)
+    kept = coverage * len(confidence_A)
+    # Levels of confidence, the surest first: `unique` sorts upward, hence the minus.
+    _, level_A = np.unique(-confidence_A, return_inverse=True)
+    sizes = np.bincount(level_A)
+    wrong = np.bincount(level_A, weights=1 - correct_A)
+    surer = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    kept_share = np.clip((kept - surer) / sizes, 0, 1)
+    return float((kept_share * wrong).sum() / kept)
+
+
+# ---- truthfulness: right, abstained, hallucinated ------------------------------------------------
 
 
 def truthfulness(outcomes: Sequence[str]) -> dict[str, float]:
-    """{"accuracy", "abstention", "hallucination", "truthfulness"} of outcomes "right" | "abstained"
-    | anything else, which is a hallucination.
+    """Truthfulness = accuracy - hallucination: TruthRL (arXiv 2509.25760), with weights 1, 0, 1.
 
-    Truthfulness = accuracy - hallucination (TruthRL, arXiv 2509.25760, with its weights 1, 0, 1).
-    Unscored answers are left out; NaN where none is left.
+    Args:
+        outcomes: one `types.Outcome` per answer. Neither "right" nor "abstained" is a
+            hallucination. "unscored" answers are left out.
+
+    Returns:
+        {"accuracy", "abstention", "hallucination", "truthfulness"}: shares of the judged answers;
+        NaN if none was judged.
     """
     judged = [outcome for outcome in outcomes if outcome != "unscored"]
     if not judged:
         return dict.fromkeys(("accuracy", "abstention", "hallucination", "truthfulness"), math.nan)
-    accuracy, abstention = (
-        sum(outcome == name for outcome in judged) / len(judged) for name in ("right", "abstained")
-    )
+    accuracy = judged.count("right") / len(judged)
+    abstention = judged.count("abstained") / len(judged)
     hallucination = 1 - accuracy - abstention
     return {
         "accuracy": accuracy,
@@ -206,106 +369,25 @@ def truthfulness(outcomes: Sequence[str]) -> dict[str, float]:
     }
 
 
-SHARES = ("truthfulness", "hallucination", "abstention", "agreement")
-"""What `shares` gives of one problem; over a family it is the mean over problems, named
-"<share>/<family>".
-"""
-
-
 def shares(n: int, right: int, abstained: int | None, agreement: float | None) -> dict[str, float]:
-    """`truthfulness` of one problem's n judged samples, as counts, where the task lets answers
-    abstain (None: it does not), and the agreement given.
+    """The shares of one problem, by the names of `SHARES`.
+
+    Args:
+        n: judged samples.
+        right: right samples.
+        abstained: samples that abstained; None if the task does not let answers abstain.
+        agreement: share of the most frequent answer; None if it is unknown.
+
+    Returns:
+        Agreement if it is given; truthfulness, hallucination and abstention, if answers may abstain
+        and any sample was judged.
     """
-    found = {} if agreement is None else {"agreement": agreement}
-    if abstained is None or not n:
-        return found
-    hallucination = (n - right - abstained) / n
-    return found | {
-        "abstention": abstained / n,
-        "hallucination": hallucination,
-        "truthfulness": right / n - hallucination,
-    }
-
-
-def t_quantile(p: float, df: float) -> float:
-    """The value a Student t variable with `df` degrees of freedom (any positive number) stays below
-    with probability p, to about 1e-9.
-    """
-    if not (0 < p < 1 and df > 0):
-        raise ValueError(f"t_quantile needs 0 < p < 1 and df > 0, got p={p}, df={df}")
-    if df > 1e6:  # closer to the normal than the tolerance
-        return NormalDist().inv_cdf(p)
-    if p < 0.5:
-        return -t_quantile(1 - p, df)
-    low, high = 0.0, 1.0
-    while _t_cdf(high, df) < p:
-        low, high = high, 2 * high
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_cdf(middle, df) < p else (low, middle)
-    return (low + high) / 2
-
-
-def _plain_variance(values: np.ndarray) -> tuple[float, float]:
-    return float(values.var(ddof=1)) / values.size, values.size - 1
-
-
-def _crossed_variance(values_SP: np.ndarray) -> tuple[float, float]:
-    """(variance of the grand mean, degrees of freedom)."""
-    seeds, problems = values_SP.shape
-    df_seed, df_problem = seeds - 1, problems - 1
-    seed_effect = values_SP.mean(axis=1, keepdims=True) - values_SP.mean()
-    problem_effect = values_SP.mean(axis=0, keepdims=True) - values_SP.mean()
-    residual = values_SP - values_SP.mean() - seed_effect - problem_effect
-    ms_seed = problems * float((seed_effect**2).sum()) / df_seed
-    ms_problem = seeds * float((problem_effect**2).sum()) / df_problem
-    ms_residual = float((residual**2).sum()) / (df_seed * df_problem)
-    # Unbiased, but by chance it falls below its parts, even below 0. Each mean square alone
-    # estimates at most what we want, so none may exceed it.
-    total = max(ms_seed + ms_problem - ms_residual, ms_seed, ms_problem, ms_residual)
-    spread = (
-        ms_seed**2 / df_seed + ms_problem**2 / df_problem + ms_residual**2 / (df_seed * df_problem)
-    )
-    return total / values_SP.size, total**2 / spread if spread > 0 else math.inf
-
-
-def _t_cdf(t: float, df: float) -> float:
-    """P(T < t) for t >= 0, through the incomplete beta function: P(|T| > t) = I_{df / (df +
-    t^2)}(df / 2, 1 / 2).
-    """
-    return 1 - _incomplete_beta(df / (df + t * t), df / 2, 0.5) / 2
-
-
-def _incomplete_beta(x: float, a: float, b: float) -> float:
-    """The regularised I_x(a, b), by its continued fraction on the side where that converges fast."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _incomplete_beta(1 - x, b, a)
-    log_front = (
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
-    return math.exp(log_front) * _beta_fraction(x, a, b) / a
-
-
-def _beta_fraction(x: float, a: float, b: float) -> float:
-    """Lentz's evaluation of the continued fraction DLMF 8.17.22 (as in Numerical Recipes 6.4)."""
-    tiny, value, d, c = 1e-300, 1.0, 0.0, 1.0
-    for m in range(10_000):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)) if m else 1.0
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        for numerator in (even, odd):
-            d = 1 / ((1 + numerator * d) or tiny)
-            c = (1 + numerator / c) or tiny
-            value *= c * d
-        if abs(c * d - 1) < 1e-15:
-            return (
-                value - 1
-            )  # evaluated as 1 + 1/(1 + ...), so that the first step has something to multiply
-    raise ArithmeticError(f"the continued fraction of I_x({a}, {b}) at x={x} did not converge")
-
-
-EVALUATION_METRICS = ("ece", "brier", "auroc", "truthfulness", "hallucination", "abstention")
-"""Metrics of a whole evaluation: they have no value a problem, so their intervals are over seeds
-alone.
-"""
+    values = {}
+    if agreement is not None:
+        values["agreement"] = agreement
+    if abstained is not None and n:
+        hallucination = (n - right - abstained) / n
+        values["abstention"] = abstained / n
+        values["hallucination"] = hallucination
+        values["truthfulness"] = right / n - hallucination
+    return values

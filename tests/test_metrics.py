@@ -16,9 +16,9 @@ from critique_rl.metrics import (
     reliability_bins,
     selective_risk,
     sign_flip_p,
-    t_quantile,
     truthfulness,
 )
+from critique_rl.student_t import t_quantile
 
 
 def test_pass_at_k_is_the_share_of_k_subsets_with_a_right_sample():

@@ -18,8 +18,8 @@ from critique_rl.metrics import (
     pass_at_k,
     reliability_bins,
     sign_flip_p,
-    t_quantile,
 )
+from critique_rl.student_t import t_quantile
 
 
 @pytest.mark.parametrize("df", [0.7, 1, 2.5, 4, 30, 1e5])

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import RunFolder, read_jsonl
-from critique_rl.metrics import crossed_interval, t_quantile
+from critique_rl.metrics import crossed_interval
+from critique_rl.student_t import t_quantile
 
 Curve = tuple[np.ndarray, np.ndarray]
 """x (what was spent, ascending) and y of one seed."""

@@ -14,7 +14,7 @@ from critique_rl.analysis.learning_curves import (
     with_rates,
 )
 from critique_rl.config.run_folder import PipelineFolder, append_jsonl
-from critique_rl.metrics import t_quantile
+from critique_rl.student_t import t_quantile
 
 
 def rows(*points):
