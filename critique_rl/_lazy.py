@@ -1,6 +1,4 @@
-"""Faces of rooms: names that are imported from their modules when first used, since TRL takes
-seconds to import.
-"""
+"""Lazy faces: a package imports the module of a public name when the name is first used."""
 
 from __future__ import annotations
 
@@ -10,21 +8,22 @@ from typing import Any
 
 
 def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Make the `__getattr__` of a package's face.
+    """Make the `__getattr__` of a package.
 
     Args:
-        package: name of the package whose face this is.
+        package: name of the package.
         modules: public name -> the module that defines it.
 
     Returns:
-        A function that imports a name's module and hands the name on. It raises AttributeError for any other name.
+        A function of a name. It imports the name's module and returns the attribute.
     """
 
+    # TRL takes seconds to import, and `critique-rl --help` must not wait for it.
     def getattr_of_face(name: str) -> Any:
+        """Raises AttributeError for a name that the package does not have."""
         if name not in modules:
-            raise AttributeError(
-                f"module {package!r} has no attribute {name!r}; it has {', '.join(sorted(modules))}"
-            )
+            names = ", ".join(sorted(modules))
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; it has {names}")
         return getattr(import_module(modules[name]), name)
 
     return getattr_of_face

@@ -1,12 +1,14 @@
-"""What a run has spent: tokens by owner, FLOPs, US dollars. Budgets and curves are over these.
+"""The spending of a run: tokens by owner, FLOPs, US dollars. Budgets and curves are over these.
 
-    total tokens = every owner's: what was sampled, its prompts, critics, teachers, expert traces; evaluations are counted apart
-    FLOPs        = parameters * (2 * tokens that pass forward + 6 * tokens trained)        (Kaplan et al. 2020, section 2.1, without attention's share)
-    dollars      = what critics charged + the policy's own tokens at `Prices`
+    total tokens = sum over owners: samples, their prompts, critics, teachers, expert traces
+    FLOPs        = parameters * (2 * tokens of forward passes + 6 * tokens trained)
+    dollars      = charges of critics + tokens of the policy * `Prices`
 
-`trained` and `scored` (old and reference log-probs) are passes over tokens that have an owner
-already: they cost FLOPs and add nothing to the total. Left out: wall time, which is an axis and no
-budget, and the FLOPs of a critic behind an API, whose size nobody knows.
+The FLOPs are Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, without the share of attention.
+The tokens of evaluations are counted apart.
+
+Left out: wall time, which is an axis but no budget, and the FLOPs of a critic behind an API, whose
+size is unknown.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 GENERATED = ("rollout", "refinement", "self_critique")
-"""Owners of the tokens that are sampled from the policy for training."""
+"""Owners of tokens that are sampled from the policy for training."""
 READ = ("rollout_prompt", "refinement_prompt", "self_critique_prompt", "teacher")
-"""Owners of the tokens that the policy, or a teacher of its size, only reads."""
+"""Owners of tokens that the policy, or a teacher of its size, only reads."""
+# "trained" and "scored" (old and reference log-probs) are no owners: they are further passes over
+# tokens that have one. They cost FLOPs and add nothing to the total.
 OWNERS = (*GENERATED, *READ, "critic_prompt", "critic_completion", "expert", "expert_prompt")
 KINDS = {
     "generated_tokens": "tokens/generated",
@@ -25,8 +29,8 @@ KINDS = {
     "flops": "cost/flops",
     "usd": "cost/usd",
 }
-"""What a budget can be of, besides optimizer steps, and the metric that tells how much of it was
-spent.
+"""Kind of budget -> the metric that logs how much of it was spent. A budget of optimizer steps is
+no spending and has no entry.
 """
 
 Tokens = Mapping[str, float]
@@ -35,16 +39,17 @@ Tokens = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Prices:
-    """US dollars for a million tokens of the policy: what the machine it runs on costs. A critic's
-    prices are among its own options.
+    """Price of the policy's tokens in US dollars per million: the machine that it runs on.
+
+    The prices of a critic are among the critic's options.
     """
 
     prompt: float = 0.0
-    """Read: prompts, and what a teacher reads."""
+    """Per million tokens that the policy or a teacher reads."""
     completion: float = 0.0
-    """Sampled."""
+    """Per million sampled tokens."""
     training: float = 0.0
-    """Trained on."""
+    """Per million trained tokens."""
 
 
 def count(tokens: Tokens, *owners: str) -> int:
@@ -53,24 +58,30 @@ def count(tokens: Tokens, *owners: str) -> int:
 
 
 def flops(tokens: Tokens, parameters: int) -> float:
-    """Floating-point operations of the policy and its teachers so far."""
-    return float(parameters) * (
-        2 * count(tokens, *GENERATED, *READ, "scored") + 6 * count(tokens, "trained")
-    )
+    """Floating-point operations of the policy and its teachers."""
+    forward = count(tokens, *GENERATED, *READ, "scored")
+    trained = count(tokens, "trained")
+    # Per token and parameter: one multiplication and one addition forward, twice that backward.
+    return float(parameters) * (2 * forward + 6 * trained)
 
 
 def policy_usd(tokens: Tokens, prices: Prices) -> float:
-    """US dollars for the policy's own tokens."""
-    spent = (
-        prices.completion * count(tokens, *GENERATED),
-        prices.prompt * count(tokens, *READ, "scored"),
-        prices.training * count(tokens, "trained"),
-    )
-    return sum(spent) / 1e6
+    """US dollars for the tokens of the policy and its teachers."""
+    sampled = prices.completion * count(tokens, *GENERATED)
+    read = prices.prompt * count(tokens, *READ, "scored")
+    trained = prices.training * count(tokens, "trained")
+    return (sampled + read + trained) / 1e6
 
 
 def costs(tokens: Tokens, critic_usd: float, parameters: int, prices: Prices) -> dict[str, float]:
-    """Everything a budget can be of, by `KINDS`."""
+    """Spending by kind of budget (`KINDS`).
+
+    Args:
+        tokens: tokens so far, by owner.
+        critic_usd: US dollars that critics charged so far.
+        parameters: parameters of the policy.
+        prices: prices of the policy's tokens.
+    """
     return {
         "generated_tokens": count(tokens, *GENERATED),
         "total_tokens": count(tokens, *OWNERS),
