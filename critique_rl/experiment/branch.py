@@ -9,8 +9,7 @@ from typing import Any
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import RunFolder, read_jsonl, write_json, write_text
 from critique_rl.config.schema import BranchConfig
-from critique_rl.trainer.checkpoint import branch as copy_checkpoint
-from critique_rl.trainer.checkpoint import sealed_checkpoints, step_of
+from critique_rl.trainer.checkpoint import copy_checkpoint, sealed_checkpoints, step_of
 
 ORIGIN = "branch.json"
 """In the folder of a run that branches off: the arm, seed and step it comes from."""

@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or not there, and a run folder that one process writes at a time.
+"""Sealed checkpoints: a checkpoint is complete, or it is ignored.
 
-transformers writes a checkpoint's files one by one, and by default deletes the older checkpoint
-before ours is complete. Here everything is flushed to disk first, then `critique_rl.json` is
-written: with what transformers does not keep (token counts, metrics not logged yet, states of
-callbacks), and as the sign that the checkpoint is whole. Checkpoints without it are never picked.
+transformers writes a checkpoint's files one by one. Here they are flushed to disk first; then
+`critique_rl.json` is written. It holds the state that transformers does not keep (token counts,
+metrics not logged yet, states of callbacks), and it seals the checkpoint: one without it is never
+picked. Left out: the lock on a run folder, which is the experiment's.
 """
 
 from __future__ import annotations
@@ -22,60 +22,69 @@ PREFIX = "checkpoint-"
 
 
 def seal(checkpoint: Path, state: Mapping[str, Any]) -> None:
-    """Flush a written checkpoint to disk, then mark it whole by writing its state."""
+    """Flush a written checkpoint to disk, then seal it by writing `state`."""
+    # The folder too: its entries are data of their own, and a power cut may lose them.
     for path in [*checkpoint.rglob("*"), checkpoint]:
         handle = os.open(path, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
-    # NaN is allowed: a metric not logged yet may be one.
+    # NaN is allowed: a metric that is not logged yet may be one.
     write_text(checkpoint / STATE, json.dumps(state))
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """What `seal` wrote; {} for a checkpoint of stock transformers."""
+    """The state that `seal` wrote; {} for a checkpoint of stock transformers."""
     path = checkpoint / STATE
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which the checkpoint was written."""
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
 def sealed_checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a folder, by step."""
-    found = [
-        path
-        for path in folder.glob(f"{PREFIX}*")
-        if path.name.removeprefix(PREFIX).isdigit() and (path / STATE).exists()
-    ]
-    return sorted(found, key=step_of)
+    """The sealed checkpoints of a folder, by step."""
+    sealed = []
+    for path in folder.glob(f"{PREFIX}*"):
+        is_step = path.name.removeprefix(PREFIX).isdigit()
+        if is_step and (path / STATE).exists():
+            sealed.append(path)
+    return sorted(sealed, key=step_of)
 
 
 def last_sealed(folder: Path) -> Path | None:
-    """The newest whole checkpoint."""
-    return (sealed_checkpoints(folder) or [None])[-1]
+    """The newest sealed checkpoint, or None."""
+    sealed = sealed_checkpoints(folder)
+    return sealed[-1] if sealed else None
 
 
 def remove_unsealed(folder: Path) -> None:
-    """Delete what a killed process left half-written, or half-deleted."""
+    """Delete checkpoints that a killed process left half-written or half-deleted."""
+    sealed = sealed_checkpoints(folder)
     for path in folder.glob(f"{PREFIX}*"):
-        if path not in sealed_checkpoints(folder):
+        if path not in sealed:
             shutil.rmtree(path)
 
 
 def rotate(folder: Path, limit: int | None, kept: Collection[Path] = ()) -> None:
-    """Keep the newest `limit` whole checkpoints (None or 0: all) and those `kept`. A checkpoint
-    loses its mark first: half-deleted, it is not picked.
+    """Delete all sealed checkpoints but the newest `limit` (None or 0: all stay) and those `kept`.
+
+    A kept checkpoint does not count against the limit.
     """
-    others = [path for path in sealed_checkpoints(folder) if path not in kept]
-    for path in others[: -limit if limit else 0]:
+    if not limit:
+        return
+    candidates = [path for path in sealed_checkpoints(folder) if path not in kept]
+    for path in candidates[:-limit]:
+        # The seal goes first: a checkpoint that is half deleted is never picked.
         (path / STATE).unlink()
         shutil.rmtree(path)
 
 
-def branch(checkpoint: Path, folder: Path) -> None:
-    """Copy a whole checkpoint into another run's folder; its mark comes last, so that a half copy
-    is none.
+def copy_checkpoint(checkpoint: Path, folder: Path) -> None:
+    """Copy a sealed checkpoint into another run's folder.
+
+    The seal is written last, so an interrupted copy is ignored, and the same call completes it.
     """
     target = folder / checkpoint.name
     shutil.copytree(checkpoint, target, ignore=shutil.ignore_patterns(STATE), dirs_exist_ok=True)

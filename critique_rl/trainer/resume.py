@@ -1,11 +1,11 @@
-"""GRPOTrainer whose runs continue exactly: whole checkpoints only, where a generation is used up,
-with what transformers and TRL do not keep.
+"""GRPOTrainer whose runs continue exactly, from sealed checkpoints only.
 
-    TRL keeps no sampled batch, so a checkpoint waits until the last generation is trained on; its sampler starts again at the first epoch's order; metrics
-    not yet logged and states of callbacks are lost. Here these are in the checkpoint too (`checkpoint`), beside what a subclass adds.
+transformers and TRL lose four things. TRL keeps no sampled batch, so a checkpoint waits here until
+the last generation is used up. TRL's sampler starts again at the first epoch's order. Metrics that
+are not logged yet and states of callbacks are lost; here they are in the checkpoint
+(`checkpoint.seal`), beside the state that a subclass adds.
 
-It changes nothing that is trained: without an interruption the run is stock GRPOTrainer's, bit for
-bit.
+Training itself is unchanged: an uninterrupted run is stock GRPOTrainer's, bit for bit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer
 
 from critique_rl.trainer.checkpoint import last_sealed, read_state, rotate, seal
 
@@ -28,7 +28,9 @@ class Diverged(RuntimeError):
 
 
 class ResumableGRPOTrainer(GRPOTrainer):
-    """GRPOTrainer with exact continuation. Checkpoints of `kept_steps` outlive `save_total_limit`."""
+    """GRPOTrainer with exact continuation. Checkpoints of `kept_steps` outlive save_total_limit."""
+
+    args: GRPOConfig
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -37,68 +39,72 @@ class ResumableGRPOTrainer(GRPOTrainer):
 
     @property
     def at_boundary(self) -> bool:
-        """True where every micro batch of the last generation was trained on: a run continues
-        exactly from there only.
-        """
-        micro = self.state.global_step * self.args.gradient_accumulation_steps
-        return micro % (self.args.steps_per_generation * self.num_iterations) == 0
+        """True if every micro batch of the last generation was trained on.
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """TRL's `train`; True continues from the newest whole checkpoint of output_dir, never from
-        a half-written one.
+        A run continues exactly from there only.
+        """
+        micro_steps = self.state.global_step * self.args.gradient_accumulation_steps
+        assert self.args.steps_per_generation is not None, "GRPOConfig's __post_init__ sets it"
+        micro_steps_per_generation = self.args.steps_per_generation * self.num_iterations
+        return micro_steps % micro_steps_per_generation == 0
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
+        """TRL's `train`. True continues from the newest sealed checkpoint of output_dir.
+
+        Raises:
+            ValueError: True, and output_dir has no sealed checkpoint.
+            Diverged: weights are not finite when a checkpoint is due.
         """
         if resume_from_checkpoint is True:
-            newest = last_sealed(Path(self.args.output_dir))
+            newest = last_sealed(Path(str(self.args.output_dir)))
             if newest is None:
                 raise ValueError(
-                    f"resume_from_checkpoint: no whole checkpoint in {self.args.output_dir}; leave it out to start anew"
+                    f"resume_from_checkpoint: no complete checkpoint in {self.args.output_dir}; "
+                    "leave it out to start anew"
                 )
             resume_from_checkpoint = str(newest)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def extra_state(self) -> dict[str, Any]:
-        """What the next process needs besides transformers' files, as JSON."""
+        """State that the next process needs beside transformers' files, as JSON."""
+        callbacks = self._stateful_callbacks()
         return {
             "kept_steps": sorted(self.kept_steps),
             "metrics": dict(self._metrics["train"]),
-            "callbacks": {
-                name: callback.state_dict() for name, callback in self._stateful_callbacks().items()
-            },
+            "callbacks": {name: callback.state_dict() for name, callback in callbacks.items()},
         }
 
     def save_extra_files(self, checkpoint: Path) -> None:
-        """Files of a subclass, before the checkpoint counts as whole. Called on every rank; what is
-        written is the main one's.
+        """Write a subclass's files, before the checkpoint is sealed.
+
+        Called on every rank; only the main one may write.
         """
 
     def load_extra_state(self, checkpoint: Path, state: dict[str, Any]) -> None:
         """The inverse of `extra_state` and `save_extra_files`."""
         self.kept_steps |= set(state.get("kept_steps", ()))
         self._metrics["train"].update(state.get("metrics", {}))
+        stored = state.get("callbacks", {})
         for name, callback in self._stateful_callbacks().items():
-            if name in state.get("callbacks", {}):
-                callback.load_state_dict(state["callbacks"][name])
+            if name in stored:
+                callback.load_state_dict(stored[name])
 
     def restore(self, checkpoint: Path) -> None:
-        """Weights, step and counts of a checkpoint, for a run that has no step left to take."""
+        """Load a checkpoint's weights, step and counts, for a run that has no step left to take."""
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         self.load_extra_state(checkpoint, read_state(checkpoint))
 
     def _save_checkpoint(self, model, trial):
-        bad = [
-            name
-            for name, parameter in model.named_parameters()
-            if not torch.isfinite(parameter).all()
-        ]
-        if bad:
-            raise Diverged(
-                f"step {self.state.global_step}: {len(bad)} weights are not finite (first: {bad[0]}); nothing was saved over what was there"
-            )
-        limit, self.args.save_total_limit = (
-            self.args.save_total_limit,
-            None,
-        )  # rotated below, once this one is whole
+        """Save, seal and rotate.
+
+        Raises:
+            Diverged: weights are not finite; the checkpoints on disk stay.
+        """
+        _refuse_weights_that_are_not_finite(model, self.state.global_step)
+        # transformers would delete the older checkpoint before this one is sealed.
+        limit = self.args.save_total_limit
+        self.args.save_total_limit = None
         try:
             super()._save_checkpoint(model, trial)
         finally:
@@ -109,22 +115,18 @@ class ResumableGRPOTrainer(GRPOTrainer):
         self.save_extra_files(checkpoint)
         if self.args.should_save:
             seal(checkpoint, self.extra_state())
-            best = (
-                [Path(self.state.best_model_checkpoint)] if self.state.best_model_checkpoint else []
-            )
-            rotate(
-                folder,
-                limit,
-                [*best, *(folder / f"{PREFIX_CHECKPOINT_DIR}-{step}" for step in self.kept_steps)],
-            )
+            kept = [folder / f"{PREFIX_CHECKPOINT_DIR}-{step}" for step in self.kept_steps]
+            if self.state.best_model_checkpoint:
+                kept.append(Path(self.state.best_model_checkpoint))
+            rotate(folder, limit, kept)
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
         self.load_extra_state(Path(checkpoint), read_state(Path(checkpoint)))
-        # TRL's sampler draws a new order each epoch from one generator and starts again at the
-        # first epoch's order when a run is resumed.
+        # TRL's sampler draws a new order each epoch from one generator, and starts again at the
+        # first epoch's order when a run is resumed. So the epochs that are over are drawn here.
         stored = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
         for _ in range(int(stored.epoch or 0)):
             torch.randperm(self._sampler.num_samples, generator=self._sampler.generator)
@@ -134,23 +136,44 @@ class ResumableGRPOTrainer(GRPOTrainer):
         return self._sampler
 
     def _stateful_callbacks(self) -> dict[str, Any]:
-        """Callbacks with a state by class name; the second of a class is its "<name>-2"."""
-        named, counts = {}, Counter()
-        for callback in (c for c in self.callback_handler.callbacks if hasattr(c, "state_dict")):
+        """Callbacks with a state by class name; the second of a class is "<name>-2"."""
+        named: dict[str, Any] = {}
+        counts: Counter[str] = Counter()
+        for callback in self.callback_handler.callbacks:
+            if not hasattr(callback, "state_dict"):
+                continue
             name = type(callback).__name__
             counts[name] += 1
-            named[name if counts[name] == 1 else f"{name}-{counts[name]}"] = callback
+            if counts[name] > 1:
+                name = f"{name}-{counts[name]}"
+            named[name] = callback
         return named
+
+
+def _refuse_weights_that_are_not_finite(model: torch.nn.Module, step: int) -> None:
+    """Raises: Diverged: a parameter holds NaN or infinity."""
+    bad = []
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            bad.append(name)
+    if bad:
+        raise Diverged(
+            f"step {step}: {len(bad)} weights are not finite (first: {bad[0]}); "
+            "nothing was saved over what was there"
+        )
 
 
 class _SaveAtBoundary(TrainerCallback):
     """Puts a due checkpoint off until the generation is used up."""
 
     def __init__(self, trainer: ResumableGRPOTrainer):
-        self.trainer, self.save_due = trainer, False
+        self.trainer = trainer
+        self.save_due = False
 
     def on_step_end(self, args, state, control, **kwargs):
         due = control.should_save or self.save_due
-        now = self.trainer.at_boundary or control.should_training_stop
-        control.should_save, self.save_due = due and now, due and not now
+        # The last step saves wherever it falls: no later boundary comes.
+        can_save = self.trainer.at_boundary or control.should_training_stop
+        control.should_save = due and can_save
+        self.save_due = due and not can_save
         return control

@@ -157,7 +157,7 @@ def test_true_resumes_from_the_newest_whole_checkpoint(tiny_policy, tmp_path) ->
         even,
         settings=SAVING,
     )
-    with pytest.raises(ValueError, match="no whole checkpoint"):
+    with pytest.raises(ValueError, match="no complete checkpoint"):
         fresh.train(resume_from_checkpoint=True)
 
 
