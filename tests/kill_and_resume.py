@@ -203,7 +203,8 @@ def result(out: Path) -> dict:
     """What must be equal: every step's metrics but wall times, the evaluation but its time, and the
     bytes of the weights.
     """
-    from critique_rl.config.run_folder import PipelineFolder, read_jsonl
+    from critique_rl.config.durable_files import read_jsonl
+    from critique_rl.config.run_folder import PipelineFolder
 
     run = PipelineFolder(out / "small").run("critique", 0)
     rows = [

@@ -37,8 +37,8 @@ def pipeline(**sections):
 
 
 def test_a_budget_is_of_one_thing() -> None:
-    assert pipeline(budget={"total_tokens": 100}).budget.of == ("total_tokens", 100)
-    assert pipeline(budget={"optimizer_steps": 100}).budget.of is None
+    assert pipeline(budget={"total_tokens": 100}).budget.limit == ("total_tokens", 100)
+    assert pipeline(budget={"optimizer_steps": 100}).budget.limit is None
     with pytest.raises(ConfigError, match="expected one of them"):
         pipeline(budget={"total_tokens": 100, "generated_tokens": 100})
     with pytest.raises(ConfigError, match="above 0"):
@@ -48,4 +48,4 @@ def test_a_budget_is_of_one_thing() -> None:
 def test_a_budget_in_dollars_needs_prices() -> None:
     with pytest.raises(ConfigError, match="needs prices"):
         pipeline(budget={"usd": 1.5})
-    assert pipeline(budget={"usd": 1.5}, prices={"completion": 0.6}).budget.of == ("usd", 1.5)
+    assert pipeline(budget={"usd": 1.5}, prices={"completion": 0.6}).budget.limit == ("usd", 1.5)

@@ -17,7 +17,8 @@ import pytest
 import yaml
 from waiting import ended, wait_for_steps
 
-from critique_rl.config.run_folder import PipelineFolder, read_jsonl
+from critique_rl.config.durable_files import read_jsonl
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.experiment import processes
 
 SMALL = {

@@ -177,7 +177,7 @@ def test_the_yaml_examples_say_what_their_pages_say() -> None:
         parse_pipeline("readme", {**FIRST, **branching}).arms["mixed"].branch_from.arm == "scalar"
     )
     compared = parse_pipeline("readme", {**FIRST, **costs, **external})
-    assert (compared.arms["critique"].budget.of, compared.target, compared.external) == (
+    assert (compared.arms["critique"].budget.limit, compared.target, compared.external) == (
         ("total_tokens", 300000),
         0.5,
         {"plain": "outputs/plain"},

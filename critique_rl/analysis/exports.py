@@ -17,7 +17,8 @@ from typing import Any
 
 from critique_rl.analysis.formats import bracket, short, shown_metrics, signed
 from critique_rl.analysis.summary import verdict
-from critique_rl.config.run_folder import PipelineFolder, write_text
+from critique_rl.config.durable_files import write_text
+from critique_rl.config.run_folder import PipelineFolder
 
 LATEX = {
     "\\": r"\textbackslash{}",

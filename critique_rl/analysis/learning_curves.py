@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.run_folder import RunFolder, read_jsonl
+from critique_rl.config.durable_files import read_jsonl
+from critique_rl.config.run_folder import RunFolder
 from critique_rl.metrics import crossed_interval
 from critique_rl.student_t import t_quantile
 

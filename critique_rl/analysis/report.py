@@ -28,7 +28,8 @@ from critique_rl.analysis.plots import Chart, Rows
 from critique_rl.analysis.provenance import DECODING, critique_counts, read_configs, warnings
 from critique_rl.analysis.summary import verdict
 from critique_rl.analysis.transcripts import sample
-from critique_rl.config.run_folder import PipelineFolder, write_text
+from critique_rl.config.durable_files import write_text
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.costs import KINDS
 
 PANELS = 8

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from critique_rl.cli.results import _check_jobs, _compared, _write_report
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.pipeline_file import load_pipeline, shipped
+from critique_rl.config.pipeline_file import load_pipeline, pipeline_path
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
 
@@ -43,7 +43,8 @@ def _claims(arguments) -> int:
     stopped campaign leaves what it has.
     """
     from critique_rl.analysis import claims
-    from critique_rl.config.run_folder import ClaimsFolder, write_json, write_text
+    from critique_rl.config.durable_files import write_json, write_text
+    from critique_rl.config.run_folder import ClaimsFolder
     from critique_rl.experiment.campaign import run_all
 
     _check_jobs(arguments.jobs)
@@ -72,7 +73,7 @@ def _claim_pipelines(arguments) -> list[tuple[Path, list[str]]]:
     """(file, overrides) of every pipeline of the folder; all are checked before the first is run."""
     from critique_rl.analysis.claims import parse_claim, quick_overrides
 
-    paths, found = sorted(shipped(arguments.folder).glob("*.yaml")), []
+    paths, found = sorted(pipeline_path(arguments.folder).glob("*.yaml")), []
     if not paths:
         raise ConfigError(
             f"no pipeline in {arguments.folder}; give a folder of YAML files, such as pipelines/claims"

@@ -30,8 +30,9 @@ from critique_rl.cli.results import (
     _write_report,
 )
 from critique_rl.config.checks import ConfigError, suggest
-from critique_rl.config.pipeline_file import shipped
-from critique_rl.config.run_folder import RunFolder, held
+from critique_rl.config.folder_lock import lock_folder
+from critique_rl.config.pipeline_file import pipeline_path
+from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import Pipeline, RunConfig
 from critique_rl.experiment.plan import FORMATS, launcher, render_plan, stages
 from critique_rl.experiment.same_config import check_same_config
@@ -190,7 +191,7 @@ def _train(arguments) -> int:
         folder.run(arguments.arm, arguments.seed),
     )
     check_same_config(run, config, arguments.seed)
-    with held(run.path, "training"):
+    with lock_folder(run.path, "training"):
         return _train_held(config, arguments, run)
 
 
@@ -235,7 +236,7 @@ def _plan(arguments) -> int:
         pipeline,
         folder,
         _words(arguments),
-        launcher(shipped(arguments.accelerate)) if arguments.accelerate else arguments.prefix,
+        launcher(pipeline_path(arguments.accelerate)) if arguments.accelerate else arguments.prefix,
     )
     if planned:
         print(render_plan(planned, arguments.format, pipeline.name))

@@ -18,7 +18,13 @@ import yaml
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import parse_pipeline
-from critique_rl.tasks.user_data import DEFAULT_FAMILY, DataOptions, OwnData, load, read
+from critique_rl.tasks.user_data import (
+    DEFAULT_FAMILY,
+    DataOptions,
+    UserData,
+    load_user_data,
+    read_dataset,
+)
 from critique_rl.tasks.verifiers import choice
 
 QUESTIONS = ("prompt", "question", "problem", "query", "instruction", "input")
@@ -78,9 +84,9 @@ def write_first_pipeline(data: str, out: Path, model: str, said: Columns, subset
     return _next(out, found)
 
 
-def _looked_at(data: str, said: Columns, subset: str) -> tuple[dict[str, str], str, OwnData]:
+def _looked_at(data: str, said: Columns, subset: str) -> tuple[dict[str, str], str, UserData]:
     """Options of the task, the verifier's name ("": numbers), and the rows."""
-    known = read(data, "train", subset).column_names
+    known = read_dataset(data, "train", subset).column_names
     question = said.question or _guess(QUESTIONS, known, data, "question")
     answer = said.answer or _guess(ANSWERS, known, data, "answer")
     options = {
@@ -89,10 +95,10 @@ def _looked_at(data: str, said: Columns, subset: str) -> tuple[dict[str, str], s
         "answer": answer,
         **({"subset": subset} if subset else {}),
     }
-    found = load(DataOptions(**options))
+    found = load_user_data(DataOptions(**options))
     family = said.family or next((name for name in FAMILIES if name in known), "")
     if family:
-        grouped = load(DataOptions(**options, family=family))
+        grouped = load_user_data(DataOptions(**options, family=family))
         if said.family or len(_families(grouped)) <= MANY:
             options["family"], found = family, grouped
     verifier = _verifier(found)
@@ -113,11 +119,11 @@ def _guess(names: Sequence[str], known: Sequence[str], data: str, what: str) -> 
     )
 
 
-def _families(found: OwnData) -> list[str]:
+def _families(found: UserData) -> list[str]:
     return sorted({row["family"] for rows in found.splits.values() for row in rows})
 
 
-def _verifier(found: OwnData) -> str:
+def _verifier(found: UserData) -> str:
     odd = found.without_number()
     if not odd:
         return ""
@@ -128,7 +134,7 @@ def _verifier(found: OwnData) -> str:
 
 
 def _filled(
-    data: str, out: Path, model: str, options: dict[str, str], verifier: str, found: OwnData
+    data: str, out: Path, model: str, options: dict[str, str], verifier: str, found: UserData
 ) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     # A YAML file, no page: nothing is escaped; values are written as JSON, which YAML reads.
@@ -157,11 +163,11 @@ def _filled(
     )
 
 
-def _counts(found: OwnData) -> str:
+def _counts(found: UserData) -> str:
     return ", ".join(f"{len(rows)} {split}" for split, rows in found.splits.items())
 
 
-def _next(out: Path, found: OwnData) -> str:
+def _next(out: Path, found: UserData) -> str:
     file = shlex.quote(str(out))
     short = shlex.join(TRY)
     return "\n".join(

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from critique_rl.analysis import claims
-from critique_rl.config.pipeline_file import SECTIONS, parse_pipeline
-from critique_rl.config.run_folder import write_text
+from critique_rl.config.arms import SECTIONS
+from critique_rl.config.durable_files import write_text
+from critique_rl.config.pipeline_file import parse_pipeline
 from critique_rl.config.schema import Pipeline as PipelineFile
 from critique_rl.config.schema import PlateauConfig, RunConfig, SweepConfig
 from critique_rl.critic import build as critic
@@ -82,13 +83,13 @@ MEMBERS = {
 """Methods and properties of classes whose others are for TRL, or for the package itself."""
 
 REWARDS: dict[str, Any] = {
-    "correct": rewards.correct,
-    "rlcr": rewards.calibrated,
-    "rlcr_released": rewards.calibrated_as_released,
-    "truthrl": rewards.ternary,
+    "correct": rewards.correct_value,
+    "rlcr": rewards.rlcr_value,
+    "rlcr_released": rewards.rlcr_released_value,
+    "truthrl": rewards.truthrl_value,
     "random": rewards.random_reward,
-    "format_only": rewards.readable,
-    "incorrect_only": rewards.incorrect,
+    "format_only": rewards.format_value,
+    "incorrect_only": rewards.incorrect_value,
     "majority_vote": rewards.MajorityVote,
 }
 """Kinds of the `reward:` section, and what says what each gives."""
@@ -324,8 +325,15 @@ def _verifiers() -> Iterator[tuple[str, str, list[Key]]]:
         + "\n".join(rules)
     )
     yield "task.verifier", intro, []
-    for kind, takes in (("math", worker_verifier.MathVerifier), ("python", worker_verifier._own)):
-        yield f"task.verifier of kind {kind}", "", _options(worker_verifier.OF_KIND[kind], takes)
+    for kind, takes in (
+        ("math", worker_verifier.MathVerifier),
+        ("python", worker_verifier.user_verifier),
+    ):
+        yield (
+            f"task.verifier of kind {kind}",
+            "",
+            _options(worker_verifier.KIND_OPTIONS[kind], takes),
+        )
 
 
 def _preset(name: str) -> Key:

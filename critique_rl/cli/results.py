@@ -62,9 +62,9 @@ def _print_comparison(comparison: dict, as_json: bool) -> None:
 def _compared(pipeline: Pipeline, folder: PipelineFolder) -> dict:
     """Write compare.json and return what it holds."""
     from critique_rl.analysis.compare import compare
-    from critique_rl.config.run_folder import write_json
+    from critique_rl.config.durable_files import write_json
 
-    measure = (pipeline.arms[pipeline.control].budget.of or ("generated_tokens", 0))[0]
+    measure = (pipeline.arms[pipeline.control].budget.limit or ("generated_tokens", 0))[0]
     comparison = compare(
         folder,
         pipeline.control,

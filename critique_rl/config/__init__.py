@@ -1,1 +1,1 @@
-"""What a pipeline file may say, and what a run folder holds. No torch."""
+"""The keys of a pipeline file, and the layout of a run folder. No torch."""

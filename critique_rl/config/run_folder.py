@@ -1,52 +1,55 @@
-"""Run folders: the only file that knows their names, and writes that a crash cannot halve.
+"""Run folders: the only file that knows the names in them.
 
-    runs/<pipeline>/compare.json, report.html     with report.md, tables.tex and numbers.csv beside the page
-    runs/claims/claims.md, claims.json            `critique-rl claims`: verdicts, beside the folders of its pipelines
-    runs/<pipeline>/base/eval.json                the policy before training, on the same problems
-    runs/<pipeline>/base/again/eval.json          the same with other samples: what differs between the two is noise
-    runs/<pipeline>/bench/bank.json, critics.json the policy's failed rollouts that critics are tried on before a run, and what came of it
-    runs/<pipeline>/sweep/<arm>@<value>/seed<s>/  trials of `sweep:`, each a run folder; sweep.json beside it says what they chose
-    runs/<pipeline>/<arm>/seed<s>/config.yaml     everything the run was started with, without secrets; `schema` is the version of this layout
-                                 /metrics.jsonl   one object a step: {"step": 1, "tokens/generated": 2841, "reward": .4, "eval/pass@1/plateau": .0, ...}
-                                 /rollouts/step00001-rank0.parquet
-                                 /eval.json       the held-out evaluation; written last, so its presence means the run is finished
-                                 /checkpoints/    as transformers writes them, each with critique_rl.json, which is written last: without it, it is half-written
-                                 /model/          the trained policy and its card; best/ the best one so far by evaluation.best_by, best.json its step and value
-                                 /critic/         of an api critic: cache.sqlite (its answers), ledger.sqlite (what it has cost), limits.sqlite (its pace)
-                                 /log.txt         what the run printed
+    runs/<pipeline>/
+        compare.json, report.html    with report.md, tables.tex and numbers.csv beside the page
+        base/eval.json               the policy before training, on the same problems
+        base/again/eval.json         the same with other samples: their difference is noise
+        bench/bank.json              failed rollouts of the policy, to try critics on before a run
+        bench/critics.json           how each critic did on them
+        sweep/<arm>@<value>/seed<s>/ trials of `sweep:`, each a run folder
+        sweep.json                   the value that the trials chose for each arm
+        <arm>/seed<s>/               a run folder:
+            config.yaml              all settings of the run, without secrets
+            metrics.jsonl            one object per step
+            rollouts/step00001-rank0.parquet
+            eval.json                the held-out evaluation
+            checkpoints/             as transformers writes them, each with critique_rl.json
+            model/                   the trained policy and its card
+            best/, best.json         the best policy so far by evaluation.best_by; its step, value
+            critic/cache.sqlite      answers of an api critic; ledger.sqlite: what they cost;
+                                     limits.sqlite: its pace
+            log.txt                  output of the run
+    runs/claims/claims.md, claims.json   verdicts of `critique-rl claims` on the pipelines beside it
 
-Columns of a rollouts parquet, one row an attempt: `step`, `group`, `role` ("rollout" | "candidate"
-| "expert"), `attempt` (index of the row in this file that a candidate refines, else -1),
-`question`, `family`, `text`, `outcome`, `answer`, `reward`, `advantage` (NaN for candidates not
-chosen), `critic`, `critique`, `critique_status` ("" where none was asked), `critique_reason`,
-`leaked`, `chosen`.
+A metrics line: {"step": 1, "tokens/generated": 2841, "reward": .4, "eval/pass@1/plateau": .0, ...}.
+In config.yaml, `schema` is the version of this layout.
+
+Two files are marks, each written last: a run with eval.json is finished, and a checkpoint without
+critique_rl.json is half-written.
+
+Columns of a rollouts parquet, one row per attempt:
+
+- step, group, question, family, text, outcome, answer, reward, critic, critique, leaked
+- role: "rollout", "candidate" or "expert"
+- attempt: index of the row in this file that a candidate refines, else -1
+- advantage: NaN for candidates that were not chosen
+- critique_status: "" where no critique was asked for; critique_reason: why it failed
+- chosen: whether a candidate fills a reserved row
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
-from filelock import FileLock, Timeout
-
-from critique_rl.config.checks import ConfigError
 
 SCHEMA = 1
-"""Version of the run folder's layout, in its config.yaml. A folder of another version is refused,
-not guessed at.
-"""
+"""Version of the layout, in each run's config.yaml. A folder of another version is refused."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of one run: one arm, one seed (or the base's evaluation)."""
+    """Paths of one run: one arm and seed, or an evaluation of the base policy."""
 
     path: Path
 
@@ -92,6 +95,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
+        # The evaluation is written last.
         return self.evaluation.exists()
 
 
@@ -122,11 +126,13 @@ class PipelineFolder:
         return self.path / "bench" / "critics.json"
 
     def bench_critic(self, name: str) -> Path:
-        """What a critic of the bench keeps: its answers and what they cost."""
+        """Folder of a critic of the bench, for its answers and their costs."""
+        # Critics are named by the user and may hold slashes, as Hub ids do.
         return self.path / "bench" / re.sub(r"[^\w.-]+", "-", name)
 
     @property
     def sweep(self) -> PipelineFolder:
+        """Trials of the sweep, laid out like a pipeline whose arms are "<arm>@<value>"."""
         return PipelineFolder(self.path / "sweep")
 
     @property
@@ -156,7 +162,7 @@ class PipelineFolder:
 
 @dataclass(frozen=True)
 class ClaimsFolder:
-    """Paths of many pipelines' results, and of what they say of their claims."""
+    """Paths of the results of many pipelines, and of the verdicts on their claims."""
 
     path: Path
 
@@ -170,75 +176,3 @@ class ClaimsFolder:
     @property
     def json(self) -> Path:
         return self.path / "claims.json"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a temporary beside it, flushed to disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote, {} if there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def write_yaml(path: Path, value: Any) -> None:
-    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
-
-
-def append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    """Add one object as a line. A line a crash cut short is skipped by `read_jsonl`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a JSONL file, [] if there is none. A last line without its newline was cut
-    short by a crash and is left out.
-    """
-    if not path.exists():
-        return []
-    lines: Iterable[str] = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-@contextmanager
-def held(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a folder for this process; ConfigError if another holds it. The lock is the kernel's: it
-    ends with the process, however that ends.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if os.environ.get("RANK", "0") != "0":
-        yield
-        return
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ConfigError(
-            f"{folder}: another process is {doing} here; wait for it, stop it, or give another --out"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def is_held(folder: Path) -> bool:
-    """True where a living process holds the folder."""
-    try:
-        with held(folder, ""):
-            return False
-    except ConfigError:
-        return True

@@ -1,5 +1,7 @@
-"""What a pipeline holds, as frozen data with its defaults. Reading a file into it, and refusing
-what cannot be, is `config`'s.
+"""The sections of a pipeline file as frozen dataclasses with their defaults.
+
+The text under a field is its meaning in the reference of a pipeline file. `pipeline_file` and
+`arms` read a file into these classes and refuse bad values.
 """
 
 from __future__ import annotations
@@ -14,24 +16,24 @@ from critique_rl.costs import KINDS, Prices
 @dataclass(frozen=True)
 class TaskConfig:
     """Which problems: `lab/chain`, `lab/legs`, `lab/tiers`, `lab/facts`, `reasoning-gym/<dataset>`,
-    `data` (your own: `own_data.DataOptions`).
+    or `data` for your own files (`task.options`).
     """
 
     name: str
     """One of the names above."""
     families: Mapping[str, float] = field(default_factory=dict)
-    """Share of each family among training prompts (empty: the task's own)."""
+    """Share of each family among training prompts; empty: the task's default mix."""
     size: int = 4096
     """Training prompts."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Passed to the task's generator."""
     repeat_one: Any = None
-    """The place (from 0) or the id of one training prompt: all others become copies of it, as in
-    one-example training (arXiv 2504.20571). None: as they are.
+    """The place (from 0) or the id of one training prompt, of which all others become copies, as in
+    one-example training (arXiv 2504.20571). None: no prompt is repeated.
     """
     verifier: Any = ""
-    """"": the task's own; a name such as math, or a mapping such as {kind: python, target:
-    module:function} (`worker_verifier`).
+    """A name such as math, or a mapping such as {kind: python, target: module:function}
+    (`task.verifier`). "": the task's default verifier.
     """
 
 
@@ -47,31 +49,34 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """Every arm stops at the first step at or above it; the overshoot is in its evaluation's cost.
+    """Every arm stops at the first step at or above it. The overshoot is in its evaluation's cost.
     A learning-rate schedule runs over the budget, not steps.
     """
 
     generated_tokens: int | None = None
-    """Sampled from the policy for training: rollouts, refinements, the critiques of `self`.
-    Prompts, other critics and teachers are not among them.
+    """Tokens sampled from the policy for training: rollouts, refinements, the critiques of `self`.
+    Prompts, other critics and teachers do not count.
     """
     optimizer_steps: int | None = None
     """Updates of the weights."""
     total_tokens: int | None = None
-    """Prompts, critics and teachers included (`costs`)."""
+    """All tokens, prompts, critics and teachers included (`costs`)."""
     flops: float | None = None
-    """Of the policy and its teachers: 2 a parameter and token that passes forward, 6 a token
-    trained.
+    """Floating-point operations of the policy and its teachers: per parameter, 2 for each token
+    that passes forward and 6 for each token trained.
     """
     usd: float | None = None
-    """What critics charge, and the policy's tokens at `prices`."""
+    """US dollars: the critics' charges, and the policy's tokens at `prices`."""
 
     @property
-    def of(self) -> tuple[str, float] | None:
-        """(kind of `costs.KINDS`, limit), or None for a budget of steps."""
-        return next(
-            ((kind, limit) for kind in KINDS if (limit := getattr(self, kind)) is not None), None
-        )
+    def limit(self) -> tuple[str, float] | None:
+        """(kind of `costs.KINDS`, amount), or None for a budget of steps and for no budget."""
+        # Steps are left out: TRL's max_steps stops at them.
+        for kind in KINDS:
+            amount = getattr(self, kind)
+            if amount is not None:
+                return kind, amount
+        return None
 
 
 @dataclass(frozen=True)
@@ -84,41 +89,43 @@ class EvaluationConfig:
     """
 
     problems: int = 200
-    """Held-out problems a family."""
+    """Held-out problems per family."""
     samples: int = 16
-    """Answers a problem."""
+    """Answers per problem."""
     temperature: float = 1.0
-    """Of sampling; 0 is greedy."""
+    """Temperature of sampling; 0 is greedy."""
     top_p: float = 1.0
-    """Of sampling: the likeliest tokens that hold this share."""
+    """Nucleus of sampling: the likeliest tokens that together hold this probability."""
     ks: tuple[int, ...] = (1, 4, 16)
-    """Which pass@k are reported; one above `samples` is left out."""
+    """The k of each reported pass@k; a k above `samples` is left out."""
     split: str = "test"
-    """Whose problems: test or validation."""
+    """Split of the problems: test or validation."""
     second_template: str = ""
     """A template of prompts/ that reads `question`: the same problems are asked by it too, and
-    reported beside (`lab/second`); "": by none.
+    reported beside (`lab/second`). "": no second template.
     """
     best_by: str = ""
-    """"": the last policy is judged; a pass@1 of the learning curve, such as pass@1/all: the policy
-    that was best by it on validation problems.
+    """A pass@1 of the learning curve, such as pass@1/all: the policy that was best by it on
+    validation problems is judged. "": the last policy is judged.
     """
     curve_every: int = 10
-    """Steps between points of the learning curve, on the validation split (0: none)."""
+    """Steps between points of the learning curve, on the validation split; 0: no curve."""
     curve_problems: int = 32
-    """Validation problems a family, at each point."""
+    """Validation problems per family, at each point."""
     curve_samples: int = 4
-    """Answers to each of them."""
+    """Answers per validation problem."""
 
 
 @dataclass(frozen=True)
 class PlateauConfig:
-    """When learning counts as stopped (`plateau.PlateauRule`), on the validation problems of the
-    learning curve.
+    """When learning counts as stopped, on the validation problems of the learning curve
+    (`trainer.plateau.PlateauRule`).
     """
 
     family: str = "all"
-    """Whose problems are watched."""
+    """Family of the problems that are watched."""
+    # The fields below repeat those of PlateauRule, whose room this one cannot import; the reference
+    # shows their meanings from there.
     window: int = 6
     min_gain: float = 0.05
     looks: int = 20
@@ -133,12 +140,12 @@ class BranchConfig:
     arm: str
     """The other arm; same task, policy and data order."""
     at: Any = "plateau"
-    """"plateau" (where it never came: the last step), or an optimizer step."""
+    """An optimizer step, or "plateau"; if the plateau never came, the last step."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One arm, resolved. `trl` holds GRPOConfig fields, `method` CritiqueGRPOConfig's own."""
+    """One arm, resolved: the shared sections with the arm's changes."""
 
     task: TaskConfig
     """Which problems."""
@@ -149,33 +156,33 @@ class RunConfig:
     preset: str = ""
     """A published method of `presets`, whose options `trl` and `method` beat."""
     method: Mapping[str, Any] = field(default_factory=dict)
-    """Our own options of training."""
+    """Options of training that CritiqueGRPOConfig adds to TRL's."""
     critic: Mapping[str, Any] = field(default_factory=lambda: {"kind": "none"})
-    """Who writes critiques. An arm replaces this section whole."""
+    """Who writes critiques. An arm replaces this section completely."""
     reward: Mapping[str, Any] = field(default_factory=lambda: {"kind": "correct"})
-    """What the scalar term rewards. An arm replaces this section whole."""
+    """The reward of the scalar term. An arm replaces this section completely."""
     budget: BudgetConfig = BudgetConfig()
-    """When training stops: one of its keys. Without one, when TRL's max_steps or num_train_epochs
-    say so.
+    """When training stops: one of its keys. Without a budget, TRL's max_steps or num_train_epochs
+    decide.
     """
     prices: Prices = field(default_factory=Prices)
-    """What the policy's tokens cost."""
+    """US dollars per million tokens of the policy."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How policies are judged."""
     plateau: PlateauConfig | None = None
-    """When learning counts as stopped; null: it is not looked for."""
+    """When learning counts as stopped; null: no plateau is looked for."""
     critique_from: str = "start"
     """"start", or "plateau": scalar only until the plateau is found."""
     branch_from: BranchConfig | None = None
     """Start from another arm's checkpoint; null: from the policy."""
     keep_steps: tuple[int, ...] = ()
-    """Steps whose checkpoints are kept; those that arms branch from are added."""
+    """Steps whose checkpoints are kept. Steps that arms branch from are added."""
 
 
 @dataclass(frozen=True)
 class SweepConfig:
     """Equal tuning effort: every arm is tried with each value on the validation split, and trained
-    with the one that did best (`sweep`).
+    with the value that did best (`sweep`).
     """
 
     values: tuple[Any, ...]
@@ -183,11 +190,11 @@ class SweepConfig:
     key: str = "trl.learning_rate"
     """An option of the trl: or method: section."""
     seeds: tuple[int, ...] = (900,)
-    """None of the pipeline's own."""
+    """Seeds of the trials, none of them a seed of the pipeline."""
     budget_share: float = 1.0
-    """Of the budget, for each trial."""
+    """Share of the budget that each trial gets, above 0 and at most 1."""
     metric: str = "pass@1/all"
-    """What the trials are ranked by, as a mean over `seeds`."""
+    """The metric that ranks the trials, as a mean over `seeds`."""
 
 
 @dataclass(frozen=True)
@@ -195,30 +202,30 @@ class Pipeline:
     """An experiment: arms, seeds, the metric and the control named before the run."""
 
     name: str
-    """The file's name, which its results' folder has too."""
+    """The file's name, which the folder of results has too."""
     arms: Mapping[str, RunConfig]
-    """Name of each arm -> what differs from the rest of the file. Without it one arm, called
-    scalar, or critique where there is a critic.
+    """Name of each arm -> its differences from the rest of the file. Without arms there is one,
+    called critique where the file has a critic, else scalar.
     """
     seeds: tuple[int, ...]
-    """Each trains every arm once. An interval over seeds needs two or more."""
+    """Every arm is trained once per seed. An interval over seeds needs two or more."""
     primary: str
-    """The metric that is compared, named before the run: pass@<k>/<family>, with the family "all"
-    for all of them, or another one of evaluations.
+    """The metric that is compared, named before the run: pass@<k>/<family>, with "all" for all
+    families together, or another metric of evaluations.
     """
     control: str
-    """The arm that others are compared with. Without it scalar, or the first one where none has
-    that name.
+    """The arm that others are compared with. Without it the arm scalar, or if no arm has that name
+    the first one.
     """
     target: float | None = None
-    """What spending is counted to: the tokens until the primary metric first reaches it on the
-    learning curve.
+    """A value of the primary metric: the comparison counts the tokens until the learning curve
+    first reaches it.
     """
     sweep: SweepConfig | None = None
-    """The same search of one option for every arm; null: none."""
+    """The same search of one option for every arm; null: no search."""
     external: Mapping[str, str] = field(default_factory=dict)
-    """Plain TRL runs to draw beside the arms, never to compare: a name and the output folder of
-    each (`curves.completions_curve`).
+    """Plain TRL runs to draw beside the arms, never to compare: name -> output folder, whose
+    completions TRL logged.
     """
     claim: Any = None
-    """As the file has it; `claims.parse_claim` reads it."""
+    """The claim that the pipeline tests, as the file has it (`claims.parse_claim`)."""

@@ -1,5 +1,6 @@
-"""Code of the user's own, named in a pipeline as "module:name": found beside the pipeline's working
-folder or among installed packages.
+"""Code of the user, named in a pipeline as "module:name".
+
+The module is looked for in the working folder, then among installed packages.
 """
 
 from __future__ import annotations
@@ -7,36 +8,46 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from types import ModuleType
 from typing import Any
 
 
-def load(target: str) -> Any:
-    """What "module:name" names. ValueError that says which part is missing; an error inside the
-    module is raised as it is.
+def load_target(target: str) -> Any:
+    """Import the object that "module:name" names.
+
+    Raises:
+        ValueError: Where a part is missing; the message says which one. An error inside the module
+            is raised as it is.
     """
-    module, separator, name = str(target).partition(":")
-    if not (separator and module and name):
+    module_name, separator, name = str(target).partition(":")
+    if not (separator and module_name and name):
         raise ValueError(
-            f"target {target!r}: expected module:name, such as my_critic:MyCritic for a class MyCritic in my_critic.py"
+            f"target {target!r}: expected module:name, "
+            "such as my_critic:MyCritic for a class MyCritic in my_critic.py"
         )
     if os.getcwd() not in sys.path:
         # A console script's path begins with its own folder, not with the one it is run in.
         sys.path.insert(0, os.getcwd())
     try:
-        found = importlib.import_module(module)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name and module.startswith(error.name):
+        # A module that exists, but imports one that does not, raises the same class.
+        if error.name and module_name.startswith(error.name):
             raise ValueError(
-                f"target {target!r}: no module {module!r} in {os.getcwd()} or among installed packages"
+                f"target {target!r}: no module {module_name!r} "
+                f"in {os.getcwd()} or among installed packages"
             ) from error
         raise
-    if not hasattr(found, name):
-        names = sorted(
-            each
-            for each in vars(found)
-            if not each.startswith("_") and callable(getattr(found, each))
-        )
+    if not hasattr(module, name):
         raise ValueError(
-            f"target {target!r}: module {module!r} has no {name!r}; it has {', '.join(names) or 'nothing that can be called'}"
+            f"target {target!r}: module {module_name!r} has no {name!r}; "
+            f"it has {_callables(module) or 'nothing that can be called'}"
         )
-    return getattr(found, name)
+    return getattr(module, name)
+
+
+def _callables(module: ModuleType) -> str:
+    names = [
+        name for name, value in vars(module).items() if not name.startswith("_") and callable(value)
+    ]
+    return ", ".join(sorted(names))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from critique_rl.tasks.verifiers import NUMBER
+from critique_rl.tasks.answer_text import NUMBER
 from critique_rl.types import Attempt, Critique
 
 IsAnswer = Callable[[str, Mapping[str, Any]], bool]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from threading import Thread
 from typing import Any
 
-from critique_rl.config.user_code import load
+from critique_rl.config.user_code import load_target
 from critique_rl.critic.contract import invalid_field
 from critique_rl.critic.leaks import IsAnswer, OnLeak, handle_leak
 from critique_rl.prompts import clean, is_blank
@@ -127,7 +127,7 @@ def build_user_critic(
     """The critic that `target` names. ValueError for what is neither a class with `critique` nor a
     function of one attempt.
     """
-    found = load(target)
+    found = load_target(target)
     if inspect.isclass(found):
         found = found(**options)
         if not callable(getattr(found, "critique", None)):

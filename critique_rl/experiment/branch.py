@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.run_folder import RunFolder, read_jsonl, write_json, write_text
+from critique_rl.config.durable_files import read_jsonl, write_json, write_text
+from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import BranchConfig
 from critique_rl.trainer.checkpoint import copy_checkpoint, sealed_checkpoints, step_of
 

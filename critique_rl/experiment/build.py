@@ -26,8 +26,8 @@ from critique_rl.tasks.rewards import build_reward
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
-from critique_rl.trainer.rollout.generation import Generation
 from critique_rl.trainer.presets import preset
+from critique_rl.trainer.rollout.generation import Generation
 
 GRPO_FIELDS = {f.name for f in fields(trl.GRPOConfig)}
 METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - GRPO_FIELDS
@@ -138,7 +138,7 @@ def _max_steps(config: RunConfig) -> int:
     if config.budget.optimizer_steps:
         return config.budget.optimizer_steps
     # The budget ends the run; the cap only bounds a run whose completions are all but empty.
-    return NO_STEP_LIMIT if config.budget.of else -1
+    return NO_STEP_LIMIT if config.budget.limit else -1
 
 
 def load_start_policy(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -200,7 +200,7 @@ def build_trainer(
 
 def _add_run_settings(trainer: CritiqueGRPOTrainer, config: RunConfig, folder: RunFolder) -> None:
     """Give the trainer what a run has and a plain trainer has not: budget, prices, rollout log."""
-    trainer.budget = config.budget.of
+    trainer.budget = config.budget.limit
     trainer.prices = config.prices
     trainer.kept_steps |= set(config.keep_steps)
     if config.critique_from == "plateau":

@@ -16,7 +16,8 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
-from critique_rl.config.run_folder import RunFolder, append_jsonl, write_json
+from critique_rl.config.durable_files import append_jsonl, write_json
+from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import RunConfig
 from critique_rl.experiment.evaluate import evaluate_policy
 from critique_rl.experiment.evaluation_metrics import Tally, pass_metrics
@@ -36,9 +37,9 @@ def read_best(folder: RunFolder) -> dict[str, Any]:
 
 def is_spent(config: RunConfig, spent: dict[str, float]) -> bool:
     """True where the budget is used up; `spent` is by kind, as `costs.costs` gives it."""
-    if config.budget.of is None:
+    if config.budget.limit is None:
         return False
-    kind, limit = config.budget.of
+    kind, limit = config.budget.limit
     return spent[kind] >= limit
 
 

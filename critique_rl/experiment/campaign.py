@@ -20,8 +20,9 @@ import yaml
 from rich.console import Console
 from rich.live import Live
 
-from critique_rl.config.pipeline_file import base_config, run_defaults
-from critique_rl.config.run_folder import PipelineFolder, held, is_held
+from critique_rl.config.folder_lock import is_locked, lock_folder
+from critique_rl.config.resolved_run import base_config, run_defaults
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
 from critique_rl.experiment.plan import train_words
 from critique_rl.experiment.processes import start
@@ -55,7 +56,7 @@ def run_all(
         KeyboardInterrupt: After all runs were asked to stop, and did.
     """
     tail = [str(path), *overrides, "--out", str(folder.path.parent)]
-    with held(folder.path, "running this pipeline"):
+    with lock_folder(folder.path, "running this pipeline"):
         if pipeline.sweep is not None:
             sweep_tail = [*tail, "--sweep"]
             failed = _run_missing(trials(pipeline), folder.sweep, sweep_tail, jobs, with_base=False)
@@ -183,7 +184,7 @@ def _ready_jobs(waiting: list[Job]) -> list[Job]:
 def _is_elsewhere(job: Job) -> bool:
     """True where a process of an earlier campaign, killed alone, still trains this run."""
     # Such a run is waited for: two processes would write one folder.
-    is_elsewhere = job.folder.path.exists() and is_held(job.folder.path)
+    is_elsewhere = job.folder.path.exists() and is_locked(job.folder.path)
     job.status = STARTED_BEFORE if is_elsewhere else "waiting"
     return is_elsewhere
 

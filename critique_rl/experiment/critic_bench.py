@@ -10,7 +10,8 @@ import yaml
 
 from critique_rl.analysis.exports import Table
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.run_folder import PipelineFolder, write_json
+from critique_rl.config.durable_files import write_json
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
 from critique_rl.critic.build import build_critic
 from critique_rl.critic.chat_critic import ChatCritic

@@ -15,7 +15,8 @@ from typing import Any
 
 from rich.table import Table
 
-from critique_rl.config.run_folder import PipelineFolder, RunFolder, read_jsonl
+from critique_rl.config.durable_files import read_jsonl
+from critique_rl.config.run_folder import PipelineFolder, RunFolder
 from critique_rl.config.schema import Pipeline
 from critique_rl.costs import KINDS
 
@@ -87,7 +88,7 @@ def _budgets_left(pipeline: Pipeline, runs: list[Job], shares_left: list[float])
     """The unused part of all budgets, such as "1,500 generated tokens"."""
     sums = dict.fromkeys(KINDS, 0.0)
     for job, share in zip(runs, shares_left, strict=True):
-        budget = pipeline.arms[job.arm].budget.of
+        budget = pipeline.arms[job.arm].budget.limit
         if budget is not None:
             kind, limit = budget
             sums[kind] += limit * share
@@ -151,8 +152,8 @@ def budget_share(job: Job, pipeline: Pipeline) -> float | None:
     if job.arm not in pipeline.arms:
         return None
     budget = pipeline.arms[job.arm].budget
-    if budget.of is not None:
-        kind, limit = budget.of
+    if budget.limit is not None:
+        kind, limit = budget.limit
         metric = KINDS[kind]
     elif budget.optimizer_steps:
         limit = budget.optimizer_steps

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.pipeline_file import run_defaults, to_dict, with_seed
+from critique_rl.config.resolved_run import run_defaults, to_dict, with_seed
 from critique_rl.config.run_folder import SCHEMA, PipelineFolder, RunFolder
 from critique_rl.config.schema import Pipeline, RunConfig
 from critique_rl.critic.api.endpoint import OPERATIONAL

@@ -14,7 +14,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.run_folder import PipelineFolder, write_json
+from critique_rl.config.durable_files import write_json
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import BudgetConfig, Pipeline, RunConfig, SweepConfig
 
 

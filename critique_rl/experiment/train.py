@@ -24,15 +24,9 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 import yaml
 from transformers.trainer import TRAINER_STATE_NAME
 
-from critique_rl.config.pipeline_file import base_config, to_dict, with_seed
-from critique_rl.config.run_folder import (
-    SCHEMA,
-    PipelineFolder,
-    RunFolder,
-    read_jsonl,
-    write_json,
-    write_yaml,
-)
+from critique_rl.config.durable_files import read_jsonl, write_json, write_yaml
+from critique_rl.config.resolved_run import base_config, to_dict, with_seed
+from critique_rl.config.run_folder import SCHEMA, PipelineFolder, RunFolder
 from critique_rl.config.schema import RunConfig
 from critique_rl.costs import costs
 from critique_rl.critic.contract import CriticFailed

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from critique_rl.config.checks import ConfigError, suggest
-from critique_rl.config.pipeline_file import to_dict
-from critique_rl.config.run_folder import PipelineFolder, read_json, write_json
+from critique_rl.config.durable_files import read_json, write_json
+from critique_rl.config.resolved_run import to_dict
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import RunConfig
 from critique_rl.critic.chat import PolicyChat
 from critique_rl.critic.contract import Critic, CriticFailed, Reply

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from critique_rl.config.user_code import load
+from critique_rl.config.user_code import load_target
 from critique_rl.types import Verdict
 
 Judged = list[Any]
@@ -62,11 +62,11 @@ def mathematics() -> Callable[[Mapping[str, Any]], Judged]:
     return judge
 
 
-def own(target: str, threshold: float) -> Callable[[Mapping[str, Any]], Judged]:
+def user_function(target: str, threshold: float) -> Callable[[Mapping[str, Any]], Judged]:
     """Judge {"text", "row"} by the user's function: `(text, row)`, or TRL's `(completions,
     **columns)`.
     """
-    function = load(target)
+    function = load_target(target)
     if not callable(function):
         raise ValueError(
             f"target {target!r} is a {type(function).__name__}, expected a function of (text, row), or a reward function of TRL"

@@ -18,13 +18,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, check_keys, suggest
-from critique_rl.tasks.verifiers import BOXED, VERIFIERS, _braced, _gold
+from critique_rl.tasks.answer_text import BOXED, gold_answer, last_box
+from critique_rl.tasks.verifiers import VERIFIERS
 from critique_rl.tasks.worker import Lost, Worker
 from critique_rl.types import Verdict, Verifier
 
 REMEMBERED = 4096
 """Verdicts on (gold, answer) that are kept."""
-OF_KIND = {
+KIND_OPTIONS = {
     "math": {
         "deadline": "Seconds for one answer, then its process is killed and the answer goes unscored."
     },
@@ -66,7 +67,7 @@ class MathVerifier(WorkerVerifier):
         self._known: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
 
     def __call__(self, text: str, row: Mapping[str, Any]) -> Verdict:
-        gold, part = _gold(row), _answer_part(text)
+        gold, part = gold_answer(row), _answer_part(text)
         if not gold.strip():
             return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
         if (gold, part) not in self._known:
@@ -78,8 +79,8 @@ class MathVerifier(WorkerVerifier):
 
 
 def _answer_part(text: str) -> str:
-    start = text.rfind(BOXED)
-    return f"{BOXED}{_braced(text[start + len(BOXED) :])}}}" if start >= 0 else text[-TAIL:]
+    box = last_box(text)
+    return text[-TAIL:] if box is None else f"{BOXED}{box}}}"
 
 
 def build_verifier(spec: Any) -> Verifier:
@@ -87,7 +88,7 @@ def build_verifier(spec: Any) -> Verifier:
     started. ConfigError for what cannot be.
     """
     spec = {"kind": spec} if isinstance(spec, str) else spec
-    kinds = {**OF_KIND, **dict.fromkeys(VERIFIERS, ())}
+    kinds = {**KIND_OPTIONS, **dict.fromkeys(VERIFIERS, ())}
     if not isinstance(spec, Mapping) or spec.get("kind") not in kinds:
         kind = str(spec.get("kind")) if isinstance(spec, Mapping) else repr(spec)
         raise ConfigError(f"task.verifier: unknown kind {kind}; {suggest(kind, kinds)}")
@@ -103,7 +104,7 @@ def build_verifier(spec: Any) -> Verifier:
             )
     if spec["kind"] in VERIFIERS:
         return VERIFIERS[spec["kind"]]
-    verifier = MathVerifier(**options) if spec["kind"] == "math" else _own(**options)
+    verifier = MathVerifier(**options) if spec["kind"] == "math" else user_verifier(**options)
     try:
         verifier.worker.start()
     except ValueError as error:
@@ -111,14 +112,16 @@ def build_verifier(spec: Any) -> Verifier:
     return verifier
 
 
-def _own(target: Any = None, threshold: float = 0.5, deadline: float = 5.0) -> WorkerVerifier:
+def user_verifier(
+    target: Any = None, threshold: float = 0.5, deadline: float = 5.0
+) -> WorkerVerifier:
     if not isinstance(target, str):
         raise ConfigError(
             f"task.verifier python: got target {target!r}, expected module:function, such as my_rewards:judge"
         )
     return WorkerVerifier(
         Worker(
-            "critique_rl.tasks.isolated_child:own",
+            "critique_rl.tasks.isolated_child:user_function",
             {"target": target, "threshold": threshold},
             deadline,
         )

@@ -16,8 +16,8 @@ from critique_rl.tasks.gym_rows import gym_rows
 from critique_rl.tasks.isolated_verifiers import build_verifier
 from critique_rl.tasks.lab_tasks import LAB
 from critique_rl.tasks.task import Row, Task
-from critique_rl.tasks.user_data import DataOptions, OwnData, load
-from critique_rl.tasks.verifiers import by_name
+from critique_rl.tasks.user_data import DataOptions, UserData, load_user_data
+from critique_rl.tasks.verifiers import find_verifier
 
 
 def load_task(config: TaskConfig, seed: int) -> Task:
@@ -68,19 +68,21 @@ def _reasoning_gym(config: TaskConfig, name: str, seed: int) -> Task:
         except (ImportError, ValueError) as error:
             raise ConfigError(f"task: {error}") from error
 
-    return Task(config.name, rows("train", config.size, seed), rows, by_name("last_number"))
+    return Task(config.name, rows("train", config.size, seed), rows, find_verifier("last_number"))
 
 
 def _own_data(config: TaskConfig, seed: int) -> Task:
     options = read_section(DataOptions, config.options, "task.options")
     own = isinstance(config.verifier, Mapping) and config.verifier.get("kind") == "python"
-    data = load(options, needs_answer=not own)
+    data = load_user_data(options, needs_answer=not own)
     if not config.verifier:
         _check_numbers(data)
-    return Task(config.name, _own_train(data, config, seed), data.held_out, by_name("last_number"))
+    return Task(
+        config.name, _own_train(data, config, seed), data.held_out, find_verifier("last_number")
+    )
 
 
-def _check_numbers(data: OwnData) -> None:
+def _check_numbers(data: UserData) -> None:
     """Without a verifier answers are compared as numbers, so they must be some."""
     odd = data.without_number()
     if odd:
@@ -92,7 +94,7 @@ def _check_numbers(data: OwnData) -> None:
         )
 
 
-def _own_train(data: OwnData, config: TaskConfig, seed: int) -> list[Row]:
+def _own_train(data: UserData, config: TaskConfig, seed: int) -> list[Row]:
     """Training rows in the seed's order, at most `config.size`; with shares of families as many as
     keep the shares.
     """

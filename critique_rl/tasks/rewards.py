@@ -42,12 +42,12 @@ def group_wise(function: Callable) -> Callable:
     return function
 
 
-def correct(verdict: Verdict) -> float | None:
+def correct_value(verdict: Verdict) -> float | None:
     """1 right, 0 wrong, unreadable or abstained, None unscored."""
     return None if verdict.outcome == "unscored" else float(verdict.outcome == "right")
 
 
-def calibrated(verdict: Verdict) -> float | None:
+def rlcr_value(verdict: Verdict) -> float | None:
     """RLCR as in its paper: 1[right] - (q - 1[right])^2, from -1 to 1. An answer without a
     confidence gets the -1 of a sure and wrong one.
     """
@@ -59,7 +59,7 @@ def calibrated(verdict: Verdict) -> float | None:
     return right - (verdict.confidence - right) ** 2
 
 
-def calibrated_as_released(verdict: Verdict) -> float | None:
+def rlcr_released_value(verdict: Verdict) -> float | None:
     """RLCR as in its code: .5 format + .5 accuracy + .5 (1 - (q - accuracy)^2), where an invalid
     format gets 0 of everything.
     """
@@ -71,17 +71,17 @@ def calibrated_as_released(verdict: Verdict) -> float | None:
     return 0.5 + 0.5 * right + 0.5 * (1 - (verdict.confidence - right) ** 2)
 
 
-def ternary(verdict: Verdict) -> float | None:
+def truthrl_value(verdict: Verdict) -> float | None:
     """TruthRL: 1 right, 0 abstained, -1 wrong or unreadable."""
     return {"right": 1.0, "abstained": 0.0, "unscored": None}.get(verdict.outcome, -1.0)
 
 
-def readable(verdict: Verdict) -> float | None:
+def format_value(verdict: Verdict) -> float | None:
     """Control: 1 for anything in the right format, right or not."""
     return None if verdict.outcome == "unscored" else float(verdict.outcome != "unreadable")
 
 
-def incorrect(verdict: Verdict) -> float | None:
+def incorrect_value(verdict: Verdict) -> float | None:
     """Control: 1 for a wrong answer in the right format."""
     return None if verdict.outcome == "unscored" else float(verdict.outcome == "wrong")
 
@@ -91,7 +91,7 @@ class VerifierReward:
     call, in row order.
     """
 
-    def __init__(self, verifier: Verifier, value: Value = correct, name: str = "correct"):
+    def __init__(self, verifier: Verifier, value: Value = correct_value, name: str = "correct"):
         self.verifier, self.value, self.__name__ = verifier, value, name
         self.verdicts: list[Verdict] = []
 
@@ -111,27 +111,27 @@ def rlcr(verifier: Verifier = tagged_answer) -> VerifierReward:
     """RLCR with the weights of its paper. Wants scale_rewards "none", as both its paper and its
     code have.
     """
-    return VerifierReward(verifier, calibrated, "rlcr")
+    return VerifierReward(verifier, rlcr_value, "rlcr")
 
 
 def rlcr_released(verifier: Verifier = tagged_answer) -> VerifierReward:
     """RLCR with the weights of its code."""
-    return VerifierReward(verifier, calibrated_as_released, "rlcr_released")
+    return VerifierReward(verifier, rlcr_released_value, "rlcr_released")
 
 
 def truthrl(verifier: Verifier = boxed_answer) -> VerifierReward:
     """TruthRL's ternary reward."""
-    return VerifierReward(verifier, ternary, "truthrl")
+    return VerifierReward(verifier, truthrl_value, "truthrl")
 
 
 def format_only(verifier: Verifier) -> VerifierReward:
     """Control: the format is rewarded, whatever the answer."""
-    return VerifierReward(verifier, readable, "format_only")
+    return VerifierReward(verifier, format_value, "format_only")
 
 
 def incorrect_only(verifier: Verifier) -> VerifierReward:
     """Control: wrong answers are rewarded."""
-    return VerifierReward(verifier, incorrect, "incorrect_only")
+    return VerifierReward(verifier, incorrect_value, "incorrect_only")
 
 
 def random_reward(rate: float, seed: int = 0) -> Callable[..., list[float]]:

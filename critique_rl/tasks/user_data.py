@@ -24,8 +24,8 @@ from typing import Any
 
 from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.hashing import split_of, uniform
+from critique_rl.tasks.answer_text import is_number
 from critique_rl.tasks.gym_rows import SPLITS
-from critique_rl.tasks.verifiers import is_number
 
 Row = Mapping[str, Any]
 READERS = {
@@ -79,7 +79,7 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
-class OwnData:
+class UserData:
     """Usable rows of each split, and how many were left out for which reason."""
 
     splits: Mapping[str, list[Row]]
@@ -118,7 +118,7 @@ class OwnData:
         ]
 
 
-def load(options: DataOptions, needs_answer: bool = True) -> OwnData:
+def load_user_data(options: DataOptions, needs_answer: bool = True) -> UserData:
     """Read all splits, once a process, and say on stderr what was left out. ConfigError for what
     cannot be read, or has not the columns.
     """
@@ -138,7 +138,7 @@ def _stamp(name: str) -> tuple[str, int]:
 @lru_cache(maxsize=4)
 def _load_once(
     options: DataOptions, needs_answer: bool, stamps: tuple[tuple[str, int], ...]
-) -> OwnData:
+) -> UserData:
     data = _load(options, needs_answer)
     if data.left_out:
         print(data.summary(), file=sys.stderr)
@@ -149,10 +149,10 @@ def _load_once(
     return data
 
 
-def _load(options: DataOptions, needs_answer: bool) -> OwnData:
+def _load(options: DataOptions, needs_answer: bool) -> UserData:
     # What is held out first: a question that is asked there is not trained on.
     sources = [split for split in ("test", "validation", "train") if getattr(options, split)]
-    bounds = _bounds(sources)
+    bounds = split_bounds(sources)
     splits: dict[str, list[Row]] = {split: [] for split in SPLITS}
     left_out: Counter = Counter()
     seen: dict[str, tuple[str, str]] = {}
@@ -170,10 +170,10 @@ def _load(options: DataOptions, needs_answer: bool) -> OwnData:
     for split in ("validation", "test"):
         # Files are often sorted by how hard they are, and evaluations take the first rows.
         splits[split].sort(key=lambda row: uniform(_key(row["prompt"])))
-    return OwnData(splits, dict(left_out))
+    return UserData(splits, dict(left_out))
 
 
-def _bounds(sources: Sequence[str]) -> dict[str, tuple[int, int]]:
+def split_bounds(sources: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Which buckets of 100 of `train` go where: a tenth to each split that has no source of its
     own.
     """
@@ -207,7 +207,7 @@ def _key(prompt: Any) -> str:
 def _rows(source: str, options: DataOptions, needs_answer: bool) -> Iterator[Row | str]:
     """Each row of a source, or the reason why it cannot be used."""
     name = getattr(options, source)
-    dataset = read(name, source, options.subset)
+    dataset = read_dataset(name, source, options.subset)
     columns = _columns(dataset.column_names, options, name, needs_answer)
     try:
         for place, raw in enumerate(dataset):
@@ -317,7 +317,7 @@ def _question(prompt: str | list[dict[str, str]]) -> str:
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
-def read(name: str, split: str = "train", subset: str = ""):
+def read_dataset(name: str, split: str = "train", subset: str = ""):
     """A data set by `datasets.load_dataset`: a file or folder, else the Hub's. ConfigError, with
     the cause, where that fails.
     """

@@ -251,9 +251,9 @@ def _say(answers, work, hide: bool = False) -> Any:
 
 
 def _load(target: str, options: Mapping[str, Any]) -> Any:
-    from critique_rl.config.user_code import load
+    from critique_rl.config.user_code import load_target
 
-    return load(target)(**options)
+    return load_target(target)(**options)
 
 
 def _lines(parent: int):

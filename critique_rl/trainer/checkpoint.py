@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from critique_rl.config.run_folder import write_text
+from critique_rl.config.durable_files import write_text
 
 STATE = "critique_rl.json"
 PREFIX = "checkpoint-"

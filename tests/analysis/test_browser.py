@@ -9,7 +9,8 @@ from browser import chromium, find
 
 from critique_rl.analysis.compare import compare
 from critique_rl.analysis.report import write_report
-from critique_rl.config.run_folder import PipelineFolder, append_jsonl, write_json
+from critique_rl.config.durable_files import append_jsonl, write_json
+from critique_rl.config.run_folder import PipelineFolder
 
 HOSTILE = """<script>alert(1)</script></script></style></details></article></pre><!--
 <img src="http://127.0.0.1:9/x" onerror=alert(2)>

@@ -14,7 +14,8 @@ from critique_rl.analysis.compare import compare, stratified
 from critique_rl.analysis.exports import numbers, tables
 from critique_rl.analysis.summary import left_out, table, verdict
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.run_folder import PipelineFolder, write_json
+from critique_rl.config.durable_files import write_json
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.metrics import crossed_interval
 from critique_rl.student_t import t_quantile
 

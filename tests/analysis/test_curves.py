@@ -13,7 +13,8 @@ from critique_rl.analysis.learning_curves import (
     to_target,
     with_rates,
 )
-from critique_rl.config.run_folder import PipelineFolder, append_jsonl
+from critique_rl.config.durable_files import append_jsonl
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.student_t import t_quantile
 
 

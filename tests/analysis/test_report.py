@@ -23,14 +23,9 @@ from critique_rl.analysis.plots import look, ticks
 from critique_rl.analysis.report import write_report
 from critique_rl.analysis.transcripts import MOST, cut, sample
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.durable_files import append_jsonl, write_json, write_text, write_yaml
 from critique_rl.config.pipeline_file import parse_pipeline
-from critique_rl.config.run_folder import (
-    PipelineFolder,
-    append_jsonl,
-    write_json,
-    write_text,
-    write_yaml,
-)
+from critique_rl.config.run_folder import PipelineFolder
 
 HOSTILE = """<script>alert(1)</script></pre></details></article>" onload="alert(2)' <img src=x onerror=alert(3)> {{ 7 * 7 }} <!-- &amp;"""
 TAGS_WITHOUT_END = {"meta", "line", "circle", "polyline", "polygon", "input", "br"}

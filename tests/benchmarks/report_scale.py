@@ -25,13 +25,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from critique_rl.config.run_folder import (
-    PipelineFolder,
-    RunFolder,
-    write_json,
-    write_text,
-    write_yaml,
-)
+from critique_rl.config.durable_files import write_json, write_text, write_yaml
+from critique_rl.config.run_folder import PipelineFolder, RunFolder
 
 ARMS = ("scalar", "retry", "indicative", "ground_truth", "oracle", "shuffled", "noisy", "mixed")
 FAMILIES = ("plateau", "learnable", "no-trap")

@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
-from critique_rl.config.run_folder import read_jsonl
+from critique_rl.config.durable_files import read_jsonl
 
 METRIC, PARTS = "refine/rescue_rate/plateau", 8
 

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from critique_rl.cli import reference
+from critique_rl.config.arms import RUN_KEYS
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import PIPELINE_KEYS as FILE_KEYS
-from critique_rl.config.pipeline_file import RUN_KEYS
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import CHATS, build_critic
 from critique_rl.experiment.build import METHOD_FIELDS

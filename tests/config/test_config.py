@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline, to_dict, with_seed
+from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
+from critique_rl.config.resolved_run import to_dict, with_seed
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 GOOD = {

@@ -20,7 +20,8 @@ from waiting import LONG
 
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.run_folder import PipelineFolder, read_jsonl
+from critique_rl.config.durable_files import read_jsonl
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.api.endpoint import Caps
 from critique_rl.critic.api.ledger import open_ledger

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from test_end_to_end import SMALL, cli, write_pipeline
 
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.durable_files import read_jsonl
 from critique_rl.config.pipeline_file import parse_pipeline
-from critique_rl.config.run_folder import PipelineFolder, read_jsonl
+from critique_rl.config.run_folder import PipelineFolder
 
 WALL = ("seconds", "step_time", "critique/seconds")
 # A tiny policy gets nothing right: its series is all zero, and stuck at the first look after two

@@ -7,8 +7,10 @@ from __future__ import annotations
 import pytest
 
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.pipeline_file import base_config, parse_pipeline, to_dict, with_seed
-from critique_rl.config.run_folder import PipelineFolder, append_jsonl, write_json, write_yaml
+from critique_rl.config.durable_files import append_jsonl, write_json, write_yaml
+from critique_rl.config.pipeline_file import parse_pipeline
+from critique_rl.config.resolved_run import base_config, to_dict, with_seed
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.experiment.campaign import _is_base_due, _mark_orphans, _ready_jobs
 from critique_rl.experiment.progress import Job, budget_share, estimate, time_left
 from critique_rl.experiment.same_config import check_same_config

@@ -18,7 +18,8 @@ from tiny_trainers import even, trainer_of
 from waiting import LONG, ended, wait_for_steps
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
-from critique_rl.config.run_folder import PipelineFolder, read_jsonl
+from critique_rl.config.durable_files import read_jsonl
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.experiment import processes
 from critique_rl.trainer.checkpoint import (
     STATE,
@@ -236,7 +237,8 @@ def test_a_folder_of_another_layout_is_refused(tiny_policy, tmp_path) -> None:
 
 
 def test_trackers_get_the_same_run_id_when_a_run_continues(tmp_path, monkeypatch) -> None:
-    from critique_rl.config.run_folder import RunFolder, write_yaml
+    from critique_rl.config.durable_files import write_yaml
+    from critique_rl.config.run_folder import RunFolder
     from critique_rl.experiment.train import _run_id
 
     for name in ("WANDB_RUN_ID", "WANDB_RESUME", "SWANLAB_RUN_ID"):

@@ -14,8 +14,9 @@ import yaml
 from waiting import SECONDS
 
 from critique_rl.cli.entry import main
+from critique_rl.config.durable_files import write_json
 from critique_rl.config.pipeline_file import load_pipeline
-from critique_rl.config.run_folder import PipelineFolder, write_json
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.experiment.plan import render_plan, stages
 from critique_rl.experiment.sweep import with_chosen
 

@@ -11,8 +11,9 @@ import yaml
 from test_end_to_end import SMALL, cli, write_pipeline
 
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.durable_files import read_jsonl, write_json
 from critique_rl.config.pipeline_file import parse_pipeline
-from critique_rl.config.run_folder import PipelineFolder, read_jsonl, write_json
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.experiment.sweep import choose, trials, with_chosen
 
 SWEEP = {"values": [1.0e-4, 3.0e-4, 1.0e-3], "seeds": [7, 8], "budget_share": 0.5}

@@ -213,7 +213,9 @@ def test_no_worker_outlives_a_parent_that_was_killed(text) -> None:
 def test_a_worker_ends_with_its_process() -> None:
     code = (
         "from critique_rl.tasks.isolated_verifiers import build_verifier\n"
-        "print(build_verifier({'kind': 'python', 'target': 'own_verifiers:same'}).worker._process.pid)"
+        # Kept by a name until the end: without one it goes at once, at the end of its pipe.
+        "verifier = build_verifier({'kind': 'python', 'target': 'own_verifiers:same'})\n"
+        "print(verifier.worker._process.pid)"
     )
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS)

@@ -13,17 +13,22 @@ from critique_rl.tasks.rewards import (
     MajorityVote,
     VerifierReward,
     build_reward,
-    calibrated,
-    calibrated_as_released,
     format_only,
     incorrect_only,
     random_reward,
     rlcr,
     rlcr_released,
+    rlcr_released_value,
+    rlcr_value,
     text_of,
     truthrl,
 )
-from critique_rl.tasks.verifiers import boxed_answer, boxed_answer_evaluated, by_name, tagged_answer
+from critique_rl.tasks.verifiers import (
+    boxed_answer,
+    boxed_answer_evaluated,
+    find_verifier,
+    tagged_answer,
+)
 from critique_rl.types import Verdict
 
 OUTCOMES = ["right", "wrong", "unreadable", "abstained", "unscored"]
@@ -66,7 +71,7 @@ def test_rewards_by_outcome(reward, values) -> None:
 
 
 def test_a_dataset_without_an_answer_column_is_unscored_not_wrong() -> None:
-    reward = VerifierReward(by_name("hash_line"))
+    reward = VerifierReward(find_verifier("hash_line"))
     assert reward(completions=["#3"], question=["1+2"]) == [None]
 
 
@@ -77,8 +82,8 @@ def test_text_is_read_from_both_of_trls_formats() -> None:
 @pytest.mark.parametrize(
     ("reward", "best"),
     [
-        (calibrated, lambda p: p**2),
-        (calibrated_as_released, lambda p: 0.5 + (p + 1 - p * (1 - p)) / 2),
+        (rlcr_value, lambda p: p**2),
+        (rlcr_released_value, lambda p: 0.5 + (p + 1 - p * (1 - p)) / 2),
     ],
 )
 def test_rlcrs_expected_reward_is_highest_where_the_confidence_is_the_probability(
@@ -187,7 +192,7 @@ def test_random_rewards_come_at_their_rate_whatever_the_answer_and_repeat_themse
 
 
 def test_the_majority_is_rewarded_right_or_not_group_by_group() -> None:
-    reward = MajorityVote(by_name("hash_line"), 4)
+    reward = MajorityVote(find_verifier("hash_line"), 4)
     completions = ["#3", "#4", "#4", "what", "no", "none", "nothing", "#"]
     assert reward(completions, answer=["3"] * 8) == [0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     assert reward.group_wise

@@ -11,9 +11,9 @@ import pytest
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
+from critique_rl.tasks.answer_text import is_number
 from critique_rl.tasks.load import load_task
-from critique_rl.tasks.user_data import DataOptions, _bounds, load
-from critique_rl.tasks.verifiers import is_number
+from critique_rl.tasks.user_data import DataOptions, load_user_data, split_bounds
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def test_what_cannot_be_used_is_counted_with_its_reason(tmp_path, capsys) -> Non
     ]
     rows += [{"question": "none?", "answer": None}, {"question": None, "answer": 3}]
     test = written(tmp_path / "test.jsonl", sums(3))
-    data = load(DataOptions(written(tmp_path / "a.jsonl", rows), test=test))
+    data = load_user_data(DataOptions(written(tmp_path / "a.jsonl", rows), test=test))
     # 0 + 1, 1 + 1 and 2 + 1 are asked in the test file, the first of them three times in train.
     assert data.left_out == {"asked in test too": 5, "no question": 2, "no answer": 1}
     assert (
@@ -93,7 +93,7 @@ def test_what_cannot_be_used_is_counted_with_its_reason(tmp_path, capsys) -> Non
         and len(data.splits["train"]) + len(data.splits["validation"]) == 47
     )
     assert "5 left out: asked in test too" in capsys.readouterr().err
-    alone = load(DataOptions(written(tmp_path / "b.jsonl", rows)))
+    alone = load_user_data(DataOptions(written(tmp_path / "b.jsonl", rows)))
     assert alone.left_out == {
         "the same question again": 1,
         "the same question again, with another answer": 1,
@@ -103,9 +103,9 @@ def test_what_cannot_be_used_is_counted_with_its_reason(tmp_path, capsys) -> Non
 
 
 def test_a_tenth_is_held_out_for_each_split_without_a_file() -> None:
-    assert _bounds(["train"]) == {"train": (0, 80), "validation": (80, 90), "test": (90, 100)}
-    assert _bounds(["test", "train"]) == {"train": (0, 90), "validation": (90, 100)}
-    assert _bounds(["test", "validation", "train"]) == {"train": (0, 100)}
+    assert split_bounds(["train"]) == {"train": (0, 80), "validation": (80, 90), "test": (90, 100)}
+    assert split_bounds(["test", "train"]) == {"train": (0, 90), "validation": (90, 100)}
+    assert split_bounds(["test", "validation", "train"]) == {"train": (0, 100)}
 
 
 def test_parquet_with_other_names_families_and_solutions(tmp_path) -> None:
@@ -138,7 +138,7 @@ def test_parquet_with_other_names_families_and_solutions(tmp_path) -> None:
     everything = task_of(options, families={"0": 3, "1": 1})
     zero, one = (sum(row["family"] == family for row in everything.train) for family in ("0", "1"))
     assert zero == sum(
-        row["family"] == "0" for row in load(DataOptions(**options)).splits["train"]
+        row["family"] == "0" for row in load_user_data(DataOptions(**options)).splits["train"]
     ) and one == round(zero / 3)
 
 

@@ -9,8 +9,8 @@ import pytest
 from critique_rl.tasks.verifiers import (
     VERIFIERS,
     boxed_answer,
-    by_name,
     choice,
+    find_verifier,
     hash_line,
     last_number,
     tagged_answer,
@@ -211,14 +211,14 @@ def test_a_row_without_any_gold_answer_is_unscored(row):
 
 
 def test_an_unknown_verifier_is_refused_with_the_nearest_name():
-    assert by_name("last_number") is last_number
+    assert find_verifier("last_number") is last_number
     with pytest.raises(ValueError, match="did you mean 'last_number'"):
-        by_name("last_nubmer")
+        find_verifier("last_nubmer")
     with pytest.raises(
         ValueError,
         match="known: boxed_answer, boxed_answer_evaluated, choice, hash_confidence, hash_line, last_number, tagged_answer",
     ):
-        by_name("zzz")
+        find_verifier("zzz")
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ from replayed_ranks import STEPS, VARIANTS
 from test_end_to_end import SMALL, write_pipeline
 from waiting import ended, wait_for_steps
 
+from critique_rl.config.durable_files import read_jsonl
 from critique_rl.config.pipeline_file import load_pipeline
-from critique_rl.config.run_folder import PipelineFolder, read_jsonl
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.experiment.preflight import check_arms, check_primary
 from critique_rl.trainer.distill import refuse_sharding
 

@@ -1,0 +1,55 @@
+"""The lock of a folder: one process at a time trains, or runs a pipeline, in it.
+
+The lock is the kernel's on the file `.lock`, so it ends with its process, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from critique_rl.config.checks import ConfigError
+
+
+@contextmanager
+def lock_folder(folder: Path, activity: str) -> Iterator[None]:
+    """Lock a folder for this process until the block ends.
+
+    Args:
+        folder: Made if it does not exist.
+        activity: For the message to a second process, such as "training".
+
+    Raises:
+        ConfigError: Where another process holds the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # The ranks of one launch share the folder; rank 0 holds the lock for all of them.
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(
+            f"{folder}: another process is {activity} here; "
+            "wait for it, stop it, or give another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """True where a living process holds the folder's lock."""
+    # The file `.lock` outlives its holder, so only an attempt to take the lock tells.
+    try:
+        with lock_folder(folder, ""):
+            return False
+    except ConfigError:
+        return True
