@@ -1,8 +1,9 @@
-"""Critique-augmented GRPO on TRL: put any critic into the loop, and find out, at equal tokens and
-dollars, whether it broke your plateau.
+"""Critique-augmented GRPO on TRL.
 
-"Critic" means a model or rule that writes critiques in words, never PPO's value model. Reading
-order: `types`, `objective`, `trainer`.
+Put any critic into the loop, and find out, at equal tokens and dollars, whether it broke your
+plateau. A critic is a model or a rule that writes critiques in words, never PPO's value model.
+
+Reading order: `types`, `objective`, `trainer`.
 """
 
 from __future__ import annotations

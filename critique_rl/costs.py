@@ -1,8 +1,10 @@
 """The spending of a run: tokens by owner, FLOPs, US dollars. Budgets and curves are over these.
 
-    total tokens = sum over owners: samples, their prompts, critics, teachers, expert traces
-    FLOPs        = parameters * (2 * tokens of forward passes + 6 * tokens trained)
-    dollars      = charges of critics + tokens of the policy * `Prices`
+    total tokens = sum of tokens over `OWNERS`
+
+    FLOPs = parameters * (2 * tokens of forward passes + 6 * tokens trained)
+
+    dollars = charges of critics + tokens of the policy * `Prices`
 
 The FLOPs are Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, without the share of attention.
 The tokens of evaluations are counted apart.

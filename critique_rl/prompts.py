@@ -1,10 +1,12 @@
-"""What models read: templates of `prompts/`, one a file, filled by jinja2.
+"""Templates of `prompts/`, one per file, filled by jinja2: the texts that models read.
 
-Sandboxed, strict about missing names, and in one pass: braces or template syntax inside a question,
-an attempt or a critique stay text. What fills a template is data: `neutralise` takes out control
-characters and breaks special tokens, which a chat template would turn into the end of a turn; the
-filter `fence` breaks the marks around it. The folder beside the package is used in a checkout, the
-copy inside the package in an installed wheel.
+Questions, attempts and critiques fill templates as data. The sandbox renders in one pass, so braces
+and template syntax inside them stay text. `neutralise` removes control characters and breaks
+special tokens, which a chat template would turn into the end of a turn. The filter `fence` breaks
+the marks that a template puts around a field.
+
+Templates come from the folder beside the package in a checkout, and from the copy inside the
+package in an installed wheel.
 """
 
 from __future__ import annotations
@@ -25,90 +27,117 @@ FOLDERS = (HERE.parent / "prompts", HERE / "_prompts")
 CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
 )
+_MISTRAL = "INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK"
+_BERT = "gMASK|MASK|CLS|SEP"
+_TAGS = (
+    "s|bos|eos|eod|pad|unk|mask|cls|sep|sop|eop|think|thinking|tool_call|tool_response"
+    r"|(?:start|end)_of_\w{1,20}|endoftext|user|assistant|system|policy|end"
+)
 SPECIAL = re.compile(
-    r"<\|[^<>|\n]{1,60}\|>|<\|\w{1,40}>|<\w{1,40}\|>|<\uff5c[^<>\uff5c\n]{1,60}\uff5c>|<</?SYS>>|<seed:\w{1,20}>|\]~\w{0,8}\]"
-    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK|gMASK|MASK|CLS|SEP)\]"
-    r"|</?(?:s|bos|eos|eod|pad|unk|mask|cls|sep|sop|eop|think|thinking|tool_call|tool_response|(?:start|end)_of_\w{1,20}|endoftext|user|assistant|system"
-    r"|policy|end)>",
+    r"<\|[^<>|\n]{1,60}\|>"
+    r"|<\|\w{1,40}>"
+    r"|<\w{1,40}\|>"
+    r"|<\uff5c[^<>\uff5c\n]{1,60}\uff5c>"
+    r"|<</?SYS>>"
+    r"|<seed:\w{1,20}>"
+    r"|\]~\w{0,8}\]"
+    rf"|\[/?(?:{_MISTRAL}|{_BERT})\]"
+    rf"|</?(?:{_TAGS})>",
     re.IGNORECASE,
 )
-"""How the tokenizers in use write special tokens: ChatML, Llama 2 and 3, DeepSeek, Gemma, Mistral,
-Seed, MiniMax, BERT, reasoning models, the lab.
+"""Spellings of special tokens in the tokenizers in use: ChatML, Llama 2 and 3, DeepSeek, Gemma,
+Mistral, Seed, MiniMax, BERT, reasoning models, the lab.
 """
-UNSEEN = "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e01ef"
-"""Characters that take no room. Between letters they stay (joiners make words in some scripts), but
-a mark of a prompt is one with or without them.
+UNSEEN = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e01ef"
+)
+"""Invisible characters, as ranges of a character class. They stay between letters, because joiners
+make words in some scripts. A mark of a prompt is recognised with or without them.
 """
+# Characters that look like "<" and "/": a model takes them for the marks of a prompt.
 OPENING = "<\uff1c\u2039\u2329\u3008\u27e8\ufe64\u276c\u276e\u2770\u02c2"
 SLASH = "/\\\\\uff0f\u2215\u2044\u29f8"
 
 
 def is_blank(text: str) -> bool:
-    """True where nothing of it can be seen."""
+    """True if nothing of the text is visible."""
     return not re.sub(rf"[\s{UNSEEN}]", "", clean(text))
 
 
 def clean(text: str) -> str:
-    """Text without control characters and half surrogates, which no file and no server takes."""
-    return (
-        CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-        .encode("utf-8", "replace")
-        .decode()
-    )
+    """Text without control characters and half surrogates, which files and servers refuse."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return CONTROL.sub("", lines).encode("utf-8", "replace").decode()
 
 
 def neutralise(text: str, specials: Sequence[str] = ()) -> str:
-    """`clean` text with every special token broken by a space after its first character; `specials`
-    are those of a known tokenizer.
+    """Clean text whose special tokens are broken by a space after their first character.
+
+    Args:
+        text: text of a question, an attempt or a critique.
+        specials: further special tokens, those of a known tokenizer.
     """
-    text = SPECIAL.sub(_broken, clean(text))
-    exact = "|".join(
-        re.escape(token) for token in sorted(specials, key=len, reverse=True) if len(token) > 1
-    )
-    return re.sub(exact, _broken, text) if exact else text
+    text = SPECIAL.sub(_break_token, clean(text))
+    # Longest first: a token that begins another would else hide the longer one.
+    longest_first = sorted(specials, key=len, reverse=True)
+    # One character cannot be broken in two.
+    breakable = [re.escape(token) for token in longest_first if len(token) > 1]
+    if not breakable:
+        return text
+    return re.sub("|".join(breakable), _break_token, text)
 
 
-def _broken(match: re.Match) -> str:
-    return f"{match[0][0]} {match[0][1:]}"
+def _break_token(match: re.Match[str]) -> str:
+    token = match[0]
+    return f"{token[0]} {token[1:]}"
 
 
 def special_tokens(tokenizer: Any) -> tuple[str, ...]:
-    """What a tokenizer of transformers would read as special tokens."""
-    return tuple(
-        token.content for token in tokenizer.added_tokens_decoder.values() if token.special
-    )
+    """Texts that a tokenizer of transformers reads as special tokens."""
+    added = tokenizer.added_tokens_decoder.values()
+    return tuple(token.content for token in added if token.special)
 
 
 def fence(text: str, *tags: str) -> str:
-    """Text in which no <tag> or </tag> of a prompt stands, however spaced or written, so that the
-    marks of the prompt are the only ones.
+    """Text without any <tag> or </tag>, in whatever spelling, so that only the prompt has marks.
+
+    Args:
+        text: text of a field.
+        tags: names of the marks in lower case, such as "attempt".
+
+    Returns:
+        The text; the opening bracket of each mark in it has become "(".
     """
+    names = "|".join(_spellings(tag) for tag in tags)
+    mark = rf"[{OPENING}](?=[\s{SLASH}{UNSEEN}]*(?:{names})(?!\w))"
+    return re.sub(mark, "(", text, flags=re.IGNORECASE)
+
+
+def _spellings(tag: str) -> str:
+    """A pattern of a tag's spellings: letters of normal or full width, invisible ones between."""
     # Letters of full width are other characters; IGNORECASE folds their capitals too.
-    wide = [
-        f"[{UNSEEN}]*".join(f"[{letter}{chr(ord(letter) + 0xFEE0)}]" for letter in tag)
-        for tag in tags
-    ]
-    return re.sub(
-        rf"[{OPENING}](?=[\s{SLASH}{UNSEEN}]*(?:{'|'.join(wide)})(?!\w))",
-        "(",
-        text,
-        flags=re.IGNORECASE,
-    )
+    letters = [f"[{letter}{chr(ord(letter) + 0xFEE0)}]" for letter in tag]
+    return f"[{UNSEEN}]*".join(letters)
 
 
 def cut(text: str, longest: int) -> str:
-    """The first three fifths and the last two of `longest` characters, with a marked gap, where a
-    text is longer than that.
+    """A text of at most `longest` characters as it is; of a longer one the two ends.
+
+    The first three fifths and the last two fifths of `longest` are kept, with a marked gap.
     """
     if len(text) <= longest:
         return text
     head = longest * 3 // 5
-    return f"{text[:head]}\n[... {len(text) - longest} characters left out ...]\n{text[len(text) - (longest - head) :]}"
+    tail = longest - head
+    gap = f"[... {len(text) - longest} characters left out ...]"
+    # Counted from the front: text[-tail:] would be the complete text where tail is 0.
+    return f"{text[:head]}\n{gap}\n{text[len(text) - tail :]}"
 
 
 @cache
 def _environment() -> SandboxedEnvironment:
-    # autoescape stays off: models read plain text; pages escape model text on their own.
+    # autoescape stays off: models read plain text, and pages escape model text themselves.
     environment = SandboxedEnvironment(
         loader=FileSystemLoader([str(folder) for folder in FOLDERS]),
         undefined=StrictUndefined,
@@ -120,29 +149,35 @@ def _environment() -> SandboxedEnvironment:
 
 def template_names() -> list[str]:
     """Names of all templates."""
-    return sorted(
-        {
-            str(path.relative_to(folder).with_suffix(""))
-            for folder in FOLDERS
-            if folder.exists()
-            for path in folder.rglob("*.jinja")
-        }
-    )
+    names = set()
+    for folder in FOLDERS:
+        for path in folder.rglob("*.jinja"):
+            names.add(str(path.relative_to(folder).with_suffix("")))
+    return sorted(names)
 
 
 def render(name: str, specials: Sequence[str] = (), **fields: str | list[str]) -> str:
-    """Fill the template `prompts/<name>.jinja` with neutral fields. ValueError if there is none;
-    jinja2.UndefinedError if a field is missing.
+    """Fill the template `prompts/<name>.jinja`.
+
+    Args:
+        name: name of the template, without its suffix.
+        specials: special tokens of the reader's tokenizer, broken in all fields.
+        fields: the template's fields; each text is neutralised.
+
+    Raises:
+        ValueError: there is no such template.
+        jinja2.UndefinedError: the template needs a field that is missing.
     """
-    data = {
-        key: [neutralise(v, specials) for v in value]
-        if isinstance(value, list)
-        else neutralise(value, specials)
-        for key, value in fields.items()
-    }
+    data: dict[str, str | list[str]] = {}
+    for key, value in fields.items():
+        if isinstance(value, list):
+            data[key] = [neutralise(item, specials) for item in value]
+        else:
+            data[key] = neutralise(value, specials)
     try:
-        return _environment().get_template(f"{name}.jinja").render(**data)
+        template = _environment().get_template(f"{name}.jinja")
     except TemplateNotFound as error:
         raise ValueError(
             f"no prompt template {name!r} in {FOLDERS[0]}; there are: {', '.join(template_names())}"
         ) from error
+    return template.render(**data)

@@ -1,7 +1,6 @@
-"""Answers of a transformers model to prompts, in batches: for evaluations, and for critics in this
-process.
+"""Sampled answers of a transformers model, in batches, for evaluations and for critics in process.
 
-It has a random state of its own, so that sampling in the middle of a run changes nothing that
+The random state is restored afterwards: sampling in the middle of a run changes nothing that
 follows in it.
 """
 
@@ -17,28 +16,35 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from critique_rl.types import Message
 
 Prompt = str | list[Message]
+"""A text, or a conversation."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Decoding settings; they are part of what makes two evaluations comparable."""
+    """Decoding settings. Two evaluations are comparable only if these are the same."""
 
     temperature: float = 1.0
+    """Divides the logits; 0 decodes greedily."""
     top_p: float = 1.0
+    """Probability mass that tokens are sampled from, 0 to 1."""
     max_new_tokens: int = 96
+    """Longest answer, in tokens."""
     batch: int = 512
-    """Sequences a `generate` call."""
+    """Sequences per `generate` call."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sampled answer: the index of its prompt, its text and its length in tokens."""
+    """One sampled answer."""
 
     prompt: int
+    """Index of its prompt."""
     text: str
+    """The answer without special tokens."""
     tokens: int
+    """Its length in tokens, the end token included."""
     truncated: bool = False
-    """True where it did not end by itself."""
+    """True if it reached `max_new_tokens` without an end token."""
 
 
 @contextmanager
@@ -49,12 +55,19 @@ def _isolated_randomness(seed: int) -> Iterator[None]:
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
-    """A prompt as the policy reads it, and as TRL does: a conversation by the chat template, a text
-    as it is, after what the tokenizer begins texts with.
+    """A prompt as the policy reads it in TRL's rollouts.
+
+    Args:
+        tokenizer: the policy's tokenizer.
+        prompt: a text or a conversation, which the chat template renders.
     """
+    # `str`: the annotations of transformers also allow for batches.
     if isinstance(prompt, str):
-        return tokenizer.decode(tokenizer("")["input_ids"]) + prompt
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+        # Tokens that the tokenizer puts before every text, such as <s>. They become text here,
+        # because `sample` tokenizes without special tokens.
+        start = str(tokenizer.decode(tokenizer("")["input_ids"]))
+        return start + prompt
+    return str(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False))
 
 
 @torch.no_grad()
@@ -65,28 +78,35 @@ def sample(
     sampling: Sampling,
     seed: int = 0,
 ) -> list[Sample]:
-    """One answer to each prompt (repeat one for more), in order. Restores the model's mode and
-    torch's random state.
+    """One answer per prompt, in order; repeat a prompt for more answers.
+
+    Args:
+        model: the model; its training mode is restored afterwards.
+        tokenizer: its tokenizer, with a pad token.
+        prompts: texts or conversations.
+        sampling: decoding settings.
+        seed: seed of the draws; torch's random state is restored afterwards.
     """
     texts = [render_prompt(tokenizer, prompt) for prompt in prompts]
+    # Sorted by length, so that a batch holds little padding.
     by_length = sorted(range(len(prompts)), key=lambda i: len(texts[i]))
-    samples: list[Sample | None] = [None] * len(prompts)
+    samples: dict[int, Sample] = {}
     was_training = model.training
-    model.eval()
+    model.train(False)
     with _isolated_randomness(seed):
         for start in range(0, len(by_length), sampling.batch):
             chunk = by_length[start : start + sampling.batch]
-            for i, (text, tokens, cut) in zip(
-                chunk, _generate(model, tokenizer, [texts[i] for i in chunk], sampling), strict=True
-            ):
-                samples[i] = Sample(i, text, tokens, cut)
+            answers = _generate(model, tokenizer, [texts[i] for i in chunk], sampling)
+            for i, (text, tokens, truncated) in zip(chunk, answers, strict=True):
+                samples[i] = Sample(i, text, tokens, truncated)
     model.train(was_training)
-    return [s for s in samples if s is not None]
+    return [samples[i] for i in range(len(prompts))]
 
 
 def _generate(
-    model, tokenizer, texts: list[str], sampling: Sampling
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], sampling: Sampling
 ) -> list[tuple[str, int, bool]]:
+    """(text, tokens, truncated) of one answer per text, from one `generate` call."""
     inputs = tokenizer(
         texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
     ).to(model.device)
@@ -95,23 +115,25 @@ def _generate(
         do_sample=sampling.temperature > 0,
         temperature=sampling.temperature or None,
         top_p=sampling.top_p,
+        # 0 switches it off; transformers would keep the 50 likeliest tokens.
         top_k=0,
         max_new_tokens=sampling.max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    new = output[:, inputs["input_ids"].shape[1] :]
-    lengths = (new != tokenizer.pad_token_id).sum(1).tolist()
+    answers_BT = output[:, inputs["input_ids"].shape[1] :]
+    answers = tokenizer.batch_decode(answers_BT, skip_special_tokens=True)
+    lengths = (answers_BT != tokenizer.pad_token_id).sum(1).tolist()
+    # A finished answer ends with its end token in the longest row, with padding in the others.
     ends = (tokenizer.pad_token_id, tokenizer.eos_token_id)
-    cut = [last not in ends for last in new[:, -1].tolist()]
-    return list(
-        zip(tokenizer.batch_decode(new, skip_special_tokens=True), lengths, cut, strict=True)
-    )
+    truncated = [last not in ends for last in answers_BT[:, -1].tolist()]
+    return list(zip(answers, lengths, truncated, strict=True))
 
 
 def prompt_lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[int]:
-    """Tokens of each prompt as `sample` renders it."""
-    return [
-        len(tokenizer(render_prompt(tokenizer, prompt), add_special_tokens=False)["input_ids"])
-        for prompt in prompts
-    ]
+    """Tokens per prompt, as `sample` renders it."""
+    lengths = []
+    for prompt in prompts:
+        text = render_prompt(tokenizer, prompt)
+        lengths.append(len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+    return lengths
