@@ -1,14 +1,14 @@
-"""`critique-rl plan`: the command of every run that is still to do, in stages that must follow each
-other, for a cluster to run. Nothing is run here.
+"""`critique-rl plan`: the command of every run still to do, in stages that follow each other, for a
+cluster to run. Nothing is run here. The formats:
 
-    lines     one a run, in order
-    parallel  a script for GNU parallel
-    slurm     a script that submits one job array a stage
-    sky       a script that starts one managed job of SkyPilot a run
+- lines: one run per line, in order
+- parallel: a script for GNU parallel
+- slurm: a script that submits one job array per stage
+- sky: a script that starts one managed job of SkyPilot per run
 
-Trials of a sweep are the first stage, arms that branch from another one the last. Left out:
-resources, which only the user knows; each script has one place to write them in. All runs need one
-folder for results that renames files atomically (a disk, NFS or Lustre, not a mounted bucket).
+Trials of a sweep are the first stage, arms that branch from another one the last. All runs need one
+folder for results that renames files atomically (a disk, NFS or Lustre, not a mounted bucket). Left
+out: resources, which only the user knows; each script has one place to write them in.
 """
 
 from __future__ import annotations
@@ -25,6 +25,52 @@ from critique_rl.experiment.sweep import trials
 
 FORMATS = ("lines", "parallel", "slurm", "sky")
 
+PARALLEL_HEAD = (
+    "# JOBS runs at a time (default: 1), each stage after the one before it. "
+    "A run that fails stops none of the others.\n"
+    "set -u"
+)
+PARALLEL = """parallel --jobs "${{JOBS:-1}}" --line-buffer --tag <<'RUNS'
+{lines}
+RUNS"""
+
+# TERM 180 seconds before the time limit leaves a run time to save a checkpoint; --requeue then
+# submits it again.
+SLURM_HEAD = (
+    "# Run it where sbatch is. Your partition, account, GPUs and time go here; "
+    "a run that was stopped goes on when it is submitted again.\n"
+    "OPTIONS=(--gpus=1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@180 --requeue)\n"
+    "set -eu"
+)
+SLURM = """stage{stage}=$(sbatch --parsable "${{OPTIONS[@]}}" \
+{after}--array=0-{last} --job-name={name} <<'JOB'
+#!/bin/bash
+commands=(
+{commands}
+)
+# exec: the signal before the time limit reaches the run, which then saves a checkpoint.
+eval "exec ${{commands[$SLURM_ARRAY_TASK_ID]}}"
+JOB
+)
+echo "stage {stage}: job $stage{stage}\""""
+# afterany, not afterok: a failed run must not cancel the runs that do not need it.
+AFTER = '--dependency="afterany:$stage{}" '
+
+SKY_HEAD = (
+    "# Your accelerators, set-up and volume go here. --out must lie on the volume, "
+    "so that arms that branch find the runs they branch from.\n"
+    """cat > sky-task.yaml <<'TASK'
+resources: {accelerators: "H100:1"}
+workdir: .
+# volumes: {/results: NAME}
+setup: pip install critique_rl
+run: eval "$COMMAND"
+TASK
+set -u"""
+)
+# In the background: `sky jobs launch` waits for its job, and the runs of a stage are independent.
+SKY = "sky jobs launch --yes --name {name} --env COMMAND={command} sky-task.yaml &"
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -38,61 +84,73 @@ Stages = list[list[PlannedRun]]
 
 
 def train_words(tail: Sequence[str], arm: str, seed: int) -> list[str]:
-    """Arguments that train one arm with one seed; `tail` is the pipeline, its overrides and --out."""
+    """Arguments that train one arm with one seed.
+
+    Args:
+        tail: The pipeline, its overrides and --out.
+        arm: The arm's name.
+        seed: The seed.
+    """
     return ["train", *tail, "--arm", arm, "--seed", str(seed)]
 
 
 def launcher(config: Path) -> str:
-    """The prefix that starts a run on several processes, as an accelerate config says; ConfigError
-    where there is none.
+    """The prefix that starts a run on several processes, as an accelerate config says.
+
+    Raises:
+        ConfigError: there is no such file.
     """
     if not config.is_file():
         raise ConfigError(
-            f"--accelerate: no file {config}; give one such as pipelines/accelerate/ddp.yaml, or what accelerate config wrote"
+            f"--accelerate: no file {config}; give one such as pipelines/accelerate/ddp.yaml, "
+            "or what accelerate config wrote"
         )
     return f"accelerate launch --config_file {shlex.quote(str(config))} -m critique_rl"
 
 
 def stages(pipeline: Pipeline, folder: PipelineFolder, tail: Sequence[str], prefix: str) -> Stages:
-    """Runs that are not finished, in stages of which each needs the one before it; `prefix` starts
-    each command, such as that of `launcher`.
+    """Unfinished runs, in stages each of which needs the one before it; empty stages are left out.
+
+    Args:
+        pipeline: The experiment.
+        folder: Its results, which tell what is finished.
+        tail: The pipeline's file, its overrides and --out, as on the command line.
+        prefix: The start of each command, such as `launcher` gives.
     """
-    tried = (
-        _runs(trials(pipeline), folder.sweep, [*tail, "--sweep"], prefix, branches=False)
-        if pipeline.sweep is not None
-        else []
-    )
-    trunks, branches = (
-        _runs(pipeline, folder, tail, prefix, branches) for branches in (False, True)
-    )
-    return [stage for stage in (tried, trunks, branches) if stage]
+    candidates: Stages = []
+    if pipeline.sweep is not None:
+        trial_tail = [*tail, "--sweep"]
+        candidates.append(_unfinished(trials(pipeline), folder.sweep, trial_tail, prefix, False))
+    for branches in (False, True):
+        candidates.append(_unfinished(pipeline, folder, tail, prefix, branches))
+    return [stage for stage in candidates if stage]
 
 
-def _runs(
+def _unfinished(
     pipeline: Pipeline, folder: PipelineFolder, tail: Sequence[str], prefix: str, branches: bool
 ) -> list[PlannedRun]:
-    return [
-        PlannedRun(f"{arm}-{seed}", f"{prefix} {shlex.join(train_words(tail, arm, seed))}")
-        for seed in pipeline.seeds
-        for arm, config in pipeline.arms.items()
-        if (config.branch_from is not None) == branches and not folder.run(arm, seed).finished
-    ]
+    """Unfinished runs of the arms that branch from another one, or of those that do not."""
+    runs = []
+    for seed in pipeline.seeds:
+        for arm, config in pipeline.arms.items():
+            is_branch = config.branch_from is not None
+            if is_branch == branches and not folder.run(arm, seed).finished:
+                command = shlex.join(train_words(tail, arm, seed))
+                runs.append(PlannedRun(f"{arm}-{seed}", f"{prefix} {command}"))
+    return runs
 
 
 def render_plan(planned: Stages, form: str, name: str) -> str:
-    """The plan in one of `FORMATS`."""
+    """The plan in one of `FORMATS`; `name` is the pipeline's, for the names of jobs."""
     match form:
         case "parallel":
-            return _script(
-                [PARALLEL.format(lines=_lines(stage)) for stage in planned], PARALLEL_HEAD
-            )
+            parts = [PARALLEL.format(lines=_lines(stage)) for stage in planned]
+            return _script(PARALLEL_HEAD, parts)
         case "slurm":
-            parts = [SLURM.format(stage=i + 1, after=AFTER.format(i) if i else "", last=len(stage) - 1, name=shlex.quote(name), commands=_quoted(stage))
-                     for i, stage in enumerate(planned)]  # fmt: skip
-            return _script(parts, SLURM_HEAD)
+            parts = [_job_array(stage, number, name) for number, stage in enumerate(planned, 1)]
+            return _script(SLURM_HEAD, parts)
         case "sky":
-            return _script(["\n".join([*(SKY.format(name=f"{name}-{run.name}", command=shlex.quote(run.command)) for run in stage), "wait"])
-                            for stage in planned], SKY_HEAD)  # fmt: skip
+            return _script(SKY_HEAD, [_managed_jobs(stage, name) for stage in planned])
     return "\n".join(_lines(stage) for stage in planned)
 
 
@@ -100,41 +158,21 @@ def _lines(stage: list[PlannedRun]) -> str:
     return "\n".join(run.command for run in stage)
 
 
-def _quoted(stage: list[PlannedRun]) -> str:
-    return "\n".join(f"  {shlex.quote(run.command)}" for run in stage)
+def _job_array(stage: list[PlannedRun], number: int, name: str) -> str:
+    commands = "\n".join(f"  {shlex.quote(run.command)}" for run in stage)
+    after = AFTER.format(number - 1) if number > 1 else ""
+    return SLURM.format(
+        stage=number, after=after, last=len(stage) - 1, name=shlex.quote(name), commands=commands
+    )
 
 
-def _script(parts: list[str], head: str) -> str:
+def _managed_jobs(stage: list[PlannedRun], name: str) -> str:
+    lines = []
+    for run in stage:
+        # The command is quoted once more: it is the value of an environment variable.
+        lines.append(SKY.format(name=f"{name}-{run.name}", command=shlex.quote(run.command)))
+    return "\n".join([*lines, "wait"])
+
+
+def _script(head: str, parts: list[str]) -> str:
     return "\n".join(["#!/bin/bash", head, *parts])
-
-
-PARALLEL_HEAD = "# JOBS runs at a time (default: 1), each stage after the one before it. A run that fails stops none of the others.\nset -u"
-PARALLEL = """parallel --jobs "${{JOBS:-1}}" --line-buffer --tag <<'RUNS'
-{lines}
-RUNS"""
-
-AFTER = '--dependency="afterany:$stage{}" '
-SLURM_HEAD = """# Run it where sbatch is. Your partition, account, GPUs and time go here; a run that was stopped goes on when it is submitted again.
-OPTIONS=(--gpus=1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@180 --requeue)
-set -eu"""
-SLURM = """stage{stage}=$(sbatch --parsable "${{OPTIONS[@]}}" {after}--array=0-{last} --job-name={name} <<'JOB'
-#!/bin/bash
-commands=(
-{commands}
-)
-# exec: the signal before the time limit reaches the run, which then saves a checkpoint.
-eval "exec ${{commands[$SLURM_ARRAY_TASK_ID]}}"
-JOB
-)
-echo "stage {stage}: job $stage{stage}\""""
-
-SKY_HEAD = """# Your accelerators, set-up and volume go here. --out must lie on the volume, so that arms that branch find the runs they branch from.
-cat > sky-task.yaml <<'TASK'
-resources: {accelerators: "H100:1"}
-workdir: .
-# volumes: {/results: NAME}
-setup: pip install critique_rl
-run: eval "$COMMAND"
-TASK
-set -u"""
-SKY = "sky jobs launch --yes --name {name} --env COMMAND={command} sky-task.yaml &"

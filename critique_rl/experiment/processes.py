@@ -1,10 +1,9 @@
-"""Runs as processes of their own, forked where that is safe: importing torch, transformers and TRL
-takes 6 to 7 seconds, a run in the lab 100.
+"""Each run is a process of its own, forked from a prepared server if that is safe.
 
-On Linux without CUDA children are forked from a server that has imported everything once
-(`multiprocessing`'s forkserver), else each is a new interpreter: CUDA does not survive a fork, and
-macOS's frameworks may not. Left out: runs of several ranks, which `plan` and `accelerate launch`
-start.
+A new interpreter takes 6 to 7 seconds to import torch, transformers and TRL, where a run in the lab
+takes 100. On Linux without CUDA, children are forked from a server that has imported everything
+once (`multiprocessing`'s forkserver). Left out: runs of several ranks, which `plan` and `accelerate
+launch` start.
 """
 
 from __future__ import annotations
@@ -15,17 +14,20 @@ import runpy
 import signal
 import sys
 from collections.abc import Sequence
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 
-def context() -> BaseContext:
-    """How processes start here. Variables that libraries read while they are imported must be in
-    the environment before the first one starts.
+def context() -> ForkServerContext | SpawnContext:
+    """How processes start on this machine.
+
+    Variables that libraries read at import must be in the environment before the first process
+    starts.
     """
     import torch
 
+    # CUDA does not survive a fork, and macOS's frameworks may not.
     if sys.platform != "linux" or torch.cuda.is_available():
         return multiprocessing.get_context("spawn")
     forking = multiprocessing.get_context("forkserver")
@@ -34,17 +36,21 @@ def context() -> BaseContext:
 
 
 def start(words: Sequence[str], log: Path) -> BaseProcess:
-    """Start `critique-rl <words>`; what it prints is added to `log`."""
+    """Start `critique-rl <words>` as a process whose output is appended to `log`."""
     process = context().Process(target=command, args=(list(words), log, log))
     process.start()
     return process
 
 
 def command(words: list[str], out: Path, errors: Path) -> None:
-    """In the new process: `python -m critique_rl <words>`, with its output in files. Ends with
-    SystemExit.
+    """In the new process: run `python -m critique_rl <words>` with its output in files.
+
+    Raises:
+        SystemExit: always, with the command's exit status.
     """
-    os.setsid()  # Ctrl-C reaches the process that started this one, which then asks each run once
+    # Ctrl-C then reaches only the process that started this one, and that asks each run once.
+    os.setsid()
+    # The server that this process is forked from ignores SIGTERM (`preload`).
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for path, descriptor in ((out, 1), (errors, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), descriptor)

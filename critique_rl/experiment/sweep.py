@@ -1,16 +1,16 @@
-"""Equal tuning effort: each arm with each value of one option, judged on validation problems with
-seeds of their own; the best one trains the arm.
+"""Equal tuning effort: each arm is tried with each value of one option, on validation problems and
+with seeds that no other run has. The best value trains the arm.
 
 The trials of a pipeline are a pipeline too, in `<folder>/sweep`, with an arm "<arm>@<value>" for
-each; so they are continued, skipped and refused like any run. What was tried and chosen is in
-`<folder>/sweep.json`, and in compare.json. Left out: search beyond one list of values, which no
-reader could call equal.
+each; so they are continued, skipped and refused like any run. `<folder>/sweep.json` and
+compare.json hold the tried values, their scores and the choice. Left out: search beyond one list of
+values, which no reader could call equal.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from critique_rl.config.checks import ConfigError
@@ -20,21 +20,22 @@ from critique_rl.config.schema import BudgetConfig, Pipeline, RunConfig, SweepCo
 
 
 def with_value(config: RunConfig, key: str, value: Any) -> RunConfig:
-    """The arm with one option ("trl.learning_rate") set."""
+    """The arm with one option set; `key` is "trl.<option>" or "method.<option>"."""
     section, _, option = key.partition(".")
-    return replace(config, **{section: {**getattr(config, section), option: value}})
+    if section == "trl":
+        return replace(config, trl={**config.trl, option: value})
+    return replace(config, method={**config.method, option: value})
 
 
 def trials(pipeline: Pipeline) -> Pipeline:
     """The pipeline of all trials: arms "<arm>@<value>", on the validation split, with a share of
     the budget.
     """
-    sweep = _of(pipeline)
-    arms = {
-        f"{arm}@{value:g}": _trial(with_value(config, sweep.key, value), sweep)
-        for arm, config in pipeline.arms.items()
-        for value in sweep.values
-    }
+    sweep = _sweep_config(pipeline)
+    arms = {}
+    for arm, config in pipeline.arms.items():
+        for value in sweep.values:
+            arms[_trial_arm(arm, value)] = _trial(with_value(config, sweep.key, value), sweep)
     return replace(
         pipeline,
         name="sweep",
@@ -47,88 +48,111 @@ def trials(pipeline: Pipeline) -> Pipeline:
     )
 
 
-def _of(pipeline: Pipeline) -> SweepConfig:
+def _sweep_config(pipeline: Pipeline) -> SweepConfig:
     assert pipeline.sweep is not None, "a pipeline without sweep: has no trials"
     return pipeline.sweep
 
 
+def _trial_arm(arm: str, value: float) -> str:
+    return f"{arm}@{value:g}"
+
+
 def _trial(config: RunConfig, sweep: SweepConfig) -> RunConfig:
-    budget = {f.name: getattr(config.budget, f.name) for f in fields(BudgetConfig)}
-    scaled = {
-        name: None if limit is None else type(limit)(limit * sweep.budget_share)
-        for name, limit in budget.items()
-    }
-    return replace(
-        config,
-        budget=BudgetConfig(**scaled),
-        evaluation=replace(config.evaluation, split="validation"),
-    )
+    limits = {}
+    for name, limit in asdict(config.budget).items():
+        if limit is not None:
+            # Limits in tokens and steps stay integers: the share is rounded down.
+            limits[name] = type(limit)(limit * sweep.budget_share)
+    # Judged on validation problems, so that the choice does not see the test split.
+    evaluation = replace(config.evaluation, split="validation")
+    return replace(config, budget=BudgetConfig(**limits), evaluation=evaluation)
 
 
 def choose(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, Any]:
-    """Read the finished trials, write sweep.json and return it: what each arm was tried with, and
-    the value that did best (the first, where two did).
+    """Choose each arm's value by the finished trials, and write sweep.json.
+
+    Returns:
+        The content of sweep.json: each arm's scores and the value that did best. Of two values
+        that did equally well, the first counts.
+
+    Raises:
+        ConfigError: an evaluation lacks the sweep's metric.
     """
-    sweep, arms = _of(pipeline), {}
+    sweep = _sweep_config(pipeline)
+    arms = {}
     for arm in pipeline.arms:
-        tried = {value: _score(folder.sweep, f"{arm}@{value:g}", sweep) for value in sweep.values}
-        best = max(tried, key=tried.get)
-        # A best value at the end of the list says that a better one may lie beyond it.
+        scores = {value: _score(folder.sweep, arm, value, sweep) for value in sweep.values}
+        best = max(scores, key=lambda value: scores[value])
         arms[arm] = {
             "chosen": best,
-            "at_edge": best in (min(tried), max(tried)),
-            "tried": {f"{value:g}": score for value, score in tried.items()},
+            # A better value may lie beyond the end of the list.
+            "at_edge": best in (min(scores), max(scores)),
+            "tried": {f"{value:g}": score for value, score in scores.items()},
         }
-    chosen = {
+    choice = {
         "key": sweep.key,
         "metric": sweep.metric,
         "seeds": list(sweep.seeds),
         "budget_share": sweep.budget_share,
         "arms": arms,
     }
-    write_json(folder.sweep_choice, chosen)
-    return chosen
+    write_json(folder.sweep_choice, choice)
+    return choice
 
 
-def _score(folder: PipelineFolder, arm: str, sweep: SweepConfig) -> float:
-    scores = [
-        json.loads(folder.run(arm, seed).evaluation.read_text())["metrics"].get(sweep.metric)
-        for seed in sweep.seeds
-    ]
-    if None in scores:
-        raise ConfigError(
-            f"sweep.metric: {arm} has no {sweep.metric!r}; name one of the pass@k that evaluations hold"
-        )
+def _score(folder: PipelineFolder, arm: str, value: float, sweep: SweepConfig) -> float:
+    """A trial's metric, averaged over seeds.
+
+    Raises:
+        ConfigError: an evaluation lacks the metric.
+    """
+    trial = _trial_arm(arm, value)
+    scores = []
+    for seed in sweep.seeds:
+        evaluation = json.loads(folder.run(trial, seed).evaluation.read_text())
+        score = evaluation["metrics"].get(sweep.metric)
+        if score is None:
+            raise ConfigError(
+                f"sweep.metric: {trial} has no {sweep.metric!r}; "
+                "name one of the pass@k that evaluations hold"
+            )
+        scores.append(score)
     return sum(scores) / len(scores)
 
 
 def with_chosen(pipeline: Pipeline, folder: PipelineFolder) -> Pipeline:
-    """The pipeline with each arm's chosen value, chosen now where the trials have just finished;
-    ConfigError where some have not, or had another list.
+    """The pipeline with each arm's chosen value, which is chosen now if all trials have finished.
+
+    Raises:
+        ConfigError: trials are missing, or tried another list of values.
     """
-    if pipeline.sweep is None:
+    sweep = pipeline.sweep
+    if sweep is None:
         return pipeline
-    path, sweep = folder.sweep_choice, pipeline.sweep
-    stored = json.loads(path.read_text()) if path.exists() else _chosen_now(pipeline, folder)
-    wanted = sorted(f"{value:g}" for value in sweep.values)
-    for arm in pipeline.arms:
-        found = stored["arms"].get(arm)
-        if found is None or stored["key"] != sweep.key or sorted(found["tried"]) != wanted:
+    path = folder.sweep_choice
+    if path.exists():
+        choice = json.loads(path.read_text())
+    else:
+        choice = _choose_if_finished(pipeline, folder)
+    values = sorted(f"{value:g}" for value in sweep.values)
+    arms = {}
+    for arm, config in pipeline.arms.items():
+        chosen = choice["arms"].get(arm)
+        # A stored choice holds only for the option and the values that it was made among.
+        if chosen is None or choice["key"] != sweep.key or sorted(chosen["tried"]) != values:
             raise ConfigError(
-                f"sweep: nothing chosen for arm {arm} in {path} with these values; critique-rl run tries them first"
+                f"sweep: nothing chosen for arm {arm} in {path} with these values; "
+                "critique-rl run tries them first"
             )
-    return replace(
-        pipeline,
-        arms={
-            arm: with_value(config, sweep.key, stored["arms"][arm]["chosen"])
-            for arm, config in pipeline.arms.items()
-        },
-    )
+        arms[arm] = with_value(config, sweep.key, chosen["chosen"])
+    return replace(pipeline, arms=arms)
 
 
-def _chosen_now(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, Any]:
-    tried = trials(pipeline)
-    finished = all(
-        folder.sweep.run(arm, seed).finished for arm in tried.arms for seed in tried.seeds
-    )
-    return choose(pipeline, folder) if finished else {"arms": {}}
+def _choose_if_finished(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, Any]:
+    """The choice, or one without arms if a trial has not finished."""
+    trial_pipeline = trials(pipeline)
+    for arm in trial_pipeline.arms:
+        for seed in trial_pipeline.seeds:
+            if not folder.sweep.run(arm, seed).finished:
+                return {"arms": {}}
+    return choose(pipeline, folder)
