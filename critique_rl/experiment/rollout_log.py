@@ -1,9 +1,10 @@
-"""Rollouts of one generation as a parquet table (columns in `runs`): every attempt, verdict,
-critique, candidate and advantage, before training on them.
+"""Rollouts of one generation as a parquet table: every attempt, verdict, critique, candidate and
+advantage, written before training on them. The columns are described in `config.run_folder`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -14,67 +15,108 @@ from critique_rl.trainer.rollout.generation import Generation
 from critique_rl.types import Attempt, Critique
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """One scored text of the generation."""
+
+    group: int
+    number: int
+    """Its number among all scored texts."""
+    role: str
+    """rollout, expert or candidate."""
+    attempt: Attempt
+    refines: int = -1
+    """Index of the attempt that a candidate refines."""
+    critique: Critique | None = None
+    chosen: bool = False
+
+
 def write_rollouts(
     folder: RunFolder, step: int, rank: int, batch: Generation, advantages: list[float]
 ) -> None:
-    """Write one generation batch of one rank; `advantages` are in the batch's order, before credit
-    was shared out.
+    """Write one generation batch of one rank.
+
+    Args:
+        folder: The run's folder.
+        step: The optimizer step that trains on these rollouts first.
+        rank: The rank whose batch this is.
+        batch: The generation as text.
+        advantages: One per row of the batch, in its order, before weights and the split into terms.
     """
     folder.rollouts.mkdir(parents=True, exist_ok=True)
     path = folder.rollouts / f"step{step:05d}-rank{rank}.parquet"
+    # Renamed when complete: readers look at folders of runs that are still training.
     temporary = path.with_suffix(".partial")
     pq.write_table(pa.Table.from_pylist(rollout_rows(step, batch, advantages)), temporary)
     temporary.replace(path)
 
 
 def rollout_rows(step: int, batch: Generation, advantages: list[float]) -> list[dict[str, Any]]:
-    """Rows of the table: rollouts in order, plain samples of reserved rows, then candidates."""
-    by_number = dict(zip(batch.order, advantages, strict=True))
-    size = batch.group_rollouts
-    numbered = [
-        (i // size, i, -1, "rollout", attempt, batch.critiques.get(i), False)
-        for i, attempt in enumerate(batch.attempts)
-    ]
-    numbered += [
-        (group, number, -1, role, attempt, None, role == "expert")
-        for group, number, role, attempt in batch.plain
-    ]
-    for i, number, refinement in batch.refinements:
-        second = Attempt(
-            refinement.attempt.question, refinement.text, refinement.verdict, refinement.attempt.row
-        )
-        numbered.append((i // size, number, i, "candidate", second, None, refinement.chosen))
-    return [
-        {
+    """Rows of the table: rollouts in order, plain samples of reserved rows, then candidates.
+
+    Candidates that fill no row of the batch have the advantage NaN.
+    """
+    advantage_by_number = dict(zip(batch.order, advantages, strict=True))
+    rows = []
+    for entry in _entries(batch):
+        row: dict[str, Any] = {
             "step": step,
-            "group": group,
-            "role": role,
-            "attempt": refines,
-            **_words(attempt, critique),
-            "reward": batch.values[number],
-            "advantage": by_number.get(number, float("nan")),
-            "chosen": chosen,
+            "group": entry.group,
+            "role": entry.role,
+            "attempt": entry.refines,
         }
-        for group, number, refines, role, attempt, critique, chosen in numbered
-    ]
+        row |= _attempt_columns(entry.attempt)
+        row |= _critique_columns(entry.critique)
+        row["reward"] = batch.values[entry.number]
+        row["advantage"] = advantage_by_number.get(entry.number, float("nan"))
+        row["chosen"] = entry.chosen
+        rows.append(row)
+    return rows
 
 
-def _writable(text: str) -> str:
-    """Text without half surrogates, which a server's JSON may hold and no file takes."""
-    return text.encode("utf-8", "replace").decode()
+def _entries(batch: Generation) -> list[_Entry]:
+    size = batch.group_rollouts
+    entries = []
+    for i, attempt in enumerate(batch.attempts):
+        critique = batch.critiques.get(i)
+        entries.append(_Entry(i // size, i, "rollout", attempt, critique=critique))
+    for group, number, role, attempt in batch.plain:
+        entries.append(_Entry(group, number, role, attempt, chosen=role == "expert"))
+    for i, number, refinement in batch.refinements:
+        first = refinement.attempt
+        second = Attempt(first.question, refinement.text, refinement.verdict, first.row)
+        chosen = refinement.chosen
+        entries.append(_Entry(i // size, number, "candidate", second, refines=i, chosen=chosen))
+    return entries
 
 
-def _words(attempt: Attempt, critique: Critique | None) -> dict[str, Any]:
-    verdict, critique = attempt.verdict, critique or Critique("", "", "")
+def _attempt_columns(attempt: Attempt) -> dict[str, Any]:
+    answer = attempt.verdict.answer
+    if answer is not None:
+        answer = _writable(answer)
     return {
         "question": _writable(attempt.question),
         "family": str(attempt.row.get("family", "")),
         "text": _writable(attempt.text),
-        "outcome": verdict.outcome,
-        "answer": None if verdict.answer is None else _writable(verdict.answer),
+        "outcome": attempt.verdict.outcome,
+        "answer": answer,
+    }
+
+
+def _critique_columns(critique: Critique | None) -> dict[str, Any]:
+    # Columns have a type each, so a row without a critique holds empty texts, not null.
+    if critique is None:
+        columns = dict.fromkeys(("critic", "critique", "critique_status", "critique_reason"), "")
+        return {**columns, "leaked": False}
+    return {
         "critic": critique.critic,
         "critique": _writable(critique.text),
         "critique_status": critique.status,
         "critique_reason": _writable(critique.reason),
         "leaked": critique.leaked,
     }
+
+
+def _writable(text: str) -> str:
+    # A server's JSON may hold half surrogates, which no file takes.
+    return text.encode("utf-8", "replace").decode()
