@@ -1,15 +1,14 @@
-"""Failed attempts -> critiques, one each, in order; a critic never raises for a single item and
-never sets a reward.
+"""A `critic:` section of a pipeline -> the critic that it describes.
 
-Kinds: `none`, `retry`, `indicative`, `ground_truth`, `oracle`, `shuffled`, `noisy` (`controls`),
-`self`, `local`, `api` (`chat_critic`), `python` (`user_critic`). A call that fails stays failed:
-there is no fallback to another kind, which would silently turn one arm of a comparison into
+Kinds: `none`; `retry`, `indicative`, `ground_truth`, `oracle`, `shuffled`, `noisy` (`controls`);
+`self`, `local`, `api` (`chat_critic` with a `chat`); `python` (`user_critic`). Left out: fallbacks.
+A critic of another kind in place of one that fails would silently turn one arm of a comparison into
 another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from critique_rl.config.checks import ConfigError, check_keys, read_section, suggest
 from critique_rl.critic.api.endpoint import Caps, Endpoint
 from critique_rl.critic.chat import ApiChat, LocalChat, PolicyChat
-from critique_rl.critic.chat_critic import CHOICES, KNOWS, SCOPES, ChatCritic
+from critique_rl.critic.chat_critic import CHOICES, KNOWS_COLUMN, SCOPES, ChatCritic
 from critique_rl.critic.contract import Chat, Critic
 from critique_rl.critic.controls import (
     NoisyCritic,
@@ -33,159 +32,197 @@ from critique_rl.tasks.task import Task
 from critique_rl.types import Attempt
 
 CHATS: dict[str, type | None] = {"self": None, "local": LocalChat, "api": Endpoint}
-"""Kinds whose critiques a model writes, and whose fields are its options."""
+"""Kinds whose critiques a model writes -> the dataclass whose fields are its options."""
 CHAT_CRITIC_OPTIONS = ("template", "knows", "scope", "votes", "choose", "on_leak", "longest")
-"""Options of ChatCritic that a pipeline may set; the others are those of its chat."""
+"""Options of ChatCritic that a pipeline may set, beside those of its chat."""
 KIND_OPTIONS = {
     "oracle": {"reworded": "true: in words that the embedded base never read (`lab/chain`)."},
     "noisy": {
-        "critic": "The critic whose words are mixed with wrong ones: a section such as {kind: oracle}.",
-        "wrong": "Share of critiques, from 0 to 1, that are the checker's words on another problem.",
+        "critic": "The critic whose words are mixed with wrong ones: a section such as "
+        "{kind: oracle}.",
+        "wrong": "Share of critiques, from 0 to 1, that are the checker's words on another "
+        "problem.",
     },
     "python": {
-        "target": "module:name of a class, or of a function of one attempt, found in the folder that the command runs in or among installed packages.",
+        "target": "module:name of a class, or of a function of one attempt, found in the folder "
+        "that the command runs in or among installed packages.",
         "options": "Arguments of the class, or of the function beside the attempt.",
         "deadline": "Seconds for all attempts of a generation.",
         "on_leak": "A critique that gives the answer away: keep, redact or drop.",
     },
 }
-"""Options of kinds that are no chat, and what they mean."""
+"""Options of the other kinds -> their meaning, which the reference of a pipeline shows."""
+KINDS = ("none", "retry", "indicative", "ground_truth", "oracle", "shuffled", "noisy", "python")
 ALLOWED_VALUES = {
-    "knows": tuple(KNOWS),
+    "knows": tuple(KNOWS_COLUMN),
     "scope": SCOPES,
     "choose": tuple(CHOICES),
     "on_leak": ON_LEAK,
 }
+POSITIVE: dict[str, tuple[type, ...]] = {
+    "votes": (int,),
+    "longest": (int,),
+    "deadline": (int, float),
+}
+"""Options that are numbers above 0 -> their types."""
 
 
 def build_critic(
     spec: Mapping[str, Any], task: Task, seed: int = 0, folder: Path | None = None
 ) -> Critic | None:
-    """A critic from a config's `critic:` section; None for kind "none". ConfigError for unknown
-    kinds and keys.
+    """Build the critic of a `critic:` section.
 
-    `folder` keeps what an api critic answered and cost; without one that lasts as long as the
-    critic.
+    Args:
+        spec: the section: `kind` and the options of that kind.
+        task: has the oracle, the verifier and the prompts.
+        seed: seed of the controls that draw.
+        folder: keeps the answers and the spending of an api critic; None: they last as long as it.
+
+    Returns:
+        The critic; None for the kind "none".
+
+    Raises:
+        ConfigError: an unknown kind or key, or a value that cannot work.
     """
-    options = {key: value for key, value in spec.items() if key != "kind"}
-    kinds: dict[str, Callable[..., Critic | None]] = {
-        "none": lambda: None,
-        "retry": lambda: RetryCritic(),
-        "indicative": lambda: TemplateCritic("indicative", f"{task.prompts}indicative"),
-        "ground_truth": lambda: TemplateCritic(
-            "ground_truth", f"{task.prompts}ground_truth", needs_answer=True
-        ),
-        "oracle": lambda reworded=False: OracleCritic(
-            _oracle_words(task, reworded), task.is_answer
-        ),
-        "shuffled": lambda: ShuffledCritic(_oracle_words(task), task.train, seed),
-        "noisy": lambda critic, wrong: NoisyCritic(
-            _inner(critic, task, seed, folder),
-            ShuffledCritic(_oracle_words(task), task.train, seed),
-            _share(wrong),
-            seed,
-        ),
-        "python": lambda target, options=None, **own: build_user_critic(
-            str(target), options or {}, task.is_answer, **own
-        ),
-        **{
-            name: lambda name=name, **given: _chat_critic(name, task, given, folder)
-            for name in CHATS
-        },
-    }
     kind = str(spec.get("kind"))
-    if kind not in kinds:
-        raise ConfigError(f"critic: unknown kind {kind!r}; {suggest(kind, kinds)}")
-    of_chat = {
-        name: (*CHAT_CRITIC_OPTIONS, *(f.name for f in fields(cls))) if cls else CHAT_CRITIC_OPTIONS
-        for name, cls in CHATS.items()
-    }
-    check_keys(options, {**KIND_OPTIONS, **of_chat}.get(kind, ()), f"critic {kind}")
+    options = {key: value for key, value in spec.items() if key != "kind"}
+    known_kinds = (*KINDS, *CHATS)
+    if kind not in known_kinds:
+        raise ConfigError(f"critic: unknown kind {kind!r}; {suggest(kind, known_kinds)}")
+    check_keys(options, _known_options(kind), f"critic {kind}")
     _check_values(options, f"critic {kind}")
     try:
-        return kinds[kind](**options)
+        return _build_kind(kind, options, task, seed, folder)
     except ConfigError:
         raise
     except (TypeError, ValueError, ImportError) as error:
+        # A missing option is a TypeError of the function that takes it.
         raise ConfigError(f"critic {kind}: {error}") from error
 
 
+def _build_kind(
+    kind: str, options: dict[str, Any], task: Task, seed: int, folder: Path | None
+) -> Critic | None:
+    match kind:
+        case "none":
+            return None
+        case "retry":
+            return RetryCritic()
+        case "indicative":
+            return TemplateCritic(kind, f"{task.prompts}indicative")
+        case "ground_truth":
+            return TemplateCritic(kind, f"{task.prompts}ground_truth", needs_answer=True)
+        case "oracle":
+            return OracleCritic(_oracle_words(task, **options), task.is_answer)
+        case "shuffled":
+            return ShuffledCritic(_oracle_words(task), task.train, seed)
+        case "noisy":
+            return _build_noisy(task, seed, folder, **options)
+        case "python":
+            return _build_python(task, **options)
+    return _build_chat_critic(kind, options, task, folder)
+
+
+def _known_options(kind: str) -> Iterable[str]:
+    if kind not in CHATS:
+        return KIND_OPTIONS.get(kind, {})
+    settings = CHATS[kind]
+    chat_options = [f.name for f in fields(settings)] if settings else []
+    return (*CHAT_CRITIC_OPTIONS, *chat_options)
+
+
 def _check_values(options: Mapping[str, Any], where: str) -> None:
+    """Raises ConfigError for a value that is not among the allowed ones, or no number above 0."""
     for name, allowed in ALLOWED_VALUES.items():
         if name in options and options[name] not in allowed:
             raise ConfigError(
                 f"{where}, {name}: got {options[name]!r}; {suggest(str(options[name]), allowed)}"
             )
-    for name in ("votes", "longest", "deadline"):
+    for name, types in POSITIVE.items():
         value = options.get(name, 1)
-        if (
-            not isinstance(value, (int, float) if name == "deadline" else int)
-            or isinstance(value, bool)
-            or value <= 0
-        ):
-            raise ConfigError(
-                f"{where}, {name}: got {value!r}, expected a number above 0"
-                + ("" if name == "deadline" else ", a whole one")
-            )
+        # YAML's true is an int in Python.
+        is_number = isinstance(value, types) and not isinstance(value, bool)
+        if not is_number or value <= 0:
+            detail = "" if float in types else ", a whole one"
+            raise ConfigError(f"{where}, {name}: got {value!r}, expected a number above 0{detail}")
 
 
-def _chat_critic(
-    kind: str, task: Task, options: Mapping[str, Any], folder: Path | None
+def _build_python(task: Task, target: Any, options: Any = None, **settings: Any) -> Critic:
+    return build_user_critic(str(target), options or {}, task.is_answer, **settings)
+
+
+def _build_chat_critic(
+    kind: str, options: Mapping[str, Any], task: Task, folder: Path | None
 ) -> ChatCritic:
-    worded = {name: options[name] for name in CHAT_CRITIC_OPTIONS if name in options}
-    worded.setdefault(
-        "template", f"{task.prompts}critique" + ("_group" if worded.get("scope") == "group" else "")
-    )
-    if worded["template"] not in template_names():
+    """A critic of kind self, local or api. Raises ConfigError for an unknown template."""
+    critic_options: dict[str, Any] = {}
+    chat_options: dict[str, Any] = {}
+    for name, value in options.items():
+        target = critic_options if name in CHAT_CRITIC_OPTIONS else chat_options
+        target[name] = value
+    is_group = critic_options.get("scope") == "group"
+    default_template = "critique_group" if is_group else "critique"
+    template = critic_options.setdefault("template", f"{task.prompts}{default_template}")
+    if template not in template_names():
         raise ConfigError(
-            f"critic {kind}, template: no template {worded['template']!r}; {suggest(worded['template'], template_names())}"
+            f"critic {kind}, template: no template {template!r}; "
+            f"{suggest(template, template_names())}"
         )
-    chat = _chat(
-        kind,
-        {name: value for name, value in options.items() if name not in CHAT_CRITIC_OPTIONS},
-        folder,
-    )
-    return ChatCritic(chat, name=kind, is_answer=task.is_answer, **worded)
+    chat = _build_chat(kind, chat_options, folder)
+    return ChatCritic(chat, name=kind, is_answer=task.is_answer, **critic_options)
 
 
-def _chat(kind: str, options: dict[str, Any], folder: Path | None) -> Chat:
+def _build_chat(kind: str, options: dict[str, Any], folder: Path | None) -> Chat:
     if kind == "self":
         return PolicyChat()
     if kind == "local":
-        return read_section(LocalChat, options, "critic local")
+        local_chat: LocalChat = read_section(LocalChat, options, "critic local")
+        return local_chat
     if "caps" in options:
         options["caps"] = read_section(Caps, options["caps"], "critic api, caps")
-    endpoint = read_section(Endpoint, options, "critic api")
+    endpoint: Endpoint = read_section(Endpoint, options, "critic api")
     if folder is not None:
-        endpoint.key()  # a run that lacks it is refused before it trains
+        # A run without its key is refused before it trains.
+        endpoint.key()
     return ApiChat(endpoint, folder)
 
 
-def _inner(spec: Any, task: Task, seed: int, folder: Path | None) -> Critic:
-    if not isinstance(spec, Mapping) or spec.get("kind") in (None, "none", "self", "noisy"):
+def _build_noisy(
+    task: Task, seed: int, folder: Path | None, critic: Any, wrong: Any
+) -> NoisyCritic:
+    """Raises ConfigError for an inner critic that cannot be mixed, or a share out of range."""
+    # Not `self`: the trainer lends its policy to the outermost critic only.
+    unfit = (None, "none", "self", "noisy")
+    if not isinstance(critic, Mapping) or critic.get("kind") in unfit:
         raise ConfigError(
-            f"critic noisy, critic: got {spec!r}, expected another critic's section, such as {{kind: oracle}}"
+            f"critic noisy, critic: got {critic!r}, expected another critic's section, "
+            "such as {kind: oracle}"
         )
-    return build_critic(spec, task, seed, folder)
-
-
-def _share(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+    if not isinstance(wrong, int | float) or isinstance(wrong, bool) or not 0 <= wrong <= 1:
         raise ConfigError(
-            f"critic noisy, wrong: got {value!r}, expected the share of wrong critiques, from 0 to 1"
+            f"critic noisy, wrong: got {wrong!r}, expected the share of wrong critiques, "
+            "from 0 to 1"
         )
-    return float(value)
+    inner = build_critic(critic, task, seed, folder)
+    assert inner is not None  # only the kind "none" is no critic
+    other = ShuffledCritic(_oracle_words(task), task.train, seed)
+    return NoisyCritic(inner, other, float(wrong), seed)
 
 
 def _oracle_words(task: Task, reworded: Any = False) -> Callable[[Attempt], str]:
+    """The words of the task's checker. Raises ConfigError if the task has none."""
     if not isinstance(reworded, bool):
         raise ConfigError(f"critic oracle, reworded: got {reworded!r}, expected true or false")
     if task.oracle is None:
         raise ConfigError(
-            f"task {task.name} has no oracle (no checker of its own that explains); use another critic, such as {{kind: api, base_url: ...}}"
+            f"task {task.name} has no oracle (no checker of its own that explains); "
+            "use another critic, such as {kind: api, base_url: ...}"
         )
-    if reworded and task.reworded is None:
+    if not reworded:
+        return task.oracle
+    if task.reworded is None:
         raise ConfigError(
-            f"critic oracle, reworded: task {task.name} has no other words for its critiques; lab/chain has"
+            f"critic oracle, reworded: task {task.name} has no other words for its critiques; "
+            "lab/chain has"
         )
-    return task.reworded if reworded else task.oracle
+    return task.reworded

@@ -1,5 +1,4 @@
-"""Who answers messages: a server that speaks the OpenAI chat interface, a transformers model in
-this process, or the policy itself.
+"""Chats: a server with the OpenAI chat interface, a transformers model, or the policy itself.
 
 Each has `answer(conversations) -> replies`, one each, in order. No failure turns into an answer of
 another kind.
@@ -32,49 +31,68 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class ApiChat:
-    """A chat model behind an endpoint. Text leaves this process, for the endpoint's address only.
-
-    `folder` keeps answers, spending and rates; all ranks of a run give the same one. Without one
-    they last as long as this object.
-    """
+    """A chat model behind an endpoint. Text leaves this process for the endpoint's address only."""
 
     endpoint: Endpoint
+    """The server, its limits and prices."""
     folder: Path | None = None
+    """Keeps answers, spending and rates. All ranks of a run give the same folder. None: they last
+    as long as this object.
+    """
 
     def answer(self, conversations: Sequence[list[Message]]) -> list[Reply]:
-        """A conversation that fails is a failed reply. ValueError without a key; CriticFailed for a
-        failure where `on_failure` is stop.
+        """Replies to the conversations. One that fails gets a failed reply.
+
+        Raises:
+            ValueError: the key is missing or cannot be sent.
+            CriticFailed: a call failed and `on_failure` is stop, or the ledger cannot be read.
         """
+        # Before the calls and also without any: a missing key is an error, not a failed call.
         self.endpoint.key()
-        replies = answer_all(self.endpoint, self._folder, conversations) if conversations else []
+        if not conversations:
+            return []
+        replies = answer_all(self.endpoint, self._folder, conversations)
+        # An answer without usable text is the model's fault: the server works.
         missing = [
             reply
             for reply in replies
             if reply.status != "ok" and reply.reason not in NO_TEXT_REASONS
         ]
         if missing:
-            reasons = ", ".join(
-                f"{reason} ({count})"
-                for reason, count in Counter(reply.reason for reply in missing).most_common()
-            )
-            print(
-                f"critic {self.endpoint.base_url}: {len(missing)} of {len(replies)} calls gave no answer: {reasons}",
-                file=sys.stderr,
-            )
+            self._report(missing, len(replies))
         if missing and self.endpoint.on_failure == "stop":
-            first = next((reply for reply in missing if reply.status == "failed"), missing[0])
-            said = f"{len(missing)} of {len(replies)} calls of {self.endpoint.base_url} gave no critique, and on_failure is stop: {first.reason}"
-            raise CriticFailed(said, replies)
+            raise CriticFailed(self._stop_message(missing, len(replies)), replies)
         return replies
 
+    def _report(self, missing: Sequence[Reply], calls: int) -> None:
+        # Metrics count reasons without a server's words; this line has the words.
+        counts = Counter(reply.reason for reply in missing)
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in counts.most_common())
+        print(
+            f"critic {self.endpoint.base_url}: {len(missing)} of {calls} calls gave no answer: "
+            f"{reasons}",
+            file=sys.stderr,
+        )
+
+    def _stop_message(self, missing: Sequence[Reply], calls: int) -> str:
+        # The others were skipped because of the first failure, so its reason is the cause.
+        failed = [reply for reply in missing if reply.status == "failed"]
+        cause = failed[0] if failed else missing[0]
+        return (
+            f"{len(missing)} of {calls} calls of {self.endpoint.base_url} gave no critique, "
+            f"and on_failure is stop: {cause.reason}"
+        )
+
     def state_dict(self) -> dict[str, Any]:
-        """Where its journal is, for a checkpoint."""
+        """The journal's position, for a checkpoint."""
         with open_ledger(self._folder / "ledger.sqlite", self.endpoint.caps) as ledger:
             return ledger.position()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint, {} from the start: answers paid for after it count once more as
-        they did then.
+        """Go back to a checkpoint. Answers paid for after it count once more as they did then.
+
+        Args:
+            state: from `state_dict`; {} for the start of the run.
         """
         with open_ledger(self._folder / "ledger.sqlite", self.endpoint.caps) as ledger:
             ledger.rewind(state)
@@ -84,51 +102,56 @@ class ApiChat:
         return Path(self._temporary.name) if self.folder is None else Path(self.folder)
 
     @cached_property
-    def _temporary(self) -> TemporaryDirectory:
+    def _temporary(self) -> TemporaryDirectory[str]:
         return TemporaryDirectory(prefix="critique_rl-")
 
 
 @dataclass(frozen=True)
 class LocalChat:
-    """A transformers model in this process, a copy on each rank: calls differ in number between
-    ranks, which a collective could not bear.
+    """A transformers model in this process.
 
-    Its randomness is its own: an answer depends on `seed` and on the conversations asked together,
-    so a continued run reads the same.
+    Its sampling has its own random numbers. An answer depends on `seed` and on the conversations
+    that are asked together, so a continued run reads the same.
     """
 
+    # Each rank holds a copy: the number of conversations differs between ranks, and a model that is
+    # sharded over them would need equal calls.
     model: str
     """A folder, a Hub id, or a name of `policy` such as "lab/critic" or "smollm2"."""
     temperature: float = 0.7
-    """Of sampling; 0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     top_p: float = 1.0
-    """Of sampling."""
+    """Nucleus sampling: the probability mass to sample from."""
     max_tokens: int = 512
-    """Of one answer."""
+    """Tokens of one answer at most."""
     batch: int = 64
-    """Conversations a `generate` call."""
+    """Conversations per `generate` call."""
     dtype: str = "float32"
     """float32, bfloat16 or float16."""
     device: str | None = None
-    """None: this rank's accelerator, else the CPU."""
+    """null: this rank's accelerator, else the CPU."""
     seed: int = 0
-    """Of its own sampling."""
+    """Sampling seed."""
     options: dict[str, Any] = field(default_factory=dict)
     """Passed to `from_pretrained`."""
     prompt_price: float = 0.0
-    """US dollars for a million prompt tokens: what the machine costs that it runs on."""
+    """US dollars per million prompt tokens: the cost of the machine that the model runs on."""
     completion_price: float = 0.0
-    """US dollars a million tokens that it writes."""
+    """US dollars per million tokens that it writes."""
 
     def __post_init__(self) -> None:
-        if not (0 <= self.prompt_price < math.inf and 0 <= self.completion_price < math.inf):
+        """Check every field. Raises ValueError for what cannot work."""
+        prices = (self.prompt_price, self.completion_price)
+        if not all(0 <= price < math.inf for price in prices):
             raise ValueError(
-                f"got prompt_price, completion_price {(self.prompt_price, self.completion_price)}; expected numbers, none negative"
+                f"got prompt_price, completion_price {prices}; expected numbers, none negative"
             )
-        if min(self.max_tokens, self.batch) < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            given = f"max_tokens={self.max_tokens}, batch={self.batch}, temperature={self.temperature}, top_p={self.top_p}"
+        counts_fit = min(self.max_tokens, self.batch) >= 1
+        if not counts_fit or self.temperature < 0 or not 0 < self.top_p <= 1:
             raise ValueError(
-                f"got {given}; expected whole numbers from 1, a temperature from 0, and a top_p above 0 and at most 1"
+                f"got max_tokens={self.max_tokens}, batch={self.batch}, "
+                f"temperature={self.temperature}, top_p={self.top_p}; expected whole numbers "
+                "from 1, a temperature from 0, and a top_p above 0 and at most 1"
             )
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype: got {self.dtype!r}, expected one of {', '.join(DTYPES)}")
@@ -138,9 +161,10 @@ class LocalChat:
             raise ValueError(f"model: {error}") from error
 
     def answer(self, conversations: Sequence[list[Message]]) -> list[Reply]:
-        """One reply to each conversation; a prompt that leaves no room for an answer is a failed
-        one.
+        """Replies to the conversations. A prompt that leaves no room for an answer gets a failed
+        reply.
         """
+        # Imported here: it brings transformers, which only this kind of critic needs.
         from critique_rl.sampling import Sampling, prompt_lengths, sample
 
         if not conversations:
@@ -151,73 +175,76 @@ class LocalChat:
         fits = [i for i, length in enumerate(lengths) if length + self.max_tokens <= context]
         replies = [Reply("", "failed", "prompt_too_long") for _ in lengths]
         sampling = Sampling(self.temperature, self.top_p, self.max_tokens, self.batch)
-        for i, one in zip(
-            fits,
-            sample(
-                model,
-                tokenizer,
-                [conversations[i] for i in fits],
-                sampling,
-                self._seed(conversations),
-            ),
-            strict=True,
-        ):
-            usd = (lengths[i] * self.prompt_price + one.tokens * self.completion_price) / 1e6
-            replies[i] = _read(one.text, one.truncated, Usage(lengths[i], one.tokens, usd=usd))
+        prompts = [conversations[i] for i in fits]
+        answers = sample(model, tokenizer, prompts, sampling, self._seed(conversations))
+        for i, answer in zip(fits, answers, strict=True):
+            usd = lengths[i] * self.prompt_price + answer.tokens * self.completion_price
+            usage = Usage(lengths[i], answer.tokens, usd=usd / 1e6)
+            replies[i] = _reply_of(answer.text, answer.truncated, usage)
         return replies
 
     @property
     def specials(self) -> tuple[str, ...]:
-        """Special tokens of its tokenizer, which an attempt must not hold."""
-        return special_tokens(self._loaded[1])
+        """Special tokens of its tokenizer, which are broken in an attempt."""
+        _, tokenizer = self._loaded
+        return special_tokens(tokenizer)
 
     def _seed(self, conversations: Sequence[list[Message]]) -> int:
-        return int(
-            hashlib.sha256(json.dumps([self.seed, list(conversations)]).encode()).hexdigest()[:12],
-            16,
-        )
+        key = json.dumps([self.seed, list(conversations)])
+        return int(hashlib.sha256(key.encode()).hexdigest()[:12], 16)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
+        """The model in evaluation mode, and its tokenizer."""
         import torch
 
-        accelerator = (
-            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        )
-        device = self.device or (
-            f"{accelerator.type}:{torch.accelerator.current_device_index()}"
-            if accelerator
-            else "cpu"
-        )
-        model, tokenizer = load_policy(
-            self.model, **{"dtype": getattr(torch, self.dtype), **self.options}
-        )
-        return model.to(device).eval(), tokenizer
+        options = {"dtype": getattr(torch, self.dtype)}
+        options.update(self.options)
+        loaded_model, tokenizer = load_policy(self.model, **options)
+        # transformers wraps `to` in a decorator that hides its signature from mypy.
+        model: Any = loaded_model
+        return model.to(self.device or _default_device()).eval(), tokenizer
 
 
-def _read(text: str, cut: bool, usage: Usage) -> Reply:
-    usable, reason = without_thinking(text), "length" if cut else ""
-    return (
-        Reply(usable, reason=reason, usage=usage)
-        if usable
-        else Reply("", "failed", reason or "empty", usage)
-    )
+def _default_device() -> str:
+    import torch
+
+    if not torch.accelerator.is_available():
+        return "cpu"
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is None:
+        return "cpu"
+    # With its index: each rank has its own accelerator.
+    return f"{accelerator.type}:{torch.accelerator.current_device_index()}"
+
+
+def _reply_of(text: str, cut: bool, usage: Usage) -> Reply:
+    text = without_thinking(text)
+    reason = "length" if cut else ""
+    if text:
+        return Reply(text, reason=reason, usage=usage)
+    return Reply("", "failed", reason or "empty", usage)
 
 
 @dataclass
 class PolicyChat:
-    """The policy as it is in training. The trainer puts in `sample`, which answers conversations
-    with its own sampler and counts the tokens.
-    """
+    """The policy in its present state of training."""
 
     sample: Callable[[Sequence[list[Message]]], list[Reply]] | None = None
+    """Answers conversations. The trainer sets it to its own sampler, which counts the tokens."""
     specials: tuple[str, ...] = ()
-    """Special tokens of the policy's tokenizer, put in with it."""
+    """Special tokens of the policy's tokenizer. The trainer sets them too."""
 
     def answer(self, conversations: Sequence[list[Message]]) -> list[Reply]:
-        """Called on every rank, also without conversations: sampling may be a collective."""
+        """Replies to the conversations. Call it on every rank, also without conversations: sampling
+        may be a collective.
+
+        Raises:
+            ValueError: no trainer has set `sample`.
+        """
         if self.sample is None:
             raise ValueError(
-                "the self critic has no policy yet; give it to CritiqueGRPOTrainer(critic=...), which lends its own"
+                "the self critic has no policy yet; "
+                "give it to CritiqueGRPOTrainer(critic=...), which lends its own"
             )
         return self.sample(conversations)

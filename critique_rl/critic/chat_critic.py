@@ -1,10 +1,8 @@
-"""A model writes the critique: behind an OpenAI-compatible endpoint, in this process, or the policy
-itself.
+"""A critic that asks a chat: a server, a transformers model in this process, or the policy itself.
 
-The attempt is fenced in the prompt as data. Of the reply only its text counts: no mark in it sets a
-status or a reward. Votes are samples of the same prompt, the i-th of them sample i; one is chosen
-by a rule that needs no further model. Left out: votes on whether the attempt is right, which the
-verifier knows.
+The attempt is fenced in the prompt as data. Only the reply's text counts: no mark in it sets a
+status or a reward. Votes are samples of the same prompt, and a rule chooses one (`CHOICES`). Left
+out: votes on whether the attempt is right, which the verifier knows.
 """
 
 from __future__ import annotations
@@ -17,74 +15,75 @@ from typing import Any, Literal
 from critique_rl.critic.contract import Chat, Reply, without_thinking
 from critique_rl.critic.leaks import IsAnswer, OnLeak, handle_leak
 from critique_rl.prompts import clean, cut, is_blank, render
-from critique_rl.types import Attempt, Critique, Usage
+from critique_rl.types import Attempt, Critique, Message, Usage
 
-KNOWS = {"nothing": "", "answer": "answer", "solution": "solution"}
-"""What the critic reads besides question and attempt -> the row's column."""
+KNOWS_COLUMN = {"nothing": "", "answer": "answer", "solution": "solution"}
+"""Value of `knows` -> the row's column that the critic reads."""
 SCOPES = ("attempt", "group")
 GROUP_SHARE = 4
-"""A prompt over a whole group may be so many times as long as one attempt's."""
+"""Length of all attempts in a group's prompt, as a multiple of `longest`."""
 
 
 @dataclass(frozen=True)
 class ChatCritic:
-    """One call an attempt, or with `scope` "group" one for all failed attempts at a question (GOLF,
-    arXiv 2603.04597), whose critique each of them gets.
+    """Asks a chat once per failed attempt.
+
+    With scope "group" it asks once per question, and every failed attempt at the question gets that
+    critique (GOLF, arXiv 2603.04597).
     """
 
     chat: Chat
+    """Answers the prompts."""
     template: str = "critique"
-    """Of prompts/, what the critic reads. A pipeline's default is the task's own, and with scope
-    group critique_group.
+    """Template of prompts/ that the critic reads. A pipeline's default is the task's own, and with
+    scope group the task's critique_group.
     """
     name: str = "api"
     is_answer: IsAnswer = lambda piece, row: False
+    """The task's verifier, which finds leaks."""
     knows: Literal["nothing", "answer", "solution"] = "nothing"
-    """What the critic reads besides question and attempt: the row's answer, or its solution. A row
-    without it is skipped.
+    """The column that the critic reads besides question and attempt. A row without it is skipped.
     """
     scope: Literal["attempt", "group"] = "attempt"
-    """One critique for each attempt, or one for all failed attempts at a question."""
+    """One critique per attempt, or one for all failed attempts at a question."""
     votes: int = 1
     """Critiques asked for; one of them is used, all are paid for."""
     choose: Literal["first", "longest", "central"] = "first"
     """Which of the votes is used; central: the one that shares most words with the others."""
     on_leak: OnLeak = "keep"
-    """A critique that gives the answer away is kept, redacted, or dropped. All of these are
-    counted.
+    """A critique that gives the answer away is kept, redacted, or dropped. Each of them is counted.
     """
     longest: int = 12_000
-    """Characters of an attempt that the critic reads; what is over stands as a marked gap after the
+    """Characters of an attempt that the critic reads. In a longer one a marked gap follows the
     first three fifths.
     """
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        """One critique each, in order. The chat is asked also without attempts: sampling from the
-        policy is a collective.
-        """
-        groups = self._groups(attempts)
-        askable = [indices for indices in groups if self._known(attempts[indices[0]]) is not None]
-        prompts = [
-            [{"role": "user", "content": self._prompt([attempts[i] for i in indices])}]
-            for indices in askable
-        ]
-        replies = iter(self.chat.answer([prompt for prompt in prompts for _ in range(self.votes)]))
-        critiques = {
-            i: Critique("", self.name, "skipped", f"no_{self.knows}_column")
-            for i in range(len(attempts))
-        }
+        """One critique per attempt, in order."""
+        groups = self._group(attempts)
+        askable = []
+        for indices in groups:
+            if self._lookup_knowledge(attempts[indices[0]]) is not None:
+                askable.append(indices)
+        conversations: list[list[Message]] = []
         for indices in askable:
-            said = self._chosen([next(replies) for _ in range(self.votes)], attempts[indices[0]])
-            for rank, i in enumerate(indices):
-                notes = ("attempt_cut",) * (len(attempts[i].text) > self.longest)
-                # One call was paid for, so one of the group carries what it cost.
-                critiques[i] = replace(
-                    said, notes=(*said.notes, *notes), usage=said.usage if rank == 0 else Usage()
-                )
-        return [critiques[i] for i in range(len(attempts))]
+            prompt = self._render_prompt([attempts[i] for i in indices])
+            conversations += [[{"role": "user", "content": prompt}]] * self.votes
+        # Also without conversations: sampling from the policy is a collective, so every rank calls.
+        replies = iter(self.chat.answer(conversations))
+        skipped = Critique("", self.name, "skipped", f"no_{self.knows}_column")
+        critiques = [skipped for _ in attempts]
+        for indices in askable:
+            votes = [next(replies) for _ in range(self.votes)]
+            critique = self._choose_vote(votes, attempts[indices[0]])
+            for i in indices:
+                critiques[i] = self._note_cut(critique, attempts[i])
+                # One call was paid for, so only the group's first critique carries its cost.
+                critique = replace(critique, usage=Usage())
+        return critiques
 
-    def _groups(self, attempts: Sequence[Attempt]) -> list[list[int]]:
-        """Indices of the attempts of each call, the shortest first."""
+    def _group(self, attempts: Sequence[Attempt]) -> list[list[int]]:
+        """Indices of the attempts in each prompt, the shortest attempt first."""
         if self.scope == "attempt":
             return [[i] for i in range(len(attempts))]
         groups: dict[str, list[int]] = {}
@@ -92,88 +91,115 @@ class ChatCritic:
             groups.setdefault(attempt.question, []).append(i)
         return [sorted(indices, key=lambda i: len(attempts[i].text)) for indices in groups.values()]
 
-    def _known(self, attempt: Attempt) -> str | None:
-        """What the critic is told; None where the row lacks it."""
-        column = KNOWS[self.knows]
-        return str(attempt.row.get(column) or "") or None if column else ""
+    def _note_cut(self, critique: Critique, attempt: Attempt) -> Critique:
+        if len(attempt.text) <= self.longest:
+            return critique
+        return replace(critique, notes=(*critique.notes, "attempt_cut"))
 
-    def _prompt(self, attempts: Sequence[Attempt]) -> str:
-        # Those of a known tokenizer; a server's is not known, and the usual ones are broken anyway.
+    def _lookup_knowledge(self, attempt: Attempt) -> str | None:
+        """The text of the column that the critic knows; None if the row lacks it."""
+        column = KNOWS_COLUMN[self.knows]
+        if not column:
+            return ""
+        return str(attempt.row.get(column) or "") or None
+
+    def _render_prompt(self, attempts: Sequence[Attempt]) -> str:
+        # The special tokens of a known tokenizer are broken in the attempt. A server's tokenizer is
+        # not known; the usual special tokens are broken for every critic.
         specials = getattr(self.chat, "specials", ())
-        told = {column: "" for column in KNOWS.values() if column} | (
-            {self.knows: self._known(attempts[0]) or ""} if KNOWS[self.knows] else {}
-        )
+        fields: dict[str, str | list[str]] = {"question": attempts[0].question}
+        for column in KNOWS_COLUMN.values():
+            if column:
+                fields[column] = ""
+        if KNOWS_COLUMN[self.knows]:
+            fields[self.knows] = self._lookup_knowledge(attempts[0]) or ""
         if self.scope == "attempt":
-            return render(
-                self.template,
-                specials,
-                question=attempts[0].question,
-                attempt=cut(attempts[0].text, self.longest),
-                **told,
-            )
-        texts, room = [], GROUP_SHARE * self.longest
-        for text in dict.fromkeys(cut(attempt.text, self.longest) for attempt in attempts):
-            room -= len(text)
-            texts += [text] if room >= 0 or not texts else []
-        return render(
-            self.template, specials, question=attempts[0].question, attempts=texts, **told
-        )
+            fields["attempt"] = cut(attempts[0].text, self.longest)
+        else:
+            fields["attempts"] = self._texts_that_fit(attempts)
+        return render(self.template, specials, **fields)
 
-    def _chosen(self, replies: Sequence[Reply], attempt: Attempt) -> Critique:
-        """The vote that is kept, with the cost of all; a failure's reason where none is usable."""
-        votes = [
-            handle_leak(self._read(reply), attempt, self.is_answer, self.on_leak)
-            for reply in replies
-        ]
+    def _texts_that_fit(self, attempts: Sequence[Attempt]) -> list[str]:
+        """Different texts of a group, in order, as long as the prompt has room; one at least."""
+        texts: list[str] = []
+        room = GROUP_SHARE * self.longest
+        different = dict.fromkeys(cut(attempt.text, self.longest) for attempt in attempts)
+        for text in different:
+            room -= len(text)
+            if room >= 0 or not texts:
+                texts.append(text)
+        return texts
+
+    def _choose_vote(self, replies: Sequence[Reply], attempt: Attempt) -> Critique:
+        """The chosen vote with the cost of all votes; the first failure if none is usable."""
+        votes = []
+        for reply in replies:
+            vote = self._read(reply)
+            votes.append(handle_leak(vote, attempt, self.is_answer, self.on_leak))
+        cost = sum((vote.usage for vote in votes), Usage())
         usable = [vote for vote in votes if vote.status == "ok"]
-        # Where leaks matter, a vote that gave nothing away goes before one that had to be redacted.
-        usable = [vote for vote in usable if self.on_leak == "keep" or not vote.leaked] or usable
-        kept = CHOICES[self.choose](usable) if usable else votes[0]
-        failed = ("vote_failed",) * (sum(vote.status != "ok" for vote in votes) if usable else 0)
-        return replace(
-            kept, usage=sum((vote.usage for vote in votes), Usage()), notes=(*kept.notes, *failed)
-        )
+        if not usable:
+            return replace(votes[0], usage=cost)
+        failures = len(votes) - len(usable)
+        # Where leaks matter, a vote without one goes before a vote that had to be redacted.
+        if self.on_leak != "keep":
+            usable = [vote for vote in usable if not vote.leaked] or usable
+        chosen = CHOICES[self.choose](usable)
+        notes = (*chosen.notes, *["vote_failed"] * failures)
+        return replace(chosen, usage=cost, notes=notes)
 
     def _read(self, reply: Reply) -> Critique:
         text = without_thinking(clean(reply.text))
-        if reply.status != "ok" or is_blank(text):
-            status, reason = (
-                ("failed", reply.reason or "empty")
-                if reply.status == "ok"
-                else (reply.status, reply.reason)
-            )
-            return Critique("", self.name, status, reason, usage=reply.usage, cached=reply.cached)
-        return Critique(
-            text,
-            self.name,
-            usage=reply.usage,
-            cached=reply.cached,
-            notes=("length",) * (reply.reason == "length"),
-        )
+        critique = Critique(text, self.name, usage=reply.usage, cached=reply.cached)
+        if reply.status != "ok":
+            return replace(critique, text="", status=reply.status, reason=reply.reason)
+        # A row refined with a text that nobody sees would be the kind `retry` by another name.
+        if is_blank(text):
+            return replace(critique, text="", status="failed", reason=reply.reason or "empty")
+        if reply.reason == "length":
+            return replace(critique, notes=("length",))
+        return critique
 
     def state_dict(self) -> dict[str, Any]:
-        """The chat's place in its journal, where it keeps one."""
-        return self.chat.state_dict() if hasattr(self.chat, "state_dict") else {}
+        """The chat's place in its journal, for a checkpoint; {} if it keeps none."""
+        if hasattr(self.chat, "state_dict"):
+            state: dict[str, Any] = self.chat.state_dict()
+            return state
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the chat back to the state of a checkpoint."""
         if hasattr(self.chat, "load_state_dict"):
             self.chat.load_state_dict(state)
 
 
+def _first(votes: Sequence[Critique]) -> Critique:
+    return votes[0]
+
+
+def _longest(votes: Sequence[Critique]) -> Critique:
+    return max(votes, key=lambda vote: len(vote.text))
+
+
 def _central(votes: Sequence[Critique]) -> Critique:
-    """The vote that shares most words with the others (mean Jaccard index)."""
+    """The vote with the largest mean Jaccard index of words to all votes, the first of equals."""
     words = [set(re.findall(r"\w+", vote.text.lower())) for vote in votes]
-    shared = [
-        sum(len(mine & other) / max(1, len(mine | other)) for other in words) for mine in words
-    ]
-    return votes[shared.index(max(shared))]
+    similarities = []
+    for words_of_vote in words:
+        indices = [_jaccard_index(words_of_vote, other) for other in words]
+        similarities.append(sum(indices))
+    return votes[similarities.index(max(similarities))]
+
+
+def _jaccard_index(words: set[str], other: set[str]) -> float:
+    return len(words & other) / max(1, len(words | other))
 
 
 CHOICES: dict[str, Callable[[Sequence[Critique]], Critique]] = {
-    "first": lambda votes: votes[0],
-    "longest": lambda votes: max(votes, key=lambda vote: len(vote.text)),
+    "first": _first,
+    # OpenClaw-RL's rule (its `_select_best_hint`).
+    "longest": _longest,
+    # Leaves outliers out.
     "central": _central,
 }
-"""Which usable vote is kept. "longest" is OpenClaw-RL's (its `_select_best_hint`); "central" leaves
-outliers out.
-"""
+"""Rule -> function that chooses one of the usable votes."""

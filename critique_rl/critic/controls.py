@@ -1,8 +1,7 @@
-"""Critics without a model: controls that say nothing, or something fixed, or something wrong, and
-the oracle.
+"""Critics without a model: controls with no words, fixed words or wrong words, and the oracle.
 
-`retry`, `indicative`, `ground_truth`, `oracle`, `shuffled`, `noisy`. What is drawn is drawn by hash
-from seed, question and attempt, so that a run that is continued draws the same.
+Kinds: `retry`, `indicative`, `ground_truth`, `oracle`, `shuffled`, `noisy`. Random draws are hashes
+of seed, question and attempt, so a continued run draws the same.
 """
 
 from __future__ import annotations
@@ -19,35 +18,41 @@ from critique_rl.hashing import uniform
 from critique_rl.prompts import render
 from critique_rl.types import Attempt, Critique
 
+MAX_DRAWS = 100
+"""Problems that `shuffled` draws until one fits. Then the attempt is skipped."""
+
 
 @dataclass(frozen=True)
 class RetryCritic:
-    """Control: no verdict, no words; the policy sees its attempt and tries again."""
+    """Control: no verdict and no words. The policy sees its attempt and tries again."""
 
     name: str = "retry"
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
+        """Critiques without text, one per attempt."""
         return [Critique("", self.name) for _ in attempts]
 
 
 @dataclass(frozen=True)
 class TemplateCritic:
-    """`indicative` and `ground_truth` (Critique-GRPO, section 3): a fixed text, with the row's
-    answer where the template asks for it.
-    """
+    """A fixed text: the kinds `indicative` and `ground_truth` (Critique-GRPO, section 3)."""
 
     name: str
     template: str
+    """Name of a template in prompts/."""
     needs_answer: bool = False
+    """Whether the template contains the row's answer. A row without it is skipped."""
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        return [self._one(attempt) for attempt in attempts]
+        """One text per attempt, filled with the row's answer."""
+        return [self._critique_one(attempt) for attempt in attempts]
 
-    def _one(self, attempt: Attempt) -> Critique:
+    def _critique_one(self, attempt: Attempt) -> Critique:
         answer = str(attempt.row.get("answer") or "")
         if self.needs_answer and not answer:
             return Critique("", self.name, "skipped", "no_answer_column")
-        return Critique(render(self.template, answer=answer), self.name, leaked=self.needs_answer)
+        text = render(self.template, answer=answer)
+        return Critique(text, self.name, leaked=self.needs_answer)
 
 
 @dataclass(frozen=True)
@@ -55,74 +60,95 @@ class OracleCritic:
     """The task's own checker in words."""
 
     words: Callable[[Attempt], str]
+    """Attempt -> the words of the checker."""
     is_answer: IsAnswer
+    """The task's verifier, which finds leaks."""
     name: str = "oracle"
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        return [
-            Critique(text, self.name, leaked=leaks_answer(text, attempt, self.is_answer))
-            for attempt in attempts
-            for text in [self.words(attempt)]
-        ]
+        """The checker's words on each attempt."""
+        critiques = []
+        for attempt in attempts:
+            text = self.words(attempt)
+            leaked = leaks_answer(text, attempt, self.is_answer)
+            critiques.append(Critique(text, self.name, leaked=leaked))
+        return critiques
 
 
 @dataclass(frozen=True)
 class ShuffledCritic:
-    """Control: the oracle's words on another problem, drawn until they differ from those on this
-    one (so: another trap set).
+    """Control: the oracle's words on another problem of the same family.
+
+    It is drawn until its words differ from those on the attempt's own problem.
     """
 
     words: Callable[[Attempt], str]
+    """Attempt -> the words of the task's checker."""
     rows: Sequence[Mapping[str, Any]]
+    """Problems to draw from."""
     seed: int = 0
     name: str = "shuffled"
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        return [self._one(attempt) for attempt in attempts]
+        """Words on another problem for each attempt."""
+        return [self._critique_one(attempt) for attempt in attempts]
 
-    def _one(self, attempt: Attempt) -> Critique:
+    def _critique_one(self, attempt: Attempt) -> Critique:
         key = f"{self.seed}/{attempt.question}/{attempt.text}"
-        rng, own = random.Random(hashlib.sha256(key.encode()).hexdigest()), self.words(attempt)
-        for _ in range(100):
+        rng = random.Random(hashlib.sha256(key.encode()).hexdigest())
+        true_words = self.words(attempt)
+        for _ in range(MAX_DRAWS):
             row = rng.choice(self.rows)
-            text = self.words(Attempt(str(row["question"]), "", attempt.verdict, row))
-            # "all right" would be a mere verdict, another control.
-            if text != own and row.get("family") == attempt.row.get("family"):
+            other = Attempt(str(row["question"]), "", attempt.verdict, row)
+            text = self.words(other)
+            # Of the same family: on a problem without traps the oracle says "all right". That would
+            # be a mere verdict, which is another control.
+            if text != true_words and row.get("family") == attempt.row.get("family"):
                 return Critique(text, self.name)
         return Critique("", self.name, "skipped", "no_other_problem")
 
 
 @dataclass(frozen=True)
 class NoisyCritic:
-    """Dose-response: `inner`'s words, but with probability `wrong` those of `other`. Drawn from
-    seed, question and attempt, so that a replay draws the same.
-    """
+    """Dose-response: the words of `inner`, but with probability `wrong` those of `other`."""
 
     inner: Critic
+    """Writes the right critiques."""
     other: Critic
+    """Writes the wrong ones."""
     wrong: float
+    """Probability of a wrong critique, from 0 to 1."""
     seed: int = 0
     name: str = "noisy"
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        wrong = [
-            uniform(f"noisy/{self.seed}/{attempt.question}/{attempt.text}") < self.wrong
-            for attempt in attempts
-        ]
-        said = {
-            flag: iter(
-                critic.critique([a for a, w in zip(attempts, wrong, strict=True) if w is flag])
-            )
-            for flag, critic in self._by_flag()
-        }
-        return [replace(next(said[flag]), critic=self.name) for flag in wrong]
+        """One critique per attempt, from `inner` or `other`."""
+        is_wrong = [self._draw_wrong(attempt) for attempt in attempts]
+        # Each critic is asked once, with all of its attempts: a server answers them together.
+        right = iter(self.inner.critique(_select(attempts, is_wrong, False)))
+        wrong = iter(self.other.critique(_select(attempts, is_wrong, True)))
+        critiques = []
+        for flag in is_wrong:
+            critique = next(wrong) if flag else next(right)
+            critiques.append(replace(critique, critic=self.name))
+        return critiques
+
+    def _draw_wrong(self, attempt: Attempt) -> bool:
+        key = f"noisy/{self.seed}/{attempt.question}/{attempt.text}"
+        return uniform(key) < self.wrong
 
     def state_dict(self) -> dict[str, Any]:
-        return self.inner.state_dict() if hasattr(self.inner, "state_dict") else {}
+        """The state of `inner` for a checkpoint, {} if it has none."""
+        if hasattr(self.inner, "state_dict"):
+            state: dict[str, Any] = self.inner.state_dict()
+            return state
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put `inner` back to the state of a checkpoint."""
         if hasattr(self.inner, "load_state_dict"):
             self.inner.load_state_dict(state)
 
-    def _by_flag(self) -> tuple[tuple[bool, Critic], ...]:
-        return (False, self.inner), (True, self.other)
+
+def _select(attempts: Sequence[Attempt], flags: Sequence[bool], wanted: bool) -> list[Attempt]:
+    return [attempt for attempt, flag in zip(attempts, flags, strict=True) if flag is wanted]

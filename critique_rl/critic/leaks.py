@@ -1,11 +1,8 @@
-"""Does a critique give the answer away? Every piece of it that could be an answer is put to the
-task's own verifier.
+"""Does a critique give the answer away? Each piece that may be an answer goes to the verifier.
 
-Pieces are boxed and LaTeX formulas, numbers but for those of steps and lines, letters of a choice,
-and what stands after "the answer is". A number of the question itself counts only where it is
-declared to be the answer: critics quote questions. What the verifier cannot judge is no leak. A
-number in words ("forty-two"), as one character of its own (a half as one sign) or in a paraphrase
-("one more than a dozen") is not seen, so counts are a lower bound.
+Pieces are boxed and LaTeX formulas, phrases after "the answer is", letters of a choice, and numbers
+other than those of steps and lines. Counts of leaks are a lower bound. Left out are numbers in
+words ("forty-two"), fractions that are one character, and paraphrases ("one more than a dozen").
 """
 
 from __future__ import annotations
@@ -20,112 +17,152 @@ from critique_rl.tasks.answer_text import NUMBER
 from critique_rl.types import Attempt, Critique
 
 IsAnswer = Callable[[str, Mapping[str, Any]], bool]
-"""(a piece of text, the dataset's row) -> whether the task's verifier would take the piece as the
-right answer.
+"""(piece of text, row of the dataset) -> whether the task's verifier accepts the piece as the right
+answer; False for a piece that it cannot judge.
 """
 OnLeak = Literal["keep", "redact", "drop"]
 ON_LEAK = ("keep", "redact", "drop")
+Span = tuple[int, int]
+"""(start, end) in characters."""
 
-MOST = 200
-"""Different pieces of one critique that are looked at, the likeliest first: a verifier may take
-milliseconds for each.
-"""
-SECONDS = 5.0
-"""For all pieces of one critique: some may hang the verifier until its deadline. What is not looked
-at then is no leak, and noted as `leaks_unread`.
-"""
-LABEL = r"(?i:\b(?:steps?|lines?|rows?|part|equation|paragraph|attempts?|solutions?)\s*#?)$"
+# A verifier may take milliseconds per piece.
+MAX_PIECES = 200
+"""Different pieces of one critique that are verified, the likeliest first."""
+# Some pieces hang a verifier until its own deadline.
+MAX_SECONDS = 5.0
+"""Seconds for all pieces of one critique."""
+
+LABEL = re.compile(
+    r"(?i:\b(?:steps?|lines?|rows?|part|equation|paragraph|attempts?|solutions?)\s*#?)$"
+)
+"""The word before a number that counts steps or lines."""
+LABEL_WINDOW = 16
 DECLARED = re.compile(
     r"(?i)(?:\banswer(?: is| was| should be| must be| to be|:| =)|####|\\boxed\{)\s*:?\s*"
 )
+"""The words before a number that is called the answer."""
+DECLARED_WINDOW = 24
+# Repetitions are bounded: model text must not make a match take long.
 INNER = r"(?:[^{}\n]|\{(?:[^{}\n]|\{[^{}\n]{0,200}\}){0,200}\}){1,200}"
+"""The inside of braces, which may hold braces two levels deep."""
 BRACED = rf"\{{{INNER}\}}"
 FORMULA = re.compile(
-    rf"\\boxed\{{({INNER})\}}|\$([^$\n]{{1,200}})\$|\\\(([^\n]{{1,200}}?)\\\)|\\\[([^\n]{{1,200}}?)\\\]|(\\[dt]?frac\s?(?:{BRACED}|\d)\s?(?:{BRACED}|\d))"
+    rf"\\boxed\{{({INNER})\}}"
+    r"|\$([^$\n]{1,200})\$"
+    r"|\\\(([^\n]{1,200}?)\\\)"
+    r"|\\\[([^\n]{1,200}?)\\\]"
+    rf"|(\\[dt]?frac\s?(?:{BRACED}|\d)\s?(?:{BRACED}|\d))"
 )
-CHOICE = re.compile(r"\(([A-J])\)|(?i:option|choice|answer is|answer:) ([A-J])\b")
 PHRASE = re.compile(r"(?i)\banswer(?: is| was| should be| must be|:)\s*([^\n.;!?]{1,80})")
-PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-"""Characters of full width are read as the ones they stand for."""
+CHOICE = re.compile(r"\(([A-J])\)|(?i:option|choice|answer is|answer:) ([A-J])\b")
+"""Each alternative of these three has one group: the piece."""
+
+FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+"""Characters of full width -> the ASCII characters that they stand for."""
 EMPHASIS = re.compile(r"(?<![\w})])_(?=[-+\d])|(?<=\d)_(?!\w)")
+"""Underscores of Markdown around a number. One inside a word (x_42) is part of a name."""
 
 
-def leak_spans(
-    text: str, attempt: Attempt, is_answer: IsAnswer
-) -> tuple[list[tuple[int, int]], bool]:
-    """((start, end) of the pieces that are the right answer, in order; whether every piece was
-    looked at).
+def leak_spans(text: str, attempt: Attempt, is_answer: IsAnswer) -> tuple[list[Span], bool]:
+    """Find the pieces of a text that are the right answer.
+
+    Args:
+        text: a critique.
+        attempt: the attempt that it is about.
+        is_answer: the task's verifier.
+
+    Returns:
+        The spans of those pieces, in order, and whether every piece was verified.
     """
-    text = EMPHASIS.sub(" ", text.translate(PLAIN))  # letter for letter, so that places stay
-    pieces, found = _pieces(text, attempt.question), {}
-    stop = time.monotonic() + SECONDS
-    for start, end in pieces:
-        piece = _bare(text[start:end])
-        if piece and piece not in found and len(found) < MOST and time.monotonic() < stop:
-            found[piece] = is_answer(piece, attempt.row)
-    words = [(span, _bare(text[slice(*span)])) for span in pieces]
-    return sorted({span for span, piece in words if found.get(piece)}), all(
-        piece in found for _, piece in words if piece
-    )
+    # Both replacements are character for character, so spans hold in the original text.
+    text = EMPHASIS.sub(" ", text.translate(FULL_WIDTH))
+    stop = time.monotonic() + MAX_SECONDS
+    verdicts: dict[str, bool] = {}
+    spans: set[Span] = set()
+    complete = True
+    for start, end in _candidate_spans(text, attempt.question):
+        piece = text[start:end].strip(" *\"'`")  # quotes and emphasis
+        if not piece:
+            continue
+        if piece not in verdicts:
+            if len(verdicts) >= MAX_PIECES or time.monotonic() >= stop:
+                complete = False
+                continue
+            verdicts[piece] = is_answer(piece, attempt.row)
+        if verdicts[piece]:
+            spans.add((start, end))
+    return sorted(spans), complete
 
 
-def _bare(piece: str) -> str:
-    """Without quotes and emphasis."""
-    return piece.strip(" *\"'`")
-
-
-def _pieces(text: str, question: str) -> list[tuple[int, int]]:
-    """Spans of what may be the answer: formulas, phrases and choices, declared numbers, then the
-    other numbers from the last on, where answers stand.
-    """
+def _candidate_spans(text: str, question: str) -> list[Span]:
+    """Spans of pieces that may be the answer, the likeliest first."""
+    # Critics quote questions, so a number of the question counts only if it is called the answer.
     quoted = {match[0] for match in NUMBER.finditer(question)}
-    declared, others = [], []
+    declared: list[Span] = []
+    others: list[Span] = []
     for match in NUMBER.finditer(text):
-        if DECLARED.search(text[max(0, match.start() - 24) : match.start()]):
+        start = match.start()
+        if DECLARED.search(text[max(0, start - DECLARED_WINDOW) : start]):
             declared.append(match.span())
-        elif match[0] not in quoted and not re.search(
-            LABEL, text[max(0, match.start() - 16) : match.start()]
-        ):
+            continue
+        is_label = LABEL.search(text[max(0, start - LABEL_WINDOW) : start])
+        if match[0] not in quoted and not is_label:
             others.append(match.span())
-    return (
-        [
-            match.span(match.lastindex)
-            for pattern in (FORMULA, PHRASE, CHOICE)
-            for match in pattern.finditer(text)
-        ]
-        + declared
-        + others[::-1]
-    )
+    marked: list[Span] = []
+    for pattern in (FORMULA, PHRASE, CHOICE):
+        for match in pattern.finditer(text):
+            marked.append(match.span(match.lastindex or 0))
+    # The other numbers from the last on: answers stand at the end.
+    return marked + declared + others[::-1]
 
 
 def leaks_answer(text: str, attempt: Attempt, is_answer: IsAnswer) -> bool:
-    """True where a piece of the text is the right answer."""
-    return bool(leak_spans(text, attempt, is_answer)[0])
+    """Whether a piece of the text is the right answer."""
+    spans, _ = leak_spans(text, attempt, is_answer)
+    return bool(spans)
 
 
 def handle_leak(
     critique: Critique, attempt: Attempt, is_answer: IsAnswer, on_leak: OnLeak
 ) -> Critique:
-    """A usable critique with its leak noted, and kept, redacted or dropped."""
-    spans, whole = (
-        leak_spans(critique.text, attempt, is_answer) if critique.status == "ok" else ([], True)
-    )
-    critique = critique if whole else replace(critique, notes=(*critique.notes, "leaks_unread"))
+    """Note whether a usable critique leaks, and keep, redact or drop one that does.
+
+    Args:
+        critique: any critique; one without text comes back unchanged.
+        attempt: the attempt that it is about.
+        is_answer: the task's verifier.
+        on_leak: what happens to a leaking critique.
+
+    Returns:
+        The critique with `leaked` set, and the notes "leaks_unread" (not every piece was verified,
+        so the rest counts as no leak) and "redacted". A dropped one is skipped with reason "leak".
+    """
+    if critique.status != "ok":
+        return critique
+    spans, complete = leak_spans(critique.text, attempt, is_answer)
+    if not complete:
+        critique = replace(critique, notes=(*critique.notes, "leaks_unread"))
     if not spans:
         return critique
     if on_leak == "keep":
         return replace(critique, leaked=True)
     text = redact(critique.text, spans)
+    # Matches of a pattern do not overlap, so the redacted text may hold a new one: it is dropped.
     if on_leak == "drop" or leaks_answer(text, attempt, is_answer):
         return replace(critique, text="", status="skipped", reason="leak", leaked=True)
     return replace(critique, text=text, leaked=True, notes=(*critique.notes, "redacted"))
 
 
-def redact(text: str, spans: list[tuple[int, int]]) -> str:
-    """Text with "[...]" in place of each span; spans may overlap."""
-    out, at = [], 0
+def redact(text: str, spans: list[Span]) -> str:
+    """The text with "[...]" in place of each span. Spans are sorted, and may overlap."""
+    parts = []
+    position = 0
     for start, end in spans:
-        if end > at:
-            out += [text[at : max(start, at)], "[...]" if start >= at else ""]
-            at = end
-    return "".join(out) + text[at:]
+        if end <= position:
+            continue
+        # A span that begins inside the one before shares its mark.
+        if start >= position:
+            parts += [text[position:start], "[...]"]
+        position = end
+    parts.append(text[position:])
+    return "".join(parts)

@@ -1,11 +1,10 @@
-"""Critics of the user's own, named as `target: module:name`: a class, or a function of one attempt.
+"""Critics in a user's code, named as `target: module:name`: a class, or a function of one attempt.
 
-    def my_critic(attempt: Attempt) -> str | Critique | None           None: nothing to say, counted as skipped
+    def my_critic(attempt: Attempt) -> str | Critique | None
     class MyCritic: critique(attempts) -> list of the same, in order
 
-An error at one attempt is that attempt's failure, counted with its reason. The code runs in this
-process, since it may hold a model, so it cannot be killed: at the deadline its attempts fail as
-"timeout" and training goes on, and while it still hangs later ones fail at once.
+None means: nothing to say, counted as skipped. An error at one attempt is that attempt's failure,
+counted with its reason. The code runs in this process, since it may hold a model.
 """
 
 from __future__ import annotations
@@ -24,35 +23,45 @@ from critique_rl.critic.leaks import IsAnswer, OnLeak, handle_leak
 from critique_rl.prompts import clean, is_blank
 from critique_rl.types import Attempt, Critique
 
-Said = str | Critique | None
+Answer = str | Critique | None
+"""A value that user code may return for one attempt."""
+Outcome = Answer | Exception
+"""An answer, or the error in its place. User code may return any other object too."""
 
 
 @dataclass
 class UserCritic:
-    """Calls the user's code within a deadline and reads what it returns."""
+    """Calls a user's code within a deadline and reads what it returns."""
 
-    function: Callable[[Sequence[Attempt]], Sequence[Said]]
+    function: Callable[[Sequence[Attempt]], Sequence[Outcome]]
+    """Attempts -> answers, one each, in order."""
     is_answer: IsAnswer = lambda piece, row: False
+    """The task's verifier, which finds leaks."""
     name: str = "python"
     deadline: float = 300.0
     """Seconds for all attempts of a generation."""
     on_leak: OnLeak = "keep"
-    """A critique that gives the answer away is kept, redacted, or dropped. All of these are
-    counted.
+    """A critique that gives the answer away is kept, redacted, or dropped. Each of them is counted.
     """
-    _running: Future | None = field(default=None, repr=False)
+    _running: Future[list[Outcome]] | None = field(default=None, repr=False)
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
+        """One critique per attempt, in order. Never raises for an error of the user's code."""
         start = time.monotonic()
-        said = self._said(list(attempts)) if attempts else []
+        outcomes = self._call(list(attempts)) if attempts else []
         seconds = (time.monotonic() - start) / max(1, len(attempts))
-        return [
-            self._read(one, attempt, seconds) for one, attempt in zip(said, attempts, strict=True)
-        ]
+        critiques = []
+        for outcome, attempt in zip(outcomes, attempts, strict=True):
+            critique = self._read(outcome, seconds)
+            critiques.append(handle_leak(critique, attempt, self.is_answer, self.on_leak))
+        return critiques
 
-    def _said(self, attempts: list[Attempt]) -> list[Said | Exception]:
+    def _call(self, attempts: list[Attempt]) -> list[Outcome]:
+        timeouts: list[Outcome] = [TimeoutError() for _ in attempts]
+        # A thread cannot be killed. While an earlier call still hangs, later ones fail at once, so
+        # that threads do not pile up.
         if self._running is not None and not self._running.done():
-            return [TimeoutError()] * len(attempts)
+            return timeouts
         self._running = Future()
         Thread(
             target=_settle,
@@ -63,88 +72,109 @@ class UserCritic:
         try:
             return self._running.result(self.deadline)
         except TimeoutError:
-            return [TimeoutError()] * len(attempts)
+            return timeouts
 
-    def _read(self, said: Said | Exception, attempt: Attempt, seconds: float) -> Critique:
-        match said:
+    def _read(self, outcome: Outcome, seconds: float) -> Critique:
+        match outcome:
             case Critique():
-                critique = self._checked(said, seconds)
+                return self._check(outcome, seconds)
             case str():
-                critique = self._checked(Critique(said, self.name), seconds)
+                return self._check(Critique(outcome, self.name), seconds)
             case None:
-                critique = Critique("", self.name, "skipped", "nothing_to_say")
+                return Critique("", self.name, "skipped", "nothing_to_say")
             case TimeoutError():
-                critique = Critique("", self.name, "failed", "timeout")
+                return self._failure("timeout")
             case Exception():
-                critique = Critique("", self.name, "failed", f"error {type(said).__name__}")
+                return self._failure(f"error {type(outcome).__name__}")
             case _:
-                critique = Critique("", self.name, "failed", f"bad reply: {type(said).__name__}")
-        return handle_leak(critique, attempt, self.is_answer, self.on_leak)
+                return self._failure(f"bad reply: {type(outcome).__name__}")
 
-    def _checked(self, said: Critique, seconds: float) -> Critique:
-        """What the user's code built, or why it is no critique: whatever it holds, it must not end
-        the run, nor refine as if nothing had been said.
-        """
-        if reason := invalid_field(said):
-            return Critique("", self.name, "failed", f"bad reply: {reason}")
-        usage = replace(said.usage, seconds=said.usage.seconds or seconds)
-        if said.status != "ok":
-            return replace(
-                said, critic=self.name, text="", reason=said.reason or said.status, usage=usage
-            )
-        if is_blank(said.text):
+    def _check(self, critique: Critique, seconds: float) -> Critique:
+        """The critique under this critic's name, or a failure if it is invalid or has no text."""
+        invalid = invalid_field(critique)
+        if invalid:
+            return self._failure(f"bad reply: {invalid}")
+        usage = replace(critique.usage, seconds=critique.usage.seconds or seconds)
+        critique = replace(critique, critic=self.name, usage=usage)
+        if critique.status != "ok":
+            return replace(critique, text="", reason=critique.reason or critique.status)
+        # A row refined with a text that nobody sees would be the kind `retry` by another name.
+        if is_blank(critique.text):
             return Critique("", self.name, "failed", "empty", usage=usage)
-        return replace(said, critic=self.name, text=clean(said.text).strip(), usage=usage)
+        return replace(critique, text=clean(critique.text).strip())
+
+    def _failure(self, reason: str) -> Critique:
+        return Critique("", self.name, "failed", reason)
 
 
-def _settle(outcome: Future, function: Callable, attempts: list[Attempt]) -> None:
+def _settle(
+    future: Future[list[Outcome]],
+    function: Callable[[Sequence[Attempt]], Sequence[Outcome]],
+    attempts: list[Attempt],
+) -> None:
+    """Give the future a result, whatever the user's code does."""
     try:
-        outcome.set_result(_one_each(function, attempts))
-    except (
-        BaseException
-    ) as error:  # SystemExit in a thread would leave the future, and the step, waiting
-        outcome.set_result([RuntimeError(str(error))] * len(attempts))
+        outcomes = _call_all(function, attempts)
+    except BaseException as error:
+        # SystemExit in a thread would leave the future, and the step, waiting.
+        outcomes = [RuntimeError(str(error)) for _ in attempts]
+    future.set_result(outcomes)
 
 
-def _one_each(function: Callable, attempts: list[Attempt]) -> list[Said | Exception]:
-    """All in one call. Where that raises, each alone, so that one bad attempt costs no other its
-    critique.
-    """
+def _call_all(
+    function: Callable[[Sequence[Attempt]], Sequence[Outcome]], attempts: list[Attempt]
+) -> list[Outcome]:
+    """Call the user's code with all attempts. If that raises, with each alone."""
     try:
-        said = list(function(attempts))
+        outcomes = list(function(attempts))
     except Exception as error:
         if len(attempts) == 1:
             return [error]
-        return [_one_each(function, [attempt])[0] for attempt in attempts]
-    if len(said) != len(attempts):
-        return [ValueError()] * len(attempts)
-    return said
+        # One bad attempt must not cost the others their critiques.
+        return [_call_all(function, [attempt])[0] for attempt in attempts]
+    if len(outcomes) != len(attempts):
+        # Nobody can tell which attempt has no critique.
+        return [ValueError() for _ in attempts]
+    return outcomes
 
 
 def build_user_critic(
     target: str, options: Mapping[str, Any], is_answer: IsAnswer, **settings: Any
 ) -> UserCritic:
-    """The critic that `target` names. ValueError for what is neither a class with `critique` nor a
-    function of one attempt.
+    """Build the critic that a target names.
+
+    Args:
+        target: "module:name" of a class with `critique`, or of a function of one attempt.
+        options: arguments of the class, or of the function beside the attempt.
+        is_answer: the task's verifier.
+        settings: further fields of `UserCritic`.
+
+    Raises:
+        ValueError: the target names nothing, or neither such a class nor a function.
+        TypeError: the class does not take the options.
+        ImportError: the module cannot be imported.
     """
-    found = load_target(target)
-    if inspect.isclass(found):
-        found = found(**options)
-        if not callable(getattr(found, "critique", None)):
+    user_object = load_target(target)
+    if inspect.isclass(user_object):
+        instance: Any = user_object(**options)
+        if not callable(getattr(instance, "critique", None)):
             raise ValueError(f"target {target!r}: the class has no method critique(attempts)")
-        return UserCritic(found.critique, is_answer, **settings)
-    if not callable(found):
+        return UserCritic(instance.critique, is_answer, **settings)
+    if not callable(user_object):
         raise ValueError(
-            f"target {target!r} is a {type(found).__name__}, expected a class, or a function of one attempt"
+            f"target {target!r} is a {type(user_object).__name__}, "
+            "expected a class, or a function of one attempt"
         )
-    return UserCritic(
-        lambda attempts: [_alone(found, attempt, options) for attempt in attempts],
-        is_answer,
-        **settings,
-    )
+
+    def call_each(attempts: Sequence[Attempt]) -> list[Outcome]:
+        return [_call_one(user_object, attempt, options) for attempt in attempts]
+
+    return UserCritic(call_each, is_answer, **settings)
 
 
-def _alone(function: Callable, attempt: Attempt, options: Mapping[str, Any]) -> Said | Exception:
+def _call_one(
+    function: Callable[..., Answer], attempt: Attempt, options: Mapping[str, Any]
+) -> Outcome:
     try:
         return function(attempt, **options)
     except Exception as error:

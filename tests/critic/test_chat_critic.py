@@ -13,7 +13,7 @@ from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import build_critic
 from critique_rl.critic.chat_critic import CHOICES, ChatCritic
 from critique_rl.critic.contract import Reply
-from critique_rl.critic.leaks import MOST, leak_spans, leaks_answer, redact
+from critique_rl.critic.leaks import MAX_PIECES, leak_spans, leaks_answer, redact
 from critique_rl.prompts import cut, fence, neutralise
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.verifiers import last_number
@@ -222,7 +222,7 @@ def test_formulas_leak_with_braces_in_braces_and_without_marks(text) -> None:
 
 
 def test_pieces_past_the_most_are_noted_as_unread() -> None:
-    says = Says(" ".join(f"{1000 + i}," for i in range(MOST + 1)), "1 2 3")
+    says = Says(" ".join(f"{1000 + i}," for i in range(MAX_PIECES + 1)), "1 2 3")
     assert [
         critique.notes
         for critique in ChatCritic(says, is_answer=is_answer).critique([attempt(), attempt()])
@@ -313,6 +313,6 @@ def test_pieces_that_stall_the_verifier_do_not_stall_the_step(monkeypatch) -> No
         time.sleep(0.06)
         return False
 
-    monkeypatch.setattr("critique_rl.critic.leaks.SECONDS", 0.1)
+    monkeypatch.setattr("critique_rl.critic.leaks.MAX_SECONDS", 0.1)
     assert not leaks_answer(" ".join(f"${i}^{{9}}$" for i in range(50)), attempt(), stalls)
     assert len(asked) <= 2, "the third would begin after 0.12 s"

@@ -100,8 +100,8 @@ class Endpoint:
     top_p: float | None = None
     """Nucleus sampling: the probability mass to sample from."""
     max_tokens: int | None = 1024
-    """Tokens of one answer at most; null: no bound. Reasoning models take `max_completion_tokens` in
-    `extra_body` instead.
+    """Tokens of one answer at most; null: no bound. Reasoning models take `max_completion_tokens`
+    in `extra_body` instead.
     """
     seed: int | None = None
     """Sampling seed. The number of the sample is added, so that two answers to one question differ.
