@@ -1,9 +1,9 @@
-"""A lab's base in one table: pass@k per family, what its answers say of themselves, and, in chain
-and legs, what each kind of critique rescues of its failed attempts at the family that is a plateau
-to it.
+"""A lab's base policy in one table: pass@k per family, how answers assess themselves, and the share
+of failed attempts that each kind of critique rescues.
 
-Every kind is given the same failed attempts. Whether a critique is followed locally shows in the
-kinds that name something, but not the right thing.
+Rescue is measured in worlds with critiques (chain and legs), on the family that is a plateau to the
+base. Every kind is given the same failed attempts. Kinds that name something, but not the right
+thing, show whether the base follows a critique locally.
 """
 
 from __future__ import annotations
@@ -31,18 +31,21 @@ from critique_rl.types import Attempt
 
 HARDEST = {"chain": "plateau", "legs": "hard"}
 """World with critiques -> the family whose failed attempts are refined."""
+PASS_KS = (1, 4, 16, 64, 256)
 Failed = list[tuple[Any, str]]
 """Rows with the text of a failed attempt."""
 Words = Callable[[chain.Problem, random.Random], str]
+"""Writes a critique of a problem."""
+
+
+# ---- critiques of chain --------------------------------------------------------------------------
 
 
 def _other_kind(problem: chain.Problem, rng: random.Random) -> str:
-    return chain.named_steps(
-        {
-            i: rng.choice([k for k in chain.TRAPS if k != kind])
-            for i, kind in problem.hazards.items()
-        }
-    )
+    named = {}
+    for step, kind in problem.hazards.items():
+        named[step] = rng.choice([other for other in chain.TRAPS if other != kind])
+    return chain.named_steps(named)
 
 
 def _other_line(problem: chain.Problem, rng: random.Random) -> str:
@@ -52,17 +55,31 @@ def _other_line(problem: chain.Problem, rng: random.Random) -> str:
 
 
 def _one_left_out(problem: chain.Problem, rng: random.Random) -> str:
-    left = rng.choice(list(problem.hazards))
-    return chain.named_steps({i: kind for i, kind in problem.hazards.items() if i != left})
+    left_out = rng.choice(list(problem.hazards))
+    return chain.named_steps({i: kind for i, kind in problem.hazards.items() if i != left_out})
 
 
 def _shuffled(problem: chain.Problem, rng: random.Random) -> str:
-    """Another plateau problem's critique, of another trap set."""
-    while (
-        text := chain.named_steps(chain.sample_problem("plateau", "test", rng).hazards)
-    ) == chain.named_steps(problem.hazards):
-        pass
-    return text
+    """The critique of another plateau problem, with another trap set."""
+    right = chain.named_steps(problem.hazards)
+    while True:
+        other = chain.sample_problem("plateau", "test", rng)
+        text = chain.named_steps(other.hazards)
+        if text != right:
+            return text
+
+
+def _nonsense(problem: chain.Problem, rng: random.Random) -> str:
+    letters = [rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(40)]
+    return "".join(letters)
+
+
+def _lines_only(problem: chain.Problem, rng: random.Random) -> str:
+    return "; ".join(chain.LABELS[i - 1] for i in problem.hazards)
+
+
+def _kinds_only(problem: chain.Problem, rng: random.Random) -> str:
+    return "; ".join(chain.WORDS[kind] for kind in problem.hazards.values())
 
 
 KINDS: dict[str, Words] = {
@@ -74,15 +91,12 @@ KINDS: dict[str, Words] = {
     "wrong line": _other_line,
     "one step left out": _one_left_out,
     "verdict only": lambda problem, rng: render("lab/indicative"),
-    "nonsense": lambda problem, rng: "".join(
-        rng.choice("abcdefghijklmnopqrstuvwxyz ") for _ in range(40)
-    ),
+    "nonsense": _nonsense,
     "empty": lambda problem, rng: "",
-    "line only": lambda problem, rng: "; ".join(chain.LABELS[i - 1] for i in problem.hazards),
-    "kind only": lambda problem, rng: "; ".join(
-        chain.WORDS[kind] for kind in problem.hazards.values()
-    ),
+    "line only": _lines_only,
+    "kind only": _kinds_only,
 }
+# "line only" and "kind only" are no controls: each is half of the oracle's words.
 CONTROLS = (
     "shuffled (another trap set)",
     "wrong kind",
@@ -94,71 +108,17 @@ CONTROLS = (
 )
 
 
-def lab_table(
-    model_path: str | Path, count: int, samples: int, split: str, world: str = "chain"
-) -> dict[str, Any]:
-    """{"pass": {"pass@k/family": ...}, "self": calibration and truthfulness, where the world has
-    them}, and where it has critiques {"rescue": {kind: share right}, "attempts": n, "oracle minus
-    best control": ...} too.
-    """
-    # Besides rows for `shuffled` to draw from, nothing is trained on.
-    task = load_task(TaskConfig(f"lab/{world}", size=3 if world == "chain" else 200), 0)
-    model, tokenizer = load_policy(str(model_path))
-    rows, verifier = task.held_out(split, count), task.evaluator or task.verifier
-    judged = judge(model, tokenizer, rows, verifier, samples, Sampling(), abstains=task.abstains)[
-        "problems"
-    ]
-    passes = pass_metrics(judged, [k for k in (1, 4, 16, 64, 256) if k <= samples])
-    figures = {"pass": passes, "self": {**self_metrics(judged), **share_metrics(judged)}}
-    if world not in HARDEST:
-        return figures
-    rescue, attempts = rescue_rates(model, tokenizer, task, count, split, world)
-    best = max(rescue[kind] for kind in (CONTROLS if world == "chain" else LEGS_CONTROLS))
-    return {
-        **figures,
-        "rescue": rescue,
-        "attempts": attempts,
-        "oracle minus best control": rescue["oracle"] - best,
-    }
-
-
-def rescue_rates(
-    model, tokenizer, task: Task, count: int, split: str, world: str = "chain", seed: int = 0
-) -> tuple[dict[str, float], int]:
-    """Share of failed attempts (one a problem of the hardest family) whose refinement is right, by
-    kind of critique; and how many attempts failed.
-    """
-    rows = [row for row in task.held_out(split, count) if row["family"] == HARDEST[world]]
-    texts = [
-        s.text for s in sample(model, tokenizer, [row["prompt"] for row in rows], Sampling(), seed)
-    ]
-    failed = [
-        (row, text)
-        for row, text in zip(rows, texts, strict=True)
-        if task.verifier(text, row).failed
-    ]
-    said = (
-        _chain_critiques(failed, seed) if world == "chain" else legs_critiques(task, failed, seed)
-    )
-    rates = {
-        kind: _rate(model, tokenizer, task, failed, critiques) for kind, critiques in said.items()
-    }
-    rates["oracle, attempt not shown"] = _rate(
-        model, tokenizer, task, failed, said["oracle"], "lab/teacher"
-    )
-    if world == "chain":
-        rates["self (the base's own critique)"] = _rate(
-            model, tokenizer, task, failed, _own_critiques(model, tokenizer, failed)
-        )
-    return rates, len(failed)
-
-
 def _chain_critiques(failed: Failed, seed: int) -> dict[str, list[str]]:
-    said = {}
+    """Kind -> critiques, one per failed attempt."""
+    critiques = {}
     for kind, words in KINDS.items():
+        # A generator per kind, so that adding a kind changes none of the others.
         rng = random.Random(seed)
-        said[kind] = [words(chain.parse_problem(row["question"]), rng) for row, _ in failed]
-    return said
+        critiques[kind] = [words(chain.parse_problem(row["question"]), rng) for row, _ in failed]
+    return critiques
+
+
+# ---- critiques of legs ---------------------------------------------------------------------------
 
 
 LEGS_CONTROLS = (
@@ -172,29 +132,35 @@ LEGS_CONTROLS = (
 
 
 def legs_critiques(task: Task, failed: Failed, seed: int) -> dict[str, list[str]]:
-    """What each critic of the package says of the attempts, and three distortions of the oracle's
-    words.
+    """Critiques of failed attempts at legs, by critics of the package and by three distortions of
+    the oracle's words.
+
+    Args:
+        task: The task lab/legs.
+        failed: Rows with a failed attempt.
+        seed: Of critics and distortions.
+
+    Returns:
+        Kind -> critiques, one per failed attempt.
     """
-    attempts = [
-        Attempt(row["question"], text, task.verifier(text, row), row) for row, text in failed
-    ]
-    kinds = ("oracle", "ground_truth", "shuffled", "indicative", "retry")
-    said = {
-        kind: [
-            critique.text
-            for critique in build_critic({"kind": kind}, task, seed).critique(attempts)
-        ]
-        for kind in kinds
-    }
+    attempts = []
+    for row, text in failed:
+        attempts.append(Attempt(row["question"], text, task.verifier(text, row), row))
+    critiques = {}
+    for kind in ("oracle", "ground_truth", "shuffled", "indicative", "retry"):
+        critic = build_critic({"kind": kind}, task, seed)
+        assert critic is not None, "only kind none builds no critic"
+        critiques[kind] = [critique.text for critique in critic.critique(attempts)]
     distortions = {
         "one thing left out": _all_but_one,
         "wrong numbers": _other_numbers,
         "wrong line": _next_line,
     }
-    return said | {
-        kind: [distort(text, random.Random(f"{seed}/{text}")) for text in said["oracle"]]
-        for kind, distort in distortions.items()
-    }
+    for kind, distort in distortions.items():
+        # Seeded by the text, so that equal critiques are distorted alike.
+        texts = [distort(text, random.Random(f"{seed}/{text}")) for text in critiques["oracle"]]
+        critiques[kind] = texts
+    return critiques
 
 
 def _all_but_one(text: str, rng: random.Random) -> str:
@@ -205,75 +171,164 @@ def _all_but_one(text: str, rng: random.Random) -> str:
 
 def _other_numbers(text: str, rng: random.Random) -> str:
     numbers = sorted(set(legs.facts().values()))
-    return re.sub(
-        r"(?<=has )\d+",
-        lambda match: str(rng.choice([n for n in numbers if n != int(match[0])])),
-        text,
-    )
+
+    def other(match: re.Match[str]) -> str:
+        return str(rng.choice([number for number in numbers if number != int(match[0])]))
+
+    return re.sub(r"(?<=has )\d+", other, text)
 
 
 def _next_line(text: str, rng: random.Random) -> str:
-    """Each fact at the next line: the name of its animal says otherwise than the letter."""
-    return re.sub(r"\b[A-D](?= )", lambda match: "ABCD"[("ABCD".index(match[0]) + 1) % 4], text)
+    """Each fact at the next line: its letter and the name of its animal then disagree."""
+    following = dict(zip("ABCD", "BCDA", strict=True))
+    return re.sub(r"\b[A-D](?= )", lambda match: following[match[0]], text)
 
 
-def _own_critiques(model, tokenizer, failed: Failed) -> list[str]:
-    prompts = [
-        _user(render("lab/critique", question=row["question"], attempt=text))
-        for row, text in failed
-    ]
-    return [
-        answer.text for answer in sample(model, tokenizer, prompts, Sampling(max_new_tokens=128))
-    ]
+# ---- the table -----------------------------------------------------------------------------------
 
 
-def _rate(
-    model, tokenizer, task: Task, failed: Failed, critiques: list[str], template: str = "lab/refine"
-) -> float:
-    prompts = [
-        _user(
-            render(template, question=row["question"], attempt=text, critique=critique, solution="")
-        )
-        for (row, text), critique in zip(failed, critiques, strict=True)
-    ]
-    verdicts = second_verdicts(
-        model, tokenizer, task.verifier, prompts, [row for row, _ in failed], Sampling(), seed=1
+def lab_table(
+    model_path: str | Path, count: int, samples: int, split: str, world: str = "chain"
+) -> dict[str, Any]:
+    """The figures of a base policy.
+
+    Args:
+        model_path: The policy's folder.
+        count: Held-out problems per family.
+        samples: Answers per problem.
+        split: Whose problems.
+        world: The lab's world.
+
+    Returns:
+        {"pass": {"pass@k/family": ...}, "self": calibration and truthfulness, if the world has
+        them}. For a world with critiques also {"rescue": {kind: share right}, "attempts": failed
+        attempts, "oracle minus best control": ...}.
+    """
+    # Nothing is trained: the training rows are those that `shuffled` draws critiques from.
+    size = 3 if world == "chain" else 200
+    task = load_task(TaskConfig(f"lab/{world}", size=size), 0)
+    model, tokenizer = load_policy(str(model_path))
+    rows = task.held_out(split, count)
+    verifier = task.evaluator or task.verifier
+    evaluation = judge(
+        model, tokenizer, rows, verifier, samples, Sampling(), abstains=task.abstains
     )
-    return sum(verdict.outcome == "right" for verdict in verdicts) / max(1, len(verdicts))
+    problems = evaluation["problems"]
+    ks = [k for k in PASS_KS if k <= samples]
+    figures: dict[str, Any] = {
+        "pass": pass_metrics(problems, ks),
+        "self": {**self_metrics(problems), **share_metrics(problems)},
+    }
+    if world not in HARDEST:
+        return figures
+    rescue, attempts = rescue_rates(model, tokenizer, task, count, split, world)
+    controls = CONTROLS if world == "chain" else LEGS_CONTROLS
+    best_control = max(rescue[kind] for kind in controls)
+    figures["rescue"] = rescue
+    figures["attempts"] = attempts
+    figures["oracle minus best control"] = rescue["oracle"] - best_control
+    return figures
 
 
-def _user(text: str) -> list[dict[str, str]]:
+def rescue_rates(
+    model, tokenizer, task: Task, count: int, split: str, world: str = "chain", seed: int = 0
+) -> tuple[dict[str, float], int]:
+    """The share of failed attempts whose refinement is right, by kind of critique.
+
+    Args:
+        model: The base policy.
+        tokenizer: Its tokenizer.
+        task: The world's task.
+        count: Problems per family; each of the hardest family is attempted once.
+        split: Whose problems.
+        world: chain or legs.
+        seed: Of attempts and critiques.
+
+    Returns:
+        Kind -> share, and how many attempts failed.
+    """
+    failed = _failed_attempts(model, tokenizer, task, count, split, world, seed)
+    if world == "chain":
+        critiques = _chain_critiques(failed, seed)
+    else:
+        critiques = legs_critiques(task, failed, seed)
+
+    def rate(texts: list[str], template: str = "lab/refine") -> float:
+        return _rescue_rate(model, tokenizer, task, failed, texts, template)
+
+    rates = {kind: rate(texts) for kind, texts in critiques.items()}
+    rates["oracle, attempt not shown"] = rate(critiques["oracle"], "lab/teacher")
+    if world == "chain":
+        self_critiques = _self_critiques(model, tokenizer, failed)
+        rates["self (the base's own critique)"] = rate(self_critiques)
+    return rates, len(failed)
+
+
+def _failed_attempts(
+    model, tokenizer, task: Task, count: int, split: str, world: str, seed: int
+) -> Failed:
+    """One attempt at each problem of the hardest family, where it failed."""
+    rows = [row for row in task.held_out(split, count) if row["family"] == HARDEST[world]]
+    prompts = [row["prompt"] for row in rows]
+    failed = []
+    for row, answer in zip(rows, sample(model, tokenizer, prompts, Sampling(), seed), strict=True):
+        if task.verifier(answer.text, row).failed:
+            failed.append((row, answer.text))
+    return failed
+
+
+def _self_critiques(model, tokenizer, failed: Failed) -> list[str]:
+    prompts = []
+    for row, text in failed:
+        words = render("lab/critique", question=row["question"], attempt=text)
+        prompts.append(_user_message(words))
+    answers = sample(model, tokenizer, prompts, Sampling(max_new_tokens=128))
+    return [answer.text for answer in answers]
+
+
+def _rescue_rate(
+    model, tokenizer, task: Task, failed: Failed, critiques: list[str], template: str
+) -> float:
+    """The share of failed attempts whose refinement is right, one refinement each."""
+    prompts = []
+    for (row, text), critique in zip(failed, critiques, strict=True):
+        words = render(
+            template, question=row["question"], attempt=text, critique=critique, solution=""
+        )
+        prompts.append(_user_message(words))
+    rows = [row for row, _ in failed]
+    # One seed for all kinds: they then differ in the critique alone.
+    verdicts = second_verdicts(model, tokenizer, task.verifier, prompts, rows, Sampling(), seed=1)
+    right = sum(verdict.outcome == "right" for verdict in verdicts)
+    return right / max(1, len(verdicts))
+
+
+def _user_message(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
 def print_table(figures: dict[str, Any]) -> None:
     """The figures on the terminal."""
     console = Console()
-    passes = Table(
-        "family",
-        *sorted({name.split("/")[0] for name in figures["pass"]}, key=lambda k: int(k[5:])),
-        title="pass@k of the base",
-    )
-    for family in dict.fromkeys(
-        name.partition("/")[2] for name in figures["pass"] if not name.endswith("/all")
-    ):
-        passes.add_row(
-            family,
-            *(
-                f"{figures['pass'][f'{column.header}/{family}']:.3f}"
-                for column in passes.columns[1:]
-            ),
-        )
-    console.print(passes)
+    console.print(_pass_table(figures["pass"]))
     console.print(", ".join(f"{name} {value:.3f}" for name, value in figures["self"].items()))
     if "rescue" not in figures:
         return
-    rescue = Table(
-        "critique",
-        "rescued",
-        title=f"failed attempts of the hardest family rescued, of {figures['attempts']}",
-    )
+    title = f"failed attempts of the hardest family rescued, of {figures['attempts']}"
+    rescue = Table("critique", "rescued", title=title)
     for kind, rate in figures["rescue"].items():
         rescue.add_row(kind, f"{rate:.3f}")
     console.print(rescue)
     console.print(f"oracle minus the best control: {figures['oracle minus best control']:.3f}")
+
+
+def _pass_table(passes: dict[str, float]) -> Table:
+    """One row per family, one column per k of "pass@<k>/<family>"."""
+    columns = {name.partition("/")[0] for name in passes}
+    families = dict.fromkeys(name.partition("/")[2] for name in passes)
+    families.pop("all", None)
+    heads = sorted(columns, key=lambda head: int(head.removeprefix("pass@")))
+    table = Table("family", *heads, title="pass@k of the base")
+    for family in families:
+        table.add_row(family, *[f"{passes[f'{head}/{family}']:.3f}" for head in heads])
+    return table
