@@ -20,14 +20,14 @@ from typing import Any
 
 import jinja2
 
-from critique_rl.analysis import plots
+from critique_rl.analysis.page import plots
 from critique_rl.analysis.exports import NOISE, write_exports
 from critique_rl.analysis.formats import MEASURES, bracket, short, shown_metrics, signed
 from critique_rl.analysis.learning_curves import completions_curve, steps, with_rates
-from critique_rl.analysis.plots import Chart, Rows
-from critique_rl.analysis.provenance import DECODING, critique_counts, read_configs, warnings
+from critique_rl.analysis.page.plots import Chart, Rows
+from critique_rl.analysis.page.configs import DECODING, critique_counts, read_configs, warnings
 from critique_rl.analysis.summary import verdict
-from critique_rl.analysis.transcripts import sample
+from critique_rl.analysis.page.transcripts import sample
 from critique_rl.config.durable_files import write_text
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.costs import KINDS

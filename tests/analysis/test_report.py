@@ -19,9 +19,9 @@ import pytest
 
 from critique_rl.analysis.compare import compare
 from critique_rl.analysis.exports import Table, latex, markdown
-from critique_rl.analysis.plots import look, ticks
+from critique_rl.analysis.page.plots import look, ticks
 from critique_rl.analysis.report import write_report
-from critique_rl.analysis.transcripts import MOST, cut, sample
+from critique_rl.analysis.page.transcripts import MOST, cut, sample
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import append_jsonl, write_json, write_text, write_yaml
 from critique_rl.config.pipeline_file import parse_pipeline

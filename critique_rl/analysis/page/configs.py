@@ -16,7 +16,7 @@ import yaml
 
 from critique_rl.analysis.formats import spent_alike
 from critique_rl.analysis.learning_curves import STATUSES
-from critique_rl.analysis.plots import Rows
+from critique_rl.analysis.page.plots import Rows
 from critique_rl.config.run_folder import RunFolder
 
 ABOUT_THE_RUN = (
