@@ -1,17 +1,19 @@
-"""One eval.json, read and checked, and the values of its metrics."""
+"""One eval.json, read and checked, and the values of its metrics per problem."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from critique_rl.analysis.comparison import COSTS, Cost, MetricValues
+from critique_rl.analysis.records import read_record
 from critique_rl.config.checks import ConfigError
 from critique_rl.metrics import EVALUATION_METRICS, SHARES, pass_at_k, shares
 
@@ -26,128 +28,217 @@ PROTOCOL = (
     "max_new_tokens",
     "versions",
 )
-"""What two evaluations must share to be compared."""
+"""The keys of eval.json that two evaluations must share to be compared."""
+METRIC = re.compile(rf"(?:pass@(\d+)|({'|'.join(SHARES)}))/(.+)")
+"""Names of the metrics that every problem has a value of."""
+ALL_FAMILIES = "all"
+"""The family name of a metric over all problems."""
 
-COSTS = (
-    "generated_tokens",
-    "total_tokens",
-    "flops",
-    "critic_tokens",
-    "usd",
-    "wall_seconds",
-    "steps",
-)
+
+@dataclass(frozen=True)
+class JudgedProblem:
+    """Counts of one problem's samples."""
+
+    family: str
+    judged: int
+    """Samples that the verifier could judge: the n of pass@k."""
+    right: int
+    """Right ones among them: the c of pass@k."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """`metrics.shares` of the problem."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One eval.json. `counts` maps a problem's id to (family, judged samples n, right samples);
-    `votes` are (agreement, right) of commonest answers.
-    """
+    """One eval.json."""
 
     protocol: Mapping[str, Any]
-    counts: Mapping[str, tuple[str, int, int]]
-    metrics: Mapping[str, float | None]
-    cost: Mapping[str, float]
+    """The file's values of the keys in `PROTOCOL`."""
+    problems: Mapping[str, JudgedProblem]
+    """Problem's id -> counts."""
+    metrics: MetricValues
+    cost: Cost
     unscored: int
+    """Samples that no verifier could judge."""
     votes: Sequence[tuple[float, bool]] = ()
-    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """{problem's id: `metrics.shares`}."""
+    """(agreement, right) of each problem's commonest answer."""
     second: Evaluation | None = None
     """The same problems under `evaluation.second_template`."""
 
     def values(self, metric: str) -> dict[str, float]:
-        """pass@k, or the share, of every problem of the metric's family ("all": of any) that has
-        it, by id; of another metric its one value, by "".
+        """The metric of every problem that has it.
+
+        Args:
+            metric: pass@<k>/<family> or <share>/<family>, where the family "all" takes every
+                problem; or one of `metrics.EVALUATION_METRICS`.
+
+        Returns:
+            Problem's id -> value. A metric of the complete evaluation has one value, under "".
         """
         if metric in EVALUATION_METRICS:
-            return {"": value} if (value := self.metrics.get(metric)) is not None else {}
-        name, k, family = _parse(metric)
+            value = self.metrics.get(metric)
+            return {} if value is None else {"": value}
+        name, k, family = parse_metric(metric)
+        problems = {
+            problem_id: problem
+            for problem_id, problem in self.problems.items()
+            if family in (ALL_FAMILIES, problem.family)
+        }
         if name in SHARES:
             return {
-                i: of[name]
-                for i, of in self.shares.items()
-                if name in of and family in ("all", self.counts[i][0])
+                problem_id: problem.shares[name]
+                for problem_id, problem in problems.items()
+                if name in problem.shares
             }
-        rows = {
-            name: (n, right)
-            for name, (of, n, right) in self.counts.items()
-            if family in ("all", of) and n >= k
-        }
-        if not rows:
-            return {}
-        n, right = np.array(list(rows.values())).T
-        return dict(zip(rows, pass_at_k(n, right, k).tolist(), strict=True))
+        return _pass_values(problems, k)
 
 
 Runs = dict[int, Evaluation]
 """One arm's evaluations by seed."""
 
 
+def _pass_values(problems: Mapping[str, JudgedProblem], k: int) -> dict[str, float]:
+    # A problem with fewer than k judged samples has no pass@k. It drops out, for a value estimated
+    # from fewer samples would be another metric.
+    enough = {
+        problem_id: problem for problem_id, problem in problems.items() if problem.judged >= k
+    }
+    if not enough:
+        return {}
+    judged = np.array([problem.judged for problem in enough.values()])
+    right = np.array([problem.right for problem in enough.values()])
+    values = np.asarray(pass_at_k(judged, right, k))
+    return dict(zip(enough, values.tolist(), strict=True))
+
+
+def parse_metric(metric: str) -> tuple[str, int, str]:
+    """Split a metric's name.
+
+    Returns:
+        ("pass", k, family), or (share, 0, family).
+
+    Raises:
+        ValueError: the name is not one that every problem has a value of.
+    """
+    match = METRIC.fullmatch(metric)
+    if match is None:
+        raise ValueError(f"got metric {metric!r}, expected pass@<k>/<family> or <share>/<family>")
+    k, share, family = match.groups()
+    if share:
+        return share, 0, family
+    return "pass", int(k), family
+
+
 def read_evaluation(path: Path, arm: str, seed: int | None = None) -> Evaluation:
-    """Parse the eval.json of this arm and seed; a ConfigError says what is wrong with it."""
+    """Parse and check the eval.json of an arm and a seed.
+
+    Raises:
+        ConfigError: the file is damaged, holds counts or costs that cannot be true, or belongs to
+            another arm or seed.
+    """
     try:
         raw = json.loads(path.read_text())
         if (raw["arm"], raw["seed"]) != (arm, seed):
             raise ValueError(
-                f"it is of arm {raw['arm']!r} with seed {raw['seed']}, and lies where that of {arm!r} with seed {seed} belongs"
+                f"it is of arm {raw['arm']!r} with seed {raw['seed']}, and lies where that of "
+                f"{arm!r} with seed {seed} belongs"
             )
-        return _read(raw)
+        return _parse_evaluation(raw)
     except (ValueError, KeyError, TypeError) as error:
+        # str() of a KeyError is the bare key.
         problem = f"no {error}" if isinstance(error, KeyError) else error
         raise ConfigError(
-            f"{path} is no evaluation: {problem}; expected what `critique-rl evaluate` writes: delete it and evaluate again"
+            f"{path} is no evaluation: {problem}; expected what `critique-rl evaluate` writes: "
+            f"delete it and evaluate again"
         ) from error
 
 
-def _read(raw: dict[str, Any]) -> Evaluation:
-    counts = {p["id"]: (p["family"], int(p["n"]), int(p["right"])) for p in raw["problems"]}
-    if len(counts) < len(raw["problems"]):
-        raise ValueError("two problems share an id")
-    if wrong := next((name for name, (_, n, right) in counts.items() if not 0 <= right <= n), None):
-        raise ValueError(f"problem {wrong!r} has {counts[wrong][2]} right of {counts[wrong][1]}")
-    if wrong := next(
-        (
-            p
-            for p in raw["problems"]
-            if p["n"] + p.get("unscored", 0) > raw.get("samples", math.inf)
-        ),
-        None,
-    ):
-        raise ValueError(
-            f"problem {wrong['id']!r} has {wrong['n']} judged and {wrong.get('unscored', 0)} unscored of {raw['samples']} samples"
-        )
-    metrics = {
-        name: value if value is not None and math.isfinite(value) else None
-        for name, value in raw["metrics"].items()
-    }
-    cost = {name: float((raw.get("cost") or {}).get(name) or 0) for name in COSTS}
-    if wrong := next((name for name, value in cost.items() if not math.isfinite(value)), None):
-        raise ValueError(f"cost {wrong} is {cost[wrong]}")
-    unscored = sum(p.get("unscored", 0) for p in raw["problems"])
+def _parse_evaluation(raw: Mapping[str, Any]) -> Evaluation:
+    rows = raw["problems"]
+    problems = _parse_problems(rows)
+    _check_samples(rows, raw)
     votes = [
-        (float(p["agreement"]), bool(p["agreed_right"]))
-        for p in raw["problems"]
-        if p.get("agreement") is not None
+        (float(row["agreement"]), bool(row["agreed_right"]))
+        for row in rows
+        if row.get("agreement") is not None
     ]
-    abstains = any("abstained" in p for p in raw["problems"])
-    of = {
-        p["id"]: shares(
-            p["n"], p["right"], p.get("abstained", 0) if abstains else None, p.get("agreement")
-        )
-        for p in raw["problems"]
-    }
-    second = _read({**raw, **raw["second"], "second": None}) if raw.get("second") else None
+    second = None
+    if raw.get("second"):
+        # The second part of a file has its own template, prompts, problems and metrics. All else,
+        # such as samples and versions, is said once for both.
+        second = _parse_evaluation({**raw, **raw["second"], "second": None})
     return Evaluation(
-        {key: raw.get(key) for key in PROTOCOL}, counts, metrics, cost, unscored, votes, of, second
+        protocol={key: raw.get(key) for key in PROTOCOL},
+        problems=problems,
+        metrics={name: _finite_or_none(value) for name, value in raw["metrics"].items()},
+        cost=_parse_cost(raw.get("cost") or {}),
+        unscored=sum(row.get("unscored", 0) for row in rows),
+        votes=votes,
+        second=second,
     )
 
 
-METRIC = re.compile(rf"(?:pass@(\d+)|({'|'.join(SHARES)}))/(.+)")
-"""Names of metrics that every problem has a value of."""
+def _parse_problems(rows: Sequence[Mapping[str, Any]]) -> dict[str, JudgedProblem]:
+    """Counts by problem.
+
+    Raises:
+        ValueError: two problems share an id, or more samples are right than were judged.
+    """
+    # `abstained` stands in a file only where the task lets answers abstain. One problem that has it
+    # says so of all: for the others it is 0, and not unknown.
+    abstains = any("abstained" in row for row in rows)
+    problems = {row["id"]: _parse_problem(row, abstains) for row in rows}
+    if len(problems) < len(rows):
+        raise ValueError("two problems share an id")
+    for problem_id, problem in problems.items():
+        if not 0 <= problem.right <= problem.judged:
+            raise ValueError(
+                f"problem {problem_id!r} has {problem.right} right of {problem.judged}"
+            )
+    return problems
 
 
-def _parse(metric: str) -> tuple[str, int, str]:
-    """("pass", k, family), or (share, 0, family)."""
-    k, share, family = METRIC.fullmatch(metric).groups()
-    return (share, 0, family) if share else ("pass", int(k), family)
+def _parse_problem(row: Mapping[str, Any], abstains: bool) -> JudgedProblem:
+    judged = int(row["n"])
+    right = int(row["right"])
+    abstained = row.get("abstained", 0) if abstains else None
+    return JudgedProblem(
+        row["family"], judged, right, shares(judged, right, abstained, row.get("agreement"))
+    )
+
+
+def _check_samples(rows: Iterable[Mapping[str, Any]], raw: Mapping[str, Any]) -> None:
+    """Refuse problems with more answers than samples were taken.
+
+    Raises:
+        ValueError: the problem, and its counts.
+    """
+    samples = raw.get("samples", math.inf)
+    for row in rows:
+        unscored = row.get("unscored", 0)
+        if row["n"] + unscored > samples:
+            raise ValueError(
+                f"problem {row['id']!r} has {row['n']} judged and {unscored} unscored of "
+                f"{samples} samples"
+            )
+
+
+def _finite_or_none(value: float | None) -> float | None:
+    # JSON has no NaN: a metric that is one, such as auroc where all answers are right, is null in
+    # compare.json.
+    if value is None or not math.isfinite(value):
+        return None
+    return value
+
+
+def _parse_cost(raw: Mapping[str, Any]) -> Cost:
+    """The cost, with 0 for what a file leaves out.
+
+    Raises:
+        ValueError: an amount is not finite.
+    """
+    amounts = {name: float(raw.get(name) or 0) for name in COSTS}
+    for name, amount in amounts.items():
+        if not math.isfinite(amount):
+            raise ValueError(f"cost {name} is {amount}")
+    return read_record(Cost, amounts)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from critique_rl.analysis.comparison import Comparison, Cost
 
 MEASURES = {
     "generated_tokens": "generated tokens",
@@ -11,26 +12,33 @@ MEASURES = {
     "flops": "FLOPs",
     "usd": "USD",
 }
-"""What runs may have been given alike, in the order in which it is looked for."""
+"""Measures by which runs may have spent alike, in the order in which they are tried."""
+ALIKE = 1.05
+"""The largest spending may be this times the smallest. Budgets end at a step's end, so arms whose
+steps differ in size overshoot by different amounts."""
+SHOWN_METRICS = 4
+"""Metrics of a table: more do not fit 80 columns beside the cost."""
 
 
-def spent_alike(costs: Sequence[Mapping[str, float]]) -> str | None:
-    """The first of `MEASURES` of which all arms spent the same within 5%; None where they were not
-    compared at equal cost.
+def spent_alike(costs: Sequence[Cost]) -> str | None:
+    """The first of `MEASURES` by which all arms spent the same, up to `ALIKE`.
+
+    Returns:
+        A key of `MEASURES`; None where the arms were not compared at equal cost.
     """
-    spent = {name: [cost.get(name, 0.0) for cost in costs] for name in MEASURES}
-    return next(
-        (
-            name
-            for name, values in spent.items()
-            if values and 0 < max(values) <= 1.05 * min(values)
-        ),
-        None,
-    )
+    for measure in MEASURES:
+        spent = [float(getattr(cost, measure)) for cost in costs]
+        if spent and 0 < max(spent) <= ALIKE * min(spent):
+            return measure
+    return None
 
 
 def bracket(ci95: Sequence[float] | None) -> str:
-    return "[no interval]" if ci95 is None else f"[{ci95[0]:z.2f}, {ci95[1]:z.2f}]"
+    """An interval as [low, high] with two decimals; None is "[no interval]"."""
+    if ci95 is None:
+        return "[no interval]"
+    # `z` turns -0.00 into 0.00.
+    return f"[{ci95[0]:z.2f}, {ci95[1]:z.2f}]"
 
 
 def signed(number: float) -> str:
@@ -39,21 +47,29 @@ def signed(number: float) -> str:
 
 
 def short(number: float) -> str:
-    """150123 -> 150k, 1500000 -> 1.5M: three digits at most."""
+    """Three digits at most: 150123 -> 150k, 1500000 -> 1.5M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        # From here on three digits round up to the next letter: 999,500 is 1M, and not 1e+03k.
         if number >= 0.9995 * size:
             return f"{number / size:.3g}{letter}"
     return f"{number:.3g}"
 
 
-def shown_metrics(comparison: Mapping[str, Any], most: int = 4) -> list[str]:
-    """The primary metric and the families' pass@1, `most` in all: what fits a table. The rest is in
-    compare.json.
+def plural(count: int, noun: str) -> str:
+    """The count and the noun, in the plural above 1."""
+    return f"{count} {noun}s" if count > 1 else f"{count} {noun}"
+
+
+def shown_metrics(comparison: Comparison, most: int = SHOWN_METRICS) -> list[str]:
+    """The primary metric and the families' pass@1: what fits a table.
+
+    Args:
+        comparison: all of its metrics are in compare.json.
+        most: metrics in all.
     """
-    names = dict.fromkeys(name for arm in comparison["arms"].values() for name in arm["metrics"])
-    first = [
-        name
-        for name in names
-        if name.startswith("pass@1/") and name not in ("pass@1/all", comparison["primary"])
+    primary = comparison.primary
+    names = dict.fromkeys(name for arm in comparison.arms.values() for name in arm.metrics)
+    families = [
+        name for name in names if name.startswith("pass@1/") and name not in ("pass@1/all", primary)
     ]
-    return [comparison["primary"], *first][:most]
+    return [primary, *families][:most]

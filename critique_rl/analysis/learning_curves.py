@@ -1,10 +1,8 @@
-"""Learning curves of runs, from metrics.jsonl: a metric over what was spent until then, mean and
-band over seeds, and what it took to reach a target.
+"""Learning curves of runs, from metrics.jsonl: a metric over spending, mean and band over seeds,
+and the spending that it took to reach a target.
 
-What was spent is logged with each generation, the metric at some later step of it, so the last
-known spending is carried forward. The curve of a plain TRL run is read from its completions; it was
-judged on other problems, so it is drawn and never compared. Left out: smoothing, which hides what a
-seed did.
+The curve of a plain TRL run is read from its completions. It was judged on other problems, so it is
+drawn and never compared. Left out: smoothing, which hides what a seed did.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from critique_rl.analysis.comparison import SpentToTarget
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import read_jsonl
 from critique_rl.config.run_folder import RunFolder
@@ -28,143 +27,212 @@ from critique_rl.metrics import crossed_interval
 from critique_rl.student_t import t_quantile
 
 Curve = tuple[np.ndarray, np.ndarray]
-"""x (what was spent, ascending) and y of one seed."""
+"""x (spending, ascending) and y of one seed, both of shape (points,)."""
+Step = Mapping[str, Any]
+"""One line of metrics.jsonl: metric -> value."""
+Rows = Mapping[str, Mapping[int, Sequence[Step]]]
+"""metrics.jsonl by arm and seed."""
 SPENT = "tokens/generated"
 STATUSES = ("ok", "cached", "failed", "skipped")
-"""What becomes of a critique that was asked for; each is counted under critique/<status>."""
+"""Statuses of a critique that was asked for; each is counted under critique/<status>."""
 
 
 @dataclass(frozen=True)
 class MeanCurve:
-    """A mean over seeds and its pointwise 95% t interval, all over x. `low` and `high` are NaN for
-    a single seed. New seeds are covered, new problems not.
+    """A mean over seeds and its pointwise 95% t interval, arrays of shape (points,) all over x.
+
+    The interval covers new seeds, and no new problems.
     """
 
     x: np.ndarray
     mean: np.ndarray
     low: np.ndarray
+    """NaN for a single seed, which says nothing of others."""
     high: np.ndarray
+    """NaN for a single seed."""
     seeds: int
 
 
 def steps(run: RunFolder) -> list[dict[str, Any]]:
-    """metrics.jsonl with each step once: a resumed run may have logged its last steps twice, and
-    the later line is the one that counts.
-    """
-    rows = read_jsonl(run.metrics)
-    return list({row.get("step", -1 - index): row for index, row in enumerate(rows)}.values())
+    """metrics.jsonl with each step once."""
+    by_step: dict[int, dict[str, Any]] = {}
+    for index, row in enumerate(read_jsonl(run.metrics)):
+        # A resumed run may have logged its last steps twice. The later line counts: the first was
+        # of a step that the checkpoint does not hold. Lines without a step stay apart.
+        by_step[row.get("step", -1 - index)] = row
+    return list(by_step.values())
 
 
-def with_rates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with `critique/leak_rate` (of critiques written) and `critique/failure_rate` (of
-    those asked for) where any were; a count not logged is 0.
+def with_rates(rows: Sequence[Step]) -> list[dict[str, Any]]:
+    """The rows with two more metrics, from the counts of critiques that they hold.
+
+    Returns:
+        `critique/leak_rate` is of the critiques written, `critique/failure_rate` of those asked
+        for. A rate is absent where its denominator is 0.
     """
     return [{**row, **_rates(row)} for row in rows]
 
 
-def _rates(row: Mapping[str, Any]) -> dict[str, float]:
-    asked = sum(row.get(f"critique/{status}") or 0 for status in STATUSES)
-    written = (row.get("critique/ok") or 0) + (row.get("critique/cached") or 0)
-    shares = {
-        "critique/failure_rate": ("critique/failed", asked),
-        "critique/leak_rate": ("critique/leaked", written),
-    }
-    return {name: (row.get(count) or 0) / of for name, (count, of) in shares.items() if of}
+def _rates(row: Step) -> dict[str, float]:
+    def count(name: str) -> float:
+        # A count that was not logged is 0: a run without a critic logs none of them.
+        return float(row.get(f"critique/{name}") or 0)
+
+    rates = {}
+    asked = sum(count(status) for status in STATUSES)
+    written = count("ok") + count("cached")
+    if asked:
+        rates["critique/failure_rate"] = count("failed") / asked
+    if written:
+        rates["critique/leak_rate"] = count("leaked") / written
+    return rates
 
 
-def curve(rows: Sequence[Mapping[str, Any]], key: str, spent: str = SPENT) -> Curve:
-    """The metric `key` over `spent`; rows before the first spending is known, and values that are
-    no numbers, are left out.
+def curve(rows: Sequence[Step], key: str, spent: str = SPENT) -> Curve:
+    """A metric over spending.
+
+    Args:
+        rows: lines of metrics.jsonl in the order of the steps.
+        key: the metric.
+        spent: the metric that says what was spent so far.
+
+    Returns:
+        x and y, each of shape (points,). Left out are values that are no finite numbers, and rows
+        before the first spending is known.
     """
-    points, so_far = [], math.nan
+    points = []
+    spent_so_far = math.nan
     for row in rows:
-        so_far = float(row[spent]) if _finite(row.get(spent)) else so_far
-        if _finite(row.get(key)) and not math.isnan(so_far):
-            points.append((so_far, float(row[key])))
-    x, y = np.array(sorted(points, key=lambda point: point[0])).reshape(-1, 2).T
+        # Spending is logged with each generation, an evaluation at some later step of it, so the
+        # last known spending is carried forward.
+        if _is_finite(row.get(spent)):
+            spent_so_far = float(row[spent])
+        if _is_finite(row.get(key)) and not math.isnan(spent_so_far):
+            points.append((spent_so_far, float(row[key])))
+    points.sort(key=lambda point: point[0])
+    x, y = np.array(points).reshape(-1, 2).T
     return x, y
 
 
-def _finite(value: Any) -> bool:
+def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def mean_curve(curves: Sequence[Curve], most: int = 40) -> MeanCurve | None:
-    """The mean of piecewise linear curves within the range all of them cover; None where there is
-    none.
+    """The mean of piecewise linear curves within the range that all of them cover.
 
-    At every x where one of them has a point, or at `most` evenly spaced ones where that would be
-    more.
+    Args:
+        curves: one per seed, each with at least one point.
+        most: points at most. Up to that many, there is one wherever a curve has one; else they are
+            evenly spaced.
+
+    Returns:
+        None where no x is covered by all curves.
     """
     if not curves:
         return None
-    low, high = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    low = max(x[0] for x, _ in curves)
+    high = min(x[-1] for x, _ in curves)
     grid = np.unique(np.concatenate([x for x, _ in curves]))
     grid = grid[(grid >= low) & (grid <= high)]
     if not len(grid):
         return None
-    grid = np.linspace(grid[0], grid[-1], most) if len(grid) > most else grid
+    if len(grid) > most:
+        grid = np.linspace(grid[0], grid[-1], most)
     values_SX = np.array([np.interp(grid, x, y) for x, y in curves])
-    half = _half_width(len(curves)) * values_SX.std(axis=0, ddof=min(1, len(curves) - 1))
-    mean = values_SX.mean(axis=0)
-    return MeanCurve(grid, mean, mean - half, mean + half, len(curves))
+    # One seed has no spread: ddof 0 keeps numpy from dividing by 0, and the half width is NaN.
+    spread_X = values_SX.std(axis=0, ddof=min(1, len(curves) - 1))
+    half_X = _half_width(len(curves)) * spread_X
+    mean_X = values_SX.mean(axis=0)
+    return MeanCurve(grid, mean_X, mean_X - half_X, mean_X + half_X, len(curves))
 
 
 @cache
 def _half_width(seeds: int) -> float:
-    """Half the 95% t interval of a mean over seeds, in standard deviations; NaN for one seed, which
-    says nothing of others.
-    """
-    return t_quantile(0.975, seeds - 1) / math.sqrt(seeds) if seeds > 1 else math.nan
+    """Half the 95% t interval of a mean over seeds, in standard deviations; NaN for one seed."""
+    # Cached: `t_quantile` is a search, and every curve of a page asks for the same few numbers of
+    # seeds.
+    if seeds == 1:
+        return math.nan
+    return t_quantile(0.975, seeds - 1) / math.sqrt(seeds)
 
 
 def completions_curve(folder: Path) -> Curve:
-    """(step, mean reward) of a plain TRL run, from the `completions/completions_<step>.parquet`
-    that `log_completions` writes into its output folder.
+    """(step, mean reward) of a plain TRL run.
 
-    The reward is the sum of the numeric columns but `step` and `advantage`, as TRL weighs its
-    reward functions alike unless told otherwise; rows that no function scored are left out.
-    `folder` is the output folder or the one of the files; without a file the curve is empty.
-    ConfigError names a file that cannot be read.
+    Args:
+        folder: the run's output folder, in which `log_completions` writes
+            `completions/completions_<step>.parquet`; or the folder of these files.
+
+    Returns:
+        x and y, each of shape (steps,); empty without a file. Rows that no reward function scored
+        are left out.
+
+    Raises:
+        ConfigError: a file cannot be read; the message names it.
     """
     rewards: dict[int, list[float]] = defaultdict(list)
-    for file in sorted(
-        [*folder.glob("completions_*.parquet"), *folder.glob("completions/completions_*.parquet")]
-    ):
-        table = _completions(file)
-        names = [
-            field.name
-            for field in table.schema
-            if field.name not in ("step", "advantage") and _numeric(field.type)
-        ]
-        if "step" in table.schema.names and names:
-            scores_NF = np.array([table[name].to_numpy().astype(float) for name in names]).T
-            scored = ~np.isnan(scores_NF).all(axis=1)
-            for step, row in zip(
-                table["step"].to_numpy()[scored], np.nansum(scores_NF[scored], axis=1), strict=True
-            ):
-                rewards[int(step)].append(float(row))
+    files = [
+        *folder.glob("completions_*.parquet"),
+        *folder.glob("completions/completions_*.parquet"),
+    ]
+    for file in sorted(files):
+        for step, reward in _rewards(_read_completions(file)):
+            rewards[int(step)].append(reward)
     points = [(float(step), float(np.mean(values))) for step, values in sorted(rewards.items())]
     x, y = np.array(points).reshape(-1, 2).T
     return x, y
 
 
-def _completions(file: Path) -> pa.Table:
+def _rewards(table: pa.Table) -> list[tuple[int, float]]:
+    """(step, reward) of every completion that was scored."""
+    # TRL writes a column per reward function, under the function's name. All other numeric columns
+    # are known, so what is left are rewards.
+    names = [
+        column.name
+        for column in table.schema
+        if column.name not in ("step", "advantage") and _is_numeric(column.type)
+    ]
+    if "step" not in table.schema.names or not names:
+        return []
+    scores_NF = np.array([table[name].to_numpy().astype(float) for name in names]).T
+    scored_N = ~np.isnan(scores_NF).all(axis=1)
+    # TRL weighs its reward functions alike unless told otherwise, so the reward is their sum.
+    rewards_N = np.nansum(scores_NF[scored_N], axis=1)
+    steps_N = table["step"].to_numpy()[scored_N]
+    return list(zip(steps_N.tolist(), rewards_N.tolist(), strict=True))
+
+
+def _read_completions(file: Path) -> pa.Table:
+    """One of TRL's files.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
         return pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
+        # Arrow's messages have several lines.
+        words = " ".join(str(error).split())
         raise ConfigError(
-            f"external: {file} cannot be read ({' '.join(str(error).split())}), expected a table of completions by TRL: delete it"
+            f"external: {file} cannot be read ({words}), expected a table of completions by TRL: "
+            f"delete it"
         ) from error
 
 
-def _numeric(kind: pa.DataType) -> bool:
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
 def spent_to_target(points: Curve, target: float) -> float | None:
-    """What was spent where the curve first reaches `target`, drawn straight between points; None
-    where it never does.
+    """The spending at which a curve first reaches the target.
+
+    Args:
+        points: x and y, each of shape (points,); y is taken as straight between two points.
+        target: a value of y.
+
+    Returns:
+        A value of x; None where the curve never reaches the target.
     """
     x, y = points
     reached = np.flatnonzero(y >= target)
@@ -173,31 +241,37 @@ def spent_to_target(points: Curve, target: float) -> float | None:
     i = int(reached[0])
     if i == 0:
         return float(x[0])
-    return float(x[i - 1] + (x[i] - x[i - 1]) * (target - y[i - 1]) / (y[i] - y[i - 1]))
+    width = x[i] - x[i - 1]
+    height = y[i] - y[i - 1]
+    return float(x[i - 1] + width * (target - y[i - 1]) / height)
 
 
 def to_target(
     runs: Mapping[int, RunFolder], metric: str, target: float, spent: str = SPENT
-) -> dict[str, Any]:
-    """{"per_seed": spending or None, "reached": seeds, "mean", "ci95"}: what was `spent` until the
-    validation curve of `metric` first reached `target`.
+) -> SpentToTarget:
+    """An arm's spending until the validation curve of a metric first reached the target.
 
-    Mean and t interval over seeds are of the logarithm, because ratios are what such figures are
-    quoted for. A seed that never got there has no number, and then neither has the mean: leaving it
-    out would flatter the arm that fails.
+    Args:
+        runs: the arm's runs by seed.
+        metric: as evaluations name it; its curve is logged under eval/<metric>.
+        target: a value of the metric.
+        spent: the logged metric that says what was spent so far.
+
+    Returns:
+        Geometric mean and t interval over seeds; None where a seed never got there.
     """
-    per_seed = {
-        str(seed): spent_to_target(curve(steps(run), f"eval/{metric}", spent), target)
-        for seed, run in runs.items()
-    }
-    found = [cost for cost in per_seed.values() if cost is not None]
-    mean, ci95 = None, None
-    if found and len(found) == len(per_seed):
-        estimate = crossed_interval(np.log(found)[:, None])
-        mean = math.exp(estimate.mean)
-        ci95 = (
-            [math.exp(estimate.low), math.exp(estimate.high)]
-            if math.isfinite(estimate.low)
-            else None
-        )
-    return {"per_seed": per_seed, "reached": len(found), "mean": mean, "ci95": ci95}
+    per_seed = {}
+    for seed, run in runs.items():
+        points = curve(steps(run), f"eval/{metric}", spent)
+        per_seed[str(seed)] = spent_to_target(points, target)
+    reached = [cost for cost in per_seed.values() if cost is not None]
+    # A seed that never got there has no number, and then the mean has none: leaving the seed out
+    # would flatter the arm that fails.
+    if not reached or len(reached) < len(per_seed):
+        return SpentToTarget(per_seed, len(reached), None, None)
+    # Mean and interval are of the logarithm, because such figures are quoted as ratios.
+    interval = crossed_interval(np.log(reached)[:, None])
+    ci95 = None
+    if math.isfinite(interval.low):
+        ci95 = (math.exp(interval.low), math.exp(interval.high))
+    return SpentToTarget(per_seed, len(reached), math.exp(interval.mean), ci95)

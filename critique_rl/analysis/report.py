@@ -1,12 +1,10 @@
-"""One HTML page on a finished (or half-finished) pipeline, readable without a network: what a
-sceptic asks, in the order of asking.
+"""One HTML page on a finished (or half-finished) pipeline, readable without a network, in the order
+in which a sceptic asks.
 
-This file gathers; `plots` computes coordinates, `transcripts` picks rollouts, `provenance` reads
-configurations, `exports` writes the tables for papers, and `templates/` holds all markup. It is
-rendered with autoescape on, as every transcript is text a model wrote; a content security policy
-allows the page's own style and script by their hashes and nothing else. Left out: anything that
-imports torch or TRL: a report must open on a laptop with the run folder alone. What a run folder
-lacks becomes a sentence on the page, never an error.
+This file gathers. `templates/` holds all markup; the other modules of this room compute what it
+shows. A content security policy allows the page's style and script by their hashes, and nothing
+else. Left out: anything that imports torch or TRL, for a report must open on a laptop with the run
+folder alone. Whatever a run folder lacks becomes a sentence on the page, never an error.
 """
 
 from __future__ import annotations
@@ -20,18 +18,32 @@ from typing import Any
 
 import jinja2
 
-from critique_rl.analysis.page import plots
-from critique_rl.analysis.exports import NOISE, write_exports
+from critique_rl.analysis.boundary import BASE_AGAIN
+from critique_rl.analysis.comparison import Comparison, Difference, Ends
+from critique_rl.analysis.evaluations import ALL_FAMILIES
+from critique_rl.analysis.exports import write_exports
 from critique_rl.analysis.formats import MEASURES, bracket, short, shown_metrics, signed
-from critique_rl.analysis.learning_curves import completions_curve, steps, with_rates
-from critique_rl.analysis.page.plots import Chart, Rows
-from critique_rl.analysis.page.configs import DECODING, critique_counts, read_configs, warnings
-from critique_rl.analysis.summary import verdict
+from critique_rl.analysis.learning_curves import Rows, completions_curve, steps, with_rates
+from critique_rl.analysis.page import plots
+from critique_rl.analysis.page.configs import DECODING, read_configs
+from critique_rl.analysis.page.critique_counts import critique_counts
+from critique_rl.analysis.page.curve_charts import (
+    AXES,
+    all_steps,
+    curve_charts,
+    plain_chart,
+    used_axes,
+)
+from critique_rl.analysis.page.evaluation_charts import pass_charts, reliability_charts
+from critique_rl.analysis.page.plots import Chart
+from critique_rl.analysis.page.reader_warnings import reader_warnings
 from critique_rl.analysis.page.transcripts import sample
+from critique_rl.analysis.summary import verdict
 from critique_rl.config.durable_files import write_text
-from critique_rl.config.run_folder import PipelineFolder
+from critique_rl.config.run_folder import PipelineFolder, RunFolder
 from critique_rl.costs import KINDS
 
+TEMPLATES = Path(__file__).parent / "templates"
 PANELS = 8
 """Learning curves of a page; a task can have a hundred families."""
 RATES = {
@@ -53,69 +65,114 @@ class Whisker:
 
 @dataclass(frozen=True)
 class Gain:
-    """What an arm did to a family: its pass@1 minus the control's, and in one word what the
-    interval says of it.
-    """
+    """The effect of an arm on a family."""
 
     difference: float
-    ci95: Sequence[float] | None
+    """Its pass@1 minus the control's."""
+    ci95: Ends | None
     word: str
+    """The interval in a word: "gained", "lost" or "unclear"."""
+
+
+DrawnDifference = tuple[Difference, Whisker | None]
+"""A difference, and its interval as drawn; None where it has no interval."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The page's tables of differences."""
+
+    primary: list[DrawnDifference]
+    """Every arm minus the control, on the primary metric."""
+    others: list[DrawnDifference]
+    """Every arm minus the control, on the other metrics."""
+    pairs: list[DrawnDifference]
+    """Pairs of arms without the control, on the primary metric."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The page's curves over spending."""
+
+    axes: Mapping[str, str]
+    """Logged metric -> name of the axes along which anything is drawn."""
+    learning: list[Chart]
+    rates: list[Chart]
+    not_drawn: list[str]
+    """Metrics of learning curves beyond `PANELS`."""
 
 
 def write_report(
     folder: PipelineFolder,
-    comparison: Mapping[str, Any],
+    comparison: Comparison,
     external: Mapping[str, str] | None = None,
     commands: Sequence[str] | None = None,
 ) -> Path:
-    """Write report.html, and the exports beside it, from `compare.compare`'s result and the runs;
-    return the page's path.
+    """Write report.html and the exports beside it.
 
-    `external` maps names to folders with a plain TRL run's completions; `commands` are those that
-    made the runs and the page.
+    Args:
+        folder: the pipeline's runs.
+        comparison: the result of `compare.compare`.
+        external: name -> output folder of a plain TRL run, drawn in a panel of its own.
+        commands: the commands that made the runs and the page.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ConfigError: a completions file of an external run cannot be read.
     """
-    arms = list(
-        dict.fromkeys([*comparison["arms"], *(item["arm"] for item in comparison["missing"])])
-    )
-    runs = {arm: {seed: folder.run(arm, seed) for seed in comparison["seeds"]} for arm in arms}
-    rows = {
-        arm: {seed: with_rates(steps(run)) for seed, run in of.items()} for arm, of in runs.items()
-    }
+    runs = _run_folders(folder, comparison)
+    rows = {}
+    for arm, seeds in runs.items():
+        rows[arm] = {seed: with_rates(steps(run)) for seed, run in seeds.items()}
     configs = read_configs(runs)
     page = _render(
         name=folder.path.name,
         verdict=verdict(comparison),
-        target_of=MEASURES[comparison.get("measure", "generated_tokens")],
-        warnings=warnings(comparison, rows, configs),
+        target_measure=MEASURES[comparison.measure],
+        warnings=reader_warnings(comparison, rows, configs),
         comparison=comparison,
-        arms=arms,
+        arms=list(runs),
         metrics=shown_metrics(comparison),
         differences=_differences(comparison),
         gains=_gains(comparison),
-        noise=(comparison["boundary"] or {}).get(NOISE),
-        **_curves(rows, comparison),
-        pass_charts=plots.pass_charts(comparison),
-        reliability=plots.reliability_charts(comparison),
+        noise=(comparison.boundary or {}).get(BASE_AGAIN),
+        curves=_curves(rows, comparison),
+        pass_charts=pass_charts(comparison),
+        reliability=reliability_charts(comparison),
         critiques=critique_counts(rows),
-        external=_external(external or {}),
+        external=_external_charts(external or {}),
         sample=sample(runs),
         configs=configs,
         decoding=configs.shared(DECODING),
-        commands=commands
-        or [
-            f"critique-rl {word} pipelines/{folder.path.name}.yaml"
-            for word in ("run", "compare", "report")
-        ],
+        commands=commands or _default_commands(folder),
     )
     write_text(folder.report, page)
     write_exports(folder, comparison)
     return folder.report
 
 
+def _run_folders(folder: PipelineFolder, comparison: Comparison) -> dict[str, dict[int, RunFolder]]:
+    """Arm -> run folders by seed, of evaluated arms and then of missing ones."""
+    missing = [run.arm for run in comparison.missing]
+    arms = dict.fromkeys([*comparison.arms, *missing])
+    return {arm: _seed_folders(folder, arm, comparison.seeds) for arm in arms}
+
+
+def _seed_folders(folder: PipelineFolder, arm: str, seeds: Sequence[int]) -> dict[int, RunFolder]:
+    return {seed: folder.run(arm, seed) for seed in seeds}
+
+
+def _default_commands(folder: PipelineFolder) -> list[str]:
+    path = f"pipelines/{folder.path.name}.yaml"
+    return [f"critique-rl {word} {path}" for word in ("run", "compare", "report")]
+
+
 def _render(**values: Any) -> str:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    # Autoescape is on, as every transcript is text that a model wrote.
     environment = jinja2.Environment(
-        loader=loader,
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -129,114 +186,111 @@ def _render(**values: Any) -> str:
         "label": plots.label,
     }
     style = environment.get_template("report.css.jinja").render(
-        arms=len(values["arms"]), axes=len(values["axes"])
+        arms=len(values["arms"]), axes=len(values["curves"].axes)
     )
-    script = (Path(__file__).parent / "templates" / "report.js").read_text(encoding="utf-8")
-    assert "</" not in style + script, (
-        "neither may close its own element: they stand in the page as they are"
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    # Both stand in the page unescaped, so neither may close its element.
+    assert "</" not in style + script, "style or script holds a closing tag"
+    policy = (
+        f"default-src 'none'; style-src '{_csp_hash(style)}'; script-src '{_csp_hash(script)}'; "
+        f"base-uri 'none'; form-action 'none'"
     )
-    policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
-    return environment.get_template("report.html.jinja").render(
-        style=style, script=script, policy=policy, plots=plots, **values
-    )
+    template = environment.get_template("report.html.jinja")
+    return template.render(style=style, script=script, policy=policy, plots=plots, **values)
 
 
-def _hash(text: str) -> str:
+def _csp_hash(text: str) -> str:
     """As a content security policy names an inline element's text."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
 
 
-def _curves(rows: Rows, comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """`axes` (those along which anything was spent), `learning` and `rates` (charts), `not_drawn`
-    (names of learning curves beyond `PANELS`).
-    """
-    budget = KINDS[comparison.get("measure", "generated_tokens")]
-    axes = sorted(
-        plots.used_axes(rows), key=lambda axis: axis != budget
-    )  # the first is shown before any is chosen
-    keys = dict.fromkeys(
-        key
-        for of in rows.values()
-        for logged in of.values()
-        for row in logged
-        for key in row
-        if key.startswith("eval/pass@1/")
+def _curves(rows: Rows, comparison: Comparison) -> Curves:
+    budget = KINDS[comparison.measure]
+    # The first axis is the one that is shown before the reader chooses any.
+    axes = sorted(used_axes(rows), key=lambda axis: axis != budget)
+    primary = f"eval/{comparison.primary}"
+    keys = dict.fromkeys(key for step in all_steps(rows) for key in step)
+    logged = [key for key in keys if key.startswith("eval/pass@1/")]
+    # The sort is stable: behind the primary metric, the order of the log.
+    logged.sort(key=lambda key: key != primary)
+    names = {key: key.removeprefix("eval/") for key in logged}
+    shown = {key: names[key] for key in logged[:PANELS]}
+    learning = curve_charts(rows, shown, axes, comparison.base)
+    rates = curve_charts(rows, RATES, axes)
+    drawn = {axis for chart in (*learning, *rates) for axis in chart.plots}
+    return Curves(
+        axes={axis: AXES[axis] for axis in axes if axis in drawn},
+        learning=learning,
+        rates=rates,
+        not_drawn=[names[key] for key in logged[PANELS:]],
     )
-    names = {
-        key: key.removeprefix("eval/")
-        for key in sorted(
-            keys, key=lambda key: (key != f"eval/{comparison['primary']}", list(keys).index(key))
-        )
-    }
-    shown = dict(list(names.items())[:PANELS])
-    learning = plots.charts(rows, shown, axes, comparison["base"])
-    rates = plots.charts(rows, RATES, axes)
-    used = [axis for axis in axes if any(axis in chart.plots for chart in [*learning, *rates])]
-    return {
-        "axes": {key: plots.AXES[key] for key in used},
-        "learning": learning,
-        "rates": rates,
-        "not_drawn": list(names.values())[PANELS:],
-    }
 
 
-def _external(folders: Mapping[str, str]) -> list[tuple[str, Chart | None]]:
-    """(name, its curve or None where the folder has no completions), a plot of its own each."""
-    found = ((name, completions_curve(Path(folder))) for name, folder in folders.items())
-    return [
-        (name, plots.plain_chart(name, curve) if len(curve[0]) else None) for name, curve in found
-    ]
+def _external_charts(folders: Mapping[str, str]) -> list[tuple[str, Chart | None]]:
+    """(name, its chart or None where the folder has no completions).
 
-
-def _whiskers(pairs: Sequence[Mapping[str, Any]]) -> list[Whisker | None]:
-    """Every comparison's interval on one axis that holds them all and 0."""
-    at = plots.on_one_axis(
-        [end for pair in pairs for end in (*(pair["ci95"] or ()), pair["difference"])]
-    )
-    return [
-        Whisker(at(p["ci95"][0]), at(p["difference"]), at(p["ci95"][1]), at(0))
-        if p["ci95"]
-        else None
-        for p in pairs
-    ]
-
-
-def _differences(
-    comparison: Mapping[str, Any],
-) -> dict[str, list[tuple[Mapping[str, Any], Whisker | None]]]:
-    """Pairs with their whiskers: from the control on the "primary" metric, on "others", and "pairs"
-    of all arms on the primary.
+    Raises:
+        ConfigError: a completions file cannot be read.
     """
-    all_of, primary = comparison["comparisons"], comparison["primary"]
-    drawn = list(zip(all_of, _whiskers(all_of), strict=True))
-    pairs = comparison.get("pairs") or []
-    between = [
+    charts: list[tuple[str, Chart | None]] = []
+    for name, folder in folders.items():
+        points = completions_curve(Path(folder))
+        chart = plain_chart(name, points) if len(points[0]) else None
+        charts.append((name, chart))
+    return charts
+
+
+def _draw(pairs: Sequence[Difference]) -> list[DrawnDifference]:
+    """Every difference with its interval, on one axis that holds them all and 0."""
+    values = []
+    for pair in pairs:
+        values += [pair.difference, *(pair.ci95 or ())]
+    percent = plots.scale_to_percent(values)
+    drawn: list[DrawnDifference] = []
+    for pair in pairs:
+        whisker = None
+        if pair.ci95:
+            low, high = pair.ci95
+            whisker = Whisker(percent(low), percent(pair.difference), percent(high), percent(0))
+        drawn.append((pair, whisker))
+    return drawn
+
+
+def _differences(comparison: Comparison) -> Differences:
+    control = comparison.control
+    primary = []
+    others = []
+    # One axis for all metrics: a reader compares a family's gain with the primary one.
+    for pair, whisker in _draw(comparison.comparisons):
+        if pair.metric == comparison.primary:
+            primary.append((pair, whisker))
+        else:
+            others.append((pair, whisker))
+    pairs = [
         (pair, whisker)
-        for pair, whisker in zip(pairs, _whiskers(pairs), strict=True)
-        if comparison["control"] not in (pair["arm"], pair["control"])
+        for pair, whisker in _draw(comparison.pairs)
+        if control not in (pair.arm, pair.control)
     ]
-    return {
-        "primary": [d for d in drawn if d[0]["metric"] == primary],
-        "others": [d for d in drawn if d[0]["metric"] != primary],
-        "pairs": between,
-    }
+    return Differences(primary, others, pairs)
 
 
-def _gains(comparison: Mapping[str, Any]) -> dict[str, dict[str, Gain]]:
-    """{family: {arm: gain}} on pass@1, "all" left out, as it is no family."""
-    found: dict[str, dict[str, Gain]] = {}
-    for pair in comparison["comparisons"]:
-        k, _, family = pair["metric"].partition("/")
-        if k == "pass@1" and family != "all":
-            found.setdefault(family, {})[pair["arm"]] = Gain(
-                pair["difference"],
-                pair["ci95"],
-                _word(pair["ci95"] if len(pair["seeds"]) > 1 else None),
-            )
-    return found
+def _gains(comparison: Comparison) -> dict[str, dict[str, Gain]]:
+    """Family -> arm -> gain on pass@1."""
+    gains: dict[str, dict[str, Gain]] = {}
+    for pair in comparison.comparisons:
+        metric, _, family = pair.metric.partition("/")
+        if metric == "pass@1" and family != ALL_FAMILIES:
+            gain = Gain(pair.difference, pair.ci95, _gain_word(pair))
+            gains.setdefault(family, {})[pair.arm] = gain
+    return gains
 
 
-def _word(ci95: Sequence[float] | None) -> str:
-    if ci95 is None:
+def _gain_word(pair: Difference) -> str:
+    # On one seed the interval says nothing of other seeds, so no family is called gained or lost.
+    if pair.ci95 is None or len(pair.seeds) == 1:
         return "unclear"
-    return "gained" if ci95[0] > 0 else "lost" if ci95[1] < 0 else "unclear"
+    low, high = pair.ci95
+    if low > 0:
+        return "gained"
+    return "lost" if high < 0 else "unclear"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from critique_rl.cli.results import _check_jobs, _compared, _write_report
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import load_pipeline, pipeline_path
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
+
+if TYPE_CHECKING:
+    from critique_rl.analysis.claim_reports import ClaimReport
 
 
 def _claims_command(commands) -> None:
@@ -42,7 +46,8 @@ def _claims(arguments) -> int:
     """Run, compare and report pipeline by pipeline; the table is written anew after each, so that a
     stopped campaign leaves what it has.
     """
-    from critique_rl.analysis import claims
+    from critique_rl.analysis.claim_reports import markdown
+    from critique_rl.analysis.records import to_json
     from critique_rl.config.durable_files import write_json, write_text
     from critique_rl.config.run_folder import ClaimsFolder
     from critique_rl.experiment.campaign import run_all
@@ -63,9 +68,9 @@ def _claims(arguments) -> int:
         told += _judged(
             pipeline, out.pipeline(pipeline.name), [str(path), *overrides, "--out", str(out.path)]
         )
-        write_json(out.json, {"claims": told})
-        write_text(out.markdown, claims.markdown(told))
-    print(json.dumps({"claims": told}) if arguments.json else claims.markdown(told))
+        write_json(out.json, {"claims": to_json(told)})
+        write_text(out.markdown, markdown(told))
+    print(json.dumps({"claims": to_json(told)}) if arguments.json else markdown(told))
     return 1 if failed else 0
 
 
@@ -88,16 +93,16 @@ def _claim_pipelines(arguments) -> list[tuple[Path, list[str]]]:
     return found
 
 
-def _judged(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -> list[dict]:
+def _judged(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -> list[ClaimReport]:
     """What claims.json holds of one pipeline; nothing where not one of its runs has finished."""
-    from critique_rl.analysis import claims
+    from critique_rl.analysis.claim_reports import report_claim
+    from critique_rl.analysis.claims import parse_claim
     from critique_rl.analysis.compare import read_runs
 
     if not any(folder.run(arm, seed).finished for arm in pipeline.arms for seed in pipeline.seeds):
         return []
     comparison = _compared(pipeline, folder)
     _write_report(pipeline, folder, comparison, words)
-    _, runs, base, _ = read_runs(
-        folder, pipeline.control, list(pipeline.arms), list(pipeline.seeds)
-    )
-    return [claims.report(pipeline, claims.parse_claim(pipeline), runs, base, comparison["sweep"])]
+    comparable = read_runs(folder, pipeline.control, list(pipeline.arms), list(pipeline.seeds))
+    claim = parse_claim(pipeline)
+    return [report_claim(pipeline, claim, comparable.runs, comparable.base, comparison.sweep)]

@@ -108,12 +108,12 @@ def _print_bench(arguments, data, table, notes: list[str]) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    from critique_rl.analysis.exports import markdown_table
+    from critique_rl.analysis.table import to_markdown
 
     if arguments.json:
         print(json.dumps(data))
     elif arguments.markdown:
-        print("\n".join([markdown_table(table), *notes]))
+        print("\n".join([to_markdown(table), *notes]))
     else:
         shown = Table(*table.heads, title=table.caption)
         for row in table.rows:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
+
+if TYPE_CHECKING:
+    from critique_rl.analysis.comparison import Comparison
 
 
 def _load(arguments) -> tuple[Pipeline, PipelineFolder]:
@@ -46,20 +50,20 @@ def _load_as_run(arguments) -> tuple[Pipeline, PipelineFolder]:
     return pipeline, folder
 
 
-def _print_comparison(comparison: dict, as_json: bool) -> None:
+def _print_comparison(comparison: Comparison, as_json: bool) -> None:
     from rich.console import Console
 
     from critique_rl.analysis.summary import left_out, table, verdict
 
     if as_json:
-        print(json.dumps(comparison))
+        print(json.dumps(comparison.to_json()))
         return
     console = Console()
     console.print(table(comparison))
     console.print(verdict(comparison), *left_out(comparison), sep="\n", markup=False)
 
 
-def _compared(pipeline: Pipeline, folder: PipelineFolder) -> dict:
+def _compared(pipeline: Pipeline, folder: PipelineFolder) -> Comparison:
     """Write compare.json and return what it holds."""
     from critique_rl.analysis.compare import compare
     from critique_rl.config.durable_files import write_json
@@ -74,7 +78,7 @@ def _compared(pipeline: Pipeline, folder: PipelineFolder) -> dict:
         pipeline.target,
         measure,
     )
-    write_json(folder.comparison, comparison)
+    write_json(folder.comparison, comparison.to_json())
     return comparison
 
 
@@ -92,7 +96,7 @@ def _words(arguments) -> list[str]:
 
 
 def _write_report(
-    pipeline: Pipeline, folder: PipelineFolder, comparison: dict, words: list[str]
+    pipeline: Pipeline, folder: PipelineFolder, comparison: Comparison, words: list[str]
 ) -> None:
     from critique_rl.analysis.report import write_report
 

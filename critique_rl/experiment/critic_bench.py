@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from critique_rl.analysis.exports import Table
+from critique_rl.analysis.table import Table
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import write_json
 from critique_rl.config.run_folder import PipelineFolder

@@ -9,17 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from critique_rl.analysis.claim_reports import ArmMeans, markdown, report_claim
 from critique_rl.analysis.claims import Test as ClaimTest
-from critique_rl.analysis.claims import (
-    decide,
-    find,
-    markdown,
-    overall,
-    parse_claim,
-    quick_overrides,
-    report,
-)
-from critique_rl.analysis.evaluations import Evaluation
+from critique_rl.analysis.claims import decide, judge, overall, parse_claim, quick_overrides
+from critique_rl.analysis.comparison import Cost
+from critique_rl.analysis.evaluations import Evaluation, JudgedProblem
+from critique_rl.analysis.records import to_json
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
@@ -45,7 +40,8 @@ def pipeline(**changes):
 
 def evaluation(*right: int, **metrics: float) -> Evaluation:
     """Problems of 4 samples, that many right."""
-    return Evaluation({}, {str(i): ("x", 4, r) for i, r in enumerate(right)}, metrics, {}, 0)
+    problems = {str(i): JudgedProblem("x", 4, count) for i, count in enumerate(right)}
+    return Evaluation({}, problems, metrics, Cost(), 0)
 
 
 @pytest.mark.parametrize(
@@ -84,15 +80,15 @@ def test_a_contrast_is_taken_problem_by_problem_and_seed_by_seed() -> None:
         "a": {0: evaluation(4, 2), 1: evaluation(4, 4), 7: evaluation(0, 0)},
         "b": {0: evaluation(0, 0), 1: evaluation(2, 2)},
     }
-    found = find(test, runs, evaluation(1, 1))
+    finding = judge(test, runs, evaluation(1, 1))
     # seed 0: 1 - 0 - .25 and .5 - 0 - .25; seed 1: 1 - .25 - .25 twice; seed 7 is of one arm only
-    assert found.per_seed == pytest.approx({0: 0.5, 1: 0.5})
+    assert finding.per_seed == pytest.approx({0: 0.5, 1: 0.5})
     # [[.75, .25], [.5, .5]]: problems .625 and .375, MS_problem 2 * 2 * .125^2 = .0625; MS_residual
     # 4 * .125^2 = .0625; MS_seed 0.
     # Var = .0625 / 4, the largest alone; df = .0625^2 / (.0625^2 + .0625^2) = 1/2
-    assert found.interval.mean == pytest.approx(0.5)
-    assert found.interval.high - 0.5 == pytest.approx(t_quantile(0.975, 0.5) * 0.125)
-    assert found.verdict == "undecided"
+    assert finding.interval.mean == pytest.approx(0.5)
+    assert finding.interval.high - 0.5 == pytest.approx(t_quantile(0.975, 0.5) * 0.125)
+    assert finding.verdict == "undecided"
 
 
 def test_a_metric_of_whole_evaluations_is_taken_over_seeds() -> None:
@@ -101,21 +97,21 @@ def test_a_metric_of_whole_evaluations_is_taken_over_seeds() -> None:
         "a": {s: evaluation(1, ece=v) for s, v in enumerate((0.1, 0.12, 0.14))},
         "b": {s: evaluation(1, ece=0.4) for s in range(3)},
     }
-    found = find(test, runs, None)
+    finding = judge(test, runs, None)
     # -.1, -.08, -.06: mean -.08, sd .02, t(2 df) 4.30265
-    assert (found.interval.mean, found.verdict) == (pytest.approx(-0.08), "reproduced")
-    assert found.interval.low == pytest.approx(-0.08 - 4.30265 * 0.02 / 3**0.5, abs=1e-6)
+    assert (finding.interval.mean, finding.verdict) == (pytest.approx(-0.08), "reproduced")
+    assert finding.interval.low == pytest.approx(-0.08 - 4.30265 * 0.02 / 3**0.5, abs=1e-6)
 
 
 def test_one_seed_a_missing_arm_and_a_missing_metric_have_no_verdict() -> None:
     test = ClaimTest("pass@1/x", {"a": 1, "base": -1}, "above", 0)
     assert (
-        find(test, {"a": {0: evaluation(4, 4)}}, evaluation(0, 0)).reason
+        judge(test, {"a": {0: evaluation(4, 4)}}, evaluation(0, 0)).reason
         == "one seed says nothing of other seeds"
     )
-    assert find(test, {"a": {0: evaluation(4)}, "b": {}}, None).reason == "runs are missing"
-    assert find(test, {}, evaluation(0)).reason == "runs are missing"
-    absent = find(
+    assert judge(test, {"a": {0: evaluation(4)}, "b": {}}, None).reason == "runs are missing"
+    assert judge(test, {}, evaluation(0)).reason == "runs are missing"
+    absent = judge(
         ClaimTest("pass@8/x", {"a": 1}, "above", 0),
         {"a": {0: evaluation(4), 1: evaluation(4)}},
         None,
@@ -147,24 +143,24 @@ def test_a_claim_that_could_not_be_judged_is_refused(claim, words) -> None:
 
 
 def test_a_report_names_arms_seeds_and_means_and_the_table_has_the_verdict() -> None:
-    of = pipeline(claim={"says": "a gains", "source": "arXiv 1", "tests": [TEST]})
-    told = report(
-        of,
-        parse_claim(of),
-        {"a": {0: evaluation(4, 4), 1: evaluation(4, 4)}, "b": {}},
-        evaluation(0, 0),
-    )
-    assert told["verdict"] == "reproduced"
-    assert told["arms"] == {
-        "base": {"seeds": [], "means": {"pass@1/x": 0.0}},
-        "a": {"seeds": [0, 1], "means": {"pass@1/x": 1.0}},
-        "b": {"seeds": [], "means": {"pass@1/x": None}},
+    claimed = pipeline(claim={"says": "a gains", "source": "arXiv 1", "tests": [TEST]})
+    runs = {"a": {0: evaluation(4, 4), 1: evaluation(4, 4)}, "b": {}}
+    report = report_claim(claimed, parse_claim(claimed), runs, evaluation(0, 0))
+    assert report.verdict == "reproduced"
+    assert report.arms == {
+        "base": ArmMeans((), {"pass@1/x": 0.0}),
+        "a": ArmMeans((0, 1), {"pass@1/x": 1.0}),
+        "b": ArmMeans((), {"pass@1/x": None}),
     }
-    assert "| a gains | arXiv 1 | 1 of 1 | reproduced |" in markdown([told])
-    assert "+1 a -1 base | pass@1/x | above 0 | +1.000 [+1.000, +1.000] | reproduced |" in markdown(
-        [told]
-    )
-    json.dumps(told, allow_nan=False)
+    text = markdown([report])
+    assert "| a gains | arXiv 1 | 1 of 1 | reproduced |" in text
+    row = "+1 a -1 base | pass@1/x | above 0 | +1.000 [+1.000, +1.000] | reproduced |"
+    assert row in text
+    data = to_json(report)
+    assert list(data) == ["pipeline", "says", "source", "verdict", "tests", "arms", "sweep"]
+    assert data["arms"]["a"] == {"seeds": [0, 1], "means": {"pass@1/x": 1.0}}
+    assert data["tests"][0]["ci95"] == [1.0, 1.0]
+    json.dumps(data, allow_nan=False)
 
 
 def test_a_quick_look_has_one_seed_no_sweep_and_small_budgets() -> None:

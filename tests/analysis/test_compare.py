@@ -5,13 +5,17 @@ about it.
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from critique_rl.analysis.compare import compare, stratified
-from critique_rl.analysis.exports import numbers, tables
+from critique_rl.analysis.compare import compare
+from critique_rl.analysis.comparison import Boundary, Comparison, LeftOut, MissingRun
+from critique_rl.analysis.exports import paper_tables
+from critique_rl.analysis.numbers_csv import numbers
+from critique_rl.analysis.problem_matrix import stratified
 from critique_rl.analysis.summary import left_out, table, verdict
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import write_json
@@ -80,32 +84,28 @@ def two_arms(tmp_path):
 
 def test_the_difference_is_paired_on_problems_and_seeds(tmp_path):
     two_arms(tmp_path)
-    (pair,) = compared(tmp_path)["comparisons"]
+    (pair,) = compared(tmp_path).comparisons
     # differences in quarters: seed 0: a 1, b 2; seed 1: a 3, b 3. mean 9/4 quarters; in quarters:
     # row means 1.5, 3: MS_seed = 2 * 1.125 = 2.25;
     # column means 2, 2.5: MS_problem = 2 * .125 = .25; residuals +-.25: MS_residual = .25. Var =
     # (2.25 + .25 - .25) / 4 = .5625 quarters squared
     half = t_quantile(0.975, 2.25**2 / (2.25**2 + 0.25**2 + 0.25**2)) * math.sqrt(0.5625) / 4
-    assert pair["difference"] == pytest.approx(9 / 16)
-    assert pair["ci95"] == [pytest.approx(9 / 16 - half), pytest.approx(9 / 16 + half)]
-    assert pair["per_seed"] == {"0": pytest.approx(1.5 / 4), "1": pytest.approx(3 / 4)}
-    assert (pair["seeds"], pair["problems"], pair["interval_covers"]) == (
-        [0, 1],
-        2,
-        "problems and seeds",
-    )
+    assert pair.difference == pytest.approx(9 / 16)
+    assert pair.ci95 == (pytest.approx(9 / 16 - half), pytest.approx(9 / 16 + half))
+    assert pair.per_seed == {"0": pytest.approx(1.5 / 4), "1": pytest.approx(3 / 4)}
+    assert (pair.seeds, pair.problems, pair.interval_covers) == ((0, 1), 2, "problems and seeds")
 
 
 def test_every_arm_gets_its_mean_its_seeds_and_its_cost(tmp_path):
     two_arms(tmp_path)
     put(tmp_path, "base", None, {"a": 0, "b": 0})
     comparison = compared(tmp_path)
-    critique = comparison["arms"]["critique"]
-    assert critique["metrics"]["pass@1/plateau"]["mean"] == pytest.approx(11 / 16)
-    assert critique["metrics"]["pass@1/plateau"]["per_seed"] == {"0": 0.5, "1": 0.875}
-    assert critique["cost"]["generated_tokens"] == 151_000  # mean of 152k and 150k
-    assert comparison["base"] == {"pass@1/plateau": 0.5}
-    json.dumps(comparison, allow_nan=False)
+    critique = comparison.arms["critique"]
+    assert critique.metrics["pass@1/plateau"].mean == pytest.approx(11 / 16)
+    assert critique.metrics["pass@1/plateau"].per_seed == {"0": 0.5, "1": 0.875}
+    assert critique.cost.generated_tokens == 151_000  # mean of 152k and 150k
+    assert comparison.base == {"pass@1/plateau": 0.5}
+    json.dumps(comparison.to_json(), allow_nan=False)
 
 
 def test_all_weighs_families_not_problems(tmp_path):
@@ -115,15 +115,15 @@ def test_all_weighs_families_not_problems(tmp_path):
         ("critique", {"a": 4, "b": 2, "c": 1}),
     ):
         put(tmp_path, arm, 0, right, families=families, metrics=("pass@1/all",))
-    (pair,) = compared(tmp_path, seeds=[0], primary="pass@1/all")["comparisons"]
-    assert pair["difference"] == pytest.approx(0.5)  # plateau (1 + .5) / 2 = .75, ladder .25
+    (pair,) = compared(tmp_path, seeds=[0], primary="pass@1/all").comparisons
+    assert pair.difference == pytest.approx(0.5)  # plateau (1 + .5) / 2 = .75, ladder .25
 
 
 def test_one_seed_covers_problems_only_and_the_verdict_says_so(tmp_path):
     put(tmp_path, "scalar", 0, {"a": 0, "b": 0})
     put(tmp_path, "critique", 0, {"a": 4, "b": 4})
     comparison = compared(tmp_path, seeds=[0])
-    assert comparison["comparisons"][0]["interval_covers"] == "problems"
+    assert comparison.comparisons[0].interval_covers == "problems"
     assert "over 1 seed and 2 problems (one seed says nothing of other seeds)" in verdict(
         comparison
     )
@@ -133,7 +133,7 @@ def test_a_single_problem_and_seed_has_a_null_interval(tmp_path):
     put(tmp_path, "scalar", 0, {"a": 0})
     put(tmp_path, "critique", 0, {"a": 4})
     comparison = compared(tmp_path, seeds=[0])
-    assert comparison["comparisons"][0]["ci95"] is None
+    assert comparison.comparisons[0].ci95 is None
     assert "too few for an interval" in verdict(comparison)
 
 
@@ -142,9 +142,9 @@ def test_problems_and_seeds_only_one_side_has_drop_out(tmp_path):
     put(tmp_path, "critique", 0, {"b": 1, "c": 3, "d": 4})
     put(tmp_path, "critique", 1, {"b": 4, "c": 4, "d": 4})
     comparison = compared(tmp_path)
-    (pair,) = comparison["comparisons"]
-    assert (pair["seeds"], pair["problems"], pair["difference"]) == ([0], 2, 0.5)  # b 1/4, c 3/4
-    assert comparison["missing"] == [{"arm": "scalar", "seed": 1}]
+    (pair,) = comparison.comparisons
+    assert (pair.seeds, pair.problems, pair.difference) == ((0,), 2, 0.5)  # b 1/4, c 3/4
+    assert comparison.missing == (MissingRun("scalar", 1),)
     assert "1 run without an evaluation" in verdict(comparison)
 
 
@@ -158,8 +158,8 @@ def test_problems_without_enough_judged_samples_drop_out_of_that_metric(tmp_path
     evaluation["problems"][0] |= {"n": 3, "unscored": 1}
     path.write_text(json.dumps(evaluation))
     comparison = compared(tmp_path, seeds=[0])
-    assert [pair["problems"] for pair in comparison["comparisons"]] == [2, 1]
-    assert comparison["arms"]["scalar"]["unscored"] == 1
+    assert [pair.problems for pair in comparison.comparisons] == [2, 1]
+    assert comparison.arms["scalar"].unscored == 1
 
 
 @pytest.mark.parametrize(
@@ -175,10 +175,10 @@ def test_evaluations_taken_another_way_are_left_out_with_the_reason(tmp_path, ch
     two_arms(tmp_path)
     put(tmp_path, "critique", 1, {"a": 4, "b": 4}, **change)
     comparison = compared(tmp_path)
-    (left_out,) = comparison["incomparable"]
-    assert (left_out["arm"], left_out["seed"]) == ("critique", 1)
-    assert reason in left_out["reason"]
-    assert comparison["comparisons"][0]["seeds"] == [0]
+    (left_out,) = comparison.incomparable
+    assert (left_out.arm, left_out.seed) == ("critique", 1)
+    assert reason in left_out.reason
+    assert comparison.comparisons[0].seeds == (0,)
 
 
 def test_one_odd_seed_of_the_control_does_not_throw_out_the_others(tmp_path):
@@ -186,7 +186,7 @@ def test_one_odd_seed_of_the_control_does_not_throw_out_the_others(tmp_path):
     put(tmp_path, "scalar", 0, {"a": 0, "b": 0}, temperature=0.6)
     put(tmp_path, "scalar", 2, {"a": 0, "b": 0})
     comparison = compared(tmp_path, seeds=[0, 1, 2])
-    assert [(item["arm"], item["seed"]) for item in comparison["incomparable"]] == [("scalar", 0)]
+    assert [(item.arm, item.seed) for item in comparison.incomparable] == [("scalar", 0)]
 
 
 def test_what_is_left_out_is_told_with_its_reason_and_counted_by_run(tmp_path):
@@ -204,9 +204,9 @@ def test_what_is_left_out_is_told_with_its_reason_and_counted_by_run(tmp_path):
     ]
     assert "temperature 0.1 instead of 1.0" in lines[-1]
     assert "4 left out as incomparable" in verdict(comparison)
-    comparison["incomparable"] = [
-        {"arm": "retry", "seed": None, "reason": f"pass@{k}/all: too few"} for k in range(12)
-    ]
+    reasons = [f"pass@{k}/all: too few" for k in range(12)]
+    unpaired = tuple(LeftOut("retry", None, reason) for reason in reasons)
+    comparison = replace(comparison, incomparable=unpaired)
     assert "1 left out as incomparable" in verdict(comparison)
     assert left_out(comparison)[-2:] == [
         "left out: retry: pass@7/all: too few",
@@ -218,16 +218,16 @@ def test_other_problems_are_incomparable(tmp_path):
     put(tmp_path, "scalar", 0, {"a": 0})
     put(tmp_path, "critique", 0, {"z": 4})
     comparison = compared(tmp_path, seeds=[0])
-    assert comparison["comparisons"] == []
-    assert "none of its problems" in comparison["incomparable"][0]["reason"]
+    assert comparison.comparisons == ()
+    assert "none of its problems" in comparison.incomparable[0].reason
     assert verdict(comparison).startswith("No arm can be compared with scalar")
 
 
 def test_arms_without_a_common_seed_are_incomparable(tmp_path):
     put(tmp_path, "scalar", 0, {"a": 0})
     put(tmp_path, "critique", 1, {"a": 4})
-    (left_out,) = compared(tmp_path)["incomparable"]
-    assert "no seed that scalar has too" in left_out["reason"]
+    (left_out,) = compared(tmp_path).incomparable
+    assert "no seed that scalar has too" in left_out.reason
 
 
 def test_nothing_to_compare_says_what_to_do(tmp_path):
@@ -328,23 +328,23 @@ def test_the_tables_fit_80_columns(tmp_path):
 def test_newly_solved_and_lost_stand_beside_the_noise_of_the_base(tmp_path):
     two_arms(tmp_path)  # scalar a 0, b 1; critique a 1 and b 3, then a 3 and b 4
     put(tmp_path, "base", None, {"a": 0, "b": 2})
-    assert compared(tmp_path)["boundary"] == {
-        "scalar": {"solved": 0, "lost": 0, "problems": 2},
-        "critique": {"solved": 1, "lost": 0, "problems": 2},
+    assert compared(tmp_path).boundary == {
+        "scalar": Boundary(0, 0, 2),
+        "critique": Boundary(1, 0, 2),
     }
     write_json(
         PipelineFolder(tmp_path).base_again.evaluation,
         json.loads(PipelineFolder(tmp_path).base.evaluation.read_text()),
     )
     put(tmp_path, "base", None, {"a": 1, "b": 0})
-    boundary = compared(tmp_path)["boundary"]
-    assert boundary["base again"] == {"solved": 1, "lost": 1, "problems": 2}  # again: a 0, b 2
-    assert boundary["scalar"] == {"solved": 1, "lost": 1, "problems": 2}
+    boundary = compared(tmp_path).boundary
+    assert boundary["base again"] == Boundary(1, 1, 2)  # again: a 0, b 2
+    assert boundary["scalar"] == Boundary(1, 1, 2)
 
 
 def test_without_a_base_there_is_no_boundary(tmp_path):
     two_arms(tmp_path)
-    assert compared(tmp_path)["boundary"] is None
+    assert compared(tmp_path).boundary is None
 
 
 def test_other_versions_and_other_prompts_are_refused_with_the_part_that_differs(tmp_path):
@@ -360,9 +360,9 @@ def test_other_versions_and_other_prompts_are_refused_with_the_part_that_differs
         versions={**versions, "trl": "1.15.0"},
         prompts="abd",
     )
-    (left_out,) = compared(tmp_path)["incomparable"]
+    (left_out,) = compared(tmp_path).incomparable
     assert (
-        left_out["reason"]
+        left_out.reason
         == "evaluated with prompts abd instead of abc, versions.trl 1.15.0 instead of 1.16.0: evaluate it again as the control was"
     )
 
@@ -372,7 +372,7 @@ def test_every_arm_is_paired_with_every_earlier_one(tmp_path):
     put(tmp_path, "cheap", 0, {"a": 1, "b": 3})
     put(tmp_path, "cheap", 1, {"a": 3, "b": 3})
     comparison = compared(tmp_path, arms=("scalar", "cheap", "critique"))
-    pairs = {(pair["arm"], pair["control"]): pair["difference"] for pair in comparison["pairs"]}
+    pairs = {(pair.arm, pair.control): pair.difference for pair in comparison.pairs}
     # quarters: cheap 1 3 3 3, critique 1 3 3 4
     assert pairs == {
         ("cheap", "scalar"): pytest.approx(2 / 4),
@@ -380,20 +380,20 @@ def test_every_arm_is_paired_with_every_earlier_one(tmp_path):
         ("critique", "cheap"): pytest.approx(1 / 16),
     }
     assert "critique, best on pass@1/plateau" in printed(comparison)
-    assert all(pair["p"] is None for pair in comparison["pairs"]), "two seeds have no p-value"
+    assert all(pair.p is None for pair in comparison.pairs), "two seeds have no p-value"
 
 
 def test_reliability_is_over_all_problems_and_seeds_that_hold_votes(tmp_path):
     two_arms(tmp_path)
-    assert compared(tmp_path)["arms"]["scalar"]["reliability"] is None
+    assert compared(tmp_path).arms["scalar"].reliability is None
     path = PipelineFolder(tmp_path).run("scalar", 0).evaluation
     raw = json.loads(path.read_text())
     raw["problems"][0] |= {"agreement": 0.5, "agreed_right": False}
     raw["problems"][1] |= {"agreement": 1.0, "agreed_right": True}
     path.write_text(json.dumps(raw))
-    reliability = compared(tmp_path)["arms"]["scalar"]["reliability"]
-    assert reliability["ece"] == pytest.approx(0.25)  # half of the answers half sure and wrong
-    assert [(of["high"], of["right"], of["count"]) for of in reliability["bins"]] == [
+    reliability = compared(tmp_path).arms["scalar"].reliability
+    assert reliability.ece == pytest.approx(0.25)  # half of the answers half sure and wrong
+    assert [(part.high, part.right, part.count) for part in reliability.bins] == [
         (0.5, 0.0, 1),
         (1.0, 1.0, 1),
     ]
@@ -463,14 +463,14 @@ def test_metrics_of_whole_evaluations_are_compared_over_seeds_alone(tmp_path):
             raw = json.loads(path.read_text())
             raw["metrics"]["ece"] = value
             path.write_text(json.dumps(raw))
-    pair = compared(tmp_path, primary="ece")["comparisons"][0]
-    assert (pair["metric"], pair["interval_covers"], pair["per_seed"]) == (
+    pair = compared(tmp_path, primary="ece").comparisons[0]
+    assert (pair.metric, pair.interval_covers, pair.per_seed) == (
         "ece",
         "seeds",
         {"0": pytest.approx(-0.3), "1": pytest.approx(-0.2)},
     )
     half = t_quantile(0.975, 1) * 0.05  # -.3 and -.2: standard error .05
-    assert pair["ci95"] == [pytest.approx(-0.25 - half), pytest.approx(-0.25 + half)]
+    assert pair.ci95 == (pytest.approx(-0.25 - half), pytest.approx(-0.25 + half))
 
 
 def test_shares_of_a_problem_are_compared_over_problems_and_seeds(tmp_path):
@@ -490,11 +490,9 @@ def test_shares_of_a_problem_are_compared_over_problems_and_seeds(tmp_path):
     comparison = compared(tmp_path)
     # of 4: 3 wrong, or 1 wrong and 2 abstained, on one of two problems: (.75 + .75) / 2 against
     # (.25 + .75) / 2
-    assert comparison["arms"]["scalar"]["metrics"]["hallucination/plateau"]["mean"] == 0.75
-    pair = next(
-        pair for pair in comparison["comparisons"] if pair["metric"] == "hallucination/plateau"
-    )
-    assert (pair["difference"], pair["problems"], pair["interval_covers"]) == (
+    assert comparison.arms["scalar"].metrics["hallucination/plateau"].mean == 0.75
+    pair = next(pair for pair in comparison.comparisons if pair.metric == "hallucination/plateau")
+    assert (pair.difference, pair.problems, pair.interval_covers) == (
         -0.25,
         2,
         "problems and seeds",
@@ -515,21 +513,21 @@ def test_the_second_template_has_arms_and_differences_of_its_own(tmp_path):
             raw["second"]["problems"] = [{**problem, "right": right} for problem in raw["problems"]]
             path.write_text(json.dumps(raw))
     comparison = compared(tmp_path)
-    second = comparison["second"]
+    second = comparison.second
     assert (
-        second["template"],
-        second["arms"]["critique"]["metrics"]["pass@1/plateau"]["mean"],
-        second["comparisons"][0]["difference"],
+        second.template,
+        second.arms["critique"].metrics["pass@1/plateau"].mean,
+        second.comparisons[0].difference,
     ) == ("lab/second", 1, 1)
-    assert comparison["comparisons"][0]["difference"] == pytest.approx(9 / 16)  # as without it
+    assert comparison.comparisons[0].difference == pytest.approx(9 / 16)  # as without it
     assert "The same problems asked by the template lab/second" in " ".join(
         printed(comparison).split()
     )
-    titles = [of.caption for of in tables(comparison)]
+    titles = [part.caption for part in paper_tables(comparison)]
     assert "The same problems asked by the template lab/second" in titles
     kinds = {number.kind for number in numbers(comparison)}
     assert {"second", "second difference"} <= kinds
-    json.dumps(comparison, allow_nan=False)
+    json.dumps(comparison.to_json(), allow_nan=False)
 
 
 def test_families_of_any_size_count_alike_and_what_they_differ_by_is_no_error():
@@ -570,3 +568,56 @@ def test_the_interval_over_families_holds_the_truth_as_often_as_it_says(sizes, s
     # 950 of 1,000 are wanted; a standard error is 7. Where families are too unequal the interval is
     # wide, and holds it more often
     assert 930 <= held <= most, held
+
+
+def test_a_comparison_is_read_as_it_was_written(tmp_path):
+    two_arms(tmp_path)
+    put(tmp_path, "base", None, {"a": 0, "b": 2})
+    sweep = {"key": "trl.learning_rate", "metric": "pass@1/all"}
+    sweep |= {"arms": {"scalar": {"chosen": 0.1, "tried": {"0.1": 0.5}}}}
+    write_json(PipelineFolder(tmp_path).sweep_choice, sweep)
+    folder = PipelineFolder(tmp_path)
+    comparison = compare(folder, "scalar", "pass@1/plateau", ("scalar", "critique"), (0, 1, 2), 0.5)
+    text = json.dumps(comparison.to_json())
+    again = Comparison.from_json(json.loads(text))
+    assert again == comparison
+    assert json.dumps(again.to_json()) == text
+    assert json.loads(text)["sweep"] == sweep
+
+
+def test_keys_that_others_added_to_a_comparison_are_kept(tmp_path):
+    two_arms(tmp_path)
+    data = compared(tmp_path).to_json()
+    data["reviewed_by"] = "a person"
+    data["arms"]["critique"]["power"] = 0.9
+    data["arms"]["critique"]["cost"]["joules"] = 3.5e6
+    data["comparisons"][0]["effect_size"] = {"cohen": 1.25}
+    comparison = Comparison.from_json(data)
+    assert comparison.extra == {"reviewed_by": "a person"}
+    assert comparison.comparisons[0].extra == {"effect_size": {"cohen": 1.25}}
+    assert comparison.to_json() == data
+    assert verdict(comparison) == verdict(compared(tmp_path))
+    values = {(number.metric, number.value) for number in numbers(comparison)}
+    assert {("power", 0.9), ("joules", 3.5e6)} <= values
+
+
+def test_a_comparison_without_a_key_is_refused_and_later_keys_have_defaults(tmp_path):
+    two_arms(tmp_path)
+    data = compared(tmp_path).to_json()
+    for key in ("target", "measure", "pairs", "second", "sweep"):
+        del data[key]
+    assert Comparison.from_json(data).measure == "generated_tokens"
+    del data["arms"]["scalar"]["cost"]
+    with pytest.raises(ConfigError, match="ArmSummary: got no cost, expected an object with"):
+        Comparison.from_json(data)
+    with pytest.raises(ConfigError, match=r"Comparison: got \[\], expected an object with target"):
+        Comparison.from_json([])
+
+
+def test_an_arm_without_an_interval_says_so_in_every_table(tmp_path):
+    for arm, right in (("scalar", 0), ("retry", 1), ("critique", 4)):
+        put(tmp_path, arm, 0, {"a": right})
+    text = printed(compared(tmp_path, arms=("scalar", "retry", "critique"), seeds=[0]))
+    assert "critique, best on pass@1/plateau" in text
+    # 3 arms, 2 differences from the control, 2 from the best arm
+    assert text.count("[no interval]") == 7

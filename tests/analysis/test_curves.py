@@ -56,13 +56,10 @@ def test_the_mean_is_over_logarithms_and_missing_where_a_seed_never_got_there(tm
     # logs 4.605 and 5.991: mean log 200, standard deviation .9803, standard error .6931, t of one
     # degree 12.706
     half = t_quantile(0.975, 1) * math.log(2)
-    assert (found["reached"], found["mean"]) == (2, pytest.approx(200))
-    assert found["ci95"] == [
-        pytest.approx(200 * math.exp(-half)),
-        pytest.approx(200 * math.exp(half)),
-    ]
+    assert (found.reached, found.mean) == (2, pytest.approx(200))
+    assert found.ci95 == (pytest.approx(200 * math.exp(-half)), pytest.approx(200 * math.exp(half)))
     missing = to_target({seed: folder.run("a", seed) for seed in (0, 1, 2)}, "pass@1/all", 0.5)
-    assert (missing["reached"], missing["mean"], missing["per_seed"]["2"]) == (2, None, None)
+    assert (missing.reached, missing.mean, missing.per_seed["2"]) == (2, None, None)
 
 
 def test_the_mean_curve_covers_what_all_seeds_cover_with_a_t_interval() -> None:

@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -18,10 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from critique_rl.analysis.compare import compare
-from critique_rl.analysis.exports import Table, latex, markdown
+from critique_rl.analysis.comparison import Comparison, Reliability, ReliabilityBin, Sweep, SweepArm
+from critique_rl.analysis.exports import markdown
 from critique_rl.analysis.page.plots import look, ticks
+from critique_rl.analysis.page.text_cuts import cut
+from critique_rl.analysis.page.transcripts import MOST, sample
 from critique_rl.analysis.report import write_report
-from critique_rl.analysis.page.transcripts import MOST, cut, sample
+from critique_rl.analysis.table import Table, to_latex
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import append_jsonl, write_json, write_text, write_yaml
 from critique_rl.config.pipeline_file import parse_pipeline
@@ -293,21 +297,18 @@ def test_pass_at_k_reliability_target_and_sweep_are_shown(bare):
                 | {"metrics": {"pass@1/plateau": 0.5, "pass@4/plateau": 0.5}},
             )
     comparison = compare(bare, "scalar", "pass@1/plateau", ["scalar", "critique"], [0, 1], 0.5)
-    bins = [
-        {"low": 0.4, "high": 0.5, "mean": 0.45, "right": 0.4, "count": 10},
-        {"low": 0.9, "high": 1.0, "mean": 0.95, "right": 0.9, "count": 30},
-    ]
-    comparison["arms"]["critique"]["reliability"] = {
-        "confidence": "the share that agrees",
-        "ece": 0.05,
-        "bins": bins,
-    }
-    tried = {"chosen": 3e-4, "tried": {"0.0001": 0.5, "0.0003": 0.6}}
-    comparison["sweep"] = {
-        "key": "trl.learning_rate",
-        "metric": "pass@1/all",
-        "arms": {"scalar": tried, "critique": tried},
-    }
+    bins = (
+        ReliabilityBin(low=0.4, high=0.5, mean=0.45, right=0.4, count=10),
+        ReliabilityBin(low=0.9, high=1.0, mean=0.95, right=0.9, count=30),
+    )
+    reliability = Reliability("the share that agrees", 0.05, bins)
+    critique = replace(comparison.arms["critique"], reliability=reliability)
+    tried = SweepArm(chosen=3e-4, tried={"0.0001": 0.5, "0.0003": 0.6})
+    swept = Sweep(
+        key="trl.learning_rate", metric="pass@1/all", arms={"scalar": tried, "critique": tried}
+    )
+    arms = {**comparison.arms, "critique": critique}
+    comparison = replace(comparison, arms=arms, sweep=swept)
     text = write_report(bare, comparison).read_text()
     page = Page(text)
     assert "k, samples a problem over" not in text and "plateau over k, samples a problem" in text
@@ -518,7 +519,7 @@ def test_transcripts_are_spread_over_arms_and_seeds_and_repeat(tmp_path):
     assert (
         {t.arm for t in found} == set("abcdefgh")
         and {t.seed for t in found} == set(range(5))
-        and {t.rollout["step"] for t in found} == {1, 9}
+        and {t.rollout.step for t in found} == {1, 9}
     )
     counts = [sum(t.arm == arm for t in found) for arm in "abcdefgh"]
     assert max(counts) - min(counts) <= 5, "no arm fills the page"
@@ -578,7 +579,8 @@ def leaves(data):
 def test_numbers_csv_holds_every_number_of_the_comparison(full):
     report(full)
     comparison = compare(full, "scalar", "pass@1/plateau", ("scalar", "critique"), (0, 1), 0.2)
-    comparison |= {"new_key": {"of": [0.123456789, {"later": 42}]}}
+    added = {"new_key": {"of": [0.123456789, {"later": 42}]}}
+    comparison = Comparison.from_json(comparison.to_json() | added)
     write_report(full, comparison)
     rows = list(csv.DictReader(io.StringIO((full.path / "numbers.csv").read_text())))
     written = {
@@ -587,16 +589,16 @@ def test_numbers_csv_holds_every_number_of_the_comparison(full):
         for column in ("value", "low", "high", "seed", "problems")
         if row[column]
     }
-    assert set(leaves(comparison)) <= written
+    assert set(leaves(comparison.to_json())) <= written
     (difference,) = [
         row
         for row in rows
         if row["kind"] == "difference" and row["metric"] == "pass@1/plateau" and not row["seed"]
     ]
-    (pair,) = comparison["comparisons"]
+    (pair,) = comparison.comparisons
     assert [float(difference[column]) for column in ("value", "low", "high")] == [
-        pair["difference"],
-        *pair["ci95"],
+        pair.difference,
+        *pair.ci95,
     ]
 
 
@@ -635,7 +637,7 @@ def test_report_md_and_tables_tex_parse_back(full):
 def test_names_are_escaped_in_markdown_and_latex():
     table = Table("50% of a_b & c", ["arm", "x"], [["a|b_c*<i>", "[1, 2]"], ["{\\~^$#", "1"]])
     assert r"| a\|b\_c\*\<i\> | [1, 2] |" in markdown("t", "v", [table])
-    text = latex(table)
+    text = to_latex(table)
     assert r"\caption{50\% of a\_b \& c}" in text
     assert r"a\textbar{}b\_c*\textless{}i\textgreater{} & {[1, 2]} \\" in text
     assert r"\{\textbackslash{}\textasciitilde{}\textasciicircum{}\$\# & 1 \\" in text

@@ -37,12 +37,13 @@ LIMITS = {"seconds": 60, "MB of memory": 1000, "MB of page": 2}
 CODE = """
 import sys
 from pathlib import Path
-from critique_rl.compare import compare
-from critique_rl.report import write_report
-from critique_rl.runs import PipelineFolder, write_json
+from critique_rl.analysis.compare import compare
+from critique_rl.analysis.report import write_report
+from critique_rl.config.durable_files import write_json
+from critique_rl.config.run_folder import PipelineFolder
 folder, arms = PipelineFolder(Path(sys.argv[1])), sys.argv[2].split(",")
 comparison = compare(folder, "scalar", "pass@1/plateau", arms, list(range(5)), 0.5)
-write_json(folder.comparison, comparison)
+write_json(folder.comparison, comparison.to_json())
 {report}
 """
 
@@ -188,8 +189,10 @@ def build(folder: PipelineFolder, rows: int) -> None:
     for seed in SEEDS:
         for i, arm in enumerate(ARMS):
             put_run(folder.run(arm, seed), arm, seed, 0.4 * i, a_run, files)
-    write_json(folder.base.evaluation, evaluation("base", 0, -0.5))
-    write_json(folder.base_again.evaluation, evaluation("again", 0, -0.5))
+    # The base has no seed. Its second evaluation has other samples and the same names.
+    about = {"arm": "base", "seed": None}
+    write_json(folder.base.evaluation, evaluation("base", 0, -0.5) | about)
+    write_json(folder.base_again.evaluation, evaluation("again", 0, -0.5) | about)
 
 
 def measure(folder: PipelineFolder, report: bool) -> tuple[float, float]:

@@ -23,13 +23,12 @@ def main(folder: str, kind: str, *arms: str) -> None:
         rates: dict[bool, list[list[float]]] = {True: [], False: []}
         for path in sorted(Path(folder, arm).glob("seed*/eval.json")):
             for holds, seeds in rates.items():
-                counts = read_evaluation(
-                    path, arm, int(path.parent.name.removeprefix("seed"))
-                ).counts
+                seed = int(path.parent.name.removeprefix("seed"))
+                evaluation = read_evaluation(path, arm, seed)
                 plateau = {
-                    question: right / n
-                    for question, (family, n, right) in counts.items()
-                    if family == "plateau"
+                    question: problem.right / problem.judged
+                    for question, problem in evaluation.problems.items()
+                    if problem.family == "plateau"
                 }
                 seeds.append(
                     [

@@ -1,1 +1,1 @@
-"""The page of a comparison: charts, transcripts, settings, warnings."""
+"""Parts of the report, ready for its templates: plots, transcripts, settings, counts, warnings."""

@@ -1,17 +1,14 @@
 """A bounded sample of rollouts with what became of them: rollout -> verdict -> critique ->
 refinement, spread over arms, seeds, and early and late steps.
 
-Which ones is decided by the files alone, never by chance: the same folder gives the same page. Of
-every run the first and the last few rollout files are opened, of every file the flags are read
-before any text. Left out: a full browser of all rollouts; they are parquet, and tools for that
-exist.
+The files alone decide which ones, never chance: the same folder gives the same page. Left out: a
+full browser of all rollouts. They are parquet, and tools for that exist.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from itertools import product
 from pathlib import Path
@@ -20,189 +17,240 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from critique_rl.analysis.page.text_cuts import Cut, cut, spell_out
 from critique_rl.config.run_folder import RunFolder
 
 MOST = 120
 """Transcripts of a page."""
 FILES = 3
-"""Rollout files looked through at each end of a run."""
+"""Rollout files that are looked through at each end of a run."""
 LONGEST = 2400
 """Characters of a text that are shown at most; halved until all texts fit `BYTES`."""
+SHORTEST = 100
+"""Characters at which halving ends."""
 BYTES = 600_000
-"""Of all texts together, as the page spells them."""
+"""Bytes of all texts together, as the page spells them."""
+LONGEST_LABEL = 120
+"""Characters of an answer and of a critique's reason that are shown."""
+LONGEST_NAME = 80
+"""Characters of a family's and a critic's name that are shown."""
 KINDS = ("rescued", "not rescued", "leaked", "no critique", "not refined")
-"""What can become of a failed rollout; `leaked` is beside one of the others: the critique gave the
-answer away.
+"""Fates of a failed rollout. "leaked" stands beside one of the others: the critique gave the answer
+away.
 """
-
-
-class Shown(dict[int, int | str]):
-    """For `str.translate`: what a reader cannot see is spelled out. Controls, format characters
-    (some turn the reading direction, so that a text shows another; tags and zero-width ones hide a
-    text in a text), and the two separators that break lines.
-    """
-
-    def __missing__(self, code: int) -> int | str:
-        hidden = (
-            unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp")
-            and chr(code) not in "\t\n\f\r"
-        )
-        self[code] = shown = f"[U+{code:04X}]" if hidden else code
-        return shown
-
-
-INVISIBLE = Shown()
 PHASES = ("late", "early")
 FLAGS = ["role", "attempt", "outcome", "critique_status", "leaked", "chosen"]
+TEXTS = ("question", "text", "critique", "answer", "critique_reason", "critic", "family")
+
+Row = Mapping[str, Any]
+"""A row of a rollouts parquet; `config.run_folder` names the columns."""
+Place = tuple[str, int, str]
+"""(arm, seed, phase)."""
+Candidates = dict[str, "RawTranscript"]
+"""Kind -> the first transcript of that kind."""
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A text with its middle left out; `left_out` characters, 0 where it is whole and `tail` is
-    empty.
-    """
-
-    head: str
-    left_out: int = 0
-    tail: str = ""
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """A failed rollout (columns as in `runs`, texts as `Cut`), its refinement or None, and its
-    `kinds`.
-    """
+class RawTranscript:
+    """A failed rollout and its refinement, as the parquet has them."""
 
     arm: str
     seed: int
     kinds: tuple[str, ...]
-    rollout: Mapping[str, Any]
-    candidate: Mapping[str, Any] | None
+    rollout: Row
+    candidate: Row | None
+
+
+@dataclass(frozen=True)
+class ShownAttempt:
+    """A rollout or a refinement as the page shows it."""
+
+    step: int
+    family: str
+    question: Cut
+    text: Cut
+    outcome: str
+    answer: Cut | None
+    """None where no answer was read."""
+    reward: float | None
+    critic: str
+    critique: Cut
+    critique_status: str
+    """"" where no critique was asked for."""
+    critique_reason: Cut | None
+    leaked: bool
+    chosen: bool
+    """Whether a refinement was trained on."""
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A failed rollout with its critique, and what became of it."""
+
+    arm: str
+    seed: int
+    kinds: tuple[str, ...]
+    """Of `KINDS`."""
+    rollout: ShownAttempt
+    candidate: ShownAttempt | None
+    """The refinement; None where there is none."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The transcripts of a page, how many characters of a text were shown at most, and what could
-    not be read.
-    """
+    """The transcripts of a page."""
 
     transcripts: Sequence[Transcript]
     longest: int
+    """Characters of a text that are shown at most."""
     unreadable: Sequence[str] = ()
     """Rollout files that could not be read, and why."""
 
-    def values(self, of: str) -> list[Any]:
-        """The different values of "arm", "seed" or "family", for a filter."""
-        found = (
-            t.rollout["family"] if of == "family" else getattr(t, of) for t in self.transcripts
-        )
-        return sorted(dict.fromkeys(found)) if of != "arm" else list(dict.fromkeys(found))
+    @property
+    def arms(self) -> list[str]:
+        """Arms of the transcripts, in the order of the page."""
+        return list(dict.fromkeys(transcript.arm for transcript in self.transcripts))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the transcripts, ascending."""
+        return sorted({transcript.seed for transcript in self.transcripts})
+
+    @property
+    def families(self) -> list[str]:
+        """Families of the transcripts' problems, in alphabetical order."""
+        return sorted({transcript.rollout.family for transcript in self.transcripts})
 
     @property
     def kinds(self) -> list[str]:
-        return [kind for kind in KINDS if any(kind in t.kinds for t in self.transcripts)]
+        """The kinds that the transcripts have."""
+        kinds = {kind for transcript in self.transcripts for kind in transcript.kinds}
+        return [kind for kind in KINDS if kind in kinds]
 
 
 def sample(runs: Mapping[str, Mapping[int, RunFolder]], most: int = MOST) -> Sample:
-    """At most `most` transcripts. Round by round every arm gives one of each kind, each round and
-    each neighbour from another seed and phase.
+    """Pick transcripts evenly over arms, kinds, seeds and phases.
+
+    Args:
+        runs: run folders by arm and seed.
+        most: transcripts in all.
     """
-    cells = {
-        (arm, seed): {phase: _ends(run, phase) for phase in PHASES}
-        for arm, of in runs.items()
-        for seed, run in of.items()
-    }
-    places = list(product(PHASES, dict.fromkeys(seed for of in runs.values() for seed in of)))
-    found: dict[tuple[str, int, str], dict[str, Transcript]] = {}
-    taken: dict[int, Transcript] = {}
+    seeds = dict.fromkeys(seed for folders in runs.values() for seed in folders)
+    places = list(product(PHASES, seeds))
+    candidates: dict[Place, Candidates] = {}
+    taken: dict[int, RawTranscript] = {}
     unreadable: dict[str, None] = {}
+    # Round by round every arm gives one of each kind, so that no arm fills the page. Each round,
+    # and each neighbour within a round, takes it from another seed and phase.
     for turn in range(len(places)):
         for (i, arm), (j, kind) in product(enumerate(runs), enumerate(KINDS)):
             phase, seed = places[(turn + i + j) % len(places)]
-            if (arm, seed, phase) not in found:
-                found[arm, seed, phase] = _of_files(
-                    arm, seed, cells.get((arm, seed), {}).get(phase, ()), unreadable
-                )
-            one = found[arm, seed, phase].get(kind)
-            if one is not None and len(taken) < most:
-                taken.setdefault(id(one), one)
+            place = (arm, seed, phase)
+            if place not in candidates:
+                files = _files_of_phase(runs[arm].get(seed), phase)
+                candidates[place] = _read_candidates(arm, seed, files, unreadable)
+            transcript = candidates[place].get(kind)
+            if transcript is not None and len(taken) < most:
+                # One transcript may stand for two kinds. It is shown once.
+                taken.setdefault(id(transcript), transcript)
         if len(taken) >= most:
             break
-    return replace(_fitted(list(taken.values())), unreadable=list(unreadable))
+    transcripts = list(taken.values())
+    longest = _fit(transcripts)
+    shown = [_show_transcript(transcript, longest) for transcript in transcripts]
+    return Sample(shown, longest, list(unreadable))
 
 
-def _ends(run: RunFolder, phase: str) -> list[Path]:
-    """The files of one end of a run, the outermost first; a file is in one end only."""
+def _files_of_phase(run: RunFolder | None, phase: str) -> list[Path]:
+    """Rollout files of one end of a run, the outermost first; a file is in one end only."""
+    if run is None:
+        return []
     files = sorted(run.rollouts.glob("*.parquet"))
-    late = files[len(files) // 2 :]
-    return late[::-1][:FILES] if phase == "late" else files[: len(files) // 2][:FILES]
+    middle = len(files) // 2
+    if phase == "late":
+        return files[middle:][::-1][:FILES]
+    return files[:middle][:FILES]
 
 
-def _of_files(
+def _read_candidates(
     arm: str, seed: int, files: Sequence[Path], unreadable: dict[str, None]
-) -> dict[str, Transcript]:
-    """The first of each kind; what is no rollout file is added to `unreadable`."""
-    found: dict[str, Transcript] = {}
+) -> Candidates:
+    """The first transcript of each kind; a file that cannot be read is added to `unreadable`."""
+    candidates: Candidates = {}
     for file in files:
+        wanted = [kind for kind in KINDS if kind not in candidates]
+        if not wanted:
+            break
         try:
-            transcripts = list(
-                _read(arm, seed, file, [kind for kind in KINDS if kind not in found])
-            )
+            transcripts = list(_read_file(arm, seed, file, wanted))
         except (pa.ArrowException, OSError) as error:
-            unreadable[f"{arm}/seed{seed}/{file.name}: {' '.join(str(error).split())}"] = None
+            # Arrow's messages have several lines.
+            words = " ".join(str(error).split())
+            unreadable[f"{arm}/seed{seed}/{file.name}: {words}"] = None
             continue
         for transcript in transcripts:
             for kind in transcript.kinds:
-                found.setdefault(kind, transcript)
-        if len(found) == len(KINDS):
-            break
-    return found
+                candidates.setdefault(kind, transcript)
+    return candidates
 
 
-def _read(arm: str, seed: int, file: Path, wanted: Sequence[str]) -> Iterator[Transcript]:
+def _read_file(arm: str, seed: int, file: Path, wanted: Sequence[str]) -> Iterator[RawTranscript]:
+    # The flags are read before any text: a file may hold thousands of long texts, and most files of
+    # a run hold nothing new.
     flags = pq.read_table(file, columns=FLAGS).to_pydict()
     chosen = _first_of_each(flags, wanted)
-    if not chosen:
+    kinds: dict[tuple[int, int | None], list[str]] = {}
+    for kind, pair in chosen.items():
+        kinds.setdefault(pair, []).append(kind)
+    numbers = sorted({number for pair in kinds for number in pair if number is not None})
+    if not numbers:
         return
-    numbers = sorted({number for pair in chosen.values() for number in pair if number is not None})
-    table = pq.read_table(file)
-    rows = dict(zip(numbers, table.take(pa.array(numbers)).to_pylist(), strict=True))
-    for (rollout, candidate), kinds in {
-        pair: tuple(k for k, p in chosen.items() if p == pair) for pair in chosen.values()
-    }.items():
-        yield Transcript(
-            arm, seed, kinds, rows[rollout], None if candidate is None else rows[candidate]
-        )
+    taken = pq.read_table(file).take(pa.array(numbers)).to_pylist()
+    rows = dict(zip(numbers, taken, strict=True))
+    for (rollout, candidate), pair_kinds in kinds.items():
+        refinement = None if candidate is None else rows[candidate]
+        yield RawTranscript(arm, seed, tuple(pair_kinds), rows[rollout], refinement)
 
 
 def _first_of_each(
     flags: Mapping[str, list[Any]], wanted: Sequence[str]
 ) -> dict[str, tuple[int, int | None]]:
-    """The first (row of the rollout, row of its refinement or None) of each wanted kind,
-    refinements that were trained on before others.
+    """The first pair of each wanted kind.
+
+    Args:
+        flags: the columns `FLAGS` of a file.
+        wanted: of `KINDS`.
+
+    Returns:
+        Kind -> (row of the rollout, row of its refinement or None).
     """
-    failed = [
-        i
-        for i, role in enumerate(flags["role"])
-        if role == "rollout" and flags["outcome"][i] in ("wrong", "unreadable")
-    ]
+    best = _best_candidates(flags)
+    pairs: dict[str, tuple[int, int | None]] = {}
+    for i, role in enumerate(flags["role"]):
+        if role == "rollout" and flags["outcome"][i] in ("wrong", "unreadable"):
+            for kind in _kinds(flags, i, best.get(i)):
+                if kind in wanted:
+                    pairs.setdefault(kind, (i, best.get(i)))
+    return pairs
+
+
+def _best_candidates(flags: Mapping[str, list[Any]]) -> dict[int, int]:
+    """Row of a rollout -> row of its refinement, one that was trained on before others."""
     best: dict[int, int] = {}
-    for i, (role, attempt) in enumerate(zip(flags["role"], flags["attempt"], strict=True)):
-        if role == "candidate" and (
-            attempt not in best or (flags["chosen"][i] and not flags["chosen"][best[attempt]])
-        ):
+    for i, attempt in enumerate(flags["attempt"]):
+        if flags["role"][i] != "candidate":
+            continue
+        better = attempt in best and flags["chosen"][i] and not flags["chosen"][best[attempt]]
+        if attempt not in best or better:
             best[attempt] = i
-    found: dict[str, tuple[int, int | None]] = {}
-    for i in failed:
-        for kind in _kinds(flags, i, best.get(i)):
-            if kind in wanted:
-                found.setdefault(kind, (i, best.get(i)))
-    return found
+    return best
 
 
 def _kinds(flags: Mapping[str, list[Any]], i: int, candidate: int | None) -> Iterator[str]:
-    if candidate is not None:
-        yield "rescued" if flags["outcome"][candidate] == "right" else "not rescued"
+    if candidate is not None and flags["outcome"][candidate] == "right":
+        yield "rescued"
+    elif candidate is not None:
+        yield "not rescued"
     elif flags["critique_status"][i] != "ok":
         yield "no critique"
     else:
@@ -211,69 +259,60 @@ def _kinds(flags: Mapping[str, list[Any]], i: int, candidate: int | None) -> Ite
         yield "leaked"
 
 
-def _fitted(transcripts: Sequence[Transcript]) -> Sample:
-    """All texts cut to the same length, the longest that keeps them within `BYTES`."""
+def _fit(transcripts: Sequence[RawTranscript]) -> int:
+    """The length to which all texts are cut, the longest that keeps them within `BYTES`."""
     longest = LONGEST
-    while longest > 100 and sum(_spelled(t, longest) for t in transcripts) > BYTES:
+    while longest > SHORTEST and _page_bytes(transcripts, longest) > BYTES:
         longest //= 2
-    return Sample([_with_cuts(t, longest) for t in transcripts], longest)
+    return longest
 
 
-def _spelled(transcript: Transcript, longest: int) -> int:
-    """Bytes of the texts on the page, where & is five."""
-    texts = [*_texts(transcript.rollout), *_texts(transcript.candidate or {})]
-    return sum(len(escape(part).encode()) for text in texts for part in _ends_of(text, longest))
+def _page_bytes(transcripts: Sequence[RawTranscript], longest: int) -> int:
+    """Bytes of all texts on the page."""
+    total = 0
+    for transcript in transcripts:
+        for row in (transcript.rollout, transcript.candidate or {}):
+            for name in TEXTS:
+                part = cut(row.get(name), longest)
+                # Escaped, as an & is five bytes on the page.
+                total += len(escape(part.head + part.tail).encode())
+    return total
 
 
-def _texts(row: Mapping[str, Any]) -> list[str]:
-    return [
-        str(row[name])
-        for name in (
-            "question",
-            "text",
-            "critique",
-            "answer",
-            "critique_reason",
-            "critic",
-            "family",
-        )
-        if row.get(name)
-    ]
-
-
-def _ends_of(text: str, longest: int) -> tuple[str, str]:
-    found = cut(text, longest)
-    return found.head, found.tail
-
-
-def cut(text: str | None, longest: int) -> Cut:
-    """The first two thirds and the last third of `longest` characters: answers stand at the end."""
-    text = text or ""
-    if len(text) <= longest:
-        return Cut(text.translate(INVISIBLE))
-    head, tail = 2 * longest // 3, longest // 3
-    return Cut(
-        text[:head].translate(INVISIBLE), len(text) - head - tail, text[-tail:].translate(INVISIBLE)
-    )
-
-
-def _with_cuts(transcript: Transcript, longest: int) -> Transcript:
-    def shown(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        if row is None:
-            return None
-        texts = {name: cut(row[name], longest) for name in ("question", "text", "critique")}
-        labels = {
-            name: cut(row[name], 120)
-            for name in ("answer", "critique_reason")
-            if row[name] is not None
-        }
-        names = {name: row[name][:80].translate(INVISIBLE) for name in ("family", "critic")}
-        return {**row, **texts, **labels, **names}
-
+def _show_transcript(transcript: RawTranscript, longest: int) -> Transcript:
+    candidate = None
+    if transcript.candidate is not None:
+        candidate = _show_attempt(transcript.candidate, longest)
     return Transcript(
-        transcript.arm,
-        transcript.seed,
-        transcript.kinds,
-        shown(transcript.rollout),
-        shown(transcript.candidate),
+        arm=transcript.arm,
+        seed=transcript.seed,
+        kinds=transcript.kinds,
+        rollout=_show_attempt(transcript.rollout, longest),
+        candidate=candidate,
     )
+
+
+def _show_attempt(row: Row, longest: int) -> ShownAttempt:
+    return ShownAttempt(
+        step=row["step"],
+        family=_show_name(row["family"]),
+        question=cut(row["question"], longest),
+        text=cut(row["text"], longest),
+        outcome=row["outcome"],
+        answer=_show_label(row["answer"]),
+        reward=row["reward"],
+        critic=_show_name(row["critic"]),
+        critique=cut(row["critique"], longest),
+        critique_status=row["critique_status"],
+        critique_reason=_show_label(row["critique_reason"]),
+        leaked=row["leaked"],
+        chosen=row["chosen"],
+    )
+
+
+def _show_name(name: str) -> str:
+    return spell_out(name[:LONGEST_NAME])
+
+
+def _show_label(text: str | None) -> Cut | None:
+    return None if text is None else cut(text, LONGEST_LABEL)

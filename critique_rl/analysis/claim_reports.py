@@ -1,0 +1,192 @@
+"""Reports on claims as claims.json and claims.md hold them: verdict, tests with intervals, and the
+means of every arm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from critique_rl.analysis.claims import REPRODUCED, Claim, Finding, judge, overall
+from critique_rl.analysis.comparability import BASE
+from critique_rl.analysis.comparison import Ends, Sweep
+from critique_rl.analysis.evaluations import Evaluation, Runs
+from critique_rl.analysis.problem_matrix import problem_matrix
+from critique_rl.config.schema import Pipeline
+
+
+@dataclass(frozen=True)
+class TestReport:
+    """One test of a claim and what the runs say of it."""
+
+    says: str
+    metric: str
+    contrast: Mapping[str, float]
+    """Arm, or "base" -> coefficient."""
+    expected: str
+    """The bound in words, such as "above 0"."""
+    mean: float | None
+    """None where there is nothing to say, for the reason given."""
+    ci95: Ends | None
+    """None where one seed and one problem say nothing of the spread."""
+    per_seed: Mapping[str, float]
+    """Seed, as JSON spells it -> the contrast's mean over problems."""
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ArmMeans:
+    """One arm on the metrics that a claim tests."""
+
+    seeds: tuple[int, ...]
+    """Empty for the base, which has none."""
+    means: Mapping[str, float | None]
+    """Metric -> mean; None where no evaluation of the arm holds it."""
+
+
+@dataclass(frozen=True)
+class ClaimReport:
+    """One claim on one pipeline: an entry of claims.json, a field per key."""
+
+    pipeline: str
+    says: str
+    source: str
+    verdict: str
+    tests: tuple[TestReport, ...]
+    arms: Mapping[str, ArmMeans]
+    """The base first, where it was evaluated."""
+    sweep: Sweep | None
+    """The values that the arms were tried with; None where nothing was swept."""
+
+    @property
+    def reproduced(self) -> str:
+        """How many of the tests are reproduced, in words."""
+        count = sum(test.verdict == REPRODUCED for test in self.tests)
+        return f"{count} of {len(self.tests)}"
+
+
+def report_claim(
+    pipeline: Pipeline,
+    claim: Claim,
+    runs: Mapping[str, Runs],
+    base: Evaluation | None,
+    sweep: Sweep | None = None,
+) -> ClaimReport:
+    """Judge every test of a claim.
+
+    Args:
+        pipeline: names the claim and the arms.
+        claim: of that pipeline.
+        runs: arm -> comparable evaluations by seed.
+        base: the policy before training; None where it was not evaluated.
+        sweep: what the arms were tried with, which is only passed on.
+    """
+    findings = [judge(test, runs, base) for test in claim.tests]
+    metrics = list(dict.fromkeys(test.metric for test in claim.tests))
+    arms = {}
+    if base:
+        arms[BASE] = ArmMeans((), _means([base], metrics))
+    for arm in pipeline.arms:
+        evaluations = runs.get(arm, {})
+        means = _means(list(evaluations.values()), metrics)
+        arms[arm] = ArmMeans(tuple(sorted(evaluations)), means)
+    return ClaimReport(
+        pipeline=pipeline.name,
+        says=claim.says,
+        source=claim.source,
+        verdict=overall([finding.verdict for finding in findings]),
+        tests=tuple(_test_report(finding) for finding in findings),
+        arms=arms,
+        sweep=sweep,
+    )
+
+
+def _means(evaluations: Sequence[Evaluation], metrics: Sequence[str]) -> dict[str, float | None]:
+    means: dict[str, float | None] = {}
+    for metric in metrics:
+        means[metric] = None
+        if evaluations:
+            values_EP = problem_matrix(evaluations, metric)
+            if values_EP.size:
+                means[metric] = float(values_EP.mean())
+    return means
+
+
+def _test_report(finding: Finding) -> TestReport:
+    test = finding.test
+    mean = None
+    ci95 = None
+    if finding.interval is not None:
+        mean = finding.interval.mean
+        # JSON has no NaN.
+        if math.isfinite(finding.interval.low):
+            ci95 = (finding.interval.low, finding.interval.high)
+    return TestReport(
+        says=test.says,
+        metric=test.metric,
+        contrast=test.contrast,
+        expected=f"{test.bound} {test.number:g}",
+        mean=mean,
+        ci95=ci95,
+        per_seed={str(seed): value for seed, value in finding.per_seed.items()},
+        verdict=finding.verdict,
+        reason=finding.reason,
+    )
+
+
+def markdown(claims: Sequence[ClaimReport]) -> str:
+    """The table of all claims, then each with its arms and tests."""
+    lines = [
+        "# Claims",
+        "",
+        "| claim | source | tests reproduced | verdict |",
+        "|:---|:---|---:|:---|",
+    ]
+    for claim in claims:
+        lines.append(f"| {claim.says} | {claim.source} | {claim.reproduced} | {claim.verdict} |")
+    for claim in claims:
+        lines += ["", *_claim_lines(claim)]
+    return "\n".join(lines) + "\n"
+
+
+def _claim_lines(claim: ClaimReport) -> list[str]:
+    """A heading, the sentence, a table of arms and a table of tests."""
+    first_arm = next(iter(claim.arms.values()))
+    metrics = list(first_arm.means)
+    lines = [
+        f"## {claim.pipeline}: {claim.verdict}",
+        "",
+        f"{claim.says} ({claim.source})",
+        "",
+        f"| arm | seeds | {' | '.join(metrics)} |",
+        f"|:---|---:|{'---:|' * len(metrics)}",
+    ]
+    lines += [_arm_line(name, arm) for name, arm in claim.arms.items()]
+    lines += [
+        "",
+        "| test | contrast | metric | expected | value and 95% interval | verdict |",
+        "|:---|:---|:---|:---|---:|:---|",
+    ]
+    lines += [_test_line(test) for test in claim.tests]
+    return lines
+
+
+def _arm_line(name: str, arm: ArmMeans) -> str:
+    seeds = ", ".join(str(seed) for seed in arm.seeds) or "-"
+    means = []
+    for mean in arm.means.values():
+        cell = "-" if mean is None else f"{mean:.3f}"
+        means.append(cell)
+    return f"| {name} | {seeds} | {' | '.join(means)} |"
+
+
+def _test_line(test: TestReport) -> str:
+    contrast = " ".join(f"{coefficient:+g} {arm}" for arm, coefficient in test.contrast.items())
+    value = "-" if test.mean is None else f"{test.mean:+.3f}"
+    if test.ci95:
+        low, high = test.ci95
+        value += f" [{low:+.3f}, {high:+.3f}]"
+    verdict = f"{test.verdict}: {test.reason}" if test.reason else test.verdict
+    return f"| {test.says} | {contrast} | {test.metric} | {test.expected} | {value} | {verdict} |"

@@ -1,0 +1,238 @@
+"""The tables of a comparison, each built once. A `Form` holds the words and columns that differ
+between a terminal of 80 columns and a paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from critique_rl.analysis.boundary import BASE_AGAIN
+from critique_rl.analysis.comparison import (
+    Boundary,
+    Comparison,
+    Cost,
+    Difference,
+    MetricSummary,
+    MetricValues,
+    SecondTemplate,
+)
+from critique_rl.analysis.formats import MEASURES, bracket, short, shown_metrics, signed
+from critique_rl.analysis.table import Table
+
+
+@dataclass(frozen=True)
+class Form:
+    """Words and columns of the tables in one place where they are read."""
+
+    arms_caption: str
+    boundary_caption: str
+    base: str
+    """The row of the policy before training."""
+    no_value: str
+    """The cell of an arm without the metric."""
+    cost_heads: Mapping[str, str]
+    """Field of `Cost` -> head of its column."""
+    always_shown: Sequence[str]
+    """The fields of `Cost` that have a column even where nobody spent anything."""
+    differences_alignment: str
+
+
+TERMINAL = Form(
+    arms_caption="Arms: mean and 95% interval, cost a run",
+    boundary_caption=(
+        "Against the base: problems with a right sample that had none, and the reverse, a run"
+    ),
+    base="base",
+    no_value="-",
+    cost_heads={
+        "generated_tokens": "tokens",
+        "critic_tokens": "critic",
+        "usd": "usd",
+        "wall_seconds": "min",
+    },
+    # 80 columns have no room for columns of zeros.
+    always_shown=("generated_tokens", "wall_seconds"),
+    differences_alignment="llrrrr",
+)
+PAPER = Form(
+    arms_caption=(
+        "Arms: mean over seeds and problems with its 95% interval; cost is the mean of a run"
+    ),
+    boundary_caption=(
+        "Against the base, a run: problems with a right sample that had none, and the reverse"
+    ),
+    base="before training",
+    no_value="",
+    cost_heads={
+        "generated_tokens": "generated tokens",
+        "critic_tokens": "critic tokens",
+        "usd": "usd",
+        "wall_seconds": "minutes",
+    },
+    # A column that is there in every paper's table can be read across papers.
+    always_shown=("generated_tokens", "critic_tokens", "usd", "wall_seconds"),
+    differences_alignment="lrrrrr",
+)
+
+
+def arms_table(comparison: Comparison, form: Form) -> Table:
+    """Base and arms on the metrics that fit, with their cost."""
+    metrics = shown_metrics(comparison)
+    shown_costs = _shown_costs(comparison, form)
+    rows = []
+    if comparison.base:
+        no_cost = [""] * len(shown_costs)
+        rows.append([*_base_row(comparison.base, metrics, form), *no_cost])
+    for arm, summary in comparison.arms.items():
+        cells = _metric_cells(summary.metrics, metrics, form)
+        amounts = [_amount(summary.cost, name) for name in shown_costs]
+        rows.append([arm, *cells, *amounts])
+    heads = ["arm", *metrics, *(form.cost_heads[name] for name in shown_costs)]
+    return Table(form.arms_caption, heads, rows)
+
+
+def _shown_costs(comparison: Comparison, form: Form) -> list[str]:
+    """The fields of `Cost` that have a column."""
+    shown = []
+    for name in form.cost_heads:
+        amounts = [getattr(arm.cost, name) for arm in comparison.arms.values()]
+        if name in form.always_shown or any(amounts):
+            shown.append(name)
+    return shown
+
+
+def second_table(comparison: Comparison, second: SecondTemplate, form: Form) -> Table:
+    """Base and arms under the second template: the same metrics, without the cost."""
+    metrics = shown_metrics(comparison)
+    rows = []
+    if second.base:
+        rows.append(_base_row(second.base, metrics, form))
+    for arm, summary in second.arms.items():
+        rows.append([arm, *_metric_cells(summary.metrics, metrics, form)])
+    caption = f"The same problems asked by the template {second.template}"
+    return Table(caption, ["arm", *metrics], rows)
+
+
+def _base_row(base: MetricValues, metrics: Sequence[str], form: Form) -> list[str]:
+    cells = [form.base]
+    for name in metrics:
+        value = base.get(name)
+        cell = form.no_value if value is None else f"{value:.2f}"
+        cells.append(cell)
+    return cells
+
+
+def _metric_cells(
+    summaries: Mapping[str, MetricSummary], metrics: Sequence[str], form: Form
+) -> list[str]:
+    cells = []
+    for name in metrics:
+        summary = summaries.get(name)
+        if summary is None:
+            cells.append(form.no_value)
+        else:
+            # The interval has a line of its own where a table keeps line breaks: four metrics and
+            # the cost fit 80 columns only so.
+            cells.append(f"{summary.mean:.2f}\n{bracket(summary.ci95)}")
+    return cells
+
+
+def _amount(cost: Cost, name: str) -> str:
+    if name == "usd":
+        return f"{cost.usd:.2f}"
+    if name == "wall_seconds":
+        return f"{cost.wall_seconds / 60:.1f}"
+    return short(getattr(cost, name))
+
+
+def differences_table(comparison: Comparison, form: Form) -> Table:
+    """Every arm minus the control on the metrics that fit."""
+    metrics = shown_metrics(comparison)
+    shown = [pair for pair in comparison.comparisons if pair.metric in metrics]
+    return Table(
+        f"Differences from {comparison.control}, paired on problems and seeds",
+        ["arm", "metric", "difference", "95% interval", "seeds", "problems"],
+        [_difference_row(pair) for pair in shown],
+        form.differences_alignment,
+        bold=[i for i, pair in enumerate(shown) if pair.metric == comparison.primary],
+    )
+
+
+def _difference_row(pair: Difference) -> list[str]:
+    return [
+        pair.arm,
+        pair.metric,
+        signed(pair.difference),
+        bracket(pair.ci95),
+        str(len(pair.seeds)),
+        str(pair.problems),
+    ]
+
+
+def boundary_table(boundary: Mapping[str, Boundary], form: Form) -> Table:
+    """Problems newly solved and newly lost against the base."""
+    rows = []
+    for arm, row in boundary.items():
+        name = "base again (noise)" if arm == BASE_AGAIN else arm
+        rows.append([name, f"{row.solved:.1f}", f"{row.lost:.1f}", f"{row.problems:.0f}"])
+    heads = ["arm", "newly solved", "newly lost", "problems"]
+    return Table(form.boundary_caption, heads, rows)
+
+
+def target_table(comparison: Comparison) -> Table:
+    """Each arm's spending until its validation curve reached the target."""
+    measure = MEASURES[comparison.measure]
+    rows = []
+    for arm, summary in comparison.arms.items():
+        spent = summary.to_target
+        if spent is not None:
+            seeds = f"{spent.reached} of {len(spent.per_seed)}"
+            mean = short(spent.mean) if spent.mean else "-"
+            interval = "-"
+            if spent.ci95:
+                low, high = spent.ci95
+                interval = f"[{short(low)}, {short(high)}]"
+            rows.append([arm, seeds, mean, interval])
+    # capitalize() would turn FLOPs into Flops.
+    spent_words = f"{measure[0].upper()}{measure[1:]}"
+    return Table(
+        f"{spent_words} until {comparison.primary} reached {comparison.target:g} on validation "
+        f"problems",
+        ["arm", "seeds that did", "spent (geometric mean)", "95% interval"],
+        rows,
+    )
+
+
+def best_arm(comparison: Comparison) -> str | None:
+    """The arm with the highest mean of the primary metric; None where several have it."""
+    primary = comparison.primary
+    means = {
+        arm: summary.metrics[primary].mean
+        for arm, summary in comparison.arms.items()
+        if primary in summary.metrics
+    }
+    highest = max(means.values(), default=0.0)
+    best = [arm for arm, mean in means.items() if mean == highest]
+    return best[0] if len(best) == 1 else None
+
+
+def best_table(comparison: Comparison, best: str) -> Table:
+    """The best arm minus every other one."""
+    # It says what the best arm's gain is worth: an arm that does as well without what the best one
+    # has explains the gain away.
+    rows = []
+    for pair in comparison.pairs:
+        if best in (pair.arm, pair.control):
+            sign = 1 if pair.arm == best else -1
+            other = pair.control if sign > 0 else pair.arm
+            interval = None
+            if pair.ci95:
+                interval = sorted(sign * end for end in pair.ci95)
+            seeds = str(len(pair.seeds))
+            rows.append([other, signed(sign * pair.difference), bracket(interval), seeds])
+    return Table(
+        f"{best}, best on {comparison.primary} (chosen after the fact), minus every other arm",
+        ["minus", "difference", "95% interval", "seeds"],
+        rows,
+    )

@@ -1,0 +1,103 @@
+"""Warnings that stand above every number of the page, a sentence each: runs that are missing or
+cannot be compared, unequal cost, unlike settings.
+"""
+
+from __future__ import annotations
+
+from critique_rl.analysis.comparison import Comparison
+from critique_rl.analysis.formats import spent_alike
+from critique_rl.analysis.learning_curves import Rows
+from critique_rl.analysis.page.configs import Configs, list_some
+from critique_rl.analysis.page.curve_charts import all_steps
+
+
+def reader_warnings(comparison: Comparison, rows: Rows, configs: Configs) -> list[str]:
+    """The sentences, in the order in which the page shows them.
+
+    Args:
+        comparison: says which runs are missing or left out, and what was spent.
+        rows: metrics.jsonl by arm and seed.
+        configs: config.yaml by arm and seed.
+    """
+    return [
+        *_about_runs(comparison),
+        *_about_numbers(comparison),
+        *_about_settings(configs),
+        *_about_logs(comparison, rows),
+    ]
+
+
+def _about_runs(comparison: Comparison) -> list[str]:
+    sentences = []
+    missing = _missing_seeds(comparison)
+    if missing:
+        parts = []
+        for arm, seeds in missing.items():
+            noun = "seeds" if len(seeds) > 1 else "seed"
+            parts.append(f"{arm} {noun} {', '.join(seeds)}")
+        sentences.append(f"Not evaluated yet, so in no table: {'; '.join(parts)}.")
+    for item in comparison.incomparable:
+        place = item.arm if item.seed is None else f"{item.arm} seed {item.seed}"
+        sentences.append(f"Left out: {place}: {item.reason}")
+    return sentences
+
+
+def _missing_seeds(comparison: Comparison) -> dict[str, list[str]]:
+    """Arm -> seeds without an evaluation."""
+    missing: dict[str, list[str]] = {}
+    for run in comparison.missing:
+        missing.setdefault(run.arm, []).append(str(run.seed))
+    return missing
+
+
+def _about_numbers(comparison: Comparison) -> list[str]:
+    sentences = []
+    arms = comparison.arms
+    if len(comparison.seeds) == 1:
+        sentences.append(
+            "One seed: intervals cover other problems of the same kind, and say nothing of other "
+            "seeds."
+        )
+    unscored = ", ".join(f"{name} {arm.unscored}" for name, arm in arms.items() if arm.unscored)
+    if unscored:
+        sentences.append(
+            f"Answers that could not be judged, and count neither as right nor as wrong: "
+            f"{unscored}."
+        )
+    if arms and spent_alike([arm.cost for arm in arms.values()]) is None:
+        sentences.append(
+            "The arms spent unequally (more than 5% apart in every measure): differences at the "
+            "end are not at equal cost; compare the curves."
+        )
+    if comparison.base is None:
+        sentences.append(
+            "The policy before training was not evaluated on these problems, so nothing says what "
+            "training as such did."
+        )
+    return sentences
+
+
+def _about_settings(configs: Configs) -> list[str]:
+    sentences = configs.uneven()
+    for name, words in (("versions", "versions of the libraries"), ("machine", "machines")):
+        if len(configs.section(name)) > 1:
+            sentences.append(
+                f"Not all runs had the same {words}; they are listed under How this was made."
+            )
+    return sentences
+
+
+def _about_logs(comparison: Comparison, rows: Rows) -> list[str]:
+    # Where no run has a log, the page says once that there are no curves.
+    if not any(True for _ in all_steps(rows)):
+        return []
+    missing = _missing_seeds(comparison)
+    silent = []
+    for arm, seeds in rows.items():
+        for seed, logged in seeds.items():
+            # A run without an evaluation has been named already.
+            if not logged and str(seed) not in missing.get(arm, []):
+                silent.append(f"{arm} seed {seed}")
+    if not silent:
+        return []
+    return [f"No metrics.jsonl, so no curve: {list_some(silent)}."]
