@@ -1,4 +1,4 @@
-"""Imports go strictly downward from room to room, and what answers at once imports nothing heavy."""
+"""Imports go strictly downward from room to room, and commands that answer at once import little."""
 
 from __future__ import annotations
 
@@ -61,10 +61,38 @@ def test_every_room_has_a_layer_and_imports_only_from_layers_below() -> None:
             assert below, f"{path}: {room} (layer {LEVEL[room]}) imports {other} ({LEVEL[other]})"
 
 
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("asyncio", "critic/api/"),
+        ("sqlite3", "critic/api/"),
+        ("trl", ("trainer/", "experiment/build.py")),
+    ],
+)
+def test_a_library_is_imported_in_its_room_only(library: str, allowed: str | tuple) -> None:
+    for path in PACKAGE.rglob("*.py"):
+        libraries = {module.partition(".")[0] for module in imported_modules(path)}
+        name = path.relative_to(PACKAGE).as_posix()
+        assert library not in libraries or name.startswith(allowed), f"{name} imports {library}"
+
+
+@pytest.mark.processes
+def test_config_and_analysis_load_neither_torch_nor_trl() -> None:
+    folders = [PACKAGE / room for room in ("config", "analysis")]
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    modules = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in files]
+    code = f"import sys, {', '.join(modules)}\nprint(sorted({{'torch', 'trl'}} & set(sys.modules)))"
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert output.stdout.strip() == "[]"
+
+
 @pytest.mark.processes
 def test_help_needs_neither_torch_nor_transformers() -> None:
     heavy = "sorted({'torch', 'transformers', 'trl'} & set(sys.modules))"
-    code = f"import sys, critique_rl.cli as cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint({heavy})"
+    call = "try: cli.main(['--help'])\nexcept SystemExit: pass"
+    code = f"import sys, critique_rl.cli as cli\n{call}\nprint({heavy})"
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
