@@ -405,9 +405,11 @@ def test_settings_that_cannot_work_are_refused(settings, message):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The wall clock of limits. It stands still until a test moves it: `clock.now += 1`."""
+    """The wall clock of limits and circuit breaker. It stands still: `clock.now += 1` moves it."""
     hands = SimpleNamespace(now=time.time())
-    monkeypatch.setattr("critique_rl.critic.api.limits.time", SimpleNamespace(time=lambda: hands.now))
+    still = SimpleNamespace(time=lambda: hands.now)
+    for module in ("limits", "circuit_breaker"):
+        monkeypatch.setattr(f"critique_rl.critic.api.{module}.time", still)
     return hands
 
 
@@ -421,9 +423,13 @@ def test_requests_are_spread_over_the_minute_for_all_processes_together(tmp_path
 def test_tokens_are_spread_too_and_unused_ones_given_back(tmp_path, clock):
     with open_limits(tmp_path, replace(ENDPOINT, tokens_per_minute=6000)) as limits:
         assert limits.take_moment(1000, 60.0) == 0
-        assert limits.take_moment(100, 60.0) == pytest.approx(10, abs=1e-5)  # 1000 tokens at 100 a second
+        assert limits.take_moment(100, 60.0) == pytest.approx(
+            10, abs=1e-5
+        )  # 1000 tokens at 100 a second
         limits.give_back(900)
-        assert limits.take_moment(100, 60.0) == pytest.approx(2, abs=1e-5)  # 100 + 100 tokens are left
+        assert limits.take_moment(100, 60.0) == pytest.approx(
+            2, abs=1e-5
+        )  # 100 + 100 tokens are left
         assert limits.take_moment(1, 0.5) is None
 
 
