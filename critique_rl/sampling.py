@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -104,7 +105,11 @@ def sample(
 
 
 def _generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], sampling: Sampling
+    # Any: transformers annotates no `generate` on PreTrainedModel.
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[str],
+    sampling: Sampling,
 ) -> list[tuple[str, int, bool]]:
     """(text, tokens, truncated) of one answer per text, from one `generate` call."""
     inputs = tokenizer(
