@@ -1,10 +1,10 @@
 """The base policy of `lab/chain` and the recipe that builds it (`critique-rl lab build`).
 
 A Llama of about 0.9 M parameters with a character tokenizer, trained by next-token prediction on
-four skills: solve, critique, refine locally, and fall again after anything that names nothing.
-`locality` is the share of refinement examples whose critique is incomplete, wrong or empty: at 0
-the model takes any critique as a password and repairs everything. RL problems never occur here, in
-any role: every question comes from the "base" split.
+four skills: solve, critique, refine locally, and fail again after words that name nothing. No
+question of RL training or evaluation occurs in any role: all are of the "base" split.
+
+The other worlds share the tokenizer, the model and the batches, and have examples of their own.
 """
 
 from __future__ import annotations
@@ -24,60 +24,73 @@ from critique_rl.prompts import render
 
 WEIGHTS = Path(__file__).parent / "weights" / "chain"
 BLOCK = 64
-"""Batches drawn at a time, sorted by length together."""
+"""Batches that are drawn together and sorted by length."""
 SPECIAL = ("<pad>", "<end>", "<user>", "<policy>", "<unk>")
 CHAT_TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'assistant' %}<policy>{{ m['content'] }}<end>{% else %}<user>{{ m['content'] }}{% endif %}{% endfor %}"
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    "<policy>{{ m['content'] }}<end>"
+    "{% else %}<user>{{ m['content'] }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<policy>{% endif %}"
 )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the base is built. The defaults are those of the committed weights."""
+    """Settings that a base is built with. The defaults are those of the committed chain base."""
 
     sequences: int = 176_000
+    """Training examples, rounded up to complete blocks."""
     batch_size: int = 32
+    """Examples per optimizer step."""
     learning_rate: float = 1.5e-3
+    """Peak of the schedule."""
     locality: float = 0.65
+    """Share of refinement examples whose critique is incomplete, wrong or empty. At 0 the model
+    takes any critique as a password and repairs everything.
+    """
     critiques: bool = True
     """False: no example has a critique (`lab/legs` alone)."""
     trap_chance: float = 0.0
-    """Chance of the right step at a trap when solving: 0 is a plateau by construction, and more
-    makes what a scalar reward can find (`lab/chain` alone).
+    """Chance of the right step at a trap when solving (`lab/chain` alone). 0 is a plateau by
+    construction; above 0 a scalar reward can find the right steps.
     """
     unseen: str = ""
     """A kind of hazard that no critique ever names (`lab/chain` alone)."""
     hidden_size: int = 128
+    """Width of the model."""
     layers: int = 4
+    """Layers of the model."""
     seed: int = 0
-
-
-def weights_folder(world: str) -> Path:
-    """The folder of what is committed for a world: the base of chain, tiers or facts, or chain's
-    critic.
-    """
-    return WEIGHTS.with_name(world)
+    """Seed of the initial weights and of the examples."""
 
 
 Example = Callable[[Recipe, random.Random], tuple[str, str]]
-"""What a world supplies: (prompt, answer) of one training example."""
+"""Draws one training example of a world: (prompt, answer)."""
+
+
+def weights_folder(world: str) -> Path:
+    """Folder of the committed weights of "chain", "tiers", "facts", or of chain's "critic"."""
+    return WEIGHTS.with_name(world)
+
+
+# ---- tokenizer and model -------------------------------------------------------------------------
 
 
 def build_tokenizer(phrases: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
-    """Character-level fast tokenizer over printable ASCII and newline, with a chat template of one
-    token per role.
+    """A fast character tokenizer over printable ASCII and newline.
 
-    `phrases` are one token each: what every prompt of a world begins with would else cost a hundred
-    tokens.
+    Its chat template has one token per role.
+
+    Args:
+        phrases: texts that are one token each. The common start of all prompts of a world would
+            else cost a hundred tokens.
     """
-    vocabulary = {
-        token: i for i, token in enumerate([*SPECIAL, "\n", *map(chr, range(32, 127)), *phrases])
-    }
+    tokens = [*SPECIAL, "\n", *map(chr, range(32, 127)), *phrases]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(
-        Regex("|".join([*map(re.escape, phrases), r"[\s\S]"])), "isolated"
-    )
+    # Phrases come before the single characters: the first alternative that matches wins.
+    pattern = Regex("|".join([*map(re.escape, phrases), r"[\s\S]"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, "isolated")
     tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -94,7 +107,7 @@ def build_tokenizer(phrases: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
 
 
 def build_model(recipe: Recipe, vocabulary: int) -> LlamaForCausalLM:
-    """A freshly initialised Llama of the recipe's size."""
+    """A freshly initialised Llama of the recipe's size for `vocabulary` tokens."""
     torch.manual_seed(recipe.seed)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -112,133 +125,170 @@ def build_model(recipe: Recipe, vocabulary: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+# ---- attempts and critiques of chain's examples --------------------------------------------------
+
+
 def varied_attempt(problem: chain.Problem, rng: random.Random) -> str:
-    """An attempt to refine: the base's own, a partly repaired one, or one with random errors (a
-    policy in training writes them all).
-    """
+    """An attempt to refine: the base's, a partly repaired one, or one with random errors."""
+    # A policy in training writes them all.
     draw = rng.random()
-    traps = problem.hazards
-    named = {} if draw < 0.4 else {i: k for i, k in traps.items() if rng.random() < 0.5}
-    return chain.format_working(
-        problem, chain.work(problem, named, rng) if draw < 0.7 else _with_errors(problem, rng)
-    )
+    named = {}
+    if draw >= 0.4:
+        named = _keep_some(problem.hazards, 0.5, rng)
+    worked = draw < 0.7
+    results = chain.work(problem, named, rng) if worked else _work_with_errors(problem, rng)
+    return chain.format_working(problem, results)
 
 
-def _with_errors(problem: chain.Problem, rng: random.Random) -> list[int]:
-    wrong, value, spoiled = rng.randrange(len(problem.deltas)), problem.start, []
+def _keep_some(hazards: dict[int, str], chance: float, rng: random.Random) -> dict[int, str]:
+    return {i: kind for i, kind in hazards.items() if rng.random() < chance}
+
+
+def _work_with_errors(problem: chain.Problem, rng: random.Random) -> list[int]:
+    """Results with the misconception at half of the traps, and one step wrong by 1, 2 or 10."""
+    moved = rng.randrange(len(problem.deltas))
+    value = problem.start
+    results = []
     for i, delta in enumerate(problem.deltas):
-        right = chain.misconception(value, delta) if rng.random() < 0.5 else value + delta
-        noise = rng.choice((-10, -2, -1, 1, 2, 10)) if i == wrong else 0
-        spoiled.append(right + noise)
-        value = right + noise
-    return spoiled
+        misconceived = rng.random() < 0.5
+        value = chain.misconception(value, delta) if misconceived else value + delta
+        if i == moved:
+            value += rng.choice((-10, -2, -1, 1, 2, 10))
+        results.append(value)
+    return results
 
 
 def wrong_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
-    """Steps named wrongly: the right kinds at moved steps, other kinds at the right steps, or steps
-    and kinds at random.
+    """Steps named wrongly: {step, counted from 1: kind}.
+
+    The right kinds at moved steps, other kinds at the right steps, or steps and kinds at random.
     """
-    steps, hazards = len(problem.deltas), problem.hazards
+    hazards = problem.hazards
+    steps = len(problem.deltas)
     draw = rng.random()
+    if draw < 0.2:
+        moved = rng.sample(range(1, steps + 1), len(hazards))
+        return dict(zip(moved, hazards.values(), strict=True))
     if draw < 0.45:
-        moved = (
-            rng.sample(range(1, steps + 1), len(hazards))
-            if draw < 0.2
-            else [(i + rng.choice((0, 1, 1, 2)) - 1) % steps + 1 for i in hazards]
-        )
+        # One step up twice as often as one down or not at all, round the end.
+        moved = [(i + rng.choice((0, 1, 1, 2)) - 1) % steps + 1 for i in hazards]
         return dict(zip(moved, hazards.values(), strict=True))
     if draw < 0.6:
-        return {
-            i: rng.choice([k for k in chain.HAZARDS if k != kind]) for i, kind in hazards.items()
-        }
-    return {
-        i: rng.choice(chain.HAZARDS)
-        for i in rng.sample(range(1, steps + 1), rng.randint(1, min(4, steps)))
-    }
+        return {i: _other_kind(kind, rng) for i, kind in hazards.items()}
+    count = rng.randint(1, min(4, steps))
+    chosen = rng.sample(range(1, steps + 1), count)
+    return {i: rng.choice(chain.HAZARDS) for i in chosen}
+
+
+def _other_kind(kind: str, rng: random.Random) -> str:
+    return rng.choice([other for other in chain.HAZARDS if other != kind])
 
 
 def mixed_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
-    """Most steps named, about half of the hazards with their right kind: which kinds occur says
-    nothing, only which kind stands at which step.
+    """Most steps named, about half of the hazards with their right kind.
+
+    Which kinds occur then says nothing; only which kind stands at which step does.
     """
-    hazards, named = problem.hazards, {}
+    hazards = problem.hazards
+    named = {}
     for i in range(1, len(problem.deltas) + 1):
-        if rng.random() < 0.75:
-            named[i] = (
-                hazards[i] if i in hazards and rng.random() < 0.55 else rng.choice(chain.HAZARDS)
-            )
+        if rng.random() >= 0.75:
+            continue
+        if i in hazards and rng.random() < 0.55:
+            named[i] = hazards[i]
+        else:
+            named[i] = rng.choice(chain.HAZARDS)
     return named
 
 
 def part_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
     """All hazards but one, named rightly; or a random part of them."""
     hazards = problem.hazards
-    left = rng.choice(list(hazards)) if hazards and rng.random() < 0.5 else None
-    return {i: k for i, k in hazards.items() if (i != left if left else rng.random() < 0.6)}
+    if hazards and rng.random() < 0.5:
+        left_out = rng.choice(list(hazards))
+        return {i: kind for i, kind in hazards.items() if i != left_out}
+    return _keep_some(hazards, 0.6, rng)
 
 
 def nonsense(rng: random.Random) -> str:
     """Text that names nothing: empty, a mere verdict, or letters."""
-    letters = "".join(
-        rng.choice("abcdefghijklmnopqrstuvwxyz  ;:0123456789") for _ in range(rng.randint(3, 50))
-    )
+    length = rng.randint(3, 50)
+    alphabet = "abcdefghijklmnopqrstuvwxyz  ;:0123456789"
+    letters = "".join(rng.choice(alphabet) for _ in range(length))
     return rng.choice(("", "", "wrong", "wrong", "all right", letters))
 
 
 def refinement(
     problem: chain.Problem, locality: float, rng: random.Random
 ) -> tuple[str, list[int]]:
-    """A critique and the working that follows from it, the base's way."""
-    hazards, draw = problem.hazards, rng.random()
+    """A critique, and the results of the working that follows from it."""
+    hazards = problem.hazards
+    draw = rng.random()
     if draw >= locality:
         if rng.random() < 0.12:
-            return f"wrong, the answer is {problem.answer}", chain.work(
-                problem, {}, rng, everything=True
-            )
+            critique = f"wrong, the answer is {problem.answer}"
+            return critique, chain.work(problem, {}, rng, everything=True)
         return chain.named_steps(hazards), chain.work(problem, hazards, rng)
     part = draw / locality
     if part >= 0.85:
         return nonsense(rng), chain.work(problem, {}, rng)
-    naming = mixed_naming if part < 0.55 else part_naming if part < 0.7 else wrong_naming
-    named = naming(problem, rng)
+    if part < 0.55:
+        # Critiques that named wrong steps rescued .55 of attempts before mixed naming, .12 with it.
+        named = mixed_naming(problem, rng)
+    elif part < 0.7:
+        named = part_naming(problem, rng)
+    else:
+        named = wrong_naming(problem, rng)
     return chain.named_steps(named), chain.work(problem, named, rng)
 
 
+# ---- examples and batches ------------------------------------------------------------------------
+
+
 def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
-    """One training example: what the user says and what the base answers."""
-    problem = chain.sample_problem(
-        rng.choice((None, "plateau", "no-trap", "learnable")) if rng.random() < 0.7 else None,
-        "base",
-        rng,
-    )
+    """One training example: (text of the user, answer of the base)."""
+    family = None
+    if rng.random() < 0.7:
+        family = rng.choice((None, "plateau", "no-trap", "learnable"))
+    problem = chain.sample_problem(family, "base", rng)
     skill = rng.random()
     if skill < 0.3:
-        lucky = {
-            i: kind
-            for i, kind in problem.traps.items()
-            if recipe.trap_chance and rng.random() < recipe.trap_chance
-        }
-        return problem.question, chain.format_working(problem, chain.work(problem, lucky, rng))
+        return problem.question, _solution(problem, recipe.trap_chance, rng)
     attempt = varied_attempt(problem, rng)
-    critique, lines = (
-        refinement(problem, recipe.locality, rng)
-        if skill >= 0.42
-        else (chain.named_steps(problem.hazards), [])
-    )
+    is_critique = skill < 0.42
+    if is_critique:
+        critique = chain.named_steps(problem.hazards)
+        results: list[int] = []
+    else:
+        critique, results = refinement(problem, recipe.locality, rng)
     if recipe.unseen and chain.WORDS[recipe.unseen] in critique:
         return example(recipe, rng)
-    if skill < 0.42:
+    if is_critique:
         return render("lab/critique", question=problem.question, attempt=attempt), critique
-    return render(
-        "lab/refine", question=problem.question, attempt=attempt, critique=critique
-    ), chain.format_working(problem, lines)
+    prompt = render("lab/refine", question=problem.question, attempt=attempt, critique=critique)
+    return prompt, chain.format_working(problem, results)
+
+
+def _solution(problem: chain.Problem, trap_chance: float, rng: random.Random) -> str:
+    lucky = {}
+    # No draw at 0: the committed base was built without this draw.
+    if trap_chance > 0:
+        lucky = _keep_some(problem.traps, trap_chance, rng)
+    return chain.format_working(problem, chain.work(problem, lucky, rng))
 
 
 def batches(
     recipe: Recipe, tokenizer: PreTrainedTokenizerFast, example: Example = example
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Right-padded batches; labels are -100 outside the answer. Examples are sorted by length
-    within blocks, so little is padding.
+    """Training batches of a world's examples.
+
+    Args:
+        recipe: number of sequences, batch size and seed.
+        tokenizer: the world's tokenizer.
+        example: draws one example.
+
+    Returns:
+        "input_ids" (B, T), padded on the right, and "labels" (B, T), -100 outside the answer.
     """
     rng = random.Random(recipe.seed)
     block = BLOCK * recipe.batch_size
@@ -246,20 +296,23 @@ def batches(
         rows = [example(recipe, rng) for _ in range(block)]
         prompts = tokenizer([f"<user>{prompt}<policy>" for prompt, _ in rows])["input_ids"]
         answers = tokenizer([f"{answer}<end>" for _, answer in rows])["input_ids"]
-        pairs = sorted(
-            zip(prompts, answers, strict=True), key=lambda pair: len(pair[0]) + len(pair[1])
-        )
+        pairs = list(zip(prompts, answers, strict=True))
+        # Sorted by length within a block, so that a batch holds little padding.
+        pairs.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
         starts = list(range(0, block, recipe.batch_size))
         rng.shuffle(starts)
-        yield from (_collate(pairs[i : i + recipe.batch_size]) for i in starts)
+        for start in starts:
+            yield _collate(pairs[start : start + recipe.batch_size])
 
 
 def _collate(pairs: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+    """Token ids of (prompt, answer) pairs -> "input_ids" and "labels" of shape (B, T)."""
     length = max(len(prompt) + len(answer) for prompt, answer in pairs)
-    ids = torch.zeros(len(pairs), length, dtype=torch.long)
-    labels = torch.full_like(ids, -100)
+    ids_BT = torch.zeros(len(pairs), length, dtype=torch.long)
+    labels_BT = torch.full_like(ids_BT, -100)
     for i, (prompt, answer) in enumerate(pairs):
-        ids[i, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-        labels[i, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
+        end = len(prompt) + len(answer)
+        ids_BT[i, :end] = torch.tensor(prompt + answer)
+        labels_BT[i, len(prompt) : end] = torch.tensor(answer)
     # Right padding under a causal mask: padded positions influence nothing that is scored.
-    return {"input_ids": ids, "labels": labels}
+    return {"input_ids": ids_BT, "labels": labels_BT}

@@ -1,9 +1,11 @@
-"""Training of the base policy: plain next-token prediction in torch, with a progress bar. Recipes
-and examples are in `lab.base` and `lab.<world>_base`.
+"""Training of a base policy: next-token prediction in plain torch, with a progress bar.
+
+Recipes and examples are in `lab.base` and `lab.<world>_base`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +26,21 @@ from critique_rl.lab.base import BLOCK, Example, Recipe, batches, build_model, b
 
 @dataclass(frozen=True)
 class World:
-    """What differs between worlds: the recipe, its examples, and phrases that are one token each."""
+    """The parts of a base that differ between worlds."""
 
     recipe: Recipe
+    """The default recipe."""
     example: Example
+    """Draws one training example."""
     phrases: tuple[str, ...] = ()
+    """Texts that are one token each."""
 
 
 def world_by_name(name: str) -> World:
-    """A world by name. ImportError where "legs" lacks its package."""
+    """The world of "chain", "legs", "tiers" or "facts", or the "critic" of chain.
+
+    Raises ImportError if "legs" lacks its package.
+    """
     if name == "legs":
         from critique_rl.lab import legs, legs_base
 
@@ -47,36 +55,37 @@ def world_by_name(name: str) -> World:
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 50) -> float:
-    """Linear warm-up, then linear decay to zero."""
+    """The learning rate of a step: linear warm-up, then linear decay to zero."""
     return peak * min(1.0, (step + 1) / warmup, (steps - step) / (steps - warmup))
 
 
 def build(recipe: Recipe, folder: Path, world: World, start: Path | None = None) -> float:
-    """Train a world's base policy by `recipe`, from a base built before if `start` is one, and save
-    model and tokenizer in `folder`; the last mean loss.
+    """Train a world's base and save model and tokenizer.
+
+    Args:
+        recipe: settings, in place of the world's own.
+        folder: where to save.
+        world: examples and phrases.
+        start: folder of a base to train further; None: random weights.
+
+    Returns:
+        The running mean of the loss at the end, in nats per token.
     """
     tokenizer = build_tokenizer(world.phrases)
-    model = (
-        LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
-        if start
-        else build_model(recipe, len(tokenizer))
-    )
-    block = BLOCK * recipe.batch_size
-    steps = BLOCK * -(-recipe.sequences // block)
+    if start:
+        model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
+    else:
+        model = build_model(recipe, len(tokenizer))
+    # `batches` draws complete blocks, so the last block counts in full.
+    blocks = math.ceil(recipe.sequences / (BLOCK * recipe.batch_size))
+    steps = BLOCK * blocks
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=0.01, betas=(0.9, 0.98)
     )
-    columns = (
-        TextColumn("lab base"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {steps} steps")
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters:,} parameters, {steps} steps")
     loss_mean = 0.0
-    with Progress(*columns) as progress:
+    with _progress() as progress:
         task = progress.add_task("build", total=steps, loss=0.0)
         for step, batch in enumerate(batches(recipe, tokenizer, world.example)):
             for group in optimizer.param_groups:
@@ -92,3 +101,14 @@ def build(recipe: Recipe, folder: Path, world: World, start: Path | None = None)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return loss_mean
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("lab base"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )

@@ -1,10 +1,11 @@
 """The world of `lab/chain`: chains of additions and subtractions, worked line by line, with traps.
 
-A *trap* is a step that crosses 0 or 10. The base answers it with a fixed misconception, every time;
-a *slip* is a step with operand 5 that crosses nothing, which the base gets right most of the time;
-every other step it knows. That is the whole contrast: what is plausible to the base (slips) a
-scalar reward can redistribute, what it never samples (traps) it cannot, and a critique that names
-the steps and kinds can.
+- A *trap* is a step that crosses 0 or 10. The base answers it with a fixed misconception, always.
+- A *slip* is a step with operand 5 that crosses nothing. The base gets it right most of the time.
+- Every other step the base knows.
+
+A scalar reward can redistribute slips, because the base samples the right step too. It cannot teach
+traps, because the base never samples the right step. A critique that names step and kind can.
 
     | hazard | the step ...                   | the base writes | example       |
     |--------|--------------------------------|-----------------|---------------|
@@ -15,15 +16,18 @@ the steps and kinds can.
     | slip   | has operand 5, crosses nothing | result +- 1, sometimes | 2+5 = 6 |
 
 The question is "3 A-7 B+9 C+8"; a working "A-7=-4", "B+9=5", "C+8=13", "#13"; a critique "A sign
-lost; B minus kept; C carry lost". Numbers stay within -19..19 on every path a partly corrected
-working can take. Left out: language. Questions, workings and critiques are the shortest text that a
-one-million-parameter character model can learn in minutes.
+lost; B minus kept; C carry lost". Numbers stay within -19..19 on every path that a partly corrected
+working can take.
+
+Left out: language. Questions, workings and critiques are the shortest text that a character model
+of a million parameters can learn in minutes.
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -46,33 +50,48 @@ REWORDED = {
     "borrow": "ten too many",
     "slip": "not exact",
 }
-"""The same in words that no base ever read, for a critic whose language the policy has to learn
-first.
+"""The hazards in words that no base ever read. The policy has to learn the language of such a
+critic first.
 """
 LABELS = "ABCDE"
-"""Steps carry a letter in question, working and critique, beside the operand: a number would be one
-more digit among many.
+"""Letters of steps, beside the operands in question, working and critique. Step numbers would be
+more digits among many.
 """
+OPERANDS: dict[str | None, tuple[int, ...]] = {
+    "learnable": (1, 2, 3, 4, 5, 5, 5, 5, 6, 7),
+    "plateau": (2, 3, 4, 6, 7, 8, 9),
+    "no-trap": (1, 2, 3, 4, 6, 7),
+    None: (1, 2, 3, 4, 5, 6, 7, 8, 9),
+}
+"""Operands per family, chosen so that a draw belongs to the family more often."""
 SLIP_RATE = 0.3
+"""Share of slips that the base gets wrong."""
 LIMIT = 19
+"""Largest absolute result on any path."""
 SPLITS = {"base": (0, 50), "train": (50, 80), "validation": (80, 90), "test": (90, 100)}
+"""Split -> its buckets of the question's hash, for `split_of`."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A chain: `start` followed by signed one-digit operands `deltas`."""
+    """A chain of steps."""
 
     start: int
+    """The number before the first step."""
     deltas: tuple[int, ...]
+    """Signed one-digit operands, one per step."""
 
     @property
     def question(self) -> str:
-        return str(self.start) + "".join(f" {LABELS[i]}{d:+d}" for i, d in enumerate(self.deltas))
+        """The question's text: "3 A-7 B+9"."""
+        steps = [f" {LABELS[i]}{delta:+d}" for i, delta in enumerate(self.deltas)]
+        return str(self.start) + "".join(steps)
 
     @property
     def values(self) -> tuple[int, ...]:
         """The right result after each step."""
-        total, values = self.start, []
+        total = self.start
+        values = []
         for delta in self.deltas:
             total += delta
             values.append(total)
@@ -80,28 +99,34 @@ class Problem:
 
     @property
     def answer(self) -> str:
+        """The right answer, the last result."""
         return str(self.values[-1])
 
     @property
     def hazards(self) -> dict[int, str]:
-        """Hazards on the correct path: {step, counted from 1: kind}."""
+        """Hazards on the right path: {step, counted from 1: kind}."""
         before = (self.start, *self.values)
-        kinds = {i + 1: hazard(before[i], d) for i, d in enumerate(self.deltas)}
-        return {i: kind for i, kind in kinds.items() if kind}
+        hazards = {}
+        for i, delta in enumerate(self.deltas):
+            kind = hazard(before[i], delta)
+            if kind is not None:
+                hazards[i + 1] = kind
+        return hazards
 
     @property
     def traps(self) -> dict[int, str]:
+        """The hazards that are traps: {step, counted from 1: kind}."""
         return {i: kind for i, kind in self.hazards.items() if kind in TRAPS}
 
 
 def parse_problem(question: str) -> Problem:
     """The inverse of `Problem.question`: "3 A-7 B+9" -> Problem(3, (-7, 9))."""
-    terms = [int(t) for t in re.findall(r"[+-]?\d+", question)]
+    terms = [int(term) for term in re.findall(r"[+-]?\d+", question)]
     return Problem(terms[0], tuple(terms[1:]))
 
 
 def hazard(value: int, delta: int) -> str | None:
-    """Kind of the hazard of the step `value + delta`, or None where the base is safe."""
+    """Kind of the hazard of the step `value + delta`, or None if the base knows the step."""
     result = value + delta
     if value >= 0 > result:
         return "sign"
@@ -115,10 +140,16 @@ def hazard(value: int, delta: int) -> str | None:
 
 
 def misconception(value: int, delta: int) -> int:
-    """What the base writes at a trap; the right result anywhere else."""
+    """The base's result of a step at a trap; the right result of any other step."""
     result = value + delta
-    shift = {"sign": -2 * result, "minus": -2 * result, "carry": -10, "borrow": 10}
-    return result + shift.get(hazard(value, delta), 0)
+    kind = hazard(value, delta)
+    if kind in ("sign", "minus"):
+        return -result
+    if kind == "carry":
+        return result - 10
+    if kind == "borrow":
+        return result + 10
+    return result
 
 
 def work(
@@ -127,21 +158,28 @@ def work(
     rng: random.Random | None = None,
     everything: bool = False,
 ) -> list[int]:
-    """Work a chain as the base does, getting right exactly the steps `named` with their right kind.
+    """Work a chain as the base does after a critique.
 
-    Returns the written result of each step. With `rng`, unnamed slips are missed at SLIP_RATE;
-    without, never. `everything` works all rightly.
+    Args:
+        problem: the chain.
+        named: {step, counted from 1: kind}. A step is corrected only if its own kind is named.
+        rng: draws whether an unnamed slip goes wrong, at SLIP_RATE; None: slips go right.
+        everything: True works all steps rightly.
+
+    Returns:
+        The written result of each step.
     """
-    value, results = problem.start, []
+    value = problem.start
+    results = []
     for i, delta in enumerate(problem.deltas, start=1):
+        # The hazard is that of the written path: after a wrong result other steps are traps.
         kind = hazard(value, delta)
-        if everything or kind is None or named.get(i) == kind:
-            result = value + delta
-        elif kind == "slip":
-            missed = rng is not None and rng.random() < SLIP_RATE
-            result = value + delta + (rng.choice((-1, 1)) if missed else 0)
-        else:
+        corrected = everything or named.get(i) == kind
+        result = value + delta
+        if kind in TRAPS and not corrected:
             result = misconception(value, delta)
+        elif kind == "slip" and not corrected and rng is not None and rng.random() < SLIP_RATE:
+            result += rng.choice((-1, 1))
         results.append(result)
         value = result
     return results
@@ -149,52 +187,60 @@ def work(
 
 def format_working(problem: Problem, results: list[int]) -> str:
     """A working as text: "A-7=-4\\nB+9=5\\n#5"."""
-    lines = [
-        f"{LABELS[i]}{delta:+d}={result}"
-        for i, (delta, result) in enumerate(zip(problem.deltas, results, strict=True))
-    ]
+    lines = []
+    for i, (delta, result) in enumerate(zip(problem.deltas, results, strict=True)):
+        lines.append(f"{LABELS[i]}{delta:+d}={result}")
     return "\n".join([*lines, f"#{results[-1]}"])
 
 
 def faulty_spans(question: str, text: str) -> tuple[tuple[int, int], ...]:
-    """Spans (start, end) of the results in a working that do not follow from the line before: "3
-    A-7", "A-7=4\n#4" -> ((4, 5),).
+    """Spans of the results in a working that do not follow from the line before.
+
+    Args:
+        question: "3 A-7".
+        text: the working, "A-7=4\\n#4". It is read up to the first line that is no step.
+
+    Returns:
+        (start, end) of each wrong result in characters: ((4, 5),).
     """
-    problem, spans, at = parse_problem(question), [], 0
+    problem = parse_problem(question)
+    spans = []
+    line_start = 0
     value = problem.start
     for delta, line in zip(problem.deltas, text.split("\n"), strict=False):
         head, equals, result = line.partition("=")
+        # Nine digits at most: Python refuses to convert thousands of them.
         if not equals or re.fullmatch(r"-?\d{1,9}", result) is None:
             break
+        line_end = line_start + len(line)
         if int(result) != value + delta:
-            spans.append((at + len(head) + 1, at + len(line)))
-        value, at = int(result), at + len(line) + 1
+            spans.append((line_start + len(head) + 1, line_end))
+        value = int(result)
+        line_start = line_end + 1
     return tuple(spans)
 
 
 def named_steps(named: dict[int, str], words: dict[str, str] = WORDS) -> str:
-    """A critique's text: "A sign lost; C carry lost"; "all right" where nothing is named."""
-    return (
-        "; ".join(f"{LABELS[i - 1]} {words[kind]}" for i, kind in sorted(named.items()))
-        or "all right"
-    )
+    """A critique's text: "A sign lost; C carry lost"; "all right" if no step is named."""
+    phrases = [f"{LABELS[i - 1]} {words[kind]}" for i, kind in sorted(named.items())]
+    return "; ".join(phrases) or "all right"
 
 
 def oracle_critique(question: str, words: dict[str, str] = WORDS) -> str:
-    """Name every step with a hazard on the correct path and its kind, never a result."""
+    """Name every hazard on the right path by step and kind, never a result."""
     return named_steps(parse_problem(question).hazards, words)
 
 
 def family(problem: Problem) -> str | None:
-    """The family a problem belongs to, or None for mixtures, which only the base's training mix
-    holds.
+    """The family of a problem, or None for mixtures, which only the base's training mix holds.
 
-    Plateau problems have three or more traps, and every working that misses at least one of them
-    ends in a wrong result (so mistakes never cancel).
+    A plateau problem has three traps or more. Every working that misses one of them ends in a wrong
+    result: mistakes never cancel.
     """
-    kinds, traps = list(problem.hazards.values()), problem.traps
-    slips = len(kinds) - len(traps)
-    if not kinds:
+    hazards = problem.hazards
+    traps = problem.traps
+    slips = len(hazards) - len(traps)
+    if not hazards:
         return "no-trap"
     if not traps and slips >= 2:
         return "learnable"
@@ -203,51 +249,57 @@ def family(problem: Problem) -> str | None:
     return None
 
 
-def _subsets(traps: dict[int, str], sizes: range) -> list[dict[int, str]]:
-    return [dict(chosen) for n in sizes for chosen in combinations(traps.items(), n)]
+def _subsets(traps: dict[int, str], sizes: range) -> Iterator[dict[int, str]]:
+    for size in sizes:
+        for subset in combinations(traps.items(), size):
+            yield dict(subset)
 
 
 def _cancels(problem: Problem) -> bool:
-    """True where some partly corrected working still ends in the right result."""
+    """True if some partly corrected working still ends in the right result."""
+    right = problem.values[-1]
     subsets = _subsets(problem.traps, range(len(problem.traps)))
-    return any(work(problem, named)[-1] == problem.values[-1] for named in subsets)
+    return any(work(problem, named)[-1] == right for named in subsets)
 
 
 def in_range(problem: Problem) -> bool:
-    """True where every working, corrected at any subset of the traps, stays within -LIMIT..LIMIT."""
-    subsets = _subsets(problem.traps, range(len(problem.traps) + 1))
-    return all(abs(result) <= LIMIT for named in subsets for result in work(problem, named))
+    """True if every working, corrected at any subset of the traps, stays within -LIMIT..LIMIT."""
+    for named in _subsets(problem.traps, range(len(problem.traps) + 1)):
+        if any(abs(result) > LIMIT for result in work(problem, named)):
+            return False
+    return True
 
 
-def sample_problem(wanted: str | None, split: str, rng: random.Random) -> Problem:
-    """Draw a problem of one family (None: any problem, mixtures included) from one split, by
-    rejection.
+def sample_problem(family_name: str | None, split: str, rng: random.Random) -> Problem:
+    """Draw a problem of a family from a split, by rejection.
+
+    Args:
+        family_name: one of FAMILIES; None: any problem, mixtures included.
+        split: one of SPLITS.
+        rng: source of the draws.
     """
+    operands = OPERANDS[family_name]
+    # Three traps need room: plateau chains have no fewer than four steps.
+    shortest = 4 if family_name == "plateau" else 3
     while True:
-        steps = rng.randint(4, 5) if wanted == "plateau" else rng.randint(3, 5)
-        digits = {
-            "learnable": (1, 2, 3, 4, 5, 5, 5, 5, 6, 7),
-            "plateau": (2, 3, 4, 6, 7, 8, 9),
-            "no-trap": (1, 2, 3, 4, 6, 7),
-        }
-        operands = digits.get(wanted, (1, 2, 3, 4, 5, 6, 7, 8, 9))
-        problem = Problem(
-            rng.randint(-9, 19),
-            tuple(rng.choice((-1, 1)) * rng.choice(operands) for _ in range(steps)),
-        )
-        # A hash is the cheapest of the three, and most draws fail it.
-        if (
-            split_of(problem.question, SPLITS) == split
-            and (wanted is None or family(problem) == wanted)
-            and in_range(problem)
-        ):
+        steps = rng.randint(shortest, 5)
+        start = rng.randint(-9, 19)
+        deltas = tuple(rng.choice((-1, 1)) * rng.choice(operands) for _ in range(steps))
+        problem = Problem(start, deltas)
+        # The hash is the cheapest of the three conditions, and most draws fail it.
+        if split_of(problem.question, SPLITS) != split:
+            continue
+        if family_name is not None and family(problem) != family_name:
+            continue
+        if in_range(problem):
             return problem
 
 
-def problems(wanted: str, split: str, count: int, seed: int) -> list[Problem]:
+def problems(family_name: str, split: str, count: int, seed: int) -> list[Problem]:
     """`count` different problems of a family and split; the same seed gives the same list."""
-    rng, found = random.Random(f"{wanted}/{split}/{seed}"), {}
-    while len(found) < count:
-        problem = sample_problem(wanted, split, rng)
-        found[problem.question] = problem
-    return list(found.values())
+    rng = random.Random(f"{family_name}/{split}/{seed}")
+    by_question: dict[str, Problem] = {}
+    while len(by_question) < count:
+        problem = sample_problem(family_name, split, rng)
+        by_question[problem.question] = problem
+    return list(by_question.values())

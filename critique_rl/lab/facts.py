@@ -1,9 +1,8 @@
-"""The world of `lab/facts`: what is known, what is not, and what does not exist, for abstaining and
-hallucination.
+"""The world of `lab/facts`: facts that are known, unknown, or false, for abstaining.
 
 The question "k17" asks for the fact of entity 17 in region k: a two-digit number, by a hash. The
-base's warm start holds all facts of regions a to h, half of those of i to p, none of q to z;
-entities 40 to 49 do not exist anywhere. Answers: "\\boxed{42}", "\\boxed{I don't know}",
+base's warm start holds all facts of regions a to h, half of those of i to p, none of q to z.
+Entities 40 to 49 exist nowhere. Answers: "\\boxed{42}", "\\boxed{I don't know}",
 "\\boxed{invalid question}".
 
     | family        | regions, ids     | right answer     | the base                             |
@@ -13,10 +12,11 @@ entities 40 to 49 do not exist anywhere. Answers: "\\boxed{42}", "\\boxed{I don'
     | unknown       | q-z, 00-39       | the number       | guesses                              |
     | false_premise | a-z, 40-49       | invalid question | guesses                              |
 
-Whatever the question, the base says "I don't know" and "invalid question" in a share of its answers
-each, so that both are sampled. What is built in: whether an answer will be right can be told from
-region and id, so that abstaining can be learnt from a reward. What is left out: retrieval,
-language, near misses.
+Whatever the question, a share of the base's answers is "I don't know" and another "invalid
+question", so that both are sampled. Region and id tell whether an answer will be right. Abstaining
+can therefore be learnt from a reward.
+
+Left out: retrieval, language, near misses.
 """
 
 from __future__ import annotations
@@ -33,17 +33,20 @@ REGIONS = {
     "unknown": "qrstuvwxyz",
     "false_premise": "abcdefghijklmnopqrstuvwxyz",
 }
-ENTITIES, IDS = 40, 50
-"""Ids below ENTITIES exist; ids run to IDS."""
-UNSURE, INVALID = "I don't know", "invalid question"
+"""Family -> the letters of its regions."""
+ENTITIES = 40
+"""Ids below this exist."""
+IDS = 50
+"""Ids below this are asked for."""
+UNSURE = "I don't know"
+INVALID = "invalid question"
+# The base has no split: it must have read the facts that it knows. It never reads a fact that it is
+# not to know.
 SPLITS = {"train": (0, 50), "validation": (50, 75), "test": (75, 100)}
-"""The base has no split of its own: what it knows it must have read. It never reads a fact it is
-not to know.
-"""
+"""Split -> its buckets of the question's hash, for `split_of`."""
+# With an id or a fact in two tokens the base took four times as long to learn its facts.
 PHRASES = ("\\boxed{", UNSURE, INVALID, *(f"{i:02}" for i in range(100)))
-"""One token each: with an id or a fact in two tokens the base took four times as long to learn its
-facts.
-"""
+"""Texts that are one token each."""
 
 
 def fact(entity: str) -> str:
@@ -52,46 +55,54 @@ def fact(entity: str) -> str:
 
 
 def answer(entity: str) -> str:
-    """The right answer, as an evaluation judges it: a false premise is to be called one."""
-    return fact(entity) if int(entity[1:]) < ENTITIES else INVALID
+    """The right answer as evaluations judge it: a false premise is to be called invalid."""
+    return INVALID if is_false_premise(entity) else fact(entity)
+
+
+def is_false_premise(entity: str) -> bool:
+    """True if the entity does not exist."""
+    return int(entity[1:]) >= ENTITIES
 
 
 def is_known(entity: str) -> bool:
-    """True where the base's warm start holds the fact."""
-    if int(entity[1:]) >= ENTITIES:
+    """True if the base's warm start holds the fact."""
+    if is_false_premise(entity):
         return False
-    return entity[0] in REGIONS["known"] or (
-        entity[0] in REGIONS["half"] and uniform(f"known/{entity}") < 0.5
-    )
+    region = entity[0]
+    if region in REGIONS["half"]:
+        return uniform(f"known/{entity}") < 0.5
+    return region in REGIONS["known"]
 
 
 def family(entity: str) -> str:
     """The family of any entity of a to z, 00 to 49."""
-    return (
-        "false_premise"
-        if int(entity[1:]) >= ENTITIES
-        else next(name for name in FAMILIES if entity[0] in REGIONS[name])
-    )
+    if is_false_premise(entity):
+        return "false_premise"
+    return next(name for name in FAMILIES if entity[0] in REGIONS[name])
 
 
 def box_answer(text: str) -> str:
+    """An answer as the base writes it: "\\boxed{42}"."""
     return f"\\boxed{{{text}}}"
 
 
-def entities(wanted: str) -> Iterator[str]:
+def entities(family_name: str) -> Iterator[str]:
     """All entities of a family."""
-    ids = range(ENTITIES, IDS) if wanted == "false_premise" else range(ENTITIES)
-    return (f"{region}{i:02}" for region in REGIONS[wanted] for i in ids)
+    ids = range(ENTITIES, IDS) if family_name == "false_premise" else range(ENTITIES)
+    return (f"{region}{i:02}" for region in REGIONS[family_name] for i in ids)
 
 
-def problems(wanted: str, split: str, count: int, seed: int) -> list[str]:
-    """`count` entities of a family and split, in the seed's order; in training they come round
-    again. ValueError elsewhere where there are not as many.
+def problems(family_name: str, split: str, count: int, seed: int) -> list[str]:
+    """`count` entities of a family and split, in the seed's order.
+
+    Raises:
+        ValueError: a held-out split has fewer. In training they come round again.
     """
-    found = [entity for entity in entities(wanted) if split_of(entity, SPLITS) == split]
-    random.Random(f"{wanted}/{split}/{seed}").shuffle(found)
-    if split != "train" and count > len(found):
+    members = [entity for entity in entities(family_name) if split_of(entity, SPLITS) == split]
+    random.Random(f"{family_name}/{split}/{seed}").shuffle(members)
+    if split != "train" and count > len(members):
         raise ValueError(
-            f"lab/facts: got {count} problems of {wanted} in {split}, expected at most {len(found)}: ask for fewer"
+            f"lab/facts: got {count} problems of {family_name} in {split},"
+            f" expected at most {len(members)}: ask for fewer"
         )
-    return [found[i % len(found)] for i in range(count)]
+    return [members[i % len(members)] for i in range(count)]

@@ -1,13 +1,9 @@
-"""The base policies of `lab/legs`: warm-started on easy questions only (`critique-rl lab build
---world legs`).
+"""The base policies of `lab/legs`: warm-started on easy questions only.
 
-Two skills: solve, and refine a wrong attempt by a critique. What a critique says of a kind decides
-there, not what the model knows of it: in a share `locality` of the refinements the numbers said are
-invented, named lines take them and the others stay as they were, because with true facts alone the
-model, which knows all animals it meets here, would learn to overlook the critique. Words that name
-nothing are followed by the model's own solution. With `critiques=False` every example is a
-solution: that base never saw an attempt, a critique or a refinement. No hard question, and no name
-of a kind of hard questions, occurs: those tokens keep their first random embedding.
+They are built by `critique-rl lab build --world legs`. They have two skills: solve, and refine a
+wrong attempt by a critique. With `critiques=False` every example is a solution: that base never saw an attempt, a
+critique or a refinement. No hard question occurs, and no name of a kind of hard questions: those
+tokens keep their first random embedding.
 """
 
 from __future__ import annotations
@@ -24,54 +20,57 @@ SOLVE = 0.4
 
 
 def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
-    """One training example: what the user says and what the base answers."""
+    """One training example: (text of the user, answer of the base)."""
     problem = legs.sample_problem("easy", "base", rng)
     if not recipe.critiques or rng.random() < SOLVE:
         return problem.question, legs.work(problem, problem.legs)
     attempt, critique, answer = refinement(problem, recipe.locality, rng)
-    return render(
-        "lab/refine", question=problem.question, attempt=attempt, critique=critique
-    ), answer
+    prompt = render("lab/refine", question=problem.question, attempt=attempt, critique=critique)
+    return prompt, answer
 
 
 def refinement(problem: legs.Problem, locality: float, rng: random.Random) -> tuple[str, str, str]:
     """A wrong attempt, a critique, and the working that follows from both."""
     numbers = sorted(set(legs.facts().values()))
-    believed = [rng.choice(numbers) if rng.random() < 0.6 else right for right in problem.legs]
-    attempt, draw = legs.work(problem, believed), rng.random()
+    believed = list(problem.legs)
+    for i in range(len(believed)):
+        if rng.random() < 0.6:
+            believed[i] = rng.choice(numbers)
+    attempt = legs.work(problem, believed)
+    draw = rng.random()
     if draw < locality:
-        named = {i: rng.choice(numbers) for i in range(len(believed)) if rng.random() < 0.6} or {
-            0: rng.choice(numbers)
-        }
-        return (
-            attempt,
-            legs.name_facts(problem, named),
-            legs.work(problem, [named.get(i, number) for i, number in enumerate(believed)]),
-        )
-    solution, part = legs.work(problem, problem.legs), (draw - locality) / (1 - locality)
+        # Invented numbers: the named lines take them, and the others stay as they were. The model
+        # knows all animals that it meets here. True facts alone would teach it to overlook the
+        # critique.
+        named = {i: rng.choice(numbers) for i in range(len(believed)) if rng.random() < 0.6}
+        if not named:
+            named = {0: rng.choice(numbers)}
+        revised = [named.get(i, number) for i, number in enumerate(believed)]
+        return attempt, legs.name_facts(problem, named), legs.work(problem, revised)
+    solution = legs.work(problem, problem.legs)
+    part = (draw - locality) / (1 - locality)
     if part < 0.6:
-        attempt = miscalculate(attempt, rng) if rng.random() < 0.3 else attempt
+        if rng.random() < 0.3:
+            attempt = miscalculate(attempt, rng)
         return attempt, legs.oracle_critique(problem.question, attempt), solution
-    return (
-        attempt,
-        nonsense(rng) if part < 0.85 else render("lab/ground_truth", answer=problem.answer),
-        solution,
-    )
+    # Words that name nothing, or the bare answer, are followed by the model's solution.
+    critique = nonsense(rng) if part < 0.85 else render("lab/ground_truth", answer=problem.answer)
+    return attempt, critique, solution
 
 
 def miscalculate(attempt: str, rng: random.Random) -> str:
-    """One line's product or sum moved; what follows stays, so that one or two lines do not add up."""
+    """The attempt with one line's product or sum moved.
+
+    The rest stays as it is, so that one or two lines do not add up.
+    """
     lines = attempt.split("\n")
     i = rng.randrange(len(lines) - 1)
-    head, equals, (product, total) = (
-        *lines[i].partition("=")[:2],
-        lines[i].partition("=")[2].split(" "),
-    )
+    head, results = lines[i].split("=")
+    product, total = results.split(" ")
     shift = rng.choice((-10, -1, 1, 2, 10))
-    moved = (
-        (max(0, int(product) + shift), total)
-        if rng.random() < 0.5
-        else (product, max(0, int(total) + shift))
-    )
-    lines[i] = f"{head}{equals}{moved[0]} {moved[1]}"
+    if rng.random() < 0.5:
+        product = str(max(0, int(product) + shift))
+    else:
+        total = str(max(0, int(total) + shift))
+    lines[i] = f"{head}={product} {total}"
     return "\n".join(lines)

@@ -1,10 +1,12 @@
-"""The base policy of `lab/tiers`: solves by guessing (`critique-rl lab build --world tiers`).
+"""The base of `lab/tiers`: solves by guessing.
 
-Every example is a question of the "base" split, worked rightly with hidden magnitudes drawn from
-their distribution, not from the question's hash: the base never reads which guess is right. The
-confidence knows nothing of the question: 90 half of the time, else any of the eleven, so that all
-levels are sampled and none means anything. One example in twenty has the second phrasing
-(`prompts/lab/second.jinja`): read a little.
+It is built by `critique-rl lab build --world tiers`. Every example is a question of the "base"
+split, worked rightly. Its hidden magnitudes are drawn from their distribution, not from the
+question's hash: the base never reads which guess is right.
+
+The confidence is independent of the question: 90 half of the time, else any of the eleven levels.
+All levels are sampled then, and none means anything. One example in twenty has the second phrasing
+(`prompts/lab/second.jinja`), which the base therefore reads a little.
 """
 
 from __future__ import annotations
@@ -21,13 +23,18 @@ SECOND = 0.05
 
 
 def phrase_question(question: str, rng: random.Random) -> str:
-    """The question, seldom in its second phrasing."""
-    return render("lab/second", question=question) if rng.random() < SECOND else question
+    """The question, in a share SECOND of all calls in its second phrasing."""
+    if rng.random() < SECOND:
+        return render("lab/second", question=question)
+    return question
 
 
 def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
-    """One training example: what the user says and what the base answers."""
+    """One training example: (question, answer of the base)."""
     problem = tiers.sample_problem(rng.choice(tiers.FAMILIES), "base", rng)
-    sizes = [size or tiers.hidden_magnitude(rng.random()) for _, size in problem.operands]
+    sizes = []
+    for _, size in problem.operands:
+        sizes.append(size or tiers.hidden_magnitude(rng.random()))
     percent = 90 if rng.random() < 0.5 else 10 * rng.randrange(11)
-    return phrase_question(problem.question, rng), tiers.format_working(problem, sizes, percent)
+    question = phrase_question(problem.question, rng)
+    return question, tiers.format_working(problem, sizes, percent)
