@@ -2,19 +2,19 @@
 that read nothing.
 
 The package champ-dataset (MIT, pip extra `champ`; Mao, Kim and Zhou 2024, arXiv 2401.06961) holds
-540 solutions of GPT-3.5, GPT-4, GPT-4 Turbo and PaLM 2 to 270 competition problems, in which people
-marked the first wrong step: 444 with a marked span, 96 without a mistake.
+270 competition problems, with two solutions each by GPT-3.5, GPT-4, GPT-4 Turbo or PaLM 2. People
+marked the first wrong step of the 540 solutions: 444 have a marked span, 96 have no mistake.
 
-A step is a line that is not blank. The critic reads the numbered lines and has to end in a line
-"First wrong step: <number or none>"; any other end is unparsable and counts as wrong, never
-guessed. A number is right where its line touches the marked span. Left out: partial credit for
+A step is a line that is not blank. The critic reads the numbered lines and must end in a line
+"First wrong step: <number or none>". Any other end is unparsable and counts as wrong; it is never
+guessed. A number is right if its line touches the marked span. Left out: partial credit for
 neighbouring lines.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,132 +25,192 @@ from critique_rl.critic.contract import Chat, without_thinking
 from critique_rl.experiment.try_critics import as_json
 from critique_rl.metrics import crossed_interval
 from critique_rl.prompts import render
-from critique_rl.types import Usage
+from critique_rl.types import Message, Usage
 
+# Models set the line in bold, in brackets, or end it with a full stop.
 LAST_LINE = re.compile(r"[\W_]*first wrong step[\W_]*(\d{1,4}|none)[\W_]*", re.IGNORECASE)
 KNOWS = ("nothing", "answer", "solution")
+NO_MISTAKE = 0
+"""The step that a reply names with "none"."""
 
 
 @dataclass(frozen=True)
 class AnnotatedSolution:
-    """One solution: its lines, and the numbers (from 1) of those that touch the first wrong step,
-    none where nobody marked a mistake.
-    """
+    """A solution of a problem, in which people marked the first wrong step."""
 
     problem: str
+    """The problem's identifier, which its two solutions share."""
     question: str
     answer: str
     solution: str
+    """A correct solution."""
     lines: tuple[str, ...]
+    """The solution to check."""
     wrong: frozenset[int]
+    """Numbers (from 1) of lines that touch the first wrong step; empty if there is no mistake."""
 
 
 def load_champ() -> list[AnnotatedSolution]:
-    """All 540, the two of a problem beside each other. ImportError that says what to install."""
+    """All 540 solutions; the two of a problem stand beside each other.
+
+    Raises:
+        ImportError: champ-dataset is not installed; the message says how to install it.
+    """
     try:
         from champ_dataset import load
     except ImportError as error:
         raise ImportError(
             "localisation needs the package champ-dataset; run: pip install 'critique-rl[champ]'"
         ) from error
-    problems = load("v0").problems.values()
-    return [
-        _annotated(problem, one) for problem in problems for one in problem.fws_annotations.values()
-    ]
+    solutions = []
+    for problem in load("v0").problems.values():
+        for annotation in problem.fws_annotations.values():
+            solutions.append(_annotated_solution(problem, annotation))
+    return solutions
 
 
-def _annotated(problem: Any, one: Any) -> AnnotatedSolution:
-    spans = [match.span() for match in re.finditer(r"[^\n]*\S[^\n]*", one.text)]
-    touched = [
-        i
-        for i, (start, end) in enumerate(spans, 1)
-        if one.start_idx is not None and start < one.end_idx and one.start_idx < end
-    ]
-    solution = "\n".join(step.text for step in problem.solution.steps)
-    lines = tuple(one.text[start:end].strip() for start, end in spans)
+def _annotated_solution(problem: Any, annotation: Any) -> AnnotatedSolution:
+    lines = []
+    wrong = set()
+    for number, match in enumerate(re.finditer(r"[^\n]*\S[^\n]*", annotation.text), 1):
+        lines.append(match[0].strip())
+        # CHAMP marks characters, from start_idx up to end_idx, and None for no mistake.
+        if annotation.start_idx is None:
+            continue
+        if match.start() < annotation.end_idx and annotation.start_idx < match.end():
+            wrong.add(number)
     return AnnotatedSolution(
-        problem.identifier, problem.text, problem.answer, solution, lines, frozenset(touched)
+        problem=problem.identifier,
+        question=problem.text,
+        answer=problem.answer,
+        solution="\n".join(step.text for step in problem.solution.steps),
+        lines=tuple(lines),
+        wrong=frozenset(wrong),
     )
 
 
 def read_step(reply: str, lines: int) -> int | None:
-    """The step that a reply names in its last line, 0 for none; None where that line says no such
-    thing, or a step that is not there.
+    """The step that the last line of a reply names.
+
+    Args:
+        reply: The critic's text.
+        lines: How many lines the solution has.
+
+    Returns:
+        1 to `lines`, or `NO_MISTAKE` for none; None if the line has another form, or names a line
+        that is not there.
     """
     last = without_thinking(reply).strip().rpartition("\n")[2]
-    found = LAST_LINE.fullmatch(last)
-    if found is None:
+    match = LAST_LINE.fullmatch(last)
+    if match is None:
         return None
-    step = 0 if found[1].lower() == "none" else int(found[1])
-    return step if step <= lines and (step or found[1].lower() == "none") else None
+    if match[1].lower() == "none":
+        return NO_MISTAKE
+    step = int(match[1])
+    return step if 1 <= step <= lines else None
 
 
 def critic_prompt(item: AnnotatedSolution, knows: str) -> str:
-    """What the critic reads."""
-    told = {"answer": "", "solution": ""} | (
-        {knows: getattr(item, knows)} if knows != "nothing" else {}
-    )
-    return render("first_wrong_step", question=item.question, lines=list(item.lines), **told)
+    """The critic's prompt; `knows` is one of `KNOWS`."""
+    secrets = {"answer": "", "solution": ""}
+    if knows != "nothing":
+        secrets[knows] = getattr(item, knows)
+    return render("first_wrong_step", question=item.question, lines=list(item.lines), **secrets)
 
 
 def localisation_accuracy(
     chat: Chat, items: Sequence[AnnotatedSolution], knows: str = "nothing"
 ) -> dict[str, Any]:
-    """Accuracy of a critic with its interval over problems, by whether there is a mistake, and what
-    was lost on the way.
+    """A critic's accuracy in finding the first wrong step.
+
+    Args:
+        chat: The model that is asked.
+        items: Solutions to check.
+        knows: One of `KNOWS`.
+
+    Returns:
+        The intervals of `accuracy`; "lost", how many replies gave no step, by reason;
+        "critic_tokens" and "usd".
     """
-    replies = chat.answer(
-        [[{"role": "user", "content": critic_prompt(item, knows)}] for item in items]
-    )
-    steps = [
-        read_step(reply.text, len(item.lines)) if reply.status == "ok" else None
-        for reply, item in zip(replies, items, strict=True)
-    ]
-    right = [
-        step is not None and is_right(step, item) for step, item in zip(steps, items, strict=True)
-    ]
-    lost = Counter(f"{reply.status}: {reply.reason}" for reply in replies if reply.status != "ok")
-    lost["unparsable"] = sum(
-        step is None and reply.status == "ok" for step, reply in zip(steps, replies, strict=True)
-    )
+    conversations: list[list[Message]] = []
+    for item in items:
+        conversations.append([{"role": "user", "content": critic_prompt(item, knows)}])
+    replies = chat.answer(conversations)
+    right = []
+    lost: Counter[str] = Counter()
+    unparsable = 0
+    for reply, item in zip(replies, items, strict=True):
+        step = None
+        if reply.status == "ok":
+            step = read_step(reply.text, len(item.lines))
+            unparsable += step is None
+        else:
+            lost[f"{reply.status}: {reply.reason}"] += 1
+        right.append(step is not None and is_right(step, item))
+    if unparsable:
+        lost["unparsable"] = unparsable
     usage = sum((reply.usage for reply in replies), Usage())
-    tokens = usage.prompt_tokens + usage.completion_tokens
     return {
         **accuracy(right, items),
-        "lost": {name: count for name, count in lost.items() if count},
-        "critic_tokens": tokens,
+        "lost": dict(lost),
+        "critic_tokens": usage.prompt_tokens + usage.completion_tokens,
         "usd": usage.usd,
     }
 
 
 def is_right(step: int, item: AnnotatedSolution) -> bool:
-    """True where the step touches the marked span, or both say that there is no mistake."""
-    return step in item.wrong if step else not item.wrong
+    """Whether the step touches the marked span, or step and people agree on no mistake."""
+    if step == NO_MISTAKE:
+        return not item.wrong
+    return step in item.wrong
 
 
 def baselines(items: Sequence[AnnotatedSolution]) -> dict[str, dict[str, Any]]:
-    """Rules that read nothing; `random` takes one of the lines or none, each as likely, and its
-    accuracy is exact.
+    """Accuracies of rules that read nothing.
+
+    `random` takes one of the lines or none, each with the same chance; its accuracy is exact.
     """
+    first = [is_right(1, item) for item in items]
+    no_mistake = [is_right(NO_MISTAKE, item) for item in items]
+    # Of len(lines) + 1 choices, the wrong lines are right, or "none" if there is no wrong line.
+    chance = [max(len(item.wrong), 1) / (len(item.lines) + 1) for item in items]
     return {
-        "always step 1": accuracy([is_right(1, item) for item in items], items),
-        "random": accuracy(
-            [max(len(item.wrong), 1) / (len(item.lines) + 1) for item in items], items
-        ),
-        "always no error": accuracy([is_right(0, item) for item in items], items),
+        "always step 1": accuracy(first, items),
+        "random": accuracy(chance, items),
+        "always no error": accuracy(no_mistake, items),
     }
 
 
 def accuracy(right: Sequence[float], items: Sequence[AnnotatedSolution]) -> dict[str, Any]:
-    """{"accuracy", "with_mistake", "without": {"mean", "ci95"}}: the two solutions of a problem are
-    averaged first, since they are no two observations.
+    """Accuracy over all solutions, over those with a mistake, and over those without.
+
+    Args:
+        right: Per solution, whether (or with which chance) its step is right.
+        items: The solutions.
+
+    Returns:
+        {"accuracy", "with_mistake", "without_mistake"}: each {"mean", "ci95"}, or None without such
+        solutions.
     """
-    found = {}
-    for name, mistake in (("accuracy", None), ("with_mistake", True), ("without_mistake", False)):
-        of_problem: dict[str, list[float]] = {}
-        for value, item in zip(right, items, strict=True):
-            if mistake is None or bool(item.wrong) == mistake:
-                of_problem.setdefault(item.problem, []).append(float(value))
-        means = np.array([np.mean(values) for values in of_problem.values()])
-        found[name] = as_json(crossed_interval(means[None, :])) if len(means) else None
-    return found
+    everything = [True] * len(items)
+    with_mistake = [bool(item.wrong) for item in items]
+    without_mistake = [not item.wrong for item in items]
+    return {
+        "accuracy": _mean_over_problems(right, items, everything),
+        "with_mistake": _mean_over_problems(right, items, with_mistake),
+        "without_mistake": _mean_over_problems(right, items, without_mistake),
+    }
+
+
+def _mean_over_problems(
+    right: Sequence[float], items: Sequence[AnnotatedSolution], counted: Sequence[bool]
+) -> dict[str, Any] | None:
+    # A problem's two solutions are averaged first: they are not two independent observations.
+    values_by_problem: dict[str, list[float]] = defaultdict(list)
+    for value, item, counts in zip(right, items, counted, strict=True):
+        if counts:
+            values_by_problem[item.problem].append(float(value))
+    if not values_by_problem:
+        return None
+    means = np.array([np.mean(values) for values in values_by_problem.values()])
+    return as_json(crossed_interval(means[None, :]))

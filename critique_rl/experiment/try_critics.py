@@ -1,12 +1,12 @@
-"""Critics tried before the run: what each rescues of the same failed rollouts of the policy, beside
-`retry`, and what it costs.
+"""Critics tried before the run: the share of the same failed rollouts that each rescues, beside
+`retry`, and its cost.
 
-    right      a question's share of failed rollouts whose refinement is right, averaged over questions
-    rescued    share of questions with a right refinement of any of their failed rollouts
+- right: a question's share of failed rollouts whose refinement is right, averaged over questions
+- rescued: share of questions with a right refinement of any of their failed rollouts
 
-Differences from `retry` are paired by question, with a 95 % interval over questions. What got no
-critique counts as not right: a critic that fails half of the time is half as useful. Left out:
-training; a critic that rescues nothing cannot help, one that does still has to be compared by
+Differences from `retry` are paired by question, with a 95 % interval over questions. A rollout
+without a critique counts as not right: a critic that fails half of the time is half as useful. Left
+out: training. A critic that rescues nothing cannot help; one that does still has to be compared by
 `critique-rl run`.
 """
 
@@ -32,113 +32,141 @@ from critique_rl.experiment.evaluate import sampling_of, second_verdicts
 from critique_rl.metrics import Interval, crossed_interval
 from critique_rl.prompts import special_tokens
 from critique_rl.sampling import Sampling, prompt_lengths, sample
-from critique_rl.tasks.task import Task
+from critique_rl.tasks.task import Row, Task
 from critique_rl.trainer.rollout.refine import refine_prompt
 from critique_rl.types import Attempt, Critique, Usage
 
 RETRY = "retry"
-BANK_SEED, REFINE_SEED = 11, 12
+BANK_SEED = 11
+"""Seed of the failed rollouts."""
+REFINE_SEED = 12
+"""Seed of refinements, the same for every critic."""
 STEP = 64
-"""Attempts a critic is asked about at a time."""
+"""Attempts that a critic is asked about at a time, about as many as in a step of training."""
 
 
 @dataclass(frozen=True)
 class BenchSize:
-    """Which failed rollouts: those among `samples` of each of `problems` held-out questions a
-    family, at most `attempts` in all, spread over questions.
-    """
+    """Which failed rollouts are critiqued."""
 
     problems: int = 50
+    """Held-out questions per family."""
     samples: int = 4
+    """Rollouts per question."""
     attempts: int = 200
+    """Failed rollouts at most, spread over questions."""
     split: str = "validation"
     family: str = ""
-    """One family of questions alone, such as the one that is a plateau."""
+    """One family of questions alone, such as the one that is a plateau; "": all."""
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What one critic did. Lists are by question, in the bank's order."""
+    """One critic's results. Sequences over questions are in the bank's order."""
 
     critic: str
     right: Sequence[float]
+    """Per question, the share of its failed rollouts with a right refinement."""
     rescued: Sequence[bool]
+    """Per question, whether any of them has one."""
     reasons: Mapping[str, int]
     """Failures and skips by status and reason, notes by name."""
     leaked: int
+    """Critiques that gave the answer away."""
     usage: Usage
     seconds: Sequence[float]
-    """Of each call, or each attempt's share of one; none for rules."""
+    """Of each call, or each attempt's share of one; empty for rules."""
     as_oracle: float | None = None
-    """Share of the attempts on which it says word for word what the task's own checker says; None
-    where the task has none.
+    """Share of the attempts on which the critic gives, word for word, the critique of the task's
+    checker; None if the task has none.
     """
+
+
+# ---- the bank ------------------------------------------------------------------------------------
 
 
 def failed_rollouts(
     model, tokenizer, task: Task, config: RunConfig, size: BenchSize, folder: PipelineFolder
 ) -> list[Attempt]:
-    """The bank: sampled once for a policy, task and size, then read from the run folder.
-    ConfigError where nothing failed.
+    """The bank of failed rollouts. It is sampled once for a policy, task and size, and then read
+    from the run folder.
+
+    Raises:
+        ConfigError: no question is of the family, or no rollout failed.
     """
+    settings = to_dict(config)
     about = {
         "size": asdict(size),
         "sampling": asdict(sampling_of(config)),
-        **{key: to_dict(config)[key] for key in ("task", "policy")},
+        "task": settings["task"],
+        "policy": settings["policy"],
     }
-    held_out = task.held_out(size.split, size.problems)
-    rows = {str(row["id"]): row for row in held_out if size.family in ("", row["family"])}
-    if not rows:
-        raise ConfigError(
-            f"--family: no question of family {size.family!r}; {suggest(size.family, {str(row['family']) for row in held_out})}"
-        )
+    rows = _bank_rows(task, size)
     stored = read_json(folder.bank)
+    # A bank of other settings would be another policy's failures.
     if stored.get("about") != about:
-        stored = {
-            "about": about,
-            "attempts": _sampled(
-                model, tokenizer, task, list(rows.values()), size, sampling_of(config)
-            ),
-        }
+        sampling = sampling_of(config)
+        sampled = _sample_failed(model, tokenizer, task, list(rows.values()), size, sampling)
+        stored = {"about": about, "attempts": sampled}
         write_json(folder.bank, stored)
     texts = _spread(stored["attempts"], size.attempts)
     if not texts:
         raise ConfigError(
-            f"no rollout failed of {len(rows)} questions with {size.samples} samples each: there is nothing to critique; take harder problems"
+            f"no rollout failed of {len(rows)} questions with {size.samples} samples each: "
+            "there is nothing to critique; take harder problems"
         )
-    return [
-        Attempt(str(rows[i]["question"]), text, task.verifier(text, rows[i]), rows[i])
-        for i, text in texts
-    ]
+    attempts = []
+    for row_id, text in texts:
+        row = rows[row_id]
+        attempts.append(Attempt(str(row["question"]), text, task.verifier(text, row), row))
+    return attempts
 
 
-def _sampled(
-    model, tokenizer, task: Task, rows: Sequence[Any], size: BenchSize, sampling: Sampling
+def _bank_rows(task: Task, size: BenchSize) -> dict[str, Row]:
+    """Questions of the bank by id.
+
+    Raises:
+        ConfigError: no question is of the family.
+    """
+    held_out = task.held_out(size.split, size.problems)
+    rows = {str(row["id"]): row for row in held_out if size.family in ("", row["family"])}
+    if not rows:
+        families = {str(row["family"]) for row in held_out}
+        raise ConfigError(
+            f"--family: no question of family {size.family!r}; {suggest(size.family, families)}"
+        )
+    return rows
+
+
+def _sample_failed(
+    model, tokenizer, task: Task, rows: Sequence[Row], size: BenchSize, sampling: Sampling
 ) -> list[list[str]]:
     """[id of the row, text] of each failed rollout."""
-    answers = sample(
-        model,
-        tokenizer,
-        [row["prompt"] for row in rows for _ in range(size.samples)],
-        sampling,
-        BANK_SEED,
-    )
-    texts = [(rows[i // size.samples], answer.text) for i, answer in enumerate(answers)]
-    return [[str(row["id"]), text] for row, text in texts if task.verifier(text, row).failed]
+    repeated = [row for row in rows for _ in range(size.samples)]
+    prompts = [row["prompt"] for row in repeated]
+    answers = sample(model, tokenizer, prompts, sampling, BANK_SEED)
+    failed = []
+    for row, answer in zip(repeated, answers, strict=True):
+        if task.verifier(answer.text, row).failed:
+            failed.append([str(row["id"]), answer.text])
+    return failed
 
 
 def _spread(attempts: Sequence[Sequence[str]], most: int) -> list[tuple[str, str]]:
-    """At most so many, first one of each question, then a second of each, ..., in the order of
-    questions.
+    """At most `most` attempts: the first one of each question, then a second of each, and so on.
+    They are returned in the order of questions.
     """
-    rank: Counter = Counter()
+    counts: Counter[str] = Counter()
     ranked = []
-    for number, (row, text) in enumerate(attempts):
-        ranked.append((rank[row], number, row, text))
-        rank[row] += 1
-    return [
-        (row, text) for _, _, row, text in sorted(sorted(ranked)[:most], key=lambda entry: entry[1])
-    ]
+    for number, (row_id, text) in enumerate(attempts):
+        ranked.append((counts[row_id], number, row_id, text))
+        counts[row_id] += 1
+    kept = sorted(ranked)[:most]
+    kept.sort(key=lambda entry: entry[1])
+    return [(row_id, text) for _, _, row_id, text in kept]
+
+
+# ---- one critic ----------------------------------------------------------------------------------
 
 
 def bench_critic(
@@ -150,188 +178,175 @@ def bench_critic(
     task: Task,
     config: RunConfig,
 ) -> BenchResult:
-    """Ask the critic, refine each attempt once, judge. A critic that may not fail and does is a row
-    of failures.
-    """
+    """Ask the critic, refine each attempt once, and judge the refinements."""
     lend_policy(critic, model, tokenizer, config)
-    critiques, waited = [], []
+    critiques, waited = _ask(critic, name, attempts)
+    right = _right_refinements(attempts, critiques, model, tokenizer, task, config)
+    right_by_question: dict[str, list[bool]] = defaultdict(list)
+    for i, attempt in enumerate(attempts):
+        right_by_question[str(attempt.row["id"])].append(i in right)
+    outcomes = list(right_by_question.values())
+    usage = sum((critique.usage for critique in critiques), Usage())
+    seconds = [critique.usage.seconds for critique in critiques if critique.usage.seconds > 0]
+    # A model in this process answers all attempts in one pass and times no call. Each attempt's
+    # share of the pass stands for it.
+    if not seconds and usage.completion_tokens:
+        seconds = waited
+    return BenchResult(
+        critic=name,
+        right=[sum(question) / len(question) for question in outcomes],
+        rescued=[any(question) for question in outcomes],
+        reasons=_count_reasons(critiques),
+        leaked=sum(critique.leaked for critique in critiques),
+        usage=usage,
+        seconds=seconds,
+        as_oracle=_share_as_oracle(task, attempts, critiques),
+    )
+
+
+def _ask(
+    critic: Critic, name: str, attempts: Sequence[Attempt]
+) -> tuple[list[Critique], list[float]]:
+    """Critiques, one per attempt, and each attempt's share of the seconds waited for them."""
+    critiques: list[Critique] = []
+    waited: list[float] = []
     try:
         for piece in _pieces(attempts):
             start = time.perf_counter()
             critiques += critic.critique(piece)
-            waited += [(time.perf_counter() - start) / len(piece)] * len(piece)
+            share = (time.perf_counter() - start) / len(piece)
+            waited += [share] * len(piece)
     except (CriticFailed, ValueError) as error:
-        critiques = [Critique("", name, "failed", f"{type(error).__name__}: {error}"[:120])] * len(
-            attempts
-        )
+        # One broken critic must not end the bench of the others: it becomes a row of failures.
+        reason = f"{type(error).__name__}: {error}"[:120]
+        critiques = [Critique("", name, "failed", reason)] * len(attempts)
+    return critiques, waited
+
+
+def _right_refinements(
+    attempts: Sequence[Attempt],
+    critiques: Sequence[Critique],
+    model,
+    tokenizer,
+    task: Task,
+    config: RunConfig,
+) -> set[int]:
+    """Indices of the attempts whose one refinement is right."""
     template = config.method.get("refine_template", f"{task.prompts}refine")
-    usable = [i for i, critique in enumerate(critiques) if critique.status == "ok"]
     specials = special_tokens(tokenizer)
-    prompts = [
-        refine_prompt(attempts[i].row["prompt"], attempts[i], critiques[i], template, specials)
-        for i in usable
-    ]
+    usable = [i for i, critique in enumerate(critiques) if critique.status == "ok"]
+    rows = [attempts[i].row for i in usable]
+    prompts = []
+    for i in usable:
+        prompt = attempts[i].row["prompt"]
+        prompts.append(refine_prompt(prompt, attempts[i], critiques[i], template, specials))
+    sampling = sampling_of(config)
     verdicts = second_verdicts(
-        model,
-        tokenizer,
-        task.verifier,
-        prompts,
-        [attempts[i].row for i in usable],
-        sampling_of(config),
-        REFINE_SEED,
+        model, tokenizer, task.verifier, prompts, rows, sampling, REFINE_SEED
     )
-    right = {i for i, verdict in zip(usable, verdicts, strict=True) if verdict.outcome == "right"}
-    of_question: dict[str, list[bool]] = defaultdict(list)
-    for i, attempt in enumerate(attempts):
-        of_question[str(attempt.row["id"])].append(i in right)
-    reasons = Counter(f"{c.status}: {c.reason}" for c in critiques if c.status != "ok") + Counter(
-        note for c in critiques for note in c.notes
-    )
-    usage = sum((critique.usage for critique in critiques), Usage())
-    # What answers a whole step in one pass times no call: there it is a share of the pass.
-    seconds = [critique.usage.seconds for critique in critiques if critique.usage.seconds > 0] or (
-        waited if usage.completion_tokens else []
-    )
-    shares, found = (
-        [sum(ones) / len(ones) for ones in of_question.values()],
-        [any(ones) for ones in of_question.values()],
-    )
-    same = task.oracle and [
-        critique.text == task.oracle(attempt)
-        for critique, attempt in zip(critiques, attempts, strict=True)
-    ]
-    as_oracle = sum(same) / len(same) if same else None
-    return BenchResult(
-        name,
-        shares,
-        found,
-        dict(reasons),
-        sum(critique.leaked for critique in critiques),
-        usage,
-        seconds,
-        as_oracle,
-    )
+    judged = zip(usable, verdicts, strict=True)
+    return {i for i, verdict in judged if verdict.outcome == "right"}
+
+
+def _count_reasons(critiques: Sequence[Critique]) -> dict[str, int]:
+    reasons: Counter[str] = Counter()
+    for critique in critiques:
+        if critique.status != "ok":
+            reasons[f"{critique.status}: {critique.reason}"] += 1
+    for critique in critiques:
+        reasons.update(critique.notes)
+    return dict(reasons)
+
+
+def _share_as_oracle(
+    task: Task, attempts: Sequence[Attempt], critiques: Sequence[Critique]
+) -> float | None:
+    if task.oracle is None or not attempts:
+        return None
+    same = 0
+    for attempt, critique in zip(attempts, critiques, strict=True):
+        same += critique.text == task.oracle(attempt)
+    return same / len(attempts)
 
 
 def _pieces(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
-    """Attempts in pieces about as large as a step's, each question in one of them: critics have
-    deadlines for a step, and may see groups.
-    """
+    """Attempts in pieces about as large as a step's, each question in one of them."""
+    # Critics have deadlines per step, and may see the group of a question.
     pieces: list[list[Attempt]] = [[]]
     for attempt in attempts:
-        if len(pieces[-1]) >= STEP and attempt.row["id"] != pieces[-1][-1].row["id"]:
+        last = pieces[-1]
+        if len(last) >= STEP and attempt.row["id"] != last[-1].row["id"]:
             pieces.append([])
         pieces[-1].append(attempt)
     return pieces
 
 
 def lend_policy(critic: Critic, model, tokenizer, config: RunConfig) -> None:
-    """Have a `self` critic answered by this policy, as the trainer does with the one in training."""
+    """Have this policy answer a `self` critic, as the trainer does with the one in training."""
     chat = getattr(critic, "chat", None)
     if not isinstance(chat, PolicyChat):
         return
 
     def answer(conversations: Sequence[Any]) -> list[Reply]:
-        lengths = prompt_lengths(tokenizer, conversations) if conversations else []
-        answers = (
-            sample(model, tokenizer, conversations, sampling_of(config), BANK_SEED)
-            if conversations
-            else []
-        )
-        return [
-            Reply(one.text, usage=Usage(length, one.tokens))
-            for one, length in zip(answers, lengths, strict=True)
-        ]
+        if not conversations:
+            return []
+        lengths = prompt_lengths(tokenizer, conversations)
+        answers = sample(model, tokenizer, conversations, sampling_of(config), BANK_SEED)
+        replies = []
+        for length, reply in zip(lengths, answers, strict=True):
+            replies.append(Reply(reply.text, usage=Usage(length, reply.tokens)))
+        return replies
 
-    chat.sample, chat.specials = answer, special_tokens(tokenizer)
+    chat.sample = answer
+    chat.specials = special_tokens(tokenizer)
+
+
+# ---- figures -------------------------------------------------------------------------------------
 
 
 def figures(rows: Sequence[BenchResult], attempts: int) -> dict[str, Any]:
-    """The bench as plain data; intervals are [low, high], None where there is none."""
+    """The bench as plain data; intervals are {"mean", "ci95"}, as `as_json` gives them.
+
+    Args:
+        rows: One result per critic, `retry` among them.
+        attempts: Failed rollouts in the bank.
+    """
     control = next(row for row in rows if row.critic == RETRY)
     return {
         "attempts": attempts,
         "questions": len(control.right),
-        "critics": {row.critic: _figures(row, control) for row in rows},
+        "critics": {row.critic: _critic_figures(row, control) for row in rows},
     }
 
 
-def _figures(row: BenchResult, control: BenchResult) -> dict[str, Any]:
-    calls = np.array(row.seconds)
+def _critic_figures(row: BenchResult, control: BenchResult) -> dict[str, Any]:
+    right = np.array(row.right)
+    rescued = np.array(row.rescued, dtype=float)
+    percentiles: list[float] | list[None] = [None, None]
+    # Rules make no calls, so they have no seconds.
+    if row.seconds:
+        percentiles = np.percentile(row.seconds, [50, 95]).tolist()
     return {
-        "right": _interval(np.array(row.right)),
-        "right_minus_retry": _interval(np.array(row.right) - np.array(control.right)),
-        "rescued": _interval(np.array(row.rescued, dtype=float)),
-        "rescued_minus_retry": _interval(
-            np.array(row.rescued, dtype=float) - np.array(control.rescued, dtype=float)
-        ),
+        "right": _interval(right),
+        "right_minus_retry": _interval(right - np.array(control.right)),
+        "rescued": _interval(rescued),
+        "rescued_minus_retry": _interval(rescued - np.array(control.rescued, dtype=float)),
         "as_oracle": row.as_oracle,
         "leaked": row.leaked,
         "reasons": dict(row.reasons),
         "critic_tokens": row.usage.prompt_tokens + row.usage.completion_tokens,
         "usd": row.usage.usd,
-        "seconds_p50": float(np.percentile(calls, 50)) if len(calls) else None,
-        "seconds_p95": float(np.percentile(calls, 95)) if len(calls) else None,
+        "seconds_p50": percentiles[0],
+        "seconds_p95": percentiles[1],
     }
 
 
 def _interval(values: np.ndarray) -> dict[str, Any]:
+    """The mean of values (Q,), one per question, with its interval over questions."""
     return as_json(crossed_interval(values[None, :]))
 
 
-def as_json(found: Interval) -> dict[str, Any]:
-    """{"mean", "ci95": [low, high] or None}"""
-    return {"mean": found.mean, "ci95": None if math.isnan(found.low) else [found.low, found.high]}
-
-
-HEADS = (
-    "critic",
-    "right",
-    "minus retry",
-    "rescued",
-    "minus retry",
-    "leaked",
-    "no critique",
-    "as oracle",
-    "critic tokens",
-    "US$",
-    "p50 / p95 s",
-)
-
-
-def cells(data: Mapping[str, Any]) -> list[list[str]]:
-    """Rows of the table in the order of `HEADS`."""
-    rows = []
-    for name, of in data["critics"].items():
-        lost = sum(count for reason, count in of["reasons"].items() if ": " in reason)
-        against = [
-            with_interval(of[key], "+.2f") if name != RETRY else ""
-            for key in ("right_minus_retry", "rescued_minus_retry")
-        ]
-        latency = (
-            ""
-            if of["seconds_p50"] is None
-            else f"{of['seconds_p50']:.2f} / {of['seconds_p95']:.2f}"
-        )
-        same = "" if of["as_oracle"] is None else f"{of['as_oracle']:.2f}"
-        counts = (str(of["leaked"]), str(lost), same, str(of["critic_tokens"]), f"{of['usd']:.4f}")
-        rows.append(
-            [
-                name,
-                with_interval(of["right"]),
-                against[0],
-                with_interval(of["rescued"]),
-                against[1],
-                *counts,
-                latency,
-            ]
-        )
-    return rows
-
-
-def with_interval(value: Mapping[str, Any], form: str = ".2f") -> str:
-    """ "0.43 [0.37, 0.49]"""
-    low_high = value["ci95"]
-    return f"{value['mean']:{form}}" + (
-        f" [{low_high[0]:.2f}, {low_high[1]:.2f}]" if low_high else ""
-    )
+def as_json(interval: Interval) -> dict[str, Any]:
+    """{"mean": ..., "ci95": [low, high]}, with ci95 None for a single value."""
+    ends = None if math.isnan(interval.low) else [interval.low, interval.high]
+    return {"mean": interval.mean, "ci95": ends}

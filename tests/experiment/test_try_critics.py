@@ -11,8 +11,8 @@ import pytest
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import parse_pipeline
-from critique_rl.experiment.critic_bench import critic_specs, parse_spec
-from critique_rl.experiment.try_critics import BenchResult, _pieces, _spread, cells, figures
+from critique_rl.experiment.critic_bench import critic_specs, parse_spec, rescue_table
+from critique_rl.experiment.try_critics import BenchResult, _pieces, _spread, figures
 from critique_rl.types import Attempt, Usage, Verdict
 
 ORACLE = {"critic": {"kind": "oracle"}}
@@ -44,7 +44,7 @@ def test_differences_are_paired_by_question() -> None:
     assert of["right_minus_retry"] == {"mean": 0.5, "ci95": [0.5, 0.5]}
     assert of["rescued_minus_retry"]["mean"] == 0.5 and of["right"]["mean"] == 0.75
     assert (of["critic_tokens"], of["seconds_p50"], of["leaked"]) == (100, 2.0, 1)
-    [_, row] = cells(data)
+    [_, row] = rescue_table(data).rows
     assert row[0] == "oracle" and row[2] == "+0.50 [0.50, 0.50]" and row[6:8] == ["3", "0.62"]
 
 
