@@ -1,4 +1,4 @@
-"""Imports go strictly downward from room to room, and commands that answer at once import little."""
+"""Imports go strictly downward from room to room; commands that answer at once import little."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from typing import Any
 from critique_rl.critic.api.calls import answer_all
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.ledger import open_ledger
-from critique_rl.critic.contract import NO_TEXT_REASONS, CriticFailed, Reply, without_thinking
+from critique_rl.critic.contract import CriticFailed, Reply, without_thinking
 from critique_rl.policy import load_policy, resolve_model
 from critique_rl.prompts import special_tokens
 from critique_rl.types import Message, Usage
@@ -52,12 +52,7 @@ class ApiChat:
         if not conversations:
             return []
         replies = answer_all(self.endpoint, self._folder, conversations)
-        # An answer without usable text is the model's fault: the server works.
-        missing = [
-            reply
-            for reply in replies
-            if reply.status != "ok" and reply.reason not in NO_TEXT_REASONS
-        ]
+        missing = [reply for reply in replies if reply.unanswered]
         if missing:
             self._report(missing, len(replies))
         if missing and self.endpoint.on_failure == "stop":
@@ -99,23 +94,21 @@ class ApiChat:
 
     @property
     def _folder(self) -> Path:
-        return Path(self._temporary.name) if self.folder is None else Path(self.folder)
+        return Path(self._temporary_folder.name) if self.folder is None else Path(self.folder)
 
     @cached_property
-    def _temporary(self) -> TemporaryDirectory[str]:
+    def _temporary_folder(self) -> TemporaryDirectory[str]:
         return TemporaryDirectory(prefix="critique_rl-")
 
 
 @dataclass(frozen=True)
 class LocalChat:
-    """A transformers model in this process.
+    """A transformers model in this process; each rank holds a copy.
 
     Its sampling has its own random numbers. An answer depends on `seed` and on the conversations
     that are asked together, so a continued run reads the same.
     """
 
-    # Each rank holds a copy: the number of conversations differs between ranks, and a model that is
-    # sharded over them would need equal calls.
     model: str
     """A folder, a Hub id, or a name of `policy` such as "lab/critic" or "smollm2"."""
     temperature: float = 0.7
@@ -169,7 +162,7 @@ class LocalChat:
 
         if not conversations:
             return []
-        model, tokenizer = self._loaded
+        model, tokenizer = self._model_and_tokenizer
         lengths = prompt_lengths(tokenizer, conversations)
         context = getattr(model.config, "max_position_embeddings", None) or 1 << 30
         fits = [i for i, length in enumerate(lengths) if length + self.max_tokens <= context]
@@ -186,7 +179,7 @@ class LocalChat:
     @property
     def specials(self) -> tuple[str, ...]:
         """Special tokens of its tokenizer, which are broken in an attempt."""
-        _, tokenizer = self._loaded
+        _, tokenizer = self._model_and_tokenizer
         return special_tokens(tokenizer)
 
     def _seed(self, conversations: Sequence[list[Message]]) -> int:
@@ -194,10 +187,12 @@ class LocalChat:
         return int(hashlib.sha256(key.encode()).hexdigest()[:12], 16)
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
+    def _model_and_tokenizer(self) -> tuple[Any, Any]:
         """The model in evaluation mode, and its tokenizer."""
         import torch
 
+        # A copy per rank: the number of conversations differs between ranks, and a model that is
+        # sharded over them would need equal calls.
         options = {"dtype": getattr(torch, self.dtype)}
         options.update(self.options)
         loaded_model, tokenizer = load_policy(self.model, **options)

@@ -25,7 +25,7 @@ NO_TEXT_REASONS = ("empty", "length")
 
 
 class Critic(Protocol):
-    """Writes critiques of failed attempts."""
+    """Writes critiques of failed attempts: a name, and one method."""
 
     # Read-only, so that a frozen dataclass is a critic too.
     @property
@@ -63,6 +63,11 @@ class Reply:
     """
     cached: bool = False
     """True if the answer was read from the cache: an earlier call paid for it."""
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether no answer arrived. An answer without usable text arrived."""
+        return self.status != "ok" and self.reason not in NO_TEXT_REASONS
 
 
 class CriticFailed(RuntimeError):

@@ -59,7 +59,7 @@ POSITIVE = (
     "requests_per_minute",
     "tokens_per_minute",
 )
-"""Fields that are positive numbers, or None where their type allows it."""
+"""Fields that are positive numbers, or None if their type allows it."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ def parse_response(body: bytes) -> tuple[str, str, Usage | None]:
         raise _error_in_body(answer["error"], usage)
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise BadResponse("no choices", usage)
-    message = choices[0].get("message")
+    choice = choices[0]
+    message = choice.get("message")
     if not isinstance(message, dict):
         raise BadResponse("no message", usage)
     text = _join_parts(message.get("content"))
@@ -65,7 +66,7 @@ def parse_response(body: bytes) -> tuple[str, str, Usage | None]:
     if text and usage is not None and not usage.completion_tokens:
         # Some servers report zeros, and no text takes 0 tokens.
         usage = None
-    return without_thinking(text or ""), str(choices[0].get("finish_reason")), usage
+    return without_thinking(text or ""), str(choice.get("finish_reason")), usage
 
 
 def _error_in_body(error: Any, usage: Usage | None) -> BadResponse:

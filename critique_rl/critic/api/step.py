@@ -12,7 +12,7 @@ from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.failures import concerns_all_calls, is_transient
 from critique_rl.critic.api.ledger import Ledger
 from critique_rl.critic.api.limits import Limits
-from critique_rl.critic.contract import NO_TEXT_REASONS, Reply
+from critique_rl.critic.contract import Reply
 from critique_rl.types import Message, Usage
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ class Step:
         if error is not None and status is not None and not is_transient(error):
             self.refusals += 1
         hopeless = self.refusals >= MAX_REFUSALS and not self.answered
-        failed = reply.status != "ok" and reply.reason not in NO_TEXT_REASONS
-        stops = self.endpoint.on_failure == "stop" and failed
+        stops = self.endpoint.on_failure == "stop" and reply.unanswered
         if (concerns_all_calls(error) or hopeless or stops) and not self.refusal:
             self.refusal = f"not sent after {reply.reason}"
 
