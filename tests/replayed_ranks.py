@@ -38,6 +38,7 @@ from critique_rl.trainer import trl_seams
 from critique_rl.trainer.fsdp_weights import full_tensor
 from critique_rl.trainer.rollout import two_phase
 from critique_rl.trainer.rollout.refine import question_of
+from critique_rl.trainer.rollout.sampled import Sampled
 from critique_rl.types import Attempt, Critique
 
 GROUPS, SIZE, STEPS = 8, 4, 5
@@ -115,7 +116,7 @@ def completion(prompt: str, slot: int) -> str:
     return ("?" if unscored else "+" if right else "-") + body
 
 
-def replay(trainer, prompts: list[Any], num_generations: int = 1) -> trl_seams.Sampled:
+def replay(trainer, prompts: list[Any], num_generations: int = 1) -> Sampled:
     """In place of `trl_seams.sample`."""
     slots: Counter = Counter()
     texts = []
@@ -123,8 +124,8 @@ def replay(trainer, prompts: list[Any], num_generations: int = 1) -> trl_seams.S
         asked = question_of(prompt)
         texts.append(completion(asked, slots[asked]))
         slots[asked] += 1
-    ids = [trl_seams.completion_ids(trainer, text) for text in texts]
-    return trl_seams.Sampled(
+    ids = [trainer.sampler.completion_ids(text) for text in texts]
+    return Sampled(
         trl_seams.prompt_ids(trainer, prompts),
         ids,
         None,
@@ -164,7 +165,7 @@ class Measured(CritiqueGRPOTrainer):
         self.parts: dict[str, torch.Tensor] = {}
         self.norms: dict[str, list[float]] = defaultdict(list)
 
-    def _log_grad_norms(self, model, terms) -> None:
+    def log_gradient_norms(self, model, terms) -> None:
         parameters = [p for p in model.parameters() if p.requires_grad]
         for name, term in ((name, term) for name, term in terms.items() if term.requires_grad):
             found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
@@ -223,11 +224,11 @@ def run(policy: str, folder: Path, variant: str, world: int, rank: int) -> dict[
 
 def main(policy: str, out: str, *variants: str) -> None:
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    stock = trl_seams.sample, two_phase._draw
-    trl_seams.sample, two_phase._draw = replay, lambda n: 0
+    stock = trl_seams.sample, two_phase.draw_index
+    trl_seams.sample, two_phase.draw_index = replay, lambda n: 0
     results = {variant: run(policy, Path(out), variant, world, rank) for variant in variants}
     (Path(out) / f"replayed{rank}.json").write_text(json.dumps(results))
-    trl_seams.sample, two_phase._draw = stock
+    trl_seams.sample, two_phase.draw_index = stock
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from critique_rl.lab.base import WEIGHTS
 from critique_rl.prompts import neutralise, special_tokens
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import VerifierReward
-from critique_rl.trainer.rollout.generation import Generation, counts_of
+from critique_rl.trainer.rollout.generation import Generation, count_generation
 from critique_rl.trainer.rollout.refine import refine_prompt
 from critique_rl.types import Attempt, Critique, Refinement, Verdict
 
@@ -186,7 +186,7 @@ def test_no_attempt_or_critique_changes_the_reward_of_a_refinement(critiqued) ->
 
 def test_counts_add_up_and_the_record_holds_every_word(critiqued, tmp_path) -> None:
     batch = generation(critiqued[1])
-    counts = counts_of(batch, 84, 0)
+    counts = count_generation(batch, 84, 0)
     assert (
         counts["critique/ok"],
         counts["critique/failed"],
@@ -207,16 +207,15 @@ def test_counts_add_up_and_the_record_holds_every_word(critiqued, tmp_path) -> N
 
 def generation(critiques: list[Critique]) -> Generation:
     tried = attempts([TAME, *ATTACKS])
-    batch = Generation(
+    return Generation(
         84,
         tried,
         dict(enumerate(critiques)),
         order=list(range(84)),
         values=[0.0] * 84,
         rewards=torch.zeros(84, 1),
+        verdicts=[attempt.verdict for attempt in tried],
     )
-    batch.verdicts = [attempt.verdict for attempt in tried]
-    return batch
 
 
 def test_the_page_has_the_tags_of_a_tame_one(critiqued, tmp_path) -> None:

@@ -322,20 +322,25 @@ STATIONS = {
     "tasks": "critique_rl.tasks.load",
     "rewards": "critique_rl.tasks.rewards",
     "prompts": "critique_rl.prompts",
+    "critiques": "critique_rl.trainer.rollout.critiques",
     "refine": "critique_rl.trainer.rollout.refine",
     "rollout": "critique_rl.trainer.rollout.two_phase",
+    "scoring": "critique_rl.trainer.rollout.scoring",
 }
+"""Module as the page's table names it -> module."""
+STATION_ROWS = re.findall(r"^\| \d+ \| .*$", PAGES["method.md"], re.MULTILINE)
+STATION_NAMES = re.findall(r"`(\w+\.[\w.]+)`", "\n".join(STATION_ROWS))
 
 
-@pytest.mark.parametrize(
-    "station",
-    re.findall(
-        r"`(?:trainer|refine|rollout|distill|tasks|prompts|trl_seams|rewards)\.[\w.]+`",
-        PAGES["method.md"],
-    ),
-)
+def test_ten_stations_name_a_function_each() -> None:
+    assert len(STATION_ROWS) == 10
+    assert [row for row in STATION_ROWS if not re.search(r"`\w+\.[\w.]+`", row)] == []
+
+
+@pytest.mark.parametrize("station", STATION_NAMES)
 def test_every_function_the_stations_name_exists(station) -> None:
-    module, *names = station.strip("`").split(".")
+    module, *names = station.split(".")
+    assert [name for name in names if name.startswith("_")] == [], "a station has a public name"
     thing = importlib.import_module(STATIONS.get(module, f"critique_rl.trainer.{module}"))
     for name in names:
         thing = getattr(thing, name, None) or getattr(thing.CritiqueGRPOTrainer, name)

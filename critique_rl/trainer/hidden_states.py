@@ -1,52 +1,92 @@
-"""The last hidden states of a causal model, and its head: logits a slice at a time."""
+"""The last hidden states of the policy and its head, from which a divergence makes logits in slices.
+
+`PolicyPasses` is the only place where the terms with a teacher read the trainer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import torch
+from torch import Tensor, nn
 from trl import GRPOTrainer
 
+from critique_rl.trainer import trl_seams
 from critique_rl.trainer.fsdp_weights import full_tensor, reshard
 from critique_rl.trainer.sliced_divergence import Head
 
 
-def causal_model(trainer: GRPOTrainer) -> Any:
-    """The unwrapped causal language model, inside DDP's and PEFT's wrappers."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+class PolicyPasses:
+    """Forward passes of the policy in training, and sums over the ranks that make them."""
+
+    def __init__(self, trainer: GRPOTrainer):
+        self.trainer = trainer
+
+    @property
+    def model(self) -> Any:
+        """The policy without the wrappers of DDP; with those of PEFT, and sharded if it is."""
+        # Read anew each time: under FSDP2 training replaces the trainer's model.
+        return self.trainer.accelerator.unwrap_model(self.trainer.model)
+
+    @property
+    def temperature(self) -> float:
+        return self.trainer.temperature
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision in which a training step makes its forward passes."""
+        return self.trainer.accelerator.autocast()
+
+    def token_logps(self, model: nn.Module, ids: Tensor, attention: Tensor, length: int) -> Tensor:
+        """Log-probs (rows, length) of the last `length` of ids (rows, positions), with gradient."""
+        return trl_seams.token_logps(self.trainer, model, ids, attention, length)
+
+    def sum_over_ranks(self, tensor: Tensor) -> Tensor:
+        """The sum of tensors of one shape, of any shape. A collective."""
+        return self.trainer.accelerator.reduce(tensor, reduction="sum")
+
+    def log_mean(self, name: str, total: Tensor, count: Tensor) -> None:
+        """Log the mean of a metric over all ranks from two scalars, a sum and its number of
+        summands. A collective.
+        """
+        trl_seams.mean_metric(self.trainer, name, total, count)
 
 
-def head_of(trainer: GRPOTrainer) -> Head:
-    """The language-model head as it is now, whole."""
-    model = causal_model(trainer)
-    reshard(model)  # what FSDP2 has gathered itself it frees, or fills with other weights, later on
-    head, softcap = (
-        model.get_output_embeddings(),
-        getattr(model.config.get_text_config(), "final_logit_softcapping", None),
-    )
+def causal_model(model: nn.Module) -> Any:
+    """The causal language model itself, inside PEFT's wrapper."""
+    if hasattr(model, "get_base_model"):
+        return model.get_base_model()
+    return model
+
+
+def head_of(model: nn.Module) -> Head:
+    """The language-model head as it is now, unsharded."""
+    causal = causal_model(model)
+    # What FSDP2 has gathered itself it frees, or fills with other weights, later on.
+    reshard(causal)
+    head = causal.get_output_embeddings()
+    weight = full_tensor(head.weight)
     bias = getattr(head, "bias", None)
-    return Head(full_tensor(head.weight), None if bias is None else full_tensor(bias), softcap)
+    if bias is not None:
+        bias = full_tensor(bias)
+    softcap = getattr(causal.config.get_text_config(), "final_logit_softcapping", None)
+    return Head(weight, bias, softcap)
 
 
 @contextmanager
-def last_hidden_states(trainer: GRPOTrainer) -> Iterator[list[torch.Tensor]]:
-    """Within the block, the last hidden states (rows, positions, hidden) of every forward pass of
-    the policy are appended to the list it gives.
+def last_hidden_states(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Within the block the last hidden states of every forward pass are put into a list.
+
+    Yields:
+        The list; each element has the shape (rows, positions, hidden).
     """
-    seen: list[torch.Tensor] = []
-    handle = causal_model(trainer).base_model.register_forward_hook(
-        lambda module, inputs, output: seen.append(output.last_hidden_state)
-    )
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        seen.append(output.last_hidden_state)
+
+    handle = causal_model(model).base_model.register_forward_hook(keep)
     try:
         yield seen
     finally:
         handle.remove()
-
-
-@contextmanager
-def no_hidden_states() -> Iterator[list[torch.Tensor]]:
-    """In place of `last_hidden_states` where nobody reads them."""
-    yield []

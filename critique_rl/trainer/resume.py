@@ -20,6 +20,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer
 
+from critique_rl.trainer import trl_seams
 from critique_rl.trainer.checkpoint import last_sealed, read_state, rotate, seal
 
 
@@ -70,7 +71,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         callbacks = self._stateful_callbacks()
         return {
             "kept_steps": sorted(self.kept_steps),
-            "metrics": dict(self._metrics["train"]),
+            "metrics": dict(trl_seams.training_metrics(self)),
             "callbacks": {name: callback.state_dict() for name, callback in callbacks.items()},
         }
 
@@ -83,7 +84,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
     def load_extra_state(self, checkpoint: Path, state: dict[str, Any]) -> None:
         """The inverse of `extra_state` and `save_extra_files`."""
         self.kept_steps |= set(state.get("kept_steps", ()))
-        self._metrics["train"].update(state.get("metrics", {}))
+        trl_seams.training_metrics(self).update(state.get("metrics", {}))
         stored = state.get("callbacks", {})
         for name, callback in self._stateful_callbacks().items():
             if name in stored:
@@ -91,7 +92,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
 
     def restore(self, checkpoint: Path) -> None:
         """Load a checkpoint's weights, step and counts, for a run that has no step left to take."""
-        self._load_from_checkpoint(str(checkpoint))
+        trl_seams.load_weights(self, checkpoint)
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         self.load_extra_state(checkpoint, read_state(checkpoint))
 
@@ -110,7 +111,7 @@ class ResumableGRPOTrainer(GRPOTrainer):
         finally:
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
-        folder = Path(self._get_output_dir(trial=trial))
+        folder = trl_seams.checkpoints_folder(self, trial)
         checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self.save_extra_files(checkpoint)
         if self.args.should_save:

@@ -1,141 +1,184 @@
-"""The teacher: the policy itself, its moving average or the base, reading more than the student
-does. Weights, contexts and the prompts it reads.
+"""The teacher: the policy itself, its moving average or the base, which reads more than the student.
 
-Kept weights are copies of the trainable parameters alone (with LoRA: of the adapter), put in place
-of the policy's for the teacher's forward pass (`lend_weights`). Where FSDP2 shards the policy, they
-are sharded as it is from their first use on.
+Here are its weights, and the prompt that it reads for each row of a batch. Kept weights are copies
+of the trainable parameters alone (with LoRA: of the adapter). They take the place of the policy's
+for the teacher's forward pass (`fsdp_weights.lend_weights`). Where FSDP2 shards the policy, they are
+sharded like it from their first use on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from critique_rl.prompts import render
+from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.fsdp_weights import full_tensor, lend_weights, reshard, shard_like
-from critique_rl.trainer.rollout.refine import in_place_of_question
+from critique_rl.trainer.rollout.generation import Generation, is_right
+from critique_rl.trainer.rollout.refine import refine_prompt, replace_question
 from critique_rl.types import Attempt, Critique
 
 FILE = "teacher.safetensors"
 
 
 class Teacher:
-    """Weights the teacher reads with: "live" (the policy's), "ema" (theta' <- (1 - rate) theta' +
-    rate theta) or "base" (those at construction).
-    """
+    """Weights that the teacher reads with."""
 
     def __init__(self, model: nn.Module, kind: str, rate: float = 0.0):
-        self.kind, self.rate = kind, rate
+        """Copy the weights of `model`, if this kind keeps any.
+
+        Args:
+            model: the policy at the start.
+            kind: "live" (the policy's weights), "ema" (theta' <- (1 - rate) theta' + rate theta) or
+                "base" (those at the start).
+            rate: of the moving average.
+        """
+        self.kind = kind
+        self.rate = rate
+        # With an adapter the base is the model without it, and nothing has to be kept.
         self.adapter_off = kind == "base" and hasattr(model, "disable_adapter")
-        copies = kind == "ema" or (kind == "base" and not self.adapter_off)
-        trained = (
-            {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-            if copies
-            else {}
-        )
-        # An average in bfloat16 would lose small updates to rounding.
-        self.kept = {
-            name: p.to(torch.float32 if kind == "ema" else p.dtype, copy=True)
-            for name, p in trained.items()
-        }
+        self.kept: dict[str, Tensor] = {}
+        if kind == "ema" or (kind == "base" and not self.adapter_off):
+            trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+            self.kept = {name: self._copy(parameter) for name, parameter in trained.items()}
 
     def restart(self, model: nn.Module) -> None:
-        """A moving average begins again from the policy as it is; nothing for other kinds."""
-        if self.kind == "ema":
-            reshard(model)
-            self.kept = {
-                name: p.detach().to(torch.float32, copy=True)
-                for name, p in model.named_parameters()
-                if name in self.kept
-            }
+        """Begin a moving average again from the policy as it is; nothing for other kinds."""
+        if self.kind != "ema":
+            return
+        reshard(model)
+        parameters = dict(model.named_parameters())
+        self.kept = {name: self._copy(parameters[name]) for name in parameters if name in self.kept}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """One step of the moving average; nothing for other kinds."""
+        """Take one step of the moving average; nothing for other kinds."""
         if self.kind != "ema":
             return
         reshard(model)
         for name, parameter in model.named_parameters():
             if name in self.kept:
-                self.kept[name] = shard_like(self.kept[name], parameter).lerp_(
-                    parameter.detach().float(), self.rate
-                )
+                average = shard_like(self.kept[name], parameter)
+                self.kept[name] = average.lerp_(parameter.detach().float(), self.rate)
 
     @contextmanager
     def weights(self, model: nn.Module) -> Iterator[None]:
         """Within the block `model` has the teacher's weights. For forward passes without gradients
         only.
         """
-        if not self.kept:
-            with model.disable_adapter() if self.adapter_off else nullcontext():
+        if self.adapter_off:
+            with model.disable_adapter():
                 yield
             return
+        if not self.kept:
+            yield
+            return
         reshard(model)
-        self.kept |= {
-            name: shard_like(self.kept[name], parameter)
-            for name, parameter in model.named_parameters()
-            if name in self.kept
-        }
+        for name, parameter in model.named_parameters():
+            if name in self.kept:
+                self.kept[name] = shard_like(self.kept[name], parameter)
         with lend_weights(model, self.kept):
             yield
 
     def save(self, folder: Path, write: bool = True) -> None:
-        """EMA weights into a checkpoint, on every rank, of which one writes. The base's are those
-        of the policy a resumed run is given again.
+        """Save a moving average into a checkpoint, called on every rank, of which one writes.
+
+        Nothing for other kinds: a resumed run is given the base again, as its policy at the start.
         """
         if self.kind != "ema":
             return
+        # A collective where the weights are sharded, so it comes before the question who writes.
         kept = {name: full_tensor(value).contiguous() for name, value in self.kept.items()}
         if write:
             save_file(kept, folder / FILE)
 
     def load(self, folder: Path) -> None:
+        """Load a moving average from a checkpoint; nothing for other kinds.
+
+        Raises:
+            FileNotFoundError: the checkpoint has none.
+        """
         if self.kind != "ema":
             return
         path = folder / FILE
         if not path.exists():
             raise FileNotFoundError(
-                f"{path}: the checkpoint has no EMA teacher; it was written by a run without distill_teacher 'ema'. Start anew"
+                f"{path}: the checkpoint has no EMA teacher; it was written by a run without "
+                "distill_teacher 'ema'. Start anew"
             )
         self.kept = load_file(path)
 
+    def _copy(self, parameter: nn.Parameter) -> Tensor:
+        """A copy (same shape) to keep."""
+        # An average in bfloat16 would lose small updates to rounding.
+        dtype = torch.float32 if self.kind == "ema" else parameter.dtype
+        return parameter.detach().to(dtype, copy=True)
+
+
+# ---- prompts -------------------------------------------------------------------------------------
+
+
+def teacher_prompts(batch: Generation, args: CritiqueGRPOConfig) -> list[Any | None]:
+    """The prompt under which each row's completion is read again, None for rows without one.
+
+    For a chosen refinement it is the prompt that it was sampled from. For a rollout it is its
+    question with more context, if rollouts are distilled.
+    """
+    refinements = {number: refinement for _, number, refinement in batch.refinements}
+    reads_rollouts = args.distill_weight and args.distill_target != "refinements"
+    prompts: list[Any | None] = []
+    for row, number in enumerate(batch.order):
+        prompt = None
+        if row in batch.refined and number in refinements:
+            refinement = refinements[number]
+            prompt = refine_prompt(
+                refinement.attempt.row["prompt"],
+                refinement.attempt,
+                refinement.critique,
+                args.refine_template,
+            )
+        elif number < len(batch.attempts) and reads_rollouts:
+            sibling = right_sibling(batch.attempts, number, batch.group_rollouts)
+            critique = batch.critiques.get(number)
+            prompt = teacher_prompt(batch.attempts[number], critique, sibling, args)
+        prompts.append(prompt)
+    return prompts
+
 
 def teacher_prompt(
-    prompt: Any,
-    attempt: Attempt,
-    critique: Critique | None,
-    sibling: str,
-    context: str,
-    column: str,
-    template: str,
+    attempt: Attempt, critique: Critique | None, sibling: str, args: CritiqueGRPOConfig
 ) -> Any | None:
-    """What the teacher reads for one rollout, in the prompt's own format; None where there is
-    nothing to add to the question.
+    """The teacher's prompt for one rollout; None where there is nothing to add to the question.
 
-    `sibling` is a right answer of the same group ("" for none). "sibling_or_critique" is SDPO's
-    order: feedback only where no sibling is right.
+    Args:
+        attempt: the rollout. Its prompt gives the format.
+        critique: its critique, if it has one.
+        sibling: a right answer of the same group, "" for none.
+        args: settings of the run. `distill_context` "sibling_or_critique" is the order of SDPO:
+            feedback only where no sibling is right.
     """
-    words = critique.text if critique is not None and critique.status == "ok" else ""
-    demonstration = str(attempt.row.get(column) or "")
-    chosen = {
-        "critique": ("", words),
-        "sibling": (sibling, ""),
-        "sibling_or_critique": (sibling, "" if sibling else words),
-        "demonstration": (demonstration, ""),
-    }[context]
-    if not any(chosen):
+    context = args.distill_context
+    solution = ""
+    critique_text = ""
+    if context == "demonstration":
+        solution = str(attempt.row.get(args.distill_column) or "")
+    elif context in ("sibling", "sibling_or_critique"):
+        solution = sibling
+    reads_critique = context == "critique" or (context == "sibling_or_critique" and not sibling)
+    if reads_critique and critique is not None and critique.status == "ok":
+        critique_text = critique.text
+    if not solution and not critique_text:
         return None
-    solution, critique_text = chosen
-    return in_place_of_question(
-        prompt,
+    return replace_question(
+        attempt.row["prompt"],
         lambda question: render(
-            template,
+            args.distill_template,
             question=question,
             attempt=attempt.text,
             critique=critique_text,
@@ -145,7 +188,9 @@ def teacher_prompt(
 
 
 def right_sibling(attempts: Sequence[Attempt], index: int, group_size: int) -> str:
-    """The text of the first right rollout of the same group other than the one at `index`, else ""."""
+    """The text of the first right rollout of the group of `index` other than that one, else ""."""
     start = index - index % group_size
-    others = (i for i in range(start, min(start + group_size, len(attempts))) if i != index)
-    return next((attempts[i].text for i in others if attempts[i].verdict.outcome == "right"), "")
+    for i in range(start, min(start + group_size, len(attempts))):
+        if i != index and is_right(attempts[i].verdict):
+            return attempts[i].text
+    return ""

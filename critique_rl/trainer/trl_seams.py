@@ -1,34 +1,53 @@
-"""The only place that touches private names of TRL (read in 1.16.0; `SIGNATURES` is checked by a
-test, so a release that moves one fails there first).
+"""Private names of TRL and of transformers' Trainer: no other module of the package may use one.
 
-Everything else of GRPOTrainer that we override (`_generate_and_score_completions`,
-`_calculate_rewards`, `_compute_loss`, `_get_per_token_logps_and_entropies`, `_get_train_sampler`,
-saving and loading) is wrapped in `trainer`, never copied.
+`CALLED`, `OVERRIDDEN`, `ATTRIBUTES`, `CLASS_ATTRIBUTES` and `MODULE_ATTRIBUTES` list the names, as
+read in TRL 1.16.0 and transformers 5.23. A test compares them with the installed versions, so a
+release that moves a name fails there first. Overrides stand in the trainer classes and wrap
+`super()`; no body of TRL is copied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from torch import Tensor
 from trl import GRPOTrainer
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
-from critique_rl.types import Verdict
+from critique_rl.trainer.rollout.sampled import Sampled, in_format_of
 
-SIGNATURES = {
-    "_generate_and_score_completions": ["self", "inputs"],
-    "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
-    "_compute_loss": ["self", "model", "inputs"],
-    "_get_train_sampler": ["self", "dataset"],
-    "_save_checkpoint": ["self", "model", "trial"],
-    "_load_optimizer_and_scheduler": ["self", "checkpoint"],
-    "_tokenize_prompts": ["self", "prompts"],
+_IMAGE_FIELDS = [
+    "pixel_values",
+    "image_grid_thw",
+    "num_images",
+    "pixel_attention_mask",
+    "spatial_shapes",
+    "num_tiles",
+    "image_sizes",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "image_position_ids",
+]
+_LOGPS_PARAMETERS = [
+    "self",
+    "model",
+    "input_ids",
+    "attention_mask",
+    "logits_to_keep",
+    "batch_size",
+    "compute_entropy",
+    "compute_aux_loss",
+    *_IMAGE_FIELDS,
+]
+_REWARD_PARAMETERS = ["self", "inputs", "prompts", "completions", "completion_ids_list"]
+
+CALLED = {
+    "_calculate_rewards": _REWARD_PARAMETERS,
     "_generate_single_turn": [
         "self",
         "prompt_ids",
@@ -37,190 +56,202 @@ SIGNATURES = {
         "num_generations",
         "has_tool_images",
     ],
+    "_get_output_dir": ["self", "trial"],
+    "_get_per_token_logps_and_entropies": _LOGPS_PARAMETERS,
+    "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
+    "_tokenize_prompts": ["self", "prompts"],
 }
+"""Private method that a function of this module calls -> its parameters."""
+OVERRIDDEN = {
+    "_calculate_rewards": _REWARD_PARAMETERS,
+    "_compute_loss": ["self", "model", "inputs"],
+    "_generate_and_score_completions": ["self", "inputs"],
+    "_get_per_token_logps_and_entropies": _LOGPS_PARAMETERS,
+    "_get_train_sampler": ["self", "dataset"],
+    "_load_optimizer_and_scheduler": ["self", "checkpoint"],
+    "_save_checkpoint": ["self", "model", "trial"],
+}
+"""Private method that a trainer class of ours overrides -> its parameters."""
+ATTRIBUTES = ("_logs", "_metrics", "_pending_extra_logs")
+"""Private attributes of a trainer that functions of this module read or write."""
+CLASS_ATTRIBUTES = ("_name", "_paper", "_tag_names")
+"""Private class attributes that a trainer class of ours overrides: its words in a model card."""
+MODULE_ATTRIBUTES = ("_use_triton",)
+"""Private names of `trl.trainer.utils` that this module replaces for a while."""
 
 SCORED_TOKENS = 64
-"""Tokens a tile of TRL's head on a CPU: 512 took 1.16 times as long, and twice the memory
-(tests/benchmarks/sdpo_cost.py).
-"""
+"""Tokens per tile of TRL's head on a CPU."""
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """Completions of one `generate` call on this rank: token ids, sampling logps (vLLM only, else
-    None) and text in the prompt's format.
-    """
-
-    prompt_ids: list[list[int]]
-    completion_ids: list[list[int]]
-    logprobs: list[list[float]] | None
-    completions: list[Any]
+# ---- sampling ------------------------------------------------------------------------------------
 
 
 def sample(trainer: GRPOTrainer, prompts: list[Any], num_generations: int = 1) -> Sampled:
-    """Sample one completion a prompt with the trainer's own backend and settings. A collective
-    where weights are sharded.
+    """Sample one completion per prompt with the trainer's own backend and settings.
+
+    A collective where weights are sharded.
+
+    Args:
+        trainer: the trainer in whose step this happens.
+        prompts: prompts of this rank, in blocks of `num_generations` equal ones.
+        num_generations: size of a block. vLLM's server gets the first prompt of each block.
     """
-    prompt_ids, images, fields = trainer._tokenize_prompts(prompts)
+    prompt_ids, images, multimodal_fields = trainer._tokenize_prompts(prompts)
     completion_ids, logprobs = trainer._generate_single_turn(
-        prompt_ids, images, fields, num_generations
+        prompt_ids, images, multimodal_fields, num_generations
     )
     texts = trainer.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
-    chat = not isinstance(prompts[0], str)
-    completions = [[{"role": "assistant", "content": text}] for text in texts] if chat else texts
+    completions = [in_format_of(prompts[0], text) for text in texts]
     return Sampled([list(ids) for ids in prompt_ids], completion_ids, logprobs, completions)
-
-
-def sample_uneven(trainer: GRPOTrainer, prompts: list[Any], spare: Any) -> Sampled:
-    """`sample`, one completion a prompt, where ranks have different numbers of prompts, none
-    included; all ranks call it alike.
-
-    Samples of `spare` make up the numbers, and are dropped: a call is a collective where weights
-    are sharded, and vLLM's server takes the prompts of all ranks and deals completions out by equal
-    shares.
-    """
-    counts = gather_object([len(prompts)])
-    wanted = max(counts) if trainer.use_vllm else max(len(prompts), min(1, max(counts)))
-    if not wanted:
-        return Sampled([], [], [] if trainer.use_vllm else None, [])
-    sampled = sample(trainer, [*prompts, *[spare] * (wanted - len(prompts))], 1)
-    kept = {f.name: getattr(sampled, f.name) for f in fields(Sampled)}
-    return Sampled(
-        **{name: value if value is None else value[: len(prompts)] for name, value in kept.items()}
-    )
-
-
-def completion_ids(trainer: GRPOTrainer, text: str) -> list[int]:
-    """Tokens of a text as a completion, the end included."""
-    return [
-        *trainer.processing_class(text, add_special_tokens=False)["input_ids"],
-        trainer.processing_class.eos_token_id,
-    ]
-
-
-def insert(trainer: GRPOTrainer, sampled: Sampled, place: int, prompt: Any, ids: list[int]) -> None:
-    """Put a completion that was not sampled among those that were; its sampling logps are unknown."""
-    text = trainer.processing_class.decode(ids, skip_special_tokens=True)
-    sampled.prompt_ids.insert(place, list(trainer._tokenize_prompts([prompt])[0][0]))
-    sampled.completion_ids.insert(place, ids)
-    sampled.completions.insert(
-        place, text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-    )
-    if sampled.logprobs is not None:
-        sampled.logprobs.insert(place, [None] * len(ids))
 
 
 def prompt_ids(trainer: GRPOTrainer, prompts: list[Any]) -> list[list[int]]:
     """Tokens of each prompt as the trainer would render it."""
-    return [list(ids) for ids in trainer._tokenize_prompts(prompts)[0]] if prompts else []
+    # TRL looks at prompts[0] to tell chats from plain text.
+    if not prompts:
+        return []
+    rendered, _, _ = trainer._tokenize_prompts(prompts)
+    return [list(ids) for ids in rendered]
 
 
-def score(
+# ---- rewards -------------------------------------------------------------------------------------
+
+
+def gathered_rewards(
     trainer: GRPOTrainer,
-    rows: list[dict],
-    sampled_prompts: list[Any],
+    rows: list[dict[str, Any]],
+    prompts: list[Any],
     completions: list[Any],
     ids: list[list[int]],
-) -> torch.Tensor:
-    """Rewards of this rank's rows, (rows, functions), NaN where a function returned None. A
-    collective: every rank scores as many rows.
+) -> Tensor:
+    """Rewards of the rows of all ranks, as TRL's own method gives them.
+
+    A collective: TRL gathers without padding, so every rank scores the same number of rows.
+
+    Returns:
+        (rows of all ranks, reward functions), NaN where a function returned None.
     """
-    gathered = GRPOTrainer._calculate_rewards(trainer, rows, sampled_prompts, completions, ids)
-    start = trainer.accelerator.process_index * len(completions)
-    return gathered[start : start + len(completions)]
-
-
-@contextmanager
-def reward_functions(trainer: GRPOTrainer, indices: Sequence[int]) -> Iterator[None]:
-    """Within the block the trainer knows only the reward functions at `indices`."""
-    names = ("reward_funcs", "reward_processing_classes", "reward_func_names")
-    whole = {name: getattr(trainer, name) for name in names}
-    try:
-        for name in names:
-            setattr(trainer, name, [whole[name][i] for i in indices])
-        yield
-    finally:
-        for name in names:
-            setattr(trainer, name, whole[name])
+    # By the class: the trainer's override would record the generation once more.
+    return GRPOTrainer._calculate_rewards(trainer, rows, prompts, completions, ids)
 
 
 def reorder_extra_columns(trainer: GRPOTrainer, order: Sequence[int], scored: int) -> None:
-    """Bring columns that reward functions logged for `scored` rows, in scoring order, into the
-    batch's order (columns of another length are dropped).
+    """Bring columns that reward functions logged for `scored` rows into the batch's order.
+
+    Columns of another length are dropped: TRL gathers a column with the batch, row by row.
     """
     columns = trainer._pending_extra_logs
     for name, values in list(columns.items()):
-        columns[name] = [values[i] for i in order] if len(values) == scored else []
-        if not columns[name]:
+        if len(values) == scored and order:
+            columns[name] = [values[i] for i in order]
+        else:
             del columns[name]
 
 
-def rewrite_advantages(trainer: GRPOTrainer, advantages: torch.Tensor) -> None:
-    """Have the completions table show these advantages (all ranks' rows of the last generation),
-    not those TRL computed.
+def rewrite_advantages(trainer: GRPOTrainer, advantages: Tensor) -> None:
+    """Have the table of completions show other advantages than those TRL computed.
+
+    Args:
+        trainer: the trainer whose last generation is shown.
+        advantages: (B of all ranks,), in the order of the table.
     """
     column = trainer._logs["advantages"]
+    # The column is a deque that holds one generation batch at most.
     for _ in range(min(len(advantages), len(column))):
         column.pop()
     column.extend(advantages.tolist())
 
 
+# ---- log-probs -----------------------------------------------------------------------------------
+
+
+def token_logps(
+    trainer: GRPOTrainer, model: torch.nn.Module, ids: Tensor, attention: Tensor, length: int
+) -> Tensor:
+    """Log-probs (rows, length) of the last `length` tokens, with gradient.
+
+    Args:
+        trainer: its temperature and its tiles of the head are used.
+        model: the policy, wrapped as in a training step.
+        ids: (rows, positions) token ids, padded on both sides.
+        attention: (rows, positions), 0 on padding.
+        length: number of positions that are scored.
+    """
+    # By the class: the trainer's override would take these for the log-probs of the loss.
+    logps, *_ = GRPOTrainer._get_per_token_logps_and_entropies(
+        trainer, model, ids, attention, length
+    )
+    return logps
+
+
 @contextmanager
 def completions_scored_alone() -> Iterator[None]:
-    """Within the block TRL's fused head reads the positions of completions only, in tiles of
-    `SCORED_TOKENS`, as it does on CUDA, and on any device.
+    """Within the block TRL's fused head reads completions only, on any device, in small tiles.
 
-    Elsewhere it scores prompts too, in tiles that take 0.5 GB at a vocabulary of 32,768 (1.16: so
-    that Neuron need not compile again). The last digits of log-probs may differ, so stock training
-    is left as it is.
+    Without CUDA it scores prompts too, in tiles that take 0.5 GB at a vocabulary of 32,768. The
+    last digits of log-probs may differ, so stock training is left as it is.
     """
-    before = trl_utils._use_triton, chunked_logprob.TOKEN_CHUNK_SIZE
+    stock_use_triton = trl_utils._use_triton
+    stock_tokens = chunked_logprob.TOKEN_CHUNK_SIZE
     try:
         if not torch.cuda.is_available():
-            trl_utils._use_triton, chunked_logprob.TOKEN_CHUNK_SIZE = (
-                (lambda device: True),
-                SCORED_TOKENS,
-            )
+            # The answer also decides which positions are scored: Neuron would compile anew for
+            # every number of them, so TRL 1.16 scores all wherever there is no Triton.
+            trl_utils._use_triton = lambda device: True
+            # Tiles of 512 took 1.16 times as long and twice the memory
+            # (tests/benchmarks/sdpo_cost.py).
+            chunked_logprob.TOKEN_CHUNK_SIZE = SCORED_TOKENS
         yield
     finally:
-        trl_utils._use_triton, chunked_logprob.TOKEN_CHUNK_SIZE = before
+        trl_utils._use_triton = stock_use_triton
+        chunked_logprob.TOKEN_CHUNK_SIZE = stock_tokens
 
 
-def fault_mask(
-    trainer: GRPOTrainer, completion_ids: torch.Tensor, verdicts: Sequence[Verdict]
-) -> torch.Tensor:
-    """(B, T) bool: tokens that overlap a span the verifier called faulty. Rows without such spans
-    are all False.
-    """
-    mask = torch.zeros(completion_ids.shape, dtype=torch.bool)
-    for row, verdict in enumerate(verdicts):
-        if not verdict.faults:
-            continue
-        ends = torch.tensor(
-            [
-                len(text)
-                for text in trainer.processing_class.batch_decode(
-                    completion_ids[row].unsqueeze(1), skip_special_tokens=True
-                )
-            ]
-        ).cumsum(0)
-        starts = torch.cat([torch.zeros(1, dtype=ends.dtype), ends[:-1]])
-        for start, end in verdict.faults:
-            mask[row] |= (starts < end) & (ends > start)
-    return mask.to(completion_ids.device)
+# ---- metrics -------------------------------------------------------------------------------------
 
 
 def metric(trainer: GRPOTrainer, name: str, value: float) -> None:
     """Add one value to the metric TRL will average and log; NaN is left out of the mean."""
-    trainer._metrics["train" if trainer.model.training else "eval"][name].append(value)
+    mode = "train" if trainer.model.training else "eval"
+    trainer._metrics[mode][name].append(value)
 
 
-def mean_metric(trainer: GRPOTrainer, name: str, total: torch.Tensor, count: torch.Tensor) -> None:
-    """One value for `metric`: `total` over `count`, both summed over the ranks; none where nothing
-    was counted. A collective: TRL logs rank 0's alone.
+def mean_metric(trainer: GRPOTrainer, name: str, total: Tensor, count: Tensor) -> None:
+    """One value for `metric`: a mean over all ranks; none where nothing was counted.
+
+    A collective, because TRL logs the metrics of rank 0 alone.
+
+    Args:
+        trainer: the trainer that logs.
+        name: name of the metric.
+        total: scalar, the sum on this rank.
+        count: scalar, the number of summands on this rank.
     """
-    total, count = trainer.accelerator.reduce(
-        torch.stack([total.detach().float(), count.float()]), reduction="sum"
-    ).tolist()
-    if count:
-        metric(trainer, name, total / count)
+    local = torch.stack([total.detach().float(), count.float()])
+    total_sum, count_sum = trainer.accelerator.reduce(local, reduction="sum").tolist()
+    if count_sum:
+        metric(trainer, name, total_sum / count_sum)
+
+
+def training_metrics(trainer: GRPOTrainer) -> dict[str, list[float]]:
+    """Values since the last log by metric, to read or to change: TRL logs the mean of each."""
+    return trainer._metrics["train"]
+
+
+# ---- checkpoints and model card ------------------------------------------------------------------
+
+
+def load_weights(trainer: GRPOTrainer, checkpoint: Path) -> None:
+    """Give the trainer's model the weights of a checkpoint."""
+    trainer._load_from_checkpoint(str(checkpoint))
+
+
+def checkpoints_folder(trainer: GRPOTrainer, trial: Any) -> Path:
+    """The folder that holds checkpoints: output_dir, or a trial's folder in a search."""
+    return Path(trainer._get_output_dir(trial=trial))
+
+
+def keep_stock_card(trainer: GRPOTrainer) -> None:
+    """Have the model card name stock GRPO. Call it before TRL's constructor, which reads the tags."""
+    for name in CLASS_ATTRIBUTES:
+        setattr(trainer, name, getattr(GRPOTrainer, name))

@@ -100,7 +100,7 @@ def build(port: int, folder: str) -> CritiqueGRPOTrainer:
 
 def timed(trainer: CritiqueGRPOTrainer, spent: Counter) -> None:
     """Add the seconds of sampling (first and second phase) and of the critic to `spent`."""
-    sample, critique, calls = trl_seams.sample, two_phase.TwoPhaseRollout._critiques, Counter()
+    sample, critique, calls = trl_seams.sample, two_phase.TwoPhaseRollout.critique_failed, Counter()
 
     def sampling(*arguments, **options):
         start, phase = time.perf_counter(), "generation" if not calls["sample"] else "refinement"
@@ -115,11 +115,11 @@ def timed(trainer: CritiqueGRPOTrainer, spent: Counter) -> None:
         spent["calls"] += time.perf_counter() - start
         return result
 
-    trl_seams.sample, two_phase.TwoPhaseRollout._critiques = sampling, critiquing
+    trl_seams.sample, two_phase.TwoPhaseRollout.critique_failed = sampling, critiquing
     start = time.perf_counter()
     trainer.train()
     spent["step"] = time.perf_counter() - start
-    trl_seams.sample, two_phase.TwoPhaseRollout._critiques = sample, critique
+    trl_seams.sample, two_phase.TwoPhaseRollout.critique_failed = sample, critique
 
 
 def chunked(trainer: CritiqueGRPOTrainer, chunks: int) -> tuple[float, float]:

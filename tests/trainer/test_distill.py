@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 import warnings
 from itertools import cycle
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,6 +31,8 @@ from critique_rl.critic.build import OracleCritic
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import VerifierReward
 from critique_rl.trainer import hidden_states, trl_seams
+from critique_rl.trainer.rollout.sampled import Sampled
+from critique_rl.trainer.rollout.scoring import fault_mask
 from critique_rl.trainer.teacher import FILE, Teacher
 from critique_rl.types import Verdict
 
@@ -249,7 +250,7 @@ def test_a_gap_between_trls_log_probs_and_the_heads_is_refused(
     trainer = ours(tiny_policy, tmp_path, Turns([0.0] * 8), Words(), **DISTILL, distill_mode="full")
     output, head_of = generated(trainer), hidden_states.head_of
     monkeypatch.setattr(
-        hidden_states, "head_of", lambda trainer: hidden_states.Head(30 * head_of(trainer).weight)
+        hidden_states, "head_of", lambda model: hidden_states.Head(30 * head_of(model).weight)
     )
     with pytest.raises(
         ValueError, match=r"this model's head gives log-probs .* use distill_mode sampled"
@@ -465,7 +466,7 @@ def test_with_lora_the_base_is_the_model_without_its_adapter(tiny_policy, tmp_pa
     teacher, output = trainer.distillation.teacher, generated(trainer)
     assert teacher.adapter_off
     assert teacher.kept == {}
-    hidden, _ = trainer.distillation._read(output, torch.tensor([5]), teacher)
+    hidden, _ = trainer.distillation.read(output, torch.tensor([5]), teacher)
     context, completion = context_tokens(output, 5), completion_tokens(output, 5)
     ids = torch.tensor([context + completion])
     with torch.no_grad():
@@ -475,7 +476,7 @@ def test_with_lora_the_base_is_the_model_without_its_adapter(tiny_policy, tmp_pa
             .last_hidden_state[0, len(context) - 1 : -1]
         )
         policy = (
-            hidden_states.causal_model(trainer)
+            hidden_states.causal_model(trainer.model)
             .base_model(ids)
             .last_hidden_state[0, len(context) - 1 : -1]
         )
@@ -688,9 +689,7 @@ def test_the_fault_mask_holds_the_tokens_of_the_wrong_result_alone(tiny_policy) 
     verdict = load_task(TaskConfig("lab/chain", {"no-trap": 1}, 1), 0).verifier(
         text, {"question": "3 A-7 B+9", "answer": "5"}
     )
-    mask = trl_seams.fault_mask(
-        SimpleNamespace(processing_class=tokenizer), ids, [verdict, Verdict("right")]
-    )
+    mask = fault_mask(tokenizer, ids, [verdict, Verdict("right")])
     # A-7= are characters 0 to 3; the second line follows from the first, and so is not at fault
     assert [tokenizer.decode(token) for token in ids[mask]] == ["4"]
     assert mask.nonzero().tolist() == [[0, 4]]
@@ -755,8 +754,8 @@ def second_says(monkeypatch, *texts: str) -> None:
         if num_generations > 1:
             return sampled
         spoken = [next(said) for _ in prompts]
-        ids = [trl_seams.completion_ids(trainer, text) for text in spoken]
-        return trl_seams.Sampled(
+        ids = [trainer.sampler.completion_ids(text) for text in spoken]
+        return Sampled(
             sampled.prompt_ids,
             ids,
             None,

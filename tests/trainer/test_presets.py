@@ -17,6 +17,7 @@ from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.tasks.load import load_task
+from critique_rl.trainer import trl_seams
 from critique_rl.trainer.critique_grpo_config import CHOICES
 from critique_rl.trainer.presets import PRESETS, deviations, preset
 
@@ -314,7 +315,9 @@ def test_the_paper_clips_both_terms_and_the_released_code_neither(tiny_policy, t
                 torch.cat([output[f"prompt_{part}"], output[f"completion_{part}"]], 1)
                 for part in ("ids", "mask")
             )
-            logps = trainer.logps(trainer.model, ids, attention, output["completion_ids"].shape[1])
+            logps = trl_seams.token_logps(
+                trainer, trainer.model, ids, attention, output["completion_ids"].shape[1]
+            )
         # p / p_old is e^-.5 on every token: with A < 0 the clip holds at .8, where the code goes on
         # with .6065
         loss = trainer._compute_loss(trainer.model, {**output, "old_per_token_logps": logps + 0.5})
@@ -411,7 +414,9 @@ def test_rltf_sd_fills_half_a_group_and_masks_unlikely_tokens(tiny_policy, tmp_p
             torch.cat([output[f"prompt_{part}"], output[f"completion_{part}"]], 1)
             for part in ("ids", "mask")
         )
-        logps = trainer.logps(trainer.model, ids, attention, output["completion_ids"].shape[1])
+        logps = trl_seams.token_logps(
+            trainer, trainer.model, ids, attention, output["completion_ids"].shape[1]
+        )
     trainer._compute_loss(trainer.model, {**output, "old_per_token_logps": old})
     # rows 4 and 6, their first four tokens: p / p_old under PPO's clip (credit is positive: 1.2 at
     # most), over the tokens of rows that are rollouts, times .1

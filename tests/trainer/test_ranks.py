@@ -25,7 +25,7 @@ from critique_rl.config.durable_files import read_jsonl
 from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.experiment.preflight import check_arms, check_primary
-from critique_rl.trainer.distill import refuse_sharding
+from critique_rl.trainer.refusals import refuse_sharding
 
 pytestmark = pytest.mark.processes
 SHIPPED = Path(__file__).parents[2] / "pipelines"

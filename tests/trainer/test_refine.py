@@ -7,8 +7,8 @@ from __future__ import annotations
 import pytest
 
 from critique_rl.trainer.rollout.refine import (
-    choose,
-    due,
+    choose_candidates,
+    select_failed,
     mentions_critique,
     question_of,
     refine_prompt,
@@ -21,21 +21,21 @@ R, W, U, N, A = (
 
 
 def test_failed_means_wrong_or_unreadable_never_unscored_or_abstained() -> None:
-    assert due([R, W, U, N, A, W], 6, "rollout_failed", 6) == [1, 2, 5]
+    assert select_failed([R, W, U, N, A, W], 6, "rollout_failed", 6) == [1, 2, 5]
 
 
 def test_the_cheap_mode_asks_for_at_most_m_critiques_a_group() -> None:
-    assert due([W, W, W, R, W, W], 3, "rollout_failed", 1) == [0, 4]
+    assert select_failed([W, W, W, R, W, W], 3, "rollout_failed", 1) == [0, 4]
 
 
 def test_group_failed_asks_only_where_nothing_was_right() -> None:
-    assert due([W, R, W, W], 2, "group_failed", 2) == [2, 3]
+    assert select_failed([W, R, W, W], 2, "group_failed", 2) == [2, 3]
 
 
 def test_right_candidates_come_first_then_others_at_random_and_unscored_never() -> None:
-    assert choose([W, R, W, R], 1, lambda n: 0) == [1]
-    assert choose([W, N, W], 2, lambda n: n - 1) == [2, 0]
-    assert choose([N, N], 1, lambda n: 0) == []
+    assert choose_candidates([W, R, W, R], 1, lambda n: 0) == [1]
+    assert choose_candidates([W, N, W], 2, lambda n: n - 1) == [2, 0]
+    assert choose_candidates([N, N], 1, lambda n: 0) == []
 
 
 def test_a_refine_prompt_keeps_the_system_message_and_replaces_the_question() -> None:
@@ -106,10 +106,10 @@ def test_mathematics_is_not_taken_for_it(text) -> None:
 
 
 def test_random_selection_draws_from_right_and_wrong_but_never_from_unscored() -> None:
-    assert choose([R, W, N], 2, lambda n: n - 1, "random") == [1, 0]
-    assert choose([R, W, N], 1, lambda n: n - 1, "random") == [1]
+    assert choose_candidates([R, W, N], 2, lambda n: n - 1, "random") == [1, 0]
+    assert choose_candidates([R, W, N], 1, lambda n: n - 1, "random") == [1]
     # of 0, 1 and 3, each once: the draw is over those left, in order
-    assert choose([W, R, N, R], 3, lambda n: 0, "random") == [0, 1, 3]
-    assert choose([W, R, N, R], 2, lambda n: 1, "random") == [1, 3]
+    assert choose_candidates([W, R, N, R], 3, lambda n: 0, "random") == [0, 1, 3]
+    assert choose_candidates([W, R, N, R], 2, lambda n: 1, "random") == [1, 3]
     # where the right come first the same draw is over the wrong alone
-    assert choose([W, R, N, W], 2, lambda n: 1, "right_first") == [1, 3]
+    assert choose_candidates([W, R, N, W], 2, lambda n: 1, "right_first") == [1, 3]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
 from datasets import Dataset
@@ -15,7 +13,6 @@ from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.build import ChatCritic, RetryCritic, TemplateCritic
 from critique_rl.critic.chat import ApiChat, PolicyChat
 from critique_rl.tasks.rewards import group_wise
-from critique_rl.trainer import trl_seams
 from critique_rl.trainer.presets import preset
 from critique_rl.types import Attempt, Critique, Verdict
 
@@ -386,11 +383,6 @@ def test_groups_split_over_ranks_are_refused(tiny_policy, tmp_path) -> None:
             settings=settings,
             critic=RetryCritic(),
         )
-
-
-def test_the_private_names_of_trl_we_lean_on_have_not_moved() -> None:
-    for name, expected in trl_seams.SIGNATURES.items():
-        assert list(inspect.signature(getattr(GRPOTrainer, name)).parameters) == expected, name
 
 
 def test_with_a_budget_the_schedule_runs_over_what_was_spent(tiny_policy, tmp_path) -> None:

@@ -1,6 +1,26 @@
-"""One generation batch as text, and what is counted about it. Counters add up over ranks and steps;
-metrics are made from their sums.
+"""One generation batch of one rank, as text, and what is counted about it.
 
+A rollout makes it, and nobody changes it. `number` is the place of a sequence among all that were
+scored: the rollouts of phase 1 first, then the sequences of phase 2. `row` is a place in TRL's
+batch.
+
+| field          | written by station            | read by station                                 |
+|----------------|-------------------------------|-------------------------------------------------|
+| group_rollouts | 1 reserve                     | 9 right siblings; table of rollouts             |
+| attempts       | 2 sample, 3 judge             | 5 critique, 6 refine prompt, 9 contexts; counts |
+| critiques      | 4 failed, 5 critique          | 6 refine prompt, 9 contexts; counts             |
+| refinements    | 7 sample and judge candidates | 9 contexts; counts                              |
+| plain          | 7 sample and judge candidates | counts; table of rollouts                       |
+| order          | 8 fill slots                  | 9 contexts, baseline of rollouts                |
+| refined        | 8 fill slots                  | 9 refine credit, contexts, normalisers          |
+| off_policy     | 8 fill slots                  | 9 credit, normalisers                           |
+| verdicts       | 3 judge, 7, put in order by 8 | 9 credit, contexts, faulty tokens; counts       |
+| values         | 3 judge, 7                    | 9 baseline of rollouts; table of rollouts       |
+| rewards        | 3 judge, 7, put in order by 8 | TRL's advantages                                |
+| columns        | 8 fill slots                  | TRL's batch                                     |
+| counts         | 5, 7; the trainer adds 9      | metrics and tokens by owner                     |
+
+Counters add up over ranks and steps; metrics are made from their sums:
 failed rollouts = critiques ok + cached + failed + skipped + not asked, each failure and skip with a
 reason.
 """
@@ -8,140 +28,263 @@ reason.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from critique_rl.tasks.rewards import text_of
+from critique_rl.trainer.rollout.refine import question_of
+from critique_rl.trainer.rollout.scoring import Judged
 from critique_rl.types import Attempt, Critique, Refinement, Verdict
 
 
-@dataclass
+class NumberedRefinement(NamedTuple):
+    """A refinement that was sampled as a candidate for a reserved row."""
+
+    attempt: int
+    """Index of the attempt that it refines."""
+    number: int
+    refinement: Refinement
+
+
+class PlainSample(NamedTuple):
+    """A sequence of phase 2 that refines nothing: a plain sample, or an expert's trace."""
+
+    group: int
+    number: int
+    role: str
+    """"rollout" or "expert"."""
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
 class Generation:
-    """One generation batch of this rank, as text. What was scored is numbered through: rollouts
-    first, then candidates and plain samples.
-    """
+    """One generation batch of this rank; the module's table says who writes and reads each field."""
 
     group_rollouts: int = 1
-    """Rollouts of phase 1 in a group."""
-
+    """Rollouts of phase 1 per group."""
     attempts: list[Attempt] = field(default_factory=list)
+    """The rollouts of phase 1, group by group."""
     critiques: dict[int, Critique] = field(default_factory=dict)
-    """Of the attempts that were due one, by index of the attempt."""
-    refinements: list[tuple[int, int, Refinement]] = field(default_factory=list)
-    """(index of the attempt, number among what was scored, refinement)."""
-    plain: list[tuple[int, int, str, Attempt]] = field(default_factory=list)
-    """(group, number among what was scored, "rollout" or "expert", attempt) of plain samples drawn
-    for reserved rows, and of experts' traces.
-    """
+    """Index of an attempt -> its critique, for attempts that were due one."""
+    refinements: list[NumberedRefinement] = field(default_factory=list)
+    plain: list[PlainSample] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
-    """For each row of the batch its number among what was scored."""
+    """Number of the sequence that each row of the batch holds."""
     values: list[float] = field(default_factory=list)
-    """Weighted reward of all that was scored; NaN where it could not be judged."""
-    rewards: torch.Tensor | None = None
-    """(rows of the batch, reward functions), this rank's, in the batch's order; NaN for group-wise
-    functions until they are called.
+    """Weighted reward of every number; NaN where it could not be judged."""
+    rewards: Tensor | None = None
+    """(B, reward functions) in the order of rows; NaN for group-wise functions, which the trainer
+    calls later. None where TRL itself scored the batch.
     """
     refined: list[int] = field(default_factory=list)
-    """Rows of the batch that hold a chosen refinement or an expert's trace."""
+    """Rows that hold a chosen refinement or an expert's trace."""
     off_policy: list[int] = field(default_factory=list)
     """Rows that hold a candidate nobody chose (unscored, or dropped): they train nothing."""
     verdicts: list[Verdict] = field(default_factory=list)
-    """Of every row of the batch."""
-    counts: Counter = field(default_factory=Counter)
+    """Verdict of every row."""
+    columns: dict[str, Any] = field(default_factory=dict)
+    """What TRL's `rollout_func` returns: prompt_ids, completion_ids and logprobs of every row."""
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def refined_rows(self, device: torch.device) -> Tensor:
+        """(B,) bool: rows that hold a chosen refinement or an expert's trace."""
+        return self._mask(self.refined, device)
+
+    def rollout_rows(self, device: torch.device) -> Tensor:
+        """(B,) bool: rows that hold a rollout, sampled under the question alone."""
+        return ~self._mask(self.refined + self.off_policy, device)
+
+    def right_rows(self, device: torch.device) -> Tensor:
+        """(B,) bool: rows whose verdict is right."""
+        return torch.tensor([is_right(verdict) for verdict in self.verdicts], device=device)
+
+    def failed_rows(self, device: torch.device) -> Tensor:
+        """(B,) bool: rows whose verdict is wrong or unreadable."""
+        return torch.tensor([verdict.failed for verdict in self.verdicts], device=device)
+
+    def _mask(self, rows: Sequence[int], device: torch.device) -> Tensor:
+        """(B,) bool: True at these rows."""
+        mask = torch.zeros(len(self.order), dtype=torch.bool, device=device)
+        mask[list(rows)] = True
+        return mask
 
 
-def counts_of(batch: Generation, size: int, slots: int) -> Counter:
-    """Counters of one rank's generation batch, in groups of `size` rows with `slots` reserved."""
-    counts: Counter = Counter()
+def is_right(verdict: Verdict) -> bool:
+    return verdict.outcome == "right"
+
+
+def make_attempts(
+    rows: Sequence[dict[str, Any]], completions: Sequence[Any], verdicts: Sequence[Verdict]
+) -> list[Attempt]:
+    """Attempts of judged completions, each with the dataset's row that it answers."""
+    triples = zip(rows, completions, verdicts, strict=True)
+    return [
+        Attempt(question_of(row["prompt"]), text_of(completion), verdict, row)
+        for row, completion, verdict in triples
+    ]
+
+
+def plain_generation(
+    rows: Sequence[dict[str, Any]],
+    completions: Sequence[Any],
+    completion_ids: Sequence[Sequence[int]],
+    judged: Judged,
+    group_size: int,
+) -> Generation:
+    """The record of a batch that TRL sampled and scored, without two phases; every row a rollout."""
+    return Generation(
+        group_rollouts=group_size,
+        attempts=make_attempts(rows, completions, judged.verdicts),
+        order=list(range(len(completions))),
+        values=judged.values,
+        verdicts=judged.verdicts,
+        counts=Counter({"tokens/rollout": sum(len(ids) for ids in completion_ids)}),
+    )
+
+
+# ---- counters of one rank ------------------------------------------------------------------------
+
+
+def count_generation(batch: Generation, group_size: int, slots: int) -> Counter[str]:
+    """Counters of one rank's generation batch.
+
+    Args:
+        batch: the batch.
+        group_size: rows per group, reserved ones included.
+        slots: reserved rows per group.
+    """
+    counts: Counter[str] = Counter()
     for critique in batch.critiques.values():
-        counts[
-            "critique/cached"
-            if critique.cached and critique.status == "ok"
-            else f"critique/{critique.status}"
-        ] += 1
-        counts["critique/leaked"] += critique.leaked
-        counts["tokens/critic_prompt"] += critique.usage.prompt_tokens
-        counts["tokens/critic_completion"] += critique.usage.completion_tokens
-        counts["critique/usd"] += critique.usage.usd
-        counts["critique/usage_estimated"] += critique.usage.estimated
-        if critique.reason:
-            # Without a server's words, which may hold the time or a number: metrics are many steps'
-            # and their names few.
-            counts[f"critique/{critique.status}/{critique.reason.partition(':')[0]}"] += 1
-        counts.update(f"critique/{note}" for note in critique.notes)
+        counts.update(_count_critique(critique))
     for _, _, refinement in batch.refinements:
-        counts["refine/candidates"] += 1
-        counts["refine/right"] += refinement.verdict.outcome == "right"
-        counts["refine/chosen"] += refinement.chosen
-        family = refinement.attempt.row.get("family")
-        counts[f"refined/{family}"] += 1
-        counts[f"rescued/{family}"] += refinement.verdict.outcome == "right"
-    for name in ("experts", "right_experts"):
-        counts[f"refine/{name}"] = sum(
-            role == "expert" and (name == "experts" or a.verdict.outcome == "right")
-            for _, _, role, a in batch.plain
-        )
-    return counts + _signal_counts(batch, size, slots)
+        counts.update(_count_refinement(refinement))
+    experts = [sample.attempt for sample in batch.plain if sample.role == "expert"]
+    counts["refine/experts"] = len(experts)
+    counts["refine/right_experts"] = sum(is_right(expert.verdict) for expert in experts)
+    # `+` drops counters of 0, so that nothing is logged of what did not happen.
+    return counts + _count_signal(batch, group_size, slots) + _count_attempts(batch.attempts)
 
 
-def _signal_counts(batch: Generation, size: int, slots: int) -> Counter:
-    counts: Counter = Counter()
-    rights = [verdict.outcome == "right" for verdict in batch.verdicts]
-    for start in range(0, len(rights), size):
-        group, own = rights[start : start + size], rights[start : start + size - slots]
+def _count_critique(critique: Critique) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    is_cached = critique.cached and critique.status == "ok"
+    counts["critique/cached" if is_cached else f"critique/{critique.status}"] += 1
+    counts["critique/leaked"] += critique.leaked
+    counts["tokens/critic_prompt"] += critique.usage.prompt_tokens
+    counts["tokens/critic_completion"] += critique.usage.completion_tokens
+    # Dollars are a fraction among whole counts.
+    counts["critique/usd"] += critique.usage.usd  # type: ignore[assignment]
+    counts["critique/usage_estimated"] += critique.usage.estimated
+    if critique.reason:
+        # Without a server's words, which may hold the time or a number: a metric is averaged over
+        # many steps, and there must be few names.
+        code = critique.reason.partition(":")[0]
+        counts[f"critique/{critique.status}/{code}"] += 1
+    counts.update(f"critique/{note}" for note in critique.notes)
+    return counts
+
+
+def _count_refinement(refinement: Refinement) -> Counter[str]:
+    right = is_right(refinement.verdict)
+    family = refinement.attempt.row.get("family")
+    return Counter(
+        {
+            "refine/candidates": 1,
+            "refine/right": int(right),
+            "refine/chosen": int(refinement.chosen),
+            f"refined/{family}": 1,
+            f"rescued/{family}": int(right),
+        }
+    )
+
+
+def _count_signal(batch: Generation, group_size: int, slots: int) -> Counter[str]:
+    """Groups in which advantages differ, before and after the reserved rows were filled."""
+    counts: Counter[str] = Counter()
+    rights = [is_right(verdict) for verdict in batch.verdicts]
+    for start in range(0, len(rights), group_size):
+        group = rights[start : start + group_size]
+        rollouts = group[: group_size - slots]
         counts["groups"] += 1
-        counts["groups/before"] += 0 < sum(own) < len(own)
+        counts["groups/before"] += 0 < sum(rollouts) < len(rollouts)
         counts["groups/after"] += 0 < sum(group) < len(group)
-        counts["groups/failed"] += not any(own)
-        counts["groups/rescued"] += not any(own) and any(group)
-    for attempt in batch.attempts:
+        counts["groups/failed"] += not any(rollouts)
+        counts["groups/rescued"] += not any(rollouts) and any(group)
+    return counts
+
+
+def _count_attempts(attempts: Sequence[Attempt]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for attempt in attempts:
         family = attempt.row.get("family")
+        outcome = attempt.verdict.outcome
         counts[f"family/{family}"] += 1
-        counts[f"family_right/{family}"] += attempt.verdict.outcome == "right"
-        counts[f"outcome/{attempt.verdict.outcome}"] += 1
-        if attempt.verdict.outcome == "unscored" and attempt.verdict.reason:
-            # The code before the colon; what follows it are words on one row.
+        counts[f"family_right/{family}"] += is_right(attempt.verdict)
+        counts[f"outcome/{outcome}"] += 1
+        if outcome == "unscored" and attempt.verdict.reason:
+            # The code before the colon; the words after it are about one row.
             counts[f"outcome/unscored/{attempt.verdict.reason.partition(':')[0]}"] += 1
     return counts
 
 
-def metrics_of(total: Counter) -> dict[str, float]:
-    """Metrics of one generation from the counters of all ranks; a rate without a denominator is
-    left out.
+# ---- metrics of all ranks ------------------------------------------------------------------------
+
+RATES = {
+    "refine/rescue_rate": ("refine/right", "refine/candidates"),
+    "refine/groups_rescued": ("groups/rescued", "groups/failed"),
+    "critique/signal_before": ("groups/before", "groups"),
+    "critique/signal_after": ("groups/after", "groups"),
+}
+"""Metric -> the counters above and below its fraction line."""
+FAMILY_RATES = {
+    "family/": ("rollout/right/", "family_right/"),
+    "refined/": ("refine/rescue_rate/", "rescued/"),
+}
+"""Prefix of a family's denominator -> prefixes of its metric and of its numerator."""
+REFINE_COUNTS = (
+    "candidates",
+    "chosen",
+    "mentions",
+    "experts",
+    "right_experts",
+    "traces_missing",
+    "traces_too_long",
+)
+
+
+def generation_metrics(total: Counter[str]) -> dict[str, float]:
+    """Metrics of one generation from the counters of all ranks.
+
+    A rate without a denominator is left out.
     """
-    metrics = {name: value for name, value in total.items() if name.startswith("critique/")}
-    rates = {
-        "refine/rescue_rate": ("refine/right", "refine/candidates"),
-        "refine/groups_rescued": ("groups/rescued", "groups/failed"),
-        "critique/signal_before": ("groups/before", "groups"),
-        "critique/signal_after": ("groups/after", "groups"),
-    }
-    rates |= {
-        f"rollout/right/{name[7:]}": (f"family_right/{name[7:]}", name)
-        for name in total
-        if name.startswith("family/") and name != "family/None"
-    }
-    rates |= {
-        f"refine/rescue_rate/{name[8:]}": (f"rescued/{name[8:]}", name)
-        for name in total
-        if name.startswith("refined/") and name != "refined/None"
-    }
-    metrics |= {
-        name: total[above] / total[below] for name, (above, below) in rates.items() if total[below]
-    }
-    counted = (
-        "candidates",
-        "chosen",
-        "mentions",
-        "experts",
-        "right_experts",
-        "traces_missing",
-        "traces_too_long",
-    )
-    metrics |= {
-        f"refine/{name}": total[f"refine/{name}"] for name in counted if total[f"refine/{name}"]
-    }
-    metrics |= {name: value for name, value in total.items() if name.startswith("distill/")}
-    return metrics | {
-        f"rollout/{name[8:]}": value for name, value in total.items() if name.startswith("outcome/")
-    }
+    metrics: dict[str, float] = _starting_with("critique/", total)
+    for name, (above, below) in {**RATES, **_family_rates(total)}.items():
+        if total[below]:
+            metrics[name] = total[above] / total[below]
+    for name in REFINE_COUNTS:
+        if total[f"refine/{name}"]:
+            metrics[f"refine/{name}"] = total[f"refine/{name}"]
+    metrics |= _starting_with("distill/", total)
+    for name, value in _starting_with("outcome/", total).items():
+        metrics[f"rollout/{name.removeprefix('outcome/')}"] = value
+    return metrics
+
+
+def _family_rates(total: Counter[str]) -> dict[str, tuple[str, str]]:
+    """Rates of every family of problems, as in `RATES`."""
+    rates = {}
+    for prefix, (metric, numerator) in FAMILY_RATES.items():
+        for name in _starting_with(prefix, total):
+            family = name.removeprefix(prefix)
+            # Rows of a dataset without families are counted under None.
+            if family != "None":
+                rates[f"{metric}{family}"] = (f"{numerator}{family}", name)
+    return rates
+
+
+def _starting_with(prefix: str, total: Counter[str]) -> dict[str, float]:
+    return {name: value for name, value in total.items() if name.startswith(prefix)}

@@ -1,7 +1,7 @@
-"""Critique -> second attempt: which failed rollouts are refined, the prompt each refinement is
-sampled from, and which candidates fill reserved slots.
+"""Critique -> second attempt: which failed rollouts are refined, under which prompt, and which
+candidates fill reserved slots.
 
-Pure bookkeeping over lists; sampling and scoring are the trainer's.
+Pure bookkeeping over lists; sampling and scoring are the rollout's.
 """
 
 from __future__ import annotations
@@ -13,51 +13,67 @@ from typing import Any
 from critique_rl.prompts import render
 from critique_rl.types import Attempt, Critique, Verdict
 
+_CRITIC = r"(?:critique|critic|feedback|review)"
+_SAID = r"(?:noted|said|mentioned|pointed out|suggested|stated)"
+_TRY = r"(?:solution|attempt|answer|response|mistake|error)"
 MENTIONS = re.compile(
-    r"(?i)\b(?:as|like) (?:you|the (?:critique|critic|feedback|review)) (?:\w+ly )?(?:have |has )?(?:noted|said|mentioned|pointed out|suggested|stated)"
+    rf"(?i)\b(?:as|like) (?:you|the {_CRITIC}) (?:\w+ly )?(?:have |has )?{_SAID}"
     r"|\b(?:the|your|this)(?: (?:above|given|provided))? (?:critique|critic|feedback|hint)\b"
-    r"|\b(?:my|your) (?:previous|earlier|first|original|prior) (?:solution|attempt|answer|response|mistake|error)"
+    rf"|\b(?:my|your) (?:previous|earlier|first|original|prior) {_TRY}"
     # "The first solution is x = 2", "the original solution holds 20% acid": those with an article
     # are mathematics more often than not.
-    r"|\bthe (?:(?:previous|earlier|prior) (?:solution|attempt|answer|response|mistake|error)|(?:first|original) (?:attempt|response))"
+    rf"|\bthe (?:(?:previous|earlier|prior) {_TRY}|(?:first|original) (?:attempt|response))"
     r"|\byou(?:'re| are) right\b|\bI apologi[sz]e\b|\b(?:thank you|thanks) for\b"
 )
+"""How an answer speaks of a critique, or of an attempt before it."""
 
 
-def due(verdicts: Sequence[Verdict], group_size: int, when: str, most: int) -> list[int]:
-    """Indices of rollouts whose critique is asked for, at most `most` a group of `group_size`
-    rollouts.
+def select_failed(verdicts: Sequence[Verdict], group_size: int, when: str, limit: int) -> list[int]:
+    """Indices of the failed rollouts whose critique is asked for.
 
-    `when`: "rollout_failed" (every failed rollout) or "group_failed" (only in groups where all
-    failed). Abstained and unscored rollouts are not failed.
+    Abstained and unscored rollouts are not failed.
+
+    Args:
+        verdicts: verdicts of rollouts, group by group.
+        group_size: rollouts per group.
+        when: "rollout_failed" (every failed rollout) or "group_failed" (only in groups where all
+            failed).
+        limit: critiques per group at most.
     """
-    chosen = []
+    selected = []
     for start in range(0, len(verdicts), group_size):
         failed = [i for i in range(start, start + group_size) if verdicts[i].failed]
         if when == "rollout_failed" or len(failed) == group_size:
-            chosen += failed[:most]
-    return chosen
+            selected += failed[:limit]
+    return selected
 
 
 def question_of(prompt: Any) -> str:
-    """What was asked: a plain prompt itself, or the last user message of a conversation."""
+    """The question: a plain prompt itself, or the last user message of a conversation."""
     if isinstance(prompt, str):
         return prompt
-    return next(
-        (str(message["content"]) for message in reversed(prompt) if message["role"] == "user"), ""
-    )
+    for message in reversed(prompt):
+        if message["role"] == "user":
+            return str(message["content"])
+    return ""
 
 
 def refine_prompt(
     prompt: Any, attempt: Attempt, critique: Critique, template: str, specials: Sequence[str] = ()
 ) -> Any:
-    """The prompt of a refinement in the format of `prompt`: its last user message asks again, with
-    the attempt and the critique.
+    """The prompt of a refinement, in the format of `prompt`.
 
-    `specials` are the special tokens of the policy's tokenizer: written out in an attempt, they
-    would end the turn.
+    Its last user message asks again, with the attempt and the critique.
+
+    Args:
+        prompt: the prompt of the attempt.
+        attempt: the failed answer.
+        critique: the critic's words on it.
+        template: name of the template.
+        specials: special tokens of the policy's tokenizer. They are broken in the attempt and the
+            critique, where they would end the turn.
     """
-    return in_place_of_question(
+    return replace_question(
         prompt,
         lambda question: render(
             template, specials, question=question, attempt=attempt.text, critique=critique.text
@@ -65,38 +81,43 @@ def refine_prompt(
     )
 
 
-def in_place_of_question(prompt: Any, text_of: Callable[[str], str]) -> Any:
-    """`prompt` with its question (a plain prompt itself, a conversation's last user message)
-    replaced by `text_of(question)`.
-    """
-    text = text_of(question_of(prompt))
-    return text if isinstance(prompt, str) else [*prompt[:-1], {"role": "user", "content": text}]
+def replace_question(prompt: Any, rewrite: Callable[[str], str]) -> Any:
+    """`prompt` with `rewrite(question)` in the place of its question (`question_of`)."""
+    text = rewrite(question_of(prompt))
+    if isinstance(prompt, str):
+        return text
+    return [*prompt[:-1], {"role": "user", "content": text}]
 
 
 def mentions_critique(text: str) -> bool:
-    """True where an answer speaks of a critique its reader cannot see ("as you noted", "in my
-    previous attempt"): learnt, it would be said unasked.
+    """Whether an answer speaks of a critique that its reader cannot see ("as you noted").
+
+    A policy that learns from such an answer would say so unasked.
     """
     return MENTIONS.search(text) is not None
 
 
-def choose(
+def choose_candidates(
     verdicts: Sequence[Verdict], slots: int, draw: Callable[[int], int], select: str = "right_first"
 ) -> list[int]:
-    """Which candidates of one group fill its reserved slots: right ones first in order, then others
-    at random (Critique-GRPO, section 4.1).
+    """Indices of the candidates of one group that fill its reserved slots.
 
-    `select` "random" draws from all of them (RLTF-SD). `draw(n)` gives a whole number in [0, n).
+    Right ones come first in order, then others at random (Critique-GRPO, section 4.1).
+
+    Args:
+        verdicts: verdicts of the group's candidates.
+        slots: reserved rows of the group.
+        draw: `draw(n)` returns an integer in [0, n).
+        select: "right_first", or "random" to draw from all of them (RLTF-SD).
     """
-    right = [
-        i
-        for i, verdict in enumerate(verdicts)
-        if verdict.outcome == "right" and select == "right_first"
-    ]
-    # An unscored candidate has no reward: in a slot it would be a row without a verdict.
-    others = [
-        i for i, verdict in enumerate(verdicts) if verdict.outcome != "unscored" and i not in right
-    ]
+    right: list[int] = []
+    if select == "right_first":
+        right = [i for i, verdict in enumerate(verdicts) if verdict.outcome == "right"]
+    others = []
+    for i, verdict in enumerate(verdicts):
+        # An unscored candidate has no reward: in a slot it would be a row without a verdict.
+        if verdict.outcome != "unscored" and i not in right:
+            others.append(i)
     chosen = right[:slots]
     while others and len(chosen) < slots:
         chosen.append(others.pop(draw(len(others))))

@@ -25,7 +25,7 @@ from critique_rl.critic.api.ledger import open_ledger
 from critique_rl.critic.api.limits import open_limits
 from critique_rl.critic.chat import ApiChat
 from critique_rl.critic.contract import CriticFailed, Reply
-from critique_rl.trainer.rollout.generation import Generation, counts_of
+from critique_rl.trainer.rollout.generation import Generation, count_generation
 from critique_rl.types import Critique, Usage
 
 pytestmark = pytest.mark.processes
@@ -277,7 +277,7 @@ def test_an_answer_without_a_possible_usage_counts_at_its_reservation(server, tm
             "usd": pytest.approx(most * 1e-6),
             "open": 0,
         }
-    counts = counts_of(
+    counts = count_generation(
         Generation(critiques={0: Critique(reply.text, "api", usage=reply.usage)}), 1, 0
     )
     assert (

@@ -1,0 +1,153 @@
+"""What each row of a batch earns, and what each term of the loss is divided by.
+
+TRL's advantages over the mixed group are shared out: rollouts train the scalar term, chosen
+refinements the refine term, and a candidate that nobody chose trains nothing. The scalar term is
+divided by its own rows, the refine term by the rows of all reserved slots, so that its pull fades
+with the failures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from critique_rl.objective import group_advantages, signed_credit, weighted_advantages
+from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
+from critique_rl.trainer.rollout.generation import Generation
+
+TOKEN_MEAN = ("dapo", "cispo", "vespo")
+"""Loss types that divide by tokens of the generation batch; the others by rows of the micro batch.
+"""
+
+
+def row_credit(
+    advantages_B: Tensor, batch: Generation, args: CritiqueGRPOConfig, two_phases: bool
+) -> Tensor:
+    """Credit (B,) of every row before it is weighted and shared out.
+
+    Args:
+        advantages_B: TRL's advantages (B,).
+        batch: the same batch as text.
+        args: settings of the run.
+        two_phases: whether reserved rows were filled.
+
+    Returns:
+        (B,); `advantages_B` itself where `credit` and `baseline` are TRL's.
+    """
+    device = advantages_B.device
+    if args.credit == "signed":
+        right_B = batch.right_rows(device)
+        # Abstained and unscored rows are neither right nor failed, and earn nothing.
+        judged_B = right_B | batch.failed_rows(device)
+        return signed_credit(right_B.float().masked_fill(~judged_B, torch.nan))
+    if args.baseline == "rollouts" and two_phases:
+        values_B = torch.tensor([batch.values[number] for number in batch.order], device=device)
+        return group_advantages(values_B, args.num_generations, counted=batch.rollout_rows(device))
+    return advantages_B
+
+
+def scalar_credit(
+    credit_B: Tensor, batch: Generation, args: CritiqueGRPOConfig, two_phases: bool
+) -> Tensor:
+    """Credit (B,) of the scalar term from that of `row_credit` (B,): 0 on rows that are no rollouts."""
+    scalar_B = credit_B
+    if (args.positive_weight, args.negative_weight) != (1.0, 1.0):
+        scalar_B = weighted_advantages(credit_B, args.positive_weight, args.negative_weight)
+    if not two_phases:
+        return scalar_B
+    return scalar_B.masked_fill(~batch.rollout_rows(credit_B.device), 0.0)
+
+
+def refine_credit(credit_B: Tensor, batch: Generation, args: CritiqueGRPOConfig) -> Tensor:
+    """Credit (B,) of the refine term from that of `row_credit` (B,): 0 on rows without a refinement."""
+    earned_B = credit_B
+    if args.refine_ratio == "nll":
+        # RAFT: right refinements weigh 1, wrong ones nothing.
+        earned_B = batch.right_rows(credit_B.device).float()
+    return earned_B.masked_fill(~batch.refined_rows(credit_B.device), 0.0)
+
+
+@dataclass(frozen=True)
+class KindTotals:
+    """Tokens or rows of a generation batch over all ranks, by kind of row; scalars."""
+
+    rollouts: Tensor
+    credited: Tensor
+    """Of the rollouts those that train the scalar term."""
+    reserved: Tensor
+    refined: Tensor
+
+
+def count_kinds(
+    output: dict[str, Any],
+    batch: Generation,
+    args: CritiqueGRPOConfig,
+    two_phases: bool,
+    sum_over_ranks: Callable[[Tensor], Tensor],
+) -> tuple[KindTotals, KindTotals]:
+    """Tokens and rows by kind of row. A collective.
+
+    Args:
+        output: TRL's batch, after credit was shared out and teachers got their contexts.
+        batch: the same batch as text.
+        args: settings of the run.
+        two_phases: whether reserved rows were filled.
+        sum_over_ranks: sums a tensor over the ranks.
+    """
+    tokens_B = output["completion_mask"].sum(1)
+    rollouts_B = batch.rollout_rows(tokens_B.device)
+    position_B = torch.arange(len(tokens_B), device=tokens_B.device) % args.num_generations
+    slots = args.refine_slots if two_phases else 0
+    reserved_B = position_B >= args.num_generations - slots
+    credited_B = (output["advantages"] != 0) & rollouts_B
+    if args.distill_mode == "advantage" and "distill_mask" in output:
+        # A teacher adds to the advantages of these rows, whatever their reward.
+        credited_B = credited_B | output["distill_mask"]
+    refined_B = batch.refined_rows(tokens_B.device)
+    kinds_KB = torch.stack([rollouts_B, credited_B, reserved_B, refined_B]).float()
+    # One reduction for all eight sums.
+    local = torch.stack([kinds_KB @ tokens_B.float(), kinds_KB.sum(1)])
+    tokens_K, rows_K = sum_over_ranks(local)
+    return KindTotals(*tokens_K), KindTotals(*rows_K)
+
+
+def normalisers(
+    tokens: KindTotals, rows: KindTotals, all_rows: int, args: CritiqueGRPOConfig
+) -> dict[str, Tensor]:
+    """Keys of TRL's batch that the scalar and the refine term are divided by.
+
+    Args:
+        tokens: tokens by kind of row.
+        rows: rows by kind of row.
+        all_rows: rows of all kinds over all ranks.
+        args: settings of the run.
+
+    Returns:
+        Scalars: num_items_in_batch (tokens of the scalar term), scalar_share (its part of the rows)
+        and refine_tokens (at least 1).
+    """
+    scalar_tokens = tokens.rollouts
+    scalar_rows = rows.rollouts
+    if args.scalar_normalizer == "subset":
+        # The floor keeps a lone row from taking the step of all.
+        scalar_tokens = torch.maximum(tokens.credited, args.subset_floor * tokens.rollouts)
+        scalar_rows = torch.maximum(rows.credited, args.subset_floor * rows.rollouts)
+    rollout_length = scalar_tokens
+    if args.loss_type not in TOKEN_MEAN:
+        # Losses by rows: as in Dr. GRPO a row counts as a completion of full length.
+        rollout_length = scalar_rows * args.max_completion_length
+    refine_tokens = {
+        "slots": tokens.reserved,
+        "tokens": tokens.refined,
+        "rollouts": rollout_length,
+        "paper": rows.reserved * args.max_completion_length,
+    }
+    return {
+        "num_items_in_batch": scalar_tokens,
+        "scalar_share": scalar_rows / all_rows,
+        "refine_tokens": refine_tokens[args.refine_normalizer].clamp(min=1),
+    }

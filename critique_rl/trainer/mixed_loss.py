@@ -1,0 +1,245 @@
+"""GRPOTrainer whose loss is the mixed objective, the sum of weighted terms.
+
+    L = L_scalar + refine_weight * L_refine + distill_weight * L_distill
+
+The scalar term is TRL's own loss on the advantages of rollouts. The maths of the others is in
+`objective`, those that need a teacher are in `distill`. A micro batch says which terms it has by its
+keys: `refine_credit` for the refine term, `distill_mask` for those with a teacher.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+from torch import Tensor
+
+from critique_rl.objective import refine_loss
+from critique_rl.trainer import hidden_states, trl_seams
+from critique_rl.trainer.credit import TOKEN_MEAN
+from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
+from critique_rl.trainer.distill import Distillation
+from critique_rl.trainer.resume import Diverged, ResumableGRPOTrainer
+
+
+class MixedLossTrainer(ResumableGRPOTrainer):
+    """Adds the terms of the mixed objective to TRL's loss."""
+
+    args: CritiqueGRPOConfig
+    has_two_phases = False
+    """Whether reserved rows are filled, at least once `held` ends."""
+    held = False
+    """Whether the scalar term trains alone for now."""
+    distillation: Distillation | None = None
+    """The terms with a teacher."""
+    _live_logps: Tensor | None = None
+    """(B, T) from TRL's forward pass in the loss in progress, for the other terms."""
+    _micro_batch: dict[str, Any] | None = None
+    """Of the loss in progress, whose advantages a teacher may change during the forward pass."""
+
+    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+        # Stock training scores as TRL does, to the last bit.
+        scoring: AbstractContextManager[None] = nullcontext()
+        if self.has_two_phases or self.distillation is not None:
+            scoring = trl_seams.completions_scored_alone()
+        with scoring:
+            result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._live_logps = result[0]
+        micro_batch = self._micro_batch
+        if (
+            self.args.distill_mode == "advantage"
+            and micro_batch is not None
+            and "distill_mask" in micro_batch
+        ):
+            self._add_token_advantages(micro_batch, result[0])
+        return result
+
+    def _add_token_advantages(self, micro_batch: dict[str, Any], logps_BT: Tensor) -> None:
+        """Add the teacher's advantages of tokens to those of rows; log-probs are (B, T).
+
+        TRL reads the advantages after this forward pass, which is the first to know the policy's
+        own log-probs.
+        """
+        assert self.distillation is not None, "rows have a teacher, so there is one"
+        old_logps_BT = micro_batch.get("old_per_token_logps", logps_BT.detach())
+        taught_BT = self.distillation.token_advantages(micro_batch, old_logps_BT)
+        share = self._scalar_share(micro_batch)
+        advantages_B1 = micro_batch["advantages"].unsqueeze(1)
+        micro_batch["advantages"] = advantages_B1 + self.args.distill_weight * taught_BT / share
+
+    def _compute_loss(self, model, inputs):
+        terms = self.loss_terms(model, inputs)
+        self._log_terms(terms)
+        every = self.args.grad_norm_steps
+        is_due = every and self.state.global_step % every == 0
+        # Sharded parameters have no gradient outside of their own backward pass.
+        if is_due and len(terms) > 1 and not self.is_sharded:
+            self.log_gradient_norms(model, terms)
+        return sum(terms.values())
+
+    def loss_terms(self, model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        """The weighted terms of one micro batch's loss, scalars by name.
+
+        Args:
+            model: the policy, wrapped as in a training step.
+            inputs: a micro batch of TRL's. It stays as it is.
+        """
+        advantages_B = inputs["advantages"] / self._scalar_share(inputs)
+        # A copy: the same micro batch comes back in each iteration on a generation.
+        self._micro_batch = {**inputs, "advantages": advantages_B}
+        with self._student_hidden_states(inputs) as seen:
+            scalar = super()._compute_loss(model, self._micro_batch)
+        logps_BT = self._live_logps
+        assert logps_BT is not None, "TRL's loss scores the completions"
+        self._live_logps = None
+        self._micro_batch = None
+        if self._scalar_is_idle:
+            # Else autograd would go back through the head for a gradient of 0.
+            scalar = scalar.detach()
+        terms = {"scalar": scalar}
+        old_logps_BT = inputs.get("old_per_token_logps", logps_BT.detach())
+        if "refine_credit" in inputs and self.args.refine_weight:
+            terms["refine"] = self._refine_term(inputs, logps_BT, old_logps_BT)
+        if "distill_mask" in inputs:
+            hidden_BLH = seen[0] if seen else None
+            terms |= self._teacher_terms(model, inputs, logps_BT, old_logps_BT, hidden_BLH)
+        return terms
+
+    def _student_hidden_states(
+        self, inputs: dict[str, Any]
+    ) -> AbstractContextManager[list[Tensor]]:
+        """Within the block hidden states (B, positions, H) of TRL's forward pass are put into a
+        list, if a term reads them.
+        """
+        distillation = self.distillation
+        if distillation is None or not distillation.needs_hidden or "distill_mask" not in inputs:
+            return nullcontext([])
+        return hidden_states.last_hidden_states(self.accelerator.unwrap_model(self.model))
+
+    def _refine_term(
+        self, inputs: dict[str, Any], logps_BT: Tensor, old_logps_BT: Tensor
+    ) -> Tensor:
+        """The weighted refine term, a scalar, from log-probs (B, T) of now and of before."""
+        args = self.args
+        credit_B = inputs["refine_credit"]
+        mask_BT = inputs["completion_mask"] * (credit_B != 0).unsqueeze(1)
+        total = refine_loss(
+            logps_BT,
+            old_logps_BT,
+            credit_B,
+            mask_BT,
+            args.refine_ratio,
+            args.refine_gamma,
+            args.ratio_clip,
+            args.refine_floor,
+        )
+        trl_seams.mean_metric(self, "refine/logps", (logps_BT * mask_BT).sum(), mask_BT.sum())
+        return args.refine_weight * total / self._divisor(inputs["refine_tokens"])
+
+    def _teacher_terms(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        logps_BT: Tensor,
+        old_logps_BT: Tensor,
+        hidden_BLH: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """The weighted terms that need a context, scalars by name.
+
+        Args:
+            model: the policy, wrapped as in a training step.
+            inputs: a micro batch of TRL's with the keys of `Distillation.prepare`.
+            logps_BT: log-probs (B, T), with gradient.
+            old_logps_BT: log-probs (B, T) before this generation's updates.
+            hidden_BLH: last hidden states (B, positions, H), where the divergence reads them.
+        """
+        args = self.args
+        terms: dict[str, Tensor] = {}
+        assert self.distillation is not None, "rows have a context, so there is a teacher"
+        if args.distill_weight and args.distill_mode != "advantage":
+            total = self.distillation.divergence_term(inputs, logps_BT, old_logps_BT, hidden_BLH)
+            terms["distill"] = args.distill_weight * total / self._divisor(inputs["distill_tokens"])
+        if args.refine_own_weight or args.refine_anchor_weight:
+            nll, drift = self.distillation.refine_prompt_terms(model, inputs, logps_BT)
+            total = args.refine_own_weight * nll + args.refine_anchor_weight * drift
+            terms["own"] = total / self._divisor(inputs["own_tokens"])
+        return terms
+
+    def _log_terms(self, terms: dict[str, Tensor]) -> None:
+        """Log the means of the terms (scalars) over ranks, which add up to TRL's `loss`.
+
+        Raises:
+            Diverged: on every rank, where one of them is not finite.
+        """
+        local = torch.stack([term.detach().float() for term in terms.values()])
+        means = self.accelerator.reduce(local, reduction="mean")
+        if not torch.isfinite(means.sum()):
+            pairs = zip(terms, means.tolist(), strict=True)
+            parts = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
+            raise Diverged(f"step {self.state.global_step + 1}: the loss is not finite ({parts})")
+        if len(terms) == 1:
+            return
+        # A term is one micro batch's share of a step's; metrics are averaged over micro batches.
+        step_means = (means * self.current_gradient_accumulation_steps).tolist()
+        for name, value in zip(terms, step_means, strict=True):
+            trl_seams.metric(self, f"loss/{name}", value)
+
+    def log_gradient_norms(self, model: torch.nn.Module, terms: dict[str, Tensor]) -> None:
+        """Log the gradient norm of each term (a scalar) of this micro batch on this rank.
+
+        It is taken before DDP averages: more ranks and smaller batches have larger norms.
+        """
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        for name, term in terms.items():
+            norm = 0.0
+            if term.requires_grad:
+                gradients = torch.autograd.grad(
+                    term, parameters, retain_graph=True, allow_unused=True
+                )
+                squares = [g.float().pow(2).sum() for g in gradients if g is not None]
+                if squares:
+                    norm = torch.stack(squares).sum().sqrt().item()
+            trl_seams.metric(self, f"grad_norm/{name}", norm)
+
+    @property
+    def is_sharded(self) -> bool:
+        """True where no rank has all of the policy's weights, or of their gradients: FSDP and
+        DeepSpeed.
+        """
+        sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        return self.accelerator.distributed_type in sharded
+
+    @property
+    def _scalar_is_idle(self) -> bool:
+        """True where the scalar term is 0 whatever the rewards, and another trains."""
+        args = self.args
+        if self.distillation is None or not self.distillation.needs_hidden or self.held:
+            return False
+        # The backward hooks of FSDP2 hang on the model's outputs, which the scalar term reads.
+        if self.is_sharded:
+            return False
+        trains_rows = args.positive_weight or args.negative_weight or args.beta
+        trains_entropy = args.entropy_coef or args.use_adaptive_entropy or self.aux_loss_enabled
+        return not trains_rows and not trains_entropy
+
+    def _scalar_share(self, inputs: dict[str, Any]) -> Tensor | float:
+        """The share of all rows that belong to the scalar term, a scalar, for losses by rows.
+
+        Those divide by all rows. Advantages are scaled for it and not the loss, because TRL's KL
+        and entropy are of all rows.
+        """
+        if "scalar_share" in inputs and self.loss_type not in TOKEN_MEAN:
+            return inputs["scalar_share"]
+        return 1.0
+
+    def _divisor(self, tokens: Tensor) -> Tensor:
+        """Scalar that one micro batch of one rank divides its sum by, as TRL's dapo does.
+
+        Args:
+            tokens: scalar, of a complete generation batch over all ranks.
+        """
+        rank_tokens = tokens / self.accelerator.num_processes
+        step_tokens = rank_tokens * self.current_gradient_accumulation_steps
+        return step_tokens / self.args.steps_per_generation

@@ -1,0 +1,192 @@
+"""The critic's turn between the two samplings: failed rollouts go in, checked critiques come out.
+
+The critic never sets a reward. A critique that failed, or that leaves no room for an answer, leaves
+its rollout as it is and is counted with a reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from accelerate.utils import gather_object
+
+from critique_rl.critic.chat import PolicyChat
+from critique_rl.critic.contract import Critic, CriticFailed, Reply, invalid_field
+from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
+from critique_rl.trainer.rollout.refine import refine_prompt, select_failed
+from critique_rl.trainer.rollout.sampler import Sampler
+from critique_rl.types import Attempt, Critique, Message
+
+
+class CriticTurn:
+    """Asks one critic about the failed rollouts of each generation batch."""
+
+    def __init__(
+        self, critic: Critic, args: CritiqueGRPOConfig, group_rollouts: int, sampler: Sampler
+    ):
+        """Take the critic, and lend it the policy's replies if it is the policy itself.
+
+        Args:
+            critic: the critic.
+            args: settings of the run.
+            group_rollouts: rollouts per group.
+            sampler: renders refine prompts, and samples for a critic that is the policy.
+        """
+        self.critic = critic
+        self.args = args
+        self.group_rollouts = group_rollouts
+        self.sampler = sampler
+        chat = getattr(critic, "chat", None)
+        self.critic_is_policy = isinstance(chat, PolicyChat)
+        if isinstance(chat, PolicyChat):
+            chat.sample = self.reply
+            chat.specials = sampler.special_tokens
+        # Of the batch in progress, for `reply`.
+        self._spare_prompt: Any = None
+        self._reply_tokens: Counter[str] = Counter()
+
+    def critique_failed(self, attempts: list[Attempt]) -> tuple[dict[int, Critique], Counter]:
+        """Critiques of the failed rollouts of one batch.
+
+        A collective: every rank calls it, those without a failed rollout too.
+
+        Args:
+            attempts: the rollouts of this rank, group by group.
+
+        Returns:
+            Index of an attempt -> its critique; and counters, among them the seconds it took.
+
+        Raises:
+            CriticFailed: the critic may not fail, and did, on any rank.
+            TypeError: the critic returned no list, or something in it that is no critique.
+            ValueError: the critic returned another number of critiques than it got attempts.
+        """
+        started = time.perf_counter()
+        verdicts = [attempt.verdict for attempt in attempts]
+        asked = select_failed(
+            verdicts, self.group_rollouts, self.args.critique_when, self._group_limit()
+        )
+        self._spare_prompt = attempts[0].row["prompt"]
+        self._reply_tokens = Counter()
+        answers = self._ask([attempts[i] for i in asked])
+        check_critiques(self.critic.name, answers, len(asked))
+        counts: Counter = Counter(self._reply_tokens)
+        failed = sum(verdict.failed for verdict in verdicts)
+        counts["critique/seconds"] = time.perf_counter() - started
+        counts["critique/failed_rollouts"] = failed
+        counts["critique/not_asked"] = failed - len(asked)
+        critiques = dict(zip(asked, answers, strict=True))
+        if self.args.refine_slots:
+            critiques = self._skip_long(attempts, critiques)
+        return critiques, counts
+
+    def reply(self, conversations: Sequence[list[Message]]) -> list[Reply]:
+        """The policy's replies, for a critic that is the policy itself.
+
+        A prompt that leaves no room for an answer gets a failed reply.
+        """
+        limit = self.sampler.prompt_limit
+        lengths = [len(ids) for ids in self.sampler.prompt_ids(list(conversations))]
+        pairs = zip(conversations, lengths, strict=True)
+        asked = [conversation for conversation, length in pairs if length <= limit]
+        sampled = self.sampler.sample_uneven(asked, self._spare_prompt)
+        self._reply_tokens["tokens/self_critique"] += sum(sampled.completion_lengths)
+        self._reply_tokens["tokens/self_critique_prompt"] += sum(sampled.prompt_lengths)
+        texts = iter(sampled.texts)
+        replies = []
+        for length in lengths:
+            if length <= limit:
+                replies.append(Reply(next(texts)))
+            else:
+                replies.append(Reply("", "failed", "prompt_too_long"))
+        return replies
+
+    def refine_prompt(self, attempt: Attempt, critique: Critique) -> Any:
+        """The prompt under which an attempt is refined."""
+        return refine_prompt(
+            attempt.row["prompt"],
+            attempt,
+            critique,
+            self.args.refine_template,
+            self.sampler.special_tokens,
+        )
+
+    def _ask(self, attempts: list[Attempt]) -> list[Critique]:
+        """Call the critic.
+
+        Raises:
+            CriticFailed: on every rank, if the critic may not fail and did on one of them.
+        """
+        answers: list[Critique] = []
+        failures: list[str] = []
+        try:
+            # The policy's own sampler is a collective, so that critic is called on every rank.
+            if attempts or self.critic_is_policy:
+                answers = self.critic.critique(attempts)
+        except CriticFailed as failure:
+            failures = [str(failure)]
+        # A rank that raised alone would leave the others waiting for it at the next collective.
+        failures = gather_object(failures)
+        if failures:
+            raise CriticFailed(failures[0])
+        return answers
+
+    def _group_limit(self) -> int:
+        """Critiques per group at most: one per candidate, or all where the teacher reads them."""
+        args = self.args
+        teacher_reads_critiques = (
+            args.distill_weight
+            and args.distill_target != "refinements"
+            and "critique" in args.distill_context
+        )
+        if teacher_reads_critiques or not args.refine_slots:
+            return self.group_rollouts
+        return args.refine_candidates or self.group_rollouts
+
+    def _skip_long(
+        self, attempts: list[Attempt], critiques: dict[int, Critique]
+    ) -> dict[int, Critique]:
+        """Mark critiques as skipped whose refine prompt leaves no room for an answer."""
+        usable = [i for i, critique in critiques.items() if critique.status == "ok"]
+        prompts = [self.refine_prompt(attempts[i], critiques[i]) for i in usable]
+        limit = self.sampler.prompt_limit
+        kept = dict(critiques)
+        for i, ids in zip(usable, self.sampler.prompt_ids(prompts), strict=True):
+            if len(ids) > limit:
+                kept[i] = replace(critiques[i], status="skipped", reason="prompt_too_long")
+        return kept
+
+
+def check_critiques(critic: str, answers: Any, expected: int) -> None:
+    """Check what a critic returned, which may be anybody's code.
+
+    Args:
+        critic: the critic's name.
+        answers: what it returned.
+        expected: the number of attempts that it got.
+
+    Raises:
+        TypeError: no list, or something in it that is no critique.
+        ValueError: another number of critiques.
+    """
+    # A string is a sequence too, of letters.
+    if not isinstance(answers, Sequence) or isinstance(answers, str):
+        raise TypeError(
+            f"critic {critic}: got a {type(answers).__name__}, "
+            "expected a list of critiques (and no coroutine)"
+        )
+    if len(answers) != expected:
+        raise ValueError(
+            f"critic {critic}: got {len(answers)} critiques for {expected} attempts, "
+            "expected one each, in order"
+        )
+    for answer in answers:
+        if not isinstance(answer, Critique):
+            raise TypeError(f"critic {critic}: got {answer!r}, expected a Critique")
+        field = invalid_field(answer)
+        if field:
+            raise TypeError(f"critic {critic}: got {answer!r}, expected a Critique: {field}")

@@ -1,0 +1,91 @@
+"""What a rollout and a teacher's contexts need of the trainer's generation: samples, tokens, limits.
+
+`Sampler` is one of the three places that read the trainer for them; `scoring.Scorer` and
+`hidden_states.PolicyPasses` are the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelerate.utils import gather_object
+from trl import GRPOTrainer
+
+from critique_rl.prompts import special_tokens
+from critique_rl.trainer import trl_seams
+from critique_rl.trainer.rollout.sampled import Sampled, in_format_of
+
+NO_CONTEXT_LIMIT = 1 << 30
+"""Tokens, for models whose config names no largest position."""
+
+
+class Sampler:
+    """Samples from the policy in training, with the trainer's own backend and settings."""
+
+    def __init__(self, trainer: GRPOTrainer):
+        self.trainer = trainer
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.trainer.processing_class
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Special tokens of the policy's tokenizer, as text."""
+        return special_tokens(self.tokenizer)
+
+    @property
+    def max_completion_length(self) -> int:
+        """Tokens a completion may have."""
+        return self.trainer.max_completion_length
+
+    @property
+    def prompt_limit(self) -> int:
+        """Tokens a refine prompt or a teacher's prompt may have."""
+        limit = self.trainer.args.max_refine_prompt_length
+        if limit is not None:
+            return limit
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        context = getattr(model.config, "max_position_embeddings", None) or NO_CONTEXT_LIMIT
+        return context - self.max_completion_length
+
+    def sample(self, prompts: list[Any], num_generations: int = 1) -> Sampled:
+        """One completion per prompt; prompts stand in blocks of `num_generations` equal ones."""
+        return trl_seams.sample(self.trainer, prompts, num_generations)
+
+    def sample_uneven(self, prompts: list[Any], spare: Any) -> Sampled:
+        """One completion per prompt where ranks have different numbers of prompts, or none.
+
+        A collective: all ranks call it, those without prompts too.
+
+        Args:
+            prompts: prompts of this rank.
+            spare: a prompt that makes up the numbers; its samples are dropped.
+        """
+        counts = gather_object([len(prompts)])
+        if self.trainer.use_vllm:
+            # vLLM's server takes the prompts of all ranks and deals completions out by equal
+            # shares: with uneven numbers a rank would get another's completions.
+            wanted = max(counts)
+        else:
+            # `generate` is a collective where weights are sharded: a rank without prompts has to
+            # take part with one, unless no rank has any.
+            wanted = max(len(prompts), min(1, max(counts)))
+        if not wanted:
+            return Sampled([], [], [] if self.trainer.use_vllm else None, [])
+        spares = [spare] * (wanted - len(prompts))
+        return self.sample([*prompts, *spares]).head(len(prompts))
+
+    def prompt_ids(self, prompts: list[Any]) -> list[list[int]]:
+        """Tokens of each prompt as the trainer would render it."""
+        return trl_seams.prompt_ids(self.trainer, prompts)
+
+    def completion_ids(self, text: str) -> list[int]:
+        """Tokens of a text as a completion, the end token included."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, self.tokenizer.eos_token_id]
+
+    def quote(self, prompt: Any, ids: list[int]) -> Sampled:
+        """A completion that was not sampled, under a prompt: one row, without log-probs."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return Sampled(self.prompt_ids([prompt]), [ids], None, [in_format_of(prompt, text)])

@@ -1,0 +1,185 @@
+"""Rewards and verdicts of sampled completions, by the trainer's reward functions.
+
+A verdict is the verifier's own where a reward function has a verifier. Else it follows from the
+weighted reward: right from `success_threshold` on, wrong under it, unscored if every function
+returned None. A reward that could not be given is never a failure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import GRPOTrainer
+
+from critique_rl.tasks.rewards import VerifierReward
+from critique_rl.trainer import trl_seams
+from critique_rl.trainer.rollout.sampled import Sampled
+from critique_rl.types import Verdict
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Judgement of some rows, in their order."""
+
+    rewards: Tensor
+    """(rows, reward functions), NaN where a function returned None or was not called."""
+    values: list[float]
+    """Weighted reward of each row; NaN where it could not be judged."""
+    verdicts: list[Verdict]
+
+    def head(self, count: int) -> Judged:
+        """The first `count` rows."""
+        return Judged(self.rewards[:count], self.values[:count], self.verdicts[:count])
+
+    def __add__(self, other: Judged) -> Judged:
+        rewards = torch.cat([self.rewards, other.rewards])
+        return Judged(rewards, self.values + other.values, self.verdicts + other.verdicts)
+
+
+class Scorer:
+    """Judges completions with the reward functions of one trainer."""
+
+    def __init__(self, trainer: GRPOTrainer, success_threshold: float):
+        self.trainer = trainer
+        self.success_threshold = success_threshold
+
+    def judge(self, rows: list[dict[str, Any]], sampled: Sampled) -> Judged:
+        """Judge completions one by one; functions that compare a group are not called here.
+
+        A collective: every rank judges the same number of rows.
+
+        Args:
+            rows: the dataset's row of each completion. Its prompt is what the completion answers,
+                whatever prompt it was sampled under.
+            sampled: the completions.
+        """
+        functions = self.trainer.reward_funcs
+        per_row = [i for i, function in enumerate(functions) if not _is_group_wise(function)]
+        with self._only_functions(per_row):
+            scored = self._local_rewards(
+                rows, [row["prompt"] for row in rows], sampled.completions, sampled.completion_ids
+            )
+        rewards = torch.full((len(rows), len(functions)), torch.nan, device=scored.device)
+        rewards[:, per_row] = scored
+        return self.judge_rewards(rewards)
+
+    def judge_nothing(self) -> Judged:
+        """The judgement of no rows, which calls no function and no other rank."""
+        device = self.trainer.accelerator.device
+        return Judged(torch.empty(0, len(self.trainer.reward_funcs), device=device), [], [])
+
+    def judge_rewards(self, rewards: Tensor) -> Judged:
+        """Values and verdicts of rewards (rows, reward functions) just given by the functions."""
+        values = self.weighted_rewards(rewards).tolist()
+        return Judged(rewards, values, self._verdicts(values))
+
+    def add_group_rewards(
+        self,
+        rewards: Tensor,
+        rows: list[dict[str, Any]],
+        prompts: list[Any],
+        completions: list[Any],
+        ids: list[list[int]],
+    ) -> Tensor:
+        """Call the functions that compare a group, once, on complete groups.
+
+        Args:
+            rewards: (rows, reward functions) of the other functions, in the batch's order.
+            rows: the dataset's row of each completion.
+            prompts: prompt of each completion.
+            completions: completions in the format of their prompts.
+            ids: token ids of each completion.
+
+        Returns:
+            (rows, reward functions), the columns of these functions filled.
+        """
+        functions = self.trainer.reward_funcs
+        group_wise = [i for i, function in enumerate(functions) if _is_group_wise(function)]
+        if not group_wise:
+            return rewards
+        complete = rewards.clone()
+        with self._only_functions(group_wise):
+            scored = self._local_rewards(rows, prompts, completions, ids)
+        complete[:, group_wise] = scored
+        return complete
+
+    def reorder_extra_columns(self, order: Sequence[int], scored: int) -> None:
+        """Bring columns that reward functions logged for `scored` rows into the batch's order."""
+        trl_seams.reorder_extra_columns(self.trainer, order, scored)
+
+    def weighted_rewards(self, rewards: Tensor) -> Tensor:
+        """Weighted sum of rewards (rows, functions) -> (rows,); NaN where every one is NaN."""
+        weights = self.trainer.reward_weights.to(rewards.device)
+        values = (rewards * weights).nansum(1)
+        return values.masked_fill(rewards.isnan().all(1), torch.nan)
+
+    def local_rows(self, gathered: Tensor, count: int) -> Tensor:
+        """This rank's rows (count, ...) of a gathered tensor (rows of all ranks, ...)."""
+        start = self.trainer.accelerator.process_index * count
+        return gathered[start : start + count]
+
+    def _local_rewards(
+        self, rows: list[dict[str, Any]], prompts: list[Any], completions: list[Any], ids: list
+    ) -> Tensor:
+        """Rewards (rows, functions) of this rank's rows; NaN where a function returned None."""
+        gathered = trl_seams.gathered_rewards(self.trainer, rows, prompts, completions, ids)
+        return self.local_rows(gathered, len(completions))
+
+    def _verdicts(self, values: Sequence[float]) -> list[Verdict]:
+        for function in self.trainer.reward_funcs:
+            if isinstance(function, VerifierReward):
+                # Those of its last call, which was on just these rows.
+                return list(function.verdicts)
+        return [self._verdict(value) for value in values]
+
+    def _verdict(self, value: float) -> Verdict:
+        if math.isnan(value):
+            return Verdict("unscored")
+        return Verdict("right" if value >= self.success_threshold else "wrong")
+
+    @contextmanager
+    def _only_functions(self, indices: Sequence[int]) -> Iterator[None]:
+        """Within the block the trainer knows only the reward functions at `indices`."""
+        names = ("reward_funcs", "reward_processing_classes", "reward_func_names")
+        complete = {name: getattr(self.trainer, name) for name in names}
+        try:
+            for name, values in complete.items():
+                setattr(self.trainer, name, [values[i] for i in indices])
+            yield
+        finally:
+            for name, values in complete.items():
+                setattr(self.trainer, name, values)
+
+
+def fault_mask(tokenizer: Any, completion_ids: Tensor, verdicts: Sequence[Verdict]) -> Tensor:
+    """Tokens that overlap a span which the verifier called faulty.
+
+    Args:
+        tokenizer: the policy's.
+        completion_ids: (B, T) token ids.
+        verdicts: the verdict of each row.
+
+    Returns:
+        (B, T) bool; rows without such spans are all False.
+    """
+    mask = torch.zeros(completion_ids.shape, dtype=torch.bool)
+    for row, verdict in enumerate(verdicts):
+        if not verdict.faults:
+            continue
+        # Token by token, because spans are in characters of the decoded text.
+        pieces = tokenizer.batch_decode(completion_ids[row].unsqueeze(1), skip_special_tokens=True)
+        ends = torch.tensor([len(piece) for piece in pieces]).cumsum(0)
+        starts = torch.cat([torch.zeros(1, dtype=ends.dtype), ends[:-1]])
+        for start, end in verdict.faults:
+            mask[row] |= (starts < end) & (ends > start)
+    return mask.to(completion_ids.device)
+
+
+def _is_group_wise(function: Any) -> bool:
+    return getattr(function, "group_wise", False)
