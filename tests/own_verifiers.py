@@ -1,4 +1,4 @@
-"""Verifiers as a user might write them, well and badly; named by test_worker_verifier.py as
+"""Verifiers as a user might write them, well and badly; named by test_isolated_verifiers.py as
 own_verifiers:<name>.
 """
 

@@ -1,4 +1,4 @@
-"""What is asked and how an answer is judged: tasks, verifiers, rewards."""
+"""Problems and the judging of their answers: tasks, verifiers, rewards."""
 
 from critique_rl._lazy import lazy
 

@@ -1,4 +1,4 @@
-"""How an answer is read from a completion's text: the box, the declared line, the number, the letter.
+"""How an answer is read from a completion: the box, the declared line, the number, the letter.
 
 All searches are linear in the length of the text, so that no text can raise or stall. Left out:
 symbolic mathematics, whose libraries hang on hostile input (`isolated_verifiers`).
@@ -7,9 +7,9 @@ symbolic mathematics, whose libraries hang on hostile input (`isolated_verifiers
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
+
+from critique_rl.tasks.row import Row
 
 LONGEST = 400
 """Characters of the longest number read: far beyond any task, far below where Python refuses to
@@ -23,6 +23,7 @@ DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\.)\.\d+"
 EXPONENT_OR_DENOMINATOR = r"(?:[eE][-+]?\d{1,3}(?!\d)|/\d+)?"
 # ASCII digits only: int() also reads other scripts' digits, and a policy would find that out.
 NUMBER = re.compile(rf"(?<!\w)(?<!\d\.){SIGN}(?:{DIGITS}){EXPONENT_OR_DENOMINATOR}", re.ASCII)
+UNIT_SIGNS = re.compile(r"[\s$\u20ac\u00a3%.\\]")
 DECLARATION = re.compile(r"####|answer\s{0,3}:", re.IGNORECASE)
 FRACTION = re.compile(r"\\[dt]?frac\{(-?\d{1,100})\}\{(\d{1,100})\}", re.ASCII)
 
@@ -34,7 +35,7 @@ LETTER_IN_BRACKETS = re.compile(r"\(([A-J])\)")
 CHOICE_DECLARATION = re.compile(r"(?:answer|choice|option)(?: is)?\s{0,3}:?", re.IGNORECASE)
 
 
-def gold_answer(row: Mapping[str, Any]) -> str:
+def gold_answer(row: Row) -> str:
     """row["answer"] as text.
 
     Returns:
@@ -60,7 +61,8 @@ def last_box(text: str, longest: int | None = None) -> str | None:
     start = text.rfind(BOXED)
     if start < 0:
         return None
-    searched = text[start + len(BOXED) :][:longest]
+    content_start = start + len(BOXED)
+    searched = text[content_start:][:longest]
     depth = 1
     for i, character in enumerate(searched):
         if character == "{":
@@ -84,8 +86,9 @@ def number_value(number: str | None) -> Fraction | None:
     """The exact value of a number as written; None for None and for a denominator of 0."""
     if number is None:
         return None
+    digits = number.replace(",", "")
     try:
-        return Fraction(number.replace(",", ""))
+        return Fraction(digits)
     except (ValueError, ZeroDivisionError):
         return None
 
@@ -96,9 +99,11 @@ def is_number(answer: str) -> bool:
     "18", "$1,200" and "... #### 18" are; "12 apples" is not.
     """
     number = read_number(answer)
-    rest = _number_text(answer).replace(number or "", "", 1)
-    has_words = bool(re.sub(r"[\s$\u20ac\u00a3%.\\]", "", rest))
-    return number_value(number) is not None and not has_words
+    if number is None or number_value(number) is None:
+        return False
+    text = _number_text(answer)
+    rest = text.replace(number, "", 1)
+    return not UNIT_SIGNS.sub("", rest)
 
 
 def read_letter(text: str) -> str | None:
@@ -109,7 +114,8 @@ def read_letter(text: str) -> str | None:
         of the text. None where there is no letter, or two different ones.
     """
     part, is_declared = _choice_text(text)
-    part = part[: 2 * LONGEST].strip()
+    part = part[: 2 * LONGEST]
+    part = part.strip()
     bracketed = set(LETTER_IN_BRACKETS.findall(part))
     if not is_declared and len(bracketed) >= 2:
         return None
@@ -126,7 +132,8 @@ def _choice_text(text: str) -> tuple[str, bool]:
     """The part of a text to search for a letter, and whether the text declared that part."""
     box = last_box(text, LONGEST)
     if box is not None:
-        return box.replace("\\text{", "").rstrip("} "), True
+        letter = box.replace("\\text{", "")
+        return letter.rstrip("} "), True
     match = _last_match(CHOICE_DECLARATION, text)
     if match is not None:
         return text[match.end() :], True
@@ -135,7 +142,9 @@ def _choice_text(text: str) -> tuple[str, bool]:
 
 def _number_text(text: str) -> str:
     r"""The declared part of a text, with \frac{a}{b} as a/b and the minus sign U+2212 as "-"."""
-    return FRACTION.sub(r"\1/\2", _declared_part(text).replace("\u2212", "-"))
+    part = _declared_part(text)
+    part = part.replace("\u2212", "-")
+    return FRACTION.sub(r"\1/\2", part)
 
 
 def _declared_part(text: str) -> str:
@@ -147,7 +156,10 @@ def _declared_part(text: str) -> str:
     if match is None:
         return text
     # An answer below its label counts too, so that "Answer:\n5" is read.
-    return text[match.end() :].lstrip("\n* ").partition("\n")[0]
+    rest = text[match.end() :]
+    rest = rest.lstrip("\n* ")
+    line, _, _ = rest.partition("\n")
+    return line
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

@@ -1,10 +1,8 @@
-"""What the verifier's worker runs: mathematics by Math-Verify, and the user's own function.
-Imported in that process alone (`worker`, `verifier`).
+"""The judges that a verifier's worker runs: mathematics by Math-Verify, and the user's function.
 
-An answer from here is [outcome, answer, reason], with a stated confidence where there is one.
-Math-Verify's own timeouts are off: they raise in threads, and cannot interrupt big-number work
-(Math-Verify issues 59, 63, 65). Left out: its string extraction, which reads neither "(B)" nor
-"\\boxed{B}"; letters are `verifier.choice`.
+Only the worker's process imports this module (`worker`, `isolated_verifiers`). Left out:
+Math-Verify's string extraction, which reads neither "(B)" nor "\\boxed{B}"; `verifiers.choice`
+reads letters.
 """
 
 from __future__ import annotations
@@ -15,95 +13,120 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from critique_rl.config.user_code import load_target
-from critique_rl.types import Verdict
+from critique_rl.tasks.row import Row
+from critique_rl.types import Outcome, Verdict
 
-Judged = list[Any]
-"""The fields of a Verdict: [outcome, answer or None, reason] or [..., confidence]."""
+VerdictFields = list[Any]
+"""The fields of a Verdict as JSON: [outcome, answer or None, reason] or [..., confidence]."""
+Judge = Callable[[Mapping[str, Any]], VerdictFields]
+LONGEST_SHOWN = 400
+"""Characters of an answer that a verdict keeps."""
 
 
-def mathematics() -> Callable[[Mapping[str, Any]], Judged]:
-    """Judge {"text", "gold"} by Math-Verify: LaTeX, expressions, numbers, sets, intervals."""
+def math_judge() -> Judge:
+    """Build the judge of {"text", "gold"} by Math-Verify: LaTeX, expressions, numbers, sets.
+
+    Raises:
+        ImportError: Without the package math-verify.
+    """
     try:
         from math_verify import parse, verify
     except ImportError as error:
         raise ImportError(
             "verifier math needs the package math-verify; run: pip install 'critique-rl[math]'"
         ) from error
+    # They warn that timeouts are off, which is meant here.
     for name in ("math_verify", "latex2sympy2_extended"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
-    def judge(question: Mapping[str, Any]) -> Judged:
+    # Math-Verify's timeouts are off: they raise in threads, and cannot interrupt big-number work
+    # (its issues 59, 63, 65). The worker's deadline stands in for them.
+    def judge(question: Mapping[str, Any]) -> VerdictFields:
         # A gold answer without any LaTeX around it is read as LaTeX first: "\\frac{1}{2}" alone is
         # no expression.
-        gold = parse(f"${question['gold']}$", parsing_timeout=None) or parse(
-            question["gold"], parsing_timeout=None
-        )
+        gold = parse(f"${question['gold']}$", parsing_timeout=None)
         if not gold:
-            return [
-                "unscored",
-                None,
-                f"no gold answer: {question['gold'][:40]!r} is not mathematics",
-            ]
-        found = parse(question["text"], parsing_timeout=None)
-        if not found:
+            gold = parse(question["gold"], parsing_timeout=None)
+        if not gold:
+            shown = question["gold"][:40]
+            return ["unscored", None, f"no gold answer: {shown!r} is not mathematics"]
+        candidates = parse(question["text"], parsing_timeout=None)
+        if not candidates:
             return ["unreadable", None, "no mathematics"]
-        right = verify(gold, found, timeout_seconds=None)
-        # The last one is the text it was read from: making text of the expression can hang where
-        # the comparison did not.
-        return [
-            "right" if right else "wrong",
-            str(found[-1])[:400] if isinstance(found[-1], str) else None,
-            "",
-        ]
+        is_right = verify(gold, candidates, timeout_seconds=None)
+        # The last candidate is the text itself: making text of the expression can hang where the
+        # comparison did not.
+        source = candidates[-1]
+        answer = source[:LONGEST_SHOWN] if isinstance(source, str) else None
+        return [_outcome(is_right), answer, ""]
 
-    judge(
-        {"text": "$\\frac{1}{2}+x$", "gold": "x+0.5"}
-    )  # builds parsers and tables now, not within the first deadline
+    # The first call builds parsers and tables: now, not within the first answer's deadline.
+    judge({"text": "$\\frac{1}{2}+x$", "gold": "x+0.5"})
     return judge
 
 
-def user_function(target: str, threshold: float) -> Callable[[Mapping[str, Any]], Judged]:
-    """Judge {"text", "row"} by the user's function: `(text, row)`, or TRL's `(completions,
-    **columns)`.
+def user_judge(target: str, threshold: float) -> Judge:
+    """Build the judge of {"text", "row"} by the user's function.
+
+    Args:
+        target: "module:name" of a function `(text, row)`, or of a reward function of TRL,
+            `(completions, **columns)`.
+        threshold: The least number that is right.
+
+    Raises:
+        ValueError: Where the target is missing, or takes other arguments.
     """
     function = load_target(target)
     if not callable(function):
         raise ValueError(
-            f"target {target!r} is a {type(function).__name__}, expected a function of (text, row), or a reward function of TRL"
+            f"target {target!r} is a {type(function).__name__}, "
+            "expected a function of (text, row), or a reward function of TRL"
         )
-    names = inspect.signature(function).parameters
-    trl = "completions" in names
-    if not trl and len(names) < 2:
+    parameters = inspect.signature(function).parameters
+    is_trl = "completions" in parameters
+    if not is_trl and len(parameters) < 2:
         raise ValueError(
-            f"target {target!r} takes ({', '.join(names)}), expected (text, row), or (completions, **columns) as TRL's reward functions"
+            f"target {target!r} takes ({', '.join(parameters)}), "
+            "expected (text, row), or (completions, **columns) as TRL's reward functions"
         )
 
-    def judge(question: Mapping[str, Any]) -> Judged:
-        text, row = question["text"], question["row"]
-        if not trl:
-            return _judged(function(text, row), threshold)
-        chat = isinstance(row.get("prompt"), list)
-        columns = {
-            "prompts": [row.get("prompt")],
-            "completion_ids": [None],
-            **{name: [value] for name, value in row.items() if name != "prompt"},
-        }
-        taken = (
-            columns
-            if any(p.kind is p.VAR_KEYWORD for p in names.values())
-            else {name: value for name, value in columns.items() if name in names}
-        )
-        [value] = function(
-            completions=[[{"role": "assistant", "content": text}] if chat else text], **taken
-        )
-        return _judged(value, threshold)
+    def judge(question: Mapping[str, Any]) -> VerdictFields:
+        call = _call_reward_function if is_trl else _call_function
+        value = call(function, question["text"], question["row"])
+        return _verdict_fields(value, threshold)
 
     return judge
 
 
-def _judged(value: Any, threshold: float) -> Judged:
-    """A verdict from what a function returned: True or False, a number against the threshold, None
-    (unscored), or a Verdict.
+def _call_function(function: Callable[..., Any], text: str, row: Row) -> Any:
+    return function(text, row)
+
+
+def _call_reward_function(function: Callable[..., Any], text: str, row: Row) -> Any:
+    """Call a reward function of TRL as TRL does, on a batch of one row."""
+    prompt = row.get("prompt")
+    columns = {"prompts": [prompt], "completion_ids": [None]}
+    for name, value in row.items():
+        if name != "prompt":
+            columns[name] = [value]
+    parameters = inspect.signature(function).parameters
+    kinds = [parameter.kind for parameter in parameters.values()]
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        for name in set(columns) - set(parameters):
+            del columns[name]
+    # TRL gives completions in the format of the prompt.
+    completion: Any = text
+    if isinstance(prompt, list):
+        completion = [{"role": "assistant", "content": text}]
+    [value] = function(completions=[completion], **columns)
+    return value
+
+
+def _verdict_fields(value: Any, threshold: float) -> VerdictFields:
+    """A verdict from a function's result: True or False, a number, None (unscored), or a Verdict.
+
+    Raises:
+        TypeError: For a text, which float() might read.
     """
     if value is None:
         return ["unscored", None, "none"]
@@ -112,6 +135,11 @@ def _judged(value: Any, threshold: float) -> Judged:
     if isinstance(value, str):
         raise TypeError(f"got {value!r}, expected True, False, a number, None or a Verdict")
     number = float(value)
+    # NaN is the only number that differs from itself; no threshold would find it.
     if number != number:
         return ["unscored", None, "nan"]
-    return ["right" if number >= threshold else "wrong", None, ""]
+    return [_outcome(number >= threshold), None, ""]
+
+
+def _outcome(is_right: bool) -> Outcome:
+    return "right" if is_right else "wrong"

@@ -1,13 +1,15 @@
-"""Verifiers that run in a killable process: Math-Verify, and the user's own function. What
-`task.verifier` of a pipeline may name.
+"""Verifiers that run in a killable process, and the verifier that `task.verifier` names.
 
     math      LaTeX, expressions and numbers by the package math-verify (pip extra `math`)
-    python    {kind: python, target: module:function}: (text, row) -> True, False, a number, None or a Verdict; or a reward function of TRL
-    or the name of a rule in `verifier`
+    python    {kind: python, target: module:function}: the user's function
+    or the name of a rule in `verifiers`
 
-What gives no answer within the deadline, crashes or eats the memory is unscored with that reason:
-counted, never a 0. Left out: a pool. Verdicts take milliseconds, but each text that hangs costs its
-deadline, and a second to start the next process.
+A python function takes (text, row) and returns True, False, a number, None or a Verdict; a reward
+function of TRL will do too. An answer that crashes its process, eats its memory or takes longer
+than the deadline is unscored with that reason: counted, never a 0.
+
+Left out: a pool. Verdicts take milliseconds; only a text that hangs costs its deadline, and a
+second to start the next process.
 """
 
 from __future__ import annotations
@@ -19,92 +21,109 @@ from typing import Any
 
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.tasks.answer_text import BOXED, gold_answer, last_box
+from critique_rl.tasks.row import Row
 from critique_rl.tasks.verifiers import VERIFIERS
-from critique_rl.tasks.worker import Lost, Worker
+from critique_rl.tasks.worker import NoAnswer, Worker
 from critique_rl.types import Verdict, Verifier
 
 REMEMBERED = 4096
 """Verdicts on (gold, answer) that are kept."""
-KIND_OPTIONS = {
-    "math": {
-        "deadline": "Seconds for one answer, then its process is killed and the answer goes unscored."
-    },
-    "python": {
-        "target": "module:function, found in the folder that the command runs in or among installed packages.",
-        "threshold": "Numbers from here on are right.",
-        "deadline": "Seconds for one answer, then its process is killed and the answer goes unscored.",
-    },
-}
-"""Options of kinds that run in a process of their own, and what they mean."""
 TAIL = 4000
 """Characters at the end of a text without a box that are searched for its answer."""
+_DEADLINE = "Seconds per answer; then its process is killed and the answer goes unscored."
+KIND_OPTIONS = {
+    "math": {"deadline": _DEADLINE},
+    "python": {
+        "target": "module:function, in the folder that the command runs in or among installed "
+        "packages.",
+        "threshold": "The least number that is right.",
+        "deadline": _DEADLINE,
+    },
+}
+"""Kinds that run in a process -> option -> its meaning."""
 
 
 class WorkerVerifier:
-    """A verifier that asks `worker`; `outcomes` that it lost are unscored."""
+    """A verifier that asks a worker's function with {"text", "row"}.
+
+    An answer that the worker lost is unscored, with the code of `worker.NoAnswer` as reason.
+    """
 
     def __init__(self, worker: Worker):
         self.worker = worker
 
-    def __call__(self, text: str, row: Mapping[str, Any]) -> Verdict:
-        return self._ask({"text": text, "row": json.loads(json.dumps(dict(row), default=str))})
+    def __call__(self, text: str, row: Row) -> Verdict:
+        # Through JSON with str as a way out: rows may hold dates, paths and the like.
+        text_row = json.dumps(dict(row), default=str)
+        plain_row = json.loads(text_row)
+        return self._ask({"text": text, "row": plain_row})
 
     def _ask(self, question: Mapping[str, Any]) -> Verdict:
         try:
-            outcome, answer, reason, *confidence = self.worker.ask(question)
-        except Lost as lost:
-            return Verdict("unscored", reason=str(lost))
-        return Verdict(outcome, answer, reason, confidence=confidence[0] if confidence else None)
+            fields = self.worker.ask(question)
+        except NoAnswer as failure:
+            return Verdict("unscored", reason=str(failure))
+        outcome, answer, reason, *rest = fields
+        return Verdict(outcome, answer, reason, confidence=rest[0] if rest else None)
 
 
 class MathVerifier(WorkerVerifier):
-    """row["answer"] against the last \\boxed{...} of a text, or what Math-Verify finds in its end.
-    Remembers verdicts, since the answers of a group repeat.
+    """row["answer"] against the last \\boxed{...} of a text, else against the mathematics in its
+    end, by Math-Verify.
     """
 
     def __init__(self, deadline: float = 5.0):
-        super().__init__(Worker("critique_rl.tasks.isolated_child:mathematics", deadline=deadline))
-        self._known: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
+        super().__init__(Worker("critique_rl.tasks.isolated_child:math_judge", deadline=deadline))
+        # The answers of a group repeat.
+        self._verdicts: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
 
-    def __call__(self, text: str, row: Mapping[str, Any]) -> Verdict:
-        gold, part = gold_answer(row), _answer_part(text)
+    def __call__(self, text: str, row: Row) -> Verdict:
+        gold = gold_answer(row)
         if not gold.strip():
             return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
-        if (gold, part) not in self._known:
-            self._known[gold, part] = self._ask({"text": part, "gold": gold})
-            if len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        self._known.move_to_end((gold, part))
-        return self._known[gold, part]
+        part = _answer_part(text)
+        key = (gold, part)
+        if key not in self._verdicts:
+            self._verdicts[key] = self._ask({"text": part, "gold": gold})
+            if len(self._verdicts) > REMEMBERED:
+                self._verdicts.popitem(last=False)
+        self._verdicts.move_to_end(key)
+        return self._verdicts[key]
 
 
 def _answer_part(text: str) -> str:
     box = last_box(text)
-    return text[-TAIL:] if box is None else f"{BOXED}{box}}}"
+    if box is None:
+        return text[-TAIL:]
+    return f"{BOXED}{box}}}"
 
 
 def build_verifier(spec: Any) -> Verifier:
-    """A verifier from a pipeline's `task.verifier`, a name or a mapping with a kind; its process is
-    started. ConfigError for what cannot be.
+    """Build a verifier and start its process.
+
+    Args:
+        spec: `task.verifier` of a pipeline: a name, or a mapping with a kind.
+
+    Raises:
+        ConfigError: For an unknown kind or option, and for a function that cannot be loaded.
     """
-    spec = {"kind": spec} if isinstance(spec, str) else spec
-    kinds = {**KIND_OPTIONS, **dict.fromkeys(VERIFIERS, ())}
-    if not isinstance(spec, Mapping) or spec.get("kind") not in kinds:
-        kind = str(spec.get("kind")) if isinstance(spec, Mapping) else repr(spec)
-        raise ConfigError(f"task.verifier: unknown kind {kind}; {suggest(kind, kinds)}")
-    options = {key: value for key, value in spec.items() if key != "kind"}
-    check_keys(options, kinds[spec["kind"]], f"task.verifier {spec['kind']}")
-    for name in ("deadline", "threshold"):
-        if not isinstance(options.get(name, 1), int | float) or (
-            name == "deadline" and options.get(name, 1) <= 0
-        ):
-            raise ConfigError(
-                f"task.verifier.{name}: got {options[name]!r}, expected "
-                + ("seconds, above 0" if name == "deadline" else "a number")
-            )
-    if spec["kind"] in VERIFIERS:
-        return VERIFIERS[spec["kind"]]
-    verifier = MathVerifier(**options) if spec["kind"] == "math" else user_verifier(**options)
+    if isinstance(spec, str):
+        spec = {"kind": spec}
+    known = (*KIND_OPTIONS, *VERIFIERS)
+    if not isinstance(spec, Mapping):
+        advice = suggest(repr(spec), known)
+        raise ConfigError(f"task.verifier: unknown kind {spec!r}; {advice}")
+    options = dict(spec)
+    kind = options.pop("kind", None)
+    if kind not in known:
+        advice = suggest(str(kind), known)
+        raise ConfigError(f"task.verifier: unknown kind {kind}; {advice}")
+    check_keys(options, KIND_OPTIONS.get(kind, ()), f"task.verifier {kind}")
+    _check_numbers(options)
+    if kind in VERIFIERS:
+        return VERIFIERS[kind]
+    build = MathVerifier if kind == "math" else user_verifier
+    verifier = build(**options)
     try:
         verifier.worker.start()
     except ValueError as error:
@@ -112,17 +131,33 @@ def build_verifier(spec: Any) -> Verifier:
     return verifier
 
 
+def _check_numbers(options: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a deadline that is no time, or a threshold that is no number."""
+    deadline = options.get("deadline", 1)
+    if not isinstance(deadline, int | float) or deadline <= 0:
+        raise ConfigError(f"task.verifier.deadline: got {deadline!r}, expected seconds, above 0")
+    threshold = options.get("threshold", 1)
+    if not isinstance(threshold, int | float):
+        raise ConfigError(f"task.verifier.threshold: got {threshold!r}, expected a number")
+
+
 def user_verifier(
     target: Any = None, threshold: float = 0.5, deadline: float = 5.0
 ) -> WorkerVerifier:
+    """The verifier of kind python.
+
+    Args:
+        target: "module:function" of the user's function.
+        threshold: The least number that is right.
+        deadline: Seconds per answer.
+
+    Raises:
+        ConfigError: For a target that is no text.
+    """
     if not isinstance(target, str):
         raise ConfigError(
-            f"task.verifier python: got target {target!r}, expected module:function, such as my_rewards:judge"
+            f"task.verifier python: got target {target!r}, "
+            "expected module:function, such as my_rewards:judge"
         )
-    return WorkerVerifier(
-        Worker(
-            "critique_rl.tasks.isolated_child:user_function",
-            {"target": target, "threshold": threshold},
-            deadline,
-        )
-    )
+    options = {"target": target, "threshold": threshold}
+    return WorkerVerifier(Worker("critique_rl.tasks.isolated_child:user_judge", options, deadline))

@@ -1,16 +1,21 @@
-"""Tasks of the embedded worlds and of reasoning-gym's leg counting."""
+"""Tasks of the embedded worlds: chains, legs (reasoning-gym's leg counting), tiers and facts.
+
+Training rows are shared out over the families of a world and shuffled by the seed; held-out rows
+are drawn with seed 0, the same for every run.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, check_keys
 from critique_rl.config.schema import TaskConfig
 from critique_rl.lab import chain, facts, legs, tiers
-from critique_rl.tasks.task import Row, Task
+from critique_rl.tasks.row import Row
+from critique_rl.tasks.task import Task
 from critique_rl.tasks.verifiers import (
     boxed_answer,
     boxed_answer_evaluated,
@@ -19,196 +24,184 @@ from critique_rl.tasks.verifiers import (
 )
 from critique_rl.types import Attempt, Verdict
 
-
-def _lab_row(problem: chain.Problem, family: str) -> Row:
-    question = problem.question
-    solution = chain.format_working(problem, list(problem.values))
-    return {
-        "prompt": [{"role": "user", "content": question}],
-        "question": question,
-        "answer": problem.answer,
-        "solution": solution,
-        "family": family,
-        "id": question,
-    }
-
-
-def _judge_chain(text: str, row: Row) -> Verdict:
-    """The last line decides; a failed working also has the spans of its wrong steps, for the
-    metrics on faulty tokens.
-    """
-    verdict = hash_line(text, row)
-    return (
-        replace(verdict, faults=chain.faulty_spans(str(row["question"]), text))
-        if verdict.failed
-        else verdict
-    )
-
-
-def _counts(config: TaskConfig, families: tuple[str, ...]) -> dict[str, int]:
-    """Training rows of each family: `config.size` shared out."""
-    shares = dict(config.families) or dict.fromkeys(families, 1 / len(families))
-    check_keys(shares, families, "task, families")
-    total = sum(shares.values())
-    return {family: round(config.size * share / total) for family, share in shares.items()}
+Rows = Callable[[str, str, int, int], list[Row]]
+"""(family, split, count, seed) -> rows."""
+Problems = Callable[[str, str, int, int], list[Any]]
+"""(family, split, count, seed) -> problems of a world."""
 
 
 def _lab_chain(config: TaskConfig, seed: int) -> Task:
-    counts = _counts(config, chain.FAMILIES)
-    train = [
-        _lab_row(problem, family)
-        for family, count in counts.items()
-        for problem in chain.problems(family, "train", count, seed)
-    ]
-    random.Random(seed).shuffle(train)
-
-    def held_out(split: str, count: int) -> list[Row]:
-        return [
-            _lab_row(problem, family)
-            for family in chain.FAMILIES
-            for problem in chain.problems(family, split, count, 0)
-        ]
-
-    def says(words: dict[str, str]) -> Callable[[Attempt], str]:
-        return lambda attempt: chain.oracle_critique(attempt.question, words)
-
+    rows = _row_source(chain.problems, _chain_row)
     return Task(
-        config.name, train, held_out, _judge_chain, says(chain.WORDS), "lab/", says(chain.REWORDED)
-    )
-
-
-def _legs_row(problem: legs.Problem, family: str) -> Row:
-    return {
-        "prompt": [{"role": "user", "content": problem.question}],
-        "question": problem.question,
-        "answer": problem.answer,
-        "solution": legs.work(problem, problem.legs),
-        "family": family,
-        "id": problem.question[len(legs.preamble()) :].strip(),
-    }
-
-
-def _judge_legs(text: str, row: Row) -> Verdict:
-    """The last line decides, as reasoning-gym's scorer would: "007" is not "7" there."""
-    verdict = hash_line(text, row)
-    if verdict.outcome == "right" and verdict.answer != row["answer"]:
-        verdict = replace(verdict, outcome="wrong")
-    return (
-        replace(verdict, faults=legs.faulty_spans(str(row["question"]), text))
-        if verdict.failed
-        else verdict
+        name=config.name,
+        train=_training_rows(config, chain.FAMILIES, rows, seed),
+        held_out=_held_out(chain.FAMILIES, rows),
+        verifier=_judge_chain,
+        oracle=_chain_oracle(chain.WORDS),
+        prompts="lab/",
+        reworded_oracle=_chain_oracle(chain.REWORDED),
     )
 
 
 def _lab_legs(config: TaskConfig, seed: int) -> Task:
     check_keys(config.options, (), "task, options")
-
-    def rows(split: str, counts: Mapping[str, int], seed: int) -> list[Row]:
-        try:
-            return [
-                _legs_row(problem, family)
-                for family, count in counts.items()
-                for problem in legs.problems(family, split, count, seed)
-            ]
-        except ImportError as error:
-            raise ConfigError(f"task: {error}") from error
-
-    train = rows("train", _counts(config, legs.FAMILIES), seed)
-    random.Random(seed).shuffle(train)
-    oracle = lambda attempt: legs.oracle_critique(attempt.question, attempt.text)  # noqa: E731
+    rows = _row_source(legs.problems, _legs_row)
     return Task(
-        config.name,
-        train,
-        lambda split, count: rows(split, dict.fromkeys(legs.FAMILIES, count), 0),
-        _judge_legs,
-        oracle,
-        "lab/",
+        name=config.name,
+        train=_training_rows(config, legs.FAMILIES, rows, seed),
+        held_out=_held_out(legs.FAMILIES, rows),
+        verifier=_judge_legs,
+        oracle=_legs_oracle,
+        prompts="lab/",
     )
 
 
 def _lab_tiers(config: TaskConfig, seed: int) -> Task:
     check_keys(config.options, (), "task, options")
-
-    def row(problem: tiers.Problem, family: str) -> Row:
-        question = problem.question
-        return {
-            "prompt": [{"role": "user", "content": question}],
-            "question": question,
-            "answer": problem.answer,
-            "family": family,
-            "id": question,
-        }
-
-    rows = _drawn(tiers.problems, row)
+    rows = _row_source(tiers.problems, _tiers_row)
     return Task(
-        config.name,
-        _train(config, tiers.FAMILIES, rows, seed),
-        _held_out(tiers.FAMILIES, rows),
-        hash_confidence,
+        name=config.name,
+        train=_training_rows(config, tiers.FAMILIES, rows, seed),
+        held_out=_held_out(tiers.FAMILIES, rows),
+        verifier=hash_confidence,
         prompts="lab/",
     )
 
 
 def _lab_facts(config: TaskConfig, seed: int) -> Task:
     check_keys(config.options, (), "task, options")
-
-    def row(entity: str, family: str) -> Row:
-        return {
-            "prompt": [{"role": "user", "content": entity}],
-            "question": entity,
-            "answer": facts.answer(entity),
-            "family": family,
-            "id": entity,
-        }
-
-    rows = _drawn(facts.problems, row)
-    train, held_out = _train(config, facts.FAMILIES, rows, seed), _held_out(facts.FAMILIES, rows)
+    rows = _row_source(facts.problems, _facts_row)
     return Task(
-        config.name,
-        train,
-        held_out,
-        boxed_answer,
+        name=config.name,
+        train=_training_rows(config, facts.FAMILIES, rows, seed),
+        held_out=_held_out(facts.FAMILIES, rows),
+        verifier=boxed_answer,
         prompts="lab/",
+        # TruthRL trains and evaluates by different rules for invalid questions.
         evaluator=boxed_answer_evaluated,
         abstains=True,
     )
 
 
-Rows = Callable[[str, str, int, int], list[Row]]
-"""(family, split, count, seed) -> rows."""
-
-
-def _drawn(
-    problems: Callable[[str, str, int, int], list[Any]], row: Callable[[Any, str], Row]
-) -> Rows:
-    def rows(family: str, split: str, count: int, seed: int) -> list[Row]:
-        try:
-            return [row(problem, family) for problem in problems(family, split, count, seed)]
-        except ValueError as error:
-            raise ConfigError(f"task: {error}") from error
-
-    return rows
-
-
-def _train(config: TaskConfig, families: tuple[str, ...], rows: Rows, seed: int) -> list[Row]:
-    train = [
-        row
-        for family, count in _counts(config, families).items()
-        for row in rows(family, "train", count, seed)
-    ]
-    random.Random(seed).shuffle(train)
-    return train
-
-
-def _held_out(families: tuple[str, ...], rows: Rows) -> Callable[[str, int], list[Row]]:
-    return lambda split, count: [
-        row for family in families for row in rows(family, split, count, 0)
-    ]
-
-
-LAB = {
+LAB_TASKS = {
     "lab/chain": _lab_chain,
     "lab/legs": _lab_legs,
     "lab/tiers": _lab_tiers,
     "lab/facts": _lab_facts,
 }
+"""Name in a pipeline -> (config, seed) -> task."""
+
+
+def _lab_row(question: str, answer: str, family: str, solution: str = "", row_id: str = "") -> Row:
+    """A row of a world; its id is the question, unless given."""
+    row: dict[str, Any] = {
+        "prompt": [{"role": "user", "content": question}],
+        "question": question,
+        "answer": answer,
+    }
+    if solution:
+        row["solution"] = solution
+    row["family"] = family
+    row["id"] = row_id or question
+    return row
+
+
+def _chain_row(problem: chain.Problem, family: str) -> Row:
+    results = list(problem.values)
+    solution = chain.format_working(problem, results)
+    return _lab_row(problem.question, problem.answer, family, solution)
+
+
+def _legs_row(problem: legs.Problem, family: str) -> Row:
+    solution = legs.work(problem, problem.legs)
+    # reasoning-gym puts one preamble before every question, which says nothing in an id.
+    preamble = legs.preamble()
+    row_id = problem.question[len(preamble) :]
+    return _lab_row(problem.question, problem.answer, family, solution, row_id.strip())
+
+
+def _tiers_row(problem: tiers.Problem, family: str) -> Row:
+    return _lab_row(problem.question, problem.answer, family)
+
+
+def _facts_row(entity: str, family: str) -> Row:
+    return _lab_row(entity, facts.answer(entity), family)
+
+
+def _judge_chain(text: str, row: Row) -> Verdict:
+    """`hash_line`; a failed working also has the spans of its wrong steps."""
+    verdict = hash_line(text, row)
+    if not verdict.failed:
+        return verdict
+    # For the metrics on faulty tokens, which alone read spans.
+    faults = chain.faulty_spans(str(row["question"]), text)
+    return replace(verdict, faults=faults)
+
+
+def _judge_legs(text: str, row: Row) -> Verdict:
+    """`hash_line` on the text of the answer; a failed working also has its wrong spans."""
+    verdict = hash_line(text, row)
+    # As reasoning-gym's scorer has it: "007" is not "7" there.
+    if verdict.outcome == "right" and verdict.answer != row["answer"]:
+        verdict = replace(verdict, outcome="wrong")
+    if not verdict.failed:
+        return verdict
+    faults = legs.faulty_spans(str(row["question"]), text)
+    return replace(verdict, faults=faults)
+
+
+def _chain_oracle(words: dict[str, str]) -> Callable[[Attempt], str]:
+    """The checker of chains, with `words` for each kind of mistake."""
+    return lambda attempt: chain.oracle_critique(attempt.question, words)
+
+
+def _legs_oracle(attempt: Attempt) -> str:
+    return legs.oracle_critique(attempt.question, attempt.text)
+
+
+def _row_source(problems: Problems, to_row: Callable[[Any, str], Row]) -> Rows:
+    """Rows of a world's problems."""
+
+    def rows(family: str, split: str, count: int, seed: int) -> list[Row]:
+        """Raises ConfigError for too few different problems, or a package that is missing."""
+        try:
+            drawn = problems(family, split, count, seed)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"task: {error}") from error
+        return [to_row(problem, family) for problem in drawn]
+
+    return rows
+
+
+def _training_rows(
+    config: TaskConfig, families: tuple[str, ...], rows: Rows, seed: int
+) -> list[Row]:
+    train: list[Row] = []
+    for family, count in _family_counts(config, families).items():
+        train += rows(family, "train", count, seed)
+    random.Random(seed).shuffle(train)
+    return train
+
+
+def _family_counts(config: TaskConfig, families: tuple[str, ...]) -> dict[str, int]:
+    """Training rows of each family: `config.size` shared out by `config.families`, else evenly."""
+    shares = config.families
+    if not shares:
+        shares = dict.fromkeys(families, 1 / len(families))
+    check_keys(shares, families, "task, families")
+    total = sum(shares.values())
+    counts = {}
+    for family, share in shares.items():
+        size = config.size * share / total
+        counts[family] = round(size)
+    return counts
+
+
+def _held_out(families: tuple[str, ...], rows: Rows) -> Callable[[str, int], list[Row]]:
+    def held_out(split: str, count: int) -> list[Row]:
+        held: list[Row] = []
+        for family in families:
+            held += rows(family, split, count, 0)
+        return held
+
+    return held_out

@@ -1,12 +1,9 @@
-"""Problems and datasets as rows: the lab, reasoning-gym, and data of the user's own (`own_data`).
-
-A row has `prompt` (conversational, or a text), `question`, `answer`, `family`, `id`, in the lab
-`solution` too; every column reaches reward functions, verifier and critic.
-"""
+"""The task that a pipeline names: of the lab, of reasoning-gym, or the user's data."""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,108 +11,144 @@ from critique_rl.config.checks import ConfigError, check_keys, read_section, sug
 from critique_rl.config.schema import TaskConfig
 from critique_rl.tasks.gym_rows import gym_rows
 from critique_rl.tasks.isolated_verifiers import build_verifier
-from critique_rl.tasks.lab_tasks import LAB
-from critique_rl.tasks.task import Row, Task
+from critique_rl.tasks.lab_tasks import LAB_TASKS
+from critique_rl.tasks.row import Row
+from critique_rl.tasks.task import Task
 from critique_rl.tasks.user_data import DataOptions, UserData, load_user_data
-from critique_rl.tasks.verifiers import find_verifier
+from critique_rl.tasks.verifiers import last_number
 
 
 def load_task(config: TaskConfig, seed: int) -> Task:
-    """The task a pipeline names; the seed orders and draws the training rows, held-out rows are the
-    same for every seed.
+    """Load the task that a pipeline names.
+
+    Args:
+        config: The `task:` section.
+        seed: Orders and draws the training rows. Held-out rows are the same for every seed.
+
+    Raises:
+        ConfigError: For an unknown name, options that the task does not take, data that cannot be
+            read, and a verifier that cannot be built.
     """
-    task = _named(config, seed)
-    return replace(task, verifier=build_verifier(config.verifier)) if config.verifier else task
+    task = _named_task(config, seed)
+    if config.repeat_one is not None:
+        task = replace(task, train=_repeat_row(task.train, config.repeat_one))
+    if config.verifier:
+        task = replace(task, verifier=build_verifier(config.verifier))
+    return task
 
 
-def _named(config: TaskConfig, seed: int) -> Task:
-    kind, _, name = config.name.partition("/")
-    if config.name in LAB:
-        task = LAB[config.name](config, seed)
-    elif kind == "reasoning-gym" and name:
-        task = _reasoning_gym(config, name, seed)
-    elif config.name == "data":
-        task = _own_data(config, seed)
-    else:
-        raise ConfigError(
-            f"task: unknown name {config.name!r}; {suggest(config.name, (*LAB, 'reasoning-gym/<dataset>', 'data'))}"
-        )
-    return (
-        task
-        if config.repeat_one is None
-        else replace(task, train=_repeated(task.train, config.repeat_one))
-    )
+def _named_task(config: TaskConfig, seed: int) -> Task:
+    """The task with its default verifier. Raises ConfigError as `load_task` does."""
+    if config.name in LAB_TASKS:
+        return LAB_TASKS[config.name](config, seed)
+    if config.name == "data":
+        return _data_task(config, seed)
+    kind, _, dataset = config.name.partition("/")
+    if kind == "reasoning-gym" and dataset:
+        return _gym_task(config, dataset, seed)
+    known = (*LAB_TASKS, "reasoning-gym/<dataset>", "data")
+    advice = suggest(config.name, known)
+    raise ConfigError(f"task: unknown name {config.name!r}; {advice}")
 
 
-def _repeated(rows: list[Row], which: int | str) -> list[Row]:
-    """As many rows, all of them the one at place `which`, or with that id."""
+def _repeat_row(rows: list[Row], which: int | str) -> list[Row]:
+    """As many rows, all of them copies of the one at place `which`, or with that id.
+
+    Raises:
+        ConfigError: Where there is no such row.
+    """
     if isinstance(which, int) and not isinstance(which, bool):
-        found = rows[which : which + 1] if which >= 0 else []
+        # A negative place would count from the end.
+        matches = rows[which:] if which >= 0 else []
     else:
-        found = [row for row in rows if row["id"] == which][:1]
-    if not found:
-        few = ", ".join(repr(row["id"]) for row in rows[:3])
+        matches = [row for row in rows if row["id"] == which]
+    if not matches:
+        ids = [repr(row["id"]) for row in rows[:3]]
+        examples = ", ".join(ids)
+        last = len(rows) - 1
         raise ConfigError(
-            f"task.repeat_one: got {which!r}, expected a place from 0 to {len(rows) - 1}, or the id of a training prompt, such as {few}"
+            f"task.repeat_one: got {which!r}, expected a place from 0 to {last}, "
+            f"or the id of a training prompt, such as {examples}"
         )
-    return found * len(rows)
+    return matches[:1] * len(rows)
 
 
-def _reasoning_gym(config: TaskConfig, name: str, seed: int) -> Task:
+def _gym_task(config: TaskConfig, dataset: str, seed: int) -> Task:
     def rows(split: str, count: int, seed: int = 0) -> list[Row]:
+        """Raises ConfigError for options that the dataset does not take."""
         try:
-            return gym_rows(name, count, seed, split=split, **config.options)
+            return gym_rows(dataset, count, seed, split=split, **config.options)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"task: {error}") from error
 
-    return Task(config.name, rows("train", config.size, seed), rows, find_verifier("last_number"))
+    train = rows("train", config.size, seed)
+    return Task(config.name, train, rows, last_number)
 
 
-def _own_data(config: TaskConfig, seed: int) -> Task:
+def _data_task(config: TaskConfig, seed: int) -> Task:
     options = read_section(DataOptions, config.options, "task.options")
-    own = isinstance(config.verifier, Mapping) and config.verifier.get("kind") == "python"
-    data = load_user_data(options, needs_answer=not own)
+    # Only the user's function may judge without an answer.
+    needs_answer = True
+    if isinstance(config.verifier, Mapping):
+        needs_answer = config.verifier.get("kind") != "python"
+    data = load_user_data(options, needs_answer)
     if not config.verifier:
         _check_numbers(data)
-    return Task(
-        config.name, _own_train(data, config, seed), data.held_out, find_verifier("last_number")
-    )
+    train = _training_rows(data.splits["train"], config, seed)
+    return Task(config.name, train, data.held_out, last_number)
 
 
 def _check_numbers(data: UserData) -> None:
-    """Without a verifier answers are compared as numbers, so they must be some."""
-    odd = data.without_number()
-    if odd:
-        total = sum(len(rows) for rows in data.splits.values())
+    """Raise ConfigError where an answer is no number: without a verifier they are compared so."""
+    others = data.without_number()
+    if others:
+        total = 0
+        for rows in data.splits.values():
+            total += len(rows)
+        example = others[0][:60]
         raise ConfigError(
-            f"task.verifier: {len(odd)} of {total} answers are no plain numbers, such as {odd[0][:60]!r}; choose one: math (LaTeX, expressions), "
-            "choice (a letter), boxed_answer (short texts), {kind: python, target: my_rewards:judge} (anything), "
+            f"task.verifier: {len(others)} of {total} answers are no plain numbers, "
+            f"such as {example!r}; choose one: math (LaTeX, expressions), "
+            "choice (a letter), boxed_answer (short texts), "
+            "{kind: python, target: my_rewards:judge} (anything), "
             "or last_number (what holds no number goes unscored)"
         )
 
 
-def _own_train(data: UserData, config: TaskConfig, seed: int) -> list[Row]:
-    """Training rows in the seed's order, at most `config.size`; with shares of families as many as
-    keep the shares.
+def _training_rows(rows: list[Row], config: TaskConfig, seed: int) -> list[Row]:
+    """Training rows in the seed's order, at most `config.size`.
+
+    With shares of families, as many rows as keep the shares. Raises ConfigError for an unknown
+    family.
     """
-    rows = list(data.splits["train"])
-    random.Random(seed).shuffle(rows)
-    by_family: dict[str, list[Row]] = {}
-    for row in rows:
-        by_family.setdefault(row["family"], []).append(row)
-    check_keys(config.families, by_family, "task, families")
-    shares = {
-        family: share / sum(config.families.values())
-        for family, share in config.families.items()
-        if share
-    }
-    size = min([config.size, *(len(by_family[family]) / share for family, share in shares.items())])
-    left = {family: round(size * share) for family, share in shares.items()} or dict.fromkeys(
-        by_family, config.size
-    )
+    shuffled = list(rows)
+    random.Random(seed).shuffle(shuffled)
+    available = Counter(row["family"] for row in shuffled)
+    check_keys(config.families, available, "task, families")
+    left = _family_counts(config, available)
     chosen = []
-    for row in rows:
-        left[row["family"]] = left.get(row["family"], 0) - 1
-        if left[row["family"]] >= 0:
+    for row in shuffled:
+        family = row["family"]
+        if left.get(family, 0) > 0:
+            left[family] -= 1
             chosen.append(row)
     return chosen[: config.size]
+
+
+def _family_counts(config: TaskConfig, available: Mapping[str, int]) -> dict[str, int]:
+    """The most rows to take of each family: as many as keep the shares of `config.families`."""
+    total = sum(config.families.values())
+    shares = {}
+    for family, share in config.families.items():
+        if share:
+            shares[family] = share / total
+    if not shares:
+        return dict.fromkeys(available, config.size)
+    # The family that runs out first, against its share, sets the size.
+    size: float = config.size
+    for family, share in shares.items():
+        size = min(size, available[family] / share)
+    counts = {}
+    for family, share in shares.items():
+        counts[family] = round(size * share)
+    return counts

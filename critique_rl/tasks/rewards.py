@@ -1,65 +1,78 @@
 """Verdict -> reward, as TRL reward functions, which work in a plain GRPOTrainer too.
 
-    correct         1 right, 0 otherwise
-    rlcr            RLCR (arXiv 2507.16806): 1[right] - (q - 1[right])^2 with the stated confidence q; `rlcr_released` has the weights of its code
-    truthrl         TruthRL (arXiv 2509.25760): 1 right, 0 abstained, -1 otherwise
-    random_reward, format_only, incorrect_only, majority_vote      controls (Spurious Rewards, arXiv 2506.10947)
+    correct          1 right, 0 otherwise
+    rlcr             RLCR (arXiv 2507.16806): 1[right] - (q - 1[right])^2, q the stated confidence
+    rlcr_released    the same with the weights of its code
+    truthrl          TruthRL (arXiv 2509.25760): 1 right, 0 abstained, -1 otherwise
+    random_reward, format_only, incorrect_only, majority_vote
+                     controls (Spurious Rewards, arXiv 2506.10947)
 
 A reward of None means "could not be judged": TRL leaves such a row out of the baseline and trains
-nothing on it. It is never a 0. Left out: rewards from an LLM's judgement, which are a verifier's
-business (`verifier.boxed_answer` takes a judge).
+nothing on it. It is never a 0. Left out: rewards from an LLM's judgement, which belong in a
+verifier (`verifiers.boxed_answer` takes a judge).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.hashing import uniform
 from critique_rl.tasks.verifiers import boxed_answer, tagged_answer
 from critique_rl.types import Verdict, Verifier
 
-Value = Callable[[Verdict], float | None]
+Reward = float | None
+"""None: could not be judged."""
+Value = Callable[[Verdict], Reward]
 """The reward of one verdict."""
+RewardFunction = Callable[..., list[Reward]]
+"""A reward function of TRL: (completions, **columns) -> rewards, in row order."""
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def text_of(completion: Any) -> str:
     """The text of a completion in either of TRL's formats: a string, or a list of messages."""
-    return (
-        completion
-        if isinstance(completion, str)
-        else "".join(str(message["content"]) for message in completion)
-    )
+    if isinstance(completion, str):
+        return completion
+    contents = [str(message["content"]) for message in completion]
+    return "".join(contents)
 
 
-def group_wise(function: Callable) -> Callable:
-    """Mark a reward function that compares the members of a group: with a critic it is called once,
-    on the full group, never on part of one.
+def group_wise(function: Function) -> Function:
+    """Mark a reward function that compares the members of a group.
+
+    With a critic it is called once, on the full group, never on part of one.
     """
-    function.group_wise = True
+    # TRL takes plain functions, so the mark is an attribute, which the trainer looks for.
+    marked: Any = function
+    marked.group_wise = True
     return function
 
 
-def correct_value(verdict: Verdict) -> float | None:
-    """1 right, 0 wrong, unreadable or abstained, None unscored."""
-    return None if verdict.outcome == "unscored" else float(verdict.outcome == "right")
+def correct_value(verdict: Verdict) -> Reward:
+    """1 right, 0 wrong, unreadable or abstained, None where unscored."""
+    if verdict.outcome == "unscored":
+        return None
+    return float(verdict.outcome == "right")
 
 
-def rlcr_value(verdict: Verdict) -> float | None:
-    """RLCR as in its paper: 1[right] - (q - 1[right])^2, from -1 to 1. An answer without a
-    confidence gets the -1 of a sure and wrong one.
+def rlcr_value(verdict: Verdict) -> Reward:
+    """RLCR as in its paper: 1[right] - (q - 1[right])^2, from -1 to 1.
+
+    An answer without a confidence gets the -1 of a sure and wrong one.
     """
     if verdict.outcome == "unscored":
         return None
     if verdict.outcome == "unreadable" or verdict.confidence is None:
         return -1.0
     right = float(verdict.outcome == "right")
-    return right - (verdict.confidence - right) ** 2
+    squared_error = (verdict.confidence - right) ** 2
+    return right - squared_error
 
 
-def rlcr_released_value(verdict: Verdict) -> float | None:
+def rlcr_released_value(verdict: Verdict) -> Reward:
     """RLCR as in its code: .5 format + .5 accuracy + .5 (1 - (q - accuracy)^2), where an invalid
     format gets 0 of everything.
     """
@@ -68,49 +81,67 @@ def rlcr_released_value(verdict: Verdict) -> float | None:
     if verdict.outcome == "unreadable" or verdict.confidence is None:
         return 0.0
     right = float(verdict.outcome == "right")
-    return 0.5 + 0.5 * right + 0.5 * (1 - (verdict.confidence - right) ** 2)
+    squared_error = (verdict.confidence - right) ** 2
+    return 0.5 + 0.5 * right + 0.5 * (1 - squared_error)
 
 
-def truthrl_value(verdict: Verdict) -> float | None:
+def truthrl_value(verdict: Verdict) -> Reward:
     """TruthRL: 1 right, 0 abstained, -1 wrong or unreadable."""
-    return {"right": 1.0, "abstained": 0.0, "unscored": None}.get(verdict.outcome, -1.0)
+    values = {"right": 1.0, "abstained": 0.0, "unscored": None}
+    return values.get(verdict.outcome, -1.0)
 
 
-def format_value(verdict: Verdict) -> float | None:
+def format_value(verdict: Verdict) -> Reward:
     """Control: 1 for anything in the right format, right or not."""
-    return None if verdict.outcome == "unscored" else float(verdict.outcome != "unreadable")
+    if verdict.outcome == "unscored":
+        return None
+    return float(verdict.outcome != "unreadable")
 
 
-def incorrect_value(verdict: Verdict) -> float | None:
+def incorrect_value(verdict: Verdict) -> Reward:
     """Control: 1 for a wrong answer in the right format."""
-    return None if verdict.outcome == "unscored" else float(verdict.outcome == "wrong")
+    if verdict.outcome == "unscored":
+        return None
+    return float(verdict.outcome == "wrong")
 
 
 class VerifierReward:
-    """A reward that depends on the verifier's verdict alone. `verdicts` holds those of the last
-    call, in row order.
+    """A reward that depends on the verifier's verdict alone.
+
+    Args:
+        verifier: Judges each completion, given its row.
+        value: Verdict -> reward.
+        name: TRL logs the reward as `rewards/<name>/mean`.
     """
 
     def __init__(self, verifier: Verifier, value: Value = correct_value, name: str = "correct"):
-        self.verifier, self.value, self.__name__ = verifier, value, name
+        self.verifier = verifier
+        self.value = value
+        self.__name__ = name
+        # Of the last call, in row order: the trainer asks for critiques by them.
         self.verdicts: list[Verdict] = []
 
-    def __call__(self, completions: list[Any], **columns: Any) -> list[float | None]:
-        rows = [
-            {key: values[i] for key, values in columns.items() if isinstance(values, list)}
-            for i in range(len(completions))
-        ]
-        self.verdicts = [
-            self.verifier(text_of(completion), row)
-            for completion, row in zip(completions, rows, strict=True)
-        ]
+    def __call__(self, completions: list[Any], **columns: Any) -> list[Reward]:
+        self.verdicts = []
+        for i, completion in enumerate(completions):
+            text = text_of(completion)
+            row = _row_of(columns, i)
+            verdict = self.verifier(text, row)
+            self.verdicts.append(verdict)
         return [self.value(verdict) for verdict in self.verdicts]
 
 
+def _row_of(columns: Mapping[str, Any], i: int) -> dict[str, Any]:
+    row = {}
+    for key, values in columns.items():
+        # TRL passes trainer_state and log functions beside the columns, which alone are lists.
+        if isinstance(values, list):
+            row[key] = values[i]
+    return row
+
+
 def rlcr(verifier: Verifier = tagged_answer) -> VerifierReward:
-    """RLCR with the weights of its paper. Wants scale_rewards "none", as both its paper and its
-    code have.
-    """
+    """RLCR with the weights of its paper. It wants scale_rewards "none", as its paper and code."""
     return VerifierReward(verifier, rlcr_value, "rlcr")
 
 
@@ -134,62 +165,95 @@ def incorrect_only(verifier: Verifier) -> VerifierReward:
     return VerifierReward(verifier, incorrect_value, "incorrect_only")
 
 
-def random_reward(rate: float, seed: int = 0) -> Callable[..., list[float]]:
-    """Control: 1 with probability `rate`, whatever the answer; drawn from seed, step, place and
-    prompt, so that a continued run draws the same.
+def random_reward(rate: float, seed: int = 0) -> RewardFunction:
+    """Control: 1 with probability `rate`, whatever the answer.
+
+    Args:
+        rate: The probability, from 0 to 1.
+        seed: Drawn from with step, place and prompt, so that a continued run draws the same.
+
+    Raises:
+        ValueError: For a rate outside of 0 to 1.
     """
     if not 0 <= rate <= 1:
         raise ValueError(f"random_reward: got rate {rate}, expected a probability, from 0 to 1")
 
+    # TRL logs the reward under the function's name.
     def random(
         prompts: Sequence[Any], completions: Sequence[Any], trainer_state: Any = None, **_: Any
-    ) -> list[float]:
+    ) -> list[Reward]:
         step = getattr(trainer_state, "global_step", 0)
-        return [
-            float(uniform(f"{seed}/{step}/{i}/{prompt}") < rate) for i, prompt in enumerate(prompts)
-        ]
+        rewards: list[Reward] = []
+        for i, prompt in enumerate(prompts):
+            key = f"{seed}/{step}/{i}/{prompt}"
+            is_rewarded = uniform(key) < rate
+            rewards.append(float(is_rewarded))
+        return rewards
 
     return random
 
 
 class MajorityVote:
-    """Control (TTRL's pseudo-label): 1 for the answer that most of the group gave, the first of
-    them where several did; unreadable answers have no vote.
+    """Control (TTRL's pseudo-label): 1 for the answer that most of the group gave.
 
-    Answers are compared as the verifier read them, letter by letter; what it cannot judge, as a row
-    without an answer, is None. A last group may be short.
+    Of several such answers the first one counts. Unreadable answers have no vote, and what the
+    verifier cannot judge, as a row without an answer, is None. Answers are compared as the verifier
+    read them, letter by letter. A last group may be short.
     """
 
     __name__ = "majority_vote"
     group_wise = True
 
     def __init__(self, verifier: Verifier, num_generations: int):
-        self.verifier, self.num_generations = verifier, num_generations
+        self.verifier = verifier
+        self.num_generations = num_generations
 
-    def __call__(self, completions: list[Any], **columns: Any) -> list[float | None]:
-        read = VerifierReward(self.verifier)
-        read(completions, **columns)
-        unscored = [verdict.outcome == "unscored" for verdict in read.verdicts]
-        answers = [verdict.answer for verdict in read.verdicts]
-        groups = [
-            answers[i : i + self.num_generations]
-            for i in range(0, len(answers), self.num_generations)
-        ]
-        votes = [reward for group in groups for reward in _votes(group)]
-        return [None if skip else vote for skip, vote in zip(unscored, votes, strict=True)]
+    def __call__(self, completions: list[Any], **columns: Any) -> list[Reward]:
+        reward = VerifierReward(self.verifier)
+        reward(completions, **columns)
+        answers = [verdict.answer for verdict in reward.verdicts]
+        votes: list[Reward] = []
+        size = self.num_generations
+        for start in range(0, len(answers), size):
+            group = answers[start : start + size]
+            votes += _vote(group)
+        for i, verdict in enumerate(reward.verdicts):
+            if verdict.outcome == "unscored":
+                votes[i] = None
+        return votes
+
+
+def _vote(answers: Sequence[str | None]) -> list[float]:
+    """1 for each answer of a group that equals its most frequent one, else 0."""
+    counts = Counter(answer for answer in answers if answer is not None)
+    if not counts:
+        return [0.0] * len(answers)
+    # Counter keeps the order of first occurrence among equal counts.
+    [(winner, _)] = counts.most_common(1)
+    return [float(answer == winner) for answer in answers]
 
 
 def build_reward(
     spec: Mapping[str, Any], verifier: Verifier, num_generations: int, seed: int = 0
-) -> tuple[list[Callable], list[float]]:
-    """Reward functions and their weights from a config's `reward:` section. ConfigError for unknown
-    kinds and keys.
+) -> tuple[list[RewardFunction], list[float]]:
+    """Build reward functions from a config's `reward:` section.
 
-    Where something else than being right is rewarded, `correct` stands beside it with weight 0: it
-    is logged, and says which rollouts failed.
+    Args:
+        spec: {"kind": ...}, with `rate` for kind random.
+        verifier: Judges completions.
+        num_generations: Rows of a group, for kind majority_vote.
+        seed: For kind random.
+
+    Returns:
+        (functions, their weights). Where something else than being right is rewarded, `correct`
+        stands beside it with weight 0: it is logged, and tells which rollouts failed.
+
+    Raises:
+        ConfigError: For unknown kinds and keys.
     """
-    options = {key: value for key, value in spec.items() if key != "kind"}
-    kinds: dict[str, Callable[..., Callable]] = {
+    options = dict(spec)
+    kind = str(options.pop("kind", None))
+    kinds: dict[str, Callable[..., RewardFunction]] = {
         "correct": lambda: VerifierReward(verifier),
         "rlcr": lambda: rlcr(verifier),
         "rlcr_released": lambda: rlcr_released(verifier),
@@ -199,22 +263,16 @@ def build_reward(
         "incorrect_only": lambda: incorrect_only(verifier),
         "majority_vote": lambda: MajorityVote(verifier, num_generations),
     }
-    kind = str(spec.get("kind"))
     if kind not in kinds:
         raise ConfigError(f"reward: unknown kind {kind!r}; {suggest(kind, kinds)}")
-    check_keys(options, ("rate",) if kind == "random" else (), f"reward {kind}")
+    known = ("rate",) if kind == "random" else ()
+    check_keys(options, known, f"reward {kind}")
     try:
         function = kinds[kind](**options)
+    # A missing rate, or one out of range.
     except (TypeError, ValueError) as error:
         raise ConfigError(f"reward {kind}: {error}") from error
-    return (
-        ([function], [1.0])
-        if kind == "correct"
-        else ([function, VerifierReward(verifier)], [1.0, 0.0])
-    )
-
-
-def _votes(answers: Sequence[str | None]) -> list[float]:
-    counts = Counter(answer for answer in answers if answer is not None)
-    winner = counts.most_common(1)[0][0] if counts else None
-    return [float(answer is not None and answer == winner) for answer in answers]
+    if kind == "correct":
+        return [function], [1.0]
+    correct = VerifierReward(verifier)
+    return [function, correct], [1.0, 0.0]

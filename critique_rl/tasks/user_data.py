@@ -1,13 +1,15 @@
-"""The user's own questions as rows: JSONL, JSON, CSV or Parquet files, folders of them, or data
-sets of the Hub. `datasets.load_dataset` reads them.
+"""The user's questions as rows: JSONL, JSON, CSV or Parquet files, folders of them, or data sets of
+the Hub (`data_source`).
 
-    task: {name: data, options: {train: questions.jsonl}}      # columns `question` and `answer`; options: the fields of `DataOptions`
+    task: {name: data, options: {train: questions.jsonl}}
 
-As in TRL, a column `prompt` (a text, or a conversation) is taken as it is; otherwise the question
-becomes a user message. What no file is given for is held out of `train`, by a hash of the prompt: a
-prompt stays in its split whatever is added, and none is in two. Rows that cannot be used are left
-out, counted and explained. Left out: images, tools, streams, and an oracle, which nobody has for
-data of their own.
+By default the columns are `question` and `answer`; options are the fields of `DataOptions`. As in
+TRL, a column `prompt` (a text, or a conversation) is taken as it is; otherwise the question becomes
+a user message.
+
+A split without a source is held out of `train`, by a hash of the prompt: a prompt stays in its
+split whatever is added, and none is in two. Rows that cannot be used are left out, counted and
+explained. Left out: images, tools, streams, and an oracle, which nobody has for such data.
 """
 
 from __future__ import annotations
@@ -20,21 +22,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.hashing import split_of, uniform
 from critique_rl.tasks.answer_text import is_number
-from critique_rl.tasks.gym_rows import SPLITS
+from critique_rl.tasks.data_source import read_dataset
+from critique_rl.tasks.row import SPLITS, Row
 
-Row = Mapping[str, Any]
-READERS = {
-    ".jsonl": "json",
-    ".json": "json",
-    ".ndjson": "json",
-    ".parquet": "parquet",
-    ".csv": "csv",
-}
 RESERVED = (
     "prompts",
     "completion",
@@ -45,33 +40,41 @@ RESERVED = (
     "log_metric",
     "environments",
 )
-"""Columns that TRL would mistake for its own arguments of a reward function; they are dropped."""
+"""Columns that TRL would mistake for its arguments of a reward function; they are dropped."""
 DEFAULT_FAMILY = "data"
+
+
+class Place(NamedTuple):
+    """Where a prompt was read, and with which answer."""
+
+    source: str
+    answer: str
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the rows are, and what their columns are called. Files are looked for from the folder
-    the command runs in.
+    """Where the rows are, and how their columns are called. Files are looked for from the folder
+    that the command runs in.
     """
 
     train: str
     """A file, a folder, or a Hub id."""
     validation: str = ""
-    """"": a tenth of train."""
+    """The same for validation problems; "": a tenth of train."""
     test: str = ""
-    """"": a tenth of train."""
+    """The same for test problems; "": a tenth of train."""
     subset: str = ""
-    """Of a Hub id, such as "main" of openai/gsm8k."""
+    """Subset of a Hub id, such as "main" of openai/gsm8k."""
     question: str = ""
-    """"": `prompt` where there is one, else `question`."""
+    """Column of the question; "": `prompt` if there is one, else `question`."""
     answer: str = "answer"
-    """What the verifier reads."""
+    """Column of the gold answer, which the verifier reads."""
     solution: str = ""
-    """A worked solution, which critics and teachers may read. "": `solution`, where there is one.
+    """Column of a worked solution, which critics and teachers may read; "": `solution`, if there is
+    one.
     """
     family: str = ""
-    """What evaluations are split by. "": `family` where there is one, else all rows are of the
+    """Column that evaluations are split by; "": `family` if there is one, else all rows are of the
     family "data".
     """
     system: str = ""
@@ -80,65 +83,91 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class UserData:
-    """Usable rows of each split, and how many were left out for which reason."""
+    """Usable rows of each split, and counts of the others."""
 
     splits: Mapping[str, list[Row]]
+    """train, validation, test -> rows."""
     left_out: Mapping[str, int]
+    """Reason -> rows that were left out for it."""
 
     def summary(self) -> str:
         """One line for people."""
-        counted = ", ".join(f"{len(rows)} {split}" for split, rows in self.splits.items())
-        return f"data: {counted}" + "".join(
-            f"; {count} left out: {reason}" for reason, count in self.left_out.items()
-        )
+        counts = []
+        for split, rows in self.splits.items():
+            counts.append(f"{len(rows)} {split}")
+        parts = [f"data: {', '.join(counts)}"]
+        for reason, count in self.left_out.items():
+            parts.append(f"{count} left out: {reason}")
+        return "; ".join(parts)
 
     def held_out(self, split: str, count: int) -> list[Row]:
-        """At most `count` rows of each family, the same for every seed. ConfigError where the split
-        has none.
+        """Rows to evaluate on, the same for every seed.
+
+        Args:
+            split: validation or test.
+            count: The most rows of each family.
+
+        Raises:
+            ConfigError: Where the split has no rows.
         """
-        if not self.splits[split]:
+        rows = self.splits[split]
+        if not rows:
+            trained = len(self.splits["train"])
             raise ConfigError(
-                f"task.options: no row is left for {split} (of {len(self.splits['train'])} for train); give more rows, or {split}: a file"
+                f"task.options: no row is left for {split} (of {trained} for train); "
+                f"give more rows, or {split}: a file"
             )
-        taken: Counter = Counter()
-        rows = []
-        for row in self.splits[split]:
-            taken[row["family"]] += 1
-            if taken[row["family"]] <= count:
-                rows.append(row)
-        return rows
+        family_counts: Counter[str] = Counter()
+        held_out = []
+        for row in rows:
+            family = row["family"]
+            family_counts[family] += 1
+            if family_counts[family] <= count:
+                held_out.append(row)
+        return held_out
 
     def without_number(self) -> list[str]:
-        """Answers that are no numbers."""
-        return [
-            row["answer"]
-            for rows in self.splits.values()
-            for row in rows
-            if not is_number(row["answer"])
-        ]
+        """Answers of all splits that are no numbers."""
+        answers = []
+        for rows in self.splits.values():
+            for row in rows:
+                answer = row["answer"]
+                if not is_number(answer):
+                    answers.append(answer)
+        return answers
 
 
 def load_user_data(options: DataOptions, needs_answer: bool = True) -> UserData:
-    """Read all splits, once a process, and say on stderr what was left out. ConfigError for what
-    cannot be read, or has not the columns.
+    """Read all splits, once per process, and say on stderr how many rows were left out.
+
+    Args:
+        options: Where the rows are.
+        needs_answer: Rows without an answer are left out. False for a verifier that needs none.
+
+    Raises:
+        ConfigError: For data that cannot be read, lack a column, or have no row to train on.
     """
-    return _load_once(
-        options,
-        needs_answer,
-        tuple(_stamp(name) for name in (options.train, options.validation, options.test)),
-    )
+    sources = (options.train, options.validation, options.test)
+    stamps = tuple(_stamp(source) for source in sources)
+    return _load_once(options, needs_answer, stamps)
 
 
 def _stamp(name: str) -> tuple[str, int]:
-    """A file as it is now: a relative name, or a file written anew, is another one."""
+    """Identity of a file as it is now: (absolute path, time of its last change)."""
     path = Path(name).expanduser()
-    return (str(path.resolve()), path.stat().st_mtime_ns) if name and path.exists() else (name, 0)
+    if not name or not path.exists():
+        return name, 0
+    status = path.stat()
+    return str(path.resolve()), status.st_mtime_ns
 
 
+# The stamps are part of the key, so that a file that was written anew is read anew, and a relative
+# name in another working folder is another file.
 @lru_cache(maxsize=4)
 def _load_once(
     options: DataOptions, needs_answer: bool, stamps: tuple[tuple[str, int], ...]
 ) -> UserData:
+    """Raises ConfigError as `load_user_data` does."""
     data = _load(options, needs_answer)
     if data.left_out:
         print(data.summary(), file=sys.stderr)
@@ -150,208 +179,221 @@ def _load_once(
 
 
 def _load(options: DataOptions, needs_answer: bool) -> UserData:
-    # What is held out first: a question that is asked there is not trained on.
-    sources = [split for split in ("test", "validation", "train") if getattr(options, split)]
+    # Held-out sources first: a question that is asked there is not trained on.
+    order = ("test", "validation", "train")
+    sources = [split for split in order if getattr(options, split)]
     bounds = split_bounds(sources)
-    splits: dict[str, list[Row]] = {split: [] for split in SPLITS}
-    left_out: Counter = Counter()
-    seen: dict[str, tuple[str, str]] = {}
+    splits: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
+    left_out: Counter[str] = Counter()
+    seen: dict[str, Place] = {}
     for source in sources:
-        for row in _rows(source, options, needs_answer):
+        for row in _read_rows(source, options, needs_answer):
             if isinstance(row, str):
                 left_out[row] += 1
                 continue
-            key = _key(row["prompt"])
-            if reason := _repeated(seen.get(key), source, row["answer"]):
+            key = _prompt_key(row)
+            place = Place(source, row["answer"])
+            if key in seen:
+                reason = _repeat_reason(seen[key], place)
                 left_out[reason] += 1
                 continue
-            seen[key] = (source, row["answer"])
-            splits[split_of(key, bounds) if source == "train" else source].append(row)
+            seen[key] = place
+            split = split_of(key, bounds) if source == "train" else source
+            splits[split].append(row)
     for split in ("validation", "test"):
         # Files are often sorted by how hard they are, and evaluations take the first rows.
-        splits[split].sort(key=lambda row: uniform(_key(row["prompt"])))
+        splits[split].sort(key=_shuffled_place)
     return UserData(splits, dict(left_out))
 
 
+def _shuffled_place(row: Row) -> float:
+    key = _prompt_key(row)
+    return uniform(key)
+
+
 def split_bounds(sources: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Which buckets of 100 of `train` go where: a tenth to each split that has no source of its
-    own.
+    """Share out the 100 buckets of `train`: a tenth to each split without a source.
+
+    Args:
+        sources: Splits that have a file, a folder or a Hub id.
+
+    Returns:
+        Split -> (first bucket, bucket after the last one), as `hashing.split_of` takes them.
     """
     missing = [split for split in SPLITS if split not in sources]
-    kept = 100 - 10 * len(missing)
-    return {
-        "train": (0, kept),
-        **{split: (kept + 10 * i, kept + 10 * (i + 1)) for i, split in enumerate(missing)},
-    }
+    start = 100 - 10 * len(missing)
+    bounds = {"train": (0, start)}
+    for split in missing:
+        bounds[split] = (start, start + 10)
+        start += 10
+    return bounds
 
 
-def _repeated(before: tuple[str, str] | None, source: str, answer: str) -> str:
-    if before is None:
-        return ""
-    if before[0] != source:
-        return f"asked in {before[0]} too"
-    return (
-        "the same question again"
-        if before[1] == answer
-        else "the same question again, with another answer"
-    )
+def _repeat_reason(first: Place, second: Place) -> str:
+    """Why the second of two rows with one prompt is left out."""
+    if first.source != second.source:
+        return f"asked in {first.source} too"
+    if first.answer == second.answer:
+        return "the same question again"
+    return "the same question again, with another answer"
 
 
-def _key(prompt: Any) -> str:
-    """A prompt as one text, whatever its white space."""
-    return " ".join(
-        (prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)).split()
-    )
+def _prompt_key(row: Row) -> str:
+    """A row's prompt as one text, whatever its white space."""
+    prompt = row["prompt"]
+    if not isinstance(prompt, str):
+        prompt = json.dumps(prompt, ensure_ascii=False)
+    words = prompt.split()
+    return " ".join(words)
 
 
-def _rows(source: str, options: DataOptions, needs_answer: bool) -> Iterator[Row | str]:
-    """Each row of a source, or the reason why it cannot be used."""
+def _read_rows(source: str, options: DataOptions, needs_answer: bool) -> Iterator[Row | str]:
+    """Each row of a source, or the reason why it cannot be used.
+
+    Raises:
+        ConfigError: For a source that cannot be read.
+    """
     name = getattr(options, source)
     dataset = read_dataset(name, source, options.subset)
-    columns = _columns(dataset.column_names, options, name, needs_answer)
+    columns = _find_columns(dataset.column_names, options, name, needs_answer)
     try:
         for place, raw in enumerate(dataset):
-            yield _row(raw, columns, options.system, f"{source}/{place}", needs_answer)
+            row_id = f"{source}/{place}"
+            yield _read_row(raw, columns, options.system, row_id, needs_answer)
+    # pyarrow takes bytes for text unchecked, and they are decoded when a row is read.
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"cannot read {name}: it is no UTF-8 ({error.reason}); save it as UTF-8, for instance by iconv -f latin1 -t utf-8"
+            f"cannot read {name}: it is no UTF-8 ({error.reason}); "
+            "save it as UTF-8, for instance by iconv -f latin1 -t utf-8"
         ) from error
 
 
-def _columns(
+def _find_columns(
     known: Sequence[str], options: DataOptions, name: str, needs_answer: bool
 ) -> dict[str, str]:
-    """The file's column for each of ours; those that may be missing only where they are there."""
-    question = options.question or ("prompt" if "prompt" in known else "question")
+    """Find the columns of a row in a file.
+
+    Returns:
+        prompt or question, answer, solution, family -> the file's column. The last three only
+        where the file has them, or the user named them.
+
+    Raises:
+        ConfigError: For a column that the file does not have.
+    """
+    question = options.question
+    if not question:
+        question = "prompt" if "prompt" in known else "question"
     if options.system and question == "prompt":
         raise ConfigError(
-            "task.options.system: a prompt is taken as it is; put the system message into it, or name another column with question:"
+            "task.options.system: a prompt is taken as it is; put the system message into it, "
+            "or name another column with question:"
         )
-    columns = {"prompt" if question == "prompt" else "question": question, "answer": options.answer}
-    columns |= {
-        ours: getattr(options, ours) or ours
-        for ours in ("solution", "family")
-        if getattr(options, ours) or ours in known
-    }
-    if not needs_answer and options.answer not in known:
-        del columns["answer"]
-    for ours, theirs in columns.items():
-        if theirs not in known:
-            raise ConfigError(
-                f"task.options.{'question' if ours == 'prompt' else ours}: no column {theirs!r} in {name}; {suggest(theirs, known)}"
-            )
+    columns = {"prompt" if question == "prompt" else "question": question}
+    if needs_answer or options.answer in known:
+        columns["answer"] = options.answer
+    for key in ("solution", "family"):
+        column = getattr(options, key)
+        if column or key in known:
+            columns[key] = column or key
+    for key, column in columns.items():
+        if column not in known:
+            option = "question" if key == "prompt" else key
+            advice = suggest(column, known)
+            raise ConfigError(f"task.options.{option}: no column {column!r} in {name}; {advice}")
     return columns
 
 
-def _row(
-    raw: Row, columns: Mapping[str, str], system: str, identity: str, needs_answer: bool
+def _read_row(
+    raw: Row, columns: Mapping[str, str], system: str, row_id: str, needs_answer: bool
 ) -> Row | str:
-    kept = {
-        name: value for name, value in raw.items() if name not in (*columns.values(), *RESERVED)
-    }
-    ours = {
-        name: _text(raw[theirs], theirs) for name, theirs in columns.items() if name != "prompt"
-    }
-    prompt = _prompt(raw["prompt"]) if "prompt" in columns else _asked(ours["question"], system)
-    question = ours.get("question") or _question(prompt)
+    """A row of the file as a row of the task, or the reason why it cannot be used.
+
+    Raises:
+        ConfigError: For a value that no row may hold there.
+    """
+    texts = {}
+    for key, column in columns.items():
+        if key != "prompt":
+            texts[key] = _read_text(raw[column], column)
+    if "prompt" in columns:
+        prompt = _read_prompt(raw["prompt"])
+    else:
+        prompt = _chat_prompt(texts["question"], system)
+    question = texts.get("question") or _last_message(prompt)
     if not question.strip():
         return "no question"
-    if needs_answer and not ours["answer"]:
+    if needs_answer and not texts["answer"]:
         return "no answer"
-    family = ours.get("family") or DEFAULT_FAMILY
+    family = texts.get("family") or DEFAULT_FAMILY
     if family == "all":
         raise ConfigError(
-            "task.options.family: 'all' is the name of all families together; give that family another one"
+            "task.options.family: 'all' is the name of all families together; "
+            "give that family another one"
         )
-    return {
-        **kept,
-        **ours,
-        "prompt": prompt,
-        "question": question,
-        "answer": ours.get("answer", ""),
-        "family": family,
-        "id": identity,
-    }
+    row = dict(raw)
+    for name in (*columns.values(), *RESERVED):
+        row.pop(name, None)
+    row |= texts
+    row["prompt"] = prompt
+    row["question"] = question
+    row["answer"] = texts.get("answer", "")
+    row["family"] = family
+    row["id"] = row_id
+    return row
 
 
-def _text(value: Any, column: str) -> str:
+def _read_text(value: Any, column: str) -> str:
+    """A cell as text, "" for an empty one. Raises ConfigError for lists, objects and bytes."""
     if isinstance(value, list | dict | bytes):
+        shown = str(value)[:60]
         raise ConfigError(
-            f"column {column!r}: got {str(value)[:60]!r}, expected a text or a number; write one column of texts"
+            f"column {column!r}: got {shown!r}, expected a text or a number; "
+            "write one column of texts"
         )
-    return (
-        ""
-        if value is None or (isinstance(value, float) and math.isnan(value))
-        else str(value).strip()
-    )
+    if value is None:
+        return ""
+    # A file may hold NaN for an empty cell, as pandas writes it.
+    if isinstance(value, float) and math.isnan(value):
+        return ""
+    return str(value).strip()
 
 
-def _asked(question: str, system: str) -> list[dict[str, str]]:
-    return [
-        *([{"role": "system", "content": system}] if system else []),
-        {"role": "user", "content": question},
-    ]
+def _chat_prompt(question: str, system: str) -> list[dict[str, str]]:
+    messages = []
+    if system:
+        messages.append({"role": "system", "content": system})
+    messages.append({"role": "user", "content": question})
+    return messages
 
 
-def _prompt(value: Any) -> str | list[dict[str, str]]:
-    """A text or a conversation that ends with the user, as it is. ConfigError for anything else."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    said = [
-        (message.get("role"), message.get("content")) if isinstance(message, dict) else ("", None)
-        for message in value
-        if isinstance(value, list)
-    ]
-    if (
-        not said
-        or said[-1][0] != "user"
-        or not all(isinstance(content, str) for _, content in said)
-    ):
-        raise ConfigError(
-            f"column 'prompt': got {str(value)[:80]!r}, expected a text, or messages (role, content) of which the last is the user's"
-        )
-    return [{"role": role, "content": content} for role, content in said]
+def _read_prompt(value: Any) -> str | list[dict[str, str]]:
+    """A text, or a conversation that ends with the user, as it is.
 
-
-def _question(prompt: str | list[dict[str, str]]) -> str:
-    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
-
-
-def read_dataset(name: str, split: str = "train", subset: str = ""):
-    """A data set by `datasets.load_dataset`: a file or folder, else the Hub's. ConfigError, with
-    the cause, where that fails.
+    Raises:
+        ConfigError: For anything else.
     """
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    is_chat = isinstance(value, list) and all(_is_message(message) for message in value)
+    if not is_chat or not value or value[-1].get("role") != "user":
+        shown = str(value)[:80]
+        raise ConfigError(
+            f"column 'prompt': got {shown!r}, expected a text, "
+            "or messages (role, content) of which the last is the user's"
+        )
+    # Without other keys: datasets may fill in the keys of other rows' messages, with None.
+    prompt = []
+    for message in value:
+        role = message.get("role")
+        prompt.append({"role": role, "content": message["content"]})
+    return prompt
 
-    path = Path(name).expanduser()
-    suffix = next((suffix for suffix in path.suffixes if suffix in READERS), "")
-    if not path.exists() and (suffix or name.startswith((".", "/", "~"))):
-        near = (
-            [file.name for file in path.parent.glob("*") if file.suffix in READERS]
-            if path.parent.is_dir()
-            else []
-        )
-        raise ConfigError(
-            f"no file {name}; "
-            + (
-                suggest(path.name, near)
-                if near
-                else "give a file of JSONL, Parquet or CSV, or a Hub id"
-            )
-        )
-    try:
-        if suffix and path.is_file():
-            return load_dataset(READERS[suffix], data_files=str(path), split="train")
-        return load_dataset(str(path) if path.is_dir() else name, subset or None, split=split)
-    # Whatever pandas, pyarrow and the Hub say to files that are not what they are called;
-    # StopIteration of an empty one.
-    except Exception as error:
-        cause = (
-            error.__cause__
-            if isinstance(error, DatasetGenerationError) and error.__cause__
-            else error
-        )
-        raise ConfigError(
-            f"cannot read {name}: {' '.join(str(cause).split())[:300] or 'it holds nothing'}"
-        ) from error
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and isinstance(message.get("content"), str)
+
+
+def _last_message(prompt: str | list[dict[str, str]]) -> str:
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]

@@ -3,9 +3,9 @@
     last_number            a number: in \\boxed{}, else after "####" or "Answer:", else the last one
     hash_line              the lab's format: the last line is exactly "#<integer>"
     hash_confidence        hash_line, then a last line that is exactly "@<percent>"
-    tagged_answer          RLCR's format: answer, analysis and confidence in tags
-    choice                 the letter of a multiple choice, A to J
-    boxed_answer           TruthRL's checks of the first \\boxed{...}, as in training
+    tagged_answer          RLCR's format: answer, analysis and confidence in tags.
+    choice                 the letter of a multiple choice, A to J.
+    boxed_answer           TruthRL's checks of the first \\boxed{...}, as in training.
     boxed_answer_evaluated the same as in TruthRL's evaluation
 
 Rules are linear in the length of the text, so that no text can raise or stall. A text that declares
@@ -17,9 +17,8 @@ killable process (`isolated_verifiers`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from critique_rl.config.checks import suggest
 from critique_rl.tasks.answer_text import (
@@ -31,6 +30,7 @@ from critique_rl.tasks.answer_text import (
     read_letter,
     read_number,
 )
+from critique_rl.tasks.row import Row
 from critique_rl.types import Outcome, Verdict, Verifier
 
 HASH_LINE = re.compile(r"#(-?\d{1,100})", re.ASCII)
@@ -46,16 +46,18 @@ TAGS = (
     "</confidence>",
 )
 """Tags of RLCR's format, in order."""
-Judge = Callable[[str, Mapping[str, Any]], bool]
+ARTICLES = ("a", "an", "the")
+Judge = Callable[[str, Row], bool]
 """(boxed answer, row) -> whether an answer without an exact match is right."""
 
 
-def last_number(text: str, row: Mapping[str, Any]) -> Verdict:
+def last_number(text: str, row: Row) -> Verdict:
     """Compare the number that the text declares, or ends in, with row["answer"].
 
     Values are compared exactly: 0.5, .50 and 1/2 are equal, as are 1,000 and 1e3.
     """
-    gold = number_value(read_number(gold_answer(row)))
+    gold_number = read_number(gold_answer(row))
+    gold = number_value(gold_number)
     if gold is None:
         return _unscored(row, "number")
     answer = read_number(text)
@@ -65,7 +67,7 @@ def last_number(text: str, row: Mapping[str, Any]) -> Verdict:
     return Verdict(_outcome(value == gold), answer)
 
 
-def hash_line(text: str, row: Mapping[str, Any]) -> Verdict:
+def hash_line(text: str, row: Row) -> Verdict:
     """Compare the integer of a last line that is exactly "#<integer>" with row["answer"].
 
     Any other last line is unreadable.
@@ -73,14 +75,15 @@ def hash_line(text: str, row: Mapping[str, Any]) -> Verdict:
     gold = HASH_LINE.fullmatch(f"#{gold_answer(row)}")
     if gold is None:
         return _unscored(row, "integer")
-    last_line = text[text.rfind("\n") + 1 :]
+    _, _, last_line = text.rpartition("\n")
     answer = HASH_LINE.fullmatch(last_line)
     if answer is None:
         return Verdict("unreadable", reason='last line is not "#<integer>"')
-    return Verdict(_outcome(int(answer[1]) == int(gold[1])), answer[1])
+    is_right = int(answer[1]) == int(gold[1])
+    return Verdict(_outcome(is_right), answer[1])
 
 
-def hash_confidence(text: str, row: Mapping[str, Any]) -> Verdict:
+def hash_confidence(text: str, row: Row) -> Verdict:
     """`hash_line` on the last line but one, and a last line that is exactly "@" and 0 to 100.
 
     Anything else is unreadable. The verdict's confidence is the percentage as a share.
@@ -90,12 +93,15 @@ def hash_confidence(text: str, row: Mapping[str, Any]) -> Verdict:
     if verdict.outcome == "unscored":
         return verdict
     percent = PERCENT_LINE.fullmatch(last_line)
-    if percent is None or int(percent[1]) > 100 or verdict.outcome == "unreadable":
+    share = None
+    if percent is not None:
+        share = int(percent[1]) / 100
+    if share is None or share > 1 or verdict.outcome == "unreadable":
         return Verdict("unreadable", reason='last two lines are not "#<integer>" and "@<percent>"')
-    return replace(verdict, confidence=int(percent[1]) / 100)
+    return replace(verdict, confidence=share)
 
 
-def choice(text: str, row: Mapping[str, Any]) -> Verdict:
+def choice(text: str, row: Row) -> Verdict:
     """Compare the letter that a text declares with row["answer"]: in its last \\boxed{}, else after
     its last "answer is" or "Answer:", else all of it.
 
@@ -111,7 +117,7 @@ def choice(text: str, row: Mapping[str, Any]) -> Verdict:
     return Verdict(_outcome(letter == gold[1]), letter)
 
 
-def tagged_answer(text: str, row: Mapping[str, Any]) -> Verdict:
+def tagged_answer(text: str, row: Row) -> Verdict:
     """RLCR's format "tabc" (arXiv 2507.16806): thinking, then `TAGS` with nothing between them, and
     a confidence from 0 to 1 at the end.
 
@@ -129,14 +135,15 @@ def tagged_answer(text: str, row: Mapping[str, Any]) -> Verdict:
             return Verdict("unreadable", reason=f"no {tag}")
         parts.append(part.strip())
     _, before_answer, answer, before_analysis, _, before_confidence, stated = parts
-    has_other_text = before_answer or before_analysis or before_confidence or rest.strip()
+    other_text = before_answer + before_analysis + before_confidence + rest.strip()
     confidence = number_value(stated) if CONFIDENCE.fullmatch(stated) else None
-    if has_other_text or confidence is None or confidence > 1:
+    if other_text or confidence is None or confidence > 1:
         return Verdict("unreadable", reason="no confidence from 0 to 1 at the end")
-    return replace(last_number(answer, row), confidence=float(confidence))
+    verdict = last_number(answer, row)
+    return replace(verdict, confidence=float(confidence))
 
 
-def boxed_answer(text: str, row: Mapping[str, Any], judge: Judge | None = None) -> Verdict:
+def boxed_answer(text: str, row: Row, judge: Judge | None = None) -> Verdict:
     """TruthRL's order of checks (arXiv 2509.25760, its code): no box, "I don't know", "invalid
     question", exact match, then `judge` if given.
 
@@ -146,22 +153,19 @@ def boxed_answer(text: str, row: Mapping[str, Any], judge: Judge | None = None) 
     return _judge_box(text, row, judge, match_first=False)
 
 
-def boxed_answer_evaluated(
-    text: str, row: Mapping[str, Any], judge: Judge | None = None
-) -> Verdict:
+def boxed_answer_evaluated(text: str, row: Row, judge: Judge | None = None) -> Verdict:
     """`boxed_answer` as TruthRL evaluates: the exact match comes before "invalid question"."""
     return _judge_box(text, row, judge, match_first=True)
 
 
-def _judge_box(
-    text: str, row: Mapping[str, Any], judge: Judge | None, match_first: bool
-) -> Verdict:
+def _judge_box(text: str, row: Row, judge: Judge | None, match_first: bool) -> Verdict:
     if row.get("answer") in (None, ""):
         return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
     # Not a regular expression, which would search on from each of a million "\\boxed{" without an
     # end.
     _, box, rest = text.partition(BOXED)
-    answer, brace, _ = rest[: 2 * LONGEST].partition("}")
+    searched = rest[: 2 * LONGEST]
+    answer, brace, _ = searched.partition("}")
     if not (box and brace):
         return Verdict("unreadable", reason="no \\boxed{}")
     words = _normalise(answer)
@@ -171,15 +175,16 @@ def _judge_box(
     is_match = bool(gold_words) and words == gold_words
     if "invalid question" in words and not (match_first and is_match):
         return Verdict("wrong", answer, "invalid question")
-    is_right = is_match or (judge is not None and judge(answer, row))
-    return Verdict(_outcome(is_right), answer)
+    if not is_match and judge is not None:
+        is_match = judge(answer, row)
+    return Verdict(_outcome(is_match), answer)
 
 
 def _outcome(is_right: bool) -> Outcome:
     return "right" if is_right else "wrong"
 
 
-def _unscored(row: Mapping[str, Any], kind: str) -> Verdict:
+def _unscored(row: Row, kind: str) -> Verdict:
     """The verdict for a row whose gold answer is not of the kind that the rule compares."""
     gold = gold_answer(row)[:40]
     return Verdict("unscored", reason=f'no gold answer: row["answer"] is no {kind} but {gold!r}')
@@ -187,8 +192,10 @@ def _unscored(row: Mapping[str, Any], kind: str) -> Verdict:
 
 def _normalise(text: str) -> str:
     """Lower case, no punctuation, no articles, single spaces."""
-    words = re.sub(r"[^\w\s]", "", text.lower()).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    plain = re.sub(r"[^\w\s]", "", text.lower())
+    words = plain.split()
+    kept = [word for word in words if word not in ARTICLES]
+    return " ".join(kept)
 
 
 VERIFIERS: dict[str, Verifier] = {

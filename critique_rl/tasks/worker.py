@@ -1,13 +1,12 @@
-"""A process of our own that may hang, crash or eat memory without harm: it runs one function, a
-call at a time, and is killed at a deadline.
+"""A process that may hang, crash or eat memory without harm: it runs one function, one call at a
+time, and is killed at a deadline.
 
 The parent speaks JSON lines over two pipes and waits with `select`; whatever the function does,
 `ask` returns within its deadline. Three nets hold the child: SIGKILL from the parent at the
-deadline; a kernel timer in the child itself (SIGALRM with its default action needs no interpreter,
-so it ends big-number work that no Python signal handler could); and end-of-file on its pipe, or
-another parent, while it waits. A fresh interpreter is started, never a fork of a process with torch
-and threads in it. Left out: pools; a check costs milliseconds, and every rank has a worker of its
-own.
+deadline; a kernel timer in the child; and the end of its pipe or of its parent while it waits.
+
+A fresh interpreter is started, never a fork of a process with torch and threads in it. Left out:
+pools. A check costs milliseconds, and every rank has its worker.
 """
 
 from __future__ import annotations
@@ -20,179 +19,241 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import Any
+from typing import IO, Any
 from weakref import WeakSet
 
 LONGEST_ANSWER = 1 << 20
 """Bytes of an answer that are read."""
+PIPE_PIECE = 1 << 16
+"""Bytes that are read or written at once."""
 LOOK_SECONDS = 0.2
-"""Between two looks at the memory."""
+"""Seconds between two looks at the child's memory."""
 START_SECONDS = 120.0
-"""For the interpreter and the imports, which a busy machine slows down."""
+"""Seconds for the interpreter and the imports, which a busy machine slows down."""
+Function = Callable[[Any], Any]
+"""The function that the child runs: a JSON object -> JSON."""
+CHILD_CODE = "from critique_rl.tasks.worker import serve; serve()"
 _running: WeakSet[Worker] = WeakSet()
 
 
-class Lost(Exception):
-    """A call without an answer; the message is a short code: "timeout", "crash", "memory", or
-    "error <what the function raised>".
+class NoAnswer(Exception):
+    """A call without an answer.
+
+    The message is a short code: "timeout", "crash", "memory", or "error <class of the exception>".
     """
 
 
 @dataclass(eq=False)
 class Worker:
-    """`target` ("module:function", called as `function(**options)` in the child) gives the function
-    that answers: it gets a JSON object, returns JSON.
-    """
+    """A function in a process of its own, which is started at the first call."""
 
     target: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    deadline: float = 5.0
-    """Wall seconds a call; then the process is killed, and the next call starts another."""
-    memory: int = 2 << 30
-    """Bytes it may hold, watched where there is a /proc. Not a limit of the kernel's: libraries
-    swallow its MemoryError, and say "wrong".
+    """"module:name", called as `name(**options)` in the child. It returns the function that
+    answers: a JSON object -> JSON.
     """
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments for `target`, as JSON."""
+    deadline: float = 5.0
+    """Wall seconds per call; then the process is killed, and the next call starts another."""
+    # Not a limit of the kernel's: libraries swallow its MemoryError, and say "wrong".
+    memory: int = 2 << 30
+    """Bytes that the process may hold, watched where there is a /proc."""
     calls: int = 0
+    """Calls so far."""
     lost: int = 0
     """Calls without an answer."""
 
     def __post_init__(self) -> None:
-        self._lock, self._process, self._owner = RLock(), None, 0
+        self._lock = RLock()
+        self._process: subprocess.Popen[bytes] | None = None
+        # Number of the process that started the child: a fork inherits the object, not the child.
+        self._owner = 0
+        self._unread = b""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: getattr(self, name)
-            for name in ("target", "options", "deadline", "memory", "calls", "lost")
-        }
+        # A copy in another process starts a child there; locks and pipes cannot be pickled.
+        names = ("target", "options", "deadline", "memory", "calls", "lost")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.__post_init__()
 
     def start(self) -> None:
-        """Start the process if there is none of ours, and wait until the function is there.
-        ValueError with the child's words where it cannot be.
+        """Start the process if it does not run, and wait until its function is loaded.
+
+        Raises:
+            ValueError: With the child's message, where the function cannot be loaded.
         """
         with self._lock:
-            if (
-                self._process is not None
-                and self._owner == os.getpid()
-                and self._process.poll() is None
-            ):
-                return
             if self._owner == os.getpid():
+                if self._process is not None and self._process.poll() is None:
+                    return
                 self.stop()
-            environment = {
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(
-                    path or os.getcwd() for path in [*sys.path, os.getcwd()]
-                ),
-                "OMP_NUM_THREADS": "1",
-            }
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", "from critique_rl.tasks.worker import serve; serve()"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True,
-            )  # fmt: skip
-            self._owner, self._rest = os.getpid(), b""
-            os.set_blocking(self._process.stdin.fileno(), False)
+            self._process = _launch_child()
+            self._owner = os.getpid()
+            self._unread = b""
             _running.add(self)
+            order = {
+                "target": self.target,
+                "options": dict(self.options),
+                "deadline": self.deadline,
+            }
             try:
-                ready = self._exchange(
-                    {
-                        "target": self.target,
-                        "options": dict(self.options),
-                        "deadline": self.deadline,
-                    },
-                    START_SECONDS,
-                )
-            except Lost as lost:
+                reply = self._exchange(order, START_SECONDS)
+            except NoAnswer as failure:
                 self.stop()
                 raise ValueError(
-                    f"{self.target}: the worker did not start ({lost}); its own words are above, on stderr"
-                ) from lost
-            if "error" in ready:
+                    f"{self.target}: the worker did not start ({failure}); "
+                    "its own words are above, on stderr"
+                ) from failure
+            if "error" in reply:
                 self.stop()
-                raise ValueError(f"{self.target}: {ready['error']}")
+                raise ValueError(f"{self.target}: {reply['error']}")
 
     def ask(self, question: Mapping[str, Any]) -> Any:
-        """The function's answer to a JSON object. Lost where there is none; never later than the
-        deadline, and START_SECONDS where a process has to start.
+        """Call the function.
+
+        Args:
+            question: A JSON object.
+
+        Returns:
+            The function's answer, as JSON.
+
+        Raises:
+            NoAnswer: Where there is none, at the deadline at the latest; START_SECONDS later where
+                a process has to start.
         """
         with self._lock:
             self.calls += 1
             try:
                 self.start()
-                answer = self._exchange(question, self.deadline)
-                if "error" in answer:
-                    raise Lost(answer["error"])
-                return answer["value"]
+                reply = self._exchange(question, self.deadline)
+                if "error" in reply:
+                    raise NoAnswer(reply["error"])
+                return reply["value"]
             except ValueError as error:
                 self.lost += 1
-                raise Lost("crash") from error
-            except Lost:
+                raise NoAnswer("crash") from error
+            except NoAnswer:
                 self.lost += 1
                 raise
 
     def stop(self) -> None:
-        """Kill the process, if it is ours. A fork of this process leaves its parent's worker alone."""
+        """Kill the process. A fork of this process leaves its parent's worker alone."""
         with self._lock:
-            process, self._process = self._process, None
+            process = self._process
+            self._process = None
             if process is None or self._owner != os.getpid():
                 return
             with suppress(ProcessLookupError, PermissionError):
-                # Its own session: what the function itself has started goes too.
+                # The child leads a session: processes that the function has started die too.
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             for pipe in (process.stdin, process.stdout):
-                with suppress(OSError):
-                    pipe.close()
+                if pipe is not None:
+                    with suppress(OSError):
+                        pipe.close()
 
     def _exchange(self, message: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        """Write one line, read one line; both within `seconds`, since a child that hangs reads
-        nothing.
-        """
-        end, out = time.monotonic() + seconds, json.dumps(message).encode() + b"\n"
-        to, back = self._process.stdin.fileno(), self._process.stdout.fileno()
-        while b"\n" not in self._rest:
-            left = end - time.monotonic()
-            readable, writable, _ = select.select(
-                [back], [to] if out else [], [], min(max(left, 0), LOOK_SECONDS)
-            )
-            if not readable and (left <= 0 or _resident(self._process.pid) > self.memory):
-                self.stop()
-                raise Lost("timeout" if left <= 0 else "memory")
-            try:
-                out = out[os.write(to, out[:65536]) :] if writable else out
-            except BrokenPipeError:
-                out = b""
-            piece = os.read(back, 65536) if readable else b"-"
-            self._rest += piece if readable else b""
-            if not piece or len(self._rest) > LONGEST_ANSWER:
-                raise Lost(self._ended())
-        line, _, self._rest = self._rest.partition(b"\n")
-        return json.loads(line)
+        """Write one line and read one line, both within `seconds`.
 
-    def _ended(self) -> str:
-        """Why the child ended: its own kernel timer is a timeout too."""
+        Raises:
+            NoAnswer: Where the child ends, holds too much memory, or the time is over.
+        """
         process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        to_child = process.stdin.fileno()
+        from_child = process.stdout.fileno()
+        unsent = json.dumps(message).encode() + b"\n"
+        end = time.monotonic() + seconds
+        while b"\n" not in self._unread:
+            left = end - time.monotonic()
+            writers = [to_child] if unsent else []
+            wait = min(max(left, 0), LOOK_SECONDS)
+            readable, writable, _ = select.select([from_child], writers, [], wait)
+            if not readable:
+                self._check_limits(process.pid, left)
+            if writable:
+                unsent = _write_some(to_child, unsent)
+            if readable:
+                piece = os.read(from_child, PIPE_PIECE)
+                self._unread += piece
+                if not piece or len(self._unread) > LONGEST_ANSWER:
+                    raise NoAnswer(self._end_code(process))
+        line, _, self._unread = self._unread.partition(b"\n")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def _check_limits(self, process_number: int, seconds_left: float) -> None:
+        """Kill the child where its time or its memory is used up.
+
+        Raises:
+            NoAnswer: "timeout" or "memory".
+        """
+        if seconds_left <= 0:
+            self.stop()
+            raise NoAnswer("timeout")
+        if _resident_bytes(process_number) > self.memory:
+            self.stop()
+            raise NoAnswer("memory")
+
+    def _end_code(self, process: subprocess.Popen[bytes]) -> str:
+        """Why the child ended, as a code of `NoAnswer`."""
         with suppress(subprocess.TimeoutExpired):
             process.wait(1)
         code = process.returncode
         self.stop()
+        # The child's kernel timers (`_set_timers`) are deadlines too.
         return "timeout" if code in (-signal.SIGALRM, -signal.SIGXCPU) else "crash"
 
 
-def _resident(process: int) -> int:
-    """Bytes that a process holds; 0 where the system does not say."""
+def _launch_child() -> subprocess.Popen[bytes]:
+    # The child finds the modules that this process finds; "" on a path is the working folder.
+    folder = os.getcwd()
+    path = [entry or folder for entry in sys.path]
+    path.append(folder)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+        # Every rank has a worker: more threads than that would outnumber the cores.
+        "OMP_NUM_THREADS": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD_CODE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    # A child that hangs reads nothing: a blocking write of a long message would miss the deadline.
+    os.set_blocking(process.stdin.fileno(), False)
+    return process
+
+
+def _write_some(pipe: int, unsent: bytes) -> bytes:
+    """Write as much as the pipe takes; what is left to send."""
     try:
-        with open(f"/proc/{process}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        written = os.write(pipe, unsent[:PIPE_PIECE])
+    except BrokenPipeError:
+        # The child has ended; the end of its other pipe tells how.
+        return b""
+    return unsent[written:]
+
+
+def _resident_bytes(process_number: int) -> int:
+    """Bytes of memory that a process holds; 0 where the system does not say."""
+    try:
+        with open(f"/proc/{process_number}/statm") as file:
+            pages = int(file.read().split()[1])
     except OSError:
         return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @atexit.register
@@ -205,86 +266,91 @@ def _stop_all() -> None:
 
 
 def serve() -> None:
-    """The child: read the target, say whether it is there, then answer one line after the other
-    until the pipe ends.
-    """
-    # What the function prints must not get among the answers.
-    answers, parent = os.fdopen(os.dup(1), "wb"), os.getppid()
+    """Run the child: load the function, report it, then answer line by line until the pipe ends."""
+    parent = os.getppid()
+    # Prints of the function go to stderr, or they would get among the answers.
+    answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    lines = _lines(parent)
+    lines = _read_lines(parent)
     order = json.loads(next(lines))
-    function = _say(answers, lambda: _load(order["target"], order["options"]), hide=True)
+    function = _load_function(answers, order)
     if function is None:
         return
     for line in lines:
-        _arm(order["deadline"] + 1)
-        _say(answers, lambda line=line: function(json.loads(line)))
+        _set_timers(order["deadline"] + 1)
+        _send(answers, _answer(function, line))
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _say(answers, work, hide: bool = False) -> Any:
-    """Do the work and send what came of it; None where it raised."""
-    result, message = None, {}
-    try:
-        result = work()
-        message = {"value": None if hide else result}
-        line = json.dumps(message)
-    except MemoryError:
-        result, line = None, json.dumps({"error": "memory"})
-    except BaseException as error:
-        # SystemExit too: a function that ends its process is one that failed.
-        words = " ".join(str(error).split())[:200]
-        result, line = (
-            None,
-            json.dumps(
-                {
-                    "error": f"{type(error).__name__}: {words}"
-                    if hide
-                    else f"error {type(error).__name__}"
-                }
-            ),
-        )
-    answers.write(line.encode() + b"\n")
-    answers.flush()
-    return result
-
-
-def _load(target: str, options: Mapping[str, Any]) -> Any:
+def _load_function(answers: IO[bytes], order: Mapping[str, Any]) -> Function | None:
+    """Load the function and send whether it is there; None where it is not."""
     from critique_rl.config.user_code import load_target
 
-    return load_target(target)(**options)
+    try:
+        build = load_target(order["target"])
+        function: Function = build(**order["options"])
+    except MemoryError:
+        _send(answers, json.dumps({"error": "memory"}))
+        return None
+    except BaseException as error:
+        words = str(error).split()
+        message = " ".join(words)[:200]
+        name = type(error).__name__
+        _send(answers, json.dumps({"error": f"{name}: {message}"}))
+        return None
+    _send(answers, json.dumps({"value": None}))
+    return function
 
 
-def _lines(parent: int):
-    """Lines of standard input. Ends with it, or when the parent is gone though a fork of it still
-    holds the pipe.
-    """
-    rest = b""
+def _answer(function: Function, line: bytes) -> str:
+    """Call the function; its answer, or its error, as JSON."""
+    try:
+        value = function(json.loads(line))
+        return json.dumps({"value": value})
+    except MemoryError:
+        return json.dumps({"error": "memory"})
+    # SystemExit too: a function that ends its process has failed.
+    except BaseException as error:
+        # The class alone: reasons are counted, and a message would make each a reason of its own.
+        code = f"error {type(error).__name__}"
+        return json.dumps({"error": code})
+
+
+def _send(answers: IO[bytes], message: str) -> None:
+    answers.write(message.encode() + b"\n")
+    answers.flush()
+
+
+def _read_lines(parent: int) -> Iterator[bytes]:
+    """Lines of standard input, until it ends or the parent is gone."""
+    unread = b""
     while True:
-        while b"\n" not in rest:
+        while b"\n" not in unread:
             if not select.select([0], [], [], 2.0)[0]:
+                # A fork of the parent may still hold the pipe, so that it never ends.
                 if os.getppid() != parent:
                     return
                 continue
-            piece = os.read(0, 65536)
+            piece = os.read(0, PIPE_PIECE)
             if not piece:
                 return
-            rest += piece
-        line, _, rest = rest.partition(b"\n")
+            unread += piece
+        line, _, unread = unread.partition(b"\n")
         yield line
 
 
-def _arm(seconds: float) -> None:
-    """Have the kernel end this process: after so many seconds, and, should the function disarm that
-    timer, after as much CPU time.
-    """
+def _set_timers(seconds: float) -> None:
+    """Have the kernel end this process after `seconds` of wall time, or as much CPU time."""
     import resource
 
+    # The default action needs no interpreter, so it ends big-number work that no Python signal
+    # handler could interrupt.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(
-        resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + seconds) + 2, hard)
-    )
+    # For a function that disarms the timer, as libraries with timeouts by SIGALRM do.
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    used = usage.ru_utime + usage.ru_stime
+    cpu_limit = int(used + seconds) + 2
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, hard_limit))
