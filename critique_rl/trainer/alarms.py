@@ -24,11 +24,17 @@ class Rule:
     """An alarm: the metric's moving mean has left [low, high] times its first mean."""
 
     metric: str
+    """As TRL logs it."""
     low: float
+    """Least factor that gives no alarm."""
     high: float
+    """Largest factor that gives no alarm."""
     least: float
-    """Ratios of means below this, in absolute value, give no alarm: they are noise over noise."""
+    """Means that both lie under this, in absolute value, give no alarm: twenty times nothing is
+    nothing. In the metric's unit.
+    """
     remedy: str
+    """Options to change, for the warning."""
 
 
 RULES = (

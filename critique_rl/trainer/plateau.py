@@ -13,8 +13,8 @@ autocorrelation phi; t has Satterthwaite's degrees of freedom. Left out: a t tes
 alone, which would pay those few degrees of freedom for the sampling noise too.
 
 The null is a rise, not flatness: a series that looks flat with wide errors is no plateau.
-`python tests/benchmarks/plateau_series.py` measures the error rates; runs/README.md has the figures
-and tests/test_plateau.py a short form.
+`python tests/benchmarks/plateau_series.py` measures the error rates (runs/results/long_runs.md has
+the figures); tests/trainer/test_plateau.py does so in short.
 """
 
 from __future__ import annotations

@@ -323,7 +323,7 @@ def opsd() -> Options:
 
 
 def mixed() -> Options:
-    """This project's scalar + refine + distill. No paper; `runs/README.md` tells how it was chosen.
+    """This project's scalar + refine + distill. No paper; chosen as in runs/results/mixed.md.
 
     Scalar: Dr. GRPO's group advantages (arXiv 2503.20783), without std. Refine: nll of one right
     refinement (RAFT, arXiv 2304.06767), sampled in the cheap mode. Distill: KL(base || policy) on
