@@ -220,9 +220,9 @@ def _oracle_words(task: Task, reworded: Any = False) -> Callable[[Attempt], str]
         )
     if not reworded:
         return task.oracle
-    if task.reworded is None:
+    if task.reworded_oracle is None:
         raise ConfigError(
             f"critic oracle, reworded: task {task.name} has no other words for its critiques; "
             "lab/chain has"
         )
-    return task.reworded
+    return task.reworded_oracle
