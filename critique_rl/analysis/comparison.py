@@ -8,14 +8,18 @@ to a part that a pipeline may lack.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from critique_rl.analysis.records import EXTRA, OPTIONAL, by_name, each, read_record, to_json
+from critique_rl.analysis.records import OPTIONAL, by_name, each, field_names, read_record, to_json
 
 Ends = tuple[float, float]
 """The lower and the upper end of a 95% interval."""
+Extra = Mapping[str, Any]
+"""Keys of the file that have no field: other programs added them."""
+PerSeed = Mapping[str, float]
+"""Seed, as JSON spells it -> value."""
 MetricValues = Mapping[str, float | None]
 """Metric -> value; None where the evaluation has no finite one."""
 
@@ -35,10 +39,10 @@ class Cost:
     wall_seconds: float = 0.0
     steps: float = 0.0
     """Optimizer steps."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
-COSTS = tuple(item.name for item in fields(Cost) if item.name != EXTRA)
+COSTS = field_names(Cost)
 """The keys of a cost that the package knows."""
 
 
@@ -49,11 +53,11 @@ class MetricSummary:
     mean: float
     ci95: Ends | None
     """None where one seed and one problem say nothing of the spread."""
-    per_seed: Mapping[str, float]
-    """Seed, as JSON spells it -> mean over problems."""
+    per_seed: PerSeed
+    """Means over problems."""
     problems: int | None = None
     """Problems that every seed has a value for."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class ReliabilityBin:
     right: float | None
     """Share of right answers, 0 to 1."""
     count: int
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Reliability:
     ece: float | None
     """Expected calibration error, 0 to 1."""
     bins: tuple[ReliabilityBin, ...]
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class SpentToTarget:
     mean: float | None
     """Geometric mean over seeds; None unless all seeds got there."""
     ci95: Ends | None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class ArmSummary:
     """None where the evaluations hold no votes."""
     to_target: SpentToTarget | None = field(default=None, metadata=OPTIONAL)
     """None, and no key in the file, where the pipeline names no target."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +128,14 @@ class Difference:
     """None where one seed and one problem say nothing of the spread."""
     p: float | None = None
     """Two-sided p of the sign-flip test over seeds; None under `metrics.FEWEST_FOR_P` seeds."""
-    per_seed: Mapping[str, float]
+    per_seed: PerSeed
     seeds: tuple[int, ...]
     """Seeds that both arms have."""
     problems: int
     """Problems that all evaluations of the pair have a value for."""
     interval_covers: str = ""
     """The interval is about new "seeds", new "problems", or new "problems and seeds"."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Boundary:
     """The reverse."""
     problems: float
     """Problems with as many judged samples before and after."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ class TemplateArm:
     """One arm under the second template, whose cost is the first's."""
 
     metrics: Mapping[str, MetricSummary]
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ class LeftOut:
     seed: int | None
     """None for a pair of arms, and for the base."""
     reason: str
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ class MissingRun:
 
     arm: str
     seed: int
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,7 @@ class SecondTemplate:
     comparisons: tuple[Difference, ...]
     """Every arm minus the control, on every metric."""
     incomparable: tuple[LeftOut, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +202,7 @@ class SweepArm:
     """Whether the chosen value ends the list, so that a better one may lie beyond it."""
     tried: Mapping[str, float | None]
     """Value, as text -> the sweep's metric on validation problems."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +216,7 @@ class Sweep:
     budget_share: float | None = field(default=None, metadata=OPTIONAL)
     """A trial's share of the arm's budget, 0 to 1."""
     arms: Mapping[str, SweepArm]
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +246,7 @@ class Comparison:
     """None where nothing was swept."""
     missing: tuple[MissingRun, ...]
     incomparable: tuple[LeftOut, ...]
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Extra = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The object that compare.json holds."""
@@ -274,18 +278,19 @@ class Comparison:
 _read_left_out = partial(read_record, LeftOut)
 _read_missing_run = partial(read_record, MissingRun)
 _read_boundary = partial(read_record, Boundary)
+_read_cost = partial(read_record, Cost)
 _read_metric = partial(read_record, MetricSummary, ci95=tuple)
+_read_spending = partial(read_record, SpentToTarget, ci95=tuple)
 _read_difference = partial(read_record, Difference, ci95=tuple, seeds=tuple)
-_read_reliability = partial(
-    read_record, Reliability, bins=each(partial(read_record, ReliabilityBin))
-)
+_read_bin = partial(read_record, ReliabilityBin)
+_read_reliability = partial(read_record, Reliability, bins=each(_read_bin))
 _read_arm_summary = partial(
     read_record,
     ArmSummary,
     metrics=by_name(_read_metric),
-    cost=partial(read_record, Cost),
+    cost=_read_cost,
     reliability=_read_reliability,
-    to_target=partial(read_record, SpentToTarget, ci95=tuple),
+    to_target=_read_spending,
 )
 _read_template_arm = partial(read_record, TemplateArm, metrics=by_name(_read_metric))
 _read_second_template = partial(
@@ -295,5 +300,6 @@ _read_second_template = partial(
     comparisons=each(_read_difference),
     incomparable=each(_read_left_out),
 )
-read_sweep = partial(read_record, Sweep, seeds=tuple, arms=by_name(partial(read_record, SweepArm)))
+_read_sweep_arm = partial(read_record, SweepArm)
+read_sweep = partial(read_record, Sweep, seeds=tuple, arms=by_name(_read_sweep_arm))
 """Reads the object that sweep.json holds, as `records.read_record` does."""

@@ -28,6 +28,8 @@ from critique_rl.student_t import t_quantile
 
 Curve = tuple[np.ndarray, np.ndarray]
 """x (spending, ascending) and y of one seed, both of shape (points,)."""
+Point = tuple[float, float]
+"""(x, y) of a curve."""
 Step = Mapping[str, Any]
 """One line of metrics.jsonl: metric -> value."""
 Rows = Mapping[str, Mapping[int, Sequence[Step]]]
@@ -35,6 +37,8 @@ Rows = Mapping[str, Mapping[int, Sequence[Step]]]
 SPENT = "tokens/generated"
 STATUSES = ("ok", "cached", "failed", "skipped")
 """Statuses of a critique that was asked for; each is counted under critique/<status>."""
+SeedRuns = Mapping[int, RunFolder]
+"""One arm's run folders by seed."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +74,22 @@ def with_rates(rows: Sequence[Step]) -> list[dict[str, Any]]:
         `critique/leak_rate` is of the critiques written, `critique/failure_rate` of those asked
         for. A rate is absent where its denominator is 0.
     """
-    return [{**row, **_rates(row)} for row in rows]
+    return [dict(row) | _rates(row) for row in rows]
 
 
 def _rates(row: Step) -> dict[str, float]:
-    def count(name: str) -> float:
+    counts = {}
+    for name in (*STATUSES, "leaked"):
         # A count that was not logged is 0: a run without a critic logs none of them.
-        return float(row.get(f"critique/{name}") or 0)
-
+        counts[name] = row.get(f"critique/{name}") or 0
+    leaked = counts.pop("leaked")
+    asked = sum(counts.values())
+    written = counts["ok"] + counts["cached"]
     rates = {}
-    asked = sum(count(status) for status in STATUSES)
-    written = count("ok") + count("cached")
     if asked:
-        rates["critique/failure_rate"] = count("failed") / asked
+        rates["critique/failure_rate"] = counts["failed"] / asked
     if written:
-        rates["critique/leak_rate"] = count("leaked") / written
+        rates["critique/leak_rate"] = leaked / written
     return rates
 
 
@@ -101,21 +106,31 @@ def curve(rows: Sequence[Step], key: str, spent: str = SPENT) -> Curve:
         before the first spending is known.
     """
     points = []
-    spent_so_far = math.nan
+    spent_so_far = None
     for row in rows:
         # Spending is logged with each generation, an evaluation at some later step of it, so the
         # last known spending is carried forward.
-        if _is_finite(row.get(spent)):
-            spent_so_far = float(row[spent])
-        if _is_finite(row.get(key)) and not math.isnan(spent_so_far):
-            points.append((spent_so_far, float(row[key])))
+        amount = _finite_or_none(row.get(spent))
+        if amount is not None:
+            spent_so_far = amount
+        value = _finite_or_none(row.get(key))
+        if value is not None and spent_so_far is not None:
+            points.append((spent_so_far, value))
+    # A stable sort by spending alone: values at the same spending stay in the order of the steps.
     points.sort(key=lambda point: point[0])
-    x, y = np.array(points).reshape(-1, 2).T
-    return x, y
+    return _as_curve(points)
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _as_curve(points: Sequence[Point]) -> Curve:
+    """x and y of the points, each of shape (points,)."""
+    points_N2 = np.array(points).reshape(-1, 2)
+    return points_N2[:, 0], points_N2[:, 1]
+
+
+def _finite_or_none(value: Any) -> float | None:
+    if not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 def mean_curve(curves: Sequence[Curve], most: int = 40) -> MeanCurve | None:
@@ -131,20 +146,23 @@ def mean_curve(curves: Sequence[Curve], most: int = 40) -> MeanCurve | None:
     """
     if not curves:
         return None
-    low = max(x[0] for x, _ in curves)
-    high = min(x[-1] for x, _ in curves)
-    grid = np.unique(np.concatenate([x for x, _ in curves]))
-    grid = grid[(grid >= low) & (grid <= high)]
+    seeds = len(curves)
+    xs = [x for x, _ in curves]
+    low = max(x[0] for x in xs)
+    high = min(x[-1] for x in xs)
+    grid = np.unique(np.concatenate(xs))
+    covered = (grid >= low) & (grid <= high)
+    grid = grid[covered]
     if not len(grid):
         return None
     if len(grid) > most:
         grid = np.linspace(grid[0], grid[-1], most)
     values_SX = np.array([np.interp(grid, x, y) for x, y in curves])
     # One seed has no spread: ddof 0 keeps numpy from dividing by 0, and the half width is NaN.
-    spread_X = values_SX.std(axis=0, ddof=min(1, len(curves) - 1))
-    half_X = _half_width(len(curves)) * spread_X
+    ddof = min(1, seeds - 1)
+    half_X = _half_width(seeds) * values_SX.std(axis=0, ddof=ddof)
     mean_X = values_SX.mean(axis=0)
-    return MeanCurve(grid, mean_X, mean_X - half_X, mean_X + half_X, len(curves))
+    return MeanCurve(x=grid, mean=mean_X, low=mean_X - half_X, high=mean_X + half_X, seeds=seeds)
 
 
 @cache
@@ -154,7 +172,8 @@ def _half_width(seeds: int) -> float:
     # seeds.
     if seeds == 1:
         return math.nan
-    return t_quantile(0.975, seeds - 1) / math.sqrt(seeds)
+    quantile = t_quantile(0.975, seeds - 1)
+    return quantile / math.sqrt(seeds)
 
 
 def completions_curve(folder: Path) -> Curve:
@@ -177,14 +196,17 @@ def completions_curve(folder: Path) -> Curve:
         *folder.glob("completions/completions_*.parquet"),
     ]
     for file in sorted(files):
-        for step, reward in _rewards(_read_completions(file)):
+        table = _read_completions(file)
+        for step, reward in _rewards(table):
             rewards[int(step)].append(reward)
-    points = [(float(step), float(np.mean(values))) for step, values in sorted(rewards.items())]
-    x, y = np.array(points).reshape(-1, 2).T
-    return x, y
+    points = []
+    for step in sorted(rewards):
+        mean = np.mean(rewards[step])
+        points.append((float(step), float(mean)))
+    return _as_curve(points)
 
 
-def _rewards(table: pa.Table) -> list[tuple[int, float]]:
+def _rewards(table: pa.Table) -> list[Point]:
     """(step, reward) of every completion that was scored."""
     # TRL writes a column per reward function, under the function's name. All other numeric columns
     # are known, so what is left are rewards.
@@ -195,12 +217,17 @@ def _rewards(table: pa.Table) -> list[tuple[int, float]]:
     ]
     if "step" not in table.schema.names or not names:
         return []
-    scores_NF = np.array([table[name].to_numpy().astype(float) for name in names]).T
+    columns = []
+    for name in names:
+        column = table[name].to_numpy()
+        columns.append(column.astype(float))
+    scores_NF = np.array(columns).T
     scored_N = ~np.isnan(scores_NF).all(axis=1)
     # TRL weighs its reward functions alike unless told otherwise, so the reward is their sum.
     rewards_N = np.nansum(scores_NF[scored_N], axis=1)
-    steps_N = table["step"].to_numpy()[scored_N]
-    return list(zip(steps_N.tolist(), rewards_N.tolist(), strict=True))
+    steps_N = table["step"].to_numpy()
+    scored_steps_N = steps_N[scored_N]
+    return list(zip(scored_steps_N.tolist(), rewards_N.tolist(), strict=True))
 
 
 def _read_completions(file: Path) -> pa.Table:
@@ -239,16 +266,18 @@ def spent_to_target(points: Curve, target: float) -> float | None:
     if not len(reached):
         return None
     i = int(reached[0])
+    x_after = x[i]
     if i == 0:
-        return float(x[0])
-    width = x[i] - x[i - 1]
-    height = y[i] - y[i - 1]
-    return float(x[i - 1] + width * (target - y[i - 1]) / height)
+        return float(x_after)
+    x_before = x[i - 1]
+    y_before = y[i - 1]
+    width = x_after - x_before
+    height = y[i] - y_before
+    crossing = x_before + width * (target - y_before) / height
+    return float(crossing)
 
 
-def to_target(
-    runs: Mapping[int, RunFolder], metric: str, target: float, spent: str = SPENT
-) -> SpentToTarget:
+def to_target(runs: SeedRuns, metric: str, target: float, spent: str = SPENT) -> SpentToTarget:
     """An arm's spending until the validation curve of a metric first reached the target.
 
     Args:
@@ -264,14 +293,19 @@ def to_target(
     for seed, run in runs.items():
         points = curve(steps(run), f"eval/{metric}", spent)
         per_seed[str(seed)] = spent_to_target(points, target)
-    reached = [cost for cost in per_seed.values() if cost is not None]
+    spendings = [spending for spending in per_seed.values() if spending is not None]
+    reached = len(spendings)
     # A seed that never got there has no number, and then the mean has none: leaving the seed out
     # would flatter the arm that fails.
-    if not reached or len(reached) < len(per_seed):
-        return SpentToTarget(per_seed, len(reached), None, None)
+    if reached == 0 or reached < len(per_seed):
+        return SpentToTarget(per_seed, reached, None, None)
     # Mean and interval are of the logarithm, because such figures are quoted as ratios.
-    interval = crossed_interval(np.log(reached)[:, None])
+    logs_S1 = np.log(spendings)[:, None]
+    interval = crossed_interval(logs_S1)
     ci95 = None
     if math.isfinite(interval.low):
-        ci95 = (math.exp(interval.low), math.exp(interval.high))
-    return SpentToTarget(per_seed, len(reached), math.exp(interval.mean), ci95)
+        low = math.exp(interval.low)
+        high = math.exp(interval.high)
+        ci95 = (low, high)
+    mean = math.exp(interval.mean)
+    return SpentToTarget(per_seed, reached, mean, ci95)

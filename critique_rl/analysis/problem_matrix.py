@@ -34,14 +34,16 @@ def problem_matrix(evaluations: Sequence[Evaluation], metric: str) -> np.ndarray
     shared = list(rows[0])
     for row in rows[1:]:
         shared = [name for name in shared if name in row]
-    values_EP = np.array([_ordered(row, shared) for row in rows]).reshape(len(rows), len(shared))
-    if not shared or not metric.endswith(f"/{ALL_FAMILIES}"):
+    # Allocated with its shape: an array of empty rows would have one axis.
+    values_EP = np.empty((len(rows), len(shared)))
+    for e, row in enumerate(rows):
+        values_EP[e] = [row[name] for name in shared]
+    over_families = metric.endswith(f"/{ALL_FAMILIES}")
+    if not over_families or not shared:
         return values_EP
-    return stratified(values_EP, [evaluations[0].problems[name].family for name in shared])
-
-
-def _ordered(row: dict[str, float], names: Sequence[str]) -> list[float]:
-    return [row[name] for name in names]
+    problems = evaluations[0].problems
+    families = [problems[name].family for name in shared]
+    return stratified(values_EP, families)
 
 
 def stratified(values_EP: np.ndarray, families: Sequence[str]) -> np.ndarray:
@@ -66,13 +68,15 @@ def stratified(values_EP: np.ndarray, families: Sequence[str]) -> np.ndarray:
     sizes = Counter(families)
     problems = values_EP.shape[1]
     assert len(families) == problems, f"{len(families)} families for {problems} problems"
-    weights_P = np.array([problems / (len(sizes) * sizes[family]) for family in families])
+    sizes_P = np.array([sizes[family] for family in families])
+    weights_P = problems / (len(sizes) * sizes_P)
     weighted_EP: np.ndarray = values_EP * weights_P
     smallest = min(sizes.values())
+    largest = max(sizes.values())
     # A small family's few degrees of freedom would be lost among the others'. Measured with 190 and
     # 10 problems: 92% of 95% intervals held the truth. Weighing alone errs to the wide side, down
     # to families of about ten (197 and 3 problems: 91%).
-    if max(sizes.values()) > LOPSIDED * smallest or smallest == 1:
+    if largest > LOPSIDED * smallest or smallest == 1:
         return weighted_EP
     deviations_EP = np.empty_like(values_EP)
     for family, size in sizes.items():
@@ -80,10 +84,10 @@ def stratified(values_EP: np.ndarray, families: Sequence[str]) -> np.ndarray:
         members_EN = values_EP[:, members_P]
         # (n - 1) of a family for (P - 1) of all: without it small families would look surer than
         # they are.
-        unbiased = math.sqrt(size / (size - 1) * (problems - 1) / problems)
+        correction = size / (size - 1) * (problems - 1) / problems
         family_means_E1 = members_EN.mean(axis=1, keepdims=True)
-        deviations_EP[:, members_P] = unbiased * (members_EN - family_means_E1)
-    stratified_EP: np.ndarray = (
-        weighted_EP.mean(axis=1, keepdims=True) + weights_P * deviations_EP
-    )
+        deviations_EN = members_EN - family_means_E1
+        deviations_EP[:, members_P] = math.sqrt(correction) * deviations_EN
+    means_E1 = weighted_EP.mean(axis=1, keepdims=True)
+    stratified_EP: np.ndarray = means_E1 + weights_P * deviations_EP
     return stratified_EP

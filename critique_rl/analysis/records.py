@@ -22,6 +22,16 @@ Reader = Callable[[Any], Any]
 """Turns the JSON value of one field into the field's value."""
 
 
+def known_fields(kind: Any) -> list[Field[Any]]:
+    """The fields of a dataclass that have a key in the file."""
+    return [item for item in fields(kind) if item.name != EXTRA]
+
+
+def field_names(kind: Any) -> tuple[str, ...]:
+    """The keys that the file has for a dataclass."""
+    return tuple(item.name for item in known_fields(kind))
+
+
 def to_json(value: Any) -> Any:
     """Turn a record, a mapping, a sequence or a plain value into what `json.dumps` takes.
 
@@ -31,21 +41,26 @@ def to_json(value: Any) -> Any:
     Returns:
         For a dataclass a dict: its fields in order, then the keys of its `extra`.
     """
+    if is_dataclass(value):
+        return _object(value)
     if isinstance(value, Mapping):
         return {key: to_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(inner) for inner in value]
-    if not is_dataclass(value):
-        return value
+    return value
+
+
+def _object(record: Any) -> dict[str, Any]:
     data = {}
-    for item in fields(value):
-        inner = getattr(value, item.name)
-        left_out = inner is None and item.metadata == OPTIONAL
-        # `extra` may be inherited or stand first: its keys are merged last, so that the known keys
-        # of a file keep their order.
-        if item.name != EXTRA and not left_out:
-            data[item.name] = to_json(inner)
-    return data | getattr(value, EXTRA, {})
+    for item in known_fields(record):
+        value = getattr(record, item.name)
+        left_out = value is None and item.metadata == OPTIONAL
+        if not left_out:
+            data[item.name] = to_json(value)
+    # Last, so that the known keys of a file keep their order. A record of a file that nobody
+    # extends has no such field.
+    data |= getattr(record, EXTRA, {})
+    return data
 
 
 def read_record(kind: type[Record], data: Any, **readers: Reader) -> Record:
@@ -62,43 +77,61 @@ def read_record(kind: type[Record], data: Any, **readers: Reader) -> Record:
     Raises:
         ConfigError: `data` is no object, or lacks a key whose field has no default.
     """
-    known = [item for item in fields(kind) if item.name != EXTRA]  # type: ignore[arg-type]
-    names = [item.name for item in known]
+    names = field_names(kind)
+    expected = f"expected an object with {', '.join(names)}"
     if not isinstance(data, Mapping):
-        raise ConfigError(
-            f"{kind.__name__}: got {data!r}, expected an object with {', '.join(names)}"
-        )
-    missing = [item.name for item in known if _required(item) and item.name not in data]
+        raise ConfigError(f"{kind.__name__}: got {data!r}, {expected}")
+    missing = [name for name in _required_names(kind) if name not in data]
     if missing:
-        raise ConfigError(
-            f"{kind.__name__}: got no {', '.join(missing)}, expected an object with "
-            f"{', '.join(names)}: write the file again"
-        )
-    values = {name: data[name] for name in names if name in data}
-    for name, read in readers.items():
-        if values.get(name) is not None:
-            values[name] = read(values[name])
-    values[EXTRA] = {key: value for key, value in data.items() if key not in names}
+        absent = ", ".join(missing)
+        raise ConfigError(f"{kind.__name__}: got no {absent}, {expected}: write the file again")
+    values: dict[str, Any] = {EXTRA: {}}
+    for key, value in data.items():
+        if key not in names:
+            values[EXTRA][key] = value
+        elif key in readers and value is not None:
+            values[key] = readers[key](value)
+        else:
+            values[key] = value
     return kind(**values)
 
 
-def _required(item: Field[Any]) -> bool:
-    return item.default is MISSING and item.default_factory is MISSING
+def _required_names(kind: Any) -> list[str]:
+    """Fields without a default."""
+    names = []
+    for item in known_fields(kind):
+        if item.default is MISSING and item.default_factory is MISSING:
+            names.append(item.name)
+    return names
 
 
 def each(read: Reader) -> Reader:
-    """A reader of a JSON array: `read` for every item, as a tuple."""
+    """A reader of a JSON array.
 
-    def read_all(items: Sequence[Any]) -> tuple[Any, ...]:
+    Args:
+        read: a reader of one item.
+
+    Returns:
+        A reader that makes a tuple of the items.
+    """
+
+    def read_items(items: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(read(item) for item in items)
 
-    return read_all
+    return read_items
 
 
 def by_name(read: Reader) -> Reader:
-    """A reader of a JSON object with names as keys: `read` for every value."""
+    """A reader of a JSON object whose keys are names, such as those of arms.
 
-    def read_all(items: Mapping[str, Any]) -> dict[str, Any]:
+    Args:
+        read: a reader of one value.
+
+    Returns:
+        A reader that makes a dict of the values.
+    """
+
+    def read_values(items: Mapping[str, Any]) -> dict[str, Any]:
         return {name: read(item) for name, item in items.items()}
 
-    return read_all
+    return read_values

@@ -24,6 +24,8 @@ from critique_rl.analysis.formats import MEASURES, bracket, plural, short, signe
 from critique_rl.analysis.table import Table, to_terminal
 
 ONE_SEED = "one seed says nothing of other seeds"
+Format = Callable[[float], str]
+"""An amount -> its text."""
 MOST_UNCLEAR = 2
 """Arms without a clear difference that have a clause each; more of them share one."""
 
@@ -45,12 +47,17 @@ def verdict(comparison: Comparison) -> str:
     for pair in pairs:
         if pair not in unclear:
             # The metric is named once, in the first clause.
-            metric = "" if clauses else f" on {primary}"
-            clauses.append(f"{pair.arm} - {control}{metric}: {_finding(pair)}")
+            contrast = f"{pair.arm} - {control}"
+            if not clauses:
+                contrast += f" on {primary}"
+            clauses.append(f"{contrast}: {_finding(pair)}")
     if unclear:
         clauses.append(_no_difference(unclear, control))
-    costs = {arm: comparison.arms[arm].cost for arm in (control, *_arms(pairs))}
-    return f"{'; '.join(clauses)}; at {_spent(costs)}{unfinished}."
+    costs = {}
+    for arm in (control, *_arms(pairs)):
+        costs[arm] = comparison.arms[arm].cost
+    clauses.append(f"at {_spent(costs)}{unfinished}")
+    return "; ".join(clauses) + "."
 
 
 def _arms(pairs: Sequence[Difference]) -> list[str]:
@@ -72,18 +79,23 @@ def _no_difference(pairs: Sequence[Difference], control: str) -> str:
     seeds = [len(pair.seeds) for pair in pairs]
     problems = [pair.problems for pair in pairs]
     seed_word = "seeds" if max(seeds) > 1 else "seed"
-    over = f"over {_range(seeds, str)} {seed_word} and {_range(problems, str)} problems"
-    doubt = f"; {ONE_SEED}" if min(seeds) == 1 else ""
-    arms = ", ".join(_arms(pairs))
+    seed_range = _range(seeds, str)
+    problem_range = _range(problems, str)
     reach = bracket((lowest, highest))
-    return f"no difference from {control} shown for {arms} (intervals within {reach} {over}{doubt})"
+    within = f"within {reach} over {seed_range} {seed_word} and {problem_range} problems"
+    if min(seeds) == 1:
+        within += f"; {ONE_SEED}"
+    arms = ", ".join(_arms(pairs))
+    return f"no difference from {control} shown for {arms} (intervals {within})"
 
 
 def _finding(pair: Difference) -> str:
     """A difference, its interval, and what to doubt about it."""
     seeds = plural(len(pair.seeds), "seed")
     problems = plural(pair.problems, "problem")
-    finding = f"{signed(pair.difference)} {bracket(pair.ci95)} over {seeds} and {problems}"
+    difference = signed(pair.difference)
+    interval = bracket(pair.ci95)
+    finding = f"{difference} {interval} over {seeds} and {problems}"
     if pair.ci95 is None:
         return f"{finding}, too few for an interval"
     doubts = []
@@ -91,7 +103,10 @@ def _finding(pair: Difference) -> str:
         doubts.append("the interval contains 0")
     if len(pair.seeds) == 1:
         doubts.append(ONE_SEED)
-    return f"{finding} ({', and '.join(doubts)})" if doubts else finding
+    if not doubts:
+        return finding
+    words = ", and ".join(doubts)
+    return f"{finding} ({words})"
 
 
 def _spent(costs: Mapping[str, Cost]) -> str:
@@ -103,37 +118,48 @@ def _spent(costs: Mapping[str, Cost]) -> str:
     measure = spent_alike(list(costs.values()))
     if measure:
         # One number stands for all arms, for they agree within 5%.
-        mean = np.mean([getattr(cost, measure) for cost in costs.values()])
-        spent = f"{short(float(mean))} {MEASURES[measure]} an arm"
+        amounts = [getattr(cost, measure) for cost in costs.values()]
+        mean = float(np.mean(amounts))
+        spent = f"{short(mean)} {MEASURES[measure]} an arm"
     else:
-        amounts = [f"{arm} {short(cost.generated_tokens)}" for arm, cost in costs.items()]
-        spent = f"unequal generated tokens ({', '.join(amounts)})"
-    critics = _paid(
-        {arm: cost.critic_tokens for arm, cost in costs.items()}, short, " critic tokens"
-    )
+        parts = []
+        for arm, cost in costs.items():
+            tokens = short(cost.generated_tokens)
+            parts.append(f"{arm} {tokens}")
+        spent = f"unequal generated tokens ({', '.join(parts)})"
+    critic_tokens = {arm: cost.critic_tokens for arm, cost in costs.items()}
+    critics = _paid(critic_tokens, short, " critic tokens")
     if critics:
         # Total tokens count the critics' already.
         among = "of which" if measure == "total_tokens" else "plus"
         spent += f", {among} {critics}"
-    dollars = _paid({arm: cost.usd for arm, cost in costs.items()}, "${:.2f}".format, "")
+    usd = {arm: cost.usd for arm, cost in costs.items()}
+    dollars = _paid(usd, "${:.2f}".format, "")
     if dollars and measure != "usd":
         spent += f"; {dollars} in all"
     return spent
 
 
-def _paid(amounts: Mapping[str, float], form: Callable[[float], str], unit: str) -> str:
+def _paid(amounts: Mapping[str, float], form: Format, unit: str) -> str:
     """Who paid how much: by name, or as a range where more than two arms paid."""
-    paid = {arm: amount for arm, amount in amounts.items() if amount > 0}
+    paid = [amount for amount in amounts.values() if amount > 0]
     if len(paid) > 2:
-        return f"{_range(list(paid.values()), form)}{unit} for each of {len(paid)} arms"
-    return " and ".join(f"{form(amount)}{unit} for {arm}" for arm, amount in paid.items())
+        amount_range = _range(paid, form)
+        return f"{amount_range}{unit} for each of {len(paid)} arms"
+    parts = []
+    for arm, amount in amounts.items():
+        if amount > 0:
+            parts.append(f"{form(amount)}{unit} for {arm}")
+    return " and ".join(parts)
 
 
-def _range(values: Sequence[float], form: Callable[[float], str]) -> str:
+def _range(values: Sequence[float], form: Format) -> str:
     lowest = form(min(values))
     highest = form(max(values))
     # Amounts may differ and read alike.
-    return lowest if lowest == highest else f"{lowest} to {highest}"
+    if lowest == highest:
+        return lowest
+    return f"{lowest} to {highest}"
 
 
 def _unfinished(comparison: Comparison) -> str:
@@ -146,7 +172,9 @@ def _unfinished(comparison: Comparison) -> str:
     left_out = {(item.arm, item.seed) for item in comparison.incomparable}
     if left_out:
         counts.append(f"{len(left_out)} left out as incomparable")
-    return f" ({', '.join(counts)})" if counts else ""
+    if not counts:
+        return ""
+    return f" ({', '.join(counts)})"
 
 
 def left_out(comparison: Comparison, most: int = 8) -> list[str]:
@@ -158,7 +186,9 @@ def left_out(comparison: Comparison, most: int = 8) -> list[str]:
     """
     lines = []
     for item in comparison.incomparable:
-        place = item.arm if item.seed is None else f"{item.arm}/seed{item.seed}"
+        place = item.arm
+        if item.seed is not None:
+            place += f"/seed{item.seed}"
         lines.append(f"left out: {place}: {item.reason}")
     more = len(lines) - most
     if more > 0:
@@ -184,4 +214,5 @@ def terminal_tables(comparison: Comparison) -> list[Table]:
 
 def table(comparison: Comparison) -> Group:
     """`terminal_tables` as rich prints them, in 80 columns."""
-    return Group(*(to_terminal(part) for part in terminal_tables(comparison)))
+    printed = [to_terminal(part) for part in terminal_tables(comparison)]
+    return Group(*printed)

@@ -20,6 +20,7 @@ from critique_rl.analysis.page.plots import (
     Frame,
     Line,
     Plot,
+    polygon_points,
     ticks,
 )
 
@@ -34,6 +35,8 @@ AXES = {
 """Axes of a curve: logged metric -> its name."""
 ArmMeans = Mapping[int, MeanCurve]
 """The mean curves of one metric over one axis, by the arm's index."""
+MeansByAxis = dict[str, dict[str, ArmMeans]]
+"""Metric -> axis -> mean curves."""
 
 
 def used_axes(rows: Rows) -> list[str]:
@@ -66,70 +69,89 @@ def curve_charts(
         base: title -> value of the untrained policy, drawn as a line.
     """
     base = base or {}
-    every_seed = sum(len(seeds) for seeds in rows.values()) <= SEEDS_DRAWN
-    most = _points_per_line(rows, len(titles) * len(axes), every_seed)
-    means: dict[str, dict[str, ArmMeans]] = {}
-    for key in titles:
+    base_values = [base.get(title) for title in titles.values()]
+    plots = len(titles) * len(axes)
+    most = _points_per_line(rows, plots)
+    means = _means_by_axis(rows, titles, axes, most)
+    frames = _frames(means, base_values)
+    charts = []
+    for key, by_axis in means.items():
+        title = titles[key]
+        drawn = {}
+        for axis, arm_means in by_axis.items():
+            frame = frames[axis]
+            lines = _seed_lines(frame, arm_means, rows, key, axis)
+            lines += _mean_lines(frame, arm_means, rows)
+            drawn[axis] = _plot(frame, arm_means, lines, axis, base.get(title))
+        charts.append(Chart(title, drawn))
+    return charts
+
+
+def _means_by_axis(rows: Rows, keys: Iterable[str], axes: Sequence[str], most: int) -> MeansByAxis:
+    """Metric -> axis -> mean curves, of those that have a point."""
+    means: MeansByAxis = {}
+    for key in keys:
         for axis in axes:
             arm_means = _arm_means(rows, key, axis, most)
             if arm_means:
                 means.setdefault(key, {})[axis] = arm_means
-    frames = _frames(means, [base.get(title) for title in titles.values()])
-    charts = []
-    for key, by_axis in means.items():
-        title = titles[key]
-        plots = {}
-        for axis, arm_means in by_axis.items():
-            seed_lines = _seed_lines(frames[axis], arm_means, rows, key, axis) if every_seed else []
-            plots[axis] = _plot(frames[axis], arm_means, rows, seed_lines, axis, base.get(title))
-        charts.append(Chart(title, plots))
-    return charts
+    return means
 
 
-def _points_per_line(rows: Rows, plots: int, every_seed: bool) -> int:
+def _draws_every_seed(rows: Rows) -> bool:
+    runs = sum(len(seeds) for seeds in rows.values())
+    return runs <= SEEDS_DRAWN
+
+
+def _points_per_line(rows: Rows, plots: int) -> int:
     """Points that a line may have for all lines together to have about `POINTS`."""
+    every_seed = _draws_every_seed(rows)
     lines = 0
     for seeds in rows.values():
         # A mean and the two edges of its band.
         lines += 3
         if every_seed:
             lines += len(seeds)
-    return int(np.clip(POINTS // max(1, lines * plots), 12, 40))
+    all_lines = max(1, lines * plots)
+    return int(np.clip(POINTS // all_lines, 12, 40))
 
 
 def _arm_means(rows: Rows, key: str, axis: str, most: int) -> ArmMeans:
     """The mean curve of every arm that has one, by the arm's index."""
     means = {}
     for arm, seeds in enumerate(rows.values()):
-        curves = [curve(logged, key, axis) for logged in seeds.values()]
-        mean = mean_curve([points for points in curves if len(points[0])], most)
+        curves = []
+        for logged in seeds.values():
+            points = curve(logged, key, axis)
+            if len(points[0]):
+                curves.append(points)
+        mean = mean_curve(curves, most)
         if mean:
             means[arm] = mean
     return means
 
 
-def _frames(
-    means: Mapping[str, Mapping[str, ArmMeans]], base: Sequence[float | None]
-) -> dict[str, Frame]:
+def _frames(means: MeansByAxis, base: Sequence[float | None]) -> dict[str, Frame]:
     """A frame for each axis that has a curve."""
-    # One y axis for all metrics, so that they can be read against each other.
-    drawn = [mean for by_axis in means.values() for mean in _all_means(by_axis.values())]
-    y = _y_ticks(drawn, [value for value in base if value is not None])
+    drawn = []
     ends: dict[str, float] = {}
     for by_axis in means.values():
         for axis, arm_means in by_axis.items():
-            last = max(mean.x[-1] for mean in arm_means.values())
-            ends[axis] = max(last, ends.get(axis, last))
-    return {axis: Frame(ticks(0, end), y) for axis, end in ends.items()}
+            for mean in arm_means.values():
+                drawn.append(mean)
+                last = mean.x[-1]
+                ends[axis] = max(last, ends.get(axis, last))
+    # One y axis for all metrics, so that they can be read against each other.
+    y = _y_ticks(drawn, base)
+    frames = {}
+    for axis, end in ends.items():
+        frames[axis] = Frame(ticks(0, end), y)
+    return frames
 
 
-def _all_means(plots: Iterable[ArmMeans]) -> list[MeanCurve]:
-    return [mean for arm_means in plots for mean in arm_means.values()]
-
-
-def _y_ticks(means: Sequence[MeanCurve], base: Sequence[float]) -> list[float]:
+def _y_ticks(means: Sequence[MeanCurve], base: Sequence[float | None]) -> list[float]:
     """Ticks with room for means, bands and the base's values."""
-    inner = list(base)
+    inner = [value for value in base if value is not None]
     outer = []
     for mean in means:
         inner += [mean.mean.min(), mean.mean.max()]
@@ -139,48 +161,59 @@ def _y_ticks(means: Sequence[MeanCurve], base: Sequence[float]) -> list[float]:
     low = min(inner, default=0.0)
     # At least 0.05, so that a curve of zeros has an axis with a length.
     high = max([0.05, *inner])
+    lowest = min([low, *outer])
+    highest = max([high, *outer])
     if low >= 0 and high <= 1:
         # All means are shares, so the axis ends at 0 and 1; bands do not know that they are of
         # shares.
-        return ticks(0, min(1.0, max([high, *outer])))
-    return ticks(min([low, *outer]), max([high, *outer]))
+        lowest = 0
+        highest = min(1.0, highest)
+    return ticks(lowest, highest)
 
 
 def _plot(
-    frame: Frame,
-    means: ArmMeans,
-    rows: Rows,
-    seed_lines: Sequence[Line],
-    axis: str,
-    base: float | None,
+    frame: Frame, means: ArmMeans, lines: Sequence[Line], axis: str, base: float | None
 ) -> Plot:
-    names = list(rows)
     bands = []
-    lines = list(seed_lines)
     for arm, mean in means.items():
         if mean.seeds > 1:
-            bands.append(Band(arm, band_points(frame, mean)))
-        over = f"mean of {mean.seeds} seeds" if mean.seeds > 1 else "one seed"
-        # Means are drawn last, above the seeds.
-        lines.append(Line(arm, frame.points(mean.x, mean.mean), f"{names[arm]}, {over}", "mean"))
+            polygon = band_points(frame, mean)
+            bands.append(Band(arm, polygon))
     base_line = ""
     if base is not None:
-        base_line = frame.points((frame.x[0], frame.x[-1]), (base, base))
+        ends = (frame.x[0], frame.x[-1])
+        base_line = frame.points(ends, (base, base))
     return Plot(
         x_name=AXES[axis],
         lines=lines,
         bands=bands,
         x_ticks=frame.x_labels(),
         y_ticks=frame.y_labels(),
-        zero=frame.at(frame.x[0], 0)[1],
+        zero=frame.zero,
         base=base_line,
     )
 
 
-def _seed_lines(frame: Frame, means: ArmMeans, rows: Rows, key: str, axis: str) -> list[Line]:
-    """A thin line per seed, of the arms that have more than one."""
+def _mean_lines(frame: Frame, means: ArmMeans, rows: Rows) -> list[Line]:
+    """A thick line per arm; drawn after the seeds', and so above them."""
     names = list(rows)
     lines = []
+    for arm, mean in means.items():
+        over = "one seed"
+        if mean.seeds > 1:
+            over = f"mean of {mean.seeds} seeds"
+        title = f"{names[arm]}, {over}"
+        points = frame.points(mean.x, mean.mean)
+        lines.append(Line(arm, points, title, "mean"))
+    return lines
+
+
+def _seed_lines(frame: Frame, means: ArmMeans, rows: Rows, key: str, axis: str) -> list[Line]:
+    """A thin line per seed, of the arms that have more than one; none where runs are too many."""
+    names = list(rows)
+    lines: list[Line] = []
+    if not _draws_every_seed(rows):
+        return lines
     for arm in means:
         seeds = rows[names[arm]]
         # A single seed is its own mean.
@@ -188,11 +221,13 @@ def _seed_lines(frame: Frame, means: ArmMeans, rows: Rows, key: str, axis: str) 
             continue
         for seed, logged in seeds.items():
             points = curve(logged, key, axis)
-            # The mean of one curve is that curve, thinned.
-            thin = mean_curve([points]) if len(points[0]) else None
-            if thin:
+            if len(points[0]):
+                # The mean of one curve is that curve, thinned.
+                thin = mean_curve([points])
+                assert thin is not None
+                drawn = frame.points(thin.x, thin.mean)
                 title = f"{names[arm]}, seed {seed}"
-                lines.append(Line(arm, frame.points(thin.x, thin.mean), title, "seed"))
+                lines.append(Line(arm, drawn, title, "seed"))
     return lines
 
 
@@ -203,11 +238,12 @@ def band_points(frame: Frame, mean: MeanCurve) -> str:
     low = list(mean.low)
     if len(x) == 1:
         # A single point has no width, so it gets a bar around it.
+        middle = x[0]
         half = 0.005 * (frame.x[-1] - frame.x[0])
-        x = [x[0] - half, x[0] + half]
+        x = [middle - half, middle + half]
         high *= 2
         low *= 2
-    return frame.points([*x, *x[::-1]], [*high, *low[::-1]])
+    return polygon_points(frame, x, low, high)
 
 
 def plain_chart(title: str, points: Curve) -> Chart:
@@ -218,16 +254,21 @@ def plain_chart(title: str, points: Curve) -> Chart:
         points: x and y, each of shape (points,), at least one; 200 are drawn at most.
     """
     x, y = points
-    kept = np.linspace(0, len(x) - 1, min(len(x), 200)).astype(int)
-    kept = np.unique(kept)
-    frame = Frame(ticks(0, float(x[-1])), ticks(float(y.min()), max(0.05, float(y.max()))))
-    line = Line(0, frame.points(x[kept], y[kept]), title, "mean")
+    count = min(len(x), 200)
+    places = np.linspace(0, len(x) - 1, count).astype(int)
+    kept = np.unique(places)
+    x_ticks = ticks(0, float(x[-1]))
+    highest = max(0.05, float(y.max()))
+    y_ticks = ticks(float(y.min()), highest)
+    frame = Frame(x_ticks, y_ticks)
+    drawn = frame.points(x[kept], y[kept])
+    line = Line(0, drawn, title, "mean")
     plot = Plot(
         x_name=AXES["step"],
         lines=[line],
         bands=[],
         x_ticks=frame.x_labels(),
         y_ticks=frame.y_labels(),
-        zero=frame.at(0, 0)[1],
+        zero=frame.zero,
     )
     return Chart(title, {"step": plot})

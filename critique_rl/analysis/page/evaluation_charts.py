@@ -14,7 +14,21 @@ from critique_rl.analysis.comparison import (
     ReliabilityBin,
 )
 from critique_rl.analysis.evaluations import METRIC
-from critique_rl.analysis.page.plots import BOTTOM, Band, Chart, Dot, Frame, Line, Plot, Tick, ticks
+from critique_rl.analysis.page.plots import (
+    BOTTOM,
+    Band,
+    Chart,
+    Dot,
+    Frame,
+    Line,
+    Plot,
+    Tick,
+    polygon_points,
+    ticks,
+)
+
+PassSummaries = dict[int, MetricSummary]
+"""k -> pass@k of one family and arm."""
 
 
 def pass_charts(comparison: Comparison) -> list[Chart]:
@@ -22,24 +36,32 @@ def pass_charts(comparison: Comparison) -> list[Chart]:
 
     A family with a single k has no curve.
     """
-    ks: dict[str, set[int]] = {}
+    base = comparison.base or {}
+    charts = []
+    for family, ks in _family_ks(comparison).items():
+        if len(ks) > 1:
+            charts.append(_pass_chart(family, sorted(ks), comparison.arms, base))
+    return charts
+
+
+def _family_ks(comparison: Comparison) -> dict[str, set[int]]:
+    """Family -> the k of its pass@k."""
+    family_ks: dict[str, set[int]] = {}
     for summary in comparison.arms.values():
         for name in summary.metrics:
             match = METRIC.fullmatch(name)
             if match and match[1]:
-                ks.setdefault(match[3], set()).add(int(match[1]))
-    return [
-        _pass_chart(family, sorted(ks[family]), comparison.arms, comparison.base or {})
-        for family in ks
-        if len(ks[family]) > 1
-    ]
+                k = int(match[1])
+                family_ks.setdefault(match[3], set()).add(k)
+    return family_ks
 
 
 def _pass_chart(
     family: str, ks: Sequence[int], arms: Mapping[str, ArmSummary], base: MetricValues
 ) -> Chart:
     # k is on a logarithmic axis: pass@k is about straight over it.
-    frame = Frame([math.log(ks[0]), math.log(ks[-1])], ticks(0, 1))
+    ends = [math.log(ks[0]), math.log(ks[-1])]
+    frame = Frame(ends, ticks(0, 1))
     lines = []
     bands = []
     for arm, (name, summary) in enumerate(arms.items()):
@@ -47,7 +69,8 @@ def _pass_chart(
         x = [math.log(k) for k in known]
         means = [metric.mean for metric in known.values()]
         title = f"{name}: {_pass_words(known)}"
-        lines.append(Line(arm, frame.points(x, means), title, "mean"))
+        points = frame.points(x, means)
+        lines.append(Line(arm, points, title, "mean"))
         bands += _pass_band(frame, arm, known)
     before = {k: base.get(f"pass@{k}/{family}") for k in ks}
     plot = Plot(
@@ -62,35 +85,43 @@ def _pass_chart(
     return Chart(family, {"k": plot})
 
 
-def _pass_summaries(
-    summary: ArmSummary, ks: Sequence[int], family: str
-) -> dict[int, MetricSummary]:
+def _pass_summaries(summary: ArmSummary, ks: Sequence[int], family: str) -> PassSummaries:
     """k -> pass@k of the family, where the arm has it."""
-    names = {k: f"pass@{k}/{family}" for k in ks}
-    return {k: summary.metrics[name] for k, name in names.items() if name in summary.metrics}
+    known = {}
+    for k in ks:
+        name = f"pass@{k}/{family}"
+        if name in summary.metrics:
+            known[k] = summary.metrics[name]
+    return known
 
 
-def _pass_words(known: Mapping[int, MetricSummary]) -> str:
+def _pass_words(known: PassSummaries) -> str:
     return ", ".join(f"pass@{k} {metric.mean:.2f}" for k, metric in known.items())
 
 
-def _pass_band(frame: Frame, arm: int, known: Mapping[int, MetricSummary]) -> list[Band]:
+def _pass_band(frame: Frame, arm: int, known: PassSummaries) -> list[Band]:
     """The band around the points that have an interval; none around a single one."""
     x = []
     low = []
     high = []
     for k, metric in known.items():
         if metric.ci95:
+            lower, upper = metric.ci95
             x.append(math.log(k))
-            low.append(metric.ci95[0])
-            high.append(metric.ci95[1])
+            low.append(lower)
+            high.append(upper)
     if len(x) < 2:
         return []
-    return [Band(arm, frame.points([*x, *x[::-1]], [*high, *low[::-1]]))]
+    polygon = polygon_points(frame, x, low, high)
+    return [Band(arm, polygon)]
 
 
 def _k_ticks(frame: Frame, ks: Sequence[int]) -> list[Tick]:
-    return [(frame.at(math.log(k), 0)[0], str(k)) for k in ks]
+    ticks_of_k = []
+    for k in ks:
+        position, _ = frame.at(math.log(k), 0)
+        ticks_of_k.append((position, str(k)))
+    return ticks_of_k
 
 
 def _base_points(frame: Frame, before: Mapping[int, float | None]) -> str:
@@ -108,11 +139,11 @@ def reliability_charts(comparison: Comparison) -> list[Chart]:
 
     On the diagonal, confidence keeps its word.
     """
-    return [
-        _reliability_chart(i, name, arm.reliability)
-        for i, (name, arm) in enumerate(comparison.arms.items())
-        if arm.reliability
-    ]
+    charts = []
+    for i, (name, arm) in enumerate(comparison.arms.items()):
+        if arm.reliability:
+            charts.append(_reliability_chart(i, name, arm.reliability))
+    return charts
 
 
 def _reliability_chart(arm: int, name: str, reliability: Reliability) -> Chart:
@@ -120,17 +151,20 @@ def _reliability_chart(arm: int, name: str, reliability: Reliability) -> Chart:
     x = []
     y = []
     dots = []
-    counts = [part.count for part in reliability.bins]
+    most = max((part.count for part in reliability.bins), default=1)
     for part in reliability.bins:
         # Other programs may write empty bins, which have no mean.
         if part.count and part.mean is not None and part.right is not None:
             x.append(part.mean)
             y.append(part.right)
             across, down = frame.at(part.mean, part.right)
-            dots.append(Dot(across, down, _radius(part.count, max(counts)), _bin_words(part)))
+            radius = _radius(part.count, most)
+            dots.append(Dot(across, down, radius, _bin_words(part)))
+    title = f"{name}, share right over confidence"
+    line = Line(arm, frame.points(x, y), title, "mean")
     plot = Plot(
         x_name="confidence",
-        lines=[Line(arm, frame.points(x, y), f"{name}, share right over confidence", "mean")],
+        lines=[line],
         bands=[],
         x_ticks=frame.x_labels(),
         y_ticks=frame.y_labels(),
@@ -138,17 +172,19 @@ def _reliability_chart(arm: int, name: str, reliability: Reliability) -> Chart:
         base=frame.points((0, 1), (0, 1)),
         dots=dots,
     )
-    ece = "" if reliability.ece is None else f", ECE {reliability.ece:.3f}"
-    return Chart(f"{name}{ece}", {"confidence": plot})
+    heading = name
+    if reliability.ece is not None:
+        heading += f", ECE {reliability.ece:.3f}"
+    return Chart(heading, {"confidence": plot})
 
 
 def _radius(count: int, most: int) -> float:
     # Areas are compared by eye, not radii.
-    return round(2 + 7 * math.sqrt(count / most), 1)
+    radius = 2 + 7 * math.sqrt(count / most)
+    return round(radius, 1)
 
 
 def _bin_words(part: ReliabilityBin) -> str:
-    return (
-        f"confidence {part.low:g} to {part.high:g}: said {part.mean:.2f}, right {part.right:.2f}, "
-        f"{part.count} answers"
-    )
+    interval = f"{part.low:g} to {part.high:g}"
+    means = f"said {part.mean:.2f}, right {part.right:.2f}"
+    return f"confidence {interval}: {means}, {part.count} answers"

@@ -23,11 +23,15 @@ LEFT = 44
 RIGHT = 404
 TOP = 12
 BOTTOM = 208
+STEP_FACTORS = (1, 2, 2.5, 5, 10)
+"""A step between ticks is one of these times a power of ten."""
 POINTS = 60_000
 """Points of all curves together, about 10 bytes each: they keep a page of many arms under 2 MB."""
 SEEDS_DRAWN = 20
 """Runs up to which every seed is drawn beside the mean."""
 
+Point = tuple[float, float]
+"""(x, y), in units of the view box."""
 Tick = tuple[float, str]
 """(position, label)."""
 
@@ -98,33 +102,79 @@ class Frame:
     y: Sequence[float]
     """Ticks of the y axis, evenly spaced and ascending."""
 
-    def at(self, x: float, y: float) -> tuple[float, float]:
+    def at(self, x: float, y: float) -> Point:
         """Coordinates of a value, to a tenth of a unit."""
-        across = (x - self.x[0]) / (self.x[-1] - self.x[0])
-        up = (y - self.y[0]) / (self.y[-1] - self.y[0])
+        across = _fraction(x, self.x)
+        up = _fraction(y, self.y)
         up = min(1.0, max(0.0, up))
+        position = LEFT + (RIGHT - LEFT) * across
         # An SVG's y grows downwards.
-        return round(LEFT + (RIGHT - LEFT) * across, 1), round(BOTTOM - (BOTTOM - TOP) * up, 1)
+        height = BOTTOM - (BOTTOM - TOP) * up
+        return round(position, 1), round(height, 1)
 
     def points(self, x: Iterable[float], y: Iterable[float]) -> str:
         """The values as an SVG's `points` has them; x and y are equally long."""
-        pairs = [self.at(*value) for value in zip(x, y, strict=True)]
-        return " ".join(f"{across:g},{down:g}" for across, down in pairs)
+        words = []
+        for value in zip(x, y, strict=True):
+            across, down = self.at(*value)
+            words.append(f"{across:g},{down:g}")
+        return " ".join(words)
+
+    @property
+    def zero(self) -> float:
+        """The height of y = 0."""
+        _, height = self.at(self.x[0], 0)
+        return height
 
     def x_labels(self) -> list[Tick]:
         """The ticks of the x axis."""
-        return [(self.at(tick, 0)[0], label(tick)) for tick in self.x]
+        ticks = []
+        for value in self.x:
+            position, _ = self.at(value, 0)
+            ticks.append((position, label(value)))
+        return ticks
 
     def y_labels(self) -> list[Tick]:
         """The ticks of the y axis."""
-        return [(self.at(self.x[0], tick)[1], f"{tick:g}") for tick in self.y]
+        ticks = []
+        for value in self.y:
+            _, height = self.at(self.x[0], value)
+            ticks.append((height, f"{value:g}"))
+        return ticks
+
+
+def _fraction(value: float, ticks: Sequence[float]) -> float:
+    """The place of a value between the first and the last tick: 0 to 1, or outside."""
+    first = ticks[0]
+    length = ticks[-1] - first
+    return (value - first) / length
+
+
+def polygon_points(
+    frame: Frame, x: Sequence[float], low: Sequence[float], high: Sequence[float]
+) -> str:
+    """An area between two lines: along the upper one, and back along the lower one.
+
+    Args:
+        frame: the map to coordinates.
+        x: ascending values.
+        low: the lower line, one value per x.
+        high: the upper line, one value per x.
+
+    Returns:
+        The polygon, as an SVG's `points` has it.
+    """
+    there_and_back = [*x, *reversed(x)]
+    edges = [*high, *reversed(low)]
+    return frame.points(there_and_back, edges)
 
 
 def look(arm: int) -> tuple[int, int]:
     """(hue, dash pattern) of an arm: 32 that differ, and neighbours differ in both."""
     # arm % DASHES would repeat with the hues, as 4 divides 8. Moving on by one per round of hues
     # gives every hue all patterns.
-    return arm % HUES, (arm + arm // HUES) % DASHES
+    rounds = arm // HUES
+    return arm % HUES, (arm + rounds) % DASHES
 
 
 def label(number: float) -> str:
@@ -143,18 +193,31 @@ def ticks(low: float, high: float) -> list[float]:
     """
     low = min(0.0, low)
     span = high - low
-    power = 1.0
-    if span > 0:
-        power = 10.0 ** math.floor(math.log10(span / 5))
-    # The tolerance keeps a span of, say, 0.6000000000000001 from a wider step.
-    wide_enough = span * (1 - 1e-9)
-    step = next(
-        power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor * 5 >= wide_enough
-    )
+    step = _tick_step(span)
     first = math.floor(low / step + 1e-9)
     last = math.ceil(high / step - 1e-9)
-    # 3 * 0.1 is 0.30000000000000004: twelve digits round that away.
-    return [float(f"{i * step:.12g}") for i in range(first, max(last, first + 1) + 1)]
+    # An axis of zeros has a length too.
+    last = max(last, first + 1)
+    numbers = []
+    for i in range(first, last + 1):
+        # 3 * 0.1 is 0.30000000000000004: twelve digits round that away.
+        digits = f"{i * step:.12g}"
+        numbers.append(float(digits))
+    return numbers
+
+
+def _tick_step(span: float) -> float:
+    """The smallest round step of which five reach over the span."""
+    power = 1.0
+    if span > 0:
+        exponent = math.floor(math.log10(span / 5))
+        power = 10.0**exponent
+    # The tolerance keeps a span of, say, 0.6000000000000001 from a wider step.
+    wide_enough = span * (1 - 1e-9)
+    for factor in STEP_FACTORS:
+        if power * factor * 5 >= wide_enough:
+            break
+    return power * factor
 
 
 def scale_to_percent(values: Sequence[float]) -> Callable[[float], float]:
@@ -163,8 +226,10 @@ def scale_to_percent(values: Sequence[float]) -> Callable[[float], float]:
     high = max([0.0, *values])
     # Room for the ends of whiskers; 1 where there is nothing but 0, for the division below.
     margin = 0.04 * (high - low) or 1.0
+    width = high - low + 2 * margin
 
     def percent(value: float) -> float:
-        return round(100 * (value - low + margin) / (high - low + 2 * margin), 2)
+        distance = value - low + margin
+        return round(100 * distance / width, 2)
 
     return percent
