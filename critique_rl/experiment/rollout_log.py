@@ -45,7 +45,7 @@ def write_rollouts(
     """
     folder.rollouts.mkdir(parents=True, exist_ok=True)
     path = folder.rollouts / f"step{step:05d}-rank{rank}.parquet"
-    # Renamed when complete: readers look at folders of runs that are still training.
+    # Renamed when complete: a killed process leaves no half table under a table's name.
     temporary = path.with_suffix(".partial")
     pq.write_table(pa.Table.from_pylist(rollout_rows(step, batch, advantages)), temporary)
     temporary.replace(path)
