@@ -9,6 +9,9 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any
 
+CLOSING_SECONDS = 5.0
+"""Longest wait for a loop to close once its work is done. It takes milliseconds."""
+
 
 def run_in_thread(coroutine: Coroutine[Any, Any, None], seconds: float) -> None:
     """Run a coroutine to its end in a new event loop and thread.
@@ -42,7 +45,8 @@ def run_in_thread(coroutine: Coroutine[Any, Any, None], seconds: float) -> None:
             task.cancel()
 
     # A daemon, so that a coroutine that blocks its loop does not keep the process alive.
-    Thread(target=work, name="critique_rl.loop", daemon=True).start()
+    thread = Thread(target=work, name="critique_rl.loop", daemon=True)
+    thread.start()
     try:
         # The bound is on this thread: a timeout inside the loop would not run while it is blocked.
         outcome.result(seconds)
@@ -51,3 +55,6 @@ def run_in_thread(coroutine: Coroutine[Any, Any, None], seconds: float) -> None:
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(cancel_tasks)
         raise
+    # The loop closes its connections after the outcome is set. A daemon thread that still does so
+    # while the interpreter ends can abort the process.
+    thread.join(CLOSING_SECONDS)
