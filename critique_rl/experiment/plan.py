@@ -34,8 +34,8 @@ PARALLEL = """parallel --jobs "${{JOBS:-1}}" --line-buffer --tag <<'RUNS'
 {lines}
 RUNS"""
 
-# TERM 180 seconds before the time limit leaves a run time to save a checkpoint. --requeue lets Slurm
-# start it again after a preemption.
+# TERM 180 seconds before the time limit leaves a run time to save a checkpoint. --requeue lets
+# Slurm start it again after a preemption.
 SLURM_HEAD = (
     "# Run it where sbatch is. Your partition, account, GPUs and time go here; "
     "a run that was stopped goes on when it is submitted again.\n"
