@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from critique_rl.analysis.claims import parse_claim
-from critique_rl.cli.entry import _parsed, main
+from critique_rl.cli.entry import main, parse_arguments
 from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import TaskConfig
@@ -240,7 +240,7 @@ def test_every_command_is_one(line, monkeypatch) -> None:
 
 def check(words: list[str]) -> None:
     """What the command line says of them before it starts; pipeline.yaml is what `init` writes."""
-    arguments = _parsed(words)
+    arguments = parse_arguments(words)
     for spec in getattr(arguments, "critic", []):
         parse_spec(spec)
     path = getattr(arguments, "pipeline", None)

@@ -1,4 +1,4 @@
-"""A command a file: arguments, what is printed, exit status."""
+"""The commands of `critique-rl`, one per file: arguments, output, exit status."""
 
 from critique_rl.cli.entry import main
 

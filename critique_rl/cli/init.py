@@ -1,5 +1,4 @@
-"""`critique-rl init`: look at the user's data and write a first pipeline for it, which `critique-rl
-run` takes as it is.
+"""`critique-rl init`: write a first pipeline for the user's data, which `critique-rl run` takes.
 
 Columns are guessed by their names, the verifier by the answers. Left out: any guess about hardware;
 the batch fits one GPU and a small model.
@@ -7,135 +6,242 @@ the batch fits one GPU and a small model.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jinja2
-import yaml
-
+from critique_rl.cli.arguments import Commands
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.pipeline_file import parse_pipeline
-from critique_rl.tasks.user_data import (
-    DEFAULT_FAMILY,
-    DataOptions,
-    UserData,
-    load_user_data,
-    read_dataset,
-)
-from critique_rl.tasks.verifiers import choice
+
+if TYPE_CHECKING:
+    from critique_rl.tasks.user_data import UserData
 
 QUESTIONS = ("prompt", "question", "problem", "query", "instruction", "input")
 ANSWERS = ("answer", "final_answer", "gold", "target", "label", "ground_truth", "expected_answer")
 FAMILIES = ("family", "level", "subject", "category", "type", "difficulty")
-MANY = 12
-"""Families more than these are no families, but an id."""
+MOST_FAMILIES = 12
+"""A column with more values than these is no family, but an id."""
 BOXED = "Reason step by step, and put the final answer into \\boxed{}."
-WAYS = {
-    "": ('Reason step by step. End with a line "Answer: " followed by the number.', ""),
-    "choice": (
+
+
+@dataclass(frozen=True)
+class AnswerForm:
+    """The form of answers that a verifier reads."""
+
+    system: str
+    """The system message that asks for it."""
+    comment: str
+    """The end of the comment beside `verifier:` in the pipeline."""
+
+
+ANSWER_FORMS = {
+    "": AnswerForm('Reason step by step. End with a line "Answer: " followed by the number.', ""),
+    "choice": AnswerForm(
         'Reason step by step. End with a line "Answer: " followed by the letter.',
         ", one letter each",
     ),
-    "math": (BOXED, " by Math-Verify: pip install 'critique_rl[math]'"),
-    "boxed_answer": (BOXED, ", short texts, by exact match in \\boxed{}; math: LaTeX"),
+    "math": AnswerForm(BOXED, " by Math-Verify: pip install 'critique_rl[math]'"),
+    "boxed_answer": AnswerForm(BOXED, ", short texts, by exact match in \\boxed{}; math: LaTeX"),
 }
-"""For each verifier the system message that asks for its form, and words for the comment."""
+"""Name of a verifier ("": numbers) -> its form."""
 TRY = (
     "seeds=[0]",
     "budget={optimizer_steps: 2}",
     "trl.num_generations=4",
     "trl.per_device_train_batch_size=4",
     "trl.gradient_accumulation_steps=1",
-)
-TRY += (
     "trl.max_completion_length=64",
     "evaluation.problems=4",
     "evaluation.samples=2",
     "evaluation.ks=[1, 2]",
     "evaluation.curve_every=0",
 )
+"""Overrides for a first run of minutes."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the user said of the columns; "": guess."""
+    """The names of columns that the user gave; "" is to be guessed."""
 
     question: str = ""
     answer: str = ""
     family: str = ""
 
 
-def write_first_pipeline(data: str, out: Path, model: str, said: Columns, subset: str = "") -> str:
-    """Write `out` and return what to tell the user. ConfigError for data that cannot be read, for
-    columns nobody can guess, and where `out` exists.
+@dataclass(frozen=True)
+class FirstTask:
+    """The `task:` section of a first pipeline, and the rows that it reads."""
+
+    options: dict[str, str]
+    """`task.options`, see `user_data.DataOptions`."""
+    verifier: str
+    """"" compares numbers."""
+    rows: UserData
+
+    @property
+    def families(self) -> list[str]:
+        return _families(self.rows)
+
+    @property
+    def counts(self) -> str:
+        """Rows per split in words, such as "90 train, 5 validation, 5 test"."""
+        splits = self.rows.splits.items()
+        return ", ".join(f"{len(rows)} {split}" for split, rows in splits)
+
+
+def add_command(commands: Commands) -> None:
+    """Add `init` to the parser."""
+    help = (
+        "look at your data (JSONL, JSON, CSV, Parquet, a folder, a Hub id) "
+        "and write a first pipeline for it"
+    )
+    command = commands.add_parser("init", help=help, description=help)
+    command.add_argument("data", metavar="DATA")
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("pipeline.yaml"),
+        help="the pipeline to write; never written over (default: pipeline.yaml)",
+    )
+    command.add_argument(
+        "--model",
+        default="Qwen/Qwen2.5-0.5B-Instruct",
+        help="the policy: a folder, or a Hub id (default: Qwen/Qwen2.5-0.5B-Instruct)",
+    )
+    for name in ("question", "answer", "family"):
+        command.add_argument(
+            f"--{name}",
+            default="",
+            metavar="COLUMN",
+            help=f"the column of the {name} (default: by its name)",
+        )
+    command.add_argument("--subset", default="", help="of a Hub id, such as main of openai/gsm8k")
+    command.set_defaults(command=init)
+
+
+def init(arguments: argparse.Namespace) -> int:
+    """Write a first pipeline and print the next commands.
+
+    Raises:
+        ConfigError: See `write_first_pipeline`.
     """
+    columns = Columns(arguments.question, arguments.answer, arguments.family)
+    message = write_first_pipeline(
+        arguments.data, arguments.out, arguments.model, columns, arguments.subset
+    )
+    print(message)
+    return 0
+
+
+def write_first_pipeline(
+    data: str, out: Path, model: str, columns: Columns, subset: str = ""
+) -> str:
+    """Write a pipeline for the user's data.
+
+    Args:
+        data: A file, a folder, or a Hub id.
+        out: The pipeline file to write.
+        model: The policy: a folder, or a Hub id.
+        columns: Names that the user gave.
+        subset: Of a Hub id.
+
+    Returns:
+        The message for the user: what was written, and the next commands.
+
+    Raises:
+        ConfigError: `out` exists, the data cannot be read, or a column cannot be guessed.
+    """
+    import yaml
+
+    from critique_rl.config.pipeline_file import parse_pipeline
+
     if out.exists():
         raise ConfigError(f"--out: {out} exists already; give another name, or remove it")
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"--out: no folder {out.parent}; make it first")
-    options, verifier, found = _looked_at(data, said, subset)
-    text = _filled(data, out, model, options, verifier, found)
+    task = _inspect_data(data, columns, subset)
+    text = _render_pipeline(data, out, model, task)
+    # Only a file that `run` takes is written.
     parse_pipeline(out.stem, yaml.safe_load(text))
+    # "x": reading the data may take minutes, in which the file can have been made.
     with out.open("x", encoding="utf-8") as file:
         file.write(text)
-    return _next(out, found)
+    return _next_steps(out, task)
 
 
-def _looked_at(data: str, said: Columns, subset: str) -> tuple[dict[str, str], str, UserData]:
-    """Options of the task, the verifier's name ("": numbers), and the rows."""
-    known = read_dataset(data, "train", subset).column_names
-    question = said.question or _guess(QUESTIONS, known, data, "question")
-    answer = said.answer or _guess(ANSWERS, known, data, "answer")
-    options = {
-        "train": data,
-        "question": question,
-        "answer": answer,
-        **({"subset": subset} if subset else {}),
-    }
-    found = load_user_data(DataOptions(**options))
-    family = said.family or next((name for name in FAMILIES if name in known), "")
+def _inspect_data(data: str, columns: Columns, subset: str) -> FirstTask:
+    """Guess the columns and the verifier from the data."""
+    from critique_rl.tasks.user_data import DataOptions, load_user_data, read_dataset
+
+    names = read_dataset(data, "train", subset).column_names
+    question = columns.question or _guess_column(QUESTIONS, names, data, "question")
+    answer = columns.answer or _guess_column(ANSWERS, names, data, "answer")
+    options = {"train": data, "question": question, "answer": answer}
+    if subset:
+        options["subset"] = subset
+    rows = load_user_data(DataOptions(**options))
+    family = columns.family or next((name for name in FAMILIES if name in names), "")
     if family:
         grouped = load_user_data(DataOptions(**options, family=family))
-        if said.family or len(_families(grouped)) <= MANY:
-            options["family"], found = family, grouped
-    verifier = _verifier(found)
-    return (
-        (options if question == "prompt" else {**options, "system": WAYS[verifier][0]}),
-        verifier,
-        found,
-    )
+        if columns.family or len(_families(grouped)) <= MOST_FAMILIES:
+            options["family"] = family
+            rows = grouped
+    verifier = _guess_verifier(rows)
+    # A column `prompt` is taken as it is, with the system message that it may hold.
+    if question != "prompt":
+        options["system"] = ANSWER_FORMS[verifier].system
+    return FirstTask(options, verifier, rows)
 
 
-def _guess(names: Sequence[str], known: Sequence[str], data: str, what: str) -> str:
-    lower = {column.lower(): column for column in known}
-    for name in names:
-        if name in lower:
-            return lower[name]
+def _guess_column(candidates: Sequence[str], names: Sequence[str], data: str, role: str) -> str:
+    """The first column whose name is a candidate, whatever its case.
+
+    Raises:
+        ConfigError: None is.
+    """
+    by_lower_name = {name.lower(): name for name in names}
+    for candidate in candidates:
+        if candidate in by_lower_name:
+            return by_lower_name[candidate]
     raise ConfigError(
-        f"{data}: which column is the {what}? give --{what} one of: {', '.join(known)}"
+        f"{data}: which column is the {role}? give --{role} one of: {', '.join(names)}"
     )
 
 
-def _families(found: UserData) -> list[str]:
-    return sorted({row["family"] for rows in found.splits.values() for row in rows})
+def _families(data: UserData) -> list[str]:
+    families = set()
+    for rows in data.splits.values():
+        families |= {row["family"] for row in rows}
+    return sorted(families)
 
 
-def _verifier(found: UserData) -> str:
-    odd = found.without_number()
-    if not odd:
+def _guess_verifier(data: UserData) -> str:
+    """The name of the verifier that can judge all answers; "" for numbers."""
+    from critique_rl.tasks.verifiers import choice
+
+    texts = data.without_number()
+    if not texts:
         return ""
-    answers = [row["answer"] for rows in found.splits.values() for row in rows]
+    answers = []
+    for rows in data.splits.values():
+        answers += [row["answer"] for row in rows]
+    # The verifier leaves an answer unscored that is no letter.
     if all(choice("", {"answer": answer}).outcome != "unscored" for answer in answers):
         return "choice"
-    return "math" if any(sign in answer for answer in odd for sign in "\\=^{") else "boxed_answer"
+    is_formula = any(sign in text for text in texts for sign in "\\=^{")
+    return "math" if is_formula else "boxed_answer"
 
 
-def _filled(
-    data: str, out: Path, model: str, options: dict[str, str], verifier: str, found: UserData
-) -> str:
+def _render_pipeline(data: str, out: Path, model: str, task: FirstTask) -> str:
+    """The text of the pipeline file."""
+    import jinja2
+
+    from critique_rl.tasks.user_data import DEFAULT_FAMILY
+
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     # A YAML file, no page: nothing is escaped; values are written as JSON, which YAML reads.
     environment = jinja2.Environment(
@@ -144,80 +250,42 @@ def _filled(
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    families = _families(found)
+    options = ", ".join(f"{name}: {_json(value)}" for name, value in task.options.items())
+    metrics: list[str] = []
+    if task.families != [DEFAULT_FAMILY]:
+        # They go into a comment, which a line break would end.
+        metrics = [f"pass@1/{family}" for family in task.families if "\n" not in family]
     return environment.get_template("pipeline.yaml.jinja").render(
         name=" ".join(data.split()),
         file=shlex.quote(str(out)),
-        counts=_counts(found),
-        options="{"
-        + ", ".join(
-            f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in options.items()
-        )
-        + "}",
-        verifier=verifier,
-        verifier_words=WAYS[verifier][1],
-        model=json.dumps(model, ensure_ascii=False),
-        families=", ".join(f"pass@1/{family}" for family in families if "\n" not in family)
-        if families != [DEFAULT_FAMILY]
-        else "",
+        counts=task.counts,
+        options=f"{{{options}}}",
+        verifier=task.verifier,
+        verifier_words=ANSWER_FORMS[task.verifier].comment,
+        model=_json(model),
+        families=", ".join(metrics),
     )
 
 
-def _counts(found: UserData) -> str:
-    return ", ".join(f"{len(rows)} {split}" for split, rows in found.splits.items())
+def _json(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
-def _next(out: Path, found: UserData) -> str:
+def _next_steps(out: Path, task: FirstTask) -> str:
     file = shlex.quote(str(out))
     short = shlex.join(TRY)
-    return "\n".join(
-        [
-            f"wrote {out}: {_counts(found)}; {len(_families(found))} families",
-            *(
+    lines = [f"wrote {out}: {task.counts}; {len(task.families)} families"]
+    for split, rows in task.rows.splits.items():
+        if not rows:
+            lines.append(
                 f"no question was left to hold out for {split}: give more, or a file as {split}:"
-                for split, rows in found.splits.items()
-                if not rows
-            ),
-            "Next:",
-            f"  critique-rl doctor {file}",
-            f"  critique-rl run {file} {short} --out runs/try    # minutes: does everything run?",
-            f"  critique-rl critics {file} --out runs/try    # what each critic rescues of the policy's failed attempts; nothing here, nothing in training",
-            f"  critique-rl run {file}",
-        ]
-    )
-
-
-def _init_command(commands) -> None:
-    help = "look at your data (JSONL, JSON, CSV, Parquet, a folder, a Hub id) and write a first pipeline for it"
-    init = commands.add_parser("init", help=help, description=help)
-    init.add_argument("data", metavar="DATA")
-    init.add_argument(
-        "--out",
-        type=Path,
-        default=Path("pipeline.yaml"),
-        help="the pipeline to write; never written over (default: pipeline.yaml)",
-    )
-    init.add_argument(
-        "--model",
-        default="Qwen/Qwen2.5-0.5B-Instruct",
-        help="the policy: a folder, or a Hub id (default: Qwen/Qwen2.5-0.5B-Instruct)",
-    )
-    for name in ("question", "answer", "family"):
-        init.add_argument(
-            f"--{name}",
-            default="",
-            metavar="COLUMN",
-            help=f"the column of the {name} (default: by its name)",
-        )
-    init.add_argument("--subset", default="", help="of a Hub id, such as main of openai/gsm8k")
-    init.set_defaults(command=_init)
-
-
-def _init(arguments) -> int:
-    from critique_rl.cli.init import Columns, write_first_pipeline
-
-    said = Columns(arguments.question, arguments.answer, arguments.family)
-    print(
-        write_first_pipeline(arguments.data, arguments.out, arguments.model, said, arguments.subset)
-    )
-    return 0
+            )
+    lines += [
+        "Next:",
+        f"  critique-rl doctor {file}",
+        f"  critique-rl run {file} {short} --out runs/try    # minutes: does everything run?",
+        f"  critique-rl critics {file} --out runs/try    # what each critic rescues of the "
+        "policy's failed attempts; nothing here, nothing in training",
+        f"  critique-rl run {file}",
+    ]
+    return "\n".join(lines)

@@ -1,25 +1,40 @@
-"""`critique-rl lab`: build the base policies of the embedded worlds, and show their tables. Heavy
-imports happen inside, so `--help` answers at once.
-"""
+"""`critique-rl lab`: build the base policies of the embedded worlds, and show their tables."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
+from critique_rl.cli.arguments import Commands
 from critique_rl.config.checks import ConfigError
 
 WORLDS = ("chain", "legs", "tiers", "facts")
 BUILT = (*WORLDS, "critic")
-"""What a recipe builds: the worlds' base policies, and a critic of chain."""
+"""Names of recipes: the worlds' base policies, and a critic of chain."""
+RECIPE_OPTIONS = (
+    "locality",
+    "critiques",
+    "trap_chance",
+    "unseen",
+    "learning_rate",
+    "sequences",
+    "seed",
+)
+"""Arguments of `build` that replace a field of the recipe where they are given."""
 
 
-def add_lab_command(commands) -> None:
+def add_command(commands: Commands) -> None:
     """Add `lab` and its two actions to the parser."""
-    lab = commands.add_parser(
+    command = commands.add_parser(
         "lab", help="the embedded world: build its base policy, show its table"
     )
-    actions = lab.add_subparsers(required=True, metavar="ACTION")
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    _add_build(actions)
+    _add_table(actions)
+
+
+def _add_build(actions: Commands) -> None:
     build = actions.add_parser("build", help="train the base policy by its recipe")
     build.add_argument("--out", type=Path, required=True, help="folder for model and tokenizer")
     build.add_argument(
@@ -32,6 +47,7 @@ def add_lab_command(commands) -> None:
         "--no-critiques",
         dest="critiques",
         action="store_false",
+        # None, not True: only an argument that is given replaces the recipe's field.
         default=None,
         help="legs: a warm start that never saw a critique",
     )
@@ -56,7 +72,10 @@ def add_lab_command(commands) -> None:
     build.add_argument("--learning-rate", type=float)
     build.add_argument("--sequences", type=int, help="training examples")
     build.add_argument("--seed", type=int)
-    build.set_defaults(command=_lab_build)
+    build.set_defaults(command=build_base)
+
+
+def _add_table(actions: Commands) -> None:
     table = actions.add_parser(
         "table",
         help="pass@k of the base per family, calibration, and what each kind of critique rescues",
@@ -69,54 +88,72 @@ def add_lab_command(commands) -> None:
     table.add_argument("--samples", type=int, default=64)
     table.add_argument("--split", default="test", choices=("validation", "test"))
     table.add_argument("--json", action="store_true")
-    table.set_defaults(command=_lab_table)
+    table.set_defaults(command=show_table)
 
 
-def _lab_build(arguments) -> int:
+def build_base(arguments: argparse.Namespace) -> int:
+    """Train a base policy by its recipe.
+
+    Raises:
+        ConfigError: Arguments that do not fit the world, or an extra that is not installed.
+    """
     from dataclasses import replace
 
     from critique_rl.lab.build import build, world_by_name
 
-    if arguments.critiques is False and arguments.world != "legs":
-        raise ConfigError(
-            f"--no-critiques: is of legs, and got --world {arguments.world}; give --world legs"
-        )
     try:
-        chosen = world_by_name(arguments.world)
+        world = world_by_name(arguments.world)
     except ImportError as error:
         raise ConfigError(f"--world: {error}") from error
-    if arguments.world != "chain" and (arguments.trap_chance is not None or arguments.unseen):
-        raise ConfigError("--trap-chance, --unseen: traps are of chain; leave --world out")
-    if arguments.world in ("tiers", "facts", "critic") and arguments.locality is not None:
-        raise ConfigError(
-            f"--locality: no example of {arguments.world} is a refinement; leave it out"
-        )
-    if arguments.start and not arguments.start.is_dir():
-        raise ConfigError(
-            f"--start: no folder {arguments.start}; the committed base is critique_rl/lab/weights/chain"
-        )
-    names = ("locality", "critiques", "trap_chance", "unseen", "learning_rate", "sequences", "seed")
-    given = {
-        name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None
-    }
-    build(replace(chosen.recipe, **given), arguments.out, chosen, arguments.start)
+    _check_build_arguments(arguments)
+    given = {}
+    for name in RECIPE_OPTIONS:
+        value = getattr(arguments, name)
+        if value is not None:
+            given[name] = value
+    build(replace(world.recipe, **given), arguments.out, world, arguments.start)
     return 0
 
 
-def _lab_table(arguments) -> int:
+def _check_build_arguments(arguments: argparse.Namespace) -> None:
+    """Refuse options that the recipe of the world does not have.
+
+    Raises:
+        ConfigError: Such an option, or no folder to start from.
+    """
+    world = arguments.world
+    if arguments.critiques is False and world != "legs":
+        raise ConfigError(f"--no-critiques: is of legs, and got --world {world}; give --world legs")
+    if world != "chain" and (arguments.trap_chance is not None or arguments.unseen):
+        raise ConfigError("--trap-chance, --unseen: traps are of chain; leave --world out")
+    if world in ("tiers", "facts", "critic") and arguments.locality is not None:
+        raise ConfigError(f"--locality: no example of {world} is a refinement; leave it out")
+    if arguments.start and not arguments.start.is_dir():
+        raise ConfigError(
+            f"--start: no folder {arguments.start}; "
+            "the committed base is critique_rl/lab/weights/chain"
+        )
+
+
+def show_table(arguments: argparse.Namespace) -> int:
+    """Print the table of a base.
+
+    Raises:
+        ConfigError: No base of this world is committed, and none is given.
+    """
     from critique_rl.experiment.lab_table import lab_table, print_table
     from critique_rl.lab.base import weights_folder
 
-    if arguments.model is None and arguments.world == "legs":
+    world = arguments.world
+    if arguments.model is None and world == "legs":
         raise ConfigError(
-            f"--model: no base of {arguments.world} is committed; build one: critique-rl lab build --world {arguments.world} --out DIR"
+            f"--model: no base of {world} is committed; "
+            f"build one: critique-rl lab build --world {world} --out DIR"
         )
-    rows = lab_table(
-        arguments.model or weights_folder(arguments.world),
-        arguments.problems,
-        arguments.samples,
-        arguments.split,
-        arguments.world,
-    )
-    print(json.dumps(rows)) if arguments.json else print_table(rows)
+    model = arguments.model or weights_folder(world)
+    rows = lab_table(model, arguments.problems, arguments.samples, arguments.split, world)
+    if arguments.json:
+        print(json.dumps(rows))
+    else:
+        print_table(rows)
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fault_server import serving
 
-from critique_rl.cli import doctor
+from critique_rl.cli import doctor, doctor_checks
 from critique_rl.cli.entry import main
 from critique_rl.config.pipeline_file import parse_pipeline
 
@@ -32,12 +32,12 @@ def test_the_versions_it_calls_tested_are_those_of_the_constraints() -> None:
             re.MULTILINE,
         )
     )
-    assert {name: pins[name] for name in doctor.TESTED} == doctor.TESTED
+    assert {name: pins[name] for name in doctor_checks.TESTED} == doctor_checks.TESTED
 
 
 def test_a_package_of_another_minor_is_a_warning_and_a_missing_one_a_failure(monkeypatch) -> None:
-    monkeypatch.setattr(doctor, "TESTED", {"numpy": "0.1.0", "no-such-package": "1.0"})
-    lines = list(doctor._packages())
+    monkeypatch.setattr(doctor_checks, "TESTED", {"numpy": "0.1.0", "no-such-package": "1.0"})
+    lines = list(doctor_checks.check_packages())
     assert (lines[0].status, lines[1].status) == (
         "warn",
         "fail",
@@ -82,7 +82,7 @@ def test_nobody_there_a_wrong_address_and_a_missing_key_are_failures_with_advice
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     nobody = found(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "answer")
-    assert (nobody.status, nobody.found) == (
+    assert (nobody.status, nobody.finding) == (
         "fail",
         "connection",
     ) and "start the server" in nobody.advice
@@ -91,10 +91,10 @@ def test_nobody_there_a_wrong_address_and_a_missing_key_are_failures_with_advice
         in found(doctor.check(None, tmp_path, "localhost:9", "m"), "endpoint").advice
     )
     key = found(doctor.check(None, tmp_path, "https://api.example.invalid/v1", "m"), "key")
-    assert (key.status, key.found) == ("fail", "$OPENAI_API_KEY is not set")
+    assert (key.status, key.finding) == ("fail", "$OPENAI_API_KEY is not set")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-ab\ncd")
     assert (
-        found(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "key").found
+        found(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "key").finding
         == "$OPENAI_API_KEY cannot be sent"
     )
 
@@ -110,7 +110,9 @@ def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_po
     lines = doctor.check(parse_pipeline("p", data), tmp_path / "runs", None, None)
     assert found(lines, "chat template").status == "ok" and found(lines, "policy").status == "ok"
     assert sum(line.what.endswith(": answer") for line in lines) == 1
-    assert found(lines, "arm scalar").status == "warn" or found(lines, "device").found != "CPU only"
+    assert (
+        found(lines, "arm scalar").status == "warn" or found(lines, "device").finding != "CPU only"
+    )
     missing = doctor.check(
         parse_pipeline(
             "p", {**data, "policy": {"model": "/no/such/folder"}, "arms": {"scalar": {}}}

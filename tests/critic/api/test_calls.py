@@ -20,7 +20,7 @@ from benchmarks.fault_table import CELLS, measure
 from fault_server import serving
 from waiting import SECONDS, ended, wait_until, within
 
-from critique_rl.cli.doctor import _advice
+from critique_rl.cli.doctor_endpoint import failure_advice
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.loop import run_in_thread
 from critique_rl.critic.api.response import parse_usage
@@ -152,7 +152,7 @@ def test_what_no_try_can_heal_is_tried_once_and_ends_the_step_and_doctor_knows_i
     replies = ask(server, content, "ok after", concurrency=1)
     assert replies[0].reason == reason.format(server.url.replace("/v1", "/elsewhere/v1"))
     assert server.tries[content] == 1 and replies[1].status == "skipped"
-    assert advice in _advice(replies[0].reason)
+    assert advice in failure_advice(replies[0].reason)
 
 
 def test_an_error_with_status_200_that_may_heal_is_tried_again(server):

@@ -1,0 +1,118 @@
+"""Arguments that several commands share, and the pipeline and folder that they name.
+
+Nothing heavy is imported here: `--help` of every command answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from critique_rl.config.checks import ConfigError, suggest
+from critique_rl.config.pipeline_file import load_pipeline
+from critique_rl.config.run_folder import PipelineFolder
+from critique_rl.config.schema import Pipeline, RunConfig
+
+# argparse has no public name for the object that add_subparsers gives.
+Commands = Any
+Command = Callable[[argparse.Namespace], int]
+"""A command's function: parsed arguments -> exit status."""
+
+
+def add_pipeline_command(
+    commands: Commands, name: str, function: Command, help: str
+) -> argparse.ArgumentParser:
+    """Add a command that reads a pipeline file, overrides and --out.
+
+    Args:
+        commands: The object that `add_subparsers` gave.
+        name: The command's word.
+        function: Called with the parsed arguments.
+        help: One line, for the list of commands and the command's own page.
+    """
+    command = commands.add_parser(name, help=help, description=help)
+    command.add_argument(
+        "pipeline", type=Path, help="a YAML file, such as pipelines/quickstart.yaml"
+    )
+    command.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="such as 'seeds=[0,1]' or trl.learning_rate=5e-5",
+    )
+    command.add_argument(
+        "--out", type=Path, default=Path("runs"), help="where results go (default: runs)"
+    )
+    command.set_defaults(command=function)
+    return command
+
+
+def add_json_argument(command: argparse.ArgumentParser, instead_of: str = "a table") -> None:
+    """Add --json, which prints JSON instead of a table."""
+    command.add_argument("--json", action="store_true", help=f"print JSON instead of {instead_of}")
+
+
+def load(arguments: argparse.Namespace) -> tuple[Pipeline, PipelineFolder]:
+    """The pipeline that the arguments name, and the folder of its results.
+
+    Raises:
+        ConfigError: A file, override or claim that cannot be used.
+    """
+    from critique_rl.analysis.claims import parse_claim
+
+    pipeline = load_pipeline(arguments.pipeline, arguments.overrides)
+    # Checked now: a wrong claim would otherwise be refused after days of training.
+    parse_claim(pipeline)
+    return pipeline, PipelineFolder(arguments.out / pipeline.name)
+
+
+def load_finished(arguments: argparse.Namespace) -> tuple[Pipeline, PipelineFolder]:
+    """`load` for commands that read finished runs.
+
+    Raises:
+        ConfigError: Runs were started with other settings than the pipeline has now.
+    """
+    from critique_rl.experiment.same_config import check_folders
+    from critique_rl.experiment.sweep import with_chosen
+
+    pipeline, folder = load(arguments)
+    trained = with_chosen(pipeline, folder) if folder.sweep_choice.exists() else pipeline
+    # A trained policy may be judged again by other settings: `critique-rl evaluate --arm`.
+    check_folders(trained, folder, ignored_sections=("evaluation",))
+    return pipeline, folder
+
+
+def arm_config(path: Path, arms: Mapping[str, RunConfig], arm: str) -> RunConfig:
+    """The arm that --arm names.
+
+    Raises:
+        ConfigError: No such arm in the pipeline file `path`.
+    """
+    if arm not in arms:
+        raise ConfigError(f"--arm: no arm {arm!r} in {path}; {suggest(arm, arms)}")
+    return arms[arm]
+
+
+def check_jobs(jobs: int) -> None:
+    """Check --jobs.
+
+    Raises:
+        ConfigError: Less than one run at a time.
+    """
+    if jobs < 1:
+        raise ConfigError(f"--jobs: got {jobs}, expected 1 or more")
+
+
+def pipeline_words(path: Path, overrides: Iterable[str], out: Path) -> list[str]:
+    """The words of a command line that name the same pipeline and folder."""
+    return [str(path), *overrides, "--out", str(out)]
+
+
+def has_finished_run(pipeline: Pipeline, folder: PipelineFolder) -> bool:
+    """True where at least one run of the pipeline is finished."""
+    for arm in pipeline.arms:
+        if any(folder.run(arm, seed).finished for seed in pipeline.seeds):
+            return True
+    return False

@@ -1,0 +1,201 @@
+"""The doctor's checks on this machine: packages, hardware, disk, policy, settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from critique_rl.config.schema import Pipeline
+
+Status = Literal["ok", "warn", "fail"]
+
+TESTED = {
+    "torch": "2.13.0",
+    "transformers": "5.23.0",
+    "trl": "1.16.0",
+    "datasets": "5.2.0",
+    "openai": "3.54.0",
+    "tenacity": "9.2.1",
+    "jinja2": "3.1.6",
+}
+"""As in constraints.txt, which a test compares."""
+EXTRAS = {
+    "math-verify": "the verifier math (pip extra `math`)",
+    "reasoning-gym": "tasks reasoning-gym/... (extra `tasks`)",
+    "champ-dataset": "critics --champ",
+}
+"""Optional package -> the parts that need it."""
+ENOUGH_GIB = 10
+LEAST_GIB = 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """The result of one check."""
+
+    what: str
+    """The thing that was checked."""
+    status: Status
+    """A run cannot work with a "fail"."""
+    finding: str
+    """Its state."""
+    advice: str = ""
+    """An instruction for the user; "" where there is nothing to do."""
+
+    def as_dict(self) -> dict[str, str]:
+        """The line as --json prints it; "found" is its `finding`."""
+        return {
+            "what": self.what,
+            "status": self.status,
+            "found": self.finding,
+            "advice": self.advice,
+        }
+
+
+def check_packages() -> Iterator[Line]:
+    """A line per package: installed, and of a tested minor version."""
+    for name, tested in TESTED.items():
+        yield _check_package(name, tested)
+    for name, use in EXTRAS.items():
+        try:
+            yield Line(name, "ok", version(name))
+        except PackageNotFoundError:
+            yield Line(name, "ok", f"not installed; only {use} need it")
+
+
+def _check_package(name: str, tested: str) -> Line:
+    try:
+        installed = version(name)
+    except PackageNotFoundError:
+        return Line(name, "fail", "not installed", f"pip install {name}=={tested}")
+    if installed.split(".")[:2] == tested.split(".")[:2]:
+        return Line(name, "ok", installed)
+    advice = (
+        f"tested with {tested}; where something breaks: "
+        f"pip install --constraint constraints.txt {name}"
+    )
+    return Line(name, "warn", installed, advice)
+
+
+def check_machine(pipeline: Pipeline | None) -> Iterator[Line]:
+    """Lines about Python, the device, and on a CPU its threads and the precision."""
+    yield Line("python", "ok", platform.python_version())
+    try:
+        import torch
+    except ImportError:
+        return
+    if torch.cuda.is_available():
+        yield Line("device", "ok", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}")
+        return
+    yield Line("device", "ok", "CPU only")
+    yield _check_threads(torch.get_num_threads())
+    if pipeline:
+        yield from _check_precision(pipeline)
+
+
+def _check_threads(threads: int) -> Line:
+    cores = os.cpu_count() or 1
+    # Windows has no load average.
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    finding = f"{threads} for torch on {cores} cores, load {load:.1f}"
+    if threads > 1 and load + threads > cores + 0.5:
+        advice = (
+            "two threads on a busy core pair were 15 times slower than one here: "
+            "export OMP_NUM_THREADS=1"
+        )
+        return Line("threads", "warn", finding, advice)
+    return Line("threads", "ok", finding)
+
+
+def _check_precision(pipeline: Pipeline) -> Iterator[Line]:
+    """A warning for the first arm that asks for half precision on a CPU."""
+    for arm, config in pipeline.arms.items():
+        if config.trl.get("bf16") or config.trl.get("fp16"):
+            yield Line(
+                f"arm {arm}",
+                "warn",
+                "bf16 or fp16 on a CPU",
+                "slow where the processor has no such products: leave it out there",
+            )
+            return
+
+
+def check_disk(out: Path) -> Line:
+    """Whether the folder for results can be written, and has room."""
+    # It need not exist yet: the nearest parent that does is on the same disk.
+    place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not os.access(place, os.W_OK):
+        return Line("disk", "fail", f"{out} cannot be written", "give another --out")
+    free = shutil.disk_usage(place).free / 2**30
+    finding = f"{free:.1f} GiB free for {out}"
+    if free >= ENOUGH_GIB:
+        return Line("disk", "ok", finding)
+    advice = (
+        "checkpoints hold the policy three times over (weights and Adam); "
+        "make room, or give another --out"
+    )
+    status: Status = "warn" if free >= LEAST_GIB else "fail"
+    return Line("disk", status, finding, advice)
+
+
+def check_settings(pipeline: Pipeline) -> Line:
+    """Whether `run` would refuse the settings before its first run."""
+    from critique_rl.experiment.preflight import check_arms, check_primary
+
+    try:
+        check_arms(dict(pipeline.arms))
+        for config in pipeline.arms.values():
+            check_primary(pipeline.primary, config)
+    except (ValueError, OSError, ImportError) as error:
+        return Line("settings", "fail", "run would refuse them", str(error))
+    return Line("settings", "ok", f"{len(pipeline.arms)} arms, primary {pipeline.primary}")
+
+
+def check_policy(pipeline: Pipeline) -> Iterator[Line]:
+    """Whether the policy of the first arm is there, and its tokenizer and chat template work."""
+    from critique_rl.policy import resolve_model
+
+    config = next(iter(pipeline.arms.values()))
+    try:
+        path = resolve_model(config.policy.model)
+    except OSError as error:
+        yield Line("policy", "fail", config.policy.model, str(error))
+        return
+    # A model of the Hub is not downloaded for a check.
+    if not Path(path).is_dir():
+        yield Line("policy", "ok", f"{path}, from the Hub at the first run")
+        return
+    try:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:
+        # Broken files end in errors of many kinds: of transformers, tokenizers, json, jinja2.
+        yield Line("policy", "fail", path, f"its tokenizer does not load: {type(error).__name__}")
+        return
+    yield Line("policy", "ok", config.policy.model)
+    yield _check_chat_template(tokenizer)
+
+
+def _check_chat_template(tokenizer: Any) -> Line:
+    if not tokenizer.chat_template:
+        return Line(
+            "chat template",
+            "fail",
+            "none",
+            "rows are conversations: set tokenizer.chat_template, "
+            "and save the tokenizer beside the policy",
+        )
+    message = {"role": "user", "content": "second"}
+    text = tokenizer.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+    if "second" in text:
+        return Line("chat template", "ok", "keeps what the user says")
+    return Line(
+        "chat template", "fail", "drops what the user says", "repair tokenizer.chat_template"
+    )

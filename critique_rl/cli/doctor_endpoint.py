@@ -1,0 +1,214 @@
+"""The doctor's check of an endpoint: its key, one short answer, and the context of its model."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from critique_rl.cli.doctor_checks import Line
+
+if TYPE_CHECKING:
+    from critique_rl.critic.api.endpoint import Endpoint
+    from critique_rl.critic.contract import Reply
+
+ENDPOINT_OPTIONS = (
+    "base_url",
+    "model",
+    "api_key_env",
+    "extra_body",
+    "temperature",
+    "top_p",
+    "max_tokens",
+)
+"""Options of an api critic that shape its requests: the check sends what the run would send."""
+SHORT_ANSWER = 16
+SLOW_SECONDS = 20
+SMALL_CONTEXT = 4096
+CONTEXT_KEYS = ("max_model_len", "context_length", "context_window", "n_ctx", "n_ctx_train")
+"""Names that servers give to the context of a model in /models."""
+ADVICE = {
+    "it redirects": "set base_url to the address it names, if your texts may go there",
+    "insufficient_quota": (
+        "the account has no credit or quota left: add some, or wait for the next period; "
+        "fewer calls at a time do not help"
+    ),
+    "401": "the key is wrong for this address: check the variable, and base_url",
+    "403": "this key may not use this model",
+    "404": (
+        "no such model or path: base_url ends in the version (/v1), "
+        "and --model is a name from /models"
+    ),
+    "429": "the account is at its limit: lower concurrency, set requests_per_minute",
+    "connection": "nothing answers there: start the server, check host and port",
+    "timeout": (
+        "it accepts but does not answer within a minute: a cold or overloaded model; "
+        "try again, or raise attempt_deadline"
+    ),
+    "step deadline": "it accepts but does not answer in time: a cold or overloaded model",
+}
+"""Part of the reason of a failed call -> advice; the first one that fits is given."""
+
+
+def check_endpoint(name: str, options: Mapping[str, Any]) -> Iterator[Line]:
+    """Check the key, ask for one short answer, and look up the model's context.
+
+    Args:
+        name: The endpoint's name in the lines, such as "critic of arm critique".
+        options: Those of `ENDPOINT_OPTIONS`.
+    """
+    try:
+        endpoint = _short_endpoint(options)
+    except (TypeError, ValueError) as error:
+        yield Line(name, "fail", str(options.get("base_url")), str(error))
+        return
+    key_line = _check_key(name, endpoint)
+    yield key_line
+    if key_line.status == "fail":
+        return
+    from critique_rl.critic.chat import ApiChat
+
+    start = time.monotonic()
+    question = [{"role": "user", "content": "Reply with the word ready."}]
+    [reply] = ApiChat(endpoint).answer([question])
+    seconds = time.monotonic() - start
+    # An empty or cut answer is one: the server works.
+    if reply.status != "ok" and reply.reason not in ("empty", "length"):
+        yield Line(f"{name}: answer", "fail", reply.reason, failure_advice(reply.reason))
+        return
+    yield _check_latency(name, seconds)
+    yield _check_finish_reason(name, reply)
+    yield _check_usage(name, reply)
+    yield _check_context(name, endpoint)
+
+
+def _short_endpoint(options: Mapping[str, Any]) -> Endpoint:
+    """The endpoint for one short call: no second try, nothing kept.
+
+    Raises:
+        ValueError: Options that cannot be used; TypeError for unknown ones.
+    """
+    from critique_rl.critic.api.endpoint import Endpoint
+
+    max_tokens: int | None = SHORT_ANSWER
+    # OpenAI's reasoning models refuse max_tokens; a null has it not sent at all.
+    if options.get("max_tokens", SHORT_ANSWER) is None:
+        max_tokens = None
+    one_call = {
+        "max_tokens": max_tokens,
+        "attempts": 1,
+        "attempt_deadline": 60.0,
+        "cache": False,
+        "length_retry_factor": 1.0,
+    }
+    return Endpoint(**{**options, **one_call})
+
+
+def _check_key(name: str, endpoint: Endpoint) -> Line:
+    variable = f"${endpoint.api_key_env}"
+    is_set = bool(os.environ.get(endpoint.api_key_env, "").strip())
+    try:
+        endpoint.key()
+    except ValueError as error:
+        state = "cannot be sent" if is_set else "is not set"
+        return Line(f"{name}: key", "fail", f"{variable} {state}", str(error))
+    if is_set:
+        return Line(f"{name}: key", "ok", f"{variable} is set")
+    unset = "is not set; servers on this machine mostly want none"
+    return Line(f"{name}: key", "ok", f"{variable} {unset}")
+
+
+def _check_latency(name: str, seconds: float) -> Line:
+    finding = f"{seconds:.1f} s for up to {SHORT_ANSWER} tokens"
+    if seconds > SLOW_SECONDS:
+        advice = "raise attempt_deadline, deadline and step_deadline"
+        return Line(f"{name}: latency", "warn", finding, advice)
+    return Line(f"{name}: latency", "ok", finding)
+
+
+def _check_finish_reason(name: str, reply: Reply) -> Line:
+    what = f"{name}: finish_reason"
+    if reply.status == "ok" and not reply.reason:
+        return Line(what, "ok", f"stop; it said {reply.text[:40]!r}")
+    if reply.reason == "length" and not reply.text:
+        return Line(
+            what,
+            "warn",
+            "length, nothing but thoughts",
+            "a reasoning model: give max_tokens for its thoughts too, 4096 or more",
+        )
+    if reply.reason == "empty":
+        advice = "check the model's name, and that it is a chat model"
+        return Line(what, "warn", "an empty answer", advice)
+    return Line(what, "ok", f"length; it said {reply.text[:40]!r}")
+
+
+def _check_usage(name: str, reply: Reply) -> Line:
+    if not reply.usage.estimated:
+        return Line(f"{name}: usage", "ok", "counted by the server")
+    advice = "what a call may cost at most, by its bytes, is counted instead"
+    return Line(f"{name}: usage", "warn", "not reported", advice)
+
+
+def _check_context(name: str, endpoint: Endpoint) -> Line:
+    """Whether the model is in /models, and the context that the server states there."""
+    what = f"{name}: context"
+    try:
+        models = _list_models(endpoint)
+    except Exception as error:
+        # `transformers serve`, for one, answers 500 here where there is no cache of the Hub.
+        finding = f"/models did not answer ({type(error).__name__})"
+        return Line(what, "warn", finding, "make sure that prompt and max_tokens fit the model")
+    if endpoint.model not in models:
+        listed = ", ".join(sorted(models)[:5])
+        return Line(
+            f"{name}: model", "warn", f"{endpoint.model!r} is not in /models", f"it lists {listed}"
+        )
+    size = _context_size(models[endpoint.model])
+    if size is None:
+        unknown = "not stated; make sure that prompt and max_tokens fit the model"
+        return Line(what, "ok", unknown)
+    if size < SMALL_CONTEXT:
+        advice = "long attempts will not fit: lower the critic's `longest` and max_tokens"
+        return Line(what, "warn", f"{size} tokens", advice)
+    return Line(what, "ok", f"{size} tokens")
+
+
+def _list_models(endpoint: Endpoint) -> dict[str, dict[str, Any]]:
+    """The server's /models: id -> entry."""
+    from openai import DefaultHttpxClient, OpenAI
+
+    from critique_rl.critic.api.failures import without_key
+
+    # As calls are sent: to no address that nobody named, and to this machine without a proxy.
+    http_client = DefaultHttpxClient(trust_env=not endpoint.local, follow_redirects=False)
+    client = OpenAI(
+        base_url=endpoint.base_url,
+        api_key=endpoint.key(),
+        max_retries=0,
+        timeout=10.0,
+        http_client=http_client,
+    )
+    with client:
+        models = client.models.list().data
+    # A server may echo the key in what it lists.
+    return {without_key(str(model.id), endpoint.key()): model.model_dump() for model in models}
+
+
+def _context_size(entry: Mapping[str, Any]) -> int | None:
+    """Tokens of a model's context; None where its entry does not state them."""
+    # llama.cpp puts it into a section `meta`.
+    about = {**entry, **(entry.get("meta") or {})}
+    for key in CONTEXT_KEYS:
+        if isinstance(about.get(key), int):
+            return about[key]
+    return None
+
+
+def failure_advice(reason: str) -> str:
+    """The advice about a failed call, by the reason it gave."""
+    for part, advice in ADVICE.items():
+        if part in reason:
+            return advice
+    return "ask the server with curl, and look into its log"

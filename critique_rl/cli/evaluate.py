@@ -1,0 +1,56 @@
+"""`critique-rl evaluate`: judge the policy before training, or a trained one again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from critique_rl.cli.arguments import (
+    Commands,
+    add_json_argument,
+    add_pipeline_command,
+    arm_config,
+    load,
+)
+from critique_rl.config.checks import ConfigError
+
+
+def add_command(commands: Commands) -> None:
+    """Add `evaluate` to the parser."""
+    help = "judge the policy before training, or a trained one again, on the held-out problems"
+    command = add_pipeline_command(commands, "evaluate", evaluate, help)
+    add_json_argument(command)
+    command.add_argument("--arm", help="a trained arm (default: the policy before training)")
+    command.add_argument("--seed", type=int, default=0, help="the arm's seed (default: 0)")
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Judge one policy and print its metrics.
+
+    Raises:
+        ConfigError: No such arm, or its run is not finished.
+    """
+    pipeline, folder = load(arguments)
+    arm = arguments.arm or pipeline.control
+    config = arm_config(arguments.pipeline, pipeline.arms, arm)
+    run = folder.base
+    if arguments.arm:
+        run = folder.run(arguments.arm, arguments.seed)
+        if not run.finished:
+            raise ConfigError(
+                f"no finished run in {run.path}; train it first: "
+                f"critique-rl train {arguments.pipeline} --arm {arguments.arm}"
+            )
+    # Imported after the checks above, which then answer without torch and TRL.
+    from critique_rl.experiment import train
+
+    if arguments.arm:
+        train.evaluate_again(config, run)
+    else:
+        train.evaluate_base(config, folder)
+    metrics = json.loads(run.evaluation.read_text())["metrics"]
+    if arguments.json:
+        print(json.dumps(metrics))
+    else:
+        print("\n".join(f"{name:<24}{value:.3f}" for name, value in metrics.items()))
+    return 0

@@ -1,0 +1,63 @@
+"""`critique-rl plan`: print the command of every run that is still to do."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from critique_rl.cli.arguments import Commands, add_pipeline_command, load, pipeline_words
+from critique_rl.config.pipeline_file import pipeline_path
+from critique_rl.experiment.plan import FORMATS, launcher, render_plan, stages
+
+
+def add_command(commands: Commands) -> None:
+    """Add `plan` to the parser."""
+    help = "print the command of every run that is still to do, for a cluster to run"
+    command = add_pipeline_command(commands, "plan", plan, help)
+    command.add_argument(
+        "--format",
+        default="lines",
+        choices=FORMATS,
+        help="lines, or a script for GNU parallel, Slurm or SkyPilot (default: lines)",
+    )
+    start = command.add_mutually_exclusive_group()
+    start.add_argument(
+        "--prefix",
+        default="critique-rl",
+        help=(
+            'what starts a command, such as "accelerate launch -m critique_rl" '
+            "(default: critique-rl)"
+        ),
+    )
+    start.add_argument(
+        "--accelerate",
+        type=Path,
+        metavar="FILE",
+        help="start each by accelerate launch with this config, as of pipelines/accelerate",
+    )
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Print the commands; their number and what follows them go to standard error.
+
+    Raises:
+        ConfigError: A pipeline or an accelerate config that cannot be used.
+    """
+    pipeline, folder = load(arguments)
+    words = pipeline_words(arguments.pipeline, arguments.overrides, arguments.out)
+    prefix = arguments.prefix
+    if arguments.accelerate:
+        prefix = launcher(pipeline_path(arguments.accelerate))
+    planned = stages(pipeline, folder, words, prefix)
+    if planned:
+        print(render_plan(planned, arguments.format, pipeline.name))
+    # Standard output is the script alone, so that it can be piped into a shell.
+    counts = ", then ".join(str(len(stage)) for stage in planned) or "no"
+    print(
+        f"{counts} runs to do; afterwards critique-rl run {shlex.join(words)} "
+        "evaluates the policy before training, compares and reports",
+        file=sys.stderr,
+    )
+    return 0

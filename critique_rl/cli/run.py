@@ -1,0 +1,48 @@
+"""`critique-rl run`: train every arm and seed, evaluate, compare and report."""
+
+from __future__ import annotations
+
+import argparse
+
+from critique_rl.cli.arguments import (
+    Commands,
+    add_json_argument,
+    add_pipeline_command,
+    check_jobs,
+    has_finished_run,
+    load,
+    pipeline_words,
+)
+from critique_rl.cli.compare import print_comparison, write_comparison
+from critique_rl.cli.report import write_report_page
+
+
+def add_command(commands: Commands) -> None:
+    """Add `run` to the parser."""
+    help = "train every arm and seed of a pipeline, evaluate, compare and report"
+    command = add_pipeline_command(commands, "run", run, help)
+    add_json_argument(command)
+    command.add_argument(
+        "--jobs", type=int, default=1, help="runs at a time, each a process of its own (default: 1)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run what is not finished; 1 where a run failed.
+
+    Raises:
+        ConfigError: Settings that cannot be used.
+    """
+    from critique_rl.experiment.campaign import run_all
+
+    check_jobs(arguments.jobs)
+    pipeline, folder = load(arguments)
+    failed = run_all(pipeline, folder, arguments.pipeline, arguments.overrides, arguments.jobs)
+    # Where some runs failed, the others are compared all the same.
+    if failed and not has_finished_run(pipeline, folder):
+        return 1
+    comparison = write_comparison(pipeline, folder)
+    print_comparison(comparison, arguments.json)
+    words = pipeline_words(arguments.pipeline, arguments.overrides, arguments.out)
+    write_report_page(pipeline, folder, comparison, words)
+    return 1 if failed else 0

@@ -1,0 +1,64 @@
+"""`critique-rl train`: train and evaluate one arm with one seed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from critique_rl.cli.arguments import Commands, add_pipeline_command, arm_config, load
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.folder_lock import lock_folder
+from critique_rl.config.run_folder import RunFolder
+from critique_rl.config.schema import RunConfig
+
+
+def add_command(commands: Commands) -> None:
+    """Add `train` to the parser."""
+    help = "train and evaluate one arm with one seed"
+    command = add_pipeline_command(commands, "train", train, help)
+    command.add_argument("--arm", required=True)
+    command.add_argument("--seed", type=int, required=True)
+    command.add_argument(
+        "--sweep",
+        action="store_true",
+        help="a trial of the pipeline's sweep: the arm is <arm>@<value>",
+    )
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train one run: 130 where it was asked to stop, 1 where it could not go on.
+
+    Raises:
+        ConfigError: No such arm, or its folder was started with other settings.
+    """
+    from critique_rl.experiment.same_config import check_same_config
+    from critique_rl.experiment.sweep import trials, with_chosen
+
+    pipeline, folder = load(arguments)
+    if arguments.sweep:
+        if pipeline.sweep is None:
+            raise ConfigError(f"--sweep: {arguments.pipeline} has no sweep: section")
+        pipeline = trials(pipeline)
+        folder = folder.sweep
+    else:
+        pipeline = with_chosen(pipeline, folder)
+    config = arm_config(arguments.pipeline, pipeline.arms, arguments.arm)
+    run = folder.run(arguments.arm, arguments.seed)
+    check_same_config(run, config, arguments.seed)
+    with lock_folder(run.path, "training"):
+        return _train_run(config, arguments.arm, arguments.seed, run)
+
+
+def _train_run(config: RunConfig, arm: str, seed: int, run: RunFolder) -> int:
+    # Imported after the checks above, which then answer without torch and TRL.
+    from critique_rl.experiment import train as experiment
+
+    try:
+        experiment.train(config, arm, seed, run)
+    except experiment.Interrupted as interruption:
+        print(f"critique-rl: {interruption}", file=sys.stderr)
+        return 130
+    except experiment.RunFailed as failure:
+        print(f"critique-rl: {failure}", file=sys.stderr)
+        return 1
+    return 0
