@@ -111,9 +111,7 @@ def _claim_pipelines(folder: Path, quick: bool) -> list[tuple[Path, list[str]]]:
     return pipelines
 
 
-def _judge_claim(
-    pipeline: Pipeline, folder: PipelineFolder, words: list[str]
-) -> list[ClaimReport]:
+def _judge_claim(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -> list[ClaimReport]:
     """The report of one pipeline's claim; [] where none of its runs has finished."""
     from critique_rl.analysis.claim_reports import report_claim
     from critique_rl.analysis.claims import parse_claim

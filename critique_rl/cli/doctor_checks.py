@@ -101,8 +101,10 @@ def check_machine(pipeline: Pipeline | None) -> Iterator[Line]:
 
 def _check_threads(threads: int) -> Line:
     cores = os.cpu_count() or 1
+    load = 0.0
     # Windows has no load average.
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if hasattr(os, "getloadavg"):
+        load, _, _ = os.getloadavg()
     finding = f"{threads} for torch on {cores} cores, load {load:.1f}"
     if threads > 1 and load + threads > cores + 0.5:
         advice = (

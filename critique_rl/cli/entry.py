@@ -32,7 +32,14 @@ COMMANDS = (run, train, evaluate, compare, report, claims, critics, doctor, init
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that `argv` (default: the process's arguments) names; the exit status."""
+    """Run the command that `argv` names.
+
+    Args:
+        argv: The words after `critique-rl`; None for those of the process.
+
+    Returns:
+        The exit status.
+    """
     arguments = parse_arguments(argv)
     try:
         return arguments.command(arguments)
@@ -45,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the words of a command line; wrong ones end the process with status 2."""
+    """Parse the words of a command line.
+
+    Raises:
+        SystemExit: Status 2 for wrong words, 0 after --help.
+    """
     parser = _build_parser()
     # argparse takes overrides directly after the pipeline only; people write them last.
     arguments, rest = parser.parse_known_args(argv)

@@ -113,9 +113,9 @@ def _build_kind(
         case "ground_truth":
             return TemplateCritic(kind, f"{task.prompts}ground_truth", needs_answer=True)
         case "oracle":
-            return OracleCritic(_oracle_words(task, **options), task.is_answer)
+            return OracleCritic(oracle_words(task, **options), task.is_answer)
         case "shuffled":
-            return ShuffledCritic(_oracle_words(task), task.train, seed)
+            return ShuffledCritic(oracle_words(task), task.train, seed)
         case "noisy":
             return _build_noisy(task, seed, folder, **options)
         case "python":
@@ -205,11 +205,11 @@ def _build_noisy(
         )
     inner = build_critic(critic, task, seed, folder)
     assert inner is not None  # only the kind "none" is no critic
-    other = ShuffledCritic(_oracle_words(task), task.train, seed)
+    other = ShuffledCritic(oracle_words(task), task.train, seed)
     return NoisyCritic(inner, other, float(wrong), seed)
 
 
-def _oracle_words(task: Task, reworded: Any = False) -> Callable[[Attempt], str]:
+def oracle_words(task: Task, reworded: Any = False) -> Callable[[Attempt], str]:
     """The words of the task's checker. Raises ConfigError if the task has none."""
     if not isinstance(reworded, bool):
         raise ConfigError(f"critic oracle, reworded: got {reworded!r}, expected true or false")

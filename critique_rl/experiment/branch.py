@@ -71,7 +71,11 @@ def _branch_step(branch: BranchConfig, trunk: RunFolder) -> tuple[int, bool]:
 
 
 def cut_metrics(source: RunFolder, target: RunFolder, step: int) -> list[dict[str, Any]]:
-    """Write the metrics of `source` up to `step` as those of `target`; the rows written."""
+    """Write the metrics of `source` up to `step` as those of `target`, which may be the same run.
+
+    Returns:
+        The rows written.
+    """
     rows = [row for row in read_jsonl(source.metrics) if row["step"] <= step]
     lines = [json.dumps(row) + "\n" for row in rows]
     write_text(target.metrics, "".join(lines))

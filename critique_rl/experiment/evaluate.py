@@ -93,7 +93,17 @@ def second_verdicts(
     sampling: Sampling,
     seed: int,
 ) -> list[Verdict]:
-    """Sample one second answer per refine prompt and judge it as an answer to its row."""
+    """Sample one second answer per refine prompt and judge it as an answer to its row.
+
+    Args:
+        model: The policy.
+        tokenizer: Its tokenizer.
+        verifier: (answer, row) -> verdict.
+        prompts: Refine prompts.
+        rows: The problem of each prompt.
+        sampling: Decoding settings.
+        seed: Of the samples.
+    """
     if not prompts:
         return []
     answers = sample(model, tokenizer, prompts, sampling, seed)

@@ -201,7 +201,7 @@ def _cells(job: Job, pipeline: Pipeline) -> list[str]:
     # Metrics of a waiting job are those that an earlier campaign left.
     rows = [] if job.status == "waiting" else _metrics(job)
     seed = "" if job.seed is None else str(job.seed)
-    step = str(rows[-1].get("step", "")) if rows else ""
+    step = _format_latest(rows[-1:], "step", "")
     generated = _format_latest(rows, "tokens/generated", ",.0f")
     if rows and job.arm in pipeline.arms:
         limit = pipeline.arms[job.arm].budget.generated_tokens
@@ -210,9 +210,13 @@ def _cells(job: Job, pipeline: Pipeline) -> list[str]:
     reward = _format_latest(rows, "reward")
     primary = _format_latest(rows, f"eval/{pipeline.primary}")
     rescue = _format_latest(rows, "refine/rescue_rate")
+    usd = ""
     # A run that costs nothing shows no price.
-    usd = _format_latest(rows, "cost/usd") if _latest(rows, "cost/usd") else ""
-    seconds = f"{time.monotonic() - job.started:.0f}s" if job.status == "running" else ""
+    if _latest(rows, "cost/usd"):
+        usd = _format_latest(rows, "cost/usd")
+    seconds = ""
+    if job.status == "running":
+        seconds = f"{time.monotonic() - job.started:.0f}s"
     return [job.arm, seed, job.status, step, generated, reward, primary, rescue, usd, seconds]
 
 

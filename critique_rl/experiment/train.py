@@ -142,6 +142,9 @@ def stop_signals(handler: Callable[..., None]) -> Iterator[None]:
     """Have SIGTERM and Ctrl-C call `handler` within the block.
 
     However the block ends, the handlers from before it come back.
+
+    Raises:
+        ValueError: Python sets signal handlers in the main thread only.
     """
     previous: dict[signal.Signals, Any] = {}
     try:
@@ -175,8 +178,7 @@ def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
         with trainer.accelerator.main_process_first():
             _write_config(config, arm, seed, folder)
             checkpoint = _start_checkpoint(config, seed, folder)
-            step = 0 if checkpoint is None else step_of(checkpoint)
-            callback.started -= _continue_metrics(folder, step)
+            callback.started -= _continue_metrics(folder, checkpoint)
         _take_steps(trainer, config, checkpoint)
         if callback.interrupted:
             raise Interrupted(
@@ -245,12 +247,14 @@ def _start_checkpoint(config: RunConfig, seed: int, folder: RunFolder) -> Path |
     return checkpoint
 
 
-def _continue_metrics(folder: RunFolder, step: int) -> float:
+def _continue_metrics(folder: RunFolder, checkpoint: Path | None) -> float:
     """Cut the metrics back to the checkpoint's step; the seconds trained until there."""
+    step = 0
+    if checkpoint is not None:
+        step = step_of(checkpoint)
+        print(f"continuing from step {step}", file=sys.stderr)
     # The steps after it are taken again, and each must have one row.
     rows = cut_metrics(folder, folder, step) if folder.metrics.exists() else []
-    if step:
-        print(f"continuing from step {step}", file=sys.stderr)
     return rows[-1]["seconds"] if rows else 0.0
 
 

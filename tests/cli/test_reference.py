@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from critique_rl.cli import reference
+from critique_rl.cli import reference, reference_config
 from critique_rl.config.arms import RUN_KEYS
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import PIPELINE_KEYS as FILE_KEYS
@@ -18,7 +18,10 @@ from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import build_reward
 from critique_rl.tasks.verifiers import hash_line
 
-SECTIONS = {title: {key.name: key for key in keys} for title, _, keys in reference.sections()}
+SECTIONS = {
+    section.title: {key.name: key for key in section.keys}
+    for section in reference_config.sections()
+}
 
 
 @pytest.mark.parametrize("name", ["reference-config.md", "reference-api.md"])
@@ -78,4 +81,4 @@ def test_defaults_are_what_a_file_would_say() -> None:
     assert (yaml.safe_load(ks.default.strip("`")), ks.type) == ([1, 4, 16], "list")
     assert (yaml.safe_load(at.default.strip("`")), at.type) == (120.0, "number")
     assert SECTIONS["method"]["refine_ratio"].type == "`shaped`, `importance`, `nll`"
-    assert SECTIONS["sweep"]["values"].default == reference.REQUIRED
+    assert SECTIONS["sweep"]["values"].default == reference_config.REQUIRED
