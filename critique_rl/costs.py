@@ -72,7 +72,7 @@ def policy_usd(tokens: Tokens, prices: Prices) -> float:
     sampled = prices.completion * count(tokens, *GENERATED)
     read = prices.prompt * count(tokens, *READ, "scored")
     trained = prices.training * count(tokens, "trained")
-    return (sampled + read + trained) / 1e6
+    return sum((sampled, read, trained)) / 1e6
 
 
 def costs(tokens: Tokens, critic_usd: float, parameters: int, prices: Prices) -> dict[str, float]:

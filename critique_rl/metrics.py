@@ -23,14 +23,10 @@ from numpy.typing import ArrayLike
 from critique_rl.student_t import t_quantile
 
 EVALUATION_METRICS = ("ece", "brier", "auroc", "truthfulness", "hallucination", "abstention")
-"""Metrics of an evaluation as one unit. They have no value per problem, so their intervals are over
-seeds alone.
-"""
+"""Metrics of an evaluation as one unit: without values per problem, intervals cover seeds alone."""
 
 SHARES = ("truthfulness", "hallucination", "abstention", "agreement")
-"""Shares that `shares` gives per problem. Over a family such a share is the mean over its
-problems, named "<share>/<family>".
-"""
+"""Names in `shares`. Over a family, each is the mean over problems, named "<share>/<family>"."""
 
 FEWEST_FOR_P = 8
 """Fewest seeds for a p-value. With 5 seeds the sign-flip test cannot fall below .0625, with 8 it
@@ -69,7 +65,9 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> np.ndarray | float:
     Raises:
         ValueError: k < 1, or c outside 0..n.
     """
-    n, c = np.broadcast_arrays(np.asarray(n, dtype=float), np.asarray(c, dtype=float))
+    n = np.asarray(n, dtype=float)
+    c = np.asarray(c, dtype=float)
+    n, c = np.broadcast_arrays(n, c)
     if k < 1:
         raise ValueError(f"pass@k needs k of at least 1, got k={k}")
     if np.any(c < 0) or np.any(c > n):
@@ -124,7 +122,8 @@ def crossed_interval(values_SP: ArrayLike, level: float = 0.95) -> Interval:
         variance, df = _independent_variance(values_SP)
     half = 0.0
     if variance > 0:
-        half = t_quantile(0.5 + level / 2, df) * math.sqrt(variance)
+        quantile = t_quantile(0.5 + level / 2, df)
+        half = quantile * math.sqrt(variance)
     return Interval(mean, mean - half, mean + half)
 
 
@@ -134,7 +133,8 @@ def _independent_variance(values: np.ndarray) -> tuple[float, float]:
     Args:
         values: any shape, two values or more.
     """
-    return float(values.var(ddof=1)) / values.size, values.size - 1
+    variance = float(values.var(ddof=1))
+    return variance / values.size, values.size - 1
 
 
 def _crossed_variance(values_SP: np.ndarray) -> tuple[float, float]:
@@ -158,7 +158,9 @@ def _crossed_variance(values_SP: np.ndarray) -> tuple[float, float]:
     # alone estimates at most the wanted variance, so none may exceed it.
     total = max(ms_seed + ms_problem - ms_residual, ms_seed, ms_problem, ms_residual)
     # Satterthwaite: df = total^2 / sum of (mean square^2 / its df).
-    spread = ms_seed**2 / df_seed + ms_problem**2 / df_problem + ms_residual**2 / df_residual
+    spread = ms_seed**2 / df_seed
+    spread += ms_problem**2 / df_problem
+    spread += ms_residual**2 / df_residual
     df = total**2 / spread if spread > 0 else math.inf
     return total / values_SP.size, df
 
@@ -185,7 +187,8 @@ def sign_flip_p(differences: ArrayLike) -> float | None:
         bits = (np.arange(2**number)[:, None] >> np.arange(number)) & 1
         signs = 1 - 2 * bits
     else:
-        drawn = np.random.default_rng(0).choice((-1, 1), (100_000, number))
+        rng = np.random.default_rng(0)
+        drawn = rng.choice((-1, 1), (100_000, number))
         # The observed signing belongs to the set, so that p is never 0.
         signs = np.vstack([np.ones(number), drawn])
     flipped = np.abs(signs @ values)
@@ -233,16 +236,19 @@ def reliability_bins(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) 
             " expected one per answer, from 0 to 1"
         )
     # Confidence 0 would fall below the first bin, whose lower bound is open.
-    bin_A = np.clip(np.ceil(confidence_A * bins).astype(int) - 1, 0, bins - 1)
+    bin_A = np.ceil(confidence_A * bins).astype(int) - 1
+    bin_A = np.clip(bin_A, 0, bins - 1)
     filled = []
     for i in range(bins):
         members = bin_A == i
         count = int(members.sum())
         if count == 0:
             continue
+        low = i / bins
+        high = (i + 1) / bins
         mean = float(confidence_A[members].mean())
         right = float(correct_A[members].mean())
-        filled.append(Bin(i / bins, (i + 1) / bins, mean, right, count))
+        filled.append(Bin(low, high, mean, right, count))
     return filled
 
 
@@ -264,8 +270,8 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
     if not filled:
         return math.nan
     total = sum(group.count for group in filled)
-    distance = sum(group.count * abs(group.mean - group.right) for group in filled)
-    return distance / total
+    distances = [group.count * abs(group.mean - group.right) for group in filled]
+    return sum(distances) / total
 
 
 def brier_score(confidence: ArrayLike, correct: ArrayLike) -> float:
@@ -282,7 +288,8 @@ def brier_score(confidence: ArrayLike, correct: ArrayLike) -> float:
     correct_A = np.asarray(correct, dtype=float)
     if not len(confidence_A):
         return math.nan
-    return float(((confidence_A - correct_A) ** 2).mean())
+    errors_A = confidence_A - correct_A
+    return float((errors_A**2).mean())
 
 
 def auroc(confidence: ArrayLike, correct: ArrayLike) -> float:
@@ -336,7 +343,7 @@ def selective_risk(confidence: ArrayLike, correct: ArrayLike, coverage: float) -
     _, level_A = np.unique(-confidence_A, return_inverse=True)
     sizes = np.bincount(level_A)
     wrong = np.bincount(level_A, weights=1 - correct_A)
-    surer = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    surer = np.cumsum(sizes) - sizes
     kept_share = np.clip((kept - surer) / sizes, 0, 1)
     return float((kept_share * wrong).sum() / kept)
 

@@ -54,22 +54,23 @@ def group_advantages(
     Returns:
         (B,) advantages; 0 for NaN rewards.
     """
-    assert rewards.numel() % group_size == 0, (
-        f"{rewards.numel()} rewards do not split into groups of {group_size}"
-    )
+    number = rewards.numel()
+    assert number % group_size == 0, f"{number} rewards do not split into groups of {group_size}"
     rewards_GN = rewards.view(-1, group_size)
     counted_GN = ~rewards_GN.isnan()
     if counted is not None:
-        assert counted.shape == rewards.shape, f"{counted.shape} flags for {rewards.shape} rewards"
+        assert counted.shape == rewards.shape, (counted.shape, rewards.shape)
         counted_GN = counted_GN & counted.view(-1, group_size)
     # A group without a counted row has mean 0 and std 0: its rows keep their raw reward.
     number_G1 = counted_GN.sum(1, keepdim=True)
-    total_G1 = rewards_GN.masked_fill(~counted_GN, 0).sum(1, keepdim=True)
-    mean_G1 = total_G1 / number_G1.clamp(min=1)
+    counted_rewards_GN = rewards_GN.masked_fill(~counted_GN, 0)
+    mean_G1 = counted_rewards_GN.sum(1, keepdim=True) / number_G1.clamp(min=1)
     advantages_GN = rewards_GN - mean_G1 if baseline == "group" else rewards_GN
     if scale == "std":
-        squares_GN = (rewards_GN - mean_G1).masked_fill(~counted_GN, 0).pow(2)
-        variance_G1 = squares_GN.sum(1, keepdim=True) / (number_G1 - 1).clamp(min=1)
+        deviations_GN = (rewards_GN - mean_G1).masked_fill(~counted_GN, 0)
+        squares_G1 = deviations_GN.pow(2).sum(1, keepdim=True)
+        variance_G1 = squares_G1 / (number_G1 - 1).clamp(min=1)
+        # TRL's constant: a group whose rewards are all alike has std 0.
         advantages_GN = advantages_GN / (variance_G1.sqrt() + 1e-4)
     return advantages_GN.nan_to_num(nan=0.0).view(-1)
 
@@ -109,7 +110,8 @@ def weighted_advantages(
     Returns:
         The scaled advantages, in the same shape.
     """
-    return advantages * torch.where(advantages > 0, positive_weight, negative_weight)
+    weights = torch.where(advantages > 0, positive_weight, negative_weight)
+    return advantages * weights
 
 
 # ---- refine: second attempts as demonstrations under the plain question --------------------------
@@ -130,8 +132,8 @@ def shaped_ratio(logps: Tensor, gamma: float) -> Tensor:
         f(p) in the same shape, from 0 to 1 / (1 + gamma).
     """
     # sigmoid(log p - log gamma) is p / (p + gamma), and stays exact where p underflows.
-    log_gamma = torch.log(torch.as_tensor(gamma, dtype=logps.dtype, device=logps.device))
-    return torch.sigmoid(logps - log_gamma)
+    gamma_tensor = torch.as_tensor(gamma, dtype=logps.dtype, device=logps.device)
+    return torch.sigmoid(logps - torch.log(gamma_tensor))
 
 
 def refine_loss(
@@ -172,21 +174,22 @@ def refine_loss(
         The loss, a scalar.
     """
     assert ratio in ("shaped", "importance", "nll"), f"unknown ratio {ratio!r}"
-    assert logps_BT.shape == old_logps_BT.shape == mask_BT.shape, (
-        f"logps {logps_BT.shape}, old {old_logps_BT.shape}, mask {mask_BT.shape}"
-    )
-    assert credit_B.shape == logps_BT.shape[:1], f"credit {credit_B.shape} of {logps_BT.shape}"
+    assert old_logps_BT.shape == logps_BT.shape, (old_logps_BT.shape, logps_BT.shape)
+    assert mask_BT.shape == logps_BT.shape, (mask_BT.shape, logps_BT.shape)
+    assert credit_B.shape == logps_BT.shape[:1], (credit_B.shape, logps_BT.shape)
     credit_B1 = credit_B.unsqueeze(1)
     # Rows without credit drop out here: their ratio may overflow, and inf * 0 is NaN.
     trained_BT = mask_BT.bool() & (credit_B1 != 0)
     if floor is not None:
         trained_BT = trained_BT & (old_logps_BT >= floor)
     if ratio == "nll":
-        return -(logps_BT.masked_fill(~trained_BT, 0.0) * credit_B1).sum()
+        trained_logps_BT = logps_BT.masked_fill(~trained_BT, 0.0)
+        return -(trained_logps_BT * credit_B1).sum()
     if ratio == "shaped":
         ratio_BT = shaped_ratio(logps_BT, gamma)
     else:
-        log_ratio_BT = (logps_BT - old_logps_BT).masked_fill(~trained_BT, 0.0)
+        log_ratio_BT = logps_BT - old_logps_BT
+        log_ratio_BT = log_ratio_BT.masked_fill(~trained_BT, 0.0)
         # Beyond e^20 a ratio overflows, and under the clip its gradient would be inf * 0.
         ratio_BT = torch.exp(log_ratio_BT.clamp(-20.0, 20.0))
     surrogate_BT = ratio_BT * credit_B1
@@ -230,7 +233,8 @@ def divergence(
         (..., T) divergences in nats, from 0.
     """
     assert student_logits.shape == teacher_logits.shape, (
-        f"student {student_logits.shape}, teacher {teacher_logits.shape}"
+        student_logits.shape,
+        teacher_logits.shape,
     )
     student_logps = torch.log_softmax(student_logits, -1)
     teacher_logps = torch.log_softmax(teacher_logits, -1)
@@ -256,7 +260,8 @@ def logps_divergence(
     Returns:
         (...) divergences in nats.
     """
-    if top_k is not None and top_k < student_logps.shape[-1]:
+    vocabulary = student_logps.shape[-1]
+    if top_k is not None and top_k < vocabulary:
         # Both sides are read at the student's tokens, as TRL's SDPO does: with different tokens per
         # side the buckets would not match.
         index = student_logps.topk(top_k, dim=-1).indices
@@ -278,15 +283,17 @@ def with_tail(logps: Tensor, index: Tensor) -> Tensor:
     """
     # The rest is summed up, not taken from 1 as in TRL's SDPO. In float32, 1 - p holds nothing of a
     # rest under 1e-7. There the student is surest of an error, and must not lose its gradient.
+    kept = logps.gather(-1, index)
     others = logps.scatter(-1, index, -1e30)
     # If all others are masked tokens (-inf), the bucket is empty: bounded, so that no KL is NaN.
     bucket = torch.logsumexp(others, -1, keepdim=True).clamp(min=-1e4)
-    return torch.cat([logps.gather(-1, index), bucket], -1)
+    return torch.cat([kept, bucket], -1)
 
 
 def _renormalise(logps: Tensor, index: Tensor) -> Tensor:
     """Log-probs of shape (..., V) at `index` (..., K), normalised over those K."""
-    return torch.log_softmax(logps.gather(-1, index), -1)
+    kept = logps.gather(-1, index)
+    return torch.log_softmax(kept, -1)
 
 
 def mixture_divergence(student_logps: Tensor, teacher_logps: Tensor, alpha: float) -> Tensor:
@@ -300,9 +307,7 @@ def mixture_divergence(student_logps: Tensor, teacher_logps: Tensor, alpha: floa
     Returns:
         (...) divergences in nats.
     """
-    assert student_logps.shape == teacher_logps.shape, (
-        f"student {student_logps.shape}, teacher {teacher_logps.shape}"
-    )
+    assert student_logps.shape == teacher_logps.shape, (student_logps.shape, teacher_logps.shape)
     # At the ends the mixture formula is 0 everywhere, so TRL takes the plain KL there.
     if alpha == 0.0:
         return _kl(teacher_logps, student_logps)
@@ -319,7 +324,8 @@ def mixture_divergence(student_logps: Tensor, teacher_logps: Tensor, alpha: floa
 
 def _kl(p_logps: Tensor, q_logps: Tensor) -> Tensor:
     """KL(P || Q) from log-probs of shape (..., K), summed over K."""
-    return (p_logps.exp() * (p_logps - q_logps)).sum(-1)
+    log_ratio = p_logps - q_logps
+    return (p_logps.exp() * log_ratio).sum(-1)
 
 
 def sampled_divergence(student_logps: Tensor, teacher_logps: Tensor) -> Tensor:
@@ -375,9 +381,8 @@ def prefix_weight(student_logps_BT: Tensor, teacher_logps_BT: Tensor) -> Tensor:
     Returns:
         (B, T) weights from 0 to 1, without gradient.
     """
-    assert student_logps_BT.shape == teacher_logps_BT.shape, (
-        f"student {student_logps_BT.shape}, teacher {teacher_logps_BT.shape}"
-    )
+    shapes = (student_logps_BT.shape, teacher_logps_BT.shape)
+    assert shapes[0] == shapes[1], shapes
     log_ratio_BT = (teacher_logps_BT - student_logps_BT).detach()
     # The token's own ratio is taken out again: only the prefix before it counts.
     prefix_BT = log_ratio_BT.cumsum(1) - log_ratio_BT

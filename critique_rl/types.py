@@ -13,6 +13,7 @@ Rewards, advantages and log-probs are tensors and live in `objective`.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any, Literal
@@ -26,6 +27,10 @@ not be judged (a timeout, a reward of None). An unscored answer is counted apart
 """
 
 
+Span = tuple[int, int]
+"""A part of a text: (start, end) in characters, the end excluded."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """A verifier's judgement of one answer."""
@@ -36,9 +41,9 @@ class Verdict:
     """The answer extracted from the text; None if there is none."""
     reason: str = ""
     """Why the answer is wrong, unreadable or unscored, for logs and tables; "" without a reason."""
-    faults: tuple[tuple[int, int], ...] = ()
-    """Wrong spans (start, end) of the text in characters, from verifiers that locate errors. Only
-    metrics read them: no reward and no critic sees them.
+    faults: tuple[Span, ...] = ()
+    """The wrong parts of the text, from verifiers that locate errors. Only metrics read them: no
+    reward and no critic sees them.
     """
     confidence: float | None = None
     """The answer's stated chance of being right, 0 to 1, in tasks that ask for one; else None."""
@@ -89,8 +94,7 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         """The sum, field by field."""
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return Usage(*(left + right for left, right in pairs))
+        return Usage(*map(operator.add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,10 @@ class Recipe:
 
 Example = Callable[[Recipe, random.Random], tuple[str, str]]
 """Draws one training example of a world: (prompt, answer)."""
+TokenPair = tuple[list[int], list[int]]
+"""Token ids of one example: (prompt, answer)."""
+Batch = dict[str, torch.Tensor]
+"""{"input_ids", "labels"}, each of shape (B, T)."""
 
 
 def weights_folder(world: str) -> Path:
@@ -85,11 +89,14 @@ def build_tokenizer(phrases: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
         phrases: texts that are one token each. The common start of all prompts of a world would
             else cost a hundred tokens.
     """
-    tokens = [*SPECIAL, "\n", *map(chr, range(32, 127)), *phrases]
+    printable = [chr(code) for code in range(32, 127)]
+    tokens = [*SPECIAL, "\n", *printable, *phrases]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     # Phrases come before the single characters: the first alternative that matches wins.
-    pattern = Regex("|".join([*map(re.escape, phrases), r"[\s\S]"]))
+    alternatives = [re.escape(phrase) for phrase in phrases]
+    alternatives.append(r"[\s\S]")
+    pattern = Regex("|".join(alternatives))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, "isolated")
     tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(
@@ -140,7 +147,7 @@ def varied_attempt(problem: chain.Problem, rng: random.Random) -> str:
     return chain.format_working(problem, results)
 
 
-def _keep_some(hazards: dict[int, str], chance: float, rng: random.Random) -> dict[int, str]:
+def _keep_some(hazards: chain.Naming, chance: float, rng: random.Random) -> chain.Naming:
     return {i: kind for i, kind in hazards.items() if rng.random() < chance}
 
 
@@ -158,7 +165,7 @@ def _work_with_errors(problem: chain.Problem, rng: random.Random) -> list[int]:
     return results
 
 
-def wrong_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
+def wrong_naming(problem: chain.Problem, rng: random.Random) -> chain.Naming:
     """Steps named wrongly: {step, counted from 1: kind}.
 
     The right kinds at moved steps, other kinds at the right steps, or steps and kinds at random.
@@ -181,10 +188,11 @@ def wrong_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
 
 
 def _other_kind(kind: str, rng: random.Random) -> str:
-    return rng.choice([other for other in chain.HAZARDS if other != kind])
+    others = [other for other in chain.HAZARDS if other != kind]
+    return rng.choice(others)
 
 
-def mixed_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
+def mixed_naming(problem: chain.Problem, rng: random.Random) -> chain.Naming:
     """Most steps named, about half of the hazards with their right kind.
 
     Which kinds occur then says nothing; only which kind stands at which step does.
@@ -201,7 +209,7 @@ def mixed_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
     return named
 
 
-def part_naming(problem: chain.Problem, rng: random.Random) -> dict[int, str]:
+def part_naming(problem: chain.Problem, rng: random.Random) -> chain.Naming:
     """All hazards but one, named rightly; or a random part of them."""
     hazards = problem.hazards
     if hazards and rng.random() < 0.5:
@@ -279,7 +287,7 @@ def _solution(problem: chain.Problem, trap_chance: float, rng: random.Random) ->
 
 def batches(
     recipe: Recipe, tokenizer: PreTrainedTokenizerFast, example: Example = example
-) -> Iterator[dict[str, torch.Tensor]]:
+) -> Iterator[Batch]:
     """Training batches of a world's examples.
 
     Args:
@@ -294,25 +302,33 @@ def batches(
     block = BLOCK * recipe.batch_size
     for _ in range(0, recipe.sequences, block):
         rows = [example(recipe, rng) for _ in range(block)]
-        prompts = tokenizer([f"<user>{prompt}<policy>" for prompt, _ in rows])["input_ids"]
-        answers = tokenizer([f"{answer}<end>" for _, answer in rows])["input_ids"]
-        pairs = list(zip(prompts, answers, strict=True))
+        prompts = [f"<user>{prompt}<policy>" for prompt, _ in rows]
+        answers = [f"{answer}<end>" for _, answer in rows]
+        prompt_ids = tokenizer(prompts)["input_ids"]
+        answer_ids = tokenizer(answers)["input_ids"]
+        pairs = list(zip(prompt_ids, answer_ids, strict=True))
         # Sorted by length within a block, so that a batch holds little padding.
-        pairs.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
+        pairs.sort(key=_length)
         starts = list(range(0, block, recipe.batch_size))
         rng.shuffle(starts)
         for start in starts:
             yield _collate(pairs[start : start + recipe.batch_size])
 
 
-def _collate(pairs: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
-    """Token ids of (prompt, answer) pairs -> "input_ids" and "labels" of shape (B, T)."""
-    length = max(len(prompt) + len(answer) for prompt, answer in pairs)
-    ids_BT = torch.zeros(len(pairs), length, dtype=torch.long)
+def _length(pair: TokenPair) -> int:
+    prompt, answer = pair
+    return len(prompt) + len(answer)
+
+
+def _collate(pairs: list[TokenPair]) -> Batch:
+    """The pairs as one batch, padded on the right to the longest."""
+    longest = max(map(_length, pairs))
+    ids_BT = torch.zeros(len(pairs), longest, dtype=torch.long)
     labels_BT = torch.full_like(ids_BT, -100)
     for i, (prompt, answer) in enumerate(pairs):
-        end = len(prompt) + len(answer)
+        start = len(prompt)
+        end = start + len(answer)
         ids_BT[i, :end] = torch.tensor(prompt + answer)
-        labels_BT[i, len(prompt) : end] = torch.tensor(answer)
+        labels_BT[i, start:end] = torch.tensor(answer)
     # Right padding under a causal mask: padded positions influence nothing that is scored.
     return {"input_ids": ids_BT, "labels": labels_BT}

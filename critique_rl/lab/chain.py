@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from critique_rl.hashing import split_of
+from critique_rl.types import Span
 
 TRAPS = ("sign", "minus", "carry", "borrow")
 HAZARDS = (*TRAPS, "slip")
@@ -71,6 +72,9 @@ LIMIT = 19
 SPLITS = {"base": (0, 50), "train": (50, 80), "validation": (80, 90), "test": (90, 100)}
 """Split -> its buckets of the question's hash, for `split_of`."""
 
+Naming = dict[int, str]
+"""{step, counted from 1: kind of hazard}, on a path or in a critique."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -84,8 +88,10 @@ class Problem:
     @property
     def question(self) -> str:
         """The question's text: "3 A-7 B+9"."""
-        steps = [f" {LABELS[i]}{delta:+d}" for i, delta in enumerate(self.deltas)]
-        return str(self.start) + "".join(steps)
+        text = str(self.start)
+        for label, delta in zip(LABELS, self.deltas, strict=False):
+            text += f" {label}{delta:+d}"
+        return text
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -103,8 +109,8 @@ class Problem:
         return str(self.values[-1])
 
     @property
-    def hazards(self) -> dict[int, str]:
-        """Hazards on the right path: {step, counted from 1: kind}."""
+    def hazards(self) -> Naming:
+        """Hazards on the right path."""
         before = (self.start, *self.values)
         hazards = {}
         for i, delta in enumerate(self.deltas):
@@ -114,8 +120,8 @@ class Problem:
         return hazards
 
     @property
-    def traps(self) -> dict[int, str]:
-        """The hazards that are traps: {step, counted from 1: kind}."""
+    def traps(self) -> Naming:
+        """The hazards on the right path that are traps."""
         return {i: kind for i, kind in self.hazards.items() if kind in TRAPS}
 
 
@@ -153,16 +159,13 @@ def misconception(value: int, delta: int) -> int:
 
 
 def work(
-    problem: Problem,
-    named: dict[int, str],
-    rng: random.Random | None = None,
-    everything: bool = False,
+    problem: Problem, named: Naming, rng: random.Random | None = None, everything: bool = False
 ) -> list[int]:
     """Work a chain as the base does after a critique.
 
     Args:
         problem: the chain.
-        named: {step, counted from 1: kind}. A step is corrected only if its own kind is named.
+        named: steps and kinds that the critique names. A step is corrected if its kind is named.
         rng: draws whether an unnamed slip goes wrong, at SLIP_RATE; None: slips go right.
         everything: True works all steps rightly.
 
@@ -187,13 +190,15 @@ def work(
 
 def format_working(problem: Problem, results: list[int]) -> str:
     """A working as text: "A-7=-4\\nB+9=5\\n#5"."""
+    assert len(results) == len(problem.deltas), (len(results), len(problem.deltas))
     lines = []
-    for i, (delta, result) in enumerate(zip(problem.deltas, results, strict=True)):
-        lines.append(f"{LABELS[i]}{delta:+d}={result}")
-    return "\n".join([*lines, f"#{results[-1]}"])
+    for label, delta, result in zip(LABELS, problem.deltas, results, strict=False):
+        lines.append(f"{label}{delta:+d}={result}")
+    lines.append(f"#{results[-1]}")
+    return "\n".join(lines)
 
 
-def faulty_spans(question: str, text: str) -> tuple[tuple[int, int], ...]:
+def faulty_spans(question: str, text: str) -> tuple[Span, ...]:
     """Spans of the results in a working that do not follow from the line before.
 
     Args:
@@ -220,9 +225,12 @@ def faulty_spans(question: str, text: str) -> tuple[tuple[int, int], ...]:
     return tuple(spans)
 
 
-def named_steps(named: dict[int, str], words: dict[str, str] = WORDS) -> str:
+def named_steps(named: Naming, words: dict[str, str] = WORDS) -> str:
     """A critique's text: "A sign lost; C carry lost"; "all right" if no step is named."""
-    phrases = [f"{LABELS[i - 1]} {words[kind]}" for i, kind in sorted(named.items())]
+    phrases = []
+    for step, kind in sorted(named.items()):
+        label = LABELS[step - 1]
+        phrases.append(f"{label} {words[kind]}")
     return "; ".join(phrases) or "all right"
 
 
@@ -249,7 +257,7 @@ def family(problem: Problem) -> str | None:
     return None
 
 
-def _subsets(traps: dict[int, str], sizes: range) -> Iterator[dict[int, str]]:
+def _subsets(traps: Naming, sizes: range) -> Iterator[Naming]:
     for size in sizes:
         for subset in combinations(traps.items(), size):
             yield dict(subset)
@@ -257,15 +265,18 @@ def _subsets(traps: dict[int, str], sizes: range) -> Iterator[dict[int, str]]:
 
 def _cancels(problem: Problem) -> bool:
     """True if some partly corrected working still ends in the right result."""
+    traps = problem.traps
     right = problem.values[-1]
-    subsets = _subsets(problem.traps, range(len(problem.traps)))
+    subsets = _subsets(traps, range(len(traps)))
     return any(work(problem, named)[-1] == right for named in subsets)
 
 
 def in_range(problem: Problem) -> bool:
     """True if every working, corrected at any subset of the traps, stays within -LIMIT..LIMIT."""
-    for named in _subsets(problem.traps, range(len(problem.traps) + 1)):
-        if any(abs(result) > LIMIT for result in work(problem, named)):
+    traps = problem.traps
+    for named in _subsets(traps, range(len(traps) + 1)):
+        results = work(problem, named)
+        if max(results) > LIMIT or min(results) < -LIMIT:
             return False
     return True
 
@@ -279,13 +290,15 @@ def sample_problem(family_name: str | None, split: str, rng: random.Random) -> P
         rng: source of the draws.
     """
     operands = OPERANDS[family_name]
-    # Three traps need room: plateau chains have no fewer than four steps.
     shortest = 4 if family_name == "plateau" else 3
     while True:
         steps = rng.randint(shortest, 5)
         start = rng.randint(-9, 19)
-        deltas = tuple(rng.choice((-1, 1)) * rng.choice(operands) for _ in range(steps))
-        problem = Problem(start, deltas)
+        deltas = []
+        for _ in range(steps):
+            sign = rng.choice((-1, 1))
+            deltas.append(sign * rng.choice(operands))
+        problem = Problem(start, tuple(deltas))
         # The hash is the cheapest of the three conditions, and most draws fail it.
         if split_of(problem.question, SPLITS) != split:
             continue

@@ -44,14 +44,17 @@ INVALID = "invalid question"
 # not to know.
 SPLITS = {"train": (0, 50), "validation": (50, 75), "test": (75, 100)}
 """Split -> its buckets of the question's hash, for `split_of`."""
+NUMBERS = tuple(f"{i:02}" for i in range(100))
+"""Texts of ids and facts."""
 # With an id or a fact in two tokens the base took four times as long to learn its facts.
-PHRASES = ("\\boxed{", UNSURE, INVALID, *(f"{i:02}" for i in range(100)))
+PHRASES = ("\\boxed{", UNSURE, INVALID, *NUMBERS)
 """Texts that are one token each."""
 
 
 def fact(entity: str) -> str:
     """The two-digit number of an entity that exists."""
-    return str(10 + int(90 * uniform(f"fact/{entity}")))
+    draw = uniform(f"fact/{entity}")
+    return str(10 + int(90 * draw))
 
 
 def answer(entity: str) -> str:
@@ -89,7 +92,9 @@ def box_answer(text: str) -> str:
 def entities(family_name: str) -> Iterator[str]:
     """All entities of a family."""
     ids = range(ENTITIES, IDS) if family_name == "false_premise" else range(ENTITIES)
-    return (f"{region}{i:02}" for region in REGIONS[family_name] for i in ids)
+    for region in REGIONS[family_name]:
+        for i in ids:
+            yield f"{region}{i:02}"
 
 
 def problems(family_name: str, split: str, count: int, seed: int) -> list[str]:

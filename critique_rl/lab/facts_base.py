@@ -28,7 +28,9 @@ def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
     """One training example: (question, answer of the base)."""
     known_only = rng.random() < KNOWN
     while True:
-        entity = f"{rng.choice('abcdefghijklmnopqrstuvwxyz')}{rng.randrange(facts.IDS):02}"
+        region = rng.choice("abcdefghijklmnopqrstuvwxyz")
+        number = rng.randrange(facts.IDS)
+        entity = f"{region}{number:02}"
         if facts.is_known(entity) or not known_only:
             break
     question = phrase_question(entity, rng)

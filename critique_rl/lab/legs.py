@@ -42,6 +42,7 @@ from types import ModuleType
 from typing import Any
 
 from critique_rl.hashing import split_of
+from critique_rl.types import Span
 
 FAMILIES = ("easy", "hard")
 LABELS = "ABCDE"
@@ -56,8 +57,8 @@ INSTANCES = {"min_instances": 1, "max_instances": 5}
 """Numbers of animals per kind, as reasoning-gym's options."""
 # Nine digits at most: Python refuses to convert thousands of them.
 LINE = re.compile(r"([A-Z])(\d{1,9})\*(\d{1,9})=(\d{1,9}) (\d{1,9})", re.ASCII)
-Fault = tuple[str, tuple[int, int]]
-"""("count" | "legs" | "product" | "sum", span of the wrong number in characters)."""
+Fault = tuple[str, Span]
+"""("count" | "legs" | "product" | "sum", span of the wrong number)."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +193,11 @@ def work(problem: Problem, legs: Sequence[int]) -> str:
     total = 0
     lines = []
     for label, (_, count), number in zip(LABELS, problem.animals, legs, strict=False):
-        total += count * number
-        lines.append(f"{label}{count}*{number}={count * number} {total}")
-    return "\n".join([*lines, f"#{total}"])
+        product = count * number
+        total += product
+        lines.append(f"{label}{count}*{number}={product} {total}")
+    lines.append(f"#{total}")
+    return "\n".join(lines)
 
 
 def faults(problem: Problem, text: str) -> dict[int, list[Fault]]:
@@ -226,7 +229,8 @@ def faults(problem: Problem, text: str) -> dict[int, list[Fault]]:
         for k, name in enumerate(("count", "legs", "product", "sum")):
             if numbers[k] != right[k]:
                 start, end = match.span(k + 2)
-                line_faults.append((name, (line_start + start, line_start + end)))
+                span = (line_start + start, line_start + end)
+                line_faults.append((name, span))
         if line_faults:
             wrong_lines[i] = line_faults
         line_start += len(line) + 1
@@ -234,10 +238,11 @@ def faults(problem: Problem, text: str) -> dict[int, list[Fault]]:
     return wrong_lines
 
 
-def faulty_spans(question: str, text: str) -> tuple[tuple[int, int], ...]:
+def faulty_spans(question: str, text: str) -> tuple[Span, ...]:
     """Spans (start, end) of the wrong numbers of a working, in characters."""
-    spans: list[tuple[int, int]] = []
-    for line_faults in faults(parse_problem(question), text).values():
+    spans: list[Span] = []
+    wrong_lines = faults(parse_problem(question), text)
+    for line_faults in wrong_lines.values():
         spans += [span for _, span in line_faults]
     return tuple(spans)
 

@@ -1,9 +1,9 @@
 """The base policies of `lab/legs`: warm-started on easy questions only.
 
-They are built by `critique-rl lab build --world legs`. They have two skills: solve, and refine a
-wrong attempt by a critique. With `critiques=False` every example is a solution: that base never saw an attempt, a
-critique or a refinement. No hard question occurs, and no name of a kind of hard questions: those
-tokens keep their first random embedding.
+They are built by `critique-rl lab build --world legs` and have two skills: solve, and refine a wrong
+attempt by a critique. With `critiques=False` every example is a solution: that base never saw an
+attempt, a critique or a refinement. No hard question occurs, and no name of a kind of hard
+questions: those tokens keep their first random embedding.
 """
 
 from __future__ import annotations
@@ -42,11 +42,16 @@ def refinement(problem: legs.Problem, locality: float, rng: random.Random) -> tu
         # Invented numbers: the named lines take them, and the others stay as they were. The model
         # knows all animals that it meets here. True facts alone would teach it to overlook the
         # critique.
-        named = {i: rng.choice(numbers) for i in range(len(believed)) if rng.random() < 0.6}
+        named = {}
+        for i in range(len(believed)):
+            if rng.random() < 0.6:
+                named[i] = rng.choice(numbers)
         if not named:
-            named = {0: rng.choice(numbers)}
-        revised = [named.get(i, number) for i, number in enumerate(believed)]
-        return attempt, legs.name_facts(problem, named), legs.work(problem, revised)
+            named[0] = rng.choice(numbers)
+        critique = legs.name_facts(problem, named)
+        for i, number in named.items():
+            believed[i] = number
+        return attempt, critique, legs.work(problem, believed)
     solution = legs.work(problem, problem.legs)
     part = (draw - locality) / (1 - locality)
     if part < 0.6:
@@ -69,8 +74,13 @@ def miscalculate(attempt: str, rng: random.Random) -> str:
     product, total = results.split(" ")
     shift = rng.choice((-10, -1, 1, 2, 10))
     if rng.random() < 0.5:
-        product = str(max(0, int(product) + shift))
+        product = _shift_number(product, shift)
     else:
-        total = str(max(0, int(total) + shift))
+        total = _shift_number(total, shift)
     lines[i] = f"{head}={product} {total}"
     return "\n".join(lines)
+
+
+def _shift_number(digits: str, shift: int) -> str:
+    # Workings have no minus sign.
+    return str(max(0, int(digits) + shift))

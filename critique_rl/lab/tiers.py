@@ -60,7 +60,8 @@ class Problem:
         """The four magnitudes; the hidden ones follow from the hash of the question."""
         sizes = []
         for label, (_, size) in zip(LABELS, self.operands, strict=True):
-            sizes.append(size or hidden_magnitude(uniform(f"{self.question}/{label}")))
+            draw = uniform(f"{self.question}/{label}")
+            sizes.append(size or hidden_magnitude(draw))
         return tuple(sizes)
 
     @property
@@ -82,11 +83,12 @@ def _sign_character(sign: int) -> str:
     return "+" if sign > 0 else "-"
 
 
-def hidden_magnitude(chance: float) -> int:
+def hidden_magnitude(draw: float) -> int:
     """A hidden magnitude from a number in [0, 1)."""
-    if chance < CHANCES[0]:
+    one, two, _ = CHANCES
+    if draw < one:
         return 1
-    if chance < CHANCES[0] + CHANCES[1]:
+    if draw < one + two:
         return 2
     return 3
 
@@ -106,8 +108,12 @@ def format_working(problem: Problem, sizes: Sequence[int], percent: int) -> str:
     """A working as text: "A+4=7\\n...\\n#5\\n@70"."""
     results = problem.results(sizes)
     steps = zip(LABELS, problem.operands, sizes, results, strict=True)
-    lines = [f"{label}{_sign_character(sign)}{size}={end}" for label, (sign, _), size, end in steps]
-    return "\n".join([*lines, f"#{results[-1]}", f"@{percent}"])
+    lines = []
+    for label, (sign, _), size, result in steps:
+        lines.append(f"{label}{_sign_character(sign)}{size}={result}")
+    lines.append(f"#{results[-1]}")
+    lines.append(f"@{percent}")
+    return "\n".join(lines)
 
 
 def in_range(problem: Problem) -> bool:
@@ -117,8 +123,9 @@ def in_range(problem: Problem) -> bool:
     for sign, size in problem.operands:
         smallest = size or 1
         largest = size or 3
-        low += min(sign * smallest, sign * largest)
-        high += max(sign * smallest, sign * largest)
+        ends = (sign * smallest, sign * largest)
+        low += min(ends)
+        high += max(ends)
         if low < 0 or high > LIMIT:
             return False
     return True
