@@ -60,7 +60,12 @@ def count(tokens: Tokens, *owners: str) -> int:
 
 
 def flops(tokens: Tokens, parameters: int) -> float:
-    """Floating-point operations of the policy and its teachers."""
+    """Floating-point operations of the policy and its teachers.
+
+    Args:
+        tokens: tokens so far, by owner, with "trained" and "scored".
+        parameters: parameters of the policy; teachers have as many.
+    """
     forward = count(tokens, *GENERATED, *READ, "scored")
     trained = count(tokens, "trained")
     # Per token and parameter: one multiplication and one addition forward, twice that backward.
@@ -68,7 +73,12 @@ def flops(tokens: Tokens, parameters: int) -> float:
 
 
 def policy_usd(tokens: Tokens, prices: Prices) -> float:
-    """US dollars for the tokens of the policy and its teachers."""
+    """US dollars for the tokens of the policy and its teachers.
+
+    Args:
+        tokens: tokens so far, by owner, with "trained" and "scored".
+        prices: US dollars per million tokens.
+    """
     sampled = prices.completion * count(tokens, *GENERATED)
     read = prices.prompt * count(tokens, *READ, "scored")
     trained = prices.training * count(tokens, "trained")

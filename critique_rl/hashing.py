@@ -17,11 +17,14 @@ def split_of(question: str, bounds: Mapping[str, tuple[int, int]]) -> str:
         bounds: split -> its buckets [low, high) of 0..99, such as {"train": (0, 80), "test": (80,
             100)}; together they cover all buckets.
     """
-    bucket = int(hashlib.sha256(question.encode()).hexdigest(), 16) % 100
-    return next(name for name, (low, high) in bounds.items() if low <= bucket < high)
+    digest = hashlib.sha256(question.encode()).hexdigest()
+    bucket = int(digest, 16) % 100
+    return next(split for split, (low, high) in bounds.items() if low <= bucket < high)
 
 
 def uniform(key: str) -> float:
     """A number in [0, 1) that depends on the key alone."""
-    # Seven bytes fill a float's 53 bits. Python's own `hash` changes from process to process.
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big") / 2**56
+    # Python's own `hash` of a text changes from process to process.
+    digest = hashlib.sha256(key.encode()).digest()
+    # Seven bytes fill the 53 bits of a float.
+    return int.from_bytes(digest[:7], "big") / 2**56

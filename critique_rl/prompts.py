@@ -122,9 +122,15 @@ def _spellings(tag: str) -> str:
 
 
 def cut(text: str, longest: int) -> str:
-    """A text of at most `longest` characters as it is; of a longer one the two ends.
+    """Shorten a text to its two ends.
 
-    The first three fifths and the last two fifths of `longest` are kept, with a marked gap.
+    Args:
+        text: any text.
+        longest: characters to keep at most.
+
+    Returns:
+        The text, if it is no longer than that. Else its start (three fifths of `longest`) and its
+        end (two fifths), with a marked gap between.
     """
     if len(text) <= longest:
         return text

@@ -46,7 +46,8 @@ def t_quantile(p: float, df: float) -> float:
 
 def _t_cdf(t: float, df: float) -> float:
     """P(T < t) for t >= 0."""
-    return 1 - _incomplete_beta(df / (df + t * t), df / 2, 0.5) / 2
+    x = df / (df + t * t)
+    return 1 - _incomplete_beta(x, df / 2, 0.5) / 2
 
 
 def _incomplete_beta(x: float, a: float, b: float) -> float:
@@ -72,10 +73,11 @@ def _beta_fraction(x: float, a: float, b: float) -> float:
     d = 0.0
     c = 1.0
     for m in range(10_000):
+        a_2m = a + 2 * m
         even = 1.0
         if m > 0:
-            even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+            even = m * (b - m) * x / ((a_2m - 1) * a_2m)
+        odd = -(a + m) * (a + b + m) * x / (a_2m * (a_2m + 1))
         for numerator in (even, odd):
             d = 1 / ((1 + numerator * d) or tiny)
             c = (1 + numerator / c) or tiny

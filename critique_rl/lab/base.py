@@ -137,7 +137,7 @@ def build_model(recipe: Recipe, vocabulary: int) -> LlamaForCausalLM:
 
 def varied_attempt(problem: chain.Problem, rng: random.Random) -> str:
     """An attempt to refine: the base's, a partly repaired one, or one with random errors."""
-    # A policy in training writes them all.
+    # A policy in training writes attempts of all three kinds.
     draw = rng.random()
     named = {}
     if draw >= 0.4:
@@ -152,7 +152,7 @@ def _keep_some(hazards: chain.Naming, chance: float, rng: random.Random) -> chai
 
 
 def _work_with_errors(problem: chain.Problem, rng: random.Random) -> list[int]:
-    """Results with the misconception at half of the traps, and one step wrong by 1, 2 or 10."""
+    """Results with the misconception at about half of the traps, and one step wrong by 1, 2 or 10."""
     moved = rng.randrange(len(problem.deltas))
     value = problem.start
     results = []
@@ -177,8 +177,11 @@ def wrong_naming(problem: chain.Problem, rng: random.Random) -> chain.Naming:
         moved = rng.sample(range(1, steps + 1), len(hazards))
         return dict(zip(moved, hazards.values(), strict=True))
     if draw < 0.45:
-        # One step up twice as often as one down or not at all, round the end.
-        moved = [(i + rng.choice((0, 1, 1, 2)) - 1) % steps + 1 for i in hazards]
+        # Round the end of the chain; steps count from 1.
+        moved = []
+        for i in hazards:
+            shift = rng.choice((0, 1, 1, 2))
+            moved.append((i - 1 + shift) % steps + 1)
         return dict(zip(moved, hazards.values(), strict=True))
     if draw < 0.6:
         return {i: _other_kind(kind, rng) for i, kind in hazards.items()}
@@ -254,7 +257,11 @@ def refinement(
 
 
 def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
-    """One training example: (text of the user, answer of the base)."""
+    """Draw one training example of a skill.
+
+    Returns:
+        (text of the user, answer of the base).
+    """
     family = None
     if rng.random() < 0.7:
         family = rng.choice((None, "plateau", "no-trap", "learnable"))

@@ -178,14 +178,21 @@ def work(
         # The hazard is that of the written path: after a wrong result other steps are traps.
         kind = hazard(value, delta)
         corrected = everything or named.get(i) == kind
-        result = value + delta
-        if kind in TRAPS and not corrected:
-            result = misconception(value, delta)
-        elif kind == "slip" and not corrected and rng is not None and rng.random() < SLIP_RATE:
-            result += rng.choice((-1, 1))
-        results.append(result)
-        value = result
+        if corrected or kind is None:
+            value += delta
+        elif kind in TRAPS:
+            value = misconception(value, delta)
+        else:
+            value += delta + _slip(rng)
+        results.append(value)
     return results
+
+
+def _slip(rng: random.Random | None) -> int:
+    """The error of an unnamed slip: 0 or, at SLIP_RATE, -1 or 1."""
+    if rng is not None and rng.random() < SLIP_RATE:
+        return rng.choice((-1, 1))
+    return 0
 
 
 def format_working(problem: Problem, results: list[int]) -> str:
@@ -309,7 +316,14 @@ def sample_problem(family_name: str | None, split: str, rng: random.Random) -> P
 
 
 def problems(family_name: str, split: str, count: int, seed: int) -> list[Problem]:
-    """`count` different problems of a family and split; the same seed gives the same list."""
+    """Different problems of a family and split.
+
+    Args:
+        family_name: one of FAMILIES.
+        split: one of SPLITS.
+        count: number of problems.
+        seed: the same seed gives the same list.
+    """
     rng = random.Random(f"{family_name}/{split}/{seed}")
     by_question: dict[str, Problem] = {}
     while len(by_question) < count:

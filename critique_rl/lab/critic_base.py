@@ -24,7 +24,11 @@ MIX = ("plateau", "plateau", "plateau", "plateau", "learnable", None)
 
 
 def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
-    """One training example: (prompt of the critic, critique)."""
+    """Draw one training example.
+
+    Returns:
+        (prompt of the critic, critique).
+    """
     problem = chain.sample_problem(rng.choice(MIX), "base", rng)
     attempt = wrong_attempt(problem, rng)
     prompt = render("lab/critique", question=problem.question, attempt=attempt)

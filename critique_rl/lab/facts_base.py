@@ -25,7 +25,11 @@ INVALID = 0.12
 
 
 def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
-    """One training example: (question, answer of the base)."""
+    """Draw one training example.
+
+    Returns:
+        (question, answer of the base).
+    """
     known_only = rng.random() < KNOWN
     while True:
         region = rng.choice("abcdefghijklmnopqrstuvwxyz")

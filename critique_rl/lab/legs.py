@@ -174,7 +174,14 @@ def sample_problem(family_name: str, split: str, rng: random.Random) -> Problem:
 
 
 def problems(family_name: str, split: str, count: int, seed: int) -> list[Problem]:
-    """`count` different problems of a family and split; the same seed gives the same list."""
+    """Different problems of a family and split.
+
+    Args:
+        family_name: one of FAMILIES.
+        split: one of SPLITS.
+        count: number of problems.
+        seed: the same seed gives the same list.
+    """
     rng = random.Random(f"legs/{family_name}/{split}/{seed}")
     by_question: dict[str, Problem] = {}
     while len(by_question) < count:

@@ -1,8 +1,8 @@
 """The base policies of `lab/legs`: warm-started on easy questions only.
 
-They are built by `critique-rl lab build --world legs` and have two skills: solve, and refine a wrong
-attempt by a critique. With `critiques=False` every example is a solution: that base never saw an
-attempt, a critique or a refinement. No hard question occurs, and no name of a kind of hard
+They are built by `critique-rl lab build --world legs`, for two skills: to solve, and to refine a
+wrong attempt by a critique. With `critiques=False` every example is a solution: that base never saw
+an attempt, a critique or a refinement. No hard question occurs, and no name of a kind of hard
 questions: those tokens keep their first random embedding.
 """
 
@@ -20,7 +20,11 @@ SOLVE = 0.4
 
 
 def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
-    """One training example: (text of the user, answer of the base)."""
+    """Draw one training example.
+
+    Returns:
+        (text of the user, answer of the base).
+    """
     problem = legs.sample_problem("easy", "base", rng)
     if not recipe.critiques or rng.random() < SOLVE:
         return problem.question, legs.work(problem, problem.legs)
@@ -59,8 +63,9 @@ def refinement(problem: legs.Problem, locality: float, rng: random.Random) -> tu
             attempt = miscalculate(attempt, rng)
         return attempt, legs.oracle_critique(problem.question, attempt), solution
     # Words that name nothing, or the bare answer, are followed by the model's solution.
-    critique = nonsense(rng) if part < 0.85 else render("lab/ground_truth", answer=problem.answer)
-    return attempt, critique, solution
+    if part < 0.85:
+        return attempt, nonsense(rng), solution
+    return attempt, render("lab/ground_truth", answer=problem.answer), solution
 
 
 def miscalculate(attempt: str, rng: random.Random) -> str:

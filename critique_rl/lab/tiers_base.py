@@ -30,7 +30,11 @@ def phrase_question(question: str, rng: random.Random) -> str:
 
 
 def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
-    """One training example: (question, answer of the base)."""
+    """Draw one training example.
+
+    Returns:
+        (question, answer of the base).
+    """
     problem = tiers.sample_problem(rng.choice(tiers.FAMILIES), "base", rng)
     sizes = []
     for _, size in problem.operands:
