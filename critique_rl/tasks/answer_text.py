@@ -125,7 +125,10 @@ def read_letter(text: str) -> str | None:
     if match is not None:
         return match[1]
     letters = bracketed or set(LETTER.findall(part))
-    return letters.pop() if len(letters) == 1 else None
+    if len(letters) != 1:
+        return None
+    letter: str = letters.pop()
+    return letter
 
 
 def _choice_text(text: str) -> tuple[str, bool]:

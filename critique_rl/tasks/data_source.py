@@ -1,7 +1,8 @@
-"""Data sets of the user, as `datasets.load_dataset` reads them: a file, a folder, or a Hub id."""
+"""Where the user's data are, and how a data set is read: a file, a folder, or a Hub id."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,36 @@ READERS = {
     ".csv": "csv",
 }
 """Suffix of a file -> builder of `load_dataset`."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the rows are, and how their columns are called. Files are looked for from the folder
+    that the command runs in.
+    """
+
+    train: str
+    """A file, a folder, or a Hub id."""
+    validation: str = ""
+    """The same for validation problems; "": a tenth of train."""
+    test: str = ""
+    """The same for test problems; "": a tenth of train."""
+    subset: str = ""
+    """Subset of a Hub id, such as "main" of openai/gsm8k."""
+    question: str = ""
+    """Column of the question; "": `prompt` if there is one, else `question`."""
+    answer: str = "answer"
+    """Column of the gold answer, which the verifier reads."""
+    solution: str = ""
+    """Column of a worked solution, which critics and teachers may read; "": `solution`, if there is
+    one.
+    """
+    family: str = ""
+    """Column that evaluations are split by; "": `family` if there is one, else all rows are of the
+    family "data".
+    """
+    system: str = ""
+    """A system message before each question."""
 
 
 def read_dataset(name: str, split: str = "train", subset: str = "") -> Any:
@@ -35,7 +66,8 @@ def read_dataset(name: str, split: str = "train", subset: str = "") -> Any:
 
     path = Path(name).expanduser()
     # Of a.jsonl.gz the suffix that tells the format is not the last one.
-    suffix = next((suffix for suffix in path.suffixes if suffix in READERS), "")
+    known = [suffix for suffix in path.suffixes if suffix in READERS]
+    suffix = known[0] if known else ""
     # Any other name may be a Hub id.
     is_path = bool(suffix) or name.startswith((".", "/", "~"))
     if is_path and not path.exists():

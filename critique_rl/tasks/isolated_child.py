@@ -91,15 +91,12 @@ def user_judge(target: str, threshold: float) -> Judge:
         )
 
     def judge(question: Mapping[str, Any]) -> VerdictFields:
-        call = _call_reward_function if is_trl else _call_function
-        value = call(function, question["text"], question["row"])
+        text = question["text"]
+        row = question["row"]
+        value = _call_reward_function(function, text, row) if is_trl else function(text, row)
         return _verdict_fields(value, threshold)
 
     return judge
-
-
-def _call_function(function: Callable[..., Any], text: str, row: Row) -> Any:
-    return function(text, row)
 
 
 def _call_reward_function(function: Callable[..., Any], text: str, row: Row) -> Any:

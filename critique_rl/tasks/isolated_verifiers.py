@@ -64,7 +64,8 @@ class WorkerVerifier:
         except NoAnswer as failure:
             return Verdict("unscored", reason=str(failure))
         outcome, answer, reason, *rest = fields
-        return Verdict(outcome, answer, reason, confidence=rest[0] if rest else None)
+        confidence = rest[0] if rest else None
+        return Verdict(outcome, answer, reason, confidence=confidence)
 
 
 class MathVerifier(WorkerVerifier):
@@ -75,7 +76,7 @@ class MathVerifier(WorkerVerifier):
     def __init__(self, deadline: float = 5.0):
         super().__init__(Worker("critique_rl.tasks.isolated_child:math_judge", deadline=deadline))
         # The answers of a group repeat.
-        self._verdicts: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
+        self._verdicts = OrderedDict[tuple[str, str], Verdict]()
 
     def __call__(self, text: str, row: Row) -> Verdict:
         gold = gold_answer(row)
@@ -118,7 +119,8 @@ def build_verifier(spec: Any) -> Verifier:
     if kind not in known:
         advice = suggest(str(kind), known)
         raise ConfigError(f"task.verifier: unknown kind {kind}; {advice}")
-    check_keys(options, KIND_OPTIONS.get(kind, ()), f"task.verifier {kind}")
+    known_options = KIND_OPTIONS.get(kind, ())
+    check_keys(options, known_options, f"task.verifier {kind}")
     _check_numbers(options)
     if kind in VERIFIERS:
         return VERIFIERS[kind]

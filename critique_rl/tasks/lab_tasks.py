@@ -15,7 +15,7 @@ from critique_rl.config.checks import ConfigError, check_keys
 from critique_rl.config.schema import TaskConfig
 from critique_rl.lab import chain, facts, legs, tiers
 from critique_rl.tasks.row import Row
-from critique_rl.tasks.task import Task
+from critique_rl.tasks.task import HeldOut, Oracle, Task
 from critique_rl.tasks.verifiers import (
     boxed_answer,
     boxed_answer_evaluated,
@@ -134,7 +134,8 @@ def _judge_chain(text: str, row: Row) -> Verdict:
     if not verdict.failed:
         return verdict
     # For the metrics on faulty tokens, which alone read spans.
-    faults = chain.faulty_spans(str(row["question"]), text)
+    question = str(row["question"])
+    faults = chain.faulty_spans(question, text)
     return replace(verdict, faults=faults)
 
 
@@ -146,11 +147,12 @@ def _judge_legs(text: str, row: Row) -> Verdict:
         verdict = replace(verdict, outcome="wrong")
     if not verdict.failed:
         return verdict
-    faults = legs.faulty_spans(str(row["question"]), text)
+    question = str(row["question"])
+    faults = legs.faulty_spans(question, text)
     return replace(verdict, faults=faults)
 
 
-def _chain_oracle(words: dict[str, str]) -> Callable[[Attempt], str]:
+def _chain_oracle(words: dict[str, str]) -> Oracle:
     """The checker of chains, with `words` for each kind of mistake."""
     return lambda attempt: chain.oracle_critique(attempt.question, words)
 
@@ -187,7 +189,8 @@ def _family_counts(config: TaskConfig, families: tuple[str, ...]) -> dict[str, i
     """Training rows of each family: `config.size` shared out by `config.families`, else evenly."""
     shares = config.families
     if not shares:
-        shares = dict.fromkeys(families, 1 / len(families))
+        even_share = 1 / len(families)
+        shares = dict.fromkeys(families, even_share)
     check_keys(shares, families, "task, families")
     total = sum(shares.values())
     counts = {}
@@ -197,11 +200,11 @@ def _family_counts(config: TaskConfig, families: tuple[str, ...]) -> dict[str, i
     return counts
 
 
-def _held_out(families: tuple[str, ...], rows: Rows) -> Callable[[str, int], list[Row]]:
+def _held_out(families: tuple[str, ...], rows: Rows) -> HeldOut:
     def held_out(split: str, count: int) -> list[Row]:
-        held: list[Row] = []
+        problems: list[Row] = []
         for family in families:
-            held += rows(family, split, count, 0)
-        return held
+            problems += rows(family, split, count, 0)
+        return problems
 
     return held_out

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 from critique_rl.config.checks import ConfigError, check_keys, read_section, suggest
 from critique_rl.config.schema import TaskConfig
+from critique_rl.tasks.data_source import DataOptions
 from critique_rl.tasks.gym_rows import gym_rows
 from critique_rl.tasks.isolated_verifiers import build_verifier
 from critique_rl.tasks.lab_tasks import LAB_TASKS
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.task import Task
-from critique_rl.tasks.user_data import DataOptions, UserData, load_user_data
+from critique_rl.tasks.user_data import UserData, load_user_data
 from critique_rl.tasks.verifiers import last_number
 
 
@@ -31,9 +32,11 @@ def load_task(config: TaskConfig, seed: int) -> Task:
     """
     task = _named_task(config, seed)
     if config.repeat_one is not None:
-        task = replace(task, train=_repeat_row(task.train, config.repeat_one))
+        train = _repeat_row(task.train, config.repeat_one)
+        task = replace(task, train=train)
     if config.verifier:
-        task = replace(task, verifier=build_verifier(config.verifier))
+        verifier = build_verifier(config.verifier)
+        task = replace(task, verifier=verifier)
     return task
 
 
@@ -43,8 +46,8 @@ def _named_task(config: TaskConfig, seed: int) -> Task:
         return LAB_TASKS[config.name](config, seed)
     if config.name == "data":
         return _data_task(config, seed)
-    kind, _, dataset = config.name.partition("/")
-    if kind == "reasoning-gym" and dataset:
+    dataset = config.name.removeprefix("reasoning-gym/")
+    if dataset and dataset != config.name:
         return _gym_task(config, dataset, seed)
     known = (*LAB_TASKS, "reasoning-gym/<dataset>", "data")
     advice = suggest(config.name, known)
@@ -59,7 +62,7 @@ def _repeat_row(rows: list[Row], which: int | str) -> list[Row]:
     """
     if isinstance(which, int) and not isinstance(which, bool):
         # A negative place would count from the end.
-        matches = rows[which:] if which >= 0 else []
+        matches = rows[which : which + 1] if which >= 0 else []
     else:
         matches = [row for row in rows if row["id"] == which]
     if not matches:
@@ -94,7 +97,8 @@ def _data_task(config: TaskConfig, seed: int) -> Task:
     data = load_user_data(options, needs_answer)
     if not config.verifier:
         _check_numbers(data)
-    train = _training_rows(data.splits["train"], config, seed)
+    rows = data.splits["train"]
+    train = _training_rows(rows, config, seed)
     return Task(config.name, train, data.held_out, last_number)
 
 
@@ -106,8 +110,9 @@ def _check_numbers(data: UserData) -> None:
         for rows in data.splits.values():
             total += len(rows)
         example = others[0][:60]
+        count = len(others)
         raise ConfigError(
-            f"task.verifier: {len(others)} of {total} answers are no plain numbers, "
+            f"task.verifier: {count} of {total} answers are no plain numbers, "
             f"such as {example!r}; choose one: math (LaTeX, expressions), "
             "choice (a letter), boxed_answer (short texts), "
             "{kind: python, target: my_rewards:judge} (anything), "
@@ -147,7 +152,8 @@ def _family_counts(config: TaskConfig, available: Mapping[str, int]) -> dict[str
     # The family that runs out first, against its share, sets the size.
     size: float = config.size
     for family, share in shares.items():
-        size = min(size, available[family] / share)
+        largest = available[family] / share
+        size = min(size, largest)
     counts = {}
     for family, share in shares.items():
         counts[family] = round(size * share)

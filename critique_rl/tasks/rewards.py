@@ -165,6 +165,17 @@ def incorrect_only(verifier: Verifier) -> VerifierReward:
     return VerifierReward(verifier, incorrect_value, "incorrect_only")
 
 
+VERIFIER_REWARDS: dict[str, Callable[[Verifier], VerifierReward]] = {
+    "correct": VerifierReward,
+    "rlcr": rlcr,
+    "rlcr_released": rlcr_released,
+    "truthrl": truthrl,
+    "format_only": format_only,
+    "incorrect_only": incorrect_only,
+}
+"""Kinds of the `reward:` section without options, which read the verifier's verdict alone."""
+
+
 def random_reward(rate: float, seed: int = 0) -> RewardFunction:
     """Control: 1 with probability `rate`, whatever the answer.
 
@@ -225,7 +236,9 @@ class MajorityVote:
 
 def _vote(answers: Sequence[str | None]) -> list[float]:
     """1 for each answer of a group that equals its most frequent one, else 0."""
-    counts = Counter(answer for answer in answers if answer is not None)
+    counts = Counter(answers)
+    # Unreadable answers have no vote. A Counter takes the deletion of a missing key.
+    del counts[None]
     if not counts:
         return [0.0] * len(answers)
     # Counter keeps the order of first occurrence among equal counts.
@@ -253,25 +266,23 @@ def build_reward(
     """
     options = dict(spec)
     kind = str(options.pop("kind", None))
-    kinds: dict[str, Callable[..., RewardFunction]] = {
-        "correct": lambda: VerifierReward(verifier),
-        "rlcr": lambda: rlcr(verifier),
-        "rlcr_released": lambda: rlcr_released(verifier),
-        "truthrl": lambda: truthrl(verifier),
-        "random": lambda rate: random_reward(rate, seed),
-        "format_only": lambda: format_only(verifier),
-        "incorrect_only": lambda: incorrect_only(verifier),
-        "majority_vote": lambda: MajorityVote(verifier, num_generations),
-    }
+    kinds = (*VERIFIER_REWARDS, "random", "majority_vote")
     if kind not in kinds:
-        raise ConfigError(f"reward: unknown kind {kind!r}; {suggest(kind, kinds)}")
+        advice = suggest(kind, kinds)
+        raise ConfigError(f"reward: unknown kind {kind!r}; {advice}")
     known = ("rate",) if kind == "random" else ()
     check_keys(options, known, f"reward {kind}")
-    try:
-        function = kinds[kind](**options)
-    # A missing rate, or one out of range.
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"reward {kind}: {error}") from error
+    function: RewardFunction
+    if kind == "random":
+        try:
+            function = random_reward(**options, seed=seed)
+        # A missing rate, or one out of range.
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"reward {kind}: {error}") from error
+    elif kind == "majority_vote":
+        function = MajorityVote(verifier, num_generations)
+    else:
+        function = VERIFIER_REWARDS[kind](verifier)
     if kind == "correct":
         return [function], [1.0]
     correct = VerifierReward(verifier)

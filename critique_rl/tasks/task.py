@@ -18,6 +18,12 @@ ANSWER_FORMS = (
 """How an answer "..." is written for one verifier or another."""
 
 
+Oracle = Callable[[Attempt], str]
+"""The critique of an attempt, by rule."""
+HeldOut = Callable[[str, int], list[Row]]
+"""(split, problems per family) -> rows, the same for every seed."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A task ready to train on."""
@@ -26,15 +32,15 @@ class Task:
     """Name in the pipeline, such as lab/chain."""
     train: list[Row]
     """Training rows in the order of the seed."""
-    held_out: Callable[[str, int], list[Row]]
-    """(split, problems per family) -> rows, the same for every seed."""
+    held_out: HeldOut
+    """Rows of validation and test."""
     verifier: Verifier
     """Judges rollouts."""
-    oracle: Callable[[Attempt], str] | None = None
+    oracle: Oracle | None = None
     """The task's checker in words; None: it has none."""
     prompts: str = ""
     """Prefix of template names: "" or "lab/"."""
-    reworded_oracle: Callable[[Attempt], str] | None = None
+    reworded_oracle: Oracle | None = None
     """The checker in words that the embedded base never read."""
     evaluator: Verifier | None = None
     """Judges evaluations where their rule differs from training's (`lab/facts`); None: the

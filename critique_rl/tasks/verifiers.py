@@ -64,7 +64,8 @@ def last_number(text: str, row: Row) -> Verdict:
     value = number_value(answer)
     if answer is None or value is None:
         return Verdict("unreadable", answer, "no number")
-    return Verdict(_outcome(value == gold), answer)
+    is_right = value == gold
+    return Verdict(_outcome(is_right), answer)
 
 
 def hash_line(text: str, row: Row) -> Verdict:
@@ -114,7 +115,8 @@ def choice(text: str, row: Row) -> Verdict:
     letter = read_letter(text)
     if letter is None:
         return Verdict("unreadable", reason="no letter")
-    return Verdict(_outcome(letter == gold[1]), letter)
+    is_right = letter == gold[1]
+    return Verdict(_outcome(is_right), letter)
 
 
 def tagged_answer(text: str, row: Row) -> Verdict:
@@ -136,7 +138,9 @@ def tagged_answer(text: str, row: Row) -> Verdict:
         parts.append(part.strip())
     _, before_answer, answer, before_analysis, _, before_confidence, stated = parts
     other_text = before_answer + before_analysis + before_confidence + rest.strip()
-    confidence = number_value(stated) if CONFIDENCE.fullmatch(stated) else None
+    confidence = None
+    if CONFIDENCE.fullmatch(stated):
+        confidence = number_value(stated)
     if other_text or confidence is None or confidence > 1:
         return Verdict("unreadable", reason="no confidence from 0 to 1 at the end")
     verdict = last_number(answer, row)
@@ -216,5 +220,6 @@ def find_verifier(name: str) -> Verifier:
         ValueError: For an unknown name, with the nearest known one.
     """
     if name not in VERIFIERS:
-        raise ValueError(f"no verifier {name!r}; {suggest(name, VERIFIERS)}")
+        advice = suggest(name, VERIFIERS)
+        raise ValueError(f"no verifier {name!r}; {advice}")
     return VERIFIERS[name]

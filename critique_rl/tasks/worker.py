@@ -169,7 +169,8 @@ class Worker:
         assert process is not None and process.stdin is not None and process.stdout is not None
         to_child = process.stdin.fileno()
         from_child = process.stdout.fileno()
-        unsent = json.dumps(message).encode() + b"\n"
+        line = json.dumps(message)
+        unsent = line.encode() + b"\n"
         end = time.monotonic() + seconds
         while b"\n" not in self._unread:
             left = end - time.monotonic()
@@ -185,8 +186,8 @@ class Worker:
                 self._unread += piece
                 if not piece or len(self._unread) > LONGEST_ANSWER:
                     raise NoAnswer(self._end_code(process))
-        line, _, self._unread = self._unread.partition(b"\n")
-        reply: dict[str, Any] = json.loads(line)
+        first_line, _, self._unread = self._unread.partition(b"\n")
+        reply: dict[str, Any] = json.loads(first_line)
         return reply
 
     def _check_limits(self, process_number: int, seconds_left: float) -> None:
@@ -209,7 +210,9 @@ class Worker:
         code = process.returncode
         self.stop()
         # The child's kernel timers (`_set_timers`) are deadlines too.
-        return "timeout" if code in (-signal.SIGALRM, -signal.SIGXCPU) else "crash"
+        if code in (-signal.SIGALRM, -signal.SIGXCPU):
+            return "timeout"
+        return "crash"
 
 
 def _launch_child() -> subprocess.Popen[bytes]:
@@ -250,10 +253,11 @@ def _resident_bytes(process_number: int) -> int:
     """Bytes of memory that a process holds; 0 where the system does not say."""
     try:
         with open(f"/proc/{process_number}/statm") as file:
-            pages = int(file.read().split()[1])
+            columns = file.read().split()
     except OSError:
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    # The second column counts resident pages.
+    return int(columns[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @atexit.register
@@ -269,7 +273,8 @@ def serve() -> None:
     """Run the child: load the function, report it, then answer line by line until the pipe ends."""
     parent = os.getppid()
     # Prints of the function go to stderr, or they would get among the answers.
-    answers = os.fdopen(os.dup(1), "wb")
+    answers_pipe = os.dup(1)
+    answers = os.fdopen(answers_pipe, "wb")
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lines = _read_lines(parent)
@@ -297,7 +302,8 @@ def _load_function(answers: IO[bytes], order: Mapping[str, Any]) -> Function | N
         words = str(error).split()
         message = " ".join(words)[:200]
         name = type(error).__name__
-        _send(answers, json.dumps({"error": f"{name}: {message}"}))
+        reply = {"error": f"{name}: {message}"}
+        _send(answers, json.dumps(reply))
         return None
     _send(answers, json.dumps({"value": None}))
     return function

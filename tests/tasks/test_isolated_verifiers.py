@@ -170,17 +170,20 @@ def test_threads_take_turns_and_a_fork_starts_a_worker_of_its_own() -> None:
             pool.map(lambda i: verifier(str(i), {"answer": str(i % 2)}).outcome, range(40))
         )
     assert verdicts == ["right", "right"] + ["wrong"] * 38
-    own = verifier.worker._process.pid
+    parent_worker = verifier.worker._process.pid
     child = os.fork()
     if child == 0:
         fine = (
             verifier("7", {"answer": "7"}).outcome == "right"
-            and verifier.worker._process.pid != own
+            and verifier.worker._process.pid != parent_worker
         )
         verifier.worker.stop()
         os._exit(0 if fine else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert verifier("7", {"answer": "7"}).outcome == "right" and verifier.worker._process.pid == own
+    assert (
+        verifier("7", {"answer": "7"}).outcome == "right"
+        and verifier.worker._process.pid == parent_worker
+    )
     verifier.worker.stop()
 
 

@@ -12,12 +12,13 @@ import pytest
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.tasks.answer_text import is_number
+from critique_rl.tasks.data_source import DataOptions
 from critique_rl.tasks.load import load_task
-from critique_rl.tasks.user_data import DataOptions, load_user_data, split_bounds
+from critique_rl.tasks.user_data import load_user_data, split_bounds
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch) -> None:
+def dataset_cache(tmp_path, monkeypatch) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -168,23 +169,23 @@ def test_a_text_is_sampled_from_as_trl_does_it(tiny_policy) -> None:
     from critique_rl.sampling import Sampling, prompt_lengths, render_prompt, sample
 
     model, tokenizer = load_policy(tiny_policy)
-    said = [{"role": "user", "content": "3 A-7"}]
+    messages = [{"role": "user", "content": "3 A-7"}]
     assert (
         tokenizer(render_prompt(tokenizer, "3 A-7"), add_special_tokens=False)["input_ids"]
         == tokenizer("3 A-7")["input_ids"]
     )
-    assert render_prompt(tokenizer, said) == tokenizer.apply_chat_template(
-        said, add_generation_prompt=True, tokenize=False
+    assert render_prompt(tokenizer, messages) == tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=False
     )
-    assert prompt_lengths(tokenizer, ["3 A-7", said]) == [
+    assert prompt_lengths(tokenizer, ["3 A-7", messages]) == [
         len(tokenizer("3 A-7")["input_ids"]),
-        len(tokenizer.apply_chat_template(said, add_generation_prompt=True)["input_ids"]),
+        len(tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]),
     ]
-    assert len(sample(model, tokenizer, ["3 A-7", said], Sampling(max_new_tokens=3))) == 2
+    assert len(sample(model, tokenizer, ["3 A-7", messages], Sampling(max_new_tokens=3))) == 2
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"train": "{}/qustions.jsonl"}, "no file .*did you mean 'questions.jsonl'"),
         (
@@ -210,7 +211,7 @@ def test_a_text_is_sampled_from_as_trl_does_it(tiny_policy) -> None:
         ({"train": "{}/questions.jsonl", "family": "all"}, "options.family: 'all'"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_what_to_do(tmp_path, options, said) -> None:
+def test_what_cannot_be_read_is_refused_with_what_to_do(tmp_path, options, message) -> None:
     written(tmp_path / "questions.jsonl", [{**row, "all": "all"} for row in sums(40)])
     written(tmp_path / "words.jsonl", [{"question": f"{i}?", "answer": "Paris"} for i in range(40)])
     written(tmp_path / "lists.jsonl", [{"question": f"{i}?", "answer": [1, 2]} for i in range(40)])
@@ -221,7 +222,7 @@ def test_what_cannot_be_read_is_refused_with_what_to_do(tmp_path, options, said)
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "latin.jsonl").write_bytes('{"question": "Café?", "answer": 1}\n'.encode("latin-1"))
     (tmp_path / "broken.jsonl").write_text('{"question": "a", "answer": 1}\n{"question": ')
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         task_of(
             {
                 key: value.replace("{}", str(tmp_path)) if isinstance(value, str) else value
