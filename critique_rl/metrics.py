@@ -5,7 +5,7 @@
 
 The interval of a mean covers new seeds and new problems, by a t quantile with Satterthwaite's
 degrees of freedom. Calibration (ECE, Brier, AUROC, selective risk) compares stated confidence with
-correctness.
+correctness. Axes are suffixes: _S seeds, _P problems, _A answers.
 
 Left out: the bootstrap. Resampling five seeds understates their spread, and the assumptions of a t
 interval fit on one line.
