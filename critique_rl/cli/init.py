@@ -280,12 +280,15 @@ def _next_steps(out: Path, task: FirstTask) -> str:
             lines.append(
                 f"no question was left to hold out for {split}: give more, or a file as {split}:"
             )
+    try_critics = (
+        f"  critique-rl critics {file} --out runs/try    # what each critic rescues of the "
+        "policy's failed attempts; nothing here, nothing in training"
+    )
     lines += [
         "Next:",
         f"  critique-rl doctor {file}",
         f"  critique-rl run {file} {short} --out runs/try    # minutes: does everything run?",
-        f"  critique-rl critics {file} --out runs/try    # what each critic rescues of the "
-        "policy's failed attempts; nothing here, nothing in training",
+        try_critics,
         f"  critique-rl run {file}",
     ]
     return "\n".join(lines)

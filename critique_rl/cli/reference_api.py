@@ -60,11 +60,11 @@ def api_page(note: str) -> str:
     Args:
         note: The sentence that says where the page comes from.
     """
-    parts = [
-        "# Reference: Python",
+    intro = (
         f"{note} Options of `CritiqueGRPOConfig` and of critics are in the "
-        "[reference of a pipeline file](reference-config.md).",
-    ]
+        "[reference of a pipeline file](reference-config.md)."
+    )
+    parts = ["# Reference: Python", intro]
     for name, names in MODULES.items():
         parts += _module_section(name, names)
     return "\n\n".join(parts) + "\n"

@@ -90,11 +90,11 @@ def config_page(note: str) -> str:
     Args:
         note: The sentence that says where the page comes from.
     """
-    parts = [
-        "# Reference: a pipeline file",
+    intro = (
         f"{note} Defaults are JSON, which YAML reads; None and False of a meaning are null and "
-        "false there. Each arm may hold every key of [Run](#run).",
-    ]
+        "false there. Each arm may hold every key of [Run](#run)."
+    )
+    parts = ["# Reference: a pipeline file", intro]
     for section in sections():
         parts.append(f"## {section.title}")
         if section.intro:

@@ -39,7 +39,8 @@ def jobs(folder: PipelineFolder) -> list[Job]:
 def test_the_estimate_adds_what_is_left_by_what_finished_runs_cost(tmp_path) -> None:
     folder = PipelineFolder(tmp_path)
     assert estimate(PIPELINE, folder, jobs(folder), 2) == (
-        "4 runs to do: 4,000 generated tokens; critic tokens, money and time are not known until a run has finished"
+        "4 runs to do: 4,000 generated tokens; "
+        "critic tokens, money and time are not known until a run has finished"
     )
     write_json(
         folder.run("scalar", 0).evaluation,
@@ -53,7 +54,8 @@ def test_the_estimate_adds_what_is_left_by_what_finished_runs_cost(tmp_path) -> 
     # scalar 1: 1,000 tokens and 600 s; critique 1 is half done: 500 tokens, 600 s, 2,500 critic
     # tokens; on two jobs 600 s
     assert estimate(PIPELINE, folder, jobs(folder), 2).startswith(
-        "2 runs to do: 1,500 generated tokens, 2,500 critic tokens, 0.25 USD, 10 min with 2 at a time (by 2 finished runs"
+        "2 runs to do: 1,500 generated tokens, 2,500 critic tokens, 0.25 USD, "
+        "10 min with 2 at a time (by 2 finished runs"
     )
 
 
