@@ -175,7 +175,8 @@ def write_first_pipeline(
 
 def _inspect_data(data: str, columns: Columns, subset: str) -> FirstTask:
     """Guess the columns and the verifier from the data."""
-    from critique_rl.tasks.user_data import DataOptions, load_user_data, read_dataset
+    from critique_rl.tasks.data_source import DataOptions, read_dataset
+    from critique_rl.tasks.user_data import load_user_data
 
     names = read_dataset(data, "train", subset).column_names
     question = columns.question or _guess_column(QUESTIONS, names, data, "question")
@@ -240,7 +241,7 @@ def _render_pipeline(data: str, out: Path, model: str, task: FirstTask) -> str:
     """The text of the pipeline file."""
     import jinja2
 
-    from critique_rl.tasks.user_data import DEFAULT_FAMILY
+    from critique_rl.tasks.user_rows import DEFAULT_FAMILY
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     # A YAML file, no page: nothing is escaped; values are written as JSON, which YAML reads.

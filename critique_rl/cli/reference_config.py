@@ -28,7 +28,7 @@ from critique_rl.critic.leaks import ON_LEAK
 from critique_rl.critic.user_critic import UserCritic
 from critique_rl.experiment.build import FIXED
 from critique_rl.tasks import isolated_verifiers, rewards
-from critique_rl.tasks.user_data import DataOptions
+from critique_rl.tasks.data_source import DataOptions
 from critique_rl.tasks.verifiers import VERIFIERS
 from critique_rl.trainer import critique_grpo_config as method
 from critique_rl.trainer.plateau import PlateauRule
