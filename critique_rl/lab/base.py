@@ -152,7 +152,7 @@ def _keep_some(hazards: chain.Naming, chance: float, rng: random.Random) -> chai
 
 
 def _work_with_errors(problem: chain.Problem, rng: random.Random) -> list[int]:
-    """Results with the misconception at about half of the traps, and one step wrong by 1, 2 or 10."""
+    """Results with the misconception at half of the traps, and one step off by 1, 2 or 10."""
     moved = rng.randrange(len(problem.deltas))
     value = problem.start
     results = []
