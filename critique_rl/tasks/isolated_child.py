@@ -132,7 +132,7 @@ def _verdict_fields(value: Any, threshold: float) -> VerdictFields:
     if isinstance(value, str):
         raise TypeError(f"got {value!r}, expected True, False, a number, None or a Verdict")
     number = float(value)
-    # NaN is the only number that differs from itself; no threshold would find it.
+    # NaN, which differs from itself: it is under no threshold and over none, so it decides nothing.
     if number != number:
         return ["unscored", None, "nan"]
     return [_outcome(number >= threshold), None, ""]

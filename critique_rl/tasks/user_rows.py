@@ -167,7 +167,7 @@ def _read_prompt(value: Any) -> Prompt:
             f"column 'prompt': got {shown!r}, expected a text, "
             "or messages (role, content) of which the last is the user's"
         )
-    # Without other keys: datasets may fill in the keys of other rows' messages, with None.
+    # Without other keys: in a Parquet file each message has the keys of all, some of them None.
     prompt = []
     for message in value:
         role = message.get("role")

@@ -223,7 +223,7 @@ def _launch_child() -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path),
-        # Every rank has a worker: more threads than that would outnumber the cores.
+        # Every rank has a worker, and all of them share the cores of the machine.
         "OMP_NUM_THREADS": "1",
     }
     process = subprocess.Popen(
