@@ -107,9 +107,8 @@ def crossed_interval(values_SP: ArrayLike, level: float = 0.95) -> Interval:
         only; one of each: NaN. Values that never vary give width 0.
     """
     values_SP = np.asarray(values_SP, dtype=float)
-    assert values_SP.ndim == 2 and values_SP.size, (
-        f"want a filled (seeds, problems) matrix, got shape {values_SP.shape}"
-    )
+    filled = values_SP.ndim == 2 and values_SP.size > 0
+    assert filled, f"want a filled (seeds, problems) matrix, got shape {values_SP.shape}"
     assert np.isfinite(values_SP).all(), (
         f"{(~np.isfinite(values_SP)).sum()} of {values_SP.size} values are not finite"
     )

@@ -46,12 +46,7 @@ def refinement(problem: legs.Problem, locality: float, rng: random.Random) -> tu
         # Invented numbers: the named lines take them, and the others stay as they were. The model
         # knows all animals that it meets here. True facts alone would teach it to overlook the
         # critique.
-        named = {}
-        for i in range(len(believed)):
-            if rng.random() < 0.6:
-                named[i] = rng.choice(numbers)
-        if not named:
-            named[0] = rng.choice(numbers)
+        named = _invent_facts(len(believed), numbers, rng)
         critique = legs.name_facts(problem, named)
         for i, number in named.items():
             believed[i] = number
@@ -66,6 +61,17 @@ def refinement(problem: legs.Problem, locality: float, rng: random.Random) -> tu
     if part < 0.85:
         return attempt, nonsense(rng), solution
     return attempt, render("lab/ground_truth", answer=problem.answer), solution
+
+
+def _invent_facts(lines: int, numbers: list[int], rng: random.Random) -> dict[int, int]:
+    """{line, counted from 0: number of legs}, for at least one line."""
+    named = {}
+    for i in range(lines):
+        if rng.random() < 0.6:
+            named[i] = rng.choice(numbers)
+    if not named:
+        named[0] = rng.choice(numbers)
+    return named
 
 
 def miscalculate(attempt: str, rng: random.Random) -> str:
