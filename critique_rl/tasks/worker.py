@@ -166,7 +166,9 @@ class Worker:
             NoAnswer: Where the child ends, holds too much memory, or the time is over.
         """
         process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         to_child = process.stdin.fileno()
         from_child = process.stdout.fileno()
         line = json.dumps(message)
