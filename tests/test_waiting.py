@@ -35,7 +35,7 @@ def test_what_hangs_is_broken_off_and_what_swallows_that_fails_too() -> None:
         pass
 
 
-def test_a_process_that_ended_is_gone_also_as_a_zombie_and_one_that_does_not_is_killed() -> None:
+def test_an_ended_process_is_gone_also_as_a_zombie_and_others_are_killed() -> None:
     child = os.fork()
     if child == 0:
         os._exit(0)
