@@ -82,10 +82,8 @@ def test_what_hangs_math_verify_is_unscored_within_the_deadline() -> None:
                 f"{name}: {verdict}"
             )
         verifier.worker.deadline = SECONDS  # what hangs has been killed; what does not has its time
-        assert (
-            verifier.worker.lost == len(SOME)
-            and verifier(r"\boxed{5}", {"answer": "5"}).outcome == "right"
-        )
+        assert verifier.worker.lost == len(SOME)
+        assert verifier(r"\boxed{5}", {"answer": "5"}).outcome == "right"
     finally:
         verifier.worker.stop()
 
@@ -180,10 +178,8 @@ def test_threads_take_turns_and_a_fork_starts_a_worker_of_its_own() -> None:
         verifier.worker.stop()
         os._exit(0 if fine else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert (
-        verifier("7", {"answer": "7"}).outcome == "right"
-        and verifier.worker._process.pid == parent_worker
-    )
+    assert verifier("7", {"answer": "7"}).outcome == "right"
+    assert verifier.worker._process.pid == parent_worker
     verifier.worker.stop()
 
 
@@ -249,9 +245,7 @@ def test_a_mistake_in_the_verifier_section_is_named_before_training(spec, messag
 def test_a_task_is_judged_by_the_verifier_that_the_pipeline_names() -> None:
     verifier = {"kind": "python", "target": "own_verifiers:same", "deadline": SECONDS}
     task = load_task(TaskConfig("lab/chain", size=3, verifier=verifier), 0)
-    assert (
-        isinstance(task.verifier, WorkerVerifier)
-        and task.verifier("13", {"answer": "13"}).outcome == "right"
-    )
+    assert isinstance(task.verifier, WorkerVerifier)
+    assert task.verifier("13", {"answer": "13"}).outcome == "right"
     task.verifier.worker.stop()
     assert load_task(TaskConfig("lab/chain", size=3, verifier="choice"), 0).verifier is choice

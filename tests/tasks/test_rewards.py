@@ -39,7 +39,10 @@ def by_outcome(text, row) -> Verdict:
 
 
 def tagged(answer: str, confidence: str) -> str:
-    return f"<think>so</think>\n<answer>{answer}</answer> <analysis>sure?</analysis>\n<confidence>{confidence}</confidence>\n"
+    return (
+        f"<think>so</think>\n<answer>{answer}</answer> <analysis>sure?</analysis>\n"
+        f"<confidence>{confidence}</confidence>\n"
+    )
 
 
 def test_each_outcome_has_its_reward_and_unscored_has_none() -> None:

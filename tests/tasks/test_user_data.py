@@ -70,11 +70,10 @@ def test_seeds_order_the_training_rows_and_leave_the_held_out_ones(tmp_path) -> 
         "data", size=50, options={"train": written(tmp_path / "a.jsonl", sums(200))}
     )
     first, second = load_task(config, 1), load_task(config, 2)
-    assert len(first.train) == 50 and first.train != second.train
-    assert (
-        first.held_out("test", 5) == second.held_out("test", 5)
-        and len(first.held_out("test", 5)) == 5
-    )
+    assert len(first.train) == 50
+    assert first.train != second.train
+    assert first.held_out("test", 5) == second.held_out("test", 5)
+    assert len(first.held_out("test", 5)) == 5
 
 
 def test_what_cannot_be_used_is_counted_with_its_reason(tmp_path, capsys) -> None:
@@ -89,10 +88,8 @@ def test_what_cannot_be_used_is_counted_with_its_reason(tmp_path, capsys) -> Non
     data = load_user_data(DataOptions(written(tmp_path / "a.jsonl", rows), test=test))
     # 0 + 1, 1 + 1 and 2 + 1 are asked in the test file, the first of them three times in train.
     assert data.left_out == {"asked in test too": 5, "no question": 2, "no answer": 1}
-    assert (
-        len(data.splits["test"]) == 3
-        and len(data.splits["train"]) + len(data.splits["validation"]) == 47
-    )
+    assert len(data.splits["test"]) == 3
+    assert len(data.splits["train"]) + len(data.splits["validation"]) == 47
     assert "5 left out: asked in test too" in capsys.readouterr().err
     alone = load_user_data(DataOptions(written(tmp_path / "b.jsonl", rows)))
     assert alone.left_out == {
@@ -131,7 +128,8 @@ def test_parquet_with_other_names_families_and_solutions(tmp_path) -> None:
     task = task_of(options, families={"0": 3, "1": 1}, size=40)
     assert [sum(row["family"] == family for row in task.train) for family in ("0", "1")] == [30, 10]
     row = task.train[0]
-    assert row["solution"].endswith("then one more") and row["source"] == "book"
+    assert row["solution"].endswith("then one more")
+    assert row["source"] == "book"
     assert task.verifier(row["answer"], row).outcome == "right"
     assert {row["family"] for row in task.held_out("test", 1)} == {"0", "1"}
     # Of the 80 or so rows about 40 are of family 1: three to one with all of family 1's 40 would
@@ -140,7 +138,8 @@ def test_parquet_with_other_names_families_and_solutions(tmp_path) -> None:
     zero, one = (sum(row["family"] == family for row in everything.train) for family in ("0", "1"))
     assert zero == sum(
         row["family"] == "0" for row in load_user_data(DataOptions(**options)).splits["train"]
-    ) and one == round(zero / 3)
+    )
+    assert one == round(zero / 3)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +160,8 @@ def test_a_prompt_is_taken_as_it_is(tmp_path, prompt) -> None:
         for row in (*task.train, *task.held_out("validation", 60), *task.held_out("test", 60))
         if row["answer"] == "7"
     ]
-    assert row["prompt"] == rows[7]["prompt"] and row["question"] == "How much is 7?"
+    assert row["prompt"] == rows[7]["prompt"]
+    assert row["question"] == "How much is 7?"
 
 
 def test_a_text_is_sampled_from_as_trl_does_it(tiny_policy) -> None:
@@ -241,7 +241,8 @@ def test_too_few_rows_to_hold_some_out_are_refused_when_they_are_wanted(tmp_path
     assert len(task.held_out("test", 9)) == 2
     with pytest.raises(
         ConfigError,
-        match=r"no row is left for validation .of 1 for train.; give more rows, or validation: a file",
+        match=r"no row is left for validation .of 1 for train.; "
+        "give more rows, or validation: a file",
     ):
         task.held_out("validation", 1)
 

@@ -132,11 +132,9 @@ def test_a_text_without_a_number_is_unreadable(text):
 def test_a_row_without_a_gold_number_is_unscored_and_says_so(row):
     for verifier in (last_number, hash_line, tagged_answer):
         verdict = verifier("#7", row)
-        assert (
-            verdict.outcome == "unscored"
-            and not verdict.failed
-            and 'row["answer"]' in verdict.reason
-        )
+        assert verdict.outcome == "unscored"
+        assert not verdict.failed
+        assert 'row["answer"]' in verdict.reason
 
 
 @pytest.mark.parametrize(
@@ -216,7 +214,8 @@ def test_an_unknown_verifier_is_refused_with_the_nearest_name():
         find_verifier("last_nubmer")
     with pytest.raises(
         ValueError,
-        match="known: boxed_answer, boxed_answer_evaluated, choice, hash_confidence, hash_line, last_number, tagged_answer",
+        match="known: boxed_answer, boxed_answer_evaluated, choice, hash_confidence, hash_line, "
+        "last_number, tagged_answer",
     ):
         find_verifier("zzz")
 
