@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-
-from torch.optim.lr_scheduler import LambdaLR
+from typing import Any
 
 Budget = tuple[str, float]
 Rate = Callable[[int], float]
 """Position of a schedule -> factor on the learning rate."""
+Costs = Callable[[], dict[str, float]]
+"""All that was spent so far, by kind."""
 
 
 def schedule_position(budget: Budget, spent: float) -> int:
@@ -26,13 +27,11 @@ def schedule_position(budget: Budget, spent: float) -> int:
     return int(1e6 * spent / limit)
 
 
-def follow_budget(
-    scheduler: LambdaLR, budget: Budget, costs: Callable[[], dict[str, float]]
-) -> None:
+def follow_budget(scheduler: Any, budget: Budget, costs: Costs) -> None:
     """Have a scheduler's position be what was spent.
 
     Args:
-        scheduler: made for `schedule_position(budget, limit)` steps.
+        scheduler: torch's LambdaLR, made for `schedule_position(budget, limit)` steps.
         budget: kind and limit.
         costs: all that was spent so far, by kind.
     """
@@ -42,8 +41,6 @@ def follow_budget(
     ]
 
 
-def _rate_at_spent(
-    rate: Rate, budget: Budget, costs: Callable[[], dict[str, float]], _step: int
-) -> float:
+def _rate_at_spent(rate: Rate, budget: Budget, costs: Costs, _step: int) -> float:
     kind, limit = budget
     return rate(schedule_position(budget, min(costs()[kind], limit)))

@@ -1,9 +1,9 @@
-"""What each row of a batch earns, and what each term of the loss is divided by.
+"""Credit of each row of a batch, and the normaliser of each term of the loss.
 
 TRL's advantages over the mixed group are shared out: rollouts train the scalar term, chosen
 refinements the refine term, and a candidate that nobody chose trains nothing. The scalar term is
-divided by its own rows, the refine term by the rows of all reserved slots, so that its pull fades
-with the failures.
+divided by its own rows. The refine term is divided by the rows of all reserved slots, so that its
+pull fades with the failures.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def row_credit(
         return signed_credit(right_B.float().masked_fill(~judged_B, torch.nan))
     if args.baseline == "rollouts" and two_phases:
         values_B = torch.tensor([batch.values[number] for number in batch.order], device=device)
-        return group_advantages(values_B, args.num_generations, counted=batch.rollout_rows(device))
+        return group_advantages(values_B, args.group_size, counted=batch.rollout_rows(device))
     return advantages_B
 
 
 def scalar_credit(
     credit_B: Tensor, batch: Generation, args: CritiqueGRPOConfig, two_phases: bool
 ) -> Tensor:
-    """Credit (B,) of the scalar term from that of `row_credit` (B,): 0 on rows that are no rollouts."""
+    """Credit (B,) of the scalar term: that of `row_credit` (B,), 0 on rows that are no rollouts."""
     scalar_B = credit_B
     if (args.positive_weight, args.negative_weight) != (1.0, 1.0):
         scalar_B = weighted_advantages(credit_B, args.positive_weight, args.negative_weight)
@@ -63,7 +63,7 @@ def scalar_credit(
 
 
 def refine_credit(credit_B: Tensor, batch: Generation, args: CritiqueGRPOConfig) -> Tensor:
-    """Credit (B,) of the refine term from that of `row_credit` (B,): 0 on rows without a refinement."""
+    """Credit (B,) of the refine term: 0 on rows without a refinement, else as `row_credit` (B,)."""
     earned_B = credit_B
     if args.refine_ratio == "nll":
         # RAFT: right refinements weigh 1, wrong ones nothing.
@@ -99,19 +99,21 @@ def count_kinds(
         sum_over_ranks: sums a tensor over the ranks.
     """
     tokens_B = output["completion_mask"].sum(1)
-    rollouts_B = batch.rollout_rows(tokens_B.device)
-    position_B = torch.arange(len(tokens_B), device=tokens_B.device) % args.num_generations
-    slots = args.refine_slots if two_phases else 0
-    reserved_B = position_B >= args.num_generations - slots
+    device = tokens_B.device
+    rollouts_B = batch.rollout_rows(device)
     credited_B = (output["advantages"] != 0) & rollouts_B
     if args.distill_mode == "advantage" and "distill_mask" in output:
         # A teacher adds to the advantages of these rows, whatever their reward.
         credited_B = credited_B | output["distill_mask"]
-    refined_B = batch.refined_rows(tokens_B.device)
-    kinds_KB = torch.stack([rollouts_B, credited_B, reserved_B, refined_B]).float()
+    slots = args.refine_slots if two_phases else 0
+    place_B = torch.arange(len(tokens_B), device=device) % args.group_size
+    reserved_B = place_B >= args.group_size - slots
+    kinds = [rollouts_B, credited_B, reserved_B, batch.refined_rows(device)]
+    kinds_KB = torch.stack(kinds).float()
+    tokens_K = kinds_KB @ tokens_B.float()
+    rows_K = kinds_KB.sum(1)
     # One reduction for all eight sums.
-    local = torch.stack([kinds_KB @ tokens_B.float(), kinds_KB.sum(1)])
-    tokens_K, rows_K = sum_over_ranks(local)
+    tokens_K, rows_K = sum_over_ranks(torch.stack([tokens_K, rows_K]))
     return KindTotals(*tokens_K), KindTotals(*rows_K)
 
 
@@ -139,12 +141,12 @@ def normalisers(
     rollout_length = scalar_tokens
     if args.loss_type not in TOKEN_MEAN:
         # Losses by rows: as in Dr. GRPO a row counts as a completion of full length.
-        rollout_length = scalar_rows * args.max_completion_length
+        rollout_length = scalar_rows * args.completion_limit
     refine_tokens = {
         "slots": tokens.reserved,
         "tokens": tokens.refined,
         "rollouts": rollout_length,
-        "paper": rows.reserved * args.max_completion_length,
+        "paper": rows.reserved * args.completion_limit,
     }
     return {
         "num_items_in_batch": scalar_tokens,

@@ -4,8 +4,8 @@
 
 It wraps TRL's methods and copies none: padding, gathers, group advantages, logging and splitting
 stay TRL's. `rollout` makes a generation batch, `credit` shares its credit out among the terms,
-`distill` gives teachers their contexts, and `mixed_loss` adds the terms up. With `critic=None` and default options this *is* GRPOTrainer, bit for bit. Checkpoints are those
-of `resume`.
+`distill` gives teachers their contexts, and `mixed_loss` adds the terms up. With `critic=None` and
+default options this *is* GRPOTrainer, bit for bit. Checkpoints are those of `resume`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
     """
 
     _name = "Critique-GRPO"
-    _tag_names = ("trl", "critique-grpo")
+    _tag_names = ["trl", "critique-grpo"]  # noqa: RUF012 (TRL's own is a list, not a ClassVar)
     _paper = PAPER
 
     def __init__(
@@ -126,7 +126,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
     def _build_stations(self) -> None:
         """Build the objects that a generation batch passes."""
         args = self.args
-        sampler = Sampler(self)
+        sampler = Sampler(self, args)
         self.sampler = sampler
         self.scorer = Scorer(self, args.success_threshold)
         self.rollout: TwoPhaseRollout | None = None
@@ -199,7 +199,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             local_rewards = self.scorer.local_rows(rewards, len(completions))
             judged = self.scorer.judge_rewards(local_rewards)
             self.generation = plain_generation(
-                inputs, completions, completion_ids_list, judged, self.num_generations
+                inputs, completions, completion_ids_list, judged, self.args.group_size
             )
         return rewards
 
@@ -214,7 +214,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             counts.update(teacher_counts)
         self._normalise(output, batch)
         slots = self.args.refine_slots if self.two_phases else 0
-        counts.update(count_generation(batch, self.num_generations, slots))
+        counts.update(count_generation(batch, self.args.group_size, slots))
         batch = replace(batch, counts=counts)
         self._log_generation(counts)
         if self.on_generation is not None:
@@ -290,12 +290,12 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         self.critic_usd += total["critique/usd"]
         metrics = trl_seams.training_metrics(self)
         # Totals of the run: set, where others are averaged over the steps between two logs.
-        for name, value in self.tokens.items():
-            metrics[name] = [value]
+        for name, tokens in self.tokens.items():
+            metrics[name] = [tokens]
         for kind, spent in self.costs().items():
             metrics[KINDS[kind]] = [spent]
-        for name, value in generation_metrics(total).items():
-            trl_seams.metric(self, name, value)
+        for name, metric in generation_metrics(total).items():
+            trl_seams.metric(self, name, metric)
 
     # ---- schedule and model card -----------------------------------------------------------------
 
@@ -315,7 +315,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         super().create_model_card(*args, **kwargs)
         if self.is_world_process_zero():
             text = section(self.args, self.critic, self.tokens, self.costs(), self.about)
-            add_section(Path(self.args.output_dir), text)
+            add_section(Path(str(self.args.output_dir)), text)
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
@@ -329,7 +329,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
     def extra_state(self) -> dict[str, Any]:
         """The state of `resume`, and what this trainer needs to go on."""
         critic: dict[str, Any] = {}
-        if hasattr(self.critic, "state_dict"):
+        if self.critic is not None and hasattr(self.critic, "state_dict"):
             critic = self.critic.state_dict()
         return {
             **super().extra_state(),
@@ -361,7 +361,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
 
     def _load_critic(self, state: dict[str, Any]) -> None:
         """{}: the run starts anew, whatever a process before it has asked the critic."""
-        if hasattr(self.critic, "load_state_dict"):
+        if self.critic is not None and hasattr(self.critic, "load_state_dict"):
             self.critic.load_state_dict(state)
 
 

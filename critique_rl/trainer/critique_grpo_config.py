@@ -371,3 +371,25 @@ class CritiqueGRPOConfig(GRPOConfig):
             return None
         high = self.epsilon if self.epsilon_high is None else self.epsilon_high
         return self.epsilon, high
+
+    @property
+    def group_size(self) -> int:
+        """Rows per group, N."""
+        assert self.num_generations is not None, "GRPOConfig compares it with 2"
+        return self.num_generations
+
+    @property
+    def group_rollouts(self) -> int:
+        """Rows per group that are no reserved ones, N - k."""
+        return self.group_size - self.refine_slots
+
+    @property
+    def group_candidates(self) -> int:
+        """Refinements per group at most, m."""
+        return self.refine_candidates or self.group_rollouts
+
+    @property
+    def completion_limit(self) -> int:
+        """Tokens that a completion may have."""
+        assert self.max_completion_length is not None, "prompts need room for an answer"
+        return self.max_completion_length

@@ -62,12 +62,8 @@ class Distillation:
         kind = args.distill_teacher if args.distill_weight else "live"
         self.teacher = Teacher(model, kind, args.distill_ema)
         self.anchor = Teacher(model, "base") if args.refine_anchor_weight else None
-        self.measure = Divergence(
-            args.distill_alpha,
-            args.distill_top_k if args.distill_mode == "topk" else None,
-            args.distill_tail,
-            passes.temperature,
-        )
+        top_k = args.distill_top_k if args.distill_mode == "topk" else None
+        self.measure = Divergence(args.distill_alpha, top_k, args.distill_tail, passes.temperature)
 
     @property
     def needs_hidden(self) -> bool:
@@ -85,7 +81,7 @@ class Distillation:
     def prepare(
         self, output: dict[str, Any], batch: Generation
     ) -> tuple[dict[str, Tensor], Counter[str]]:
-        """What the terms read at each loss. A collective.
+        """Make what the terms read at each loss. A collective.
 
         Args:
             output: TRL's batch of B rows.
@@ -98,33 +94,34 @@ class Distillation:
         """
         tokens_B = output["completion_mask"].sum(1)
         contexts, long_contexts = self._contexts(batch)
-        keys = self._context_tensors(contexts, tokens_B.device)
-        has_context_B = torch.tensor([ids is not None for ids in contexts], device=tokens_B.device)
+        device = tokens_B.device
+        keys = self._context_tensors(contexts, device)
+        has_context_B = torch.tensor([ids is not None for ids in contexts], device=device)
         keys |= self._row_masks(batch, has_context_B)
         keys |= self._normalisers(batch, keys, tokens_B)
-        keys["fault_mask"] = fault_mask(
-            self.sampler.tokenizer, output["completion_ids"], batch.verdicts
-        )
+        tokenizer = self.sampler.tokenizer
+        keys["fault_mask"] = fault_mask(tokenizer, output["completion_ids"], batch.verdicts)
+        distill_B = keys["distill_mask"]
         read_B = keys["context_mask"].sum(1) + tokens_B
         counts: Counter[str] = Counter()
         counts["distill/prompt_too_long"] = long_contexts
-        counts["distill/rows"] = int(keys["distill_mask"].sum())
-        counts["tokens/teacher"] = int(read_B[keys["distill_mask"]].sum())
+        counts["distill/rows"] = int(distill_B.sum())
+        counts["tokens/teacher"] = int(read_B[distill_B].sum())
         return keys, counts
 
     def _contexts(self, batch: Generation) -> tuple[list[list[int] | None], int]:
         """Token ids of each row's context, None where it has none, and how many were too long."""
         prompts = teacher_prompts(batch, self.args)
-        rendered = self.sampler.prompt_ids([prompt for prompt in prompts if prompt is not None])
         limit = self.sampler.prompt_limit
-        remaining = iter(rendered)
-        contexts: list[list[int] | None] = []
-        for prompt in prompts:
-            ids = None if prompt is None else next(remaining)
-            if ids is not None and len(ids) > limit:
-                ids = None
-            contexts.append(ids)
-        long_contexts = sum(len(ids) > limit for ids in rendered)
+        contexts: list[list[int] | None] = [None] * len(prompts)
+        long_contexts = 0
+        rows = [row for row, prompt in enumerate(prompts) if prompt is not None]
+        rendered = self.sampler.prompt_ids([prompts[row] for row in rows])
+        for row, ids in zip(rows, rendered, strict=True):
+            if len(ids) <= limit:
+                contexts[row] = ids
+            else:
+                long_contexts += 1
         return contexts, long_contexts
 
     def _context_tensors(
@@ -143,21 +140,22 @@ class Distillation:
 
     def _row_masks(self, batch: Generation, has_context_B: Tensor) -> dict[str, Tensor]:
         """Which rows each term trains, and which failed, all (B,) bool."""
-        refined_B = batch.refined_rows(has_context_B.device)
-        right_B = batch.right_rows(has_context_B.device)
+        device = has_context_B.device
+        refined_B = batch.refined_rows(device)
         # A wrong refinement teaches nothing, whatever the target.
+        demonstration_B = refined_B & batch.right_rows(device)
         targets = {
             "rollouts": ~refined_B,
-            "refinements": refined_B & right_B,
-            "both": ~refined_B | right_B,
+            "refinements": demonstration_B,
+            "both": ~refined_B | demonstration_B,
         }
         distill_B = has_context_B & targets[self.args.distill_target]
         if not self.args.distill_weight:
             distill_B = torch.zeros_like(has_context_B)
         return {
             "distill_mask": distill_B,
-            "own_mask": has_context_B & refined_B & right_B,
-            "failed_mask": batch.failed_rows(has_context_B.device) & ~refined_B,
+            "own_mask": has_context_B & demonstration_B,
+            "failed_mask": batch.failed_rows(device) & ~refined_B,
         }
 
     def _normalisers(
@@ -167,7 +165,10 @@ class Distillation:
         divided_B = masks["distill_mask"]
         if self.args.distill_normalizer == "rollouts":
             divided_B = divided_B | batch.rollout_rows(tokens_B.device)
-        local = torch.stack([tokens_B[divided_B].sum(), tokens_B[masks["own_mask"]].sum()])
+        distill_tokens = tokens_B[divided_B].sum()
+        own_tokens = tokens_B[masks["own_mask"]].sum()
+        local = torch.stack([distill_tokens, own_tokens])
+        # A rank, or all of them, may have no such row.
         distill_tokens, own_tokens = self.passes.sum_over_ranks(local).clamp(min=1)
         return {"distill_tokens": distill_tokens, "own_tokens": own_tokens}
 
@@ -211,7 +212,8 @@ class Distillation:
         length = inputs["completion_ids"].shape[1]
         teacher_hidden, head = self.read(inputs, rows, self.teacher)
         student = logps_BT[rows]
-        weights = importance_weight(student, old_logps_BT[rows], self.args.distill_is_clip) * mask
+        clip = self.args.distill_is_clip
+        weights = importance_weight(student, old_logps_BT[rows], clip) * mask
         if hidden_BLH is None or self.args.distill_prefix:
             teacher = self._teacher_logps(inputs, rows, teacher_hidden, head)
         if self.args.distill_prefix:
@@ -284,7 +286,7 @@ class Distillation:
     def _teacher_logps(
         self, inputs: dict[str, Any], rows: Tensor, teacher_hidden: Tensor, head: Head
     ) -> Tensor:
-        """Log-probs (rows, T) of the completions from a teacher's hidden states (rows, T, H)."""
+        """Log-probs (B, T) of the completions at `rows` (B,) from hidden states (B, T, H)."""
         labels = inputs["completion_ids"][rows]
         return sliced_logps(teacher_hidden, head, labels, self.passes.temperature)
 
@@ -326,7 +328,7 @@ class Distillation:
         return total, *(zeros.masked_scatter(real, values) for values in each)
 
     def _check_head(self, head_logps: Tensor, logps: Tensor, mask: Tensor) -> None:
-        """Check log-probs from our own head against TRL's, all (rows, T).
+        """Check log-probs from our own head against TRL's, all (B, T).
 
         Raises:
             ValueError: they differ, because the model scales its logits in a way of its own.
@@ -339,12 +341,12 @@ class Distillation:
             )
 
     def _log_ratios(self, inputs: dict[str, Any], rows: Tensor, log_ratio: Tensor) -> None:
-        """Log the mean log-ratio (rows, T) of teacher and student on failed rollouts.
+        """Log the mean log-ratio (B, T) of teacher and student on failed rollouts.
 
         It must be negative there, and on their faulty tokens, or the teacher endorses the error.
         """
-        trained = inputs["completion_mask"][rows] * inputs["distill_mask"][rows].unsqueeze(1)
-        failed = trained * inputs["failed_mask"][rows].unsqueeze(1)
+        distilled = inputs["distill_mask"][rows] & inputs["failed_mask"][rows]
+        failed = inputs["completion_mask"][rows] * distilled.unsqueeze(1)
         faulty = failed * inputs["fault_mask"][rows]
         for name, part in (("failed", failed), ("faulty", faulty)):
             self.passes.log_mean(f"distill/log_ratio_{name}", (log_ratio * part).sum(), part.sum())

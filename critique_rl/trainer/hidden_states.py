@@ -1,4 +1,4 @@
-"""The last hidden states of the policy and its head, from which a divergence makes logits in slices.
+"""The last hidden states of the policy and its head: logits of a divergence, a slice at a time.
 
 `PolicyPasses` is the only place where the terms with a teacher read the trainer.
 """
@@ -38,7 +38,7 @@ class PolicyPasses:
         return self.trainer.accelerator.autocast()
 
     def token_logps(self, model: nn.Module, ids: Tensor, attention: Tensor, length: int) -> Tensor:
-        """Log-probs (rows, length) of the last `length` of ids (rows, positions), with gradient."""
+        """Log-probs (B, T) of the last T = `length` tokens of (B, positions), with gradient."""
         return trl_seams.token_logps(self.trainer, model, ids, attention, length)
 
     def sum_over_ranks(self, tensor: Tensor) -> Tensor:
@@ -54,9 +54,8 @@ class PolicyPasses:
 
 def causal_model(model: nn.Module) -> Any:
     """The causal language model itself, inside PEFT's wrapper."""
-    if hasattr(model, "get_base_model"):
-        return model.get_base_model()
-    return model
+    unwrap = getattr(model, "get_base_model", None)
+    return model if unwrap is None else unwrap()
 
 
 def head_of(model: nn.Module) -> Head:

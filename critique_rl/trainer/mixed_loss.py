@@ -3,8 +3,8 @@
     L = L_scalar + refine_weight * L_refine + distill_weight * L_distill
 
 The scalar term is TRL's own loss on the advantages of rollouts. The maths of the others is in
-`objective`, those that need a teacher are in `distill`. A micro batch says which terms it has by its
-keys: `refine_credit` for the refine term, `distill_mask` for those with a teacher.
+`objective`; those that need a teacher are in `distill`. The keys of a micro batch say which terms
+it has: `refine_credit` for the refine term, `distill_mask` for those with a teacher.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from critique_rl.trainer.resume import Diverged, ResumableGRPOTrainer
 class MixedLossTrainer(ResumableGRPOTrainer):
     """Adds the terms of the mixed objective to TRL's loss."""
 
+    # TRL declares these wider, or as None until its constructor has run.
     args: CritiqueGRPOConfig
+    model: torch.nn.Module
+    num_generations_eval: int
     has_two_phases = False
     """Whether reserved rows are filled, at least once `held` ends."""
     held = False
@@ -65,16 +68,16 @@ class MixedLossTrainer(ResumableGRPOTrainer):
         assert self.distillation is not None, "rows have a teacher, so there is one"
         old_logps_BT = micro_batch.get("old_per_token_logps", logps_BT.detach())
         taught_BT = self.distillation.token_advantages(micro_batch, old_logps_BT)
-        share = self._scalar_share(micro_batch)
+        weighted_BT = self.args.distill_weight * taught_BT / self._scalar_share(micro_batch)
         advantages_B1 = micro_batch["advantages"].unsqueeze(1)
-        micro_batch["advantages"] = advantages_B1 + self.args.distill_weight * taught_BT / share
+        micro_batch["advantages"] = advantages_B1 + weighted_BT
 
     def _compute_loss(self, model, inputs):
         terms = self.loss_terms(model, inputs)
         self._log_terms(terms)
         every = self.args.grad_norm_steps
         is_due = every and self.state.global_step % every == 0
-        # Sharded parameters have no gradient outside of their own backward pass.
+        # Where weights are sharded, no rank has the gradient of a term.
         if is_due and len(terms) > 1 and not self.is_sharded:
             self.log_gradient_norms(model, terms)
         return sum(terms.values())

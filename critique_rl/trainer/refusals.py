@@ -80,12 +80,14 @@ def refuse_split_groups(args: CritiqueGRPOConfig) -> None:
     Raises:
         ValueError: a rank's rows are no multiple of the group size.
     """
-    rank_rows = args.per_device_train_batch_size * args.steps_per_generation
-    if rank_rows % args.num_generations:
+    steps = args.steps_per_generation
+    assert steps is not None, "GRPOConfig sets it"
+    rank_rows = args.per_device_train_batch_size * steps
+    if rank_rows % args.group_size:
         raise ValueError(
             "with a critic whole groups must lie on one rank: got per_device_train_batch_size * "
             f"steps_per_generation = {rank_rows}, "
-            f"expected a multiple of num_generations = {args.num_generations}"
+            f"expected a multiple of num_generations = {args.group_size}"
         )
 
 

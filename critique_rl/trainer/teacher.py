@@ -1,8 +1,8 @@
-"""The teacher: the policy itself, its moving average or the base, which reads more than the student.
+"""The teacher: the policy itself, its moving average or the base. It reads more than the student.
 
 Here are its weights, and the prompt that it reads for each row of a batch. Kept weights are copies
 of the trainable parameters alone (with LoRA: of the adapter). They take the place of the policy's
-for the teacher's forward pass (`fsdp_weights.lend_weights`). Where FSDP2 shards the policy, they are
+for the teacher's forward pass (`fsdp_weights.lend_weights`). If FSDP2 shards the policy, they are
 sharded like it from their first use on.
 """
 
@@ -68,7 +68,7 @@ class Teacher:
                 self.kept[name] = average.lerp_(parameter.detach().float(), self.rate)
 
     @contextmanager
-    def weights(self, model: nn.Module) -> Iterator[None]:
+    def weights(self, model: Any) -> Iterator[None]:
         """Within the block `model` has the teacher's weights. For forward passes without gradients
         only.
         """

@@ -71,11 +71,11 @@ OVERRIDDEN = {
     "_load_optimizer_and_scheduler": ["self", "checkpoint"],
     "_save_checkpoint": ["self", "model", "trial"],
 }
-"""Private method that a trainer class of ours overrides -> its parameters."""
+"""Private method that a trainer class of this package overrides -> its parameters."""
 ATTRIBUTES = ("_logs", "_metrics", "_pending_extra_logs")
 """Private attributes of a trainer that functions of this module read or write."""
 CLASS_ATTRIBUTES = ("_name", "_paper", "_tag_names")
-"""Private class attributes that a trainer class of ours overrides: its words in a model card."""
+"""Private class attributes that a trainer class of this package overrides, for its model card."""
 MODULE_ATTRIBUTES = ("_use_triton",)
 """Private names of `trl.trainer.utils` that this module replaces for a while."""
 
@@ -100,7 +100,8 @@ def sample(trainer: GRPOTrainer, prompts: list[Any], num_generations: int = 1) -
     completion_ids, logprobs = trainer._generate_single_turn(
         prompt_ids, images, multimodal_fields, num_generations
     )
-    texts = trainer.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
+    tokenizer: Any = trainer.processing_class
+    texts = tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
     completions = [in_format_of(prompts[0], text) for text in texts]
     return Sampled([list(ids) for ids in prompt_ids], completion_ids, logprobs, completions)
 
@@ -155,8 +156,8 @@ def rewrite_advantages(trainer: GRPOTrainer, advantages: Tensor) -> None:
         trainer: the trainer whose last generation is shown.
         advantages: (B of all ranks,), in the order of the table.
     """
-    column = trainer._logs["advantages"]
-    # The column is a deque that holds one generation batch at most.
+    # A deque that holds one generation batch at most.
+    column: Any = trainer._logs["advantages"]
     for _ in range(min(len(advantages), len(column))):
         column.pop()
     column.extend(advantages.tolist())
@@ -212,7 +213,8 @@ def completions_scored_alone() -> Iterator[None]:
 
 def metric(trainer: GRPOTrainer, name: str, value: float) -> None:
     """Add one value to the metric TRL will average and log; NaN is left out of the mean."""
-    mode = "train" if trainer.model.training else "eval"
+    model: Any = trainer.model
+    mode = "train" if model.training else "eval"
     trainer._metrics[mode][name].append(value)
 
 
@@ -252,6 +254,6 @@ def checkpoints_folder(trainer: GRPOTrainer, trial: Any) -> Path:
 
 
 def keep_stock_card(trainer: GRPOTrainer) -> None:
-    """Have the model card name stock GRPO. Call it before TRL's constructor, which reads the tags."""
+    """Have the model card name stock GRPO. TRL's constructor reads the tags, so call it before."""
     for name in CLASS_ATTRIBUTES:
         setattr(trainer, name, getattr(GRPOTrainer, name))

@@ -25,20 +25,16 @@ from critique_rl.types import Attempt, Critique, Message
 class CriticTurn:
     """Asks one critic about the failed rollouts of each generation batch."""
 
-    def __init__(
-        self, critic: Critic, args: CritiqueGRPOConfig, group_rollouts: int, sampler: Sampler
-    ):
+    def __init__(self, critic: Critic, args: CritiqueGRPOConfig, sampler: Sampler):
         """Take the critic, and lend it the policy's replies if it is the policy itself.
 
         Args:
             critic: the critic.
             args: settings of the run.
-            group_rollouts: rollouts per group.
             sampler: renders refine prompts, and samples for a critic that is the policy.
         """
         self.critic = critic
         self.args = args
-        self.group_rollouts = group_rollouts
         self.sampler = sampler
         chat = getattr(critic, "chat", None)
         self.critic_is_policy = isinstance(chat, PolicyChat)
@@ -68,7 +64,7 @@ class CriticTurn:
         started = time.perf_counter()
         verdicts = [attempt.verdict for attempt in attempts]
         asked = select_failed(
-            verdicts, self.group_rollouts, self.args.critique_when, self._group_limit()
+            verdicts, self.args.group_rollouts, self.args.critique_when, self._group_limit()
         )
         self._spare_prompt = attempts[0].row["prompt"]
         self._reply_tokens = Counter()
@@ -76,7 +72,8 @@ class CriticTurn:
         check_critiques(self.critic.name, answers, len(asked))
         counts: Counter = Counter(self._reply_tokens)
         failed = sum(verdict.failed for verdict in verdicts)
-        counts["critique/seconds"] = time.perf_counter() - started
+        # A Counter adds fractions too; its type says int.
+        counts["critique/seconds"] = time.perf_counter() - started  # type: ignore[assignment]
         counts["critique/failed_rollouts"] = failed
         counts["critique/not_asked"] = failed - len(asked)
         critiques = dict(zip(asked, answers, strict=True))
@@ -94,8 +91,8 @@ class CriticTurn:
         pairs = zip(conversations, lengths, strict=True)
         asked = [conversation for conversation, length in pairs if length <= limit]
         sampled = self.sampler.sample_uneven(asked, self._spare_prompt)
-        self._reply_tokens["tokens/self_critique"] += sum(sampled.completion_lengths)
-        self._reply_tokens["tokens/self_critique_prompt"] += sum(sampled.prompt_lengths)
+        self._reply_tokens["tokens/self_critique"] += sampled.completion_tokens
+        self._reply_tokens["tokens/self_critique_prompt"] += sampled.prompt_tokens
         texts = iter(sampled.texts)
         replies = []
         for length in lengths:
@@ -144,8 +141,8 @@ class CriticTurn:
             and "critique" in args.distill_context
         )
         if teacher_reads_critiques or not args.refine_slots:
-            return self.group_rollouts
-        return args.refine_candidates or self.group_rollouts
+            return args.group_rollouts
+        return args.group_candidates
 
     def _skip_long(
         self, attempts: list[Attempt], critiques: dict[int, Critique]

@@ -62,7 +62,7 @@ class PlainSample(NamedTuple):
 
 @dataclass(frozen=True)
 class Generation:
-    """One generation batch of this rank; the module's table says who writes and reads each field."""
+    """One generation batch of this rank. The module's table says who writes and reads a field."""
 
     group_rollouts: int = 1
     """Rollouts of phase 1 per group."""
@@ -135,14 +135,23 @@ def plain_generation(
     judged: Judged,
     group_size: int,
 ) -> Generation:
-    """The record of a batch that TRL sampled and scored, without two phases; every row a rollout."""
+    """The record of a batch that TRL sampled and scored, in which every row is a rollout.
+
+    Args:
+        rows: the dataset's row of each completion.
+        completions: this rank's completions.
+        completion_ids: their token ids.
+        judged: their judgement.
+        group_size: rows per group.
+    """
+    tokens = sum(len(ids) for ids in completion_ids)
     return Generation(
         group_rollouts=group_size,
         attempts=make_attempts(rows, completions, judged.verdicts),
         order=list(range(len(completions))),
         values=judged.values,
         verdicts=judged.verdicts,
-        counts=Counter({"tokens/rollout": sum(len(ids) for ids in completion_ids)}),
+        counts=Counter({"tokens/rollout": tokens}),
     )
 
 
@@ -171,19 +180,22 @@ def count_generation(batch: Generation, group_size: int, slots: int) -> Counter[
 
 def _count_critique(critique: Critique) -> Counter[str]:
     counts: Counter[str] = Counter()
-    is_cached = critique.cached and critique.status == "ok"
-    counts["critique/cached" if is_cached else f"critique/{critique.status}"] += 1
+    status = critique.status
+    if critique.cached and status == "ok":
+        counts["critique/cached"] += 1
+    else:
+        counts[f"critique/{status}"] += 1
     counts["critique/leaked"] += critique.leaked
     counts["tokens/critic_prompt"] += critique.usage.prompt_tokens
     counts["tokens/critic_completion"] += critique.usage.completion_tokens
-    # Dollars are a fraction among whole counts.
+    # A Counter adds fractions too; its type says int.
     counts["critique/usd"] += critique.usage.usd  # type: ignore[assignment]
     counts["critique/usage_estimated"] += critique.usage.estimated
     if critique.reason:
         # Without a server's words, which may hold the time or a number: a metric is averaged over
         # many steps, and there must be few names.
         code = critique.reason.partition(":")[0]
-        counts[f"critique/{critique.status}/{code}"] += 1
+        counts[f"critique/{status}/{code}"] += 1
     counts.update(f"critique/{note}" for note in critique.notes)
     return counts
 
@@ -191,15 +203,13 @@ def _count_critique(critique: Critique) -> Counter[str]:
 def _count_refinement(refinement: Refinement) -> Counter[str]:
     right = is_right(refinement.verdict)
     family = refinement.attempt.row.get("family")
-    return Counter(
-        {
-            "refine/candidates": 1,
-            "refine/right": int(right),
-            "refine/chosen": int(refinement.chosen),
-            f"refined/{family}": 1,
-            f"rescued/{family}": int(right),
-        }
-    )
+    counts: Counter[str] = Counter()
+    counts["refine/candidates"] = 1
+    counts["refine/right"] = int(right)
+    counts["refine/chosen"] = int(refinement.chosen)
+    counts[f"refined/{family}"] = 1
+    counts[f"rescued/{family}"] = int(right)
+    return counts
 
 
 def _count_signal(batch: Generation, group_size: int, slots: int) -> Counter[str]:
@@ -210,8 +220,8 @@ def _count_signal(batch: Generation, group_size: int, slots: int) -> Counter[str
         group = rights[start : start + group_size]
         rollouts = group[: group_size - slots]
         counts["groups"] += 1
-        counts["groups/before"] += 0 < sum(rollouts) < len(rollouts)
-        counts["groups/after"] += 0 < sum(group) < len(group)
+        counts["groups/before"] += any(rollouts) and not all(rollouts)
+        counts["groups/after"] += any(group) and not all(group)
         counts["groups/failed"] += not any(rollouts)
         counts["groups/rescued"] += not any(rollouts) and any(group)
     return counts
@@ -227,7 +237,8 @@ def _count_attempts(attempts: Sequence[Attempt]) -> Counter[str]:
         counts[f"outcome/{outcome}"] += 1
         if outcome == "unscored" and attempt.verdict.reason:
             # The code before the colon; the words after it are about one row.
-            counts[f"outcome/unscored/{attempt.verdict.reason.partition(':')[0]}"] += 1
+            code = attempt.verdict.reason.partition(":")[0]
+            counts[f"outcome/unscored/{code}"] += 1
     return counts
 
 
@@ -246,13 +257,13 @@ FAMILY_RATES = {
 }
 """Prefix of a family's denominator -> prefixes of its metric and of its numerator."""
 REFINE_COUNTS = (
-    "candidates",
-    "chosen",
-    "mentions",
-    "experts",
-    "right_experts",
-    "traces_missing",
-    "traces_too_long",
+    "refine/candidates",
+    "refine/chosen",
+    "refine/mentions",
+    "refine/experts",
+    "refine/right_experts",
+    "refine/traces_missing",
+    "refine/traces_too_long",
 )
 
 
@@ -262,15 +273,17 @@ def generation_metrics(total: Counter[str]) -> dict[str, float]:
     A rate without a denominator is left out.
     """
     metrics: dict[str, float] = _starting_with("critique/", total)
-    for name, (above, below) in {**RATES, **_family_rates(total)}.items():
+    rates = RATES | _family_rates(total)
+    for name, (above, below) in rates.items():
         if total[below]:
             metrics[name] = total[above] / total[below]
     for name in REFINE_COUNTS:
-        if total[f"refine/{name}"]:
-            metrics[f"refine/{name}"] = total[f"refine/{name}"]
+        if total[name]:
+            metrics[name] = total[name]
     metrics |= _starting_with("distill/", total)
     for name, value in _starting_with("outcome/", total).items():
-        metrics[f"rollout/{name.removeprefix('outcome/')}"] = value
+        outcome = name.removeprefix("outcome/")
+        metrics[f"rollout/{outcome}"] = value
     return metrics
 
 

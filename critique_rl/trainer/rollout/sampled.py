@@ -36,22 +36,22 @@ class Sampled:
         return [text_of(completion) for completion in self.completions]
 
     @property
-    def completion_lengths(self) -> list[int]:
-        """Tokens of each completion."""
-        return [len(ids) for ids in self.completion_ids]
+    def completion_tokens(self) -> int:
+        """Tokens of all completions."""
+        return sum(len(ids) for ids in self.completion_ids)
 
     @property
-    def prompt_lengths(self) -> list[int]:
-        """Tokens of each prompt."""
-        return [len(ids) for ids in self.prompt_ids]
+    def prompt_tokens(self) -> int:
+        """Tokens of all prompts."""
+        return sum(len(ids) for ids in self.prompt_ids)
 
     def head(self, count: int) -> Sampled:
         """The first `count` rows."""
+        logprobs = self.logprobs
+        if logprobs is not None:
+            logprobs = logprobs[:count]
         return Sampled(
-            self.prompt_ids[:count],
-            self.completion_ids[:count],
-            None if self.logprobs is None else self.logprobs[:count],
-            self.completions[:count],
+            self.prompt_ids[:count], self.completion_ids[:count], logprobs, self.completions[:count]
         )
 
     def with_inserted(self, rows: Mapping[int, Sampled]) -> Sampled:
@@ -64,42 +64,49 @@ class Sampled:
         prompt_ids = list(self.prompt_ids)
         completion_ids = list(self.completion_ids)
         completions = list(self.completions)
-        logprobs = None if self.logprobs is None else list(self.logprobs)
+        logprobs = list(self.logprobs or [])
+        # In rising order, so that each place is already that in the result.
         for place in sorted(rows):
             row = rows[place]
-            prompt_ids.insert(place, row.prompt_ids[0])
-            completion_ids.insert(place, row.completion_ids[0])
-            completions.insert(place, row.completions[0])
-            if logprobs is not None:
-                logprobs.insert(place, [None] * len(row.completion_ids[0]))
-        return Sampled(prompt_ids, completion_ids, logprobs, completions)
+            prompt_ids[place:place] = row.prompt_ids
+            completion_ids[place:place] = row.completion_ids
+            completions[place:place] = row.completions
+            logprobs.insert(place, [None] * row.completion_tokens)
+        known = None if self.logprobs is None else logprobs
+        return Sampled(prompt_ids, completion_ids, known, completions)
 
 
 def batch_columns(rollouts: Sampled, second: Sampled, order: Sequence[int]) -> dict[str, Any]:
-    """What TRL's `rollout_func` returns, in the batch's order.
+    """Columns that TRL's `rollout_func` returns, in the batch's order.
 
     A refinement stands under the plain prompt of its group, that of the rollout before it.
+
+    Args:
+        rollouts: sequences of phase 1.
+        second: sequences of phase 2.
+        order: number of the sequence in each row, counted through both phases.
     """
     count = len(rollouts.completion_ids)
     completion_ids = rollouts.completion_ids + second.completion_ids
-    prompt_ids: list[list[int]] = []
-    for number in order:
-        prompt_ids.append(rollouts.prompt_ids[number] if number < count else prompt_ids[-1])
-    columns = {
-        "prompt_ids": prompt_ids,
-        "completion_ids": [completion_ids[number] for number in order],
-        "logprobs": None,
-    }
-    if rollouts.logprobs is None:
-        return columns
     sampled_prompt_ids = rollouts.prompt_ids + second.prompt_ids
-    sampled_logprobs = [*rollouts.logprobs, *(second.logprobs or [])]
+    sampled_logprobs = (rollouts.logprobs or []) + (second.logprobs or [])
+    plain_prompt: list[int] = []
+    prompt_ids = []
     logprobs = []
-    for number, prompt in zip(order, prompt_ids, strict=True):
-        if sampled_prompt_ids[number] == prompt:
+    for number in order:
+        if number < count:
+            plain_prompt = rollouts.prompt_ids[number]
+        prompt_ids.append(plain_prompt)
+        if rollouts.logprobs is None:
+            continue
+        if sampled_prompt_ids[number] == plain_prompt:
             logprobs.append(sampled_logprobs[number])
         else:
             # It was sampled under another prompt: with None, TRL's correction for vLLM is exactly
             # 1 on its tokens.
             logprobs.append([None] * len(completion_ids[number]))
-    return {**columns, "logprobs": logprobs}
+    return {
+        "prompt_ids": prompt_ids,
+        "completion_ids": [completion_ids[number] for number in order],
+        "logprobs": None if rollouts.logprobs is None else logprobs,
+    }

@@ -1,4 +1,4 @@
-"""What a rollout and a teacher's contexts need of the trainer's generation: samples, tokens, limits.
+"""Samples, tokens and limits of the trainer, for rollouts and for the contexts of teachers.
 
 `Sampler` is one of the three places that read the trainer for them; `scoring.Scorer` and
 `hidden_states.PolicyPasses` are the others.
@@ -13,6 +13,7 @@ from trl import GRPOTrainer
 
 from critique_rl.prompts import special_tokens
 from critique_rl.trainer import trl_seams
+from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.rollout.sampled import Sampled, in_format_of
 
 NO_CONTEXT_LIMIT = 1 << 30
@@ -22,8 +23,9 @@ NO_CONTEXT_LIMIT = 1 << 30
 class Sampler:
     """Samples from the policy in training, with the trainer's own backend and settings."""
 
-    def __init__(self, trainer: GRPOTrainer):
+    def __init__(self, trainer: GRPOTrainer, args: CritiqueGRPOConfig):
         self.trainer = trainer
+        self.args = args
 
     @property
     def tokenizer(self) -> Any:
@@ -35,19 +37,14 @@ class Sampler:
         return special_tokens(self.tokenizer)
 
     @property
-    def max_completion_length(self) -> int:
-        """Tokens a completion may have."""
-        return self.trainer.max_completion_length
-
-    @property
     def prompt_limit(self) -> int:
         """Tokens a refine prompt or a teacher's prompt may have."""
-        limit = self.trainer.args.max_refine_prompt_length
+        limit = self.args.max_refine_prompt_length
         if limit is not None:
             return limit
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         context = getattr(model.config, "max_position_embeddings", None) or NO_CONTEXT_LIMIT
-        return context - self.max_completion_length
+        return context - self.args.completion_limit
 
     def sample(self, prompts: list[Any], num_generations: int = 1) -> Sampled:
         """One completion per prompt; prompts stand in blocks of `num_generations` equal ones."""
@@ -62,19 +59,20 @@ class Sampler:
             prompts: prompts of this rank.
             spare: a prompt that makes up the numbers; its samples are dropped.
         """
-        counts = gather_object([len(prompts)])
-        if self.trainer.use_vllm:
+        use_vllm = self.trainer.use_vllm
+        most = max(gather_object([len(prompts)]))
+        if not most:
+            return Sampled([], [], [] if use_vllm else None, [])
+        # `generate` is a collective where weights are sharded: a rank without prompts has to take
+        # part with one.
+        wanted = max(len(prompts), 1)
+        if use_vllm:
             # vLLM's server takes the prompts of all ranks and deals completions out by equal
             # shares: with uneven numbers a rank would get another's completions.
-            wanted = max(counts)
-        else:
-            # `generate` is a collective where weights are sharded: a rank without prompts has to
-            # take part with one, unless no rank has any.
-            wanted = max(len(prompts), min(1, max(counts)))
-        if not wanted:
-            return Sampled([], [], [] if self.trainer.use_vllm else None, [])
+            wanted = most
         spares = [spare] * (wanted - len(prompts))
-        return self.sample([*prompts, *spares]).head(len(prompts))
+        sampled = self.sample([*prompts, *spares])
+        return sampled.head(len(prompts))
 
     def prompt_ids(self, prompts: list[Any]) -> list[list[int]]:
         """Tokens of each prompt as the trainer would render it."""

@@ -28,7 +28,7 @@ class Judged:
     """Judgement of some rows, in their order."""
 
     rewards: Tensor
-    """(rows, reward functions), NaN where a function returned None or was not called."""
+    """(B, F) of F reward functions, NaN where a function returned None or was not called."""
     values: list[float]
     """Weighted reward of each row; NaN where it could not be judged."""
     verdicts: list[Verdict]
@@ -59,23 +59,23 @@ class Scorer:
                 whatever prompt it was sampled under.
             sampled: the completions.
         """
-        functions = self.trainer.reward_funcs
-        per_row = [i for i, function in enumerate(functions) if not _is_group_wise(function)]
+        per_row = self._functions(group_wise=False)
+        prompts = [row["prompt"] for row in rows]
         with self._only_functions(per_row):
-            scored = self._local_rewards(
-                rows, [row["prompt"] for row in rows], sampled.completions, sampled.completion_ids
-            )
-        rewards = torch.full((len(rows), len(functions)), torch.nan, device=scored.device)
+            scored = self._local_rewards(rows, prompts, sampled.completions, sampled.completion_ids)
+        shape = (len(rows), len(self.trainer.reward_funcs))
+        rewards = torch.full(shape, torch.nan, device=scored.device)
         rewards[:, per_row] = scored
         return self.judge_rewards(rewards)
 
     def judge_nothing(self) -> Judged:
         """The judgement of no rows, which calls no function and no other rank."""
-        device = self.trainer.accelerator.device
-        return Judged(torch.empty(0, len(self.trainer.reward_funcs), device=device), [], [])
+        functions = len(self.trainer.reward_funcs)
+        rewards = torch.empty(0, functions, device=self.trainer.accelerator.device)
+        return Judged(rewards, [], [])
 
     def judge_rewards(self, rewards: Tensor) -> Judged:
-        """Values and verdicts of rewards (rows, reward functions) just given by the functions."""
+        """Values and verdicts of rewards (B, F) that the functions have just given."""
         values = self.weighted_rewards(rewards).tolist()
         return Judged(rewards, values, self._verdicts(values))
 
@@ -90,17 +90,16 @@ class Scorer:
         """Call the functions that compare a group, once, on complete groups.
 
         Args:
-            rewards: (rows, reward functions) of the other functions, in the batch's order.
+            rewards: (B, F) of the other functions, in the batch's order.
             rows: the dataset's row of each completion.
             prompts: prompt of each completion.
             completions: completions in the format of their prompts.
             ids: token ids of each completion.
 
         Returns:
-            (rows, reward functions), the columns of these functions filled.
+            (B, F), the columns of these functions filled.
         """
-        functions = self.trainer.reward_funcs
-        group_wise = [i for i, function in enumerate(functions) if _is_group_wise(function)]
+        group_wise = self._functions(group_wise=True)
         if not group_wise:
             return rewards
         complete = rewards.clone()
@@ -114,20 +113,32 @@ class Scorer:
         trl_seams.reorder_extra_columns(self.trainer, order, scored)
 
     def weighted_rewards(self, rewards: Tensor) -> Tensor:
-        """Weighted sum of rewards (rows, functions) -> (rows,); NaN where every one is NaN."""
+        """Weighted sum of rewards (B, F) -> (B,); NaN where every one is NaN."""
         weights = self.trainer.reward_weights.to(rewards.device)
         values = (rewards * weights).nansum(1)
         return values.masked_fill(rewards.isnan().all(1), torch.nan)
 
     def local_rows(self, gathered: Tensor, count: int) -> Tensor:
-        """This rank's rows (count, ...) of a gathered tensor (rows of all ranks, ...)."""
+        """This rank's `count` rows (B, F) of a tensor gathered from all ranks."""
         start = self.trainer.accelerator.process_index * count
         return gathered[start : start + count]
 
+    def _functions(self, group_wise: bool) -> list[int]:
+        """Places of the reward functions that compare a group, or of the others."""
+        places = []
+        for place, function in enumerate(self.trainer.reward_funcs):
+            if getattr(function, "group_wise", False) == group_wise:
+                places.append(place)
+        return places
+
     def _local_rewards(
-        self, rows: list[dict[str, Any]], prompts: list[Any], completions: list[Any], ids: list
+        self,
+        rows: list[dict[str, Any]],
+        prompts: list[Any],
+        completions: list[Any],
+        ids: list[list[int]],
     ) -> Tensor:
-        """Rewards (rows, functions) of this rank's rows; NaN where a function returned None."""
+        """Rewards (B, F) of this rank's rows by the functions that the trainer knows."""
         gathered = trl_seams.gathered_rewards(self.trainer, rows, prompts, completions, ids)
         return self.local_rows(gathered, len(completions))
 
@@ -141,7 +152,9 @@ class Scorer:
     def _verdict(self, value: float) -> Verdict:
         if math.isnan(value):
             return Verdict("unscored")
-        return Verdict("right" if value >= self.success_threshold else "wrong")
+        if value >= self.success_threshold:
+            return Verdict("right")
+        return Verdict("wrong")
 
     @contextmanager
     def _only_functions(self, indices: Sequence[int]) -> Iterator[None]:
@@ -179,7 +192,3 @@ def fault_mask(tokenizer: Any, completion_ids: Tensor, verdicts: Sequence[Verdic
         for start, end in verdict.faults:
             mask[row] |= (starts < end) & (ends > start)
     return mask.to(completion_ids.device)
-
-
-def _is_group_wise(function: Any) -> bool:
-    return getattr(function, "group_wise", False)

@@ -26,11 +26,11 @@ from critique_rl.trainer.rollout.generation import (
     PlainSample,
     make_attempts,
 )
-from critique_rl.trainer.rollout.refine import choose_candidates, mentions_critique, question_of
+from critique_rl.trainer.rollout.refine import choose_candidates, mentions_critique
 from critique_rl.trainer.rollout.sampled import Sampled, batch_columns
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.trainer.rollout.scoring import Judged, Scorer
-from critique_rl.types import Attempt, Critique, Refinement, Verdict
+from critique_rl.types import Attempt, Critique, Refinement
 
 Row = dict[str, Any]
 """A row of the dataset: the prompt and its other columns."""
@@ -55,6 +55,26 @@ class SlotCandidate:
 
 
 @dataclass(frozen=True)
+class FirstPhase:
+    """The rollouts of one batch, group by group, sampled and judged."""
+
+    sampled: Sampled
+    judged: Judged
+    attempts: list[Attempt]
+
+
+@dataclass(frozen=True)
+class SecondPhase:
+    """The sequences of phase 2, group by group, sampled and judged. A *place* is an index here."""
+
+    candidates: list[SlotCandidate]
+    sampled: Sampled
+    judged: Judged
+    mentions: list[bool]
+    """Whether each is a refinement that speaks of the critique."""
+
+
+@dataclass(frozen=True)
 class FilledSlots:
     """Which sequence every row of the batch holds."""
 
@@ -65,7 +85,7 @@ class FilledSlots:
     off_policy: list[int]
     """Rows with a candidate nobody chose."""
     chosen: set[int]
-    """Places of the chosen ones in phase 2."""
+    """Places of the chosen ones."""
 
 
 class TwoPhaseRollout:
@@ -98,22 +118,7 @@ class TwoPhaseRollout:
         self.processes = processes
         self.critic_turn: CriticTurn | None = None
         if critic is not None:
-            self.critic_turn = CriticTurn(critic, args, self.group_rollouts, sampler)
-
-    @property
-    def group_size(self) -> int:
-        """Rows per group, N."""
-        return self.args.num_generations
-
-    @property
-    def group_rollouts(self) -> int:
-        """Rows per group that phase 1 samples, N - k."""
-        return self.args.num_generations - self.args.refine_slots
-
-    @property
-    def group_candidates(self) -> int:
-        """Refinements per group at most, m."""
-        return self.args.refine_candidates or self.group_rollouts
+            self.critic_turn = CriticTurn(critic, args, sampler)
 
     def run(self, prompts: list[Any], rows: list[Row]) -> Generation:
         """Make one generation batch of this rank. A collective: every rank calls it.
@@ -122,42 +127,33 @@ class TwoPhaseRollout:
             prompts: prompts in groups of N equal ones.
             rows: the dataset's row of each prompt.
         """
-        group_prompts = prompts[:: self.group_size]
-        group_rows = rows[:: self.group_size]
-        rollouts = self.sample_rollouts(prompts)
-        rollout_rows = self.without_reserved(rows)
-        rollouts_judged = self.scorer.judge(rollout_rows, rollouts)
-        attempts = make_attempts(rollout_rows, rollouts.completions, rollouts_judged.verdicts)
-        critiques, counts = self.critique_failed(attempts)
+        group_rows = rows[:: self.args.group_size]
+        group_prompts = prompts[:: self.args.group_size]
+        first = self.judge_rollouts(rows, self.sample_rollouts(prompts))
+        critiques, counts = self.critique_failed(first.attempts)
         candidates, trace_counts = self.plan_candidates(group_rows, critiques)
-        second = self.sample_candidates(group_prompts, candidates, attempts, critiques)
-        second_judged = self.judge_candidates(group_rows, candidates, second, rollouts)
-        mentions = find_mentions(candidates, second)
-        slots = self.fill_slots(len(group_rows), candidates, second_judged.verdicts, mentions)
+        sampled = self.sample_candidates(group_prompts, candidates, first.attempts, critiques)
+        second = self.judge_candidates(group_rows, candidates, sampled, first)
+        slots = self.fill_slots(len(group_rows), second)
 
-        judged = rollouts_judged + second_judged
+        judged = first.judged + second.judged
         self.scorer.reorder_extra_columns(slots.order, len(judged.values))
         counts.update(trace_counts)
-        counts["refine/mentions"] = sum(mentions)
-        counts.update(count_tokens(rollouts, candidates, second))
-        texts = second.texts
+        counts["refine/mentions"] = sum(second.mentions)
+        counts.update(count_tokens(first, second))
         return Generation(
-            group_rollouts=self.group_rollouts,
-            attempts=attempts,
+            group_rollouts=self.args.group_rollouts,
+            attempts=first.attempts,
             critiques=critiques,
-            refinements=number_refinements(
-                candidates, texts, second_judged.verdicts, slots.chosen, attempts, critiques
-            ),
-            plain=number_plain_samples(
-                candidates, texts, second_judged.verdicts, group_rows, len(attempts)
-            ),
+            refinements=number_refinements(first, critiques, second, slots.chosen),
+            plain=number_plain_samples(first, second, group_rows),
             order=slots.order,
             values=judged.values,
             rewards=judged.rewards[slots.order],
             refined=slots.refined,
             off_policy=slots.off_policy,
             verdicts=[judged.verdicts[number] for number in slots.order],
-            columns=batch_columns(rollouts, second, slots.order),
+            columns=batch_columns(first.sampled, second.sampled, slots.order),
             counts=counts,
         )
 
@@ -165,11 +161,30 @@ class TwoPhaseRollout:
 
     def without_reserved(self, rows: list[Any]) -> list[Any]:
         """Of the rows of complete groups those that phase 1 samples, N - k per group."""
-        return [row for i, row in enumerate(rows) if i % self.group_size < self.group_rollouts]
+        kept = []
+        for start in range(0, len(rows), self.args.group_size):
+            kept += rows[start : start + self.args.group_rollouts]
+        return kept
 
     def sample_rollouts(self, prompts: list[Any]) -> Sampled:
-        """Sample the N - k rollouts of each group."""
-        return self.sampler.sample(self.without_reserved(prompts), self.group_rollouts)
+        """Sample the N - k rollouts of each group.
+
+        Args:
+            prompts: prompts in groups of N equal ones.
+        """
+        return self.sampler.sample(self.without_reserved(prompts), self.args.group_rollouts)
+
+    def judge_rollouts(self, rows: list[Row], sampled: Sampled) -> FirstPhase:
+        """Judge the rollouts.
+
+        Args:
+            rows: the dataset's row of every prompt, those of reserved rows among them.
+            sampled: the rollouts.
+        """
+        rollout_rows = self.without_reserved(rows)
+        judged = self.scorer.judge(rollout_rows, sampled)
+        attempts = make_attempts(rollout_rows, sampled.completions, judged.verdicts)
+        return FirstPhase(sampled, judged, attempts)
 
     def critique_failed(self, attempts: list[Attempt]) -> tuple[dict[int, Critique], Counter]:
         """Critiques by index of the attempt, and counters; none without a critic."""
@@ -188,17 +203,18 @@ class TwoPhaseRollout:
         """
         candidates: list[SlotCandidate] = []
         counts: Counter = Counter()
-        if not self.args.refine_slots:
+        slots = self.args.refine_slots
+        if not slots:
             return candidates, counts
         for group, row in enumerate(group_rows):
             if self.args.refine_column is None:
                 planned = self._plan_refinements(group, critiques)
             else:
-                text = row.get(self.args.refine_column)
-                planned, group_counts = self._plan_trace(group, text)
+                planned, group_counts = self._plan_trace(group, row.get(self.args.refine_column))
                 counts.update(group_counts)
-            left = max(0, self.args.refine_slots - len(planned))
-            candidates += [*planned, *[SlotCandidate(group)] * left]
+            free_slots = max(0, slots - len(planned))
+            candidates += planned
+            candidates += [SlotCandidate(group)] * free_slots
         return candidates, counts
 
     def sample_candidates(
@@ -208,18 +224,26 @@ class TwoPhaseRollout:
         attempts: list[Attempt],
         critiques: dict[int, Critique],
     ) -> Sampled:
-        """Sample refinements and plain samples in one call; expert traces take their places."""
+        """Sample refinements and plain samples in one call; expert traces take their places.
+
+        Args:
+            group_prompts: the prompt of each group.
+            candidates: the sequences of phase 2.
+            attempts: the rollouts, some of which are refined.
+            critiques: index of an attempt -> its critique.
+        """
         prompts = []
         traces = {}
         for place, candidate in enumerate(candidates):
             group_prompt = group_prompts[candidate.group]
+            i = candidate.attempt
             if candidate.trace is not None:
                 traces[place] = self.sampler.quote(group_prompt, candidate.trace)
-            elif candidate.attempt is None or self.critic_turn is None:
-                prompts.append(group_prompt)
-            else:
-                i = candidate.attempt
+            elif i is not None and self.critic_turn is not None:
                 prompts.append(self.critic_turn.refine_prompt(attempts[i], critiques[i]))
+            else:
+                prompts.append(group_prompt)
+        # One call for all: two calls, of 56 and 8 rows, took 1.4 times as long as one of 64.
         sampled = self.sampler.sample_uneven(prompts, group_prompts[0])
         return sampled.with_inserted(traces)
 
@@ -227,157 +251,151 @@ class TwoPhaseRollout:
         self,
         group_rows: list[Row],
         candidates: list[SlotCandidate],
-        second: Sampled,
-        rollouts: Sampled,
-    ) -> Judged:
+        sampled: Sampled,
+        first: FirstPhase,
+    ) -> SecondPhase:
         """Judge phase 2 as answers to the plain questions.
 
         Args:
             group_rows: the dataset's row of each group.
             candidates: the sequences of phase 2.
-            second: their completions.
-            rollouts: completions of phase 1, to pad with.
+            sampled: their completions.
+            first: the rollouts, to pad with.
         """
-        if not self.args.refine_slots:
-            return self.scorer.judge_nothing()
-        most = max(self.group_candidates, self.args.refine_slots) * len(group_rows)
-        # Scoring gathers over ranks without padding, and a rank with fewer failures has fewer
-        # candidates: copies make up the numbers.
-        copies = most - len(candidates) if self.processes > 1 else 0
-        padded = Sampled(
-            [],
-            second.completion_ids + [rollouts.completion_ids[0]] * copies,
-            None,
-            second.completions + [rollouts.completions[0]] * copies,
-        )
         rows = [group_rows[candidate.group] for candidate in candidates]
-        judged = self.scorer.judge(rows + [group_rows[0]] * copies, padded)
-        return judged.head(len(candidates))
+        judged = self.scorer.judge_nothing()
+        if self.args.refine_slots:
+            copies = 0
+            if self.processes > 1:
+                # Scoring gathers over ranks without padding, and a rank with fewer failures has
+                # fewer candidates: copies of a rollout make up the numbers.
+                most = max(self.args.group_candidates, self.args.refine_slots)
+                copies = most * len(group_rows) - len(candidates)
+            padded = Sampled(
+                [],
+                sampled.completion_ids + first.sampled.completion_ids[:1] * copies,
+                None,
+                sampled.completions + first.sampled.completions[:1] * copies,
+            )
+            judged = self.scorer.judge(rows + group_rows[:1] * copies, padded)
+            judged = judged.head(len(candidates))
+        mentions = []
+        for candidate, text in zip(candidates, sampled.texts, strict=True):
+            mentions.append(candidate.attempt is not None and mentions_critique(text))
+        return SecondPhase(candidates, sampled, judged, mentions)
 
-    def fill_slots(
-        self,
-        groups: int,
-        candidates: list[SlotCandidate],
-        verdicts: list[Verdict],
-        mentions: list[bool],
-    ) -> FilledSlots:
-        """Decide which sequence of phase 2 fills each reserved row.
-
-        Args:
-            groups: number of groups of this rank.
-            candidates: the sequences of phase 2.
-            verdicts: their verdicts.
-            mentions: whether each is a refinement that speaks of the critique.
-        """
+    def fill_slots(self, groups: int, second: SecondPhase) -> FilledSlots:
+        """Decide which sequence of phase 2 fills each reserved row of this rank's groups."""
+        slots = self.args.refine_slots
+        rollouts = self.args.group_rollouts
         order: list[int] = []
         refined: list[int] = []
         off_policy: list[int] = []
         all_chosen: set[int] = set()
         for group in range(groups):
-            first_number = group * self.group_rollouts
-            order.extend(range(first_number, first_number + self.group_rollouts))
-            places = [place for place, each in enumerate(candidates) if each.group == group]
-            plain = [place for place in places if candidates[place].owner == "rollout"]
-            others = [place for place in places if place not in plain]
-            chosen = self._choose(others, verdicts, mentions)
+            order += range(group * rollouts, (group + 1) * rollouts)
+            plain: list[int] = []
+            others: list[int] = []
+            for place, candidate in enumerate(second.candidates):
+                if candidate.group == group:
+                    is_plain = candidate.owner == "rollout"
+                    places = plain if is_plain else others
+                    places.append(place)
+            chosen = self._choose(others, second)
             all_chosen.update(chosen)
             # Unscored and dropped candidates are the last resort: as plain rows they carry no
             # refine credit.
             spare = [place for place in others if place not in chosen]
-            for place in (chosen + plain + spare)[: self.args.refine_slots]:
+            filling = chosen + plain + spare
+            for place in filling[:slots]:
                 row = len(order)
                 if place in chosen:
                     refined.append(row)
                 elif place in spare:
                     off_policy.append(row)
-                order.append(groups * self.group_rollouts + place)
+                order.append(groups * rollouts + place)
         return FilledSlots(order, refined, off_policy, all_chosen)
 
-    def _choose(
-        self, places: list[int], verdicts: list[Verdict], mentions: list[bool]
-    ) -> list[int]:
+    def _choose(self, places: list[int], second: SecondPhase) -> list[int]:
         """Of the refinements or traces of one group those that fill its slots."""
         allowed = places
         if self.args.refine_mentions == "drop":
-            allowed = [place for place in places if not mentions[place]]
+            allowed = [place for place in places if not second.mentions[place]]
+        verdicts = [second.judged.verdicts[place] for place in allowed]
         chosen = choose_candidates(
-            [verdicts[place] for place in allowed],
-            self.args.refine_slots,
-            draw_index,
-            self.args.refine_select,
+            verdicts, self.args.refine_slots, draw_index, self.args.refine_select
         )
         return [allowed[i] for i in chosen]
 
     def _plan_refinements(self, group: int, critiques: dict[int, Critique]) -> list[SlotCandidate]:
         """One candidate per usable critique of the group, m at most."""
-        usable = [i for i, critique in critiques.items() if critique.status == "ok"]
-        of_group = [i for i in usable if i // self.group_rollouts == group]
-        return [SlotCandidate(group, attempt=i) for i in of_group[: self.group_candidates]]
+        planned = []
+        for i, critique in critiques.items():
+            if critique.status == "ok" and i // self.args.group_rollouts == group:
+                planned.append(SlotCandidate(group, attempt=i))
+        return planned[: self.args.group_candidates]
 
     def _plan_trace(self, group: int, text: Any) -> tuple[list[SlotCandidate], Counter]:
         """A group's candidate from its expert's trace; none, but a count, if it cannot be used."""
-        ids = self.sampler.completion_ids(str(text)) if text else []
+        ids: list[int] = []
+        if text:
+            ids = self.sampler.completion_ids(str(text))
         if not ids:
             return [], Counter({"refine/traces_missing": 1})
-        if len(ids) > self.sampler.max_completion_length:
+        if len(ids) > self.args.completion_limit:
             return [], Counter({"refine/traces_too_long": 1})
         return [SlotCandidate(group, trace=ids)], Counter()
 
 
-def find_mentions(candidates: list[SlotCandidate], second: Sampled) -> list[bool]:
-    """Whether each sequence of phase 2 is a refinement that speaks of the critique."""
-    pairs = zip(candidates, second.texts, strict=True)
-    return [each.attempt is not None and mentions_critique(text) for each, text in pairs]
-
-
-def count_tokens(rollouts: Sampled, candidates: list[SlotCandidate], second: Sampled) -> Counter:
+def count_tokens(first: FirstPhase, second: SecondPhase) -> Counter:
     """Tokens of both phases by owner, those of prompts apart."""
     counts: Counter = Counter()
-    lengths = zip(candidates, second.completion_lengths, second.prompt_lengths, strict=True)
-    for candidate, completion, prompt in lengths:
-        counts[f"tokens/{candidate.owner}"] += completion
-        counts[f"tokens/{candidate.owner}_prompt"] += prompt
-    counts["tokens/rollout"] += sum(rollouts.completion_lengths)
-    counts["tokens/rollout_prompt"] += sum(rollouts.prompt_lengths)
+    sampled = second.sampled
+    for place, candidate in enumerate(second.candidates):
+        counts[f"tokens/{candidate.owner}"] += len(sampled.completion_ids[place])
+        counts[f"tokens/{candidate.owner}_prompt"] += len(sampled.prompt_ids[place])
+    counts["tokens/rollout"] += first.sampled.completion_tokens
+    counts["tokens/rollout_prompt"] += first.sampled.prompt_tokens
     return counts
 
 
 def number_refinements(
-    candidates: list[SlotCandidate],
-    texts: list[str],
-    verdicts: list[Verdict],
-    chosen: set[int],
-    attempts: list[Attempt],
-    critiques: dict[int, Critique],
+    first: FirstPhase, critiques: dict[int, Critique], second: SecondPhase, chosen: set[int]
 ) -> list[NumberedRefinement]:
-    """The refinements among the sequences of phase 2, numbered after all rollouts."""
+    """The refinements among the sequences of phase 2, numbered after all rollouts.
+
+    Args:
+        first: the rollouts.
+        critiques: index of an attempt -> its critique.
+        second: the sequences of phase 2.
+        chosen: places of those that fill a slot.
+    """
+    texts = second.sampled.texts
     refinements = []
-    for place, (candidate, text) in enumerate(zip(candidates, texts, strict=True)):
+    for place, candidate in enumerate(second.candidates):
         i = candidate.attempt
-        if i is None:
-            continue
-        refinement = Refinement(
-            attempts[i], critiques[i], text, verdicts[place], chosen=place in chosen
-        )
-        refinements.append(NumberedRefinement(i, len(attempts) + place, refinement))
+        if i is not None:
+            verdict = second.judged.verdicts[place]
+            refinement = Refinement(
+                first.attempts[i], critiques[i], texts[place], verdict, chosen=place in chosen
+            )
+            number = len(first.attempts) + place
+            refinements.append(NumberedRefinement(i, number, refinement))
     return refinements
 
 
 def number_plain_samples(
-    candidates: list[SlotCandidate],
-    texts: list[str],
-    verdicts: list[Verdict],
-    group_rows: list[Row],
-    rollouts: int,
+    first: FirstPhase, second: SecondPhase, group_rows: list[Row]
 ) -> list[PlainSample]:
-    """Plain samples and expert traces among the sequences of phase 2, numbered after `rollouts`."""
+    """Plain samples and expert traces of phase 2, numbered after all rollouts."""
+    rows = [group_rows[candidate.group] for candidate in second.candidates]
+    attempts = make_attempts(rows, second.sampled.completions, second.judged.verdicts)
     samples = []
-    for place, (candidate, text) in enumerate(zip(candidates, texts, strict=True)):
-        if candidate.attempt is not None:
-            continue
-        row = group_rows[candidate.group]
-        attempt = Attempt(question_of(row["prompt"]), text, verdicts[place], row)
-        samples.append(PlainSample(candidate.group, rollouts + place, candidate.owner, attempt))
+    for place, candidate in enumerate(second.candidates):
+        if candidate.attempt is None:
+            number = len(first.attempts) + place
+            sample = PlainSample(candidate.group, number, candidate.owner, attempts[place])
+            samples.append(sample)
     return samples
 
 
