@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from torch import Tensor
 from critique_rl.objective import group_advantages, signed_credit, weighted_advantages
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.rollout.generation import Generation
+from critique_rl.trainer.trl_seams import TrlBatch
 
 TOKEN_MEAN = ("dapo", "cispo", "vespo")
 """Loss types that divide by tokens of the generation batch; the others by rows of the micro batch.
@@ -83,7 +83,7 @@ class KindTotals:
 
 
 def count_kinds(
-    output: dict[str, Any],
+    output: TrlBatch,
     batch: Generation,
     args: CritiqueGRPOConfig,
     two_phases: bool,

@@ -44,14 +44,17 @@ from critique_rl.trainer.refusals import (
     refuse_unsupported,
 )
 from critique_rl.trainer.rollout.generation import (
+    Counts,
     Generation,
     count_generation,
     generation_metrics,
     plain_generation,
 )
+from critique_rl.trainer.rollout.sampled import Row
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.trainer.rollout.scoring import Scorer
 from critique_rl.trainer.rollout.two_phase import TwoPhaseRollout
+from critique_rl.trainer.trl_seams import TrlBatch
 
 __all__ = ["CritiqueGRPOConfig", "CritiqueGRPOTrainer"]
 
@@ -113,7 +116,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         self.critic = critic
         self.on_generation: Callable[[Generation, list[float]], None] | None = None
         self.about: dict[str, Any] = {}
-        self.tokens: Counter[str] = Counter()
+        self.tokens: Counts = Counter()
         self.budget: Budget | None = None
         self.prices = Prices()
         self.critic_usd = 0.0
@@ -137,7 +140,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             passes = hidden_states.PolicyPasses(self)
             self.distillation = Distillation(args, self.model, sampler, passes)
         # Of the generation batch in progress: TRL hands its own methods neither rows nor batch.
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[Row] = []
         self.generation: Generation | None = None
 
     @property
@@ -203,7 +206,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             )
         return rewards
 
-    def _finish_generation(self, output: dict[str, Any], batch: Generation) -> Generation:
+    def _finish_generation(self, output: TrlBatch, batch: Generation) -> Generation:
         """Add what the terms read to TRL's batch, count, log; the batch with all its counters."""
         counts = Counter(batch.counts)
         self._count_passes(output, counts)
@@ -223,7 +226,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
 
     # ---- credit ----------------------------------------------------------------------------------
 
-    def share_credit(self, output: dict[str, Any], batch: Generation) -> Tensor:
+    def share_credit(self, output: TrlBatch, batch: Generation) -> Tensor:
         """Split TRL's advantages into those of the scalar term and the credit of the refine term.
 
         Args:
@@ -243,7 +246,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             output["refine_credit"] = refine_credit(credit_B, batch, args)
         return credit_B
 
-    def _normalise(self, output: dict[str, Any], batch: Generation) -> None:
+    def _normalise(self, output: TrlBatch, batch: Generation) -> None:
         """Add to TRL's batch what the scalar and the refine term are divided by."""
         if not self.two_phases and self.args.scalar_normalizer == "rollouts":
             # TRL's own normaliser is right: every row is a rollout.
@@ -269,7 +272,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         """All that was spent so far, by `costs.KINDS`."""
         return costs(self.tokens, self.critic_usd, self.parameters, self.prices)
 
-    def _count_passes(self, output: dict[str, Any], counts: Counter) -> None:
+    def _count_passes(self, output: TrlBatch, counts: Counts) -> None:
         """Add tokens of this rank that are scored and trained on; samplings were counted before."""
         prompts = output["prompt_mask"].sum().item()
         counts.setdefault("tokens/rollout_prompt", prompts)
@@ -278,9 +281,9 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         scorings = ("old_per_token_logps" in output) + ("ref_per_token_logps" in output)
         counts["tokens/scored"] = passed * scorings
 
-    def _log_generation(self, counts: Counter) -> None:
+    def _log_generation(self, counts: Counts) -> None:
         """Sum the counters of all ranks in one gather, and log tokens, costs and metrics."""
-        total: Counter = Counter()
+        total: Counts = Counter()
         for rank_counts in gather_object([dict(counts)]):
             # `+` drops counters of 0, so that nothing is logged of what did not happen.
             total = total + Counter(rank_counts)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +27,13 @@ from trl.trainer.utils import pad
 from critique_rl.objective import importance_weight, prefix_weight, sampled_divergence
 from critique_rl.trainer import hidden_states
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
-from critique_rl.trainer.hidden_states import PolicyPasses
-from critique_rl.trainer.rollout.generation import Generation
+from critique_rl.trainer.hidden_states import PolicyPasses, TermRows, term_rows
+from critique_rl.trainer.rollout.generation import Counts, Generation
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.trainer.rollout.scoring import fault_mask
 from critique_rl.trainer.sliced_divergence import Divergence, Head, sliced_divergence, sliced_logps
 from critique_rl.trainer.teacher import Teacher, teacher_prompts
+from critique_rl.trainer.trl_seams import TrlBatch
 
 HEAD_TOLERANCE = 0.1
 """Gap in log-probs between TRL and our own head, from which on the head is not the model's."""
@@ -78,9 +78,7 @@ class Distillation:
 
     # ---- contexts: once per generation batch -----------------------------------------------------
 
-    def prepare(
-        self, output: dict[str, Any], batch: Generation
-    ) -> tuple[dict[str, Tensor], Counter[str]]:
+    def prepare(self, output: TrlBatch, batch: Generation) -> tuple[dict[str, Tensor], Counts]:
         """Make what the terms read at each loss. A collective.
 
         Args:
@@ -103,7 +101,7 @@ class Distillation:
         keys["fault_mask"] = fault_mask(tokenizer, output["completion_ids"], batch.verdicts)
         distill_B = keys["distill_mask"]
         read_B = keys["context_mask"].sum(1) + tokens_B
-        counts: Counter[str] = Counter()
+        counts: Counts = Counter()
         counts["distill/prompt_too_long"] = long_contexts
         counts["distill/rows"] = int(distill_B.sum())
         counts["tokens/teacher"] = int(read_B[distill_B].sum())
@@ -174,7 +172,7 @@ class Distillation:
 
     # ---- terms: at each loss ---------------------------------------------------------------------
 
-    def token_advantages(self, inputs: dict[str, Any], old_logps_BT: Tensor) -> Tensor:
+    def token_advantages(self, inputs: TrlBatch, old_logps_BT: Tensor) -> Tensor:
         """OPD's A_t = log pi_T - log pi_old, (B, T): 0 on rows without a teacher.
 
         OpenClaw-RL (arXiv 2603.10165), section 4.2.
@@ -183,19 +181,15 @@ class Distillation:
             inputs: a micro batch of TRL's, with the keys of `prepare`.
             old_logps_BT: log-probs (B, T) before this generation's updates.
         """
-        rows, mask = _trained_rows(inputs, "distill_mask")
-        teacher_hidden, head = self.read(inputs, rows, self.teacher)
-        teacher_logps = self._teacher_logps(inputs, rows, teacher_hidden, head)
-        log_ratio = teacher_logps - old_logps_BT[rows]
-        self._log_ratios(inputs, rows, log_ratio)
-        return torch.zeros_like(old_logps_BT).index_copy(0, rows, log_ratio * mask)
+        rows = term_rows(inputs, "distill_mask")
+        hidden, head = self.read(rows, self.teacher)
+        log_ratio = self._teacher_logps(rows, hidden, head) - old_logps_BT[rows.places]
+        self._log_ratios(rows, log_ratio)
+        advantages = log_ratio * rows.trained
+        return torch.zeros_like(old_logps_BT).index_copy(0, rows.places, advantages)
 
     def divergence_term(
-        self,
-        inputs: dict[str, Any],
-        logps_BT: Tensor,
-        old_logps_BT: Tensor,
-        hidden_BLH: Tensor | None,
+        self, inputs: TrlBatch, logps_BT: Tensor, old_logps_BT: Tensor, hidden_BLH: Tensor | None
     ) -> Tensor:
         """Sum over distilled tokens of the divergence to the teacher, a scalar.
 
@@ -208,30 +202,32 @@ class Distillation:
             hidden_BLH: last hidden states (B, positions, H) of the student; None for the form that
                 reads the sampled token alone.
         """
-        rows, mask = _trained_rows(inputs, "distill_mask")
-        length = inputs["completion_ids"].shape[1]
-        teacher_hidden, head = self.read(inputs, rows, self.teacher)
-        student = logps_BT[rows]
-        clip = self.args.distill_is_clip
-        weights = importance_weight(student, old_logps_BT[rows], clip) * mask
+        rows = term_rows(inputs, "distill_mask")
+        student = logps_BT[rows.places]
+        old = old_logps_BT[rows.places]
+        weights = importance_weight(student, old, self.args.distill_is_clip) * rows.trained
+        teacher_hidden, head = self.read(rows, self.teacher)
         if hidden_BLH is None or self.args.distill_prefix:
-            teacher = self._teacher_logps(inputs, rows, teacher_hidden, head)
+            teacher = self._teacher_logps(rows, teacher_hidden, head)
         if self.args.distill_prefix:
-            weights = weights * prefix_weight(student * mask, teacher * mask)
+            prefix = prefix_weight(student * rows.trained, teacher * rows.trained)
+            weights = weights * prefix
         if hidden_BLH is None:
-            self._log_ratios(inputs, rows, teacher - student.detach())
+            self._log_ratios(rows, teacher - student.detach())
             return (sampled_divergence(student, teacher) * weights).sum()
-        student_hidden = hidden_BLH[rows, -length - 1 : -1]
+        student_hidden = rows.predicting(hidden_BLH[rows.places])
         total, divergences, head_logps, teacher = self._divergence(
-            inputs, rows, student_hidden, teacher_hidden, head, weights, self.measure
+            rows, student_hidden, teacher_hidden, head, weights, self.measure
         )
-        self._log_ratios(inputs, rows, teacher - student.detach())
-        self._check_head(head_logps, student.detach(), inputs["completion_mask"][rows])
+        student = student.detach()
+        self._log_ratios(rows, teacher - student)
+        self._check_head(head_logps, student, rows.completion_mask)
+        mask = rows.trained
         self.passes.log_mean("distill/divergence", (divergences * mask).sum(), mask.sum())
         return total
 
     def refine_prompt_terms(
-        self, model: nn.Module, inputs: dict[str, Any], logps_BT: Tensor
+        self, model: nn.Module, inputs: TrlBatch, logps_BT: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Sums over right refinements, read under the prompt that they were sampled from.
 
@@ -243,35 +239,31 @@ class Distillation:
         Returns:
             Two scalars: the nll, and KL(base || policy), which is 0 without an anchor.
         """
-        rows, mask = _trained_rows(inputs, "own_mask")
-        ids, attention, length = _join_context(inputs, rows)
+        rows = term_rows(inputs, "own_mask")
+        mask = rows.trained
+        ids, attention = rows.with_context()
         with hidden_states.last_hidden_states(self.passes.model) as seen:
-            logps = self.passes.token_logps(model, ids, attention, length)
-        difference = (logps - logps_BT[rows]).detach()
-        self.passes.log_mean("refine/kl", (difference * mask).sum(), mask.sum())
+            logps = self.passes.token_logps(model, ids, attention, rows.length)
+        gain = (logps - logps_BT[rows.places]).detach()
+        self.passes.log_mean("refine/kl", (gain * mask).sum(), mask.sum())
         nll = -(logps * mask).sum()
         if self.anchor is None:
             return nll, nll * 0.0
-        base_hidden, head = self.read(inputs, rows, self.anchor)
-        exact = Divergence(0.0, temperature=self.passes.temperature)
-        hidden = seen[0][:, -length - 1 : -1]
-        drift, *_ = self._divergence(inputs, rows, hidden, base_hidden, head, mask.float(), exact)
+        base_hidden, head = self.read(rows, self.anchor)
+        forward_kl = Divergence(0.0, temperature=self.passes.temperature)
+        hidden = rows.predicting(seen[0])
+        drift, *_ = self._divergence(rows, hidden, base_hidden, head, mask.float(), forward_kl)
         return nll, drift
 
     @torch.no_grad()
-    def read(self, inputs: dict[str, Any], rows: Tensor, teacher: Teacher) -> tuple[Tensor, Head]:
+    def read(self, rows: TermRows, teacher: Teacher) -> tuple[Tensor, Head]:
         """Have a teacher read completions under their contexts. A collective for sharded weights.
 
-        Args:
-            inputs: a micro batch of TRL's, with the keys of `prepare`.
-            rows: (rows,) places in the micro batch.
-            teacher: whose weights.
-
         Returns:
-            Last hidden states (rows, T, H) at the positions that predict the completion, and the
+            Last hidden states (B, T, H) at the positions that predict the completion, and the
             teacher's head.
         """
-        ids, attention, length = _join_context(inputs, rows)
+        ids, attention = rows.with_context()
         model = self.passes.model
         with (
             teacher.weights(model),
@@ -281,19 +273,15 @@ class Distillation:
             # Logits of one position alone: the divergence makes the others in slices.
             model(input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=1)
             head = hidden_states.head_of(model).detach()
-        return seen[0][:, -length - 1 : -1], head
+        return rows.predicting(seen[0]), head
 
-    def _teacher_logps(
-        self, inputs: dict[str, Any], rows: Tensor, teacher_hidden: Tensor, head: Head
-    ) -> Tensor:
-        """Log-probs (B, T) of the completions at `rows` (B,) from hidden states (B, T, H)."""
-        labels = inputs["completion_ids"][rows]
-        return sliced_logps(teacher_hidden, head, labels, self.passes.temperature)
+    def _teacher_logps(self, rows: TermRows, hidden: Tensor, head: Head) -> Tensor:
+        """Log-probs (B, T) of the completions from a teacher's hidden states (B, T, H)."""
+        return sliced_logps(hidden, head, rows.completion_ids, self.passes.temperature)
 
     def _divergence(
         self,
-        inputs: dict[str, Any],
-        rows: Tensor,
+        rows: TermRows,
         student_hidden: Tensor,
         teacher_hidden: Tensor,
         teacher_head: Head,
@@ -303,25 +291,24 @@ class Distillation:
         """`sliced_divergence` over the tokens of some rows that are no padding.
 
         Args:
-            inputs: a micro batch of TRL's.
-            rows: (rows,) places in the micro batch.
-            student_hidden: last hidden states (rows, T, H), with gradient.
-            teacher_hidden: the teacher's (rows, T, H).
+            rows: the rows.
+            student_hidden: last hidden states (B, T, H), with gradient.
+            teacher_hidden: the teacher's (B, T, H).
             teacher_head: the teacher's head.
-            weights: (rows, T) of each token.
+            weights: (B, T) of each token.
             measure: which divergence.
 
         Returns:
-            The sum, a scalar; then divergences and log-probs of student and teacher, all (rows, T).
+            The sum, a scalar; then divergences and log-probs of student and teacher, all (B, T).
         """
-        real = inputs["completion_mask"][rows].bool()
+        real = rows.completion_mask.bool()
         total, *each = sliced_divergence(
             student_hidden[real],
             hidden_states.head_of(self.passes.model),
             teacher_hidden[real],
             teacher_head,
             weights[real],
-            inputs["completion_ids"][rows][real],
+            rows.completion_ids[real],
             measure,
         )
         zeros = torch.zeros(real.shape, device=real.device)
@@ -333,55 +320,21 @@ class Distillation:
         Raises:
             ValueError: they differ, because the model scales its logits in a way of its own.
         """
-        gap = ((head_logps - logps).abs() * mask).max().item()
+        gaps = (head_logps - logps).abs() * mask
+        gap = gaps.max().item()
         if gap > HEAD_TOLERANCE:
             raise ValueError(
                 f"distill_mode {self.args.distill_mode}: this model's head gives log-probs "
                 f"{gap:.2f} away from TRL's (it scales its logits); use distill_mode sampled"
             )
 
-    def _log_ratios(self, inputs: dict[str, Any], rows: Tensor, log_ratio: Tensor) -> None:
+    def _log_ratios(self, rows: TermRows, log_ratio: Tensor) -> None:
         """Log the mean log-ratio (B, T) of teacher and student on failed rollouts.
 
         It must be negative there, and on their faulty tokens, or the teacher endorses the error.
         """
-        distilled = inputs["distill_mask"][rows] & inputs["failed_mask"][rows]
-        failed = inputs["completion_mask"][rows] * distilled.unsqueeze(1)
-        faulty = failed * inputs["fault_mask"][rows]
+        failed = rows.trained * rows.column("failed_mask").unsqueeze(1)
+        faulty = failed * rows.column("fault_mask")
         for name, part in (("failed", failed), ("faulty", faulty)):
-            self.passes.log_mean(f"distill/log_ratio_{name}", (log_ratio * part).sum(), part.sum())
-
-
-def _trained_rows(inputs: dict[str, Any], key: str) -> tuple[Tensor, Tensor]:
-    """Rows that a term reads, and which of their tokens it trains.
-
-    Every rank makes the same number of forward passes: where a micro batch has no row for a term,
-    its first row is read, and trains nothing.
-
-    Returns:
-        (rows,) places in the micro batch, at least one; and (rows, T), 0 on tokens not trained.
-    """
-    chosen = inputs[key]
-    rows = chosen.nonzero().flatten()
-    if not chosen.any():
-        rows = torch.zeros(1, dtype=torch.long, device=chosen.device)
-    return rows, inputs["completion_mask"][rows] * chosen[rows].unsqueeze(1)
-
-
-def _join_context(inputs: dict[str, Any], rows: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Contexts followed by completions.
-
-    Args:
-        inputs: a micro batch of TRL's, with the keys of `prepare`.
-        rows: (rows,) places in the micro batch.
-
-    Returns:
-        Token ids and attention, both (rows, positions), without columns that are padding in every
-        one of these rows; and T, the length of completions.
-    """
-    completion_ids = inputs["completion_ids"][rows]
-    context_mask = inputs["context_mask"][rows]
-    start = int(context_mask.any(0).float().argmax())
-    ids = torch.cat([inputs["context_ids"][rows, start:], completion_ids], 1)
-    attention = torch.cat([context_mask[:, start:], inputs["completion_mask"][rows]], 1)
-    return ids, attention, completion_ids.shape[1]
+            total = (log_ratio * part).sum()
+            self.passes.log_mean(f"distill/log_ratio_{name}", total, part.sum())

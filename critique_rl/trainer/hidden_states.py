@@ -1,20 +1,24 @@
-"""The last hidden states of the policy and its head: logits of a divergence, a slice at a time.
+"""Forward passes for the terms with a teacher: the rows they read, hidden states, and the head.
 
-`PolicyPasses` is the only place where the terms with a teacher read the trainer.
+From hidden states and head a divergence makes its logits a slice at a time. `PolicyPasses` is the
+only place where these terms read the trainer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from trl import GRPOTrainer
 
 from critique_rl.trainer import trl_seams
 from critique_rl.trainer.fsdp_weights import full_tensor, reshard
 from critique_rl.trainer.sliced_divergence import Head
+from critique_rl.trainer.trl_seams import TrlBatch
 
 
 class PolicyPasses:
@@ -89,3 +93,73 @@ def last_hidden_states(model: nn.Module) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
+
+
+# ---- rows of a term ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TermRows:
+    """The rows of a micro batch that one term reads, B in number."""
+
+    inputs: TrlBatch
+    """The micro batch, with the keys of `Distillation.prepare`."""
+    places: Tensor
+    """(B,) in the micro batch."""
+    trained: Tensor
+    """(B, T), 0 on tokens that the term does not train."""
+
+    def column(self, key: str) -> Tensor:
+        """These rows of a key of the micro batch, of shape (B, ...)."""
+        return self.inputs[key][self.places]
+
+    @property
+    def completion_ids(self) -> Tensor:
+        """(B, T) token ids."""
+        return self.column("completion_ids")
+
+    @property
+    def completion_mask(self) -> Tensor:
+        """(B, T), 0 on padding."""
+        return self.column("completion_mask")
+
+    @property
+    def length(self) -> int:
+        """T, positions of completions."""
+        return self.inputs["completion_ids"].shape[1]
+
+    def predicting(self, hidden: Tensor) -> Tensor:
+        """Of hidden states (B, positions, H) those (B, T, H) that predict the completion."""
+        # The state at a position predicts the token after it.
+        return hidden[:, -self.length - 1 : -1]
+
+    def with_context(self) -> tuple[Tensor, Tensor]:
+        """Contexts followed by completions.
+
+        Returns:
+            Token ids and attention, both (B, positions), without columns that are padding in every
+            one of these rows.
+        """
+        context_ids = self.column("context_ids")
+        context_mask = self.column("context_mask")
+        start = int(context_mask.any(0).float().argmax())
+        ids = torch.cat([context_ids[:, start:], self.completion_ids], 1)
+        attention = torch.cat([context_mask[:, start:], self.completion_mask], 1)
+        return ids, attention
+
+
+def term_rows(inputs: TrlBatch, key: str) -> TermRows:
+    """The rows of a micro batch that a term trains on, or its first row, to train nothing.
+
+    Every rank makes the same number of forward passes, so a term reads one row at least.
+
+    Args:
+        inputs: a micro batch of TRL's, with the keys of `Distillation.prepare`.
+        key: of the term's mask (B,).
+    """
+    chosen = inputs[key]
+    places = chosen.nonzero().flatten()
+    if not len(places):
+        places = torch.zeros(1, dtype=torch.long, device=chosen.device)
+    trained = inputs["completion_mask"][places] * chosen[places].unsqueeze(1)
+    return TermRows(inputs, places, trained)

@@ -10,11 +10,10 @@ it has: `refine_credit` for the refine term, `distill_mask` for those with a tea
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
-from torch import Tensor
+from torch import Tensor, nn
 
 from critique_rl.objective import refine_loss
 from critique_rl.trainer import hidden_states, trl_seams
@@ -22,6 +21,7 @@ from critique_rl.trainer.credit import TOKEN_MEAN
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.distill import Distillation
 from critique_rl.trainer.resume import Diverged, ResumableGRPOTrainer
+from critique_rl.trainer.trl_seams import TrlBatch
 
 
 class MixedLossTrainer(ResumableGRPOTrainer):
@@ -29,7 +29,7 @@ class MixedLossTrainer(ResumableGRPOTrainer):
 
     # TRL declares these wider, or as None until its constructor has run.
     args: CritiqueGRPOConfig
-    model: torch.nn.Module
+    model: nn.Module
     num_generations_eval: int
     has_two_phases = False
     """Whether reserved rows are filled, at least once `held` ends."""
@@ -39,7 +39,7 @@ class MixedLossTrainer(ResumableGRPOTrainer):
     """The terms with a teacher."""
     _live_logps: Tensor | None = None
     """(B, T) from TRL's forward pass in the loss in progress, for the other terms."""
-    _micro_batch: dict[str, Any] | None = None
+    _micro_batch: TrlBatch | None = None
     """Of the loss in progress, whose advantages a teacher may change during the forward pass."""
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
@@ -59,7 +59,7 @@ class MixedLossTrainer(ResumableGRPOTrainer):
             self._add_token_advantages(micro_batch, result[0])
         return result
 
-    def _add_token_advantages(self, micro_batch: dict[str, Any], logps_BT: Tensor) -> None:
+    def _add_token_advantages(self, micro_batch: TrlBatch, logps_BT: Tensor) -> None:
         """Add the teacher's advantages of tokens to those of rows; log-probs are (B, T).
 
         TRL reads the advantages after this forward pass, which is the first to know the policy's
@@ -82,7 +82,7 @@ class MixedLossTrainer(ResumableGRPOTrainer):
             self.log_gradient_norms(model, terms)
         return sum(terms.values())
 
-    def loss_terms(self, model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Tensor]:
+    def loss_terms(self, model: nn.Module, inputs: TrlBatch) -> dict[str, Tensor]:
         """The weighted terms of one micro batch's loss, scalars by name.
 
         Args:
@@ -110,20 +110,16 @@ class MixedLossTrainer(ResumableGRPOTrainer):
             terms |= self._teacher_terms(model, inputs, logps_BT, old_logps_BT, hidden_BLH)
         return terms
 
-    def _student_hidden_states(
-        self, inputs: dict[str, Any]
-    ) -> AbstractContextManager[list[Tensor]]:
-        """Within the block hidden states (B, positions, H) of TRL's forward pass are put into a
-        list, if a term reads them.
+    def _student_hidden_states(self, inputs: TrlBatch) -> AbstractContextManager[list[Tensor]]:
+        """Within the block hidden states of TRL's forward pass, of shape (B, positions, H), are put
+        into a list, if a term reads them.
         """
         distillation = self.distillation
         if distillation is None or not distillation.needs_hidden or "distill_mask" not in inputs:
             return nullcontext([])
         return hidden_states.last_hidden_states(self.accelerator.unwrap_model(self.model))
 
-    def _refine_term(
-        self, inputs: dict[str, Any], logps_BT: Tensor, old_logps_BT: Tensor
-    ) -> Tensor:
+    def _refine_term(self, inputs: TrlBatch, logps_BT: Tensor, old_logps_BT: Tensor) -> Tensor:
         """The weighted refine term, a scalar, from log-probs (B, T) of now and of before."""
         args = self.args
         credit_B = inputs["refine_credit"]
@@ -143,8 +139,8 @@ class MixedLossTrainer(ResumableGRPOTrainer):
 
     def _teacher_terms(
         self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
+        model: nn.Module,
+        inputs: TrlBatch,
         logps_BT: Tensor,
         old_logps_BT: Tensor,
         hidden_BLH: Tensor | None,
@@ -163,11 +159,13 @@ class MixedLossTrainer(ResumableGRPOTrainer):
         assert self.distillation is not None, "rows have a context, so there is a teacher"
         if args.distill_weight and args.distill_mode != "advantage":
             total = self.distillation.divergence_term(inputs, logps_BT, old_logps_BT, hidden_BLH)
-            terms["distill"] = args.distill_weight * total / self._divisor(inputs["distill_tokens"])
+            divisor = self._divisor(inputs["distill_tokens"])
+            terms["distill"] = args.distill_weight * total / divisor
         if args.refine_own_weight or args.refine_anchor_weight:
             nll, drift = self.distillation.refine_prompt_terms(model, inputs, logps_BT)
             total = args.refine_own_weight * nll + args.refine_anchor_weight * drift
-            terms["own"] = total / self._divisor(inputs["own_tokens"])
+            divisor = self._divisor(inputs["own_tokens"])
+            terms["own"] = total / divisor
         return terms
 
     def _log_terms(self, terms: dict[str, Tensor]) -> None:
@@ -181,15 +179,17 @@ class MixedLossTrainer(ResumableGRPOTrainer):
         if not torch.isfinite(means.sum()):
             pairs = zip(terms, means.tolist(), strict=True)
             parts = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
-            raise Diverged(f"step {self.state.global_step + 1}: the loss is not finite ({parts})")
+            step = self.state.global_step + 1
+            raise Diverged(f"step {step}: the loss is not finite ({parts})")
         if len(terms) == 1:
             return
         # A term is one micro batch's share of a step's; metrics are averaged over micro batches.
-        step_means = (means * self.current_gradient_accumulation_steps).tolist()
+        shares = self.current_gradient_accumulation_steps
+        step_means = (means * shares).tolist()
         for name, value in zip(terms, step_means, strict=True):
             trl_seams.metric(self, f"loss/{name}", value)
 
-    def log_gradient_norms(self, model: torch.nn.Module, terms: dict[str, Tensor]) -> None:
+    def log_gradient_norms(self, model: nn.Module, terms: dict[str, Tensor]) -> None:
         """Log the gradient norm of each term (a scalar) of this micro batch on this rank.
 
         It is taken before DDP averages: more ranks and smaller batches have larger norms.
@@ -227,7 +227,7 @@ class MixedLossTrainer(ResumableGRPOTrainer):
         trains_entropy = args.entropy_coef or args.use_adaptive_entropy or self.aux_loss_enabled
         return not trains_rows and not trains_entropy
 
-    def _scalar_share(self, inputs: dict[str, Any]) -> Tensor | float:
+    def _scalar_share(self, inputs: TrlBatch) -> Tensor | float:
         """The share of all rows that belong to the scalar term, a scalar, for losses by rows.
 
         Those divide by all rows. Advantages are scaled for it and not the loss, because TRL's KL

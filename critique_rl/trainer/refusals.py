@@ -1,4 +1,4 @@
-"""What the trainer refuses at construction, each with the reason and what to do."""
+"""Settings that the trainer refuses at construction: each error has the reason and a remedy."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from trl import GRPOTrainer
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
-from critique_rl.trainer.rollout.sampled import Sampled, in_format_of
+from critique_rl.trainer.rollout.sampled import Row, Sampled, in_format_of
 
 _IMAGE_FIELDS = [
     "pixel_values",
@@ -79,6 +79,9 @@ CLASS_ATTRIBUTES = ("_name", "_paper", "_tag_names")
 MODULE_ATTRIBUTES = ("_use_triton",)
 """Private names of `trl.trainer.utils` that this module replaces for a while."""
 
+TrlBatch = dict[str, Any]
+"""TRL's batch, or a micro batch of it: key -> tensor, list or number."""
+
 SCORED_TOKENS = 64
 """Tokens per tile of TRL's head on a CPU."""
 
@@ -120,7 +123,7 @@ def prompt_ids(trainer: GRPOTrainer, prompts: list[Any]) -> list[list[int]]:
 
 def gathered_rewards(
     trainer: GRPOTrainer,
-    rows: list[dict[str, Any]],
+    rows: list[Row],
     prompts: list[Any],
     completions: list[Any],
     ids: list[list[int]],

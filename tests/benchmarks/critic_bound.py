@@ -29,7 +29,7 @@ from critique_rl.policy import load_policy
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import VerifierReward
 from critique_rl.trainer import trl_seams
-from critique_rl.trainer.rollout import two_phase
+from critique_rl.trainer.rollout import critiques
 
 GROUPS, ROLLOUTS, CALL_SECONDS, CONCURRENCY = 8, 8, 2.0, 8
 
@@ -100,7 +100,7 @@ def build(port: int, folder: str) -> CritiqueGRPOTrainer:
 
 def timed(trainer: CritiqueGRPOTrainer, spent: Counter) -> None:
     """Add the seconds of sampling (first and second phase) and of the critic to `spent`."""
-    sample, critique, calls = trl_seams.sample, two_phase.TwoPhaseRollout.critique_failed, Counter()
+    sample, critique, calls = trl_seams.sample, critiques.CriticTurn.critique_failed, Counter()
 
     def sampling(*arguments, **options):
         start, phase = time.perf_counter(), "generation" if not calls["sample"] else "refinement"
@@ -115,11 +115,11 @@ def timed(trainer: CritiqueGRPOTrainer, spent: Counter) -> None:
         spent["calls"] += time.perf_counter() - start
         return result
 
-    trl_seams.sample, two_phase.TwoPhaseRollout.critique_failed = sampling, critiquing
+    trl_seams.sample, critiques.CriticTurn.critique_failed = sampling, critiquing
     start = time.perf_counter()
     trainer.train()
     spent["step"] = time.perf_counter() - start
-    trl_seams.sample, two_phase.TwoPhaseRollout.critique_failed = sample, critique
+    trl_seams.sample, critiques.CriticTurn.critique_failed = sample, critique
 
 
 def chunked(trainer: CritiqueGRPOTrainer, chunks: int) -> tuple[float, float]:

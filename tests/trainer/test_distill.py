@@ -466,7 +466,7 @@ def test_with_lora_the_base_is_the_model_without_its_adapter(tiny_policy, tmp_pa
     teacher, output = trainer.distillation.teacher, generated(trainer)
     assert teacher.adapter_off
     assert teacher.kept == {}
-    hidden, _ = trainer.distillation.read(output, torch.tensor([5]), teacher)
+    hidden, _ = trainer.distillation.read(hidden_states.term_rows(output, "distill_mask"), teacher)
     context, completion = context_tokens(output, 5), completion_tokens(output, 5)
     ids = torch.tensor([context + completion])
     with torch.no_grad():
@@ -480,7 +480,7 @@ def test_with_lora_the_base_is_the_model_without_its_adapter(tiny_policy, tmp_pa
             .base_model(ids)
             .last_hidden_state[0, len(context) - 1 : -1]
         )
-    torch.testing.assert_close(hidden[0, : len(completion)], base, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(hidden[5, : len(completion)], base, atol=1e-5, rtol=1e-5)
     assert (policy - base).abs().max() > 1e-3, "the adapter is on again"
     assert trainer._compute_loss(trainer.model, output).item() > 0
 

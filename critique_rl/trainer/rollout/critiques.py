@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from critique_rl.critic.chat import PolicyChat
 from critique_rl.critic.contract import Critic, CriticFailed, Reply, invalid_field
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
+from critique_rl.trainer.rollout.generation import Counts, Critiques
 from critique_rl.trainer.rollout.refine import refine_prompt, select_failed
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.types import Attempt, Critique, Message
@@ -43,9 +44,9 @@ class CriticTurn:
             chat.specials = sampler.special_tokens
         # Of the batch in progress, for `reply`.
         self._spare_prompt: Any = None
-        self._reply_tokens: Counter[str] = Counter()
+        self._reply_tokens: Counts = Counter()
 
-    def critique_failed(self, attempts: list[Attempt]) -> tuple[dict[int, Critique], Counter]:
+    def critique_failed(self, attempts: list[Attempt]) -> tuple[Critiques, Counts]:
         """Critiques of the failed rollouts of one batch.
 
         A collective: every rank calls it, those without a failed rollout too.
@@ -70,7 +71,7 @@ class CriticTurn:
         self._reply_tokens = Counter()
         answers = self._ask([attempts[i] for i in asked])
         check_critiques(self.critic.name, answers, len(asked))
-        counts: Counter = Counter(self._reply_tokens)
+        counts: Counts = Counter(self._reply_tokens)
         failed = sum(verdict.failed for verdict in verdicts)
         # A Counter adds fractions too; its type says int.
         counts["critique/seconds"] = time.perf_counter() - started  # type: ignore[assignment]
@@ -144,9 +145,7 @@ class CriticTurn:
             return args.group_rollouts
         return args.group_candidates
 
-    def _skip_long(
-        self, attempts: list[Attempt], critiques: dict[int, Critique]
-    ) -> dict[int, Critique]:
+    def _skip_long(self, attempts: list[Attempt], critiques: Critiques) -> Critiques:
         """Mark critiques as skipped whose refine prompt leaves no room for an answer."""
         usable = [i for i, critique in critiques.items() if critique.status == "ok"]
         prompts = [self.refine_prompt(attempts[i], critiques[i]) for i in usable]

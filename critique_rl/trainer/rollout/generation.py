@@ -37,8 +37,14 @@ from torch import Tensor
 
 from critique_rl.tasks.rewards import text_of
 from critique_rl.trainer.rollout.refine import question_of
+from critique_rl.trainer.rollout.sampled import Row
 from critique_rl.trainer.rollout.scoring import Judged
 from critique_rl.types import Attempt, Critique, Refinement, Verdict
+
+Counts = Counter[str]
+"""Name of a counter -> count, or seconds, or dollars."""
+Critiques = dict[int, Critique]
+"""Index of an attempt -> its critique."""
 
 
 class NumberedRefinement(NamedTuple):
@@ -68,7 +74,7 @@ class Generation:
     """Rollouts of phase 1 per group."""
     attempts: list[Attempt] = field(default_factory=list)
     """The rollouts of phase 1, group by group."""
-    critiques: dict[int, Critique] = field(default_factory=dict)
+    critiques: Critiques = field(default_factory=dict)
     """Index of an attempt -> its critique, for attempts that were due one."""
     refinements: list[NumberedRefinement] = field(default_factory=list)
     plain: list[PlainSample] = field(default_factory=list)
@@ -88,7 +94,7 @@ class Generation:
     """Verdict of every row."""
     columns: dict[str, Any] = field(default_factory=dict)
     """What TRL's `rollout_func` returns: prompt_ids, completion_ids and logprobs of every row."""
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counts = field(default_factory=Counter)
 
     def refined_rows(self, device: torch.device) -> Tensor:
         """(B,) bool: rows that hold a chosen refinement or an expert's trace."""
@@ -118,7 +124,7 @@ def is_right(verdict: Verdict) -> bool:
 
 
 def make_attempts(
-    rows: Sequence[dict[str, Any]], completions: Sequence[Any], verdicts: Sequence[Verdict]
+    rows: Sequence[Row], completions: Sequence[Any], verdicts: Sequence[Verdict]
 ) -> list[Attempt]:
     """Attempts of judged completions, each with the dataset's row that it answers."""
     triples = zip(rows, completions, verdicts, strict=True)
@@ -129,7 +135,7 @@ def make_attempts(
 
 
 def plain_generation(
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
     completions: Sequence[Any],
     completion_ids: Sequence[Sequence[int]],
     judged: Judged,
@@ -158,7 +164,7 @@ def plain_generation(
 # ---- counters of one rank ------------------------------------------------------------------------
 
 
-def count_generation(batch: Generation, group_size: int, slots: int) -> Counter[str]:
+def count_generation(batch: Generation, group_size: int, slots: int) -> Counts:
     """Counters of one rank's generation batch.
 
     Args:
@@ -166,7 +172,7 @@ def count_generation(batch: Generation, group_size: int, slots: int) -> Counter[
         group_size: rows per group, reserved ones included.
         slots: reserved rows per group.
     """
-    counts: Counter[str] = Counter()
+    counts: Counts = Counter()
     for critique in batch.critiques.values():
         counts.update(_count_critique(critique))
     for _, _, refinement in batch.refinements:
@@ -178,8 +184,8 @@ def count_generation(batch: Generation, group_size: int, slots: int) -> Counter[
     return counts + _count_signal(batch, group_size, slots) + _count_attempts(batch.attempts)
 
 
-def _count_critique(critique: Critique) -> Counter[str]:
-    counts: Counter[str] = Counter()
+def _count_critique(critique: Critique) -> Counts:
+    counts: Counts = Counter()
     status = critique.status
     if critique.cached and status == "ok":
         counts["critique/cached"] += 1
@@ -200,10 +206,10 @@ def _count_critique(critique: Critique) -> Counter[str]:
     return counts
 
 
-def _count_refinement(refinement: Refinement) -> Counter[str]:
+def _count_refinement(refinement: Refinement) -> Counts:
     right = is_right(refinement.verdict)
     family = refinement.attempt.row.get("family")
-    counts: Counter[str] = Counter()
+    counts: Counts = Counter()
     counts["refine/candidates"] = 1
     counts["refine/right"] = int(right)
     counts["refine/chosen"] = int(refinement.chosen)
@@ -212,9 +218,9 @@ def _count_refinement(refinement: Refinement) -> Counter[str]:
     return counts
 
 
-def _count_signal(batch: Generation, group_size: int, slots: int) -> Counter[str]:
+def _count_signal(batch: Generation, group_size: int, slots: int) -> Counts:
     """Groups in which advantages differ, before and after the reserved rows were filled."""
-    counts: Counter[str] = Counter()
+    counts: Counts = Counter()
     rights = [is_right(verdict) for verdict in batch.verdicts]
     for start in range(0, len(rights), group_size):
         group = rights[start : start + group_size]
@@ -227,8 +233,8 @@ def _count_signal(batch: Generation, group_size: int, slots: int) -> Counter[str
     return counts
 
 
-def _count_attempts(attempts: Sequence[Attempt]) -> Counter[str]:
-    counts: Counter[str] = Counter()
+def _count_attempts(attempts: Sequence[Attempt]) -> Counts:
+    counts: Counts = Counter()
     for attempt in attempts:
         family = attempt.row.get("family")
         outcome = attempt.verdict.outcome
@@ -267,7 +273,7 @@ REFINE_COUNTS = (
 )
 
 
-def generation_metrics(total: Counter[str]) -> dict[str, float]:
+def generation_metrics(total: Counts) -> dict[str, float]:
     """Metrics of one generation from the counters of all ranks.
 
     A rate without a denominator is left out.
@@ -287,7 +293,7 @@ def generation_metrics(total: Counter[str]) -> dict[str, float]:
     return metrics
 
 
-def _family_rates(total: Counter[str]) -> dict[str, tuple[str, str]]:
+def _family_rates(total: Counts) -> dict[str, tuple[str, str]]:
     """Rates of every family of problems, as in `RATES`."""
     rates = {}
     for prefix, (metric, numerator) in FAMILY_RATES.items():
@@ -299,5 +305,5 @@ def _family_rates(total: Counter[str]) -> dict[str, tuple[str, str]]:
     return rates
 
 
-def _starting_with(prefix: str, total: Counter[str]) -> dict[str, float]:
+def _starting_with(prefix: str, total: Counts) -> dict[str, float]:
     return {name: value for name, value in total.items() if name.startswith(prefix)}

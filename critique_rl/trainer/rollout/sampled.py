@@ -8,6 +8,9 @@ from typing import Any
 
 from critique_rl.tasks.rewards import text_of
 
+Row = dict[str, Any]
+"""A row of the dataset: its prompt and its other columns."""
+
 
 def in_format_of(prompt: Any, text: str) -> Any:
     """A completion's text in its prompt's format: a string, or a list with one message."""
@@ -105,8 +108,8 @@ def batch_columns(rollouts: Sampled, second: Sampled, order: Sequence[int]) -> d
             # It was sampled under another prompt: with None, TRL's correction for vLLM is exactly
             # 1 on its tokens.
             logprobs.append([None] * len(completion_ids[number]))
-    return {
-        "prompt_ids": prompt_ids,
-        "completion_ids": [completion_ids[number] for number in order],
-        "logprobs": None if rollouts.logprobs is None else logprobs,
-    }
+    columns: dict[str, Any] = {"prompt_ids": prompt_ids, "logprobs": None}
+    columns["completion_ids"] = [completion_ids[number] for number in order]
+    if rollouts.logprobs is not None:
+        columns["logprobs"] = logprobs
+    return columns

@@ -62,7 +62,8 @@ class Sampler:
         use_vllm = self.trainer.use_vllm
         most = max(gather_object([len(prompts)]))
         if not most:
-            return Sampled([], [], [] if use_vllm else None, [])
+            logprobs: list | None = [] if use_vllm else None
+            return Sampled([], [], logprobs, [])
         # `generate` is a collective where weights are sharded: a rank without prompts has to take
         # part with one.
         wanted = max(len(prompts), 1)

@@ -19,7 +19,7 @@ from trl import GRPOTrainer
 
 from critique_rl.tasks.rewards import VerifierReward
 from critique_rl.trainer import trl_seams
-from critique_rl.trainer.rollout.sampled import Sampled
+from critique_rl.trainer.rollout.sampled import Row, Sampled
 from critique_rl.types import Verdict
 
 
@@ -35,7 +35,8 @@ class Judged:
 
     def head(self, count: int) -> Judged:
         """The first `count` rows."""
-        return Judged(self.rewards[:count], self.values[:count], self.verdicts[:count])
+        rewards = self.rewards[:count]
+        return Judged(rewards, self.values[:count], self.verdicts[:count])
 
     def __add__(self, other: Judged) -> Judged:
         rewards = torch.cat([self.rewards, other.rewards])
@@ -49,7 +50,7 @@ class Scorer:
         self.trainer = trainer
         self.success_threshold = success_threshold
 
-    def judge(self, rows: list[dict[str, Any]], sampled: Sampled) -> Judged:
+    def judge(self, rows: list[Row], sampled: Sampled) -> Judged:
         """Judge completions one by one; functions that compare a group are not called here.
 
         A collective: every rank judges the same number of rows.
@@ -82,7 +83,7 @@ class Scorer:
     def add_group_rewards(
         self,
         rewards: Tensor,
-        rows: list[dict[str, Any]],
+        rows: list[Row],
         prompts: list[Any],
         completions: list[Any],
         ids: list[list[int]],
@@ -132,11 +133,7 @@ class Scorer:
         return places
 
     def _local_rewards(
-        self,
-        rows: list[dict[str, Any]],
-        prompts: list[Any],
-        completions: list[Any],
-        ids: list[list[int]],
+        self, rows: list[Row], prompts: list[Any], completions: list[Any], ids: list[list[int]]
     ) -> Tensor:
         """Rewards (B, F) of this rank's rows by the functions that the trainer knows."""
         gathered = trl_seams.gathered_rewards(self.trainer, rows, prompts, completions, ids)
@@ -186,9 +183,11 @@ def fault_mask(tokenizer: Any, completion_ids: Tensor, verdicts: Sequence[Verdic
         if not verdict.faults:
             continue
         # Token by token, because spans are in characters of the decoded text.
-        pieces = tokenizer.batch_decode(completion_ids[row].unsqueeze(1), skip_special_tokens=True)
-        ends = torch.tensor([len(piece) for piece in pieces]).cumsum(0)
-        starts = torch.cat([torch.zeros(1, dtype=ends.dtype), ends[:-1]])
+        tokens = completion_ids[row].unsqueeze(1)
+        pieces = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        lengths = torch.tensor([len(piece) for piece in pieces])
+        ends = lengths.cumsum(0)
+        starts = ends - lengths
         for start, end in verdict.faults:
             mask[row] |= (starts < end) & (ends > start)
     return mask.to(completion_ids.device)

@@ -2,8 +2,8 @@
 critiqued, fill the k reserved rows.
 
 Phase 2 samples m refinements per group, or takes expert traces. k of them stand under the plain
-prompt, and plain samples where nothing failed or nothing came back. Every rank scores the same
-number of rows and makes the same number of `generate` calls, whatever failed on it.
+prompt, and plain samples where nothing failed or came back. Every rank scores as many rows and
+makes as many `generate` calls as the others, whatever failed on it.
 
 `TwoPhaseRollout` owns its batch: it gets prompts and rows, and returns a `Generation`. Who writes
 and reads each field stands in `generation`.
@@ -21,19 +21,18 @@ from critique_rl.critic.contract import Critic
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.rollout.critiques import CriticTurn
 from critique_rl.trainer.rollout.generation import (
+    Counts,
+    Critiques,
     Generation,
     NumberedRefinement,
     PlainSample,
     make_attempts,
 )
 from critique_rl.trainer.rollout.refine import choose_candidates, mentions_critique
-from critique_rl.trainer.rollout.sampled import Sampled, batch_columns
+from critique_rl.trainer.rollout.sampled import Row, Sampled, batch_columns
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.trainer.rollout.scoring import Judged, Scorer
-from critique_rl.types import Attempt, Critique, Refinement
-
-Row = dict[str, Any]
-"""A row of the dataset: the prompt and its other columns."""
+from critique_rl.types import Attempt, Refinement
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,7 @@ class FilledSlots:
 class TwoPhaseRollout:
     """Makes one generation batch of this rank per call of `run`, which calls the stations in turn.
 
-    It changes nothing outside: it reads the policy through `sampler`, and the reward functions
-    through `scorer`.
+    It reads the policy through `sampler` and the reward functions through `scorer`.
     """
 
     def __init__(
@@ -130,7 +128,10 @@ class TwoPhaseRollout:
         group_rows = rows[:: self.args.group_size]
         group_prompts = prompts[:: self.args.group_size]
         first = self.judge_rollouts(rows, self.sample_rollouts(prompts))
-        critiques, counts = self.critique_failed(first.attempts)
+        critiques: Critiques = {}
+        counts: Counts = Counter()
+        if self.critic_turn is not None:
+            critiques, counts = self.critic_turn.critique_failed(first.attempts)
         candidates, trace_counts = self.plan_candidates(group_rows, critiques)
         sampled = self.sample_candidates(group_prompts, candidates, first.attempts, critiques)
         second = self.judge_candidates(group_rows, candidates, sampled, first)
@@ -167,11 +168,7 @@ class TwoPhaseRollout:
         return kept
 
     def sample_rollouts(self, prompts: list[Any]) -> Sampled:
-        """Sample the N - k rollouts of each group.
-
-        Args:
-            prompts: prompts in groups of N equal ones.
-        """
+        """Sample the N - k rollouts of each group of N prompts."""
         return self.sampler.sample(self.without_reserved(prompts), self.args.group_rollouts)
 
     def judge_rollouts(self, rows: list[Row], sampled: Sampled) -> FirstPhase:
@@ -186,23 +183,17 @@ class TwoPhaseRollout:
         attempts = make_attempts(rollout_rows, sampled.completions, judged.verdicts)
         return FirstPhase(sampled, judged, attempts)
 
-    def critique_failed(self, attempts: list[Attempt]) -> tuple[dict[int, Critique], Counter]:
-        """Critiques by index of the attempt, and counters; none without a critic."""
-        if self.critic_turn is None:
-            return {}, Counter()
-        return self.critic_turn.critique_failed(attempts)
-
     # ---- phase 2 ---------------------------------------------------------------------------------
 
     def plan_candidates(
-        self, group_rows: list[Row], critiques: dict[int, Critique]
-    ) -> tuple[list[SlotCandidate], Counter]:
+        self, group_rows: list[Row], critiques: Critiques
+    ) -> tuple[list[SlotCandidate], Counts]:
         """The sequences of phase 2, group by group, and counters of expert traces.
 
         A group has refinements or an expert's trace, then plain samples for slots they leave.
         """
         candidates: list[SlotCandidate] = []
-        counts: Counter = Counter()
+        counts: Counts = Counter()
         slots = self.args.refine_slots
         if not slots:
             return candidates, counts
@@ -222,7 +213,7 @@ class TwoPhaseRollout:
         group_prompts: list[Any],
         candidates: list[SlotCandidate],
         attempts: list[Attempt],
-        critiques: dict[int, Critique],
+        critiques: Critiques,
     ) -> Sampled:
         """Sample refinements and plain samples in one call; expert traces take their places.
 
@@ -327,7 +318,7 @@ class TwoPhaseRollout:
         )
         return [allowed[i] for i in chosen]
 
-    def _plan_refinements(self, group: int, critiques: dict[int, Critique]) -> list[SlotCandidate]:
+    def _plan_refinements(self, group: int, critiques: Critiques) -> list[SlotCandidate]:
         """One candidate per usable critique of the group, m at most."""
         planned = []
         for i, critique in critiques.items():
@@ -335,7 +326,7 @@ class TwoPhaseRollout:
                 planned.append(SlotCandidate(group, attempt=i))
         return planned[: self.args.group_candidates]
 
-    def _plan_trace(self, group: int, text: Any) -> tuple[list[SlotCandidate], Counter]:
+    def _plan_trace(self, group: int, text: Any) -> tuple[list[SlotCandidate], Counts]:
         """A group's candidate from its expert's trace; none, but a count, if it cannot be used."""
         ids: list[int] = []
         if text:
@@ -347,20 +338,21 @@ class TwoPhaseRollout:
         return [SlotCandidate(group, trace=ids)], Counter()
 
 
-def count_tokens(first: FirstPhase, second: SecondPhase) -> Counter:
+def count_tokens(first: FirstPhase, second: SecondPhase) -> Counts:
     """Tokens of both phases by owner, those of prompts apart."""
-    counts: Counter = Counter()
+    counts: Counts = Counter()
     sampled = second.sampled
     for place, candidate in enumerate(second.candidates):
-        counts[f"tokens/{candidate.owner}"] += len(sampled.completion_ids[place])
-        counts[f"tokens/{candidate.owner}_prompt"] += len(sampled.prompt_ids[place])
+        owner = candidate.owner
+        counts[f"tokens/{owner}"] += len(sampled.completion_ids[place])
+        counts[f"tokens/{owner}_prompt"] += len(sampled.prompt_ids[place])
     counts["tokens/rollout"] += first.sampled.completion_tokens
     counts["tokens/rollout_prompt"] += first.sampled.prompt_tokens
     return counts
 
 
 def number_refinements(
-    first: FirstPhase, critiques: dict[int, Critique], second: SecondPhase, chosen: set[int]
+    first: FirstPhase, critiques: Critiques, second: SecondPhase, chosen: set[int]
 ) -> list[NumberedRefinement]:
     """The refinements among the sequences of phase 2, numbered after all rollouts.
 
