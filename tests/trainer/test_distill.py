@@ -1138,6 +1138,28 @@ def test_a_held_out_set_can_be_evaluated_while_distilling(tiny_policy, tmp_path,
     assert math.isfinite(trainer.evaluate()["eval_loss"])
 
 
+def test_while_the_critique_is_held_no_teacher_adds_to_the_advantages(
+    tiny_policy, tmp_path
+) -> None:
+    settings = {"distill_mode": "advantage", "scalar_normalizer": "subset", "credit": "signed"}
+    trainer = ours(
+        tiny_policy,
+        tmp_path,
+        Turns([1.0, 0.0, 0.0, 0.0] * 2),
+        Words(),
+        refine_slots=0,
+        distill_weight=1.0,
+        max_steps=2,
+        **settings,
+    )
+    trainer.hold_critique()
+    trainer.train()
+    log = [row for row in trainer.state.log_history if "loss" in row]
+    assert len(log) == 2
+    assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in log)
+    assert not any("distill/rows" in row or "critique/ok" in row for row in log)
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 

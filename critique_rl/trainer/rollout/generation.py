@@ -9,8 +9,8 @@ batch.
 | group_rollouts | 1 reserve                     | 9 right siblings; table of rollouts             |
 | attempts       | 2 sample, 3 judge             | 5 critique, 6 refine prompt, 9 contexts; counts |
 | critiques      | 4 failed, 5 critique          | 6 refine prompt, 9 contexts; counts             |
-| refinements    | 7 sample and judge candidates | 9 contexts; counts                              |
-| plain          | 7 sample and judge candidates | counts; table of rollouts                       |
+| refinements    | 7 candidates, 8 chosen        | 9 contexts; counts                              |
+| plain          | 7 candidates                  | counts; table of rollouts                       |
 | order          | 8 fill slots                  | 9 contexts, baseline of rollouts                |
 | refined        | 8 fill slots                  | 9 refine credit, contexts, normalisers          |
 | off_policy     | 8 fill slots                  | 9 credit, normalisers                           |
