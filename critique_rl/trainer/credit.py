@@ -45,7 +45,8 @@ def row_credit(
         judged_B = right_B | batch.failed_rows(device)
         return signed_credit(right_B.float().masked_fill(~judged_B, torch.nan))
     if args.baseline == "rollouts" and two_phases:
-        values_B = torch.tensor([batch.values[number] for number in batch.order], device=device)
+        values = [batch.values[number] for number in batch.order]
+        values_B = torch.tensor(values, device=device)
         return group_advantages(values_B, args.group_size, counted=batch.rollout_rows(device))
     return advantages_B
 

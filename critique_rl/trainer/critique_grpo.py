@@ -120,7 +120,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         self.budget: Budget | None = None
         self.prices = Prices()
         self.critic_usd = 0.0
-        self.parameters = self.accelerator.unwrap_model(self.model).num_parameters()
+        self.parameters = self.policy.num_parameters()
         self._build_stations()
         self._load_critic({})
         self.add_callback(_UpdateTeacher(self))
@@ -165,7 +165,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
 
     def _restart_teacher(self) -> None:
         if self.distillation is not None:
-            self.distillation.teacher.restart(self.accelerator.unwrap_model(self.model))
+            self.distillation.teacher.restart(self.policy)
 
     # ---- one generation batch --------------------------------------------------------------------
 
@@ -377,4 +377,4 @@ class _UpdateTeacher(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         trainer = self.trainer
         if trainer.distillation is not None and not trainer.held:
-            trainer.distillation.teacher.update(trainer.accelerator.unwrap_model(trainer.model))
+            trainer.distillation.teacher.update(trainer.policy)

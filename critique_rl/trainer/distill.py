@@ -183,7 +183,8 @@ class Distillation:
         """
         rows = term_rows(inputs, "distill_mask")
         hidden, head = self.read(rows, self.teacher)
-        log_ratio = self._teacher_logps(rows, hidden, head) - old_logps_BT[rows.places]
+        teacher_logps = self._teacher_logps(rows, hidden, head)
+        log_ratio = teacher_logps - old_logps_BT[rows.places]
         self._log_ratios(rows, log_ratio)
         advantages = log_ratio * rows.trained
         return torch.zeros_like(old_logps_BT).index_copy(0, rows.places, advantages)
@@ -205,7 +206,8 @@ class Distillation:
         rows = term_rows(inputs, "distill_mask")
         student = logps_BT[rows.places]
         old = old_logps_BT[rows.places]
-        weights = importance_weight(student, old, self.args.distill_is_clip) * rows.trained
+        importance = importance_weight(student, old, self.args.distill_is_clip)
+        weights = importance * rows.trained
         teacher_hidden, head = self.read(rows, self.teacher)
         if hidden_BLH is None or self.args.distill_prefix:
             teacher = self._teacher_logps(rows, teacher_hidden, head)
@@ -245,7 +247,8 @@ class Distillation:
         with hidden_states.last_hidden_states(self.passes.model) as seen:
             logps = self.passes.token_logps(model, ids, attention, rows.length)
         gain = (logps - logps_BT[rows.places]).detach()
-        self.passes.log_mean("refine/kl", (gain * mask).sum(), mask.sum())
+        total = (gain * mask).sum()
+        self.passes.log_mean("refine/kl", total, mask.sum())
         nll = -(logps * mask).sum()
         if self.anchor is None:
             return nll, nll * 0.0

@@ -10,6 +10,7 @@ it has: `refine_credit` for the refine term, `distill_mask` for those with a tea
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
@@ -41,6 +42,11 @@ class MixedLossTrainer(ResumableGRPOTrainer):
     """(B, T) from TRL's forward pass in the loss in progress, for the other terms."""
     _micro_batch: TrlBatch | None = None
     """Of the loss in progress, whose advantages a teacher may change during the forward pass."""
+
+    @property
+    def policy(self) -> Any:
+        """The policy without the wrappers of DDP."""
+        return self.accelerator.unwrap_model(self.model)
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
         # Stock training scores as TRL does, to the last bit.
@@ -117,7 +123,7 @@ class MixedLossTrainer(ResumableGRPOTrainer):
         distillation = self.distillation
         if distillation is None or not distillation.needs_hidden or "distill_mask" not in inputs:
             return nullcontext([])
-        return hidden_states.last_hidden_states(self.accelerator.unwrap_model(self.model))
+        return hidden_states.last_hidden_states(self.policy)
 
     def _refine_term(self, inputs: TrlBatch, logps_BT: Tensor, old_logps_BT: Tensor) -> Tensor:
         """The weighted refine term, a scalar, from log-probs (B, T) of now and of before."""
@@ -134,8 +140,10 @@ class MixedLossTrainer(ResumableGRPOTrainer):
             args.ratio_clip,
             args.refine_floor,
         )
-        trl_seams.mean_metric(self, "refine/logps", (logps_BT * mask_BT).sum(), mask_BT.sum())
-        return args.refine_weight * total / self._divisor(inputs["refine_tokens"])
+        refined_logps = (logps_BT * mask_BT).sum()
+        trl_seams.mean_metric(self, "refine/logps", refined_logps, mask_BT.sum())
+        divisor = self._divisor(inputs["refine_tokens"])
+        return args.refine_weight * total / divisor
 
     def _teacher_terms(
         self,
@@ -201,7 +209,8 @@ class MixedLossTrainer(ResumableGRPOTrainer):
                 gradients = torch.autograd.grad(
                     term, parameters, retain_graph=True, allow_unused=True
                 )
-                squares = [g.float().pow(2).sum() for g in gradients if g is not None]
+                trained = [gradient for gradient in gradients if gradient is not None]
+                squares = [gradient.float().pow(2).sum() for gradient in trained]
                 if squares:
                     norm = torch.stack(squares).sum().sqrt().item()
             trl_seams.metric(self, f"grad_norm/{name}", norm)

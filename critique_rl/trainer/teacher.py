@@ -45,16 +45,18 @@ class Teacher:
         self.adapter_off = kind == "base" and hasattr(model, "disable_adapter")
         self.kept: dict[str, Tensor] = {}
         if kind == "ema" or (kind == "base" and not self.adapter_off):
-            trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-            self.kept = {name: self._copy(parameter) for name, parameter in trained.items()}
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    self.kept[name] = self._copy(parameter)
 
     def restart(self, model: nn.Module) -> None:
         """Begin a moving average again from the policy as it is; nothing for other kinds."""
         if self.kind != "ema":
             return
         reshard(model)
-        parameters = dict(model.named_parameters())
-        self.kept = {name: self._copy(parameters[name]) for name in parameters if name in self.kept}
+        for name, parameter in model.named_parameters():
+            if name in self.kept:
+                self.kept[name] = self._copy(parameter)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -65,7 +67,8 @@ class Teacher:
         for name, parameter in model.named_parameters():
             if name in self.kept:
                 average = shard_like(self.kept[name], parameter)
-                self.kept[name] = average.lerp_(parameter.detach().float(), self.rate)
+                now = parameter.detach().float()
+                self.kept[name] = average.lerp_(now, self.rate)
 
     @contextmanager
     def weights(self, model: Any) -> Iterator[None]:
@@ -94,9 +97,11 @@ class Teacher:
         if self.kind != "ema":
             return
         # A collective where the weights are sharded, so it comes before the question who writes.
-        kept = {name: full_tensor(value).contiguous() for name, value in self.kept.items()}
+        full = {}
+        for name, value in self.kept.items():
+            full[name] = full_tensor(value).contiguous()
         if write:
-            save_file(kept, folder / FILE)
+            save_file(full, folder / FILE)
 
     def load(self, folder: Path) -> None:
         """Load a moving average from a checkpoint; nothing for other kinds.

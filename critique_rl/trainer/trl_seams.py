@@ -106,7 +106,8 @@ def sample(trainer: GRPOTrainer, prompts: list[Any], num_generations: int = 1) -
     tokenizer: Any = trainer.processing_class
     texts = tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
     completions = [in_format_of(prompts[0], text) for text in texts]
-    return Sampled([list(ids) for ids in prompt_ids], completion_ids, logprobs, completions)
+    prompt_lists = [list(ids) for ids in prompt_ids]
+    return Sampled(prompt_lists, completion_ids, logprobs, completions)
 
 
 def prompt_ids(trainer: GRPOTrainer, prompts: list[Any]) -> list[list[int]]:
@@ -233,7 +234,8 @@ def mean_metric(trainer: GRPOTrainer, name: str, total: Tensor, count: Tensor) -
         count: scalar, the number of summands on this rank.
     """
     local = torch.stack([total.detach().float(), count.float()])
-    total_sum, count_sum = trainer.accelerator.reduce(local, reduction="sum").tolist()
+    sums = trainer.accelerator.reduce(local, reduction="sum")
+    total_sum, count_sum = sums.tolist()
     if count_sum:
         metric(trainer, name, total_sum / count_sum)
 

@@ -88,7 +88,8 @@ class CriticTurn:
         A prompt that leaves no room for an answer gets a failed reply.
         """
         limit = self.sampler.prompt_limit
-        lengths = [len(ids) for ids in self.sampler.prompt_ids(list(conversations))]
+        rendered = self.sampler.prompt_ids(list(conversations))
+        lengths = [len(ids) for ids in rendered]
         pairs = zip(conversations, lengths, strict=True)
         asked = [conversation for conversation, length in pairs if length <= limit]
         sampled = self.sampler.sample_uneven(asked, self._spare_prompt)

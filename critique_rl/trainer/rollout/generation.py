@@ -177,11 +177,14 @@ def count_generation(batch: Generation, group_size: int, slots: int) -> Counts:
         counts.update(_count_critique(critique))
     for _, _, refinement in batch.refinements:
         counts.update(_count_refinement(refinement))
-    experts = [sample.attempt for sample in batch.plain if sample.role == "expert"]
-    counts["refine/experts"] = len(experts)
-    counts["refine/right_experts"] = sum(is_right(expert.verdict) for expert in experts)
+    for sample in batch.plain:
+        if sample.role == "expert":
+            counts["refine/experts"] += 1
+            counts["refine/right_experts"] += is_right(sample.attempt.verdict)
+    counts.update(_count_signal(batch, group_size, slots))
+    counts.update(_count_attempts(batch.attempts))
     # `+` drops counters of 0, so that nothing is logged of what did not happen.
-    return counts + _count_signal(batch, group_size, slots) + _count_attempts(batch.attempts)
+    return +counts
 
 
 def _count_critique(critique: Critique) -> Counts:
@@ -225,11 +228,12 @@ def _count_signal(batch: Generation, group_size: int, slots: int) -> Counts:
     for start in range(0, len(rights), group_size):
         group = rights[start : start + group_size]
         rollouts = group[: group_size - slots]
+        failed = not any(rollouts)
         counts["groups"] += 1
-        counts["groups/before"] += any(rollouts) and not all(rollouts)
-        counts["groups/after"] += any(group) and not all(group)
-        counts["groups/failed"] += not any(rollouts)
-        counts["groups/rescued"] += not any(rollouts) and any(group)
+        counts["groups/before"] += len(set(rollouts)) == 2
+        counts["groups/after"] += len(set(group)) == 2
+        counts["groups/failed"] += failed
+        counts["groups/rescued"] += failed and any(group)
     return counts
 
 
@@ -301,7 +305,8 @@ def _family_rates(total: Counts) -> dict[str, tuple[str, str]]:
             family = name.removeprefix(prefix)
             # Rows of a dataset without families are counted under None.
             if family != "None":
-                rates[f"{metric}{family}"] = (f"{numerator}{family}", name)
+                above = f"{numerator}{family}"
+                rates[f"{metric}{family}"] = (above, name)
     return rates
 
 

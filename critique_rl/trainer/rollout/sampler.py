@@ -87,4 +87,5 @@ class Sampler:
     def quote(self, prompt: Any, ids: list[int]) -> Sampled:
         """A completion that was not sampled, under a prompt: one row, without log-probs."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Sampled(self.prompt_ids([prompt]), [ids], None, [in_format_of(prompt, text)])
+        completion = in_format_of(prompt, text)
+        return Sampled(self.prompt_ids([prompt]), [ids], None, [completion])

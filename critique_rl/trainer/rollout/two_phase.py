@@ -201,7 +201,8 @@ class TwoPhaseRollout:
             if self.args.refine_column is None:
                 planned = self._plan_refinements(group, critiques)
             else:
-                planned, group_counts = self._plan_trace(group, row.get(self.args.refine_column))
+                text = row.get(self.args.refine_column)
+                planned, group_counts = self._plan_trace(group, text)
                 counts.update(group_counts)
             free_slots = max(0, slots - len(planned))
             candidates += planned
@@ -231,7 +232,8 @@ class TwoPhaseRollout:
             if candidate.trace is not None:
                 traces[place] = self.sampler.quote(group_prompt, candidate.trace)
             elif i is not None and self.critic_turn is not None:
-                prompts.append(self.critic_turn.refine_prompt(attempts[i], critiques[i]))
+                prompt = self.critic_turn.refine_prompt(attempts[i], critiques[i])
+                prompts.append(prompt)
             else:
                 prompts.append(group_prompt)
         # One call for all: two calls, of 56 and 8 rows, took 1.4 times as long as one of 64.
@@ -268,7 +270,8 @@ class TwoPhaseRollout:
                 None,
                 sampled.completions + first.sampled.completions[:1] * copies,
             )
-            judged = self.scorer.judge(rows + group_rows[:1] * copies, padded)
+            padded_rows = rows + group_rows[:1] * copies
+            judged = self.scorer.judge(padded_rows, padded)
             judged = judged.head(len(candidates))
         mentions = []
         for candidate, text in zip(candidates, sampled.texts, strict=True):
