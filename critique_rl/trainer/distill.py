@@ -71,9 +71,11 @@ class Distillation:
         return bool(self.args.distill_weight) and not self.args.sampled_token_only
 
     def save(self, folder: Path) -> None:
+        """Save what the teacher keeps besides the policy. Called on every rank."""
         self.teacher.save(folder, self.args.should_save)
 
     def load(self, folder: Path) -> None:
+        """The inverse of `save`."""
         self.teacher.load(folder)
 
     # ---- contexts: once per generation batch -----------------------------------------------------
@@ -94,7 +96,8 @@ class Distillation:
         contexts, long_contexts = self._contexts(batch)
         device = tokens_B.device
         keys = self._context_tensors(contexts, device)
-        has_context_B = torch.tensor([ids is not None for ids in contexts], device=device)
+        has_context = [ids is not None for ids in contexts]
+        has_context_B = torch.tensor(has_context, device=device)
         keys |= self._row_masks(batch, has_context_B)
         keys |= self._normalisers(batch, keys, tokens_B)
         tokenizer = self.sampler.tokenizer
@@ -212,8 +215,8 @@ class Distillation:
         if hidden_BLH is None or self.args.distill_prefix:
             teacher = self._teacher_logps(rows, teacher_hidden, head)
         if self.args.distill_prefix:
-            prefix = prefix_weight(student * rows.trained, teacher * rows.trained)
-            weights = weights * prefix
+            mask = rows.trained
+            weights = weights * prefix_weight(student * mask, teacher * mask)
         if hidden_BLH is None:
             self._log_ratios(rows, teacher - student.detach())
             return (sampled_divergence(student, teacher) * weights).sum()
@@ -224,8 +227,8 @@ class Distillation:
         student = student.detach()
         self._log_ratios(rows, teacher - student)
         self._check_head(head_logps, student, rows.completion_mask)
-        mask = rows.trained
-        self.passes.log_mean("distill/divergence", (divergences * mask).sum(), mask.sum())
+        divergence_sum = (divergences * rows.trained).sum()
+        self.passes.log_mean("distill/divergence", divergence_sum, rows.trained.sum())
         return total
 
     def refine_prompt_terms(
@@ -255,7 +258,8 @@ class Distillation:
         base_hidden, head = self.read(rows, self.anchor)
         forward_kl = Divergence(0.0, temperature=self.passes.temperature)
         hidden = rows.predicting(seen[0])
-        drift, *_ = self._divergence(rows, hidden, base_hidden, head, mask.float(), forward_kl)
+        weights = mask.float()
+        drift, *_ = self._divergence(rows, hidden, base_hidden, head, weights, forward_kl)
         return nll, drift
 
     @torch.no_grad()

@@ -143,8 +143,10 @@ class TermRows:
         context_ids = self.column("context_ids")
         context_mask = self.column("context_mask")
         start = int(context_mask.any(0).float().argmax())
-        ids = torch.cat([context_ids[:, start:], self.completion_ids], 1)
-        attention = torch.cat([context_mask[:, start:], self.completion_mask], 1)
+        context_ids = context_ids[:, start:]
+        context_mask = context_mask[:, start:]
+        ids = torch.cat([context_ids, self.completion_ids], 1)
+        attention = torch.cat([context_mask, self.completion_mask], 1)
         return ids, attention
 
 

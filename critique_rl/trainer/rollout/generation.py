@@ -53,6 +53,7 @@ class NumberedRefinement(NamedTuple):
     attempt: int
     """Index of the attempt that it refines."""
     number: int
+    """Its own number among all that were scored."""
     refinement: Refinement
 
 
@@ -60,7 +61,9 @@ class PlainSample(NamedTuple):
     """A sequence of phase 2 that refines nothing: a plain sample, or an expert's trace."""
 
     group: int
+    """Index of its group on this rank."""
     number: int
+    """Its number among all that were scored."""
     role: str
     """"rollout" or "expert"."""
     attempt: Attempt
@@ -77,14 +80,16 @@ class Generation:
     critiques: Critiques = field(default_factory=dict)
     """Index of an attempt -> its critique, for attempts that were due one."""
     refinements: list[NumberedRefinement] = field(default_factory=list)
+    """All candidates of the reserved rows that refine an attempt."""
     plain: list[PlainSample] = field(default_factory=list)
+    """All other sequences of phase 2."""
     order: list[int] = field(default_factory=list)
     """Number of the sequence that each row of the batch holds."""
     values: list[float] = field(default_factory=list)
     """Weighted reward of every number; NaN where it could not be judged."""
     rewards: Tensor | None = None
-    """(B, reward functions) in the order of rows; NaN for group-wise functions, which the trainer
-    calls later. None where TRL itself scored the batch.
+    """(B, F) of F reward functions in the order of rows; NaN for those that compare a group, which
+    the trainer calls later. None where TRL itself scored the batch.
     """
     refined: list[int] = field(default_factory=list)
     """Rows that hold a chosen refinement or an expert's trace."""
@@ -95,6 +100,7 @@ class Generation:
     columns: dict[str, Any] = field(default_factory=dict)
     """What TRL's `rollout_func` returns: prompt_ids, completion_ids and logprobs of every row."""
     counts: Counts = field(default_factory=Counter)
+    """Counters of this rank. Those of `count_generation` are in it once the trainer is done."""
 
     def refined_rows(self, device: torch.device) -> Tensor:
         """(B,) bool: rows that hold a chosen refinement or an expert's trace."""
@@ -106,15 +112,18 @@ class Generation:
 
     def right_rows(self, device: torch.device) -> Tensor:
         """(B,) bool: rows whose verdict is right."""
-        return torch.tensor([is_right(verdict) for verdict in self.verdicts], device=device)
+        right = [is_right(verdict) for verdict in self.verdicts]
+        return torch.tensor(right, device=device)
 
     def failed_rows(self, device: torch.device) -> Tensor:
         """(B,) bool: rows whose verdict is wrong or unreadable."""
-        return torch.tensor([verdict.failed for verdict in self.verdicts], device=device)
+        failed = [verdict.failed for verdict in self.verdicts]
+        return torch.tensor(failed, device=device)
 
     def _mask(self, rows: Sequence[int], device: torch.device) -> Tensor:
         """(B,) bool: True at these rows."""
-        mask = torch.zeros(len(self.order), dtype=torch.bool, device=device)
+        size = len(self.order)
+        mask = torch.zeros(size, dtype=torch.bool, device=device)
         mask[list(rows)] = True
         return mask
 

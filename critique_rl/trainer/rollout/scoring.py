@@ -32,6 +32,7 @@ class Judged:
     values: list[float]
     """Weighted reward of each row; NaN where it could not be judged."""
     verdicts: list[Verdict]
+    """Verdict of each row."""
 
     def head(self, count: int) -> Judged:
         """The first `count` rows."""
@@ -39,8 +40,11 @@ class Judged:
         return Judged(rewards, self.values[:count], self.verdicts[:count])
 
     def __add__(self, other: Judged) -> Judged:
-        rewards = torch.cat([self.rewards, other.rewards])
-        return Judged(rewards, self.values + other.values, self.verdicts + other.verdicts)
+        return Judged(
+            torch.cat([self.rewards, other.rewards]),
+            self.values + other.values,
+            self.verdicts + other.verdicts,
+        )
 
 
 class Scorer:
@@ -160,7 +164,8 @@ class Scorer:
         complete = {name: getattr(self.trainer, name) for name in names}
         try:
             for name, values in complete.items():
-                setattr(self.trainer, name, [values[i] for i in indices])
+                some = [values[i] for i in indices]
+                setattr(self.trainer, name, some)
             yield
         finally:
             for name, values in complete.items():

@@ -1,12 +1,10 @@
-"""Rollouts in two phases: sample and judge N - k rows of each group, have the failed ones
-critiqued, fill the k reserved rows.
+"""Rollouts in two phases: sample and judge N - k rows per group, critique, fill the k others.
 
 Phase 2 samples m refinements per group, or takes expert traces. k of them stand under the plain
 prompt, and plain samples where nothing failed or came back. Every rank scores as many rows and
 makes as many `generate` calls as the others, whatever failed on it.
 
-`TwoPhaseRollout` owns its batch: it gets prompts and rows, and returns a `Generation`. Who writes
-and reads each field stands in `generation`.
+`TwoPhaseRollout` owns its batch: it gets prompts and rows, and returns a `generation.Generation`.
 """
 
 from __future__ import annotations
@@ -40,6 +38,7 @@ class SlotCandidate:
     """One sequence of phase 2: a refinement, an expert's trace, or else a plain sample."""
 
     group: int
+    """Index of its group on this rank."""
     attempt: int | None = None
     """Index of the attempt that it refines."""
     trace: list[int] | None = None
@@ -60,6 +59,7 @@ class FirstPhase:
     sampled: Sampled
     judged: Judged
     attempts: list[Attempt]
+    """The same as text, with verdict and question."""
 
 
 @dataclass(frozen=True)
