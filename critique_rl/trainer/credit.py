@@ -107,7 +107,8 @@ def count_kinds(
         # A teacher adds to the advantages of these rows, whatever their reward.
         credited_B = credited_B | output["distill_mask"]
     slots = args.refine_slots if two_phases else 0
-    place_B = torch.arange(len(tokens_B), device=device) % args.group_size
+    row_B = torch.arange(len(tokens_B), device=device)
+    place_B = row_B % args.group_size
     reserved_B = place_B >= args.group_size - slots
     kinds = [rollouts_B, credited_B, reserved_B, batch.refined_rows(device)]
     kinds_KB = torch.stack(kinds).float()

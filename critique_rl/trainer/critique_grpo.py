@@ -317,7 +317,8 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         """
         super().create_model_card(*args, **kwargs)
         if self.is_world_process_zero():
-            text = section(self.args, self.critic, self.tokens, self.costs(), self.about)
+            spent = self.costs()
+            text = section(self.args, self.critic, self.tokens, spent, self.about)
             add_section(Path(str(self.args.output_dir)), text)
 
     # ---- checkpoints -----------------------------------------------------------------------------

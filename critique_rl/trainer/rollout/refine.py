@@ -42,7 +42,8 @@ def select_failed(verdicts: Sequence[Verdict], group_size: int, when: str, limit
     """
     selected = []
     for start in range(0, len(verdicts), group_size):
-        failed = [i for i in range(start, start + group_size) if verdicts[i].failed]
+        group = range(start, start + group_size)
+        failed = [i for i in group if verdicts[i].failed]
         if when == "rollout_failed" or len(failed) == group_size:
             selected += failed[:limit]
     return selected
