@@ -117,7 +117,8 @@ def choose_candidates(
     others = []
     for i, verdict in enumerate(verdicts):
         # An unscored candidate has no reward: in a slot it would be a row without a verdict.
-        if verdict.outcome != "unscored" and i not in right:
+        is_scored = verdict.outcome != "unscored"
+        if is_scored and i not in right:
             others.append(i)
     chosen = right[:slots]
     while others and len(chosen) < slots:
