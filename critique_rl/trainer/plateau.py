@@ -60,22 +60,30 @@ class PlateauRule:
             ValueError: a window, number of looks or span that leaves nothing to test, or a share
                 that is not between 0 and 1.
         """
-        if self.window < 2 or self.looks <= 2 * self.window or self.span < 2:
+        if self.window < 2 or self.tests <= 0 or self.span < 2:
             raise ValueError(
                 f"plateau: got window {self.window}, looks {self.looks}, span {self.span}; "
                 "expected window >= 2, looks > 2 windows, span >= 2"
             )
         shares = {"min_gain": self.min_gain, "alpha": self.alpha, "solved": self.solved}
-        if not all(0 < share < 1 for share in shares.values()):
-            values = ", ".join(f"{name} {share}" for name, share in shares.items())
+        in_range = [0 < share < 1 for share in shares.values()]
+        if not all(in_range):
+            pairs = [f"{name} {share}" for name, share in shares.items()]
+            values = ", ".join(pairs)
             raise ValueError(f"plateau: got {values}; expected each between 0 and 1")
+
+    @property
+    def tests(self) -> int:
+        """Planned tests: one per look after the first two windows."""
+        # One window alone leaves about four looks to tell common noise from a trend, and most false
+        # alarms came from there.
+        untested = 2 * self.window
+        return self.looks - untested
 
     @property
     def level(self) -> float:
         """Chance of a false alarm at one look."""
-        # The first test comes after two windows. One alone leaves about four looks to tell common
-        # noise from a trend, and most false alarms came from there.
-        return self.alpha / (self.looks - 2 * self.window)
+        return self.alpha / self.tests
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,8 @@ class Gain:
 
     def bound(self, level: float) -> float:
         """The one-sided upper bound of the gain at confidence 1 - level."""
-        return self.gain + t_quantile(1 - level, self.df) * self.error
+        quantile = t_quantile(1 - level, self.df)
+        return self.gain + quantile * self.error
 
 
 class _LineFit(NamedTuple):
@@ -109,15 +118,30 @@ class _LineFit(NamedTuple):
 @functools.cache
 def _line_fit(m: int, window: int, phi: float) -> _LineFit:
     """The fit for m looks, with shapes (m,) and (m, m)."""
-    time = np.arange(m) - (m - 1) / 2
-    c = time / (time @ time) * window
+    looks = np.arange(m)
+    middle = (m - 1) / 2
+    time = looks - middle
+    slope_weights = time / (time @ time)
+    c = slope_weights * window
     X = np.stack([np.ones(m), time], 1)
-    M = np.eye(m) - X @ np.linalg.pinv(X)
-    R = phi ** np.abs(np.subtract.outer(np.arange(m), np.arange(m)))
+    hat = X @ np.linalg.pinv(X)
+    M = np.eye(m) - hat
+    distances = np.abs(np.subtract.outer(looks, looks))
+    R = phi**distances
     MR = M @ R
+    MRMR = MR @ MR
     trace = np.trace(MR)
-    df = trace**2 / np.trace(MR @ MR)
-    return _LineFit(c, M, trace, df, gain_variance=float(c @ R @ c))
+    df = trace**2 / np.trace(MRMR)
+    gain_variance = c @ R @ c
+    return _LineFit(c, M, trace, df, float(gain_variance))
+
+
+def _variance_of_mean(values: np.ndarray) -> float:
+    """Estimated variance of the mean of values (problems,); 0 for a single value."""
+    if values.size == 1:
+        return 0.0
+    variance = values.var(ddof=1)
+    return variance / values.size
 
 
 def gain_per_window(rates: np.ndarray, rule: PlateauRule, samples: float = 1.0) -> Gain:
@@ -134,19 +158,27 @@ def gain_per_window(rates: np.ndarray, rule: PlateauRule, samples: float = 1.0) 
     mean = rates.mean(1)
     gains = c @ rates
     residuals = fit.residual_maker @ mean
-    sampling_variance = gains.var(ddof=1) / problems if problems > 1 else 0.0
+    sampling_variance = _variance_of_mean(gains)
+    weight_squares = c @ c
     # The mean series' residuals hold sampling noise too: looks - 2 times its variance at one look.
-    sampling_squares = (looks - 2) * sampling_variance / (c @ c)
-    common_squares = max(0.0, residuals @ residuals - sampling_squares)
+    residual_df = looks - 2
+    sampling_squares = residual_df * sampling_variance / weight_squares
+    squares = residuals @ residuals
+    common_squares = max(0.0, squares - sampling_squares)
     common_variance = common_squares / fit.residual_trace
     variance = sampling_variance + common_variance * fit.gain_variance
     if variance < 1e-12:
         # A series that never varies would have no error at all, so it gets the variance of a rate
         # with one more right and one more wrong answer.
         answers = rates.size * samples
-        rate = (rates.mean() * rates.size * samples + 1) / (answers + 2)
-        variance = rate * (1 - rate) / (problems * samples) * (c @ c)
-    return Gain(float(mean @ c), float(np.sqrt(variance)), fit.df)
+        right = rates.mean() * rates.size * samples
+        rate = (right + 1) / (answers + 2)
+        answers_per_look = problems * samples
+        look_variance = rate * (1 - rate) / answers_per_look
+        variance = look_variance * weight_squares
+    gain = float(mean @ c)
+    error = float(np.sqrt(variance))
+    return Gain(gain, error, fit.df)
 
 
 @dataclass
@@ -183,13 +215,17 @@ class PlateauDetector:
         problems = problem_rates.size
         finite = np.isfinite(problem_rates)
         if not finite.all():
+            missing = problems - finite.sum()
             raise ValueError(
-                f"plateau: {(~finite).sum()} of {problems} rates are not finite; "
+                f"plateau: {missing} of {problems} rates are not finite; "
                 "leave problems without an answer out of all looks"
             )
-        if self.series and len(self.series[0]) != problems:
+        expected = problems
+        if self.series:
+            expected = len(self.series[0])
+        if problems != expected:
             raise ValueError(
-                f"plateau: got {problems} problems, expected the {len(self.series[0])} of the "
+                f"plateau: got {problems} problems, expected the {expected} of the "
                 "first look: the test is paired"
             )
         self.series.append(problem_rates.tolist())
@@ -203,15 +239,25 @@ class PlateauDetector:
         if looks <= 2 * rule.window:
             return
         if self.status == "rising":
-            recent = np.array(self.series[-(rule.span * rule.window + 1) :])
-            if recent[-rule.window :].mean() >= rule.solved:
-                self.status = "solved"
-            elif gain_per_window(recent, rule, self.samples).bound(rule.level) < rule.min_gain:
-                self.status = "stuck"
-                self.stuck_at = looks
+            self._judge_rising()
         elif self.status == "stuck" and self._rose():
             self.status = "took_off"
             self.took_off_at = looks
+
+    def _judge_rising(self) -> None:
+        """Mark a rising series that is solved by now, or stuck."""
+        rule = self.rule
+        # The span's steps from look to look have one look more at their ends.
+        fitted = rule.span * rule.window + 1
+        recent = np.array(self.series[-fitted:])
+        last_window = recent[-rule.window :]
+        if last_window.mean() >= rule.solved:
+            self.status = "solved"
+            return
+        gain = gain_per_window(recent, rule, self.samples)
+        if gain.bound(rule.level) < rule.min_gain:
+            self.status = "stuck"
+            self.stuck_at = len(self.series)
 
     def _rose(self) -> bool:
         """Whether the last two looks lie above the plateau by `min_gain` and more than noise."""
@@ -219,17 +265,22 @@ class PlateauDetector:
         if len(self.series) < self.stuck_at + 2:
             return False
         rule = self.rule
-        plateau = self.series[self.stuck_at - rule.window : self.stuck_at]
+        start = self.stuck_at - rule.window
+        plateau = self.series[start : self.stuck_at]
         before = np.array(plateau, dtype=float)
         after = np.array(self.series[-2:], dtype=float)
         rises = after.mean(0) - before.mean(0)
         rise = rises.mean()
         # As in the gain: common noise, here from the plateau's looks, and the spread of problems.
-        common_variance = before.mean(1).var(ddof=1) * (1 / len(before) + 1 / len(after))
-        problem_variance = rises.var(ddof=1) / rises.size if rises.size > 1 else 0.0
+        look_means = before.mean(1)
+        look_variance = look_means.var(ddof=1)
+        looks_share = 1 / len(before) + 1 / len(after)
+        common_variance = look_variance * looks_share
+        problem_variance = _variance_of_mean(rises)
         error = np.sqrt(common_variance + problem_variance)
         df = max(rises.size - 1, rule.window - 1)
-        return bool(rise >= rule.min_gain and rise > t_quantile(1 - rule.level, df) * error)
+        noise = t_quantile(1 - rule.level, df) * error
+        return bool(rise >= rule.min_gain and rise > noise)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the rule, as JSON."""
@@ -279,7 +330,8 @@ class PlateauCallback(TrainerCallback):
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         before = self.detector.status
         self._look(metrics or {})
-        became_stuck = self.detector.status == "stuck" and before != "stuck"
+        after = self.detector.status
+        became_stuck = after == "stuck" and before != "stuck"
         if became_stuck and self.on_plateau is not None:
             self.on_plateau(state.global_step)
 
@@ -290,11 +342,11 @@ class PlateauCallback(TrainerCallback):
             return
         # NaN fails this comparison too.
         if not 0 <= value <= 1:
-            warnings.warn(
+            message = (
                 f"plateau: {self.metric} is {value}, expected a rate from 0 to 1; "
-                "this look is left out",
-                stacklevel=2,
+                "this look is left out"
             )
+            warnings.warn(message, stacklevel=2)
             return
         self.detector.look(float(value), self.answers)
 
@@ -302,7 +354,6 @@ class PlateauCallback(TrainerCallback):
         # A misspelt metric never comes, and the callback would stay silent throughout the run.
         evaluated = {name for name in self.seen if name.startswith("eval")}
         if evaluated and self.metric not in self.seen:
-            warnings.warn(
-                f"plateau: no metric {self.metric!r} came; {suggest(self.metric, evaluated)}",
-                stacklevel=2,
-            )
+            suggestion = suggest(self.metric, evaluated)
+            message = f"plateau: no metric {self.metric!r} came; {suggestion}"
+            warnings.warn(message, stacklevel=2)
