@@ -63,19 +63,25 @@ class ChatCritic:
         groups = self._group(attempts)
         askable = []
         for indices in groups:
-            if self._lookup_knowledge(attempts[indices[0]]) is not None:
+            first = attempts[indices[0]]
+            if self._lookup_knowledge(first) is not None:
                 askable.append(indices)
         conversations: list[list[Message]] = []
         for indices in askable:
-            prompt = self._render_prompt([attempts[i] for i in indices])
-            conversations += [[{"role": "user", "content": prompt}]] * self.votes
+            group = [attempts[i] for i in indices]
+            prompt = self._render_prompt(group)
+            message: Message = {"role": "user", "content": prompt}
+            for _ in range(self.votes):
+                conversations.append([message])
         # Also without conversations: sampling from the policy is a collective, so every rank calls.
         replies = iter(self.chat.answer(conversations))
-        skipped = Critique("", self.name, "skipped", f"no_{self.knows}_column")
+        reason = f"no_{self.knows}_column"
+        skipped = Critique("", self.name, "skipped", reason)
         critiques = [skipped for _ in attempts]
         for indices in askable:
+            first = attempts[indices[0]]
             votes = [next(replies) for _ in range(self.votes)]
-            critique = self._choose_vote(votes, attempts[indices[0]])
+            critique = self._choose_vote(votes, first)
             for i in indices:
                 critiques[i] = self._note_cut(critique, attempts[i])
                 # One call was paid for, so only the group's first critique carries its cost.
@@ -86,35 +92,45 @@ class ChatCritic:
         """Indices of the attempts in each prompt, the shortest attempt first."""
         if self.scope == "attempt":
             return [[i] for i in range(len(attempts))]
+        lengths = [len(attempt.text) for attempt in attempts]
         groups: dict[str, list[int]] = {}
         for i, attempt in enumerate(attempts):
-            groups.setdefault(attempt.question, []).append(i)
-        return [sorted(indices, key=lambda i: len(attempts[i].text)) for indices in groups.values()]
+            group = groups.setdefault(attempt.question, [])
+            group.append(i)
+        for group in groups.values():
+            group.sort(key=lengths.__getitem__)
+        return list(groups.values())
 
     def _note_cut(self, critique: Critique, attempt: Attempt) -> Critique:
         if len(attempt.text) <= self.longest:
             return critique
-        return replace(critique, notes=(*critique.notes, "attempt_cut"))
+        notes = (*critique.notes, "attempt_cut")
+        return replace(critique, notes=notes)
 
     def _lookup_knowledge(self, attempt: Attempt) -> str | None:
         """The text of the column that the critic knows; None if the row lacks it."""
         column = KNOWS_COLUMN[self.knows]
         if not column:
             return ""
-        return str(attempt.row.get(column) or "") or None
+        value = attempt.row.get(column)
+        if not value:
+            return None
+        return str(value) or None
 
     def _render_prompt(self, attempts: Sequence[Attempt]) -> str:
         # The special tokens of a known tokenizer are broken in the attempt. A server's tokenizer is
         # not known; the usual special tokens are broken for every critic.
         specials = getattr(self.chat, "specials", ())
-        fields: dict[str, str | list[str]] = {"question": attempts[0].question}
+        first = attempts[0]
+        fields: dict[str, str | list[str]] = {"question": first.question}
         for column in KNOWS_COLUMN.values():
             if column:
                 fields[column] = ""
         if KNOWS_COLUMN[self.knows]:
-            fields[self.knows] = self._lookup_knowledge(attempts[0]) or ""
+            knowledge = self._lookup_knowledge(first)
+            fields[self.knows] = knowledge or ""
         if self.scope == "attempt":
-            fields["attempt"] = cut(attempts[0].text, self.longest)
+            fields["attempt"] = cut(first.text, self.longest)
         else:
             fields["attempts"] = self._texts_that_fit(attempts)
         return render(self.template, specials, **fields)
@@ -123,7 +139,8 @@ class ChatCritic:
         """Different texts of a group, in order, as long as the prompt has room; one at least."""
         texts: list[str] = []
         room = GROUP_SHARE * self.longest
-        different = dict.fromkeys(cut(attempt.text, self.longest) for attempt in attempts)
+        cut_texts = [cut(attempt.text, self.longest) for attempt in attempts]
+        different = dict.fromkeys(cut_texts)
         for text in different:
             room -= len(text)
             if room >= 0 or not texts:
@@ -134,28 +151,35 @@ class ChatCritic:
         """The chosen vote with the cost of all votes; the first failure if none is usable."""
         votes = []
         for reply in replies:
-            vote = self._read(reply)
-            votes.append(handle_leak(vote, attempt, self.is_answer, self.on_leak))
-        cost = sum((vote.usage for vote in votes), Usage())
+            critique = self._read(reply)
+            vote = handle_leak(critique, attempt, self.is_answer, self.on_leak)
+            votes.append(vote)
+        usages = [vote.usage for vote in votes]
+        cost = sum(usages, Usage())
         usable = [vote for vote in votes if vote.status == "ok"]
         if not usable:
             return replace(votes[0], usage=cost)
         failures = len(votes) - len(usable)
         # Where leaks matter, a vote without one goes before a vote that had to be redacted.
         if self.on_leak != "keep":
-            usable = [vote for vote in usable if not vote.leaked] or usable
-        chosen = CHOICES[self.choose](usable)
-        notes = (*chosen.notes, *["vote_failed"] * failures)
+            without_leak = [vote for vote in usable if not vote.leaked]
+            usable = without_leak or usable
+        choose = CHOICES[self.choose]
+        chosen = choose(usable)
+        failure_notes = ["vote_failed"] * failures
+        notes = (*chosen.notes, *failure_notes)
         return replace(chosen, usage=cost, notes=notes)
 
     def _read(self, reply: Reply) -> Critique:
-        text = without_thinking(clean(reply.text))
+        cleaned = clean(reply.text)
+        text = without_thinking(cleaned)
         critique = Critique(text, self.name, usage=reply.usage, cached=reply.cached)
         if reply.status != "ok":
             return replace(critique, text="", status=reply.status, reason=reply.reason)
         # A row refined with a text that nobody sees would be the kind `retry` by another name.
         if is_blank(text):
-            return replace(critique, text="", status="failed", reason=reply.reason or "empty")
+            reason = reply.reason or "empty"
+            return replace(critique, text="", status="failed", reason=reason)
         if reply.reason == "length":
             return replace(critique, notes=("length",))
         return critique
@@ -183,19 +207,28 @@ def _longest(votes: Sequence[Critique]) -> Critique:
 
 def _central(votes: Sequence[Critique]) -> Critique:
     """The vote with the largest mean Jaccard index of words to all votes, the first of equals."""
-    words = [set(re.findall(r"\w+", vote.text.lower())) for vote in votes]
+    words = []
+    for vote in votes:
+        words_in_order = re.findall(r"\w+", vote.text.lower())
+        words.append(set(words_in_order))
     similarities = []
     for words_of_vote in words:
         indices = [_jaccard_index(words_of_vote, other) for other in words]
         similarities.append(sum(indices))
-    return votes[similarities.index(max(similarities))]
+    highest = max(similarities)
+    central = similarities.index(highest)
+    return votes[central]
 
 
 def _jaccard_index(words: set[str], other: set[str]) -> float:
-    return len(words & other) / max(1, len(words | other))
+    common = words & other
+    union = words | other
+    # Two critiques without a word have an empty union.
+    return len(common) / max(1, len(union))
 
 
-CHOICES: dict[str, Callable[[Sequence[Critique]], Critique]] = {
+Choice = Callable[[Sequence[Critique]], Critique]
+CHOICES: dict[str, Choice] = {
     "first": _first,
     # OpenClaw-RL's rule (its `_select_best_hint`).
     "longest": _longest,
