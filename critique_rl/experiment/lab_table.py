@@ -44,19 +44,27 @@ Words = Callable[[chain.Problem, random.Random], str]
 def _other_kind(problem: chain.Problem, rng: random.Random) -> str:
     named = {}
     for step, kind in problem.hazards.items():
-        named[step] = rng.choice([other for other in chain.TRAPS if other != kind])
+        others = [other for other in chain.TRAPS if other != kind]
+        named[step] = rng.choice(others)
     return chain.named_steps(named)
 
 
 def _other_line(problem: chain.Problem, rng: random.Random) -> str:
     """Each kind at the next step of the chain, the last at the first."""
     steps = len(problem.deltas)
-    return chain.named_steps({i % steps + 1: kind for i, kind in problem.hazards.items()})
+    named = {}
+    for i, kind in problem.hazards.items():
+        # Steps count from 1.
+        following = i % steps + 1
+        named[following] = kind
+    return chain.named_steps(named)
 
 
 def _one_left_out(problem: chain.Problem, rng: random.Random) -> str:
-    left_out = rng.choice(list(problem.hazards))
-    return chain.named_steps({i: kind for i, kind in problem.hazards.items() if i != left_out})
+    named = dict(problem.hazards)
+    left_out = rng.choice(list(named))
+    del named[left_out]
+    return chain.named_steps(named)
 
 
 def _shuffled(problem: chain.Problem, rng: random.Random) -> str:
@@ -75,11 +83,14 @@ def _nonsense(problem: chain.Problem, rng: random.Random) -> str:
 
 
 def _lines_only(problem: chain.Problem, rng: random.Random) -> str:
-    return "; ".join(chain.LABELS[i - 1] for i in problem.hazards)
+    labels = [chain.LABELS[i - 1] for i in problem.hazards]
+    return "; ".join(labels)
 
 
 def _kinds_only(problem: chain.Problem, rng: random.Random) -> str:
-    return "; ".join(chain.WORDS[kind] for kind in problem.hazards.values())
+    kinds = problem.hazards.values()
+    words = [chain.WORDS[kind] for kind in kinds]
+    return "; ".join(words)
 
 
 KINDS: dict[str, Words] = {
@@ -110,11 +121,12 @@ CONTROLS = (
 
 def _chain_critiques(failed: Failed, seed: int) -> dict[str, list[str]]:
     """Kind -> critiques, one per failed attempt."""
+    problems = [chain.parse_problem(row["question"]) for row, _ in failed]
     critiques = {}
     for kind, words in KINDS.items():
         # A generator per kind, so that adding a kind changes none of the others.
         rng = random.Random(seed)
-        critiques[kind] = [words(chain.parse_problem(row["question"]), rng) for row, _ in failed]
+        critiques[kind] = [words(problem, rng) for problem in problems]
     return critiques
 
 
@@ -145,7 +157,9 @@ def legs_critiques(task: Task, failed: Failed, seed: int) -> dict[str, list[str]
     """
     attempts = []
     for row, text in failed:
-        attempts.append(Attempt(row["question"], text, task.verifier(text, row), row))
+        verdict = task.verifier(text, row)
+        attempt = Attempt(row["question"], text, verdict, row)
+        attempts.append(attempt)
     critiques = {}
     for kind in ("oracle", "ground_truth", "shuffled", "indicative", "retry"):
         critic = build_critic({"kind": kind}, task, seed)
@@ -157,23 +171,30 @@ def legs_critiques(task: Task, failed: Failed, seed: int) -> dict[str, list[str]
         "wrong line": _next_line,
     }
     for kind, distort in distortions.items():
-        # Seeded by the text, so that equal critiques are distorted alike.
-        texts = [distort(text, random.Random(f"{seed}/{text}")) for text in critiques["oracle"]]
+        texts = []
+        for text in critiques["oracle"]:
+            # Seeded by the text, so that equal critiques are distorted alike.
+            rng = random.Random(f"{seed}/{text}")
+            texts.append(distort(text, rng))
         critiques[kind] = texts
     return critiques
 
 
 def _all_but_one(text: str, rng: random.Random) -> str:
     parts = text.split("; ")
-    parts.pop(rng.randrange(len(parts)))
+    left_out = rng.randrange(len(parts))
+    parts.pop(left_out)
     return "; ".join(parts)
 
 
 def _other_numbers(text: str, rng: random.Random) -> str:
-    numbers = sorted(set(legs.facts().values()))
+    facts = legs.facts()
+    numbers = sorted(set(facts.values()))
 
     def other(match: re.Match[str]) -> str:
-        return str(rng.choice([number for number in numbers if number != int(match[0])]))
+        named = int(match[0])
+        others = [number for number in numbers if number != named]
+        return str(rng.choice(others))
 
     return re.sub(r"(?<=has )\d+", other, text)
 
@@ -206,7 +227,8 @@ def lab_table(
     """
     # Nothing is trained: the training rows are those that `shuffled` draws critiques from.
     size = 3 if world == "chain" else 200
-    task = load_task(TaskConfig(f"lab/{world}", size=size), 0)
+    config = TaskConfig(f"lab/{world}", size=size)
+    task = load_task(config, 0)
     model, tokenizer = load_policy(str(model_path))
     rows = task.held_out(split, count)
     verifier = task.evaluator or task.verifier
@@ -215,15 +237,15 @@ def lab_table(
     )
     problems = evaluation["problems"]
     ks = [k for k in PASS_KS if k <= samples]
-    figures: dict[str, Any] = {
-        "pass": pass_metrics(problems, ks),
-        "self": {**self_metrics(problems), **share_metrics(problems)},
-    }
+    self_figures = self_metrics(problems)
+    self_figures.update(share_metrics(problems))
+    figures: dict[str, Any] = {"pass": pass_metrics(problems, ks), "self": self_figures}
     if world not in HARDEST:
         return figures
     rescue, attempts = rescue_rates(model, tokenizer, task, count, split, world)
     controls = CONTROLS if world == "chain" else LEGS_CONTROLS
-    best_control = max(rescue[kind] for kind in controls)
+    control_rates = [rescue[kind] for kind in controls]
+    best_control = max(control_rates)
     figures["rescue"] = rescue
     figures["attempts"] = attempts
     figures["oracle minus best control"] = rescue["oracle"] - best_control
@@ -268,11 +290,15 @@ def _failed_attempts(
     model, tokenizer, task: Task, count: int, split: str, world: str, seed: int
 ) -> Failed:
     """One attempt at each problem of the hardest family, where it failed."""
-    rows = [row for row in task.held_out(split, count) if row["family"] == HARDEST[world]]
+    hardest = HARDEST[world]
+    held_out = task.held_out(split, count)
+    rows = [row for row in held_out if row["family"] == hardest]
     prompts = [row["prompt"] for row in rows]
+    answers = sample(model, tokenizer, prompts, Sampling(), seed)
     failed = []
-    for row, answer in zip(rows, sample(model, tokenizer, prompts, Sampling(), seed), strict=True):
-        if task.verifier(answer.text, row).failed:
+    for row, answer in zip(rows, answers, strict=True):
+        verdict = task.verifier(answer.text, row)
+        if verdict.failed:
             failed.append((row, answer.text))
     return failed
 
@@ -282,7 +308,8 @@ def _self_critiques(model, tokenizer, failed: Failed) -> list[str]:
     for row, text in failed:
         words = render("lab/critique", question=row["question"], attempt=text)
         prompts.append(_user_message(words))
-    answers = sample(model, tokenizer, prompts, Sampling(max_new_tokens=128))
+    sampling = Sampling(max_new_tokens=128)
+    answers = sample(model, tokenizer, prompts, sampling)
     return [answer.text for answer in answers]
 
 
@@ -292,15 +319,15 @@ def _rescue_rate(
     """The share of failed attempts whose refinement is right, one refinement each."""
     prompts = []
     for (row, text), critique in zip(failed, critiques, strict=True):
-        words = render(
-            template, question=row["question"], attempt=text, critique=critique, solution=""
-        )
+        question = row["question"]
+        words = render(template, question=question, attempt=text, critique=critique, solution="")
         prompts.append(_user_message(words))
     rows = [row for row, _ in failed]
     # One seed for all kinds: they then differ in the critique alone.
     verdicts = second_verdicts(model, tokenizer, task.verifier, prompts, rows, Sampling(), seed=1)
-    right = sum(verdict.outcome == "right" for verdict in verdicts)
-    return right / max(1, len(verdicts))
+    outcomes = [verdict.outcome for verdict in verdicts]
+    right = outcomes.count("right")
+    return right / max(1, len(outcomes))
 
 
 def _user_message(text: str) -> list[dict[str, str]]:
@@ -311,7 +338,8 @@ def print_table(figures: dict[str, Any]) -> None:
     """The figures on the terminal."""
     console = Console()
     console.print(_pass_table(figures["pass"]))
-    console.print(", ".join(f"{name} {value:.3f}" for name, value in figures["self"].items()))
+    self_figures = [f"{name} {value:.3f}" for name, value in figures["self"].items()]
+    console.print(", ".join(self_figures))
     if "rescue" not in figures:
         return
     title = f"failed attempts of the hardest family rescued, of {figures['attempts']}"
@@ -319,16 +347,24 @@ def print_table(figures: dict[str, Any]) -> None:
     for kind, rate in figures["rescue"].items():
         rescue.add_row(kind, f"{rate:.3f}")
     console.print(rescue)
-    console.print(f"oracle minus the best control: {figures['oracle minus best control']:.3f}")
+    difference = figures["oracle minus best control"]
+    console.print(f"oracle minus the best control: {difference:.3f}")
 
 
 def _pass_table(passes: dict[str, float]) -> Table:
     """One row per family, one column per k of "pass@<k>/<family>"."""
-    columns = {name.partition("/")[0] for name in passes}
-    families = dict.fromkeys(name.partition("/")[2] for name in passes)
+    ks = set()
+    families: dict[str, None] = {}
+    for name in passes:
+        head, _, family = name.partition("/")
+        ks.add(int(head.removeprefix("pass@")))
+        # A dict keeps the order of the families, which a set would lose.
+        families[family] = None
     families.pop("all", None)
-    heads = sorted(columns, key=lambda head: int(head.removeprefix("pass@")))
+    heads = [f"pass@{k}" for k in sorted(ks)]
     table = Table("family", *heads, title="pass@k of the base")
     for family in families:
-        table.add_row(family, *[f"{passes[f'{head}/{family}']:.3f}" for head in heads])
+        values = [passes[f"{head}/{family}"] for head in heads]
+        cells = [f"{value:.3f}" for value in values]
+        table.add_row(family, *cells)
     return table
