@@ -22,6 +22,8 @@ from critique_rl.costs import KINDS
 
 Costs = dict[str, Any]
 """The cost of one finished run, as eval.json has it."""
+Rows = Sequence[dict[str, Any]]
+"""Rows of metrics.jsonl."""
 COLUMNS = ("arm", "seed", "status", "step", "generated", "reward")
 """Columns of the table before that of the primary metric."""
 
@@ -48,7 +50,9 @@ class Job:
     @property
     def name(self) -> str:
         """<arm>/seed<seed>; the arm alone where there is no seed."""
-        return self.arm if self.seed is None else f"{self.arm}/seed{self.seed}"
+        if self.seed is None:
+            return self.arm
+        return f"{self.arm}/seed{self.seed}"
 
 
 def estimate(pipeline: Pipeline, folder: PipelineFolder, todo: list[Job], jobs: int) -> str:
@@ -64,21 +68,31 @@ def estimate(pipeline: Pipeline, folder: PipelineFolder, todo: list[Job], jobs: 
         jobs: Runs at a time.
     """
     runs = [job for job in todo if job.arm in pipeline.arms]
-    shares_left = [1 - (budget_share(job, pipeline) or 0.0) for job in runs]
-    start = f"{len(runs)} runs to do: {_budgets_left(pipeline, runs, shares_left)}"
+    shares_left = []
+    for job in runs:
+        used = budget_share(job, pipeline) or 0.0
+        shares_left.append(1 - used)
+    budgets = _budgets_left(pipeline, runs, shares_left)
+    start = f"{len(runs)} runs to do: {budgets}"
     costs = _finished_costs(pipeline, folder)
     if not costs:
         unknown = "critic tokens, money and time are not known until a run has finished"
         return f"{start}; {unknown}"
-    costs_of_all_arms = [cost for costs_of_arm in costs.values() for cost in costs_of_arm]
+    costs_of_all_arms = []
+    for costs_of_arm in costs.values():
+        costs_of_all_arms += costs_of_arm
     totals = {"critic_tokens": 0.0, "usd": 0.0, "wall_seconds": 0.0}
     for job, share in zip(runs, shares_left, strict=True):
         finished = costs.get(job.arm, costs_of_all_arms)
         for key in totals:
-            totals[key] += share * _mean_cost(finished, key)
-    duration = _format_seconds(totals["wall_seconds"] / jobs)
+            mean = _mean_cost(finished, key)
+            totals[key] += share * mean
+    critic_tokens = totals["critic_tokens"]
+    usd = totals["usd"]
+    seconds = totals["wall_seconds"] / jobs
+    duration = _format_seconds(seconds)
     return (
-        f"{start}, {totals['critic_tokens']:,.0f} critic tokens, {totals['usd']:.2f} USD, "
+        f"{start}, {critic_tokens:,.0f} critic tokens, {usd:.2f} USD, "
         f"{duration} with {jobs} at a time "
         f"(by {len(costs_of_all_arms)} finished runs; without evaluations)"
     )
@@ -88,11 +102,16 @@ def _budgets_left(pipeline: Pipeline, runs: list[Job], shares_left: list[float])
     """The unused part of all budgets, such as "1,500 generated tokens"."""
     sums = dict.fromkeys(KINDS, 0.0)
     for job, share in zip(runs, shares_left, strict=True):
-        budget = pipeline.arms[job.arm].budget.limit
-        if budget is not None:
-            kind, limit = budget
+        config = pipeline.arms[job.arm]
+        # A budget of steps says nothing about tokens.
+        if config.budget.limit is not None:
+            kind, limit = config.budget.limit
             sums[kind] += limit * share
-    parts = [f"{left:,.0f} {kind.replace('_', ' ')}" for kind, left in sums.items() if left]
+    parts = []
+    for kind, left in sums.items():
+        if left:
+            words = kind.replace("_", " ")
+            parts.append(f"{left:,.0f} {words}")
     return ", ".join(parts) or "generated tokens by steps"
 
 
@@ -103,42 +122,50 @@ def _finished_costs(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, lis
         for seed in pipeline.seeds:
             run = folder.run(arm, seed)
             if run.finished:
-                costs.setdefault(arm, []).append(json.loads(run.evaluation.read_text())["cost"])
+                evaluation = json.loads(run.evaluation.read_text())
+                costs_of_arm = costs.setdefault(arm, [])
+                costs_of_arm.append(evaluation["cost"])
     return costs
 
 
 def _mean_cost(costs: list[Costs], key: str) -> float:
-    return sum(cost[key] for cost in costs) / len(costs)
+    values = [cost[key] for cost in costs]
+    return sum(values) / len(values)
 
 
 def _format_seconds(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours} h {minutes:02} min"
     if minutes:
         return f"{minutes} min"
     return f"{seconds:.0f} s"
 
 
-def _metrics(job: Job) -> list[dict[str, Any]]:
+def _metrics(job: Job) -> Rows:
     """Rows of metrics.jsonl; [] before the first step."""
     path = job.folder.metrics
     if not path.exists():
         return []
     # A table of many runs is drawn every second: the size in the cache's key has a file read again
     # only where it has grown.
-    return _read_metrics(path, path.stat().st_size)
+    size = path.stat().st_size
+    return _read_metrics(path, size)
 
 
 @functools.lru_cache(maxsize=256)
-def _read_metrics(path: Path, size: int) -> list[dict[str, Any]]:
+def _read_metrics(path: Path, size: int) -> Rows:
     return read_jsonl(path)
 
 
-def _latest(rows: Sequence[dict[str, Any]], metric: str) -> Any:
+def _latest(rows: Rows, metric: str) -> Any:
     """The newest value of a metric; None where no row has it."""
     # The learning curve has a point every `curve_every` steps only.
-    return next((row[metric] for row in reversed(rows) if metric in row), None)
+    for row in reversed(rows):
+        if metric in row:
+            return row[metric]
+    return None
 
 
 def budget_share(job: Job, pipeline: Pipeline) -> float | None:
@@ -176,15 +203,19 @@ def time_left(shares: list[float], before: float, seconds: float) -> float | Non
     Returns:
         None where less than 1 % was done since the start: too early to tell.
     """
-    done = sum(shares) - before
-    if done < 0.01 * len(shares):
+    total = sum(shares)
+    done = total - before
+    runs = len(shares)
+    if done < 0.01 * runs:
         return None
-    return (len(shares) - sum(shares)) * seconds / done
+    shares_left = runs - total
+    return shares_left * seconds / done
 
 
 def progress_table(todo: list[Job], pipeline: Pipeline, left: float | None = None) -> Table:
     """The table of a campaign's runs; `left` is the time left in seconds, where it is known."""
-    finished = sum(job.status == "finished" for job in todo)
+    statuses = [job.status for job in todo]
+    finished = statuses.count("finished")
     title = f"{pipeline.name}: {finished} of {len(todo)} runs finished"
     if left is not None:
         title += f", about {_format_seconds(left)} left"
@@ -193,18 +224,22 @@ def progress_table(todo: list[Job], pipeline: Pipeline, left: float | None = Non
         # Folded, not cut: a reader must be able to tell long names of arms apart.
         table.add_column(column, overflow="fold")
     for job in todo:
-        table.add_row(*_cells(job, pipeline))
+        cells = _cells(job, pipeline)
+        table.add_row(*cells)
     return table
 
 
 def _cells(job: Job, pipeline: Pipeline) -> list[str]:
     # Metrics of a waiting job are those that an earlier campaign left.
-    rows = [] if job.status == "waiting" else _metrics(job)
+    rows: Rows = []
+    if job.status != "waiting":
+        rows = _metrics(job)
     seed = "" if job.seed is None else str(job.seed)
     step = _format_latest(rows[-1:], "step", "")
     generated = _format_latest(rows, "tokens/generated", ",.0f")
     if rows and job.arm in pipeline.arms:
-        limit = pipeline.arms[job.arm].budget.generated_tokens
+        config = pipeline.arms[job.arm]
+        limit = config.budget.generated_tokens
         if limit:
             generated += f" / {limit:,}"
     reward = _format_latest(rows, "reward")
@@ -216,10 +251,13 @@ def _cells(job: Job, pipeline: Pipeline) -> list[str]:
         usd = _format_latest(rows, "cost/usd")
     seconds = ""
     if job.status == "running":
-        seconds = f"{time.monotonic() - job.started:.0f}s"
+        elapsed = time.monotonic() - job.started
+        seconds = f"{elapsed:.0f}s"
     return [job.arm, seed, job.status, step, generated, reward, primary, rescue, usd, seconds]
 
 
-def _format_latest(rows: Sequence[dict[str, Any]], metric: str, form: str = ".2f") -> str:
+def _format_latest(rows: Rows, metric: str, form: str = ".2f") -> str:
     value = _latest(rows, metric)
-    return "" if value is None else format(value, form)
+    if value is None:
+        return ""
+    return format(value, form)
