@@ -8,63 +8,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 import pytest
-import yaml
+from tiny_runs import SMALL, cli, command, write_pipeline
 from waiting import ended, wait_for_steps
 
 from critique_rl.config.durable_files import read_jsonl
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.experiment import processes
-
-SMALL = {
-    "task": {"name": "lab/chain", "size": 12},
-    "trl": {
-        "num_generations": 4,
-        "per_device_train_batch_size": 8,
-        "max_completion_length": 12,
-        "learning_rate": 1e-3,
-    },
-    "budget": {"optimizer_steps": 3},
-    "evaluation": {
-        "problems": 3,
-        "samples": 2,
-        "ks": [1, 2],
-        "curve_every": 2,
-        "curve_problems": 2,
-        "curve_samples": 1,
-    },
-    "seeds": [0],
-    "primary": "pass@1/plateau",
-    "arms": {"scalar": {}, "critique": {"critic": {"kind": "oracle"}}},
-}
-
-
-def write_pipeline(folder: Path, policy: str, **changes) -> Path:
-    path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump({**SMALL, "policy": {"model": policy}, **changes}))
-    return path
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "critique_rl", *map(str, arguments)]
-
-
-def cli(*arguments: object) -> subprocess.CompletedProcess:
-    """The command as a process of its own, forked as runs are, because imports would take most of
-    the time.
-    """
-    words = [str(argument) for argument in arguments]
-    with TemporaryDirectory() as folder:
-        out, errors = Path(folder, "out"), Path(folder, "errors")
-        process = processes.context().Process(target=processes.command, args=(words, out, errors))
-        process.start()
-        code = ended(process, f"critique-rl {' '.join(words)}")
-        return subprocess.CompletedProcess(words, code, out.read_text(), errors.read_text())
 
 
 @pytest.mark.processes

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from test_report import Page, put_evaluation, report
+from report_pages import Page, put_evaluation, report
 
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import TaskConfig

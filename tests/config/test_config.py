@@ -126,3 +126,18 @@ def test_a_resolved_run_survives_yaml_and_carries_its_seed() -> None:
     config = with_seed(parse_pipeline("x", GOOD).arms["critique"], 7)
     assert to_dict(config)["trl"]["seed"] == 7
     assert to_dict(config)["evaluation"]["ks"] == [1, 4, 16]
+
+
+def test_external_runs_are_named_in_the_pipeline():
+    data = {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}}
+    assert parse_pipeline("p", data | {"external": {"plain": "outputs/plain"}}).external == {
+        "plain": "outputs/plain"
+    }
+    assert parse_pipeline("p", data).external == {}
+    for wrong in (["outputs/plain"], {"plain": 3}, {"plain": ""}):
+        with pytest.raises(
+            ConfigError, match=r"external: got .* expected a mapping from names to output folders"
+        ):
+            parse_pipeline("p", data | {"external": wrong})
+    with pytest.raises(ConfigError, match="external: 'scalar' is an arm of this pipeline"):
+        parse_pipeline("p", data | {"external": {"scalar": "outputs/plain"}})

@@ -7,8 +7,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import own_critics
 import pytest
+import user_critics
 from waiting import SECONDS, wait_until, within
 
 from critique_rl.config.checks import ConfigError
@@ -34,7 +34,7 @@ def attempts(*texts):
 
 
 def own(name, **options):
-    return build_critic({"kind": "python", "target": f"own_critics:{name}", **options}, TASK)
+    return build_critic({"kind": "python", "target": f"user_critics:{name}", **options}, TASK)
 
 
 def said(critiques):
@@ -97,7 +97,7 @@ def test_a_class_gets_its_options_and_a_batch_that_raises_is_tried_one_by_one() 
 @pytest.mark.processes
 def test_a_critic_that_hangs_or_exits_fails_attempts_until_it_is_back() -> None:
     critic, fine = own("by_text", deadline=0.3), [("look at line 2", "ok", "")]
-    own_critics.awake.clear()
+    user_critics.awake.clear()
     try:
         with within("a critic that hangs"):
             both = said(critic.critique(attempts("sleep", "fine")))
@@ -105,7 +105,7 @@ def test_a_critic_that_hangs_or_exits_fails_attempts_until_it_is_back() -> None:
             critic.deadline = 2 * SECONDS  # later ones do not wait for it
             assert said(critic.critique(attempts("fine"))) == [("", "failed", "timeout")]
     finally:
-        own_critics.awake.set()
+        user_critics.awake.set()
     wait_until(lambda: said(critic.critique(attempts("fine"))) == fine, "the critic to be back")
     assert said(critic.critique(attempts("exit"))) == [("", "failed", "error RuntimeError")]
 
@@ -127,18 +127,18 @@ def test_a_leak_is_counted_and_kept_redacted_or_dropped(on_leak, expected) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "own_critics:nothing"}, "has no 'nothing'; it has Critique, Model"),
-        ({"target": "own_critics:NoMethod"}, "no method critique"),
-        ({"target": "own_critics:number"}, "is a int, expected a class"),
-        ({"target": "own_critics"}, "expected module:name"),
+        ({"target": "user_critics:nothing"}, "has no 'nothing'; it has Critique, Model"),
+        ({"target": "user_critics:NoMethod"}, "no method critique"),
+        ({"target": "user_critics:number"}, "is a int, expected a class"),
+        ({"target": "user_critics"}, "expected module:name"),
         (
-            {"target": "own_critics:Model", "options": {"wordd": "x"}},
+            {"target": "user_critics:Model", "options": {"wordd": "x"}},
             "unexpected keyword argument 'wordd'",
         ),
         ({}, "critic python: .*target"),
-        ({"target": "own_critics:Model", "deadline": 0}, "deadline: got 0"),
+        ({"target": "user_critics:Model", "deadline": 0}, "deadline: got 0"),
         (
-            {"target": "own_critics:Model", "on_leak": "hide"},
+            {"target": "user_critics:Model", "on_leak": "hide"},
             "on_leak: got 'hide'; known: drop, keep, redact",
         ),
     ],

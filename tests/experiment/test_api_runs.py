@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from fault_server import serving
-from test_end_to_end import SMALL
+from tiny_runs import SMALL
 from waiting import LONG
 
 from critique_rl.cli.entry import main

@@ -9,7 +9,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_end_to_end import SMALL, cli, write_pipeline
+from tiny_runs import SMALL, cli, write_pipeline
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import read_jsonl

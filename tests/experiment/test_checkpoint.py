@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from test_end_to_end import SMALL, cli, write_pipeline
+from tiny_runs import SMALL, cli, write_pipeline
 from tiny_trainers import even, trainer_of
 from waiting import LONG, ended, wait_for_steps
 

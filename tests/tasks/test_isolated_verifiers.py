@@ -43,7 +43,7 @@ def mathematics():
 
 @pytest.fixture(scope="module", autouse=True)
 def beside_the_tests():
-    """`own_verifiers` is found as a user's module is, in the working folder."""
+    """`user_verifiers` is found as a user's module is, in the working folder."""
     before = Path.cwd()
     os.chdir(HERE)
     yield
@@ -115,7 +115,7 @@ def test_a_repeated_answer_is_judged_once(mathematics) -> None:
     ],
 )
 def test_a_function_of_the_users_own_judges(function, text, prompt, outcome) -> None:
-    target = f"own_verifiers:{function}"
+    target = f"user_verifiers:{function}"
     verifier = build_verifier({"kind": "python", "target": target, "deadline": SECONDS})
     verdict = verifier(text, {"answer": "7", "prompt": prompt, "when": Path("not json")})
     verifier.worker.stop()
@@ -127,7 +127,7 @@ def test_a_function_of_the_users_own_judges(function, text, prompt, outcome) -> 
 
 
 def test_a_function_that_hangs_or_crashes_is_unscored_and_the_next_is_answered() -> None:
-    verifier = build_verifier({"kind": "python", "target": "own_verifiers:hostile", "deadline": 1})
+    verifier = build_verifier({"kind": "python", "target": "user_verifiers:hostile", "deadline": 1})
     verifier.worker.memory = 120 << 20
     reasons = {}
     hanging = ("loop", "sleep", "big number", "own alarm")
@@ -154,14 +154,14 @@ def test_a_function_that_hangs_or_crashes_is_unscored_and_the_next_is_answered()
 
 
 def test_what_the_function_started_is_killed_with_it() -> None:
-    verifier = build_verifier({"kind": "python", "target": "own_verifiers:hostile", "deadline": 1})
+    verifier = build_verifier({"kind": "python", "target": "user_verifiers:hostile", "deadline": 1})
     group = verifier.worker._process.pid
     assert verifier("child", {}).reason == "timeout"
     wait_until(lambda: not of_group(group), f"group {group} to end")
 
 
 def test_threads_take_turns_and_a_fork_starts_a_worker_of_its_own() -> None:
-    target = "own_verifiers:same"
+    target = "user_verifiers:same"
     verifier = build_verifier({"kind": "python", "target": target, "deadline": SECONDS})
     with ThreadPoolExecutor(8) as pool:
         verdicts = list(
@@ -188,7 +188,7 @@ def test_no_worker_outlives_a_parent_that_was_killed(text) -> None:
     """A worker that waits for a question, and one that works on one."""
     code = (
         "from critique_rl.tasks.isolated_verifiers import build_verifier\n"
-        "v = build_verifier({'kind': 'python', 'target': 'own_verifiers:hostile', 'deadline': 3})\n"
+        "v = build_verifier({'kind': 'python', 'target': 'user_verifiers:hostile', 'deadline': 3})\n"
         f"print(v.worker._process.pid, flush=True)\nv({text!r}, {{}})\n"
         "print('answered', flush=True)\nimport time; time.sleep(3600)"
     )
@@ -213,7 +213,7 @@ def test_a_worker_ends_with_its_process() -> None:
     code = (
         "from critique_rl.tasks.isolated_verifiers import build_verifier\n"
         # Kept by a name until the end: without one it goes at once, at the end of its pipe.
-        "verifier = build_verifier({'kind': 'python', 'target': 'own_verifiers:same'})\n"
+        "verifier = build_verifier({'kind': 'python', 'target': 'user_verifiers:same'})\n"
         "print(verifier.worker._process.pid)"
     )
     words = [sys.executable, "-c", code]
@@ -230,11 +230,11 @@ def test_a_worker_ends_with_its_process() -> None:
         ({"kind": "math", "deadlin": 3}, "did you mean 'deadline'"),
         ({"kind": "math", "deadline": 0}, "deadline: got 0, expected seconds"),
         ({"kind": "python"}, "expected module:function"),
-        ({"kind": "python", "target": "own_verifiers"}, "expected module:name"),
+        ({"kind": "python", "target": "user_verifiers"}, "expected module:name"),
         ({"kind": "python", "target": "no_such_module:f"}, "no module 'no_such_module'"),
-        ({"kind": "python", "target": "own_verifiers:no_such"}, "has no 'no_such'; it has "),
-        ({"kind": "python", "target": "own_verifiers:number"}, "is a int, expected a function"),
-        ({"kind": "python", "target": "own_verifiers:one_argument"}, r"expected \(text, row\)"),
+        ({"kind": "python", "target": "user_verifiers:no_such"}, "has no 'no_such'; it has "),
+        ({"kind": "python", "target": "user_verifiers:number"}, "is a int, expected a function"),
+        ({"kind": "python", "target": "user_verifiers:one_argument"}, r"expected \(text, row\)"),
     ],
 )
 def test_a_mistake_in_the_verifier_section_is_named_before_training(spec, message) -> None:
@@ -243,7 +243,7 @@ def test_a_mistake_in_the_verifier_section_is_named_before_training(spec, messag
 
 
 def test_a_task_is_judged_by_the_verifier_that_the_pipeline_names() -> None:
-    verifier = {"kind": "python", "target": "own_verifiers:same", "deadline": SECONDS}
+    verifier = {"kind": "python", "target": "user_verifiers:same", "deadline": SECONDS}
     task = load_task(TaskConfig("lab/chain", size=3, verifier=verifier), 0)
     assert isinstance(task.verifier, WorkerVerifier)
     assert task.verifier("13", {"answer": "13"}).outcome == "right"

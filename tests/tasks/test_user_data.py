@@ -250,7 +250,7 @@ def test_too_few_rows_to_hold_some_out_are_refused_when_they_are_wanted(tmp_path
 @pytest.mark.processes
 def test_a_verifier_of_ones_own_needs_no_answer(tmp_path) -> None:
     path = written(tmp_path / "a.jsonl", [{"question": f"{i}?"} for i in range(60)])
-    verifier = {"kind": "python", "target": "own_verifiers:same", "deadline": 300}
+    verifier = {"kind": "python", "target": "user_verifiers:same", "deadline": 300}
     task = task_of({"train": path}, verifier=verifier)
     assert task.train[0]["answer"] == ""
     task.verifier.worker.stop()

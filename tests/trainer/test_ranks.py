@@ -18,7 +18,7 @@ from accelerate.commands import launch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from replayed_ranks import STEPS, VARIANTS
-from test_end_to_end import SMALL, write_pipeline
+from tiny_runs import SMALL, write_pipeline
 from waiting import ended, wait_for_steps
 
 from critique_rl.config.durable_files import read_jsonl

@@ -8,10 +8,10 @@ import pytest
 
 from critique_rl.trainer.rollout.refine import (
     choose_candidates,
-    select_failed,
     mentions_critique,
     question_of,
     refine_prompt,
+    select_failed,
 )
 from critique_rl.types import Attempt, Critique, Verdict
 

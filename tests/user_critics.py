@@ -1,5 +1,5 @@
 """Critics as a user might write them, well and badly; named by test_own_critic.py as
-own_critics:<name>.
+user_critics:<name>.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Verifiers as a user might write them, well and badly; named by test_isolated_verifiers.py as
-own_verifiers:<name>.
+user_verifiers:<name>.
 """
 
 from __future__ import annotations

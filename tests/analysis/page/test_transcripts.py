@@ -1,0 +1,86 @@
+"""Transcripts of the page: which rollouts it shows, and how long and hidden texts are written."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from report_pages import put_rollouts, report, rollout
+
+from critique_rl.analysis.page.text_cuts import cut
+from critique_rl.analysis.page.transcripts import MOST, sample
+from critique_rl.config.run_folder import PipelineFolder
+
+
+def test_a_rollout_file_that_cannot_be_read_is_named_and_the_others_are_shown(full):
+    broken = full.run("critique", 0).rollouts / "step00009-rank0.parquet"
+    broken.write_bytes(b"PAR1 cut off")
+    text = report(full)
+    assert (
+        text.count("Left out, since it could not be read: critique/seed0/step00009-rank0.parquet")
+        == 1
+    )
+    assert "failed rollouts with what became of them" in text
+
+
+def test_characters_that_cannot_be_seen_are_spelled_out():
+    hidden = [
+        0x0,
+        0x7F,
+        0x85,
+        0xAD,
+        0x200B,
+        0x200E,
+        0x2028,
+        0x2029,
+        0x202E,
+        0x2060,
+        0xFEFF,
+        0xE0041,
+    ]
+    assert cut("".join(map(chr, hidden)), 100).head == "".join(f"[U+{code:04X}]" for code in hidden)
+    seen = "a\tb\nc é ü 漢字 \u00a0 😀"
+    assert cut(seen, 100).head == seen
+
+
+def test_transcripts_are_spread_over_arms_and_seeds_and_repeat(tmp_path):
+    folder = PipelineFolder(tmp_path)
+    runs = {arm: {seed: folder.run(arm, seed) for seed in range(5)} for arm in "abcdefgh"}
+    for of in runs.values():
+        for run in of.values():
+            run.rollouts.mkdir(parents=True)
+            for step in (1, 2, 8, 9):
+                rows = [
+                    rollout(step=step),
+                    rollout(step=step, leaked=True),
+                    rollout(step=step, role="candidate", attempt=0, outcome="right"),
+                ]
+                pq.write_table(
+                    pa.Table.from_pylist(rows), run.rollouts / f"step{step:05d}-rank0.parquet"
+                )
+    found = sample(runs).transcripts
+    assert len(found) == MOST and found == sample(runs).transcripts
+    assert (
+        {t.arm for t in found} == set("abcdefgh")
+        and {t.seed for t in found} == set(range(5))
+        and {t.rollout.step for t in found} == {1, 9}
+    )
+    counts = [sum(t.arm == arm for t in found) for arm in "abcdefgh"]
+    assert max(counts) - min(counts) <= 5, "no arm fills the page"
+    assert {kind for t in found for kind in t.kinds} == {"rescued", "not refined", "leaked"}
+
+
+def test_long_texts_lose_their_middle_and_the_page_stays_small(full):
+    long = "<&>" * 400_000
+    put_rollouts(
+        full,
+        [
+            rollout(question=long, text=long, critique=long),
+            rollout(role="candidate", attempt=0, text=long),
+        ],
+    )
+    text = report(full)
+    assert "1,197,600 characters left out here" in text
+    assert len(text) < 300_000
+    assert (cut("abcdefghi", 6).head, cut("abcdefghi", 6).left_out, cut("abcdefghi", 6).tail) == (
+        "abcd",
+        3,
+        "hi",
+    )

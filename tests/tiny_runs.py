@@ -1,0 +1,58 @@
+"""Tiny pipelines for tests: their configuration, and the command line that runs them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+from waiting import ended
+
+from critique_rl.experiment import processes
+
+SMALL = {
+    "task": {"name": "lab/chain", "size": 12},
+    "trl": {
+        "num_generations": 4,
+        "per_device_train_batch_size": 8,
+        "max_completion_length": 12,
+        "learning_rate": 1e-3,
+    },
+    "budget": {"optimizer_steps": 3},
+    "evaluation": {
+        "problems": 3,
+        "samples": 2,
+        "ks": [1, 2],
+        "curve_every": 2,
+        "curve_problems": 2,
+        "curve_samples": 1,
+    },
+    "seeds": [0],
+    "primary": "pass@1/plateau",
+    "arms": {"scalar": {}, "critique": {"critic": {"kind": "oracle"}}},
+}
+
+
+def write_pipeline(folder: Path, policy: str, **changes) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, "policy": {"model": policy}, **changes}))
+    return path
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "critique_rl", *map(str, arguments)]
+
+
+def cli(*arguments: object) -> subprocess.CompletedProcess:
+    """The command as a process of its own, forked as runs are, because imports would take most of
+    the time.
+    """
+    words = [str(argument) for argument in arguments]
+    with TemporaryDirectory() as folder:
+        out, errors = Path(folder, "out"), Path(folder, "errors")
+        process = processes.context().Process(target=processes.command, args=(words, out, errors))
+        process.start()
+        code = ended(process, f"critique-rl {' '.join(words)}")
+        return subprocess.CompletedProcess(words, code, out.read_text(), errors.read_text())
