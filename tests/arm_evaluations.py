@@ -17,8 +17,6 @@ PROTOCOL = {
     "max_new_tokens": 96,
     "task": {"name": "lab/chain"},
 }
-
-
 COST = {
     "generated_tokens": 150_000,
     "critic_tokens": 0,
