@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from known_critics import DATA, Turns, Words, generated
-from lab_trainers import DISTILL, HALF, LAB, critique_trainer
+from lab_trainers import DISTILL, HALF, LAB, critique_trainer, move_weights
 from tiny_trainers import trainer_of
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
