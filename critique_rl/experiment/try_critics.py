@@ -95,9 +95,10 @@ def failed_rollouts(
         ConfigError: no question is of the family, or no rollout failed.
     """
     settings = to_dict(config)
+    sampling = sampling_of(config)
     about = {
         "size": asdict(size),
-        "sampling": asdict(sampling_of(config)),
+        "sampling": asdict(sampling),
         "task": settings["task"],
         "policy": settings["policy"],
     }
@@ -105,8 +106,8 @@ def failed_rollouts(
     stored = read_json(folder.bank)
     # A bank of other settings would be another policy's failures.
     if stored.get("about") != about:
-        sampling = sampling_of(config)
-        sampled = _sample_failed(model, tokenizer, task, list(rows.values()), size, sampling)
+        questions = list(rows.values())
+        sampled = _sample_failed(model, tokenizer, task, questions, size, sampling)
         stored = {"about": about, "attempts": sampled}
         write_json(folder.bank, stored)
     texts = _spread(stored["attempts"], size.attempts)
@@ -118,7 +119,9 @@ def failed_rollouts(
     attempts = []
     for row_id, text in texts:
         row = rows[row_id]
-        attempts.append(Attempt(str(row["question"]), text, task.verifier(text, row), row))
+        verdict = task.verifier(text, row)
+        attempt = Attempt(str(row["question"]), text, verdict, row)
+        attempts.append(attempt)
     return attempts
 
 
@@ -132,9 +135,8 @@ def _bank_rows(task: Task, size: BenchSize) -> dict[str, Row]:
     rows = {str(row["id"]): row for row in held_out if size.family in ("", row["family"])}
     if not rows:
         families = {str(row["family"]) for row in held_out}
-        raise ConfigError(
-            f"--family: no question of family {size.family!r}; {suggest(size.family, families)}"
-        )
+        suggestion = suggest(size.family, families)
+        raise ConfigError(f"--family: no question of family {size.family!r}; {suggestion}")
     return rows
 
 
@@ -147,7 +149,8 @@ def _sample_failed(
     answers = sample(model, tokenizer, prompts, sampling, BANK_SEED)
     failed = []
     for row, answer in zip(repeated, answers, strict=True):
-        if task.verifier(answer.text, row).failed:
+        verdict = task.verifier(answer.text, row)
+        if verdict.failed:
             failed.append([str(row["id"]), answer.text])
     return failed
 
@@ -159,7 +162,8 @@ def _spread(attempts: Sequence[Sequence[str]], most: int) -> list[tuple[str, str
     counts: Counter[str] = Counter()
     ranked = []
     for number, (row_id, text) in enumerate(attempts):
-        ranked.append((counts[row_id], number, row_id, text))
+        earlier = counts[row_id]
+        ranked.append((earlier, number, row_id, text))
         counts[row_id] += 1
     kept = sorted(ranked)[:most]
     kept.sort(key=lambda entry: entry[1])
@@ -184,18 +188,20 @@ def bench_critic(
     right = _right_refinements(attempts, critiques, model, tokenizer, task, config)
     right_by_question: dict[str, list[bool]] = defaultdict(list)
     for i, attempt in enumerate(attempts):
-        right_by_question[str(attempt.row["id"])].append(i in right)
-    outcomes = list(right_by_question.values())
-    usage = sum((critique.usage for critique in critiques), Usage())
-    seconds = [critique.usage.seconds for critique in critiques if critique.usage.seconds > 0]
+        outcomes = right_by_question[str(attempt.row["id"])]
+        outcomes.append(i in right)
+    questions = list(right_by_question.values())
+    usages = [critique.usage for critique in critiques]
+    usage = sum(usages, Usage())
+    seconds = [call.seconds for call in usages if call.seconds > 0]
     # A model in this process answers all attempts in one pass and times no call. Each attempt's
     # share of the pass stands for it.
     if not seconds and usage.completion_tokens:
         seconds = waited
     return BenchResult(
         critic=name,
-        right=[sum(question) / len(question) for question in outcomes],
-        rescued=[any(question) for question in outcomes],
+        right=[sum(outcomes) / len(outcomes) for outcomes in questions],
+        rescued=[any(outcomes) for outcomes in questions],
         reasons=_count_reasons(critiques),
         leaked=sum(critique.leaked for critique in critiques),
         usage=usage,
@@ -214,12 +220,14 @@ def _ask(
         for piece in _pieces(attempts):
             start = time.perf_counter()
             critiques += critic.critique(piece)
-            share = (time.perf_counter() - start) / len(piece)
+            elapsed = time.perf_counter() - start
+            share = elapsed / len(piece)
             waited += [share] * len(piece)
     except (CriticFailed, ValueError) as error:
         # One broken critic must not end the bench of the others: it becomes a row of failures.
         reason = f"{type(error).__name__}: {error}"[:120]
-        critiques = [Critique("", name, "failed", reason)] * len(attempts)
+        failure = Critique("", name, "failed", reason)
+        critiques = [failure] * len(attempts)
     return critiques, waited
 
 
@@ -238,8 +246,9 @@ def _right_refinements(
     rows = [attempts[i].row for i in usable]
     prompts = []
     for i in usable:
-        prompt = attempts[i].row["prompt"]
-        prompts.append(refine_prompt(prompt, attempts[i], critiques[i], template, specials))
+        attempt = attempts[i]
+        prompt = attempt.row["prompt"]
+        prompts.append(refine_prompt(prompt, attempt, critiques[i], template, specials))
     sampling = sampling_of(config)
     verdicts = second_verdicts(
         model, tokenizer, task.verifier, prompts, rows, sampling, REFINE_SEED
@@ -265,7 +274,9 @@ def _share_as_oracle(
         return None
     same = 0
     for attempt, critique in zip(attempts, critiques, strict=True):
-        same += critique.text == task.oracle(attempt)
+        oracle_text = task.oracle(attempt)
+        if critique.text == oracle_text:
+            same += 1
     return same / len(attempts)
 
 
@@ -274,10 +285,13 @@ def _pieces(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
     # Critics have deadlines per step, and may see the group of a question.
     pieces: list[list[Attempt]] = [[]]
     for attempt in attempts:
-        last = pieces[-1]
-        if len(last) >= STEP and attempt.row["id"] != last[-1].row["id"]:
-            pieces.append([])
-        pieces[-1].append(attempt)
+        piece = pieces[-1]
+        if len(piece) >= STEP:
+            previous = piece[-1]
+            if attempt.row["id"] != previous.row["id"]:
+                piece = []
+                pieces.append(piece)
+        piece.append(attempt)
     return pieces
 
 
@@ -291,10 +305,12 @@ def lend_policy(critic: Critic, model, tokenizer, config: RunConfig) -> None:
         if not conversations:
             return []
         lengths = prompt_lengths(tokenizer, conversations)
-        answers = sample(model, tokenizer, conversations, sampling_of(config), BANK_SEED)
+        sampling = sampling_of(config)
+        answers = sample(model, tokenizer, conversations, sampling, BANK_SEED)
         replies = []
         for length, reply in zip(lengths, answers, strict=True):
-            replies.append(Reply(reply.text, usage=Usage(length, reply.tokens)))
+            usage = Usage(length, reply.tokens)
+            replies.append(Reply(reply.text, usage=usage))
         return replies
 
     chat.sample = answer
@@ -322,20 +338,23 @@ def figures(rows: Sequence[BenchResult], attempts: int) -> dict[str, Any]:
 def _critic_figures(row: BenchResult, control: BenchResult) -> dict[str, Any]:
     right = np.array(row.right)
     rescued = np.array(row.rescued, dtype=float)
+    control_right = np.array(control.right)
+    control_rescued = np.array(control.rescued, dtype=float)
+    usage = row.usage
     percentiles: list[float] | list[None] = [None, None]
     # Rules make no calls, so they have no seconds.
     if row.seconds:
         percentiles = np.percentile(row.seconds, [50, 95]).tolist()
     return {
         "right": _interval(right),
-        "right_minus_retry": _interval(right - np.array(control.right)),
+        "right_minus_retry": _interval(right - control_right),
         "rescued": _interval(rescued),
-        "rescued_minus_retry": _interval(rescued - np.array(control.rescued, dtype=float)),
+        "rescued_minus_retry": _interval(rescued - control_rescued),
         "as_oracle": row.as_oracle,
         "leaked": row.leaked,
         "reasons": dict(row.reasons),
-        "critic_tokens": row.usage.prompt_tokens + row.usage.completion_tokens,
-        "usd": row.usage.usd,
+        "critic_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "usd": usage.usd,
         "seconds_p50": percentiles[0],
         "seconds_p95": percentiles[1],
     }
@@ -343,10 +362,14 @@ def _critic_figures(row: BenchResult, control: BenchResult) -> dict[str, Any]:
 
 def _interval(values: np.ndarray) -> dict[str, Any]:
     """The mean of values (Q,), one per question, with its interval over questions."""
-    return as_json(crossed_interval(values[None, :]))
+    # One row: a bench has no seeds, so only questions vary.
+    values_of_run = values[None, :]
+    return as_json(crossed_interval(values_of_run))
 
 
 def as_json(interval: Interval) -> dict[str, Any]:
     """{"mean": ..., "ci95": [low, high]}, with ci95 None for a single value."""
-    ends = None if math.isnan(interval.low) else [interval.low, interval.high]
+    ends = None
+    if not math.isnan(interval.low):
+        ends = [interval.low, interval.high]
     return {"mean": interval.mean, "ci95": ends}
