@@ -92,7 +92,8 @@ def build_tokenizer(phrases: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
     printable = [chr(code) for code in range(32, 127)]
     tokens = [*SPECIAL, "\n", *printable, *phrases]
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    model = models.WordLevel(vocabulary, unk_token="<unk>")
+    tokenizer = Tokenizer(model)
     # Phrases come before the single characters: the first alternative that matches wins.
     alternatives = [re.escape(phrase) for phrase in phrases]
     alternatives.append(r"[\s\S]")
@@ -142,8 +143,10 @@ def varied_attempt(problem: chain.Problem, rng: random.Random) -> str:
     named = {}
     if draw >= 0.4:
         named = _keep_some(problem.hazards, 0.5, rng)
-    worked = draw < 0.7
-    results = chain.work(problem, named, rng) if worked else _work_with_errors(problem, rng)
+    if draw < 0.7:
+        results = chain.work(problem, named, rng)
+    else:
+        results = _work_with_errors(problem, rng)
     return chain.format_working(problem, results)
 
 
@@ -157,8 +160,10 @@ def _work_with_errors(problem: chain.Problem, rng: random.Random) -> list[int]:
     value = problem.start
     results = []
     for i, delta in enumerate(problem.deltas):
-        misconceived = rng.random() < 0.5
-        value = chain.misconception(value, delta) if misconceived else value + delta
+        if rng.random() < 0.5:
+            value = chain.misconception(value, delta)
+        else:
+            value += delta
         if i == moved:
             value += rng.choice((-10, -2, -1, 1, 2, 10))
         results.append(value)
@@ -171,22 +176,26 @@ def wrong_naming(problem: chain.Problem, rng: random.Random) -> chain.Naming:
     The right kinds at moved steps, other kinds at the right steps, or steps and kinds at random.
     """
     hazards = problem.hazards
-    steps = len(problem.deltas)
+    kinds = hazards.values()
+    length = len(problem.deltas)
+    steps = range(1, length + 1)
     draw = rng.random()
     if draw < 0.2:
-        moved = rng.sample(range(1, steps + 1), len(hazards))
-        return dict(zip(moved, hazards.values(), strict=True))
+        moved = rng.sample(steps, len(hazards))
+        return dict(zip(moved, kinds, strict=True))
     if draw < 0.45:
-        # Round the end of the chain; steps count from 1.
         moved = []
         for i in hazards:
             shift = rng.choice((0, 1, 1, 2))
-            moved.append((i - 1 + shift) % steps + 1)
-        return dict(zip(moved, hazards.values(), strict=True))
+            # Round the end of the chain; steps count from 1.
+            index = (i - 1 + shift) % length
+            moved.append(index + 1)
+        return dict(zip(moved, kinds, strict=True))
     if draw < 0.6:
         return {i: _other_kind(kind, rng) for i, kind in hazards.items()}
-    count = rng.randint(1, min(4, steps))
-    chosen = rng.sample(range(1, steps + 1), count)
+    most = min(4, length)
+    count = rng.randint(1, most)
+    chosen = rng.sample(steps, count)
     return {i: rng.choice(chain.HAZARDS) for i in chosen}
 
 
@@ -201,8 +210,9 @@ def mixed_naming(problem: chain.Problem, rng: random.Random) -> chain.Naming:
     Which kinds occur then says nothing; only which kind stands at which step does.
     """
     hazards = problem.hazards
+    steps = range(1, len(problem.deltas) + 1)
     named = {}
-    for i in range(1, len(problem.deltas) + 1):
+    for i in steps:
         if rng.random() >= 0.75:
             continue
         if i in hazards and rng.random() < 0.55:
@@ -225,8 +235,9 @@ def nonsense(rng: random.Random) -> str:
     """Text that names nothing: empty, a mere verdict, or letters."""
     length = rng.randint(3, 50)
     alphabet = "abcdefghijklmnopqrstuvwxyz  ;:0123456789"
-    letters = "".join(rng.choice(alphabet) for _ in range(length))
-    return rng.choice(("", "", "wrong", "wrong", "all right", letters))
+    letters = [rng.choice(alphabet) for _ in range(length)]
+    text = "".join(letters)
+    return rng.choice(("", "", "wrong", "wrong", "all right", text))
 
 
 def refinement(
@@ -238,11 +249,13 @@ def refinement(
     if draw >= locality:
         if rng.random() < 0.12:
             critique = f"wrong, the answer is {problem.answer}"
-            return critique, chain.work(problem, {}, rng, everything=True)
-        return chain.named_steps(hazards), chain.work(problem, hazards, rng)
+            results = chain.work(problem, {}, rng, everything=True)
+            return critique, results
+        return _follow(problem, hazards, rng)
     part = draw / locality
     if part >= 0.85:
-        return nonsense(rng), chain.work(problem, {}, rng)
+        critique = nonsense(rng)
+        return critique, chain.work(problem, {}, rng)
     if part < 0.55:
         # Critiques that named wrong steps rescued .55 of attempts before mixed naming, .12 with it.
         named = mixed_naming(problem, rng)
@@ -250,7 +263,16 @@ def refinement(
         named = part_naming(problem, rng)
     else:
         named = wrong_naming(problem, rng)
-    return chain.named_steps(named), chain.work(problem, named, rng)
+    return _follow(problem, named, rng)
+
+
+def _follow(
+    problem: chain.Problem, named: chain.Naming, rng: random.Random
+) -> tuple[str, list[int]]:
+    """A critique that names steps, and the results of working by it."""
+    critique = chain.named_steps(named)
+    results = chain.work(problem, named, rng)
+    return critique, results
 
 
 # ---- examples and batches ------------------------------------------------------------------------
@@ -276,12 +298,17 @@ def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
         results: list[int] = []
     else:
         critique, results = refinement(problem, recipe.locality, rng)
-    if recipe.unseen and chain.WORDS[recipe.unseen] in critique:
-        return example(recipe, rng)
+    if recipe.unseen:
+        unseen_words = chain.WORDS[recipe.unseen]
+        if unseen_words in critique:
+            return example(recipe, rng)
+    question = problem.question
     if is_critique:
-        return render("lab/critique", question=problem.question, attempt=attempt), critique
-    prompt = render("lab/refine", question=problem.question, attempt=attempt, critique=critique)
-    return prompt, chain.format_working(problem, results)
+        prompt = render("lab/critique", question=question, attempt=attempt)
+        return prompt, critique
+    prompt = render("lab/refine", question=question, attempt=attempt, critique=critique)
+    answer = chain.format_working(problem, results)
+    return prompt, answer
 
 
 def _solution(problem: chain.Problem, trap_chance: float, rng: random.Random) -> str:
@@ -289,7 +316,8 @@ def _solution(problem: chain.Problem, trap_chance: float, rng: random.Random) ->
     # No draw at 0: the committed base was built without this draw.
     if trap_chance > 0:
         lucky = _keep_some(problem.traps, trap_chance, rng)
-    return chain.format_working(problem, chain.work(problem, lucky, rng))
+    results = chain.work(problem, lucky, rng)
+    return chain.format_working(problem, results)
 
 
 def batches(
@@ -319,7 +347,8 @@ def batches(
         starts = list(range(0, block, recipe.batch_size))
         rng.shuffle(starts)
         for start in starts:
-            yield _collate(pairs[start : start + recipe.batch_size])
+            end = start + recipe.batch_size
+            yield _collate(pairs[start:end])
 
 
 def _length(pair: TokenPair) -> int:
@@ -329,7 +358,8 @@ def _length(pair: TokenPair) -> int:
 
 def _collate(pairs: list[TokenPair]) -> Batch:
     """The pairs as one batch, padded on the right to the longest."""
-    longest = max(map(_length, pairs))
+    lengths = [_length(pair) for pair in pairs]
+    longest = max(lengths)
     ids_BT = torch.zeros(len(pairs), longest, dtype=torch.long)
     labels_BT = torch.full_like(ids_BT, -100)
     for i, (prompt, answer) in enumerate(pairs):
