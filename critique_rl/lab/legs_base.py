@@ -27,7 +27,8 @@ def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
     """
     problem = legs.sample_problem("easy", "base", rng)
     if not recipe.critiques or rng.random() < SOLVE:
-        return problem.question, legs.work(problem, problem.legs)
+        solution = legs.work(problem, problem.legs)
+        return problem.question, solution
     attempt, critique, answer = refinement(problem, recipe.locality, rng)
     prompt = render("lab/refine", question=problem.question, attempt=attempt, critique=critique)
     return prompt, answer
@@ -35,7 +36,8 @@ def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
 
 def refinement(problem: legs.Problem, locality: float, rng: random.Random) -> tuple[str, str, str]:
     """A wrong attempt, a critique, and the working that follows from both."""
-    numbers = sorted(set(legs.facts().values()))
+    facts = legs.facts()
+    numbers = sorted(set(facts.values()))
     believed = list(problem.legs)
     for i in range(len(believed)):
         if rng.random() < 0.6:
@@ -50,17 +52,21 @@ def refinement(problem: legs.Problem, locality: float, rng: random.Random) -> tu
         critique = legs.name_facts(problem, named)
         for i, number in named.items():
             believed[i] = number
-        return attempt, critique, legs.work(problem, believed)
+        answer = legs.work(problem, believed)
+        return attempt, critique, answer
     solution = legs.work(problem, problem.legs)
-    part = (draw - locality) / (1 - locality)
+    above = draw - locality
+    part = above / (1 - locality)
     if part < 0.6:
         if rng.random() < 0.3:
             attempt = miscalculate(attempt, rng)
-        return attempt, legs.oracle_critique(problem.question, attempt), solution
+        critique = legs.oracle_critique(problem.question, attempt)
     # Words that name nothing, or the bare answer, are followed by the model's solution.
-    if part < 0.85:
-        return attempt, nonsense(rng), solution
-    return attempt, render("lab/ground_truth", answer=problem.answer), solution
+    elif part < 0.85:
+        critique = nonsense(rng)
+    else:
+        critique = render("lab/ground_truth", answer=problem.answer)
+    return attempt, critique, solution
 
 
 def _invent_facts(lines: int, numbers: list[int], rng: random.Random) -> dict[int, int]:
@@ -80,7 +86,9 @@ def miscalculate(attempt: str, rng: random.Random) -> str:
     The rest stays as it is, so that one or two lines do not add up.
     """
     lines = attempt.split("\n")
-    i = rng.randrange(len(lines) - 1)
+    # The last line is the answer.
+    workings = len(lines) - 1
+    i = rng.randrange(workings)
     head, results = lines[i].split("=")
     product, total = results.split(" ")
     shift = rng.choice((-10, -1, 1, 2, 10))
@@ -94,4 +102,5 @@ def miscalculate(attempt: str, rng: random.Random) -> str:
 
 def _shift_number(digits: str, shift: int) -> str:
     # Workings have no minus sign.
-    return str(max(0, int(digits) + shift))
+    shifted = int(digits) + shift
+    return str(max(0, shifted))
