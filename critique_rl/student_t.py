@@ -47,7 +47,8 @@ def t_quantile(p: float, df: float) -> float:
 def _t_cdf(t: float, df: float) -> float:
     """P(T < t) for t >= 0."""
     x = df / (df + t * t)
-    return 1 - _incomplete_beta(x, df / 2, 0.5) / 2
+    two_sided = _incomplete_beta(x, df / 2, 0.5)
+    return 1 - two_sided / 2
 
 
 def _incomplete_beta(x: float, a: float, b: float) -> float:
@@ -55,11 +56,15 @@ def _incomplete_beta(x: float, a: float, b: float) -> float:
     if x <= 0 or x >= 1:
         return float(x >= 1)
     # The fraction converges fast on this side only; the other follows by symmetry.
-    if x > (a + 1) / (a + b + 2):
+    turning_point = (a + 1) / (a + b + 2)
+    if x > turning_point:
         return 1 - _incomplete_beta(1 - x, b, a)
     log_inverse_beta = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-    log_front = log_inverse_beta + a * math.log(x) + b * math.log1p(-x)
-    return math.exp(log_front) * _beta_fraction(x, a, b) / a
+    log_x_part = a * math.log(x)
+    log_rest_part = b * math.log1p(-x)
+    log_front = log_inverse_beta + log_x_part + log_rest_part
+    front = math.exp(log_front)
+    return front * _beta_fraction(x, a, b) / a
 
 
 def _beta_fraction(x: float, a: float, b: float) -> float:
@@ -76,13 +81,18 @@ def _beta_fraction(x: float, a: float, b: float) -> float:
         a_2m = a + 2 * m
         even = 1.0
         if m > 0:
-            even = m * (b - m) * x / ((a_2m - 1) * a_2m)
-        odd = -(a + m) * (a + b + m) * x / (a_2m * (a_2m + 1))
+            below = a_2m - 1
+            even = m * (b - m) * x / (below * a_2m)
+        above = a_2m + 1
+        odd = -(a + m) * (a + b + m) * x / (a_2m * above)
         for numerator in (even, odd):
-            d = 1 / ((1 + numerator * d) or tiny)
+            # Lentz's method puts a tiny number in the place of a denominator of 0.
+            denominator = 1 + numerator * d
+            d = 1 / (denominator or tiny)
             c = (1 + numerator / c) or tiny
-            value *= c * d
-        if abs(c * d - 1) < 1e-15:
+            factor = c * d
+            value *= factor
+        if abs(factor - 1) < 1e-15:
             # Evaluated as 1 + 1/(1 + ...), so that the first step has something to multiply.
             return value - 1
     raise ArithmeticError(f"the continued fraction of I_x({a}, {b}) at x={x} did not converge")
