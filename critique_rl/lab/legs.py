@@ -96,12 +96,15 @@ def leg_counting_module() -> ModuleType:
 
 def facts() -> dict[str, int]:
     """Kind -> legs, as reasoning-gym counts them (a bird has 2, a starfish 5)."""
-    return leg_counting_module().ANIMALS
+    module = leg_counting_module()
+    return module.ANIMALS
 
 
 def preamble() -> str:
     """The common start of all questions, up to the list of animals."""
-    return leg_counting_module().QUESTION_TEMPLATE.partition("{animals}")[0]
+    module = leg_counting_module()
+    start, _, _ = module.QUESTION_TEMPLATE.partition("{animals}")
+    return start
 
 
 def phrases() -> tuple[str, ...]:
@@ -117,7 +120,8 @@ def met_kinds() -> frozenset[str]:
     # A rule over reasoning-gym's order, so that nothing is picked by hand.
     by_legs: dict[int, list[str]] = {}
     for kind, legs in facts().items():
-        by_legs.setdefault(legs, []).append(kind)
+        same_legs = by_legs.setdefault(legs, [])
+        same_legs.append(kind)
     met: set[str] = set()
     for kinds in by_legs.values():
         met.update(kinds[::2])
@@ -132,13 +136,16 @@ def from_entry(entry: dict[str, Any]) -> Problem:
 
 def parse_problem(question: str) -> Problem:
     """The inverse of `Problem.question`: "... you have 3 crabs, 1 wasp?" -> crab 3, wasp 1."""
-    listed = re.findall(r"(\d+) ([a-z ]+)", question[len(preamble()) :])
+    start = len(preamble())
+    listed = re.findall(r"(\d+) ([a-z ]+)", question[start:])
     animals = []
     total = 0
     for digits, name in listed:
         count = int(digits)
         # reasoning-gym's plural is an "s", whatever the kind.
-        kind = name[:-1] if count > 1 else name
+        kind = name
+        if count > 1:
+            kind = name[:-1]
         animals.append((kind, count))
         total += count * facts()[kind]
     return Problem(question, str(total), tuple(animals))
@@ -148,7 +155,8 @@ def family(problem: Problem) -> str | None:
     """The family of a problem; None for mixtures, and for answers that one fact could be."""
     # The oracle names facts and never the answer: up to the largest number of legs, a fact might be
     # the answer.
-    if int(problem.answer) <= max(facts().values()):
+    most_legs = max(facts().values())
+    if int(problem.answer) <= most_legs:
         return None
     met = [kind in met_kinds() for kind, _ in problem.animals]
     if all(met):
@@ -161,15 +169,17 @@ def family(problem: Problem) -> str | None:
 def sample_problem(family_name: str, split: str, rng: random.Random) -> Problem:
     """Draw a problem of a family from a split: reasoning-gym draws, and others are rejected."""
     module = leg_counting_module()
-    config = module.LegCountingConfig(
-        **SHAPES[family_name], **INSTANCES, seed=rng.randrange(2**31), size=2**31
-    )
+    shape = SHAPES[family_name]
+    seed = rng.randrange(2**31)
+    config = module.LegCountingConfig(**shape, **INSTANCES, seed=seed, size=2**31)
     dataset = module.LegCountingDataset(config)
     i = 0
     while True:
         problem = from_entry(dataset[i])
-        if family(problem) == family_name and split_of(problem.question, SPLITS) == split:
-            return problem
+        if family(problem) == family_name:
+            problem_split = split_of(problem.question, SPLITS)
+            if problem_split == split:
+                return problem
         i += 1
 
 
@@ -231,7 +241,9 @@ def faults(problem: Problem, text: str) -> dict[int, list[Fault]]:
         # Product and sum are judged by the numbers of this line and the total of the line before.
         # A mistake is named where it was made, not where it leads to.
         product = numbers[0] * numbers[1]
-        right = [count, facts()[kind], product, total + numbers[2]]
+        legs = facts()[kind]
+        running_total = total + numbers[2]
+        right = [count, legs, product, running_total]
         line_faults = []
         for k, name in enumerate(("count", "legs", "product", "sum")):
             if numbers[k] != right[k]:
@@ -274,7 +286,8 @@ def oracle_critique(question: str, text: str) -> str:
     for i, line_faults in faults(problem, text).items():
         names = {name for name, _ in line_faults}
         if "legs" in names or not line_faults:
-            phrases.append(name_facts(problem, {i: problem.legs[i]}))
+            legs = problem.legs[i]
+            phrases.append(name_facts(problem, {i: legs}))
         for name in ("count", "product", "sum"):
             if name in names:
                 phrases.append(f"{LABELS[i]} {name} wrong")
