@@ -32,7 +32,8 @@ def read_best(folder: RunFolder) -> dict[str, Any]:
     """best.json: {"step", "value", "metric"}; {} where no policy was kept."""
     if not folder.best.exists():
         return {}
-    return json.loads(folder.best.read_text())
+    text = folder.best.read_text()
+    return json.loads(text)
 
 
 def is_spent(config: RunConfig, spent: dict[str, float]) -> bool:
@@ -58,12 +59,16 @@ class RunCallback(TrainerCallback):
         self.task = task
         self.trainer = trainer
         self.curve_rows: list[Any] = []
-        if config.evaluation.curve_every:
-            self.curve_rows = task.held_out("validation", config.evaluation.curve_problems)
+        evaluation = config.evaluation
+        if evaluation.curve_every:
+            self.curve_rows = task.held_out("validation", evaluation.curve_problems)
         self.asked_to_stop = False
         self.started = time.perf_counter()
         """Start of the run's clock; a continued run sets it back by the time trained before."""
-        self.detector = PlateauDetector(plateau_rule(config.plateau)) if config.plateau else None
+        self.detector: PlateauDetector | None = None
+        if config.plateau:
+            rule = plateau_rule(config.plateau)
+            self.detector = PlateauDetector(rule)
         self.steps: dict[str, int] = {}
         """Steps of the plateau's events: stuck, solved, took_off."""
 
@@ -99,18 +104,20 @@ class RunCallback(TrainerCallback):
         if is_stop_due or is_budget_spent:
             control.should_training_stop = True
             control.should_save = True
-        is_last = is_budget_spent or state.global_step >= state.max_steps
+        step = state.global_step
+        is_last = is_budget_spent or step >= state.max_steps
         curve_every = self.config.evaluation.curve_every
-        if curve_every and (state.global_step % curve_every == 0 or is_last):
+        if curve_every and (step % curve_every == 0 or is_last):
             problems, metrics = self.curve_point()
-            self._keep_best(state.global_step, metrics)
-            self._look_for_plateau(state.global_step, problems)
+            self._keep_best(step, metrics)
+            self._look_for_plateau(step, problems)
         # Arms branch from here: at a step they name, at the plateau, or at the last step where the
         # plateau never came.
-        is_branch_point = state.global_step in self.trainer.kept_steps
+        kept_steps = self.trainer.kept_steps
+        is_branch_point = step in kept_steps
         if is_branch_point or (is_last and self.detector is not None):
             control.should_save = True
-            self.trainer.kept_steps.add(state.global_step)
+            kept_steps.add(step)
         return control
 
     def _look_for_plateau(self, step: int, problems: list[Tally]) -> None:
@@ -145,7 +152,9 @@ class RunCallback(TrainerCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """The plateau's state, as JSON."""
-        detector = self.detector.state_dict() if self.detector else None
+        detector = None
+        if self.detector is not None:
+            detector = self.detector.state_dict()
         return {"steps": self.steps, "detector": detector}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -161,14 +170,18 @@ class RunCallback(TrainerCallback):
         value = metrics.get(best_by)
         # A continued run meets the looks after its checkpoint again, with the same values: equal is
         # not better.
-        if value is None or value <= read_best(self.folder).get("value", -1.0):
+        if value is None:
+            return
+        best = read_best(self.folder)
+        if value <= best.get("value", -1.0):
             return
         kept = self.folder.best_model / f"step{step:05d}"
         # On every rank: a sharded policy is saved by all of them.
         self.trainer.save_model(str(kept))
         if self.trainer.accelerator.is_main_process:
             # Old policies go last, so that best.json always names one that is there.
-            write_json(self.folder.best, {"step": step, "value": value, "metric": best_by})
+            best = {"step": step, "value": value, "metric": best_by}
+            write_json(self.folder.best, best)
             for other in self.folder.best_model.iterdir():
                 if other != kept:
                     shutil.rmtree(other)
@@ -180,9 +193,10 @@ class RunCallback(TrainerCallback):
         Returns:
             The judged problems, and their metrics.
         """
+        trainer = self.trainer
         judged = evaluate_policy(
-            self.trainer.model,
-            self.trainer.processing_class,
+            trainer.model,
+            trainer.processing_class,
             self.curve_rows,
             self.task,
             self.config,
@@ -191,11 +205,12 @@ class RunCallback(TrainerCallback):
         # All ranks ask the same, but a verifier's deadline or a GPU's rounding can part them, and
         # what follows must be decided alike.
         [judged] = broadcast_object_list([judged])
-        self.trainer.tokens["tokens/evaluation"] += judged["evaluation_tokens"]
-        metrics = pass_metrics(judged["problems"], (1,))
+        trainer.tokens["tokens/evaluation"] += judged["evaluation_tokens"]
+        problems = judged["problems"]
+        metrics = pass_metrics(problems, (1,))
         for name, value in metrics.items():
-            metric(self.trainer, f"eval/{name}", value)
-        return judged["problems"], metrics
+            metric(trainer, f"eval/{name}", value)
+        return problems, metrics
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Add the row of a training step to metrics.jsonl."""
@@ -203,7 +218,8 @@ class RunCallback(TrainerCallback):
         is_step = bool(logs) and ("loss" in logs or "reward" in logs)
         if not (state.is_world_process_zero and is_step):
             return
-        seconds = round(time.perf_counter() - self.started, 3)
+        elapsed = time.perf_counter() - self.started
+        seconds = round(elapsed, 3)
         row = {"step": state.global_step, "seconds": seconds, **logs}
         known = {key: value for key, value in row.items() if value is not None}
         append_jsonl(self.folder.metrics, known)
