@@ -59,11 +59,13 @@ def run_all(
     with lock_folder(folder.path, "running this pipeline"):
         if pipeline.sweep is not None:
             sweep_tail = [*tail, "--sweep"]
-            failed = _run_missing(trials(pipeline), folder.sweep, sweep_tail, jobs, with_base=False)
+            sweep = trials(pipeline)
+            failed = _run_missing(sweep, folder.sweep, sweep_tail, jobs, with_base=False)
             if failed:
                 return [f"sweep/{name}" for name in failed]
             choose(pipeline, folder)
-        return _run_missing(with_chosen(pipeline, folder), folder, tail, jobs)
+        chosen = with_chosen(pipeline, folder)
+        return _run_missing(chosen, folder, tail, jobs)
 
 
 def _run_missing(
@@ -73,7 +75,9 @@ def _run_missing(
     check_folders(pipeline, folder)
     todo = _missing_runs(pipeline, folder, tail)
     if with_base and _is_base_due(pipeline, folder):
-        todo.insert(0, Job(BASE, None, folder.base, ["evaluate", *tail]))
+        command = ["evaluate", *tail]
+        base = Job(BASE, None, folder.base, command)
+        todo.insert(0, base)
     if not todo:
         return []
     # Imported here: `critique-rl run` on finished runs then needs neither torch nor TRL.
@@ -96,7 +100,8 @@ def _missing_runs(pipeline: Pipeline, folder: PipelineFolder, tail: list[str]) -
                 continue
             branch = config.branch_from
             trunk = folder.run(branch.arm, seed) if branch else None
-            missing.append(Job(arm, seed, run, train_words(tail, arm, seed), trunk))
+            command = train_words(tail, arm, seed)
+            missing.append(Job(arm, seed, run, command, trunk))
     return missing
 
 
@@ -109,7 +114,9 @@ def _is_base_due(pipeline: Pipeline, folder: PipelineFolder) -> bool:
         return False
     stored = yaml.safe_load(folder.base.config.read_text())
     defaults = {"evaluation": run_defaults()["evaluation"]}
-    return fill_defaults(defaults, stored) != base_config(pipeline.arms[pipeline.control])
+    evaluated = fill_defaults(defaults, stored)
+    control = pipeline.arms[pipeline.control]
+    return evaluated != base_config(control)
 
 
 def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
@@ -150,18 +157,23 @@ def _run_jobs(todo: list[Job], running: Running, jobs: int, pipeline: Pipeline) 
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
     with Live(progress_table(todo, pipeline), console=console, refresh_per_second=1) as live:
         while waiting or running:
-            for job in _ready_jobs(waiting)[: jobs - len(running)]:
+            free = jobs - len(running)
+            for job in _ready_jobs(waiting)[:free]:
                 waiting.remove(job)
-                running.append((job, _start(job, jobs)))
+                process = _start(job, jobs)
+                running.append((job, process))
             waiting = _drop_finished(waiting)
-            is_run_elsewhere = any(job.status == STARTED_BEFORE for job in waiting)
+            statuses = [job.status for job in waiting]
+            is_run_elsewhere = STARTED_BEFORE in statuses
             if waiting and not running and not is_run_elsewhere:
                 done += _mark_orphans(waiting)
                 break
             time.sleep(1)
             done += _take_ended(running)
-            left = time_left(_shares(todo, pipeline), share_at_start, time.monotonic() - began)
-            live.update(progress_table(todo, pipeline, left))
+            seconds = time.monotonic() - began
+            left = time_left(_shares(todo, pipeline), share_at_start, seconds)
+            table = progress_table(todo, pipeline, left)
+            live.update(table)
     return done
 
 
@@ -184,7 +196,8 @@ def _ready_jobs(waiting: list[Job]) -> list[Job]:
 def _is_elsewhere(job: Job) -> bool:
     """True where a process of an earlier campaign, killed alone, still trains this run."""
     # Such a run is waited for: two processes would write one folder.
-    is_elsewhere = job.folder.path.exists() and is_locked(job.folder.path)
+    path = job.folder.path
+    is_elsewhere = path.exists() and is_locked(path)
     job.status = STARTED_BEFORE if is_elsewhere else "waiting"
     return is_elsewhere
 
@@ -216,7 +229,8 @@ def _interrupt(*_: object) -> NoReturn:
 def _start(job: Job, jobs: int) -> BaseProcess:
     job.folder.path.mkdir(parents=True, exist_ok=True)
     # Two torch threads on two busy cores were 15 times slower than one.
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    cores = os.cpu_count() or 1
+    threads = max(1, cores // jobs)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     process = start(job.command, job.folder.log)
