@@ -30,8 +30,12 @@ def suggest(got: str, known: Iterable[str]) -> str:
     """The tail of an error message: the nearest known name, if any, then all known names."""
     names = sorted(known)
     matches = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
-    hint = f"did you mean {matches[0]!r}? " if matches else ""
-    return f"{hint}known: {', '.join(names)}"
+    hint = ""
+    if matches:
+        nearest = matches[0]
+        hint = f"did you mean {nearest!r}? "
+    listed = ", ".join(names)
+    return f"{hint}known: {listed}"
 
 
 def check_keys(got: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -49,7 +53,8 @@ def check_keys(got: Iterable[str], known: Iterable[str], where: str) -> None:
     for key in got:
         if key not in names:
             # YAML keys may be numbers, which difflib cannot compare.
-            raise ConfigError(f"{where}: unknown key {key!r}; {suggest(str(key), names)}")
+            suggestion = suggest(str(key), names)
+            raise ConfigError(f"{where}: unknown key {key!r}; {suggestion}")
 
 
 def read_mapping(value: Any, where: str) -> dict[str, Any]:
@@ -73,17 +78,21 @@ def read_section(cls: type[Section], value: Any, where: str) -> Section:
     """
     section = read_mapping(value, where)
     known = fields(cls)
-    check_keys(section, (field.name for field in known), where)
+    names = [field.name for field in known]
+    check_keys(section, names, where)
     for field in known:
         has_default = field.default is not MISSING or field.default_factory is not MISSING
         if not has_default and field.name not in section:
             raise ConfigError(f"{where}: no {field.name!r}; it has no default")
     for field in known:
-        if field.name in section:
+        name = field.name
+        if name in section:
             # Annotations are texts: every module begins with `from __future__ import annotations`.
-            _check_scalar(section[field.name], str(field.type), f"{where}.{field.name}")
+            annotation = str(field.type)
+            _check_scalar(section[name], annotation, f"{where}.{name}")
+    values = {key: _as_field(item) for key, item in section.items()}
     try:
-        return cls(**{key: _as_field(item) for key, item in section.items()})
+        return cls(**values)
     # Sections such as the endpoint of an api critic check their ranges in __post_init__.
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
@@ -91,15 +100,21 @@ def read_section(cls: type[Section], value: Any, where: str) -> Section:
 
 def _as_field(item: Any) -> Any:
     """Frozen sections hold tuples, so that they can be hashed; YAML reads lists."""
-    return tuple(item) if isinstance(item, list) else item
+    if isinstance(item, list):
+        return tuple(item)
+    return item
 
 
 def _check_scalar(value: Any, annotation: str, where: str) -> None:
     """Raise ConfigError for a number or a text of another type than the field's annotation."""
-    expected = SCALARS.get(annotation.split(" | ")[0])
+    first_type, _, _ = annotation.partition(" | ")
+    expected = SCALARS.get(first_type)
+    if expected is None:
+        return
     is_optional = annotation.endswith("None")
-    if expected is None or (is_optional and value is None):
+    if is_optional and value is None:
         return
     # bool is a subclass of int, and YAML reads `yes` and `on` as True.
-    if not isinstance(value, expected) or isinstance(value, bool):
+    is_bool = isinstance(value, bool)
+    if is_bool or not isinstance(value, expected):
         raise ConfigError(f"{where}: got {value!r}, expected {annotation}")
