@@ -15,6 +15,7 @@ Left out: facts that a policy could come to know, traps (`lab/chain` has them), 
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,13 +48,17 @@ class Problem:
         """The question's text."""
         text = str(self.start)
         for label, (sign, size) in zip(LABELS, self.operands, strict=True):
-            text += f" {label}{_sign_character(sign)}{size or '?'}"
+            character = _sign_character(sign)
+            # Magnitude 0 is hidden.
+            shown = size or "?"
+            text += f" {label}{character}{shown}"
         return text
 
     @property
     def hidden(self) -> int:
         """Number of hidden operands."""
-        return sum(size == 0 for _, size in self.operands)
+        sizes = [size for _, size in self.operands]
+        return sizes.count(0)
 
     @property
     def truth(self) -> tuple[int, ...]:
@@ -67,7 +72,8 @@ class Problem:
     @property
     def answer(self) -> str:
         """The right answer, the last result."""
-        return str(self.results(self.truth)[-1])
+        results = self.results(self.truth)
+        return str(results[-1])
 
     def results(self, sizes: Sequence[int]) -> list[int]:
         """The result after each step with these four magnitudes."""
@@ -98,8 +104,11 @@ def parse_problem(question: str) -> Problem:
     start, *terms = question.split(" ")
     operands = []
     for term in terms:
-        sign = 1 if term[1] == "+" else -1
-        size = 0 if term[2] == "?" else int(term[2])
+        # A term is a label, a sign and one digit: "B+?".
+        character = term[1]
+        sign = 1 if character == "+" else -1
+        shown = term[2]
+        size = 0 if shown == "?" else int(shown)
         operands.append((sign, size))
     return Problem(int(start), tuple(operands))
 
@@ -110,7 +119,8 @@ def format_working(problem: Problem, sizes: Sequence[int], percent: int) -> str:
     steps = zip(LABELS, problem.operands, sizes, results, strict=True)
     lines = []
     for label, (sign, _), size, result in steps:
-        lines.append(f"{label}{_sign_character(sign)}{size}={result}")
+        character = _sign_character(sign)
+        lines.append(f"{label}{character}{size}={result}")
     lines.append(f"#{results[-1]}")
     lines.append(f"@{percent}")
     return "\n".join(lines)
@@ -126,6 +136,7 @@ def in_range(problem: Problem) -> bool:
         ends = (sign * smallest, sign * largest)
         low += min(ends)
         high += max(ends)
+        # The ends are checked after each step: every result is written down.
         if low < 0 or high > LIMIT:
             return False
     return True
@@ -139,11 +150,16 @@ def sample_problem(family_name: str, split: str, rng: random.Random) -> Problem:
         operands = []
         for i in range(len(LABELS)):
             sign = rng.choice((-1, 1))
-            size = 0 if i in hidden else rng.randint(1, LARGEST)
+            size = 0
+            if i not in hidden:
+                size = rng.randint(1, LARGEST)
             operands.append((sign, size))
-        problem = Problem(rng.randint(0, LIMIT), tuple(operands))
-        if in_range(problem) and split_of(problem.question, SPLITS) == split:
-            return problem
+        start = rng.randint(0, LIMIT)
+        problem = Problem(start, tuple(operands))
+        if in_range(problem):
+            problem_split = split_of(problem.question, SPLITS)
+            if problem_split == split:
+                return problem
 
 
 def problems(family_name: str, split: str, count: int, seed: int) -> list[Problem]:
@@ -157,7 +173,10 @@ def problems(family_name: str, split: str, count: int, seed: int) -> list[Proble
     repeats = 0
     while len(by_question) < count:
         problem = sample_problem(family_name, split, rng)
-        repeats = repeats + 1 if problem.question in by_question else 0
+        if problem.question in by_question:
+            repeats += 1
+        else:
+            repeats = 0
         by_question[problem.question] = problem
         # That many known problems in a row: the family has few others, or none.
         if repeats > 2000:
@@ -168,4 +187,5 @@ def problems(family_name: str, split: str, count: int, seed: int) -> list[Proble
             f"lab/tiers: got {count} problems of {family_name} in {split},"
             f" expected at most about {len(different)}: ask for fewer"
         )
-    return [different[i % len(different)] for i in range(count)]
+    cycle = itertools.cycle(different)
+    return list(itertools.islice(cycle, count))
