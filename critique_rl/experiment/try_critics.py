@@ -362,7 +362,7 @@ def _critic_figures(row: BenchResult, control: BenchResult) -> dict[str, Any]:
 
 def _interval(values: np.ndarray) -> dict[str, Any]:
     """The mean of values (Q,), one per question, with its interval over questions."""
-    # One row: a bench has no seeds, so only questions vary.
+    # One row: a bench has one seed, so only questions vary.
     values_of_run = values[None, :]
     return as_json(crossed_interval(values_of_run))
 

@@ -137,7 +137,7 @@ def _line_fit(m: int, window: int, phi: float) -> _LineFit:
 
 
 def _variance_of_mean(values: np.ndarray) -> float:
-    """Estimated variance of the mean of values (problems,); 0 for a single value."""
+    """Estimated variance of the mean of values, shape (problems,); 0 for a single value."""
     if values.size == 1:
         return 0.0
     variance = values.var(ddof=1)
