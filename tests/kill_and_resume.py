@@ -293,10 +293,8 @@ def main() -> None:
         requests(folder / "whole"),
     )
     steps = [row["step"] for row in wanted["rows"]]
-    assert (
-        steps == list(range(1, arguments.steps + 1))
-        and len({row["loss"] for row in wanted["rows"]}) > arguments.steps // 2
-    )
+    assert steps == list(range(1, arguments.steps + 1))
+    assert len({row["loss"] for row in wanted["rows"]}) > arguments.steps // 2
     struck, unequal, number = Counter(), [], 0
     while sum(struck.values()) < arguments.kills:
         out, phase.value = folder / f"killed{number}", 0

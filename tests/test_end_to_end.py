@@ -31,14 +31,16 @@ def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(
     assert set(comparison["arms"]) == {"scalar", "critique"}
     assert comparison["comparisons"][0]["control"] == "scalar"
     assert folder.report.read_text().count("<script") == 1, "the filters, and nothing of a model"
-    assert folder.markdown.exists() and folder.latex.exists() and folder.numbers.exists()
+    assert folder.markdown.exists()
+    assert folder.latex.exists()
+    assert folder.numbers.exists()
     critique = folder.run("critique", 0)
     rows = read_jsonl(critique.metrics)
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert [("eval/pass@1/plateau" in row) for row in rows] == [False, True, True], (
         "every 2 steps, and at the end"
     )
-    table = pq.read_table(sorted(critique.rollouts.glob("*.parquet"))[0]).to_pylist()
+    table = pq.read_table(min(critique.rollouts.glob("*.parquet"))).to_pylist()
     assert {row["role"] for row in table} == {"rollout", "candidate"}
     assert all(
         row["critique_status"] == "ok"

@@ -155,7 +155,8 @@ def test_a_refine_prompt_has_the_turns_and_marks_of_a_tame_one(critiqued, tokeni
             [TAME, *ATTACKS, "@@TURN@@"], [*critiqued[1], critiqued[1][0]], strict=True
         )
     )
-    assert tame[1] == {"<|im_start|>": 2, "<|im_end|>": 1} and tame[2:4] == ((1, 1), (1, 1))
+    assert tame[1] == {"<|im_start|>": 2, "<|im_end|>": 1}
+    assert tame[2:4] == ((1, 1), (1, 1))
     for attack, found in zip([*ATTACKS, "@@TURN@@"], hostile, strict=True):
         assert found == tame, attack
 
@@ -200,9 +201,8 @@ def test_counts_add_up_and_the_record_holds_every_word(critiqued, tmp_path) -> N
     assert [row["text"] for row in rows] == [
         text.encode("utf-8", "replace").decode() for text in [TAME, *ATTACKS]
     ]
-    assert {row["critique_status"] for row in rows} == {"ok"} and {
-        row["reward"] for row in rows
-    } == {0.0}
+    assert {row["critique_status"] for row in rows} == {"ok"}
+    assert {row["reward"] for row in rows} == {0.0}
 
 
 def generation(critiques: list[Critique]) -> Generation:
@@ -246,11 +246,9 @@ def test_the_page_has_the_tags_of_a_tame_one(critiqued, tmp_path) -> None:
     for start in range(0, len(rows), 8):
         some = (rows[start:] + rows)[:8]
         found = page(some)
-        assert (
-            found.open == []
-            and found.tags.count("article") == 8
-            and set(found.tags) == set(tame.tags)
-        )
+        assert found.open == []
+        assert found.tags.count("article") == 8
+        assert set(found.tags) == set(tame.tags)
         # A text that is cut has tags around its gap.
         if all(len(row["text"]) < 1000 for row in some):
             assert (found.tags, [name for name, _ in found.attributes]) == (

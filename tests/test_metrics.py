@@ -114,7 +114,8 @@ def test_one_seed_covers_problems_only_and_one_problem_seeds_only():
 def test_a_single_value_has_a_mean_and_no_interval():
     interval = crossed_interval([[0.25]])
     assert interval.mean == 0.25
-    assert math.isnan(interval.low) and math.isnan(interval.high)
+    assert math.isnan(interval.low)
+    assert math.isnan(interval.high)
 
 
 def test_values_that_never_vary_have_an_interval_of_no_width():
@@ -166,7 +167,8 @@ def test_reliability_bins_and_their_error_by_hand():
         (0.1, 1, 1.0),
         (0.9, 2, 1.0),
     ]
-    assert bins[0].mean == pytest.approx(0.05) and bins[2].mean == pytest.approx(0.975)
+    assert bins[0].mean == pytest.approx(0.05)
+    assert bins[2].mean == pytest.approx(0.975)
     assert expected_calibration_error(confidence, correct) == pytest.approx(
         (2 * 0.05 + 0.85 + 2 * 0.025) / 5
     )
@@ -180,7 +182,8 @@ def test_brier_and_auroc_by_hand():
     assert brier_score(confidence, correct) == pytest.approx((0.01 + 0.16 + 0.36 + 0.04) / 4)
     # right .9 over both wrong ones; right .6 ties with .6 and is over .2: (2 + 1.5) / 4
     assert auroc(confidence, correct) == pytest.approx(3.5 / 4)
-    assert math.isnan(auroc(confidence, [1, 1, 1, 1])) and math.isnan(brier_score([], []))
+    assert math.isnan(auroc(confidence, [1, 1, 1, 1]))
+    assert math.isnan(brier_score([], []))
 
 
 def test_selective_risk_is_of_the_surest_and_shares_ties():

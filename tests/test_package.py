@@ -61,7 +61,8 @@ def test_a_wheel_carries_the_package_its_weights_prompts_and_pipelines(wheel) ->
         "critique_rl/docs/reference-api.md",
     } <= names
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
-    assert "License-Expression: Apache-2.0" in metadata and "# critique_rl" in metadata
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "# critique_rl" in metadata
 
 
 def test_an_sdist_carries_what_a_wheel_is_built_from(tmp_path) -> None:
@@ -114,11 +115,13 @@ def test_an_installed_wheel_needs_no_checkout(wheel, tmp_path) -> None:
         "-c",
         "from critique_rl import prompts; print(prompts.__file__); print(prompts.render('refine', question='q', attempt='a', critique='c'))",
     )
-    assert found.startswith(str(tmp_path / "site")) and "<critique>\nc\n</critique>" in found
+    assert found.startswith(str(tmp_path / "site"))
+    assert "<critique>\nc\n</critique>" in found
 
 
 def test_versions_agree() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == version and f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+    assert citation["version"] == version
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
     assert {"cff-version", "message", "title", "authors"} <= set(citation)

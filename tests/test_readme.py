@@ -133,10 +133,8 @@ def test_the_questions_of_ones_own_are_read_by_init_and_by_the_section(
     monkeypatch.chdir(tmp_path)
     exec(blocks("own-task.md", "python")[0], {})
     [command] = commands("own-task.md")
-    assert (
-        main(shlex.split(command, comments=True)[1:]) == 0
-        and "wrote pipeline.yaml" in capsys.readouterr().out
-    )
+    assert main(shlex.split(command, comments=True)[1:]) == 0
+    assert "wrote pipeline.yaml" in capsys.readouterr().out
     by_hand = (
         parse_pipeline("readme", {**FIRST, **yaml.safe_load(blocks("own-task.md", "yaml")[0])})
         .arms["scalar"]

@@ -43,7 +43,8 @@ def test_an_ended_process_is_gone_also_as_a_zombie_and_others_are_killed() -> No
     os.waitpid(child, 0)
     assert gone(child)
     process = subprocess.Popen(SLEEPER, start_new_session=True)
-    assert not gone(process.pid) and of_group(process.pid) == [process.pid]
+    assert not gone(process.pid)
+    assert of_group(process.pid) == [process.pid]
     with pytest.raises(AssertionError, match="for a sleeper to end"):
         ended(process, "a sleeper", seconds=0.1)
     assert ended(process, "a sleeper") == exit_code(process) == -9

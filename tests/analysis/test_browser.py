@@ -154,10 +154,10 @@ def test_nothing_a_model_wrote_acts_and_the_page_has_the_same_sections(page, rep
     # the hostile texts are long: each of them has one element more, which says what was left out
     cuts = page.run("document.querySelectorAll('.cut').length")
     harmless, hostile = counts
-    assert cuts > 0 and [hostile[0] - cuts, *hostile[1:]] == harmless
-    assert page.run("document.body.textContent.includes('{{7*7}}')") and not page.run(
-        "/\\b49\\b/.test(document.querySelector('article').textContent)"
-    )
+    assert cuts > 0
+    assert [hostile[0] - cuts, *hostile[1:]] == harmless
+    assert page.run("document.body.textContent.includes('{{7*7}}')")
+    assert not page.run("/\\b49\\b/.test(document.querySelector('article').textContent)")
     assert page.run(
         "document.body.textContent.includes('[U+202E]gnp.exe') && !/[\\u202a-\\u202e\\u2066-\\u2069]/.test(document.body.textContent)"
     )
@@ -186,7 +186,8 @@ def test_filters_work_on_hostile_text(page, reports):
     every = shown(page)
     assert len(every) == 10
     pick(page, "outcome", "rescued")
-    assert shown(page) and all("rescued" in outcome.split("|") for outcome in shown(page))
+    assert shown(page)
+    assert all("rescued" in outcome.split("|") for outcome in shown(page))
     pick(page, "outcome", "")
     pick(page, "arm", "=scalar")
     assert set(shown(page)) == {"no critique"}
@@ -196,14 +197,14 @@ def test_filters_work_on_hostile_text(page, reports):
     )
     assert shown(page) == every
     pick(page, "text", "no model wrote this")
-    assert shown(page) == [] and page.run(
-        "document.getElementById('count').textContent"
-    ).startswith("0 of 0")
+    assert shown(page) == []
+    assert page.run("document.getElementById('count').textContent").startswith("0 of 0")
     page.run("document.getElementById('clear').click()")
     assert shown(page) == every
     page.run("document.getElementById('more').click()")
     assert len(shown(page)) > 10
-    assert page.complaints() == [] and len(page.requests()) == 1
+    assert page.complaints() == []
+    assert len(page.requests()) == 1
 
 
 def test_axis_arms_and_theme_are_switched_by_keyboard(page, reports):
@@ -217,7 +218,8 @@ def test_axis_arms_and_theme_are_switched_by_keyboard(page, reports):
     lines = "[...document.querySelectorAll('.m.a0')].filter(e => e.getClientRects().length).length"
     before = page.run(lines)
     page.press(*SPACE)
-    assert before > 0 and page.run(lines) == 0
+    assert before > 0
+    assert page.run(lines) == 0
     page.run("document.getElementById('theme-auto').focus()")
     for colour in ("rgb(255, 255, 255)", "rgb(21, 24, 27)"):
         page.press(*DOWN)
@@ -242,7 +244,8 @@ def test_the_keyboard_reaches_every_control_and_the_focus_can_be_seen(page, repo
     for letter in "fin":
         page.press(letter, ord(letter.upper()), letter)
     page.press(*ENTER)
-    assert len(shown(page)) == 10 and page.complaints() == []
+    assert len(shown(page)) == 10
+    assert page.complaints() == []
 
 
 def test_without_scripts_all_transcripts_are_shown_and_the_axis_still_switches(page, reports):

@@ -179,13 +179,11 @@ def test_a_quick_look_has_one_seed_no_sweep_and_small_budgets() -> None:
 def test_every_published_claim_can_be_run_and_judged(path) -> None:
     of = load_pipeline(path)
     claim = parse_claim(of)
-    assert (
-        len(of.seeds) == 5
-        and all(seed < 900 for seed in of.seeds)
-        and of.sweep is not None
-        and claim.says
-        and claim.source
-    )
+    assert len(of.seeds) == 5
+    assert all(seed < 900 for seed in of.seeds)
+    assert of.sweep is not None
+    assert claim.says
+    assert claim.source
     check_arms(dict(of.arms))
     for config in of.arms.values():
         for metric in (of.primary, *(test.metric for test in claim.tests)):

@@ -84,8 +84,10 @@ def test_the_mean_curve_covers_what_all_seeds_cover_with_a_t_interval() -> None:
 def test_one_seed_has_no_band_and_long_curves_are_thinned() -> None:
     x = np.arange(1000.0)
     found = mean_curve([(x, 2 * x)], most=11)
-    assert len(found.x) == 11 and found.mean.tolist() == (2 * found.x).tolist()
-    assert np.isnan(found.low).all() and np.isnan(found.high).all()
+    assert len(found.x) == 11
+    assert found.mean.tolist() == (2 * found.x).tolist()
+    assert np.isnan(found.low).all()
+    assert np.isnan(found.high).all()
 
 
 def test_rates_count_what_was_not_logged_as_none_and_need_a_denominator() -> None:
@@ -100,7 +102,8 @@ def test_rates_count_what_was_not_logged_as_none_and_need_a_denominator() -> Non
         pytest.approx(1 / 3),
         0,
     )
-    assert quiet["critique/failure_rate"] == 1 and "critique/leak_rate" not in quiet
+    assert quiet["critique/failure_rate"] == 1
+    assert "critique/leak_rate" not in quiet
     assert nobody == {"loss": 1.0}
 
 

@@ -76,7 +76,8 @@ def test_report_md_and_tables_tex_parse_back(full):
     assert len(tables) == 3
     for columns, body in tables:
         cells = [line.split("&") for line in body.splitlines() if line.endswith(r"\\")]
-        assert len(cells) > 1 and {len(row) for row in cells} == {len(columns)}
+        assert len(cells) > 1
+        assert {len(row) for row in cells} == {len(columns)}
 
 
 def test_names_are_escaped_in_markdown_and_latex():

@@ -39,7 +39,8 @@ def test_the_page_shows_verdict_tables_curves_and_transcripts(full):
         (article["data-outcome"] for article in page.having("article")), reverse=True
     ) == ["rescued", "not rescued", "no critique"]
     assert "failed: timeout" in text
-    assert "Refinement, trained on" in text and "16 then" in page.pre
+    assert "Refinement, trained on" in text
+    assert "16 then" in page.pre
     assert "trl 1.2.3" in text
     assert "learning_rate: 0.0001" in text
     assert page.open == []
@@ -109,14 +110,15 @@ def test_pass_at_k_reliability_target_and_sweep_are_shown(bare):
     comparison = replace(comparison, arms=arms, sweep=swept)
     text = write_report(bare, comparison).read_text()
     page = Page(text)
-    assert "k, samples a problem over" not in text and "plateau over k, samples a problem" in text
-    assert (
-        "critique, ECE 0.050" in text
-        and "the share that agrees" in text
-        and len(page.having("circle", class_="dot")) == 2
-    )
-    assert "0 of 2" in text and "first reached 0.5" in text
-    assert "How trl.learning_rate was chosen" in text and "0.0003" in text
+    assert "k, samples a problem over" not in text
+    assert "plateau over k, samples a problem" in text
+    assert "critique, ECE 0.050" in text
+    assert "the share that agrees" in text
+    assert len(page.having("circle", class_="dot")) == 2
+    assert "0 of 2" in text
+    assert "first reached 0.5" in text
+    assert "How trl.learning_rate was chosen" in text
+    assert "0.0003" in text
 
 
 def test_what_differs_between_arms_and_from_their_presets_is_listed(full):
@@ -187,7 +189,8 @@ def test_hostile_configurations_metrics_and_names_are_inert(full):
         {"step": 4, "tokens/generated": 1300, f"eval/pass@1/{HOSTILE}": 0.5},
     )
     page = Page(report(PipelineFolder(full.path.rename(full.path.with_name('"><script>x')))))
-    assert "img" not in page.tags and page.tags.count("script") == 1
+    assert "img" not in page.tags
+    assert page.tags.count("script") == 1
     assert not {"onload", "onerror"} & {name for name, _ in page.attributes}
     assert page.open == []
 

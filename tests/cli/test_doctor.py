@@ -38,10 +38,8 @@ def test_the_versions_it_calls_tested_are_those_of_the_constraints() -> None:
 def test_a_package_of_another_minor_is_a_warning_and_a_missing_one_a_failure(monkeypatch) -> None:
     monkeypatch.setattr(doctor_checks, "TESTED", {"numpy": "0.1.0", "no-such-package": "1.0"})
     lines = list(doctor_checks.check_packages())
-    assert (lines[0].status, lines[1].status) == (
-        "warn",
-        "fail",
-    ) and "pip install no-such-package==1.0" in lines[1].advice
+    assert (lines[0].status, lines[1].status) == ("warn", "fail")
+    assert "pip install no-such-package==1.0" in lines[1].advice
 
 
 def test_an_endpoint_that_answers_is_ok_and_its_key_is_never_shown(
@@ -64,15 +62,12 @@ def test_an_endpoint_that_answers_is_ok_and_its_key_is_never_shown(
     )
     output = capsys.readouterr()
     lines = {line["what"]: line for line in json.loads(output.out)}
-    assert status == 0 and "sk-very-secret" not in output.out + output.err
-    assert (
-        lines["endpoint: key"]["found"] == "$SECRET_KEY is set"
-        and lines["endpoint: latency"]["status"] == "ok"
-    )
-    assert (
-        lines["endpoint: finish_reason"]["status"] == "ok"
-        and lines["endpoint: usage"]["found"] == "counted by the server"
-    )
+    assert status == 0
+    assert "sk-very-secret" not in output.out + output.err
+    assert lines["endpoint: key"]["found"] == "$SECRET_KEY is set"
+    assert lines["endpoint: latency"]["status"] == "ok"
+    assert lines["endpoint: finish_reason"]["status"] == "ok"
+    assert lines["endpoint: usage"]["found"] == "counted by the server"
     assert lines["endpoint: model"]["advice"] == "it lists model of ***"
     assert list(tmp_path.iterdir()) == []
 
@@ -82,10 +77,8 @@ def test_nobody_there_a_wrong_address_and_a_missing_key_are_failures_with_advice
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     nobody = found(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "answer")
-    assert (nobody.status, nobody.finding) == (
-        "fail",
-        "connection",
-    ) and "start the server" in nobody.advice
+    assert (nobody.status, nobody.finding) == ("fail", "connection")
+    assert "start the server" in nobody.advice
     assert (
         "give the address up to its version"
         in found(doctor.check(None, tmp_path, "localhost:9", "m"), "endpoint").advice
@@ -108,7 +101,8 @@ def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_po
         "arms": {"scalar": {}, "a": api, "b": api},
     }
     lines = doctor.check(parse_pipeline("p", data), tmp_path / "runs", None, None)
-    assert found(lines, "chat template").status == "ok" and found(lines, "policy").status == "ok"
+    assert found(lines, "chat template").status == "ok"
+    assert found(lines, "policy").status == "ok"
     assert sum(line.what.endswith(": answer") for line in lines) == 1
     assert (
         found(lines, "arm scalar").status == "warn" or found(lines, "device").finding != "CPU only"
@@ -142,7 +136,8 @@ def test_what_run_would_refuse_is_a_failure(tmp_path, tiny_policy, change, words
     line = found(
         doctor.check(parse_pipeline("p", {**data, **change}), tmp_path, None, None), "settings"
     )
-    assert line.status == "fail" and words in line.advice
+    assert line.status == "fail"
+    assert words in line.advice
 
 
 def test_an_endpoint_is_asked_as_the_run_asks_it_also_within_noisy(

@@ -34,13 +34,12 @@ def test_a_first_pipeline_is_taken_as_it_is(tmp_path, capsys) -> None:
     ]
     assert main(["init", write("my data: 1.jsonl", rows), "--out", "first.yaml"]) == 0
     said = capsys.readouterr().out
-    assert "critique-rl run first.yaml" in said and "2 families" in said
+    assert "critique-rl run first.yaml" in said
+    assert "2 families" in said
     pipeline = load_pipeline(Path("first.yaml"))
-    assert (
-        list(pipeline.arms) == ["scalar", "retry", "critique"]
-        and pipeline.control == "scalar"
-        and len(pipeline.seeds) == 3
-    )
+    assert list(pipeline.arms) == ["scalar", "retry", "critique"]
+    assert pipeline.control == "scalar"
+    assert len(pipeline.seeds) == 3
     task = pipeline.arms["scalar"].task
     assert dict(task.options) == {
         "train": "my data: 1.jsonl", "question": "problem", "answer": "answer", "family": "level",
@@ -79,7 +78,8 @@ def test_a_first_pipeline_runs_as_it_is_tried(tmp_path, tiny_policy, capsys) -> 
         assert main(["train", "pipeline.yaml", "--arm", arm, "--seed", "0", *small]) == 0
     assert signal.getsignal(signal.SIGINT) == handler
     found = json.loads(Path("runs/pipeline/critique/seed0/eval.json").read_text())
-    assert found["cost"]["steps"] == 1 and [problem["n"] for problem in found["problems"]] == [1, 1]
+    assert found["cost"]["steps"] == 1
+    assert [problem["n"] for problem in found["problems"]] == [1, 1]
     # The policy is random: 7 rollouts fail, and each is criticised by the policy itself.
     assert found["cost"]["tokens"]["self_critique"] > 0
     load_pipeline(Path("pipeline.yaml"), TRY)
@@ -94,20 +94,17 @@ def test_a_first_pipeline_runs_as_it_is_tried(tmp_path, tiny_policy, capsys) -> 
     )
     assert all(fact in card for fact in (*facts, "| self critique |"))
     scalar = Path("runs/pipeline/scalar/seed0/model/README.md").read_text()
-    assert (
-        "trained with GRPO, a method introduced in [DeepSeekMath" in scalar
-        and "- critic: none" in scalar
-        and "refine" not in scalar
-    )
+    assert "trained with GRPO, a method introduced in [DeepSeekMath" in scalar
+    assert "- critic: none" in scalar
+    assert "refine" not in scalar
 
 
 def test_nothing_is_written_over(capsys) -> None:
     data = write("a.jsonl", [{"question": f"{i}?", "answer": i} for i in range(60)])
     Path("pipeline.yaml").write_text("mine")
     assert main(["init", data]) == 2
-    assert (
-        Path("pipeline.yaml").read_text() == "mine" and "exists already" in capsys.readouterr().err
-    )
+    assert Path("pipeline.yaml").read_text() == "mine"
+    assert "exists already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -145,11 +142,7 @@ def test_what_cannot_be_guessed_is_asked_for(capsys) -> None:
     )
     assert not Path("pipeline.yaml").exists()
     assert main(["init", data, "--answer", "result"]) == 0
-    assert (
-        main(["init", "no.jsonl", "--out", "b.yaml"]) == 2
-        and "no file no.jsonl" in capsys.readouterr().err
-    )
-    assert (
-        main(["init", data, "--answer", "result", "--out", "no/b.yaml"]) == 2
-        and "no folder no" in capsys.readouterr().err
-    )
+    assert main(["init", "no.jsonl", "--out", "b.yaml"]) == 2
+    assert "no file no.jsonl" in capsys.readouterr().err
+    assert main(["init", data, "--answer", "result", "--out", "no/b.yaml"]) == 2
+    assert "no folder no" in capsys.readouterr().err

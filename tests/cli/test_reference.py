@@ -41,9 +41,8 @@ def test_every_key_has_a_meaning() -> None:
 
 
 def test_every_key_that_a_file_may_have_is_there() -> None:
-    assert set(SECTIONS["Experiment"]) | set(SECTIONS["Run"]) == set(FILE_KEYS) and set(
-        SECTIONS["Run"]
-    ) == set(RUN_KEYS)
+    assert set(SECTIONS["Experiment"]) | set(SECTIONS["Run"]) == set(FILE_KEYS)
+    assert set(SECTIONS["Run"]) == set(RUN_KEYS)
     assert set(SECTIONS["method"]) == METHOD_FIELDS
 
 

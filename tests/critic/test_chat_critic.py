@@ -64,7 +64,8 @@ def test_the_critic_is_told_what_the_pipeline_says_it_knows(
 ) -> None:
     chat = Says("look again")
     ChatCritic(chat, knows=knows).critique([attempt()])
-    assert in_prompt in chat.asked[0][0] and not_in_prompt not in chat.asked[0][0]
+    assert in_prompt in chat.asked[0][0]
+    assert not_in_prompt not in chat.asked[0][0]
 
 
 def test_a_row_without_the_answer_that_a_critic_should_know_is_skipped() -> None:
@@ -90,11 +91,9 @@ def test_one_prompt_for_all_failed_attempts_of_a_group_and_one_bill() -> None:
     ]
     assert sum((c.usage for c in critiques), Usage()).prompt_tokens == 20
     first, second = chat.asked[0]
-    assert (
-        first.index("41") < first.index("48, after a long detour")
-        and first.count("</student_solution>") == 2
-        and second.count("</student_solution>") == 1
-    )
+    assert first.index("41") < first.index("48, after a long detour")
+    assert first.count("</student_solution>") == 2
+    assert second.count("</student_solution>") == 1
 
 
 def test_votes_are_samples_of_one_prompt_and_all_are_paid() -> None:
@@ -155,10 +154,8 @@ def test_a_long_attempt_is_cut_in_the_middle_with_a_marked_gap_and_counted() -> 
     assert cut("abcdefghij", 10) == "abcdefghij"
     chat = Says("a", "b")
     critiques = ChatCritic(chat, longest=100).critique([attempt("x" * 101), attempt("x" * 100)])
-    assert [c.notes for c in critiques] == [
-        ("attempt_cut",),
-        (),
-    ] and "[... 1 characters left out ...]" in chat.asked[0][0]
+    assert [c.notes for c in critiques] == [("attempt_cut",), ()]
+    assert "[... 1 characters left out ...]" in chat.asked[0][0]
 
 
 def test_control_characters_and_special_tokens_are_taken_apart_and_other_text_is_not() -> None:
@@ -218,7 +215,8 @@ def test_formulas_leak_with_braces_in_braces_and_without_marks(text) -> None:
     spans, whole = leak_spans(
         text, half, lambda piece, row: piece in (r"\frac{1}{2}", r"\tfrac{1}{2}", r"\dfrac{1}{2}")
     )
-    assert whole and not re.search(r"frac\{1", redact(text, spans))
+    assert whole
+    assert not re.search(r"frac\{1", redact(text, spans))
 
 
 def test_pieces_past_the_most_are_noted_as_unread() -> None:
@@ -231,9 +229,8 @@ def test_pieces_past_the_most_are_noted_as_unread() -> None:
 
 def test_a_number_of_the_question_is_a_leak_only_where_it_is_called_the_answer() -> None:
     tried = attempt(question="Is 42 or 43 larger? What is the smaller one?")
-    assert not leaks_answer("You misread 42.", tried, is_answer) and leaks_answer(
-        "The answer is 42.", tried, is_answer
-    )
+    assert not leaks_answer("You misread 42.", tried, is_answer)
+    assert leaks_answer("The answer is 42.", tried, is_answer)
 
 
 def test_choices_and_words_leak_too() -> None:

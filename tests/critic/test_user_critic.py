@@ -61,9 +61,8 @@ def test_each_item_fails_alone_with_its_reason() -> None:
         ("", "failed", "no idea"),
         ("look at line 2", "ok", ""),
     ]
-    assert [critique.leaked for critique in critiques].count(True) == 1 and {
-        critique.critic for critique in critiques
-    } == {"python"}
+    assert [critique.leaked for critique in critiques].count(True) == 1
+    assert {critique.critic for critique in critiques} == {"python"}
 
 
 def test_what_is_no_critique_fails_alone_whatever_its_fields_hold() -> None:
@@ -120,7 +119,8 @@ def test_a_critic_that_hangs_or_exits_fails_attempts_until_it_is_back() -> None:
 )
 def test_a_leak_is_counted_and_kept_redacted_or_dropped(on_leak, expected) -> None:
     [critique] = own("by_text", on_leak=on_leak).critique(attempts("leak"))
-    assert said([critique]) == [expected] and critique.leaked
+    assert said([critique]) == [expected]
+    assert critique.leaked
     assert critique.notes == (("redacted",) if on_leak == "redact" else ())
 
 

@@ -171,10 +171,8 @@ def test_a_second_template_asks_the_same_problems_in_other_words(tiny_policy) ->
     assert asked == [row["id"] for row in ROWS for _ in range(2)] + [
         f"say {row['id']}" for row in ROWS for _ in range(2)
     ]
-    assert (
-        found["second"]["template"] == "lab/second"
-        and found["second"]["prompts"] != found["prompts"]
-    )
+    assert found["second"]["template"] == "lab/second"
+    assert found["second"]["prompts"] != found["prompts"]
     assert (
         found["metrics"]["pass@1/all"] == found["second"]["metrics"]["pass@1/all"] == 1.0
     )  # the evaluator judges, not the verifier

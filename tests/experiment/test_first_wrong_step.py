@@ -59,12 +59,11 @@ def test_accuracy_is_over_problems_and_what_cannot_be_read_is_wrong_and_counted(
 
     found = localisation_accuracy(Says(), ITEMS)
     # P1: one of two; P2: none of one. The mean of .5 and 0.
-    assert (
-        found["accuracy"]["mean"] == 0.25
-        and found["with_mistake"]["mean"] == 0.5
-        and found["without_mistake"]["mean"] == 0.0
-    )
-    assert found["lost"] == {"failed: timeout": 1, "unparsable": 1} and found["critic_tokens"] == 22
+    assert found["accuracy"]["mean"] == 0.25
+    assert found["with_mistake"]["mean"] == 0.5
+    assert found["without_mistake"]["mean"] == 0.0
+    assert found["lost"] == {"failed: timeout": 1, "unparsable": 1}
+    assert found["critic_tokens"] == 22
 
 
 def test_rules_that_read_nothing() -> None:
@@ -78,9 +77,8 @@ def test_rules_that_read_nothing() -> None:
 
 
 def test_the_prompt_tells_what_the_critic_may_know_and_numbers_the_lines() -> None:
-    assert "only: 2" in critic_prompt(ITEMS[2], "answer") and "only: 2" not in critic_prompt(
-        ITEMS[2], "nothing"
-    )
+    assert "only: 2" in critic_prompt(ITEMS[2], "answer")
+    assert "only: 2" not in critic_prompt(ITEMS[2], "nothing")
     assert "<correct_solution>\nt\n" in critic_prompt(ITEMS[2], "solution")
     assert "[1] a\n[2] b\n[3] c\n[4] First wrong step: 1\n</solution_to_check>" in critic_prompt(
         ITEMS[2], "nothing"

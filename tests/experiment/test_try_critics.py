@@ -42,10 +42,13 @@ def test_differences_are_paired_by_question() -> None:
     of = data["critics"]["oracle"]
     # Every question gains .5: a difference without spread. Of rescued, questions 1 and 3 gain 1.
     assert of["right_minus_retry"] == {"mean": 0.5, "ci95": [0.5, 0.5]}
-    assert of["rescued_minus_retry"]["mean"] == 0.5 and of["right"]["mean"] == 0.75
+    assert of["rescued_minus_retry"]["mean"] == 0.5
+    assert of["right"]["mean"] == 0.75
     assert (of["critic_tokens"], of["seconds_p50"], of["leaked"]) == (100, 2.0, 1)
     [_, row] = rescue_table(data).rows
-    assert row[0] == "oracle" and row[2] == "+0.50 [0.50, 0.50]" and row[6:8] == ["3", "0.62"]
+    assert row[0] == "oracle"
+    assert row[2] == "+0.50 [0.50, 0.50]"
+    assert row[6:8] == ["3", "0.62"]
 
 
 def test_a_bank_is_spread_over_questions_and_a_piece_never_splits_one() -> None:
@@ -87,10 +90,8 @@ def test_the_command_benches_the_lab_and_keeps_the_bank(tmp_path, capsys) -> Non
     data = json.loads(capsys.readouterr().out)
     # The base never solves a plateau problem by itself, and reads the oracle's words.
     assert (data["attempts"], data["questions"]) == (8, 4)
-    assert (
-        data["critics"]["retry"]["right"]["mean"] == 0.0
-        and data["critics"]["oracle"]["right"]["mean"] > 0.5
-    )
+    assert data["critics"]["retry"]["right"]["mean"] == 0.0
+    assert data["critics"]["oracle"]["right"]["mean"] > 0.5
     assert (data["critics"]["retry"]["as_oracle"], data["critics"]["oracle"]["as_oracle"]) == (
         0.0,
         1.0,
@@ -98,7 +99,8 @@ def test_the_command_benches_the_lab_and_keeps_the_bank(tmp_path, capsys) -> Non
     bank = tmp_path / "quickstart" / "bench" / "bank.json"
     before = bank.stat().st_mtime_ns
     assert main([*arguments, "--markdown"]) == 0
-    assert "| oracle | " in capsys.readouterr().out and bank.stat().st_mtime_ns == before
+    assert "| oracle | " in capsys.readouterr().out
+    assert bank.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def test_the_critic_learns_the_oracles_words_on_questions_of_its_split() -> None
         prompt, critique = critic_base.example(critic_base.RECIPE, rng)
         question, *attempt, mark = prompt.split("\n")
         problem, text = chain.parse_problem(question), "\n".join(attempt)
-        assert split_of(question, chain.SPLITS) == "base" and mark == "?"
+        assert split_of(question, chain.SPLITS) == "base"
+        assert mark == "?"
         assert TASK.verifier(text, {"question": question, "answer": problem.answer}).failed
         assert critique == chain.oracle_critique(question)
         assert prompt == render("lab/critique", question=question, attempt=text), (
@@ -74,10 +75,8 @@ def test_the_committed_critic_is_mostly_right_and_costs_its_prices() -> None:
     )
     assert 0.5 < same / len(attempts) < 1.0
     usage = critiques[0].usage
-    assert (
-        usage.usd == pytest.approx((usage.prompt_tokens + 10 * usage.completion_tokens) / 1e6)
-        and usage.usd > 0
-    )
+    assert usage.usd == pytest.approx((usage.prompt_tokens + 10 * usage.completion_tokens) / 1e6)
+    assert usage.usd > 0
     with pytest.raises(ConfigError, match="prompt_price"):
         build_critic({"kind": "local", "model": "lab/critic", "prompt_price": -1}, TASK)
 
@@ -85,10 +84,8 @@ def test_the_committed_critic_is_mostly_right_and_costs_its_prices() -> None:
 def test_the_pipeline_asks_the_server_for_its_model_as_the_local_arm_does() -> None:
     arms = yaml.safe_load((PIPELINES / "critics.yaml").read_text())["arms"]
     local, api = arms["local"]["critic"], arms["api"]["critic"]
-    assert (
-        api["model"] == Path(resolve_model(local["model"])).name
-        and api["base_url"] == f"http://{serve_lab().HOST}:8012/v1"
-    )
+    assert api["model"] == Path(resolve_model(local["model"])).name
+    assert api["base_url"] == f"http://{serve_lab().HOST}:8012/v1"
     assert {key: api[key] for key in local if key not in ("kind", "model")} == {
         key: local[key] for key in local if key not in ("kind", "model")
     }
@@ -122,15 +119,15 @@ def test_transformers_own_server_answers_as_the_model_in_this_process_does(
         [refused] = another.answer(conversations[:1])
     finally:
         server.kill_server()
-    assert [reply.text for reply in served] == [reply.text for reply in local] and all(
-        reply.status == "ok" for reply in served
-    )
+    assert [reply.text for reply in served] == [reply.text for reply in local]
+    assert all(reply.status == "ok" for reply in served)
     counted = [
         [(reply.usage.prompt_tokens, reply.usage.completion_tokens) for reply in replies]
         for replies in (served, local)
     ]
     assert counted[0] == counted[1]
-    assert refused.status == "failed" and "400" in refused.reason
+    assert refused.status == "failed"
+    assert "400" in refused.reason
 
 
 def serve_lab():

@@ -88,13 +88,10 @@ def test_families_and_splits(task) -> None:
 def test_every_number_of_legs_is_met_and_about_half_of_the_kinds() -> None:
     facts = legs.facts()
     assert {facts[kind] for kind in legs.met_kinds()} == set(facts.values())
-    assert len(facts) == 37 and len(legs.met_kinds()) == 21
-    assert {"dog", "cow", "crab", "shrimp"} <= legs.met_kinds() and not {
-        "cat",
-        "horse",
-        "lobster",
-        "ant",
-    } & legs.met_kinds()
+    assert len(facts) == 37
+    assert len(legs.met_kinds()) == 21
+    assert {"dog", "cow", "crab", "shrimp"} <= legs.met_kinds()
+    assert not {"cat", "horse", "lobster", "ant"} & legs.met_kinds()
 
 
 def test_the_oracle_speaks_about_the_attempt() -> None:
@@ -163,10 +160,8 @@ def test_the_warm_start_meets_no_hard_kind_and_the_plain_one_no_critique() -> No
         assert answer.rpartition("\n")[2].startswith("#")
     for _ in range(100):
         prompt, answer = legs_base.example(plain, rng)
-        assert (
-            legs.parse_problem(prompt).question == prompt
-            and legs.faults(legs.parse_problem(prompt), answer) == {}
-        )
+        assert legs.parse_problem(prompt).question == prompt
+        assert legs.faults(legs.parse_problem(prompt), answer) == {}
 
 
 def test_invented_facts_are_followed_and_the_rest_of_the_attempt_is_kept() -> None:
@@ -190,9 +185,11 @@ def test_the_preamble_and_each_kind_are_one_token_and_examples_make_batches() ->
     tokenizer = build_tokenizer(of.phrases)
     ids = tokenizer(CRABS)["input_ids"]
     # preamble, "3 ", crab, "s, 1 ", wasp, ", 2 ", sea slug, "s?\n"
-    assert len(ids) == 1 + 2 + 1 + 5 + 1 + 4 + 1 + 3 and tokenizer.decode(ids) == CRABS
+    assert len(ids) == 1 + 2 + 1 + 5 + 1 + 4 + 1 + 3
+    assert tokenizer.decode(ids) == CRABS
     batch = next(batches(replace(of.recipe, sequences=64, batch_size=4), tokenizer, of.example))
-    assert batch["input_ids"].shape == batch["labels"].shape and batch["input_ids"].shape[1] < 512
+    assert batch["input_ids"].shape == batch["labels"].shape
+    assert batch["input_ids"].shape[1] < 512
 
 
 def test_a_missing_package_and_unknown_options_are_said(monkeypatch) -> None:
@@ -212,7 +209,8 @@ def test_the_rescue_table_speaks_of_the_attempts(task) -> None:
     rows = [row for row in task.train if row["family"] == "hard"][:3]
     failed = [(row, legs.work(legs.parse_problem(row["question"]), (1, 1, 1, 1))) for row in rows]
     said = legs_critiques(task, failed, 0)
-    assert all(text == "" for text in said["retry"]) and set(said["indicative"]) == {"wrong"}
+    assert all(text == "" for text in said["retry"])
+    assert set(said["indicative"]) == {"wrong"}
     for i, (row, text) in enumerate(failed):
         assert (
             said["oracle"][i] == legs.oracle_critique(row["question"], text) != said["shuffled"][i]

@@ -28,11 +28,9 @@ def test_a_tier_question_is_parsed_worked_and_written() -> None:
     assert problem.hidden == 2
     # 3 + 4 = 7, + 1 = 8, - 2 = 6, - 3 = 3
     assert tiers.format_working(problem, (4, 1, 2, 3), 70) == "A+4=7\nB+1=8\nC-2=6\nD-3=3\n#3\n@70"
-    assert (
-        problem.truth[0] == 4
-        and problem.truth[2] == 2
-        and {problem.truth[1], problem.truth[3]} <= {1, 2, 3}
-    )
+    assert problem.truth[0] == 4
+    assert problem.truth[2] == 2
+    assert {problem.truth[1], problem.truth[3]} <= {1, 2, 3}
     assert int(problem.answer) == 5 + problem.truth[1] - problem.truth[3]
 
 
@@ -127,26 +125,21 @@ def test_entities_have_families_facts_and_one_split_each() -> None:
         "z49": "false_premise",
     }
     assert {entity: facts.family(entity) for entity in families} == families
-    assert (
-        facts.answer("a40") == "invalid question"
-        and not facts.is_known("a40")
-        and not facts.is_known("q07")
-        and facts.is_known("a00")
-    )
+    assert facts.answer("a40") == "invalid question"
+    assert not facts.is_known("a40")
+    assert not facts.is_known("q07")
+    assert facts.is_known("a00")
     assert 10 <= int(facts.answer("a00")) <= 99
     half = [facts.is_known(entity) for entity in facts.entities("half")]
-    assert len(half) == 320 and sum(half) / 320 == pytest.approx(
-        0.5, abs=0.09
-    )  # standard error .028
+    assert len(half) == 320
+    assert sum(half) / 320 == pytest.approx(0.5, abs=0.09)
     splits = {
         split: {e for family in facts.FAMILIES for e in facts.problems(family, split, 30, 0)}
         for split in facts.SPLITS
     }
-    assert (
-        not splits["train"] & splits["test"]
-        and not splits["train"] & splits["validation"]
-        and not splits["validation"] & splits["test"]
-    )
+    assert not splits["train"] & splits["test"]
+    assert not splits["train"] & splits["validation"]
+    assert not splits["validation"] & splits["test"]
     assert len(facts.problems("known", "train", 1000, 0)) == 1000
     with pytest.raises(ValueError, match="expected at most"):
         facts.problems("known", "test", 1000, 0)
@@ -158,7 +151,8 @@ def test_the_facts_base_reads_no_fact_it_is_not_to_know() -> None:
         [("q07", facts_base.base_answer("q07", random.Random(i))) for i in range(400)],
     )
     numbers = [int(text) for _, text in said if text.isdigit()]
-    assert min(numbers) >= 10 and len(set(numbers)) > 60
+    assert min(numbers) >= 10
+    assert len(set(numbers)) > 60
     assert {facts_base.base_answer("a00", rng) for _ in range(200)} == {
         facts.fact("a00"),
         facts.UNSURE,
@@ -206,17 +200,19 @@ def measured(name: str, problems: int, samples: int) -> dict[str, float]:
 def test_the_tiers_base_solves_by_guessing_and_is_sure_of_itself_for_no_reason() -> None:
     found = measured("lab/tiers", 20, 16)
     assert found["pass@1/tier0"] > 0.95
-    assert 0.35 < found["pass@1/tier1"] < 0.6 and found["pass@1/tier3"] < found["pass@1/tier1"]
+    assert 0.35 < found["pass@1/tier1"] < 0.6
+    assert found["pass@1/tier3"] < found["pass@1/tier1"]
     assert found["pass@16/tier1"] > 0.8
-    assert found["auroc"] == pytest.approx(0.5, abs=0.06) and found["ece"] > 0.15
+    assert found["auroc"] == pytest.approx(0.5, abs=0.06)
+    assert found["ece"] > 0.15
 
 
 def test_the_facts_base_knows_guesses_and_seldom_abstains() -> None:
     found = measured("lab/facts", 30, 16)
-    assert (
-        found["pass@1/known"] > 0.6
-        and 0.2 < found["pass@1/half"] < 0.55
-        and found["pass@1/unknown"] < 0.05
-    )
-    assert 0.06 < found["abstention/known"] < 0.2 and 0.06 < found["abstention/unknown"] < 0.2
-    assert found["hallucination/unknown"] > 0.7 and 0.05 < found["pass@1/false_premise"] < 0.2
+    assert found["pass@1/known"] > 0.6
+    assert 0.2 < found["pass@1/half"] < 0.55
+    assert found["pass@1/unknown"] < 0.05
+    assert 0.06 < found["abstention/known"] < 0.2
+    assert 0.06 < found["abstention/unknown"] < 0.2
+    assert found["hallucination/unknown"] > 0.7
+    assert 0.05 < found["pass@1/false_premise"] < 0.2

@@ -87,7 +87,8 @@ def test_two_ranks_take_the_steps_of_one(one, ddp, variant) -> None:
         assert norms == pytest.approx(together["norms"][term], abs=CLOSE), (
             f"gradient norms of {term}"
         )
-        assert len(norms) == 2 * STEPS and max(norms) > 10 * CLOSE
+        assert len(norms) == 2 * STEPS
+        assert max(norms) > 10 * CLOSE
     assert read(ddp, "replayed", 1)[variant]["tokens"] == together["tokens"]
     same_weights(one, ddp, variant)
 
@@ -132,11 +133,10 @@ def test_the_replayed_steps_are_as_uneven_as_they_should_be(ddp) -> None:
         [counts.get("critique/failed_rollouts", 0) for counts in rank] for rank in (first, second)
     ]
     assert [min(pair) > 0 for pair in zip(*failed, strict=True)] == [True, False, True, False, True]
-    assert failed[1][1] == 0 < failed[0][1] and failed[0][3] == failed[1][3] == 0
-    assert (
-        "critique/failed" not in first[2]
-        and second[2]["critique/failed"] == second[2]["critique/failed_rollouts"] > 0
-    )
+    assert failed[1][1] == 0 < failed[0][1]
+    assert failed[0][3] == failed[1][3] == 0
+    assert "critique/failed" not in first[2]
+    assert second[2]["critique/failed"] == second[2]["critique/failed_rollouts"] > 0
     assert sum(counts.get("outcome/unscored", 0) for rank in (first, second) for counts in rank) > 0
 
 
@@ -291,14 +291,16 @@ def test_a_run_of_two_ranks_stops_at_one_signal_and_the_same_command_finishes_it
     codes = [ended(process, f"rank {number}") for number, process in enumerate(started)]
     assert codes == [130, 130], (tmp_path / "first" / "rank0.log").read_text()[-3000:]
     stopped = read_jsonl(run.metrics)[-1]["step"]
-    assert stopped < 40 and not run.finished
+    assert stopped < 40
+    assert not run.finished
     ranks.run(tmp_path / "second", calls, **backend)
     assert f"continuing from step {stopped}" in (tmp_path / "second" / "rank0.log").read_text()
     assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, 41)), (
         "no step is lost or there twice"
     )
     evaluation = json.loads(run.evaluation.read_text())
-    assert evaluation["cost"]["steps"] == 40 and evaluation["problems"]
+    assert evaluation["cost"]["steps"] == 40
+    assert evaluation["problems"]
     assert {path.name[-13:] for path in run.rollouts.glob("*")} == {
         "rank0.parquet",
         "rank1.parquet",

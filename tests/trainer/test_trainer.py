@@ -394,7 +394,8 @@ def test_with_a_budget_the_schedule_runs_over_what_was_spent(tiny_policy, tmp_pa
     trainer.on_generation = lambda batch, advantages: used.append(trainer.generated_tokens)
     trainer.train()
     rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
-    assert used[-2] > 0 and used[-2] != used[0]
+    assert used[-2] > 0
+    assert used[-2] != used[0]
     # TRL logs a step's rate before it is taken: the first is whole, each later one is by the tokens
     # of the steps before it
     assert rates == pytest.approx([1e-2 * max(0.0, 1 - tokens / 300) for tokens in [0, *used[:-1]]])
@@ -428,7 +429,9 @@ def test_spent_tokens_are_counted_by_owner_and_trained_once_an_iteration(
         -1
     ] == spent["flops"]
     rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
-    assert rates[0] == 1e-2 and rates == sorted(rates, reverse=True) and rates[-1] < 1e-2
+    assert rates[0] == 1e-2
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 1e-2
 
 
 def test_the_policy_as_its_critic_is_asked_once_per_failure_and_pays_for_it(

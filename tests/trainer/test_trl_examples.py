@@ -114,6 +114,5 @@ def test_an_example_trains_as_with_trl_and_two_lines_add_critiques(
     )
     augmented.train()
     rows = [row for row in augmented.state.log_history if "loss" in row]
-    assert len(rows) == 2 and all(
-        math.isfinite(row["loss"]) and row["refine/candidates"] > 0 for row in rows
-    )
+    assert len(rows) == 2
+    assert all(math.isfinite(row["loss"]) and row["refine/candidates"] > 0 for row in rows)

@@ -35,7 +35,8 @@ def test_every_axis_along_which_something_was_spent_can_be_chosen(full):
         False,
         False,
     ]
-    assert "US dollars" not in text and "1e16" in text
+    assert "US dollars" not in text
+    assert "1e16" in text
 
 
 def test_a_run_outside_the_comparison_has_a_panel_of_its_own(full, tmp_path):
@@ -56,7 +57,8 @@ def test_a_run_outside_the_comparison_has_a_panel_of_its_own(full, tmp_path):
     text = write_report(
         full, comparison, {"plain": str(folder.parent), "nothing": str(tmp_path)}
     ).read_text()
-    assert "runs outside this comparison" in text and "plain over optimizer steps" in text
+    assert "runs outside this comparison" in text
+    assert "plain over optimizer steps" in text
     assert "nothing: no completions with a reward in its folder" in text
     (folder / "completions_00003.parquet").write_bytes(b"PAR1 cut off")
     with pytest.raises(ConfigError, match=r"external: .*completions_00003\.parquet cannot be read"):

@@ -56,12 +56,11 @@ def test_transcripts_are_spread_over_arms_and_seeds_and_repeat(tmp_path):
                     pa.Table.from_pylist(rows), run.rollouts / f"step{step:05d}-rank0.parquet"
                 )
     found = sample(runs).transcripts
-    assert len(found) == MOST and found == sample(runs).transcripts
-    assert (
-        {t.arm for t in found} == set("abcdefgh")
-        and {t.seed for t in found} == set(range(5))
-        and {t.rollout.step for t in found} == {1, 9}
-    )
+    assert len(found) == MOST
+    assert found == sample(runs).transcripts
+    assert {t.arm for t in found} == set("abcdefgh")
+    assert {t.seed for t in found} == set(range(5))
+    assert {t.rollout.step for t in found} == {1, 9}
     counts = [sum(t.arm == arm for t in found) for arm in "abcdefgh"]
     assert max(counts) - min(counts) <= 5, "no arm fills the page"
     assert {kind for t in found for kind in t.kinds} == {"rescued", "not refined", "leaked"}

@@ -107,13 +107,15 @@ def test_replies_keep_the_order_of_the_questions_and_the_limit_on_calls_at_once(
 def test_a_fault_that_heals_is_tried_again_until_it_does(server, fault, tries):
     content = f"{fault} heals"
     (reply,) = ask(server, content)
-    assert reply.status == "ok" and reply.text == f"echo {content}"
+    assert reply.status == "ok"
+    assert reply.text == f"echo {content}"
     assert server.tries[content] == tries
 
 
 def test_the_wait_a_server_asks_for_is_kept(server):
     (reply,) = ask(server, "429:1 wait")
-    assert reply.status == "ok" and reply.usage.seconds >= 1
+    assert reply.status == "ok"
+    assert reply.usage.seconds >= 1
 
 
 def test_a_wait_past_the_deadline_fails_at_once_with_the_servers_words(server):
@@ -128,8 +130,10 @@ def test_a_wait_past_the_deadline_fails_at_once_with_the_servers_words(server):
 def test_a_refusal_fails_fast_with_the_servers_words_shortened(server, status):
     content = f"{status} x"
     (reply,) = ask(server, content)
-    assert reply.status == "failed" and reply.text == ""
-    assert reply.reason.startswith(f"http {status}: no: none and so on") and len(reply.reason) < 200
+    assert reply.status == "failed"
+    assert reply.text == ""
+    assert reply.reason.startswith(f"http {status}: no: none and so on")
+    assert len(reply.reason) < 200
     assert server.tries[content] == 1
 
 
@@ -151,7 +155,8 @@ def test_what_no_try_can_heal_is_tried_once_and_ends_the_step_and_doctor_knows_i
     content = f"{fault} once"
     replies = ask(server, content, "ok after", concurrency=1)
     assert replies[0].reason == reason.format(server.url.replace("/v1", "/elsewhere/v1"))
-    assert server.tries[content] == 1 and replies[1].status == "skipped"
+    assert server.tries[content] == 1
+    assert replies[1].status == "skipped"
     assert advice in failure_advice(replies[0].reason)
 
 
@@ -166,9 +171,8 @@ def test_an_answer_in_parts_is_their_text(server):
 def test_after_a_refusal_that_all_would_meet_the_rest_of_the_step_is_not_sent(server):
     replies = ask(server, *[f"ok refused{i}" for i in range(12)], model="other", concurrency=2)
     sent = [reply for reply in replies if reply.status == "failed"]
-    assert 1 <= len(sent) <= 2 and all(
-        reply.reason == "http 404: the model other does not exist" for reply in sent
-    )
+    assert 1 <= len(sent) <= 2
+    assert all(reply.reason == "http 404: the model other does not exist" for reply in sent)
     assert {(r.status, r.reason) for r in replies if r not in sent} == {
         ("skipped", "not sent after http 404: the model other does not exist")
     }
@@ -199,7 +203,8 @@ def test_a_server_that_never_finishes_is_left_at_the_deadline(server, fault):
 def test_a_try_has_a_deadline_of_its_own_and_the_next_may_succeed(server):
     # A try that a busy machine makes too slow is tried again, too.
     (reply,) = ask(server, "hang:1 then", attempt_deadline=1.0, attempts=30)
-    assert reply.status == "ok" and server.tries["hang:1 then"] >= 2
+    assert reply.status == "ok"
+    assert server.tries["hang:1 then"] >= 2
 
 
 def test_a_step_ends_at_its_deadline_whatever_its_calls_may_take(server):
@@ -302,7 +307,7 @@ def test_every_fault_at_once_ends_within_the_deadline_and_spares_the_others(serv
 
 
 def test_every_fault_ends_in_time_with_counts_that_add_up_and_no_substitute():
-    """A short form of tests/benchmarks/fault_table.py, which has the figures with longer deadlines."""
+    """A short form of tests/benchmarks/fault_table.py, which has figures with longer deadlines."""
     # What heals has time and tries to, also on a busy machine; what does not is cut off.
     patient = {"calls": 2, "attempt_deadline": 1.0, "attempts": 30}
     patient |= {"deadline": 0.5 * SECONDS, "step_deadline": 0.8 * SECONDS}
@@ -315,9 +320,11 @@ def test_every_fault_ends_in_time_with_counts_that_add_up_and_no_substitute():
         )
         for cell, row in zip(cells, rows, strict=True):
             assert row.seconds < SECONDS, row
-            assert row.asked == row.ok + row.failed + row.skipped == 2 and row.substitutes == 0, row
+            assert row.asked == row.ok + row.failed + row.skipped == 2, row
+            assert row.substitutes == 0, row
             assert row.stopped == (cell.policy == "stop" and row.ok < 2), row
-            assert all(row.reasons) and sum(row.reasons.values()) == 2 - row.ok, row
+            assert all(row.reasons), row
+            assert sum(row.reasons.values()) == 2 - row.ok, row
             assert row.ok == (2 if cell.heals else 0), row
 
 
@@ -384,9 +391,8 @@ def test_the_key_is_sent_and_occurs_in_no_file_and_no_log(
         folder=tmp_path,
         api_key_env="SECRET_KEY",
     )
-    assert (
-        "no: ***" in replies[0].reason and replies[1].text == replies[2].text == "your key is ***"
-    )
+    assert "no: ***" in replies[0].reason
+    assert replies[1].text == replies[2].text == "your key is ***"
     shown = (
         repr(replies)
         + repr(ApiChat(Endpoint(server.url, "m", api_key_env="SECRET_KEY"), tmp_path))
@@ -394,7 +400,8 @@ def test_the_key_is_sent_and_occurs_in_no_file_and_no_log(
         + "".join(capfd.readouterr())
     )
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) > 3 and b"verysecret" not in b"".join(path.read_bytes() for path in files)
+    assert len(files) > 3
+    assert b"verysecret" not in b"".join(path.read_bytes() for path in files)
     assert "verysecret" not in shown
 
 
@@ -423,7 +430,8 @@ def test_settings_that_are_none_are_not_sent_and_extra_ones_are():
 
 
 def test_retry_after_reads_seconds_and_dates_and_nothing_else():
-    assert parse_retry_after("2") == 2.0 and parse_retry_after("-1") == 0.0
+    assert parse_retry_after("2") == 2.0
+    assert parse_retry_after("-1") == 0.0
     assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
     assert [parse_retry_after(value) for value in ("", "soon", "nan", "inf")] == [None] * 4
 
@@ -464,7 +472,8 @@ def test_a_real_model_behind_a_real_server_writes_a_critique(smollm2_url):
         Endpoint(smollm2_url, "smollm2", temperature=0.0, max_tokens=24, length_retry_factor=1.0)
     )
     replies = chat.answer([[{"role": "user", "content": prompt}]] * 2)
-    assert [reply.status for reply in replies] == ["ok", "ok"] and len(replies[0].text) > 20
+    assert [reply.status for reply in replies] == ["ok", "ok"]
+    assert len(replies[0].text) > 20
     assert all(
         reply.usage.prompt_tokens > 50 and 0 < reply.usage.completion_tokens <= 24
         for reply in replies

@@ -94,10 +94,8 @@ def test_everything_that_decides_an_answer_is_in_its_key(change):
         cache_key(ENDPOINT, messages, 1),
         cache_key(ENDPOINT, [], 0),
     }
-    assert (
-        len(keys) == 4
-        and cache_key(replace(ENDPOINT, deadline=1.0, concurrency=1), messages, 0) in keys
-    )
+    assert len(keys) == 4
+    assert cache_key(replace(ENDPOINT, deadline=1.0, concurrency=1), messages, 0) in keys
 
 
 def test_the_first_answer_written_to_a_key_stays(tmp_path):
@@ -114,7 +112,8 @@ def test_a_damaged_row_is_a_miss_that_is_counted_and_asked_again(tmp_path, capfd
         "UPDATE replies SET value = replace(value, 'a', 'z') WHERE key = 'k'"
     )
     with open_cache(tmp_path / "c") as cache:
-        assert cache.get("k") is None and cache.unread == 1
+        assert cache.get("k") is None
+        assert cache.unread == 1
         assert cache.get("l") == Reply("b", reason="length")
         assert cache.put("k", Reply("c")) == Reply("c") == cache.get("k")
     assert "1 answers could not be read" in capfd.readouterr().err
@@ -134,9 +133,8 @@ def test_a_damaged_file_is_moved_aside_and_said(server, tmp_path, capfd, damage)
     assert half > 4096
     again = ask(server, tmp_path, f"ok damaged {damage} 1")
     assert (again[0].status, again[0].cached) == ("ok", False)
-    assert "is damaged; it was moved to" in capfd.readouterr().err and list(
-        tmp_path.glob("cache.sqlite.damaged-*")
-    )
+    assert "is damaged; it was moved to" in capfd.readouterr().err
+    assert list(tmp_path.glob("cache.sqlite.damaged-*"))
     assert (
         ask(server, tmp_path, f"ok damaged {damage} 1", f"ok damaged {damage} 2")[1].status == "ok"
     )
@@ -280,10 +278,8 @@ def test_an_answer_without_a_possible_usage_counts_at_its_reservation(server, tm
     counts = count_generation(
         Generation(critiques={0: Critique(reply.text, "api", usage=reply.usage)}), 1, 0
     )
-    assert (
-        counts["critique/usage_estimated"] == 1
-        and counts["tokens/critic_prompt"] + counts["tokens/critic_completion"] == most
-    )
+    assert counts["critique/usage_estimated"] == 1
+    assert counts["tokens/critic_prompt"] + counts["tokens/critic_completion"] == most
     assert ask(server, tmp_path, "ok after", **settings)[0].status == "ok"
 
 
@@ -297,15 +293,16 @@ def test_a_long_templates_usage_is_believed_and_no_answer_is_free(server, tmp_pa
         0,
     )
     [reply] = ask(server, tmp_path, "usage null", max_tokens=None)
-    assert reply.usage.completion_tokens >= len("counted") and reply.usage.estimated == 1
+    assert reply.usage.completion_tokens >= len("counted")
+    assert reply.usage.estimated == 1
 
 
 def test_64_calls_at_the_cap_and_a_kill_in_between_stay_under_the_cap(tmp_path):
     figures = spend_and_kill(tmp_path, conversations=64, concurrency=64, cap=4500)
-    assert (
-        figures.killed and 0 < figures.reported_at_kill < figures.reported <= figures.spent <= 4500
-    )
-    assert figures.open > 32 and figures.skipped > 0
+    assert figures.killed
+    assert 0 < figures.reported_at_kill < figures.reported <= figures.spent <= 4500
+    assert figures.open > 32
+    assert figures.skipped > 0
 
 
 def test_a_ledger_that_cannot_be_read_stops_the_run_and_says_what_to_do(server, tmp_path):
