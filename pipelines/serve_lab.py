@@ -1,9 +1,12 @@
 """Serve a lab model on this machine with the OpenAI chat interface: a critic that costs nothing and
 needs no network.
 
-    pip install -e '.[serve]'                                    # FastAPI and Uvicorn, for transformers' own server; `make install` has it
-    python pipelines/serve_lab.py --port 8012                    # lab/critic, under the name `critic`
-    python pipelines/serve_lab.py --model runs/my-critic         # a folder, under its own name
+    # FastAPI and Uvicorn, for the server of transformers; `make install` has them
+    pip install -e '.[serve]'
+    # lab/critic, under the name `critic`
+    python pipelines/serve_lab.py --port 8012
+    # a folder, under the folder's name
+    python pipelines/serve_lab.py --model runs/my-critic
 
 Serves until Ctrl-C. This is `transformers serve` with continuous batching: one request after the
 other took four times as long. It answers greedily whatever temperature it is asked for, since the

@@ -2,7 +2,8 @@
 refine a wrong attempt by a critique.
 
     make smollm2
-    python pipelines/warm_start.py --out runs/smollm2-legs                # SmolLM2-135M on the easy questions of lab/legs (pip extra `tasks`)
+    # SmolLM2-135M on the easy questions of lab/legs (pip extra `tasks`)
+    python pipelines/warm_start.py --out runs/smollm2-legs
     python pipelines/warm_start.py --model my-model --world chain --out runs/my-base
 
 TRL's SFTTrainer on completions only, by the model's own chat template. Stopped, the same command

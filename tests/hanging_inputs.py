@@ -5,8 +5,13 @@ of them.
 from __future__ import annotations
 
 HANGING = {
-    "Math-Verify 65": r"\boxed{\dfrac{5^{\left(5^{\left(5^{\left(5^5\right)}\right)} - 4\right)} - 5}{16}}",
-    "Math-Verify 59, sympy 28112": r"\boxed{10^{\left(5^{5^{5^{5^{5}}}} \cdot \log_{10}(5) - 4\right)}}",
+    "Math-Verify 65": (
+        r"\boxed{\dfrac{5^{\left(5^{\left(5^{\left(5^5\right)}\right)} - 4\right)} - 5}"
+        r"{16}}"
+    ),
+    "Math-Verify 59, sympy 28112": (
+        r"\boxed{10^{\left(5^{5^{5^{5^{5}}}} \cdot \log_{10}(5) - 4\right)}}"
+    ),
     "a huge power": r"\boxed{2^{10^{10}}}",
     "a tower": r"\boxed{9^{9^{9^9}}}",
     "a tower of twos": r"\boxed{2^{2^{2^{2^{2^{2}}}}}}",

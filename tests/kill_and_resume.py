@@ -88,7 +88,8 @@ class Words(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         asked = body["messages"][-1]["content"]
         time.sleep(0.05)
-        words = f"A: {('sign', 'minus', 'carry', 'borrow')[hashlib.sha256(asked.encode()).digest()[0] % 4]} lost"
+        first_byte = hashlib.sha256(asked.encode()).digest()[0]
+        words = f"A: {('sign', 'minus', 'carry', 'borrow')[first_byte % 4]} lost"
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": words},
@@ -314,13 +315,17 @@ def main() -> None:
         wrong, again = difference(result(out), wanted), requests(out) - asked
         wrong = wrong or (f"{again} requests more than without a kill" if again > IN_FLIGHT else "")
         print(
-            f"kill {sum(struck.values()):3}: in {where}, after {lines} of {arguments.steps} steps: {wrong or f'equal, {again} more requests'}",
+            (
+                f"kill {sum(struck.values()):3}: in {where}, after {lines} of {arguments.steps} "
+                f"steps: {wrong or f'equal, {again} more requests'}"
+            ),
             flush=True,
         )
         unequal += [number] if wrong else []
         shutil.rmtree(out)
     print(
-        f"{arguments.kills - len(unequal)} of {arguments.kills} equal; struck in {dict(struck)}; {time.monotonic() - began:.0f} s"
+        f"{arguments.kills - len(unequal)} of {arguments.kills} equal; struck in "
+        f"{dict(struck)}; {time.monotonic() - began:.0f} s"
     )
     shutil.rmtree(folder)
     server.terminate()

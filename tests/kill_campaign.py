@@ -145,7 +145,10 @@ def main() -> None:
             wait_until(lambda began=tuple(started): not any(map(alive, began)), "its runs to end")
         kills += 1
         print(
-            f"kill {kills}: the campaign {'alone' if alone else 'and its runs'}; {sum(map(alive, started))} of its processes live on",
+            (
+                f"kill {kills}: the campaign {'alone' if alone else 'and its runs'}; "
+                f"{sum(map(alive, started))} of its processes live on"
+            ),
             flush=True,
         )
     status = start(path, folder / "killed").wait()
@@ -153,7 +156,8 @@ def main() -> None:
     wrong = difference(comparison(folder / "killed"), comparison(folder / "whole"))
     runs = arguments.seeds * len(PIPELINE["arms"])
     print(
-        f"{runs} runs, killed {kills} times: compare.json {wrong or 'equal'}; whole campaign {seconds:.0f} s"
+        f"{runs} runs, killed {kills} times: compare.json {wrong or 'equal'}; whole campaign "
+        f"{seconds:.0f} s"
     )
     shutil.rmtree(folder)
     sys.exit(0 if not wrong and kills == arguments.kills else 1)

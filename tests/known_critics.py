@@ -1,4 +1,4 @@
-"""Turns and words: a reward and a critic of known behaviour, for tests of distillation and presets."""
+"""A reward and a critic of known behaviour, for tests of distillation and presets."""
 
 from __future__ import annotations
 

@@ -69,15 +69,53 @@ MIXED = {
 gradient counts beside the others.
 """
 VARIANTS: dict[str, dict[str, Any]] = {
-    "base": {**MIXED, "loss_type": "dapo", "distill_teacher": "base", "refine_anchor_weight": 0.1, "distill_prefix": True, "scale_rewards": "none"},
-    "ema": {**MIXED, "loss_type": "dr_grpo", "distill_teacher": "ema", "distill_ema": 0.3, "refine_ratio": "shaped", "refine_normalizer": "rollouts",
-            "scalar_normalizer": "subset", "beta": 0.04},
-    "lora": {**MIXED, "loss_type": "grpo", "distill_teacher": "ema", "distill_ema": 0.3, "distill_alpha": 1.0, "distill_normalizer": "rollouts",
-             "refine_ratio": "importance", "refine_slots": 2, "learning_rate": 1e-2},
-    "alone": {"loss_type": "dapo", "distill_weight": 100.0, "distill_top_k": 5, "distill_teacher": "base", "refine_slots": 0, "positive_weight": 0.0,
-              "negative_weight": 0.0},
-    "opd": {"loss_type": "dapo", "distill_weight": 1.0, "distill_mode": "advantage", "distill_teacher": "ema", "distill_ema": 0.3, "refine_slots": 0},
-}  # fmt: skip
+    "base": {
+        **MIXED,
+        "loss_type": "dapo",
+        "distill_teacher": "base",
+        "refine_anchor_weight": 0.1,
+        "distill_prefix": True,
+        "scale_rewards": "none",
+    },
+    "ema": {
+        **MIXED,
+        "loss_type": "dr_grpo",
+        "distill_teacher": "ema",
+        "distill_ema": 0.3,
+        "refine_ratio": "shaped",
+        "refine_normalizer": "rollouts",
+        "scalar_normalizer": "subset",
+        "beta": 0.04,
+    },
+    "lora": {
+        **MIXED,
+        "loss_type": "grpo",
+        "distill_teacher": "ema",
+        "distill_ema": 0.3,
+        "distill_alpha": 1.0,
+        "distill_normalizer": "rollouts",
+        "refine_ratio": "importance",
+        "refine_slots": 2,
+        "learning_rate": 1e-2,
+    },
+    "alone": {
+        "loss_type": "dapo",
+        "distill_weight": 100.0,
+        "distill_top_k": 5,
+        "distill_teacher": "base",
+        "refine_slots": 0,
+        "positive_weight": 0.0,
+        "negative_weight": 0.0,
+    },
+    "opd": {
+        "loss_type": "dapo",
+        "distill_weight": 1.0,
+        "distill_mode": "advantage",
+        "distill_teacher": "ema",
+        "distill_ema": 0.3,
+        "refine_slots": 0,
+    },
+}
 LORA = LoraConfig(
     r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM"
 )
@@ -202,7 +240,7 @@ def trainer_of(policy: str, folder: Path, variant: str, world: int, rank: int) -
 
 
 def run(policy: str, folder: Path, variant: str, world: int, rank: int) -> dict[str, Any]:
-    """Train one variant; what test_ranks compares, on this rank. The final weights go into a file."""
+    """Train one variant on this rank, as test_ranks compares it. Final weights go into a file."""
     trainer = trainer_of(policy, folder, variant, world, rank)
     batches: list[Counter] = []
     trainer.on_generation = lambda batch, advantages: batches.append(Counter(batch.counts))

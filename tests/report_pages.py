@@ -1,5 +1,5 @@
-"""Pages of reports for tests: evaluations and rollouts to put in a folder, and a parser that sees what
-a browser would.
+"""Report pages for tests: evaluations and rollouts to put in a folder, and a parser that sees what
+a browser sees.
 """
 
 from html.parser import HTMLParser
@@ -11,7 +11,8 @@ from critique_rl.analysis.compare import compare
 from critique_rl.analysis.report import write_report
 from critique_rl.config.durable_files import write_json
 
-HOSTILE = """<script>alert(1)</script></pre></details></article>" onload="alert(2)' <img src=x onerror=alert(3)> {{ 7 * 7 }} <!-- &amp;"""
+HOSTILE = """<script>alert(1)</script></pre></details></article>" onload="alert(2)' <img src=x \
+onerror=alert(3)> {{ 7 * 7 }} <!-- &amp;"""
 TAGS_WITHOUT_END = {"meta", "line", "circle", "polyline", "polygon", "input", "br"}
 
 

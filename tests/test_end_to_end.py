@@ -175,7 +175,10 @@ def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(
         ),
         (
             ["run", "{path}", "primary=pass@1/platau"],
-            "primary: no metric 'pass@1/platau' with these evaluation.ks and families; did you mean 'pass@1/plateau'",
+            (
+                "primary: no metric 'pass@1/platau' with these evaluation.ks and families; did "
+                "you mean 'pass@1/plateau'"
+            ),
         ),
         (
             ["run", "{path}", "arms.critique.preset=critique_gpro"],
@@ -183,7 +186,10 @@ def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(
         ),
         (
             ["run", "{path}", "arms.critique.method.refine_gamma=1e-1"],
-            "refine_gamma: got '1e-1', expected a number from 1e-12 to inf (YAML reads 1e-1 as text",
+            (
+                "refine_gamma: got '1e-1', expected a number from 1e-12 to inf (YAML reads 1e-1 "
+                "as text"
+            ),
         ),
         (
             ["run", "{path}", "arms.critique.method.refine_weight=.nan"],

@@ -113,7 +113,10 @@ def test_an_installed_wheel_needs_no_checkout(wheel, tmp_path) -> None:
     assert len(run("-m", "critique_rl", "plan", "pipelines/quickstart.yaml").splitlines()) == 2
     found = run(
         "-c",
-        "from critique_rl import prompts; print(prompts.__file__); print(prompts.render('refine', question='q', attempt='a', critique='c'))",
+        (
+            "from critique_rl import prompts; print(prompts.__file__); "
+            "print(prompts.render('refine', question='q', attempt='a', critique='c'))"
+        ),
     )
     assert found.startswith(str(tmp_path / "site"))
     assert "<critique>\nc\n</critique>" in found

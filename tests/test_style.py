@@ -1,4 +1,6 @@
-"""The rules of CONTRIBUTING.md that ruff and mypy cannot hold: names, contracts, packed lines, the size of folders."""
+"""The rules of CONTRIBUTING.md that ruff and mypy cannot check: names, contracts, packed lines, and
+the size of folders.
+"""
 
 from __future__ import annotations
 

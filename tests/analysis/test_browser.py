@@ -14,8 +14,16 @@ from critique_rl.config.run_folder import PipelineFolder
 
 HOSTILE = """<script>alert(1)</script></script></style></details></article></pre><!--
 <img src="http://127.0.0.1:9/x" onerror=alert(2)>
-<a href="javascript:alert(3)">javascript:alert(3)</a> {{7*7}} ${7*7} \u202egnp.exe \u2066 \u2067 ]]> &lt;b&gt;
+<a href="javascript:alert(3)">javascript:alert(3)</a> {{7*7}} ${7*7} \u202egnp.exe \u2066 \u2067 \
+]]> &lt;b&gt;
 " onload="alert(4)' autofocus onfocus=alert(5) x="""
+LABELS_OVERLAP = """
+[...document.querySelectorAll('figure svg')].filter(s => s.getClientRects().length).some(s => {
+    const boxes = [...s.querySelectorAll('text')].map(t => t.getBoundingClientRect());
+    const beside = (a, b) => a.left >= b.right || b.left >= a.right;
+    const apart = (a, b) => a.top + 1 >= b.bottom || b.top + 1 >= a.bottom;
+    return boxes.some((a, i) => boxes.slice(i + 1).some(b => !beside(a, b) && !apart(a, b)));
+})"""
 TAB, ENTER, SPACE, DOWN = ("Tab", 9), ("Enter", 13, "\r"), (" ", 32, " "), ("ArrowDown", 40)
 
 NO_BROWSER = "no Chromium found: apt-get install chromium, or set CHROMIUM to its path"
@@ -117,25 +125,31 @@ def put_rollouts(run, arm, words, long):
 
 def shown(page) -> list[str]:
     return page.run(
-        "[...document.querySelectorAll('article')].filter(a => a.offsetParent !== null).map(a => a.dataset.outcome)"
+        "[...document.querySelectorAll('article')]"
+        ".filter(a => a.offsetParent !== null).map(a => a.dataset.outcome)"
     )
 
 
 def pick(page, name, value):
     page.run(
-        f"document.getElementById('filter-{name}').value = {value!r}; document.getElementById('filters').dispatchEvent(new Event('input'))"
+        f"document.getElementById('filter-{name}').value = {value!r}; "
+        "document.getElementById('filters').dispatchEvent(new Event('input'))"
     )
 
 
 def focused(page) -> str:
     return page.run(
-        "document.activeElement.id || document.activeElement.className || document.activeElement.tagName"
+        "document.activeElement.id || document.activeElement.className || "
+        "document.activeElement.tagName"
     )
 
 
 def axis_shown(page) -> list[str]:
     """The names below the learning curves that can be seen."""
-    seen = "[...document.querySelectorAll('.x')].filter(e => e.offsetParent !== null).map(e => e.querySelector('svg title').textContent)"
+    seen = (
+        "[...document.querySelectorAll('.x')].filter(e => e.offsetParent !== null)"
+        ".map(e => e.querySelector('svg title').textContent)"
+    )
     return sorted({title.rpartition(" over ")[2] for title in page.run(seen)})
 
 
@@ -148,7 +162,8 @@ def test_nothing_a_model_wrote_acts_and_the_page_has_the_same_sections(page, rep
         assert page.complaints() == []
         counts.append(
             page.run(
-                "['*', 'section', 'article', 'pre', 'details', 'script', 'a', 'img'].map(t => document.querySelectorAll(t).length)"
+                "['*', 'section', 'article', 'pre', 'details', 'script', 'a', 'img']"
+                ".map(t => document.querySelectorAll(t).length)"
             )
         )
     # the hostile texts are long: each of them has one element more, which says what was left out
@@ -159,7 +174,8 @@ def test_nothing_a_model_wrote_acts_and_the_page_has_the_same_sections(page, rep
     assert page.run("document.body.textContent.includes('{{7*7}}')")
     assert not page.run("/\\b49\\b/.test(document.querySelector('article').textContent)")
     assert page.run(
-        "document.body.textContent.includes('[U+202E]gnp.exe') && !/[\\u202a-\\u202e\\u2066-\\u2069]/.test(document.body.textContent)"
+        "document.body.textContent.includes('[U+202E]gnp.exe') && "
+        "!/[\\u202a-\\u202e\\u2066-\\u2069]/.test(document.body.textContent)"
     )
     assert page.run("document.querySelectorAll('a:not([href^=\"#\"])').length") == 0
     assert reports[1].stat().st_size < 1_000_000
@@ -193,7 +209,8 @@ def test_filters_work_on_hostile_text(page, reports):
     assert set(shown(page)) == {"no critique"}
     pick(page, "arm", "")
     page.run(
-        "document.getElementById('filter-family').selectedIndex = 1; document.getElementById('filters').dispatchEvent(new Event('input'))"
+        "document.getElementById('filter-family').selectedIndex = 1; "
+        "document.getElementById('filters').dispatchEvent(new Event('input'))"
     )
     assert shown(page) == every
     pick(page, "text", "no model wrote this")
@@ -235,7 +252,8 @@ def test_the_keyboard_reaches_every_control_and_the_focus_can_be_seen(page, repo
         page.press(*TAB)
         reached.add(focused(page))
         assert page.run(
-            "getComputedStyle(document.activeElement).outlineStyle !== 'none' || document.activeElement === document.body"
+            "getComputedStyle(document.activeElement).outlineStyle !== 'none' || "
+            "document.activeElement === document.body"
         )
     wanted = {"theme-auto", "x0", "arm0", "arm1", "bands", "seeds", "clear", "more"}
     wanted |= {f"filter-{name}" for name in ("arm", "seed", "family", "outcome", "text")}
@@ -276,9 +294,6 @@ def test_nothing_is_wider_than_the_window_or_lies_on_something_else(page, report
         page.open(reports[1].as_uri())
         assert page.run("document.documentElement.scrollWidth") == width
         # tick labels of a plot that can be seen, pairwise
-        overlap = """[...document.querySelectorAll('figure svg')].filter(s => s.getClientRects().length).some(s => {
-            const r = [...s.querySelectorAll('text')].map(t => t.getBoundingClientRect());
-            return r.some((a, i) => r.some((b, j) => j > i && a.left < b.right && b.left < a.right && a.top + 1 < b.bottom && b.top + 1 < a.bottom)); })"""
-        assert page.run(overlap) is False
+        assert page.run(LABELS_OVERLAP) is False
     finally:
         page.send("Emulation.clearDeviceMetricsOverride")

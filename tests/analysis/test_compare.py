@@ -161,7 +161,10 @@ def test_an_evaluation_in_the_place_of_another_is_refused(tmp_path, arm, seed):
     folder.run("critique", 0).evaluation.write_text(folder.run(arm, seed).evaluation.read_text())
     with pytest.raises(
         ConfigError,
-        match=f"it is of arm '{arm}' with seed {seed}, and lies where that of 'critique' with seed 0 belongs",
+        match=(
+            f"it is of arm '{arm}' with seed {seed}, and lies where that of 'critique' with seed "
+            "0 belongs"
+        ),
     ):
         compared(tmp_path)
 
@@ -222,9 +225,9 @@ def test_other_versions_and_other_prompts_are_refused_with_the_part_that_differs
         prompts="abd",
     )
     (left_out,) = compared(tmp_path).incomparable
-    assert (
-        left_out.reason
-        == "evaluated with prompts abd instead of abc, versions.trl 1.15.0 instead of 1.16.0: evaluate it again as the control was"
+    assert left_out.reason == (
+        "evaluated with prompts abd instead of abc, versions.trl 1.15.0 instead of 1.16.0: "
+        "evaluate it again as the control was"
     )
 
 

@@ -122,9 +122,21 @@ def test_the_completions_of_a_plain_trl_run_are_a_curve(tiny_policy, tmp_path) -
         return [float(len(c[0]["content"]) % 2) for c in completions]
 
     arguments = GRPOConfig(
-        str(tmp_path), per_device_train_batch_size=4, num_generations=4, max_completion_length=8, max_steps=2, logging_steps=1, bf16=False, use_cpu=True,
-        gradient_checkpointing=False, report_to="none", save_strategy="no", disable_tqdm=True, log_completions=True, num_completions_to_print=0,
-    )  # fmt: skip
+        str(tmp_path),
+        per_device_train_batch_size=4,
+        num_generations=4,
+        max_completion_length=8,
+        max_steps=2,
+        logging_steps=1,
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        log_completions=True,
+        num_completions_to_print=0,
+    )
     data = Dataset.from_list(
         [{"prompt": [{"role": "user", "content": q}]} for q in ("1+2", "3-4", "5+6", "7-8")]
     )

@@ -56,7 +56,10 @@ def test_the_verdict_names_difference_interval_and_cost(tmp_path):
     expected = (
         "critique - scalar on pass@1/plateau: +0.50 [0.50, 0.50] over 3 seeds and 3 problems; "
     )
-    spent = "at 150k generated tokens an arm, plus 31k critic tokens for critique; $0.12 for critique in all."
+    spent = (
+        "at 150k generated tokens an arm, plus 31k critic tokens for critique; $0.12 for critique "
+        "in all."
+    )
     assert verdict(compared(tmp_path, seeds=range(3))) == expected + spent
 
 
@@ -112,7 +115,8 @@ def test_the_policys_own_dollars_are_no_critics(tmp_path):
     )
     words = verdict(compared(tmp_path, seeds=[0]))
     assert words.endswith(
-        "at 300k tokens in all an arm, of which 5k critic tokens for critique; $0.04 for scalar and $0.02 for critique in all."
+        "at 300k tokens in all an arm, of which 5k critic tokens for critique; $0.04 for "
+        "scalar and $0.02 for critique in all."
     )
 
 

@@ -1,7 +1,8 @@
 """Our interval beside rliable's stratified bootstrap (Agarwal et al. 2021, arXiv 2108.13264), over
 seeds and problems.
 
-    python -m venv .venv-rliable && .venv-rliable/bin/pip install rliable 'arch==7.2' 'numpy<2.3' 'pandas<3'
+    python -m venv .venv-rliable
+    .venv-rliable/bin/pip install rliable 'arch==7.2' 'numpy<2.3' 'pandas<3'
     .venv-rliable/bin/python tests/benchmarks/against_rliable.py
 
 rliable draws seeds anew within each problem, as if runs of different problems were independent.
@@ -34,7 +35,8 @@ def load_ours():
 def main(draws: int = 200, seeds: int = 5, problems: int = 60) -> None:
     ours, random = load_ours(), np.random.default_rng(0)
     print(
-        f"{draws} draws of {seeds} seeds x {problems} problems; 95 % intervals that hold the truth, and their mean width"
+        f"{draws} draws of {seeds} seeds x {problems} problems; 95 % intervals that hold the "
+        "truth, and their mean width"
     )
     for name, seed_sd, problem_sd in (
         ("single values vary", 0.0, 0.0),
@@ -58,7 +60,8 @@ def main(draws: int = 200, seeds: int = 5, problems: int = 60) -> None:
                 hits[i] += low <= 0.5 <= high
                 widths[i] += high - low
         print(
-            f"{name}: ours {hits[0] / draws:.2f} ({widths[0] / draws:.3f}), rliable {hits[1] / draws:.2f} ({widths[1] / draws:.3f})"
+            f"{name}: ours {hits[0] / draws:.2f} ({widths[0] / draws:.3f}), rliable "
+            f"{hits[1] / draws:.2f} ({widths[1] / draws:.3f})"
         )
 
 

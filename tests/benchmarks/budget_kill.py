@@ -92,15 +92,18 @@ def spend_and_kill(folder: Path, conversations: int, concurrency: int, cap: int)
 
 def main() -> None:
     print(
-        "| cap | reported when killed | reported in the end | ledger | left open by the kill | requests | skipped for the budget |\n|"
-        + "---|" * 7
+        "| cap | reported when killed | reported in the end | ledger | left open by the kill "
+        "| requests | skipped for the budget |\n|" + "---|" * 7
     )
     over = 0
     for cap in (3000, 4500, 6000, 8000):
         with tempfile.TemporaryDirectory() as folder:
             f = spend_and_kill(Path(folder), 64, 64, cap)
         print(
-            f"| {f.cap} | {f.reported_at_kill} | {f.reported} | {f.spent} | {f.open} | {f.requests} | {f.skipped} |",
+            (
+                f"| {f.cap} | {f.reported_at_kill} | {f.reported} | {f.spent} | {f.open} | "
+                f"{f.requests} | {f.skipped} |"
+            ),
             flush=True,
         )
         over += f.reported > f.cap or not f.killed

@@ -52,9 +52,8 @@ async def _reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         {"choices": [message], "usage": {"prompt_tokens": 50, "completion_tokens": 4}}
     ).encode()
     writer.write(
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        % len(body)
-        + body
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        b"content-length: %d\r\n\r\n" % len(body) + body
     )
     await writer.drain()
     writer.close()
@@ -85,9 +84,20 @@ def build(port: int, folder: str) -> CritiqueGRPOTrainer:
     )
     size = ROLLOUTS + 1
     args = CritiqueGRPOConfig(
-        folder, num_generations=size, per_device_train_batch_size=GROUPS * size, max_completion_length=48, max_steps=1, refine_template="lab/refine",
-        bf16=False, gradient_checkpointing=False, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True, grad_norm_steps=0,
-    )  # fmt: skip
+        folder,
+        num_generations=size,
+        per_device_train_batch_size=GROUPS * size,
+        max_completion_length=48,
+        max_steps=1,
+        refine_template="lab/refine",
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        grad_norm_steps=0,
+    )
     return CritiqueGRPOTrainer(
         model,
         VerifierReward(task.verifier),
@@ -151,10 +161,12 @@ def main() -> None:
             + ", ".join(f"{name} {seconds:.2f}" for name, seconds in spent.items())
         )
         print(
-            f"generation + calls + refinement: {sum(spent.values()) - spent['step']:.2f}; 1.10 x max(generation, calls) + 2 s + refinement: {bound:.2f}\n"
+            f"generation + calls + refinement: {sum(spent.values()) - spent['step']:.2f}; "
+            f"1.10 x max(generation, calls) + 2 s + refinement: {bound:.2f}\n"
         )
         print(
-            "| chunks | first chunk | all | of one call | best step with overlap, seconds saved |\n|---|---|---|---|---|"
+            "| chunks | first chunk | all | of one call | best step with overlap, seconds saved |\n"
+            "|---|---|---|---|---|"
         )
         _, whole = chunked(trainer, 1)
         for chunks in (1, 2, 4, 8):

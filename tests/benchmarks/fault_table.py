@@ -139,8 +139,8 @@ def main() -> None:
         "concurrency": 4,
     }
     print(
-        "| fault | it | policy | asked | ok | failed | skipped | reasons | substitutes | seconds | the run |\n|"
-        + "---|" * 11
+        "| fault | it | policy | asked | ok | failed | skipped | reasons | substitutes | "
+        "seconds | the run |\n|" + "---|" * 11
     )
     names, wrong = {short: name for name, short in FAULTS.items()}, 0
     for cell in CELLS:
@@ -177,7 +177,8 @@ def main() -> None:
             or row.substitutes > 0
         )
     print(
-        f"\n{len(CELLS)} cells, {wrong} wrong; deadlines {given.attempt_deadline:g} s a try, {given.deadline:g} s a call, {given.step_deadline:g} s a step"
+        f"\n{len(CELLS)} cells, {wrong} wrong; deadlines {given.attempt_deadline:g} s a try, "
+        f"{given.deadline:g} s a call, {given.step_deadline:g} s a step"
     )
     sys.exit(1 if wrong else 0)
 

@@ -18,7 +18,10 @@ from hanging_inputs import HANGING
 
 from critique_rl.tasks.isolated_verifiers import MathVerifier
 
-BARE = "import sys; from math_verify import parse, verify; print(verify(parse('5'), parse(sys.stdin.read())))"
+BARE = (
+    "import sys; from math_verify import parse, verify; "
+    "print(verify(parse('5'), parse(sys.stdin.read())))"
+)
 
 
 def bare(text: str, seconds: float) -> str:
@@ -55,11 +58,15 @@ def main() -> None:
         alone, start = bare(text, options.bare) if options.bare else "", time.monotonic()
         verdict = verifier(text, {"answer": "5"})
         print(
-            f"| {name} | {alone} | {verdict.outcome} ({verdict.reason}) after {time.monotonic() - start:.1f} s |",
+            (
+                f"| {name} | {alone} | {verdict.outcome} ({verdict.reason}) after "
+                f"{time.monotonic() - start:.1f} s |"
+            ),
             flush=True,
         )
     print(
-        f"{verifier.worker.calls} asked, {verifier.worker.lost} unscored, {verifier(chr(92) + 'boxed{5}', {'answer': '5'}).outcome} afterwards"
+        f"{verifier.worker.calls} asked, {verifier.worker.lost} unscored, "
+        f"{verifier(chr(92) + 'boxed{5}', {'answer': '5'}).outcome} afterwards"
     )
 
 

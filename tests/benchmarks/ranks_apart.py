@@ -71,7 +71,8 @@ def main() -> None:
         tokenizer.save_pretrained(folder / "policy")
         one = trained(folder / "policy", folder / "one", 1, {})
         print(
-            "| | variant | loss | gradient norm | of a term | final weights |\n|---|---|---|---|---|---|"
+            "| | variant | loss | gradient norm | of a term | final weights |\n"
+            "|---|---|---|---|---|---|"
         )
         for i, (kind, (world, environment)) in enumerate(KINDS.items()):
             other = trained(folder / "policy", folder / str(i), world, environment)

@@ -178,7 +178,8 @@ def main() -> None:
 
         reach = t.ppf(0.975, n - 1) * statistics.stdev(logarithms) / math.sqrt(n)
         print(
-            f"ours / trl, {key}: {math.exp(mean):.3f} [{math.exp(mean - reach):.3f}, {math.exp(mean + reach):.3f}]"
+            f"ours / trl, {key}: {math.exp(mean):.3f} [{math.exp(mean - reach):.3f}, "
+            f"{math.exp(mean + reach):.3f}]"
         )
 
 

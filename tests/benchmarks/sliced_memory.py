@@ -5,8 +5,10 @@ A two-layer Qwen2 (hidden 256, vocabulary 151,936, tied, float32, CPU, one threa
 head takes a GRPO step on 8 rows of 512 scored tokens:
 
     stock     log-probs and entropy through TRL's fused head, forward and backward
-    sliced    the same, plus a full-vocabulary JSD to a teacher (the same backbone, other context) by `critique_rl.sliced`
-    naive     the same, plus the same JSD on whole logits; on 1 and 2 rows and drawn on in a straight line, because 8 rows would not fit
+    sliced    the same, plus a full-vocabulary JSD to a teacher (the same backbone, other context)
+              by `critique_rl.trainer.sliced_divergence`
+    naive     the same, plus the same JSD on complete logits; on 1 and 2 rows, extrapolated in a
+              straight line, because 8 rows would not fit
 
 Each runs in its own process; its figure is the peak resident set over that before the step. Exits 1
 if `sliced` is over 1.10 times `stock`.
@@ -126,7 +128,8 @@ def measure_apart(variant: str, rows: int, slice_elements: int | None = None) ->
 
 def main(slices: list[int | None]) -> int:
     print(
-        f"vocabulary {VOCABULARY:,}, hidden {HIDDEN}, {ROWS * COMPLETION:,} tokens, float32, CPU, one thread"
+        f"vocabulary {VOCABULARY:,}, hidden {HIDDEN}, {ROWS * COMPLETION:,} tokens, float32, "
+        "CPU, one thread"
     )
     print(f"{'variant':<34}{'peak MB':>9}{'x stock':>9}{'seconds':>9}")
     stock = measure_apart("stock", ROWS)

@@ -9,9 +9,11 @@ all rounds sample from the same policy.
 
     stock      TRL's GRPOTrainer
     ours       CritiqueGRPOTrainer without a critic
-    cheap      one refinement a group: refine_slots = refine_candidates = 1, critiques of every failed group, no distillation
-    distilled  the same, and distillation of failed rollouts and the refinement (top 100, the base as teacher)
-    loop       sampling by the same `generate`, log-probs, one backward pass and AdamW, and nothing else
+    cheap      one refinement per group (refine_slots = refine_candidates = 1), critiques of every
+               failed group, no distillation
+    distilled  the same, and distillation of failed rollouts and the refinement (top 100, the base
+               as teacher)
+    loop       sampling by the same `generate`, log-probs, one backward pass, AdamW, nothing else
 
 Positions are counted at the policy's forward passes that train or score (sampling left out),
 padding included.
@@ -223,7 +225,10 @@ def main() -> None:
             if number:  # the first round warms up
                 seconds[name].append(taken)
     print(
-        f"{arguments.rounds} rounds of {arguments.steps} steps of {ROWS} rows; processor seconds a step, median: ",
+        (
+            f"{arguments.rounds} rounds of {arguments.steps} steps of {ROWS} rows; processor "
+            "seconds a step, median: "
+        ),
         end="",
     )
     print(
@@ -249,7 +254,8 @@ def main() -> None:
         forward, backward = positions(name, arguments.steps)
         over = f"over stock {forward / base[0]:.3f}, {backward / base[1]:.3f}"
         print(
-            f"positions a trained token, {name}: forward {forward:.2f}, backward {backward:.2f}; {over}"
+            f"positions a trained token, {name}: forward {forward:.2f}, backward "
+            f"{backward:.2f}; {over}"
         )
 
 

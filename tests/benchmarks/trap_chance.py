@@ -48,7 +48,8 @@ def main(folders: list[str], problems: int = 200, samples: int = 64) -> None:
             task.verifier(a.text, rows[a.prompt // samples]).outcome == "right" for a in answers
         ]
         print(
-            f"{folder}: first trap right {sum(firsts) / len(firsts):.4f} of {len(firsts)}, whole problem {sum(right) / len(right):.5f} of {len(right)}"
+            f"{folder}: first trap right {sum(firsts) / len(firsts):.4f} of {len(firsts)}, "
+            f"whole problem {sum(right) / len(right):.5f} of {len(right)}"
         )
 
 

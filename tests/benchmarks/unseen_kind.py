@@ -40,7 +40,8 @@ def main(folder: str, kind: str, *arms: str) -> None:
         for holds, seeds in rates.items():
             values = crossed_interval(np.array(seeds))
             print(
-                f"{arm}, {'with' if holds else 'without'} {kind}: {values.mean:.2f} [{values.low:.2f}, {values.high:.2f}], {len(seeds[0])} problems"
+                f"{arm}, {'with' if holds else 'without'} {kind}: {values.mean:.2f} "
+                f"[{values.low:.2f}, {values.high:.2f}], {len(seeds[0])} problems"
             )
 
 

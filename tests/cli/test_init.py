@@ -42,9 +42,12 @@ def test_a_first_pipeline_is_taken_as_it_is(tmp_path, capsys) -> None:
     assert len(pipeline.seeds) == 3
     task = pipeline.arms["scalar"].task
     assert dict(task.options) == {
-        "train": "my data: 1.jsonl", "question": "problem", "answer": "answer", "family": "level",
+        "train": "my data: 1.jsonl",
+        "question": "problem",
+        "answer": "answer",
+        "family": "level",
         "system": 'Reason step by step. End with a line "Answer: " followed by the number.',
-    }  # fmt: skip
+    }
     check_arms(dict(pipeline.arms))
     check_primary(pipeline.primary, pipeline.arms["scalar"])
     check_primary("pass@4/hard", pipeline.arms["scalar"])

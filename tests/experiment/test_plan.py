@@ -1,4 +1,4 @@
-"""`critique-rl plan`: every run has one line, in an order that works, and the scripts are scripts."""
+"""`critique-rl plan`: a line per run, in an order that works, and scripts that shells can run."""
 
 from __future__ import annotations
 
@@ -47,8 +47,11 @@ def test_one_line_an_arm_and_seed_that_the_command_line_takes_back(tmp_path, cap
     said = capsys.readouterr()
     words = [shlex.split(line) for line in said.out.splitlines()]
     assert [(line[line.index("--arm") + 1], line[line.index("--seed") + 1]) for line in words] == [
-        ("scalar", "0"), ("retry", "0"), ("scalar", "1"), ("retry", "1")
-    ]  # fmt: skip
+        ("scalar", "0"),
+        ("retry", "0"),
+        ("scalar", "1"),
+        ("retry", "1"),
+    ]
     assert all(
         line[:4] == ["critique-rl", "train", str(path), "trl.learning_rate=5.0e-5"]
         for line in words
@@ -153,9 +156,13 @@ def test_a_script_runs_every_command_once_in_the_order_of_stages(tmp_path, form)
 STAND_INS = {
     "critique-rl": """(IFS='|'; echo "$*" >> "$LOG")""",
     "parallel": "bash",
-    "sbatch": """echo "$@" >> "$LOG.options"; cat > job.sh; for word in "$@"; do case $word in --array=0-*) last=${word#--array=0-};; esac; done
-for i in $(seq 0 $last); do SLURM_ARRAY_TASK_ID=$i bash job.sh; done; echo 7""",
-    "sky": """for word in "$@"; do case $word in COMMAND=*) export "$word";; esac; done; bash -c 'eval "$COMMAND"'""",
+    "sbatch": """echo "$@" >> "$LOG.options"
+cat > job.sh
+for word in "$@"; do case $word in --array=0-*) last=${word#--array=0-};; esac; done
+for i in $(seq 0 $last); do SLURM_ARRAY_TASK_ID=$i bash job.sh; done
+echo 7""",
+    "sky": """for word in "$@"; do case $word in COMMAND=*) export "$word";; esac; done
+bash -c 'eval "$COMMAND"'""",
 }
 
 
@@ -177,7 +184,10 @@ def test_accelerate_takes_the_lines(tmp_path, tiny_policy) -> None:
         seeds=[0],
     )
     folder = PipelineFolder(tmp_path / "runs" / "my plan")
-    prefix = f"{shlex.quote(sys.executable)} -m accelerate.commands.launch --cpu --num_processes 1 -m critique_rl"
+    prefix = (
+        f"{shlex.quote(sys.executable)} -m accelerate.commands.launch --cpu --num_processes 1 -m "
+        "critique_rl"
+    )
     [[run]] = stages(
         load_pipeline(path), folder, [str(path), "--out", str(tmp_path / "runs")], prefix
     )

@@ -139,7 +139,8 @@ def test_a_followed_critique_is_the_solution() -> None:
 
 
 def test_faulty_spans_are_the_wrong_numbers(task) -> None:
-    text = "A3*8=24 24\nB1*6=6 31\n#31"  # 8 legs at 3 to 4; 24 + 6 is not 31, at 18 to 20 (the second line begins at 11)
+    # 8 legs at 3 to 4; 24 + 6 is not 31, at 18 to 20 (the second line begins at 11)
+    text = "A3*8=24 24\nB1*6=6 31\n#31"
     assert legs.faulty_spans(CRABS, text) == ((3, 4), (18, 20))
     assert task.verifier(text, {"question": CRABS, "answer": "36"}).faults == ((3, 4), (18, 20))
     assert legs.faulty_spans(CRABS, "no working") == ()

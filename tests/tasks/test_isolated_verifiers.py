@@ -188,7 +188,8 @@ def test_no_worker_outlives_a_parent_that_was_killed(text) -> None:
     """A worker that waits for a question, and one that works on one."""
     code = (
         "from critique_rl.tasks.isolated_verifiers import build_verifier\n"
-        "v = build_verifier({'kind': 'python', 'target': 'user_verifiers:hostile', 'deadline': 3})\n"
+        "target = 'user_verifiers:hostile'\n"
+        "v = build_verifier({'kind': 'python', 'target': target, 'deadline': 3})\n"
         f"print(v.worker._process.pid, flush=True)\nv({text!r}, {{}})\n"
         "print('answered', flush=True)\nimport time; time.sleep(3600)"
     )

@@ -1,4 +1,4 @@
-"""Terms that keep the refine skill: the likelihood of right refinements, and the anchor to the base."""
+"""Terms that keep the refine skill: likelihood of right refinements, and anchor to the base."""
 
 from __future__ import annotations
 

@@ -15,7 +15,10 @@ from critique_rl import CritiqueGRPOConfig
 def test_a_column_that_does_not_exist_is_refused_with_those_that_do(tiny_policy, tmp_path) -> None:
     with pytest.raises(
         ValueError,
-        match="distill_column: got 'proof', but train_dataset has the columns answer, prompt, question, solution",
+        match=(
+            "distill_column: got 'proof', but train_dataset has the columns answer, prompt, "
+            "question, solution"
+        ),
     ):
         critique_trainer(
             tiny_policy,
@@ -27,7 +30,10 @@ def test_a_column_that_does_not_exist_is_refused_with_those_that_do(tiny_policy,
         )
     with pytest.raises(
         ValueError,
-        match="refine_column: got 'proof', but train_dataset has the columns answer, prompt, question, solution",
+        match=(
+            "refine_column: got 'proof', but train_dataset has the columns answer, prompt, "
+            "question, solution"
+        ),
     ):
         critique_trainer(tiny_policy, tmp_path, Turns(HALF), refine_column="proof")
 
@@ -37,7 +43,10 @@ def test_a_column_that_does_not_exist_is_refused_with_those_that_do(tiny_policy,
 def test_sampled_token_forms_are_refused_on_refinements_with_the_reason(mode, target) -> None:
     with pytest.raises(
         ValueError,
-        match=rf"distill_mode {mode}: got distill_target '{target}', .* on the policy's own tokens only\. Use .* topk or full",
+        match=(
+            f"distill_mode {mode}: got distill_target '{target}', .* on the policy's own tokens "
+            r"only\. Use .* topk or full"
+        ),
     ):
         CritiqueGRPOConfig(
             "x", **SETTINGS, distill_weight=1.0, distill_mode=mode, distill_target=target
@@ -79,7 +88,10 @@ def test_an_alpha_beside_0_or_1_is_warned_of(alpha, warns) -> None:
     told = [str(warning.message) for warning in caught if "distill_alpha" in str(warning.message)]
     assert told == (
         [
-            f"distill_alpha {alpha}: the family is discontinuous at 0 and 1, and nearly flat beside them; use 0, 1 or .1 to .9"
+            (
+                f"distill_alpha {alpha}: the family is discontinuous at 0 and 1, and nearly flat "
+                "beside them; use 0, 1 or .1 to .9"
+            )
         ]
         if warns
         else []

@@ -75,7 +75,10 @@ def test_a_saved_average_comes_back_and_a_checkpoint_without_one_is_refused(tmp_
     (tmp_path / FILE).unlink()
     with pytest.raises(
         FileNotFoundError,
-        match="the checkpoint has no EMA teacher; it was written by a run without distill_teacher 'ema'",
+        match=(
+            "the checkpoint has no EMA teacher; it was written by a run without distill_teacher "
+            "'ema'"
+        ),
     ):
         other.load(tmp_path)
 
