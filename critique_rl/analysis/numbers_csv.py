@@ -79,13 +79,18 @@ def numbers(comparison: Comparison) -> Iterator[Number]:
             yield Number("boundary", arm=arm, metric=key, value=value)
     if comparison.second:
         yield from _second_numbers(comparison.second)
+    yield from _left_out_numbers(comparison)
+    for path, value in _leaves(_without(to_json(comparison), COMPARISON_KINDS)):
+        yield Number("other", metric=path, value=value)
+
+
+def _left_out_numbers(comparison: Comparison) -> Iterator[Number]:
+    """Runs and pairs that entered no difference, with the reason."""
     for run in comparison.missing:
         yield Number("missing", arm=run.arm, seed=str(run.seed), note="not evaluated")
     for item in comparison.incomparable:
         seed = "" if item.seed is None else str(item.seed)
         yield Number("incomparable", arm=item.arm, seed=seed, note=item.reason)
-    for path, value in _leaves(_without(to_json(comparison), COMPARISON_KINDS)):
-        yield Number("other", metric=path, value=value)
 
 
 def _arm_numbers(arm: str, summary: ArmSummary) -> Iterator[Number]:

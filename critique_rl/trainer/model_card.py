@@ -92,10 +92,8 @@ def describe_method(args: Any, two_phases: bool) -> str:
         args: The trainer's CritiqueGRPOConfig.
         two_phases: Whether reserved rows are filled after the rollouts.
     """
-    terms = [
-        f"scalar ({args.credit} credit, weights {args.positive_weight:g} and "
-        f"{args.negative_weight:g}, loss_type {args.loss_type})"
-    ]
+    weights = f"{args.positive_weight:g} and {args.negative_weight:g}"
+    terms = [f"scalar ({args.credit} credit, weights {weights}, loss_type {args.loss_type})"]
     if two_phases and args.refine_slots and args.refine_weight:
         terms.append(
             f"{args.refine_weight:g} x refine ({args.refine_ratio}, {args.refine_slots} of "
