@@ -83,7 +83,7 @@ def trainer_with(policy: str, folder: Path, critic: Any, **settings: Any) -> Cri
     return trainer
 
 
-def told(trainer: CritiqueGRPOTrainer) -> dict[str, Any]:
+def record(trainer: CritiqueGRPOTrainer) -> dict[str, Any]:
     """What is compared between ranks."""
     log = [row for row in trainer.state.log_history if "loss" in row]
     checksum = sum(
@@ -101,7 +101,7 @@ def told(trainer: CritiqueGRPOTrainer) -> dict[str, Any]:
 def moody(policy: str, folder: Path) -> dict[str, Any]:
     trainer = trainer_with(policy, folder, Moody())
     trainer.train()
-    return told(trainer)
+    return record(trainer)
 
 
 def own_critic(policy: str, folder: Path) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def own_critic(policy: str, folder: Path) -> dict[str, Any]:
         policy, folder, ChatCritic(PolicyChat(), "lab/critique", "self"), refine_candidates=1
     )
     trainer.train()
-    return told(trainer)
+    return record(trainer)
 
 
 def resumed(policy: str, folder: Path) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def vllm_server(policy: str, folder: Path) -> dict[str, Any]:
     trl_seams.sample = checked
     trainer.train()
     trl_seams.sample = stock
-    return {**told(trainer), "wrong": len(wrong)}
+    return {**record(trainer), "wrong": len(wrong)}
 
 
 SCENARIOS = {f.__name__: f for f in (moody, own_critic, resumed, vllm_server)}

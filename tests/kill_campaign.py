@@ -90,7 +90,11 @@ def difference(got, wanted, at: str = "") -> str:
     """ "" where equal, else the place of the first difference and both values."""
     if isinstance(got, dict) and isinstance(wanted, dict) and got.keys() == wanted.keys():
         return next(
-            (found for key in got if (found := difference(got[key], wanted[key], f"{at}/{key}"))),
+            (
+                differs
+                for key in got
+                if (differs := difference(got[key], wanted[key], f"{at}/{key}"))
+            ),
             "",
         )
     return "" if got == wanted else f"{at}: {str(got)[:200]} for {str(wanted)[:200]}"

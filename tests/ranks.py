@@ -37,9 +37,13 @@ def start(folder: Path, calls: list[Call], world: int = 2, **environment: str) -
     }
     ranks = []
     for rank in range(world):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), **group} if world > 1 else environment
+        variables = (
+            {"RANK": str(rank), "LOCAL_RANK": str(rank), **group} if world > 1 else environment
+        )
         ranks.append(
-            processes.context().Process(target=_main, args=(folder / f"rank{rank}.log", own, calls))
+            processes.context().Process(
+                target=_main, args=(folder / f"rank{rank}.log", variables, calls)
+            )
         )
         ranks[-1].start()
         ranks[-1].store = store  # it listens as long as somebody holds the ranks
@@ -63,9 +67,9 @@ def run(
         process.kill()
     for number, code in enumerate(codes):
         if code or (code is None and not any(codes)):
-            said = (folder / f"rank{number}.log").read_text()[-3000:]
+            output = (folder / f"rank{number}.log").read_text()[-3000:]
             how = "still runs, so it waits for ever" if code is None else f"ended with {code}"
-            raise AssertionError(f"rank {number} {how}:\n{said}")
+            raise AssertionError(f"rank {number} {how}:\n{output}")
 
 
 def _main(log: Path, environment: dict[str, str], calls: list[Call]) -> None:

@@ -206,11 +206,11 @@ class Measured(CritiqueGRPOTrainer):
     def log_gradient_norms(self, model, terms) -> None:
         parameters = [p for p in model.parameters() if p.requires_grad]
         for name, term in ((name, term) for name, term in terms.items() if term.requires_grad):
-            found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
             flat = torch.cat(
                 [
                     (torch.zeros_like(p) if g is None else g).flatten()
-                    for g, p in zip(found, parameters, strict=True)
+                    for g, p in zip(gradients, parameters, strict=True)
                 ]
             )
             self.parts[name] = self.parts.get(name, 0) + flat

@@ -57,10 +57,10 @@ class Page(HTMLParser):
         """Elements of a tag whose attributes begin so."""
         wanted = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
         return [
-            of
-            for name, of in self.elements
+            values
+            for name, values in self.elements
             if name == tag
-            and all((of.get(key) or "").startswith(value) for key, value in wanted.items())
+            and all((values.get(key) or "").startswith(value) for key, value in wanted.items())
         ]
 
 

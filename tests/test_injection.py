@@ -103,8 +103,8 @@ def tokenizer():
 
 def marks(text: str, tag: str) -> tuple[int, int]:
     """How often <tag> and </tag> stand there, however they are spaced and written."""
-    found = re.findall(rf"[<\uff1c]\s*([/\uff0f\\]*)\s*{tag}\b", text, re.IGNORECASE)
-    return sum(not slash for slash in found), sum(bool(slash) for slash in found)
+    matches = re.findall(rf"[<\uff1c]\s*([/\uff0f\\]*)\s*{tag}\b", text, re.IGNORECASE)
+    return sum(not slash for slash in matches), sum(bool(slash) for slash in matches)
 
 
 def test_the_corpus_is_what_it_says() -> None:
@@ -133,7 +133,7 @@ def test_a_refine_prompt_has_the_turns_and_marks_of_a_tame_one(critiqued, tokeni
     specials = special_tokens(tokenizer)
     assert "@@TURN@@" in specials
 
-    def of(text: str, critique: Critique) -> tuple:
+    def prompt_shape(text: str, critique: Critique) -> tuple:
         prompt = refine_prompt(ROW["prompt"], attempts([text])[0], critique, "refine", specials)
         ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]
         special = Counter(
@@ -150,15 +150,15 @@ def test_a_refine_prompt_has_the_turns_and_marks_of_a_tame_one(critiqued, tokeni
         )
 
     tame, *hostile = (
-        of(text, critique)
+        prompt_shape(text, critique)
         for text, critique in zip(
             [TAME, *ATTACKS, "@@TURN@@"], [*critiqued[1], critiqued[1][0]], strict=True
         )
     )
     assert tame[1] == {"<|im_start|>": 2, "<|im_end|>": 1}
     assert tame[2:4] == ((1, 1), (1, 1))
-    for attack, found in zip([*ATTACKS, "@@TURN@@"], hostile, strict=True):
-        assert found == tame, attack
+    for attack, shape in zip([*ATTACKS, "@@TURN@@"], hostile, strict=True):
+        assert shape == tame, attack
 
 
 def test_without_neutral_fields_the_same_attacks_do_end_turns(tokenizer) -> None:
@@ -245,13 +245,13 @@ def test_the_page_has_the_tags_of_a_tame_one(critiqued, tmp_path) -> None:
     assert tame.tags.count("article") == 8
     for start in range(0, len(rows), 8):
         some = (rows[start:] + rows)[:8]
-        found = page(some)
-        assert found.open == []
-        assert found.tags.count("article") == 8
-        assert set(found.tags) == set(tame.tags)
+        shown = page(some)
+        assert shown.open == []
+        assert shown.tags.count("article") == 8
+        assert set(shown.tags) == set(tame.tags)
         # A text that is cut has tags around its gap.
         if all(len(row["text"]) < 1000 for row in some):
-            assert (found.tags, [name for name, _ in found.attributes]) == (
+            assert (shown.tags, [name for name, _ in shown.attributes]) == (
                 tame.tags,
                 [name for name, _ in tame.attributes],
             ), some

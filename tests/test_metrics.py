@@ -198,10 +198,10 @@ def test_selective_risk_is_of_the_surest_and_shares_ties():
 
 
 def test_truthfulness_is_accuracy_minus_hallucination_and_leaves_the_unscored_out():
-    found = truthfulness(["right", "right", "abstained", "wrong", "unreadable", "unscored"])
-    assert found == pytest.approx(
+    rates = truthfulness(["right", "right", "abstained", "wrong", "unreadable", "unscored"])
+    assert rates == pytest.approx(
         {"accuracy": 0.4, "abstention": 0.2, "hallucination": 0.4, "truthfulness": 0.0}
     )
     # the released code's form: (2 correct + missing - n) / n
-    assert found["truthfulness"] == pytest.approx((2 * 2 + 1 - 5) / 5)
+    assert rates["truthfulness"] == pytest.approx((2 * 2 + 1 - 5) / 5)
     assert math.isnan(truthfulness(["unscored"])["truthfulness"])

@@ -111,15 +111,15 @@ def test_an_installed_wheel_needs_no_checkout(wheel, tmp_path) -> None:
     assert "wrote pipeline.yaml" in run("-m", "critique_rl", "init", "a.jsonl")
     assert len(run("-m", "critique_rl", "plan", "pipeline.yaml").splitlines()) == 9
     assert len(run("-m", "critique_rl", "plan", "pipelines/quickstart.yaml").splitlines()) == 2
-    found = run(
+    output = run(
         "-c",
         (
             "from critique_rl import prompts; print(prompts.__file__); "
             "print(prompts.render('refine', question='q', attempt='a', critique='c'))"
         ),
     )
-    assert found.startswith(str(tmp_path / "site"))
-    assert "<critique>\nc\n</critique>" in found
+    assert output.startswith(str(tmp_path / "site"))
+    assert "<critique>\nc\n</critique>" in output
 
 
 def test_versions_agree() -> None:

@@ -133,7 +133,7 @@ def test_the_unpacked_smollm2_is_a_plain_trainable_model_that_can_add():
     inputs = tokenizer.apply_chat_template(
         question, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
-    told = model.generate(**inputs, max_new_tokens=12, do_sample=False)[
+    ids = model.generate(**inputs, max_new_tokens=12, do_sample=False)[
         0, inputs["input_ids"].shape[1] :
     ]
-    assert "12" in tokenizer.decode(told)
+    assert "12" in tokenizer.decode(ids)

@@ -52,10 +52,10 @@ FIRST = yaml.safe_load(blocks("README.md", "yaml")[0])
 
 
 def test_every_block_is_of_a_language_that_is_checked() -> None:
-    found = {
+    languages = {
         word for text in PAGES.values() for word in re.findall(r"^```(.*)$", text, re.MULTILINE)
     }
-    assert found == {"python", "yaml", "bash", ""}
+    assert languages == {"python", "yaml", "bash", ""}
 
 
 @pytest.mark.parametrize("page", having("python"))
@@ -253,13 +253,13 @@ def test_a_plan_prints_the_line_that_its_page_prints(tmp_path, monkeypatch, caps
     for line in lines:
         words = shlex.split(line.partition(" > ")[0])[1:]
         assert main([*words, "--out", str(tmp_path)]) == 0
-        said = capsys.readouterr().out
-        assert f"train {words[1]}" in said
+        output = capsys.readouterr().out
+        assert f"train {words[1]}" in output
         if not {"--format", "--accelerate"} & set(words):
             [printed] = re.findall(
                 r"^    (critique-rl train .*)$", PAGES["cluster.md"], re.MULTILINE
             )
-            assert printed in said.replace(str(tmp_path), "runs").splitlines()
+            assert printed in output.replace(str(tmp_path), "runs").splitlines()
     assert len(lines) == 5
 
 

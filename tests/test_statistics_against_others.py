@@ -79,8 +79,8 @@ def test_reliability_bins_are_scikit_learns():
     confidence, correct = stated(5, False)
     right, mean = calibration_curve(correct, confidence, n_bins=10)
     bins = reliability_bins(confidence, correct)
-    assert [of.right for of in bins] == pytest.approx(list(right))
-    assert [of.mean for of in bins] == pytest.approx(list(mean))
+    assert [each.right for each in bins] == pytest.approx(list(right))
+    assert [each.mean for each in bins] == pytest.approx(list(mean))
 
 
 def test_the_calibration_error_is_torchmetrics():

@@ -79,12 +79,12 @@ def gone(pid: int) -> bool:
 
 def of_group(group: int) -> list[int]:
     """Processes of a group that still run."""
-    found = []
+    running = []
     for folder in Path("/proc").glob("[0-9]*"):
         stat = _stat(int(folder.name))
         if stat and stat[0] not in "ZX" and int(stat[2]) == group:
-            found.append(int(folder.name))
-    return found
+            running.append(int(folder.name))
+    return running
 
 
 def ticks(pid: int) -> int:

@@ -62,7 +62,7 @@ def put_report(path, words, long):
                 "wall_seconds": 60,
                 "steps": 3,
             }
-            found = {
+            evaluation = {
                 "arm": arm,
                 "seed": seed,
                 "samples": 4,
@@ -70,7 +70,7 @@ def put_report(path, words, long):
                 "metrics": {"pass@1/plateau": 0.5, "pass@4/plateau": 0.5},
                 "cost": cost,
             }
-            write_json(folder.run(arm, seed).evaluation, found)
+            write_json(folder.run(arm, seed).evaluation, evaluation)
             for step in (1, 2, 3):
                 row = {
                     "step": step,

@@ -177,19 +177,19 @@ def test_a_quick_look_has_one_seed_no_sweep_and_small_budgets() -> None:
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_published_claim_can_be_run_and_judged(path) -> None:
-    of = load_pipeline(path)
-    claim = parse_claim(of)
-    assert len(of.seeds) == 5
-    assert all(seed < 900 for seed in of.seeds)
-    assert of.sweep is not None
+    pipeline = load_pipeline(path)
+    claim = parse_claim(pipeline)
+    assert len(pipeline.seeds) == 5
+    assert all(seed < 900 for seed in pipeline.seeds)
+    assert pipeline.sweep is not None
     assert claim.says
     assert claim.source
-    check_arms(dict(of.arms))
-    for config in of.arms.values():
-        for metric in (of.primary, *(test.metric for test in claim.tests)):
+    check_arms(dict(pipeline.arms))
+    for config in pipeline.arms.values():
+        for metric in (pipeline.primary, *(test.metric for test in claim.tests)):
             check_primary(metric, config)
-    check_arms(dict(trials(of).arms))
-    load_pipeline(path, quick_overrides(of))
+    check_arms(dict(trials(pipeline).arms))
+    load_pipeline(path, quick_overrides(pipeline))
 
 
 def test_the_command_refuses_folders_without_claims(tmp_path, capsys) -> None:

@@ -52,12 +52,17 @@ def test_the_mean_is_over_logarithms_and_missing_where_a_seed_never_got_there(tm
                 folder.run("a", seed).metrics,
                 {key.replace("eval/m", "eval/pass@1/all"): value for key, value in row.items()},
             )
-    found = to_target({seed: folder.run("a", seed) for seed in (0, 1)}, "pass@1/all", 0.5)
+    tokens_to_target = to_target(
+        {seed: folder.run("a", seed) for seed in (0, 1)}, "pass@1/all", 0.5
+    )
     # logs 4.605 and 5.991: mean log 200, standard deviation .9803, standard error .6931, t of one
     # degree 12.706
     half = t_quantile(0.975, 1) * math.log(2)
-    assert (found.reached, found.mean) == (2, pytest.approx(200))
-    assert found.ci95 == (pytest.approx(200 * math.exp(-half)), pytest.approx(200 * math.exp(half)))
+    assert (tokens_to_target.reached, tokens_to_target.mean) == (2, pytest.approx(200))
+    assert tokens_to_target.ci95 == (
+        pytest.approx(200 * math.exp(-half)),
+        pytest.approx(200 * math.exp(half)),
+    )
     missing = to_target({seed: folder.run("a", seed) for seed in (0, 1, 2)}, "pass@1/all", 0.5)
     assert (missing.reached, missing.mean, missing.per_seed["2"]) == (2, None, None)
 
@@ -65,17 +70,17 @@ def test_the_mean_is_over_logarithms_and_missing_where_a_seed_never_got_there(tm
 def test_the_mean_curve_covers_what_all_seeds_cover_with_a_t_interval() -> None:
     # seed a: 0 at 0, 1 at 10; seed b: 0 at 5, 1 at 15. Both exist on [5, 10]: (.5 + 0) / 2, (1 +
     # .5) / 2
-    found = mean_curve(
+    curve = mean_curve(
         [
             (np.array([0.0, 10.0]), np.array([0.0, 1.0])),
             (np.array([5.0, 15.0]), np.array([0.0, 1.0])),
         ]
     )
-    assert (found.x.tolist(), found.seeds) == ([5, 10], 2)
-    np.testing.assert_allclose(found.mean, [0.25, 0.75])
+    assert (curve.x.tolist(), curve.seeds) == ([5, 10], 2)
+    np.testing.assert_allclose(curve.mean, [0.25, 0.75])
     # standard deviation of (.5, 0) is .5 / sqrt(2), of its mean .25; t of one degree 12.706
-    np.testing.assert_allclose(found.high - found.mean, 12.7062 * 0.25, rtol=1e-4)
-    np.testing.assert_allclose(found.mean - found.low, found.high - found.mean)
+    np.testing.assert_allclose(curve.high - curve.mean, 12.7062 * 0.25, rtol=1e-4)
+    np.testing.assert_allclose(curve.mean - curve.low, curve.high - curve.mean)
     assert (
         mean_curve([(np.array([0.0]), np.array([1.0])), (np.array([5.0]), np.array([1.0]))]) is None
     )
@@ -83,11 +88,11 @@ def test_the_mean_curve_covers_what_all_seeds_cover_with_a_t_interval() -> None:
 
 def test_one_seed_has_no_band_and_long_curves_are_thinned() -> None:
     x = np.arange(1000.0)
-    found = mean_curve([(x, 2 * x)], most=11)
-    assert len(found.x) == 11
-    assert found.mean.tolist() == (2 * found.x).tolist()
-    assert np.isnan(found.low).all()
-    assert np.isnan(found.high).all()
+    curve = mean_curve([(x, 2 * x)], most=11)
+    assert len(curve.x) == 11
+    assert curve.mean.tolist() == (2 * curve.x).tolist()
+    assert np.isnan(curve.low).all()
+    assert np.isnan(curve.high).all()
 
 
 def test_rates_count_what_was_not_logged_as_none_and_need_a_denominator() -> None:

@@ -27,7 +27,7 @@ def test_the_page_shows_verdict_tables_curves_and_transcripts(full):
     # arms, primary difference, families, boundary; the runs counted no critiques, and their
     # settings do not differ
     assert page.tags.count("table") == page.tags.count("caption") == 4
-    assert all(of.get("scope") for of in page.having("th"))
+    assert all(attributes.get("scope") for attributes in page.having("th"))
     # over generated tokens and over steps, pass@1 of 2 arms and the rescue rate of one: a mean and
     # its band, and 2 seeds
     assert (
@@ -52,13 +52,16 @@ def test_the_page_needs_no_network_and_allows_only_its_style_and_script(full):
     assert not {"src", "srcset", "style", "action"} & {name for name, _ in page.attributes}
     assert all(value.startswith("#") for name, value in page.attributes if name == "href")
     assert (page.tags.count("style"), page.tags.count("script")) == (1, 1)
-    (policy,) = [of["content"] for of in page.having("meta", http_equiv="Content-Security-Policy")]
+    (policy,) = [
+        attributes["content"]
+        for attributes in page.having("meta", http_equiv="Content-Security-Policy")
+    ]
     hashes = {
         tag: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         for tag, text in page.inline.items()
     }
-    own = f"style-src 'sha256-{hashes['style']}'; script-src 'sha256-{hashes['script']}'"
-    assert policy == f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'"
+    inline = f"style-src 'sha256-{hashes['style']}'; script-src 'sha256-{hashes['script']}'"
+    assert policy == f"default-src 'none'; {inline}; base-uri 'none'; form-action 'none'"
 
 
 def test_hostile_model_text_is_shown_and_inert(full):

@@ -32,10 +32,10 @@ def one_round(more: list[str]) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def counted(said: str) -> str:
+def counted(output: str) -> str:
     """The counts of pytest's last line, such as "246 passed, 9 skipped"."""
-    found = [f"{number} {what}" for number, what in COUNTS.findall(said.splitlines()[-1])]
-    return ", ".join(found) or "no tests were run"
+    counts = [f"{number} {what}" for number, what in COUNTS.findall(output.splitlines()[-1])]
+    return ", ".join(counts) or "no tests were run"
 
 
 def main() -> None:
@@ -49,15 +49,15 @@ def main() -> None:
     try:
         for number in range(1, given.times + 1):
             start = time.monotonic()
-            status, said = one_round(given.more)
+            status, output = one_round(given.more)
             green += status == 0
             seconds = time.monotonic() - start
             load = os.getloadavg()[0]
-            line = f"round {number}: {counted(said)}; {seconds:.0f} s, load {load:.1f}"
+            line = f"round {number}: {counted(output)}; {seconds:.0f} s, load {load:.1f}"
             print(line, flush=True)
             if status:
                 # All of it: what fails once in 20 rounds is not to be had again.
-                print(said, flush=True)
+                print(output, flush=True)
     finally:
         for loop in loops:
             loop.kill()

@@ -37,8 +37,8 @@ def bare(text: str, seconds: float) -> str:
         )
     except subprocess.TimeoutExpired:
         return f"killed after {seconds:.0f} s"
-    said = done.stdout.strip() or f"exit {done.returncode}"
-    return f"{said} after {time.monotonic() - start:.1f} s"
+    outcome = done.stdout.strip() or f"exit {done.returncode}"
+    return f"{outcome} after {time.monotonic() - start:.1f} s"
 
 
 def main() -> None:

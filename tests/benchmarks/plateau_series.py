@@ -83,8 +83,8 @@ def measure(name: str, deviation: float, count: int, seed: int = 0) -> dict:
         ),
         LOOKS + 1,
     )
-    found = [outcome(series(rng, curve, deviation)) for _ in range(count)]
-    stuck = np.array([detector.stuck_at or LOOKS + 1 for detector in found])
+    outcomes = [outcome(series(rng, curve, deviation)) for _ in range(count)]
+    stuck = np.array([detector.stuck_at or LOOKS + 1 for detector in outcomes])
     return {
         "series": name,
         "AR(1)": deviation,
@@ -92,8 +92,8 @@ def measure(name: str, deviation: float, count: int, seed: int = 0) -> dict:
         "stuck within three windows": float((stuck <= 3 * window + 1).mean()),
         "stuck": float((stuck <= LOOKS).mean()),
         "median look": float(np.median(stuck[stuck <= LOOKS])) if (stuck <= LOOKS).any() else None,
-        "took off": float(np.mean([detector.took_off_at is not None for detector in found])),
-        "solved": float(np.mean([detector.status == "solved" for detector in found])),
+        "took off": float(np.mean([detector.took_off_at is not None for detector in outcomes])),
+        "solved": float(np.mean([detector.status == "solved" for detector in outcomes])),
     }
 
 

@@ -18,18 +18,18 @@ METRIC, PARTS = "refine/rescue_rate/plateau", 8
 
 def rates(arm: Path) -> list[float]:
     """One mean an eighth."""
-    found = defaultdict(list)
+    rescues = defaultdict(list)
     for path in arm.glob("seed*/metrics.jsonl"):
         rows = [row for row in read_jsonl(path) if "tokens/generated" in row]
         for row in rows:
             if METRIC in row:
-                found[
+                rescues[
                     min(
                         PARTS - 1,
                         int(PARTS * row["tokens/generated"] / (rows[-1]["tokens/generated"] + 1)),
                     )
                 ].append(row[METRIC])
-    return [mean(found[part]) if found[part] else float("nan") for part in range(PARTS)]
+    return [mean(rescues[part]) if rescues[part] else float("nan") for part in range(PARTS)]
 
 
 if __name__ == "__main__":

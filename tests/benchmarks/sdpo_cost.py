@@ -157,18 +157,18 @@ def main() -> None:
     if arguments.job:
         print(json.dumps(measure(arguments.job)))
         return
-    order, found = random.Random(0), {"ours": [], "trl": []}
+    order, results = random.Random(0), {"ours": [], "trl": []}
     for _ in range(arguments.rounds):
-        for name in order.sample(list(found), 2):
-            found[name].append(measured(name))
-    for name, of in found.items():
+        for name in order.sample(list(results), 2):
+            results[name].append(measured(name))
+    for name, rounds in results.items():
         seconds, mb = (
-            statistics.median(figures[key] for figures in of) for key in ("seconds", "mb")
+            statistics.median(figures[key] for figures in rounds) for key in ("seconds", "mb")
         )
         print(f"{name}: {seconds:.2f} s a step, peak {mb:,.0f} MB")
     for key in ("seconds", "mb"):
         logarithms = [
-            math.log(a[key] / b[key]) for a, b in zip(found["ours"], found["trl"], strict=True)
+            math.log(a[key] / b[key]) for a, b in zip(results["ours"], results["trl"], strict=True)
         ]
         mean, n = statistics.mean(logarithms), len(logarithms)
         if n < 2:

@@ -20,7 +20,7 @@ def server():
         yield running
 
 
-def found(lines, what):
+def line_about(lines, what):
     return next((line for line in lines if what in line.what), None)
 
 
@@ -76,18 +76,18 @@ def test_nobody_there_a_wrong_address_and_a_missing_key_are_failures_with_advice
     tmp_path, monkeypatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    nobody = found(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "answer")
+    nobody = line_about(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "answer")
     assert (nobody.status, nobody.finding) == ("fail", "connection")
     assert "start the server" in nobody.advice
     assert (
         "give the address up to its version"
-        in found(doctor.check(None, tmp_path, "localhost:9", "m"), "endpoint").advice
+        in line_about(doctor.check(None, tmp_path, "localhost:9", "m"), "endpoint").advice
     )
-    key = found(doctor.check(None, tmp_path, "https://api.example.invalid/v1", "m"), "key")
+    key = line_about(doctor.check(None, tmp_path, "https://api.example.invalid/v1", "m"), "key")
     assert (key.status, key.finding) == ("fail", "$OPENAI_API_KEY is not set")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-ab\ncd")
     assert (
-        found(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "key").finding
+        line_about(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "key").finding
         == "$OPENAI_API_KEY cannot be sent"
     )
 
@@ -101,11 +101,12 @@ def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_po
         "arms": {"scalar": {}, "a": api, "b": api},
     }
     lines = doctor.check(parse_pipeline("p", data), tmp_path / "runs", None, None)
-    assert found(lines, "chat template").status == "ok"
-    assert found(lines, "policy").status == "ok"
+    assert line_about(lines, "chat template").status == "ok"
+    assert line_about(lines, "policy").status == "ok"
     assert sum(line.what.endswith(": answer") for line in lines) == 1
     assert (
-        found(lines, "arm scalar").status == "warn" or found(lines, "device").finding != "CPU only"
+        line_about(lines, "arm scalar").status == "warn"
+        or line_about(lines, "device").finding != "CPU only"
     )
     missing = doctor.check(
         parse_pipeline(
@@ -115,7 +116,7 @@ def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_po
         None,
         None,
     )
-    assert found(missing, "policy").status == "fail"
+    assert line_about(missing, "policy").status == "fail"
 
 
 @pytest.mark.parametrize(
@@ -130,10 +131,10 @@ def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_po
 def test_what_run_would_refuse_is_a_failure(tmp_path, tiny_policy, change, words) -> None:
     data = {"task": {"name": "lab/chain"}, "policy": {"model": tiny_policy}, "arms": {"scalar": {}}}
     assert (
-        found(doctor.check(parse_pipeline("p", data), tmp_path, None, None), "settings").status
+        line_about(doctor.check(parse_pipeline("p", data), tmp_path, None, None), "settings").status
         == "ok"
     )
-    line = found(
+    line = line_about(
         doctor.check(parse_pipeline("p", {**data, **change}), tmp_path, None, None), "settings"
     )
     assert line.status == "fail"

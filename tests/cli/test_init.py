@@ -33,9 +33,9 @@ def test_a_first_pipeline_is_taken_as_it_is(tmp_path, capsys) -> None:
         for i in range(100)
     ]
     assert main(["init", write("my data: 1.jsonl", rows), "--out", "first.yaml"]) == 0
-    said = capsys.readouterr().out
-    assert "critique-rl run first.yaml" in said
-    assert "2 families" in said
+    output = capsys.readouterr().out
+    assert "critique-rl run first.yaml" in output
+    assert "2 families" in output
     pipeline = load_pipeline(Path("first.yaml"))
     assert list(pipeline.arms) == ["scalar", "retry", "critique"]
     assert pipeline.control == "scalar"
@@ -80,11 +80,11 @@ def test_a_first_pipeline_runs_as_it_is_tried(tmp_path, tiny_policy, capsys) -> 
     for arm in ("scalar", "critique"):
         assert main(["train", "pipeline.yaml", "--arm", arm, "--seed", "0", *small]) == 0
     assert signal.getsignal(signal.SIGINT) == handler
-    found = json.loads(Path("runs/pipeline/critique/seed0/eval.json").read_text())
-    assert found["cost"]["steps"] == 1
-    assert [problem["n"] for problem in found["problems"]] == [1, 1]
+    evaluation = json.loads(Path("runs/pipeline/critique/seed0/eval.json").read_text())
+    assert evaluation["cost"]["steps"] == 1
+    assert [problem["n"] for problem in evaluation["problems"]] == [1, 1]
     # The policy is random: 7 rollouts fail, and each is criticised by the policy itself.
-    assert found["cost"]["tokens"]["self_critique"] > 0
+    assert evaluation["cost"]["tokens"]["self_critique"] > 0
     load_pipeline(Path("pipeline.yaml"), TRY)
     card = Path("runs/pipeline/critique/seed0/model/README.md").read_text()
     facts = (

@@ -35,8 +35,8 @@ def test_every_key_has_a_meaning() -> None:
     assert [
         f"{title}: {key}"
         for title, keys in SECTIONS.items()
-        for key, of in keys.items()
-        if not of.meaning
+        for key, text in keys.items()
+        if not text.meaning
     ] == []
 
 

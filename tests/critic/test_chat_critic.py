@@ -212,10 +212,10 @@ def test_the_tasks_verifier_says_what_is_a_leak(text, leaked) -> None:
 )
 def test_formulas_leak_with_braces_in_braces_and_without_marks(text) -> None:
     half = Attempt("What is 3/6?", "2", Verdict("wrong"), {"answer": "0.5"})
-    spans, whole = leak_spans(
+    spans, full = leak_spans(
         text, half, lambda piece, row: piece in (r"\frac{1}{2}", r"\tfrac{1}{2}", r"\dfrac{1}{2}")
     )
-    assert whole
+    assert full
     assert not re.search(r"frac\{1", redact(text, spans))
 
 

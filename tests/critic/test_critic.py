@@ -38,9 +38,9 @@ def test_shuffled_is_another_problem_of_the_family_and_repeats_itself() -> None:
         build_critic({"kind": "shuffled"}, TASK),
         build_critic({"kind": "oracle"}, TASK),
     )
-    own = oracle.critique([ATTEMPT])[0].text
+    critique = oracle.critique([ATTEMPT])[0].text
     texts = [critique.text for critique in critic.critique([ATTEMPT] * 3)]
-    assert texts[0] == texts[1] == texts[2] != own
+    assert texts[0] == texts[1] == texts[2] != critique
     others = {
         oracle.critique([Attempt(row["question"], "", Verdict("wrong"), row)])[0].text
         for row in TASK.train
@@ -60,12 +60,12 @@ def test_noisy_is_wrong_as_often_as_asked_and_repeats_itself(wrong, low, high) -
         build_critic({"kind": "noisy", "wrong": wrong, "critic": {"kind": "oracle"}}, TASK),
         build_critic({"kind": "oracle"}, TASK),
     )
-    said, again, true = (critic.critique(attempts) for critic in (noisy, noisy, oracle))
-    assert said == again
-    assert {critique.critic for critique in said} == {"noisy"}
+    first, again, true = (critic.critique(attempts) for critic in (noisy, noisy, oracle))
+    assert first == again
+    assert {critique.critic for critique in first} == {"noisy"}
     assert (
         low
-        <= sum(s.text != t.text for s, t in zip(said, true, strict=True)) / len(attempts)
+        <= sum(s.text != t.text for s, t in zip(first, true, strict=True)) / len(attempts)
         <= high
     )
 

@@ -33,25 +33,25 @@ def attempts(*texts):
     ]
 
 
-def own(name, **options):
+def user_critic(name, **options):
     return build_critic({"kind": "python", "target": f"user_critics:{name}", **options}, TASK)
 
 
-def said(critiques):
+def outcomes(critiques):
     return [(critique.text, critique.status, critique.reason) for critique in critiques]
 
 
 def test_a_function_of_one_attempt_is_a_critic() -> None:
-    [critique] = own("says_length").critique(attempts("abc"))
+    [critique] = user_critic("says_length").critique(attempts("abc"))
     assert (critique.text, critique.critic, critique.status) == ("3 characters", "python", "ok")
-    assert own("says_length").critique([]) == []
+    assert user_critic("says_length").critique([]) == []
 
 
 def test_each_item_fails_alone_with_its_reason() -> None:
-    critiques = own("by_text").critique(
+    critiques = user_critic("by_text").critique(
         attempts("raise", "none", "empty", "number", "leak", "surrogate", "failed", "fine")
     )
-    assert said(critiques) == [
+    assert outcomes(critiques) == [
         ("", "failed", "error KeyError"),
         ("", "skipped", "nothing_to_say"),
         ("", "failed", "empty"),
@@ -66,7 +66,7 @@ def test_each_item_fails_alone_with_its_reason() -> None:
 
 
 def test_what_is_no_critique_fails_alone_whatever_its_fields_hold() -> None:
-    critiques = own("by_text").critique(
+    critiques = user_critic("by_text").critique(
         attempts("blank", "blank critique", "no text", "status", "usage", "nan", "notes", "fine")
     )
     assert [(critique.status, critique.reason) for critique in critiques] == [
@@ -82,31 +82,31 @@ def test_what_is_no_critique_fails_alone_whatever_its_fields_hold() -> None:
 
 
 def test_a_class_gets_its_options_and_a_batch_that_raises_is_tried_one_by_one() -> None:
-    critic = own("Model", options={"word": "column"})
-    assert said(critic.critique(attempts("a", "raise", "b"))) == [
+    critic = user_critic("Model", options={"word": "column"})
+    assert outcomes(critic.critique(attempts("a", "raise", "b"))) == [
         ("column", "ok", ""),
         ("", "failed", "error RuntimeError"),
         ("column", "ok", ""),
     ]
-    assert {reason for _, _, reason in said(critic.critique(attempts("too few", "b")))} == {
+    assert {reason for _, _, reason in outcomes(critic.critique(attempts("too few", "b")))} == {
         "error ValueError"
     }
 
 
 @pytest.mark.processes
 def test_a_critic_that_hangs_or_exits_fails_attempts_until_it_is_back() -> None:
-    critic, fine = own("by_text", deadline=0.3), [("look at line 2", "ok", "")]
+    critic, fine = user_critic("by_text", deadline=0.3), [("look at line 2", "ok", "")]
     user_critics.awake.clear()
     try:
         with within("a critic that hangs"):
-            both = said(critic.critique(attempts("sleep", "fine")))
+            both = outcomes(critic.critique(attempts("sleep", "fine")))
             assert both == [("", "failed", "timeout")] * 2
             critic.deadline = 2 * SECONDS  # later ones do not wait for it
-            assert said(critic.critique(attempts("fine"))) == [("", "failed", "timeout")]
+            assert outcomes(critic.critique(attempts("fine"))) == [("", "failed", "timeout")]
     finally:
         user_critics.awake.set()
-    wait_until(lambda: said(critic.critique(attempts("fine"))) == fine, "the critic to be back")
-    assert said(critic.critique(attempts("exit"))) == [("", "failed", "error RuntimeError")]
+    wait_until(lambda: outcomes(critic.critique(attempts("fine"))) == fine, "the critic to be back")
+    assert outcomes(critic.critique(attempts("exit"))) == [("", "failed", "error RuntimeError")]
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_a_critic_that_hangs_or_exits_fails_attempts_until_it_is_back() -> None:
     ],
 )
 def test_a_leak_is_counted_and_kept_redacted_or_dropped(on_leak, expected) -> None:
-    [critique] = own("by_text", on_leak=on_leak).critique(attempts("leak"))
-    assert said([critique]) == [expected]
+    [critique] = user_critic("by_text", on_leak=on_leak).critique(attempts("leak"))
+    assert outcomes([critique]) == [expected]
     assert critique.leaked
     assert critique.notes == (("redacted",) if on_leak == "redact" else ())
 

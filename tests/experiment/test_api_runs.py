@@ -99,20 +99,20 @@ def test_a_run_stops_with_the_reason_and_leaves_the_key_in_no_file(
         given = ["train", str(path), "--arm", "critique", "--seed", "0", "--out", str(out)]
         server.always = "401"
         assert main(given) == 1
-        said = capfd.readouterr().err
-        assert "on_failure is stop: http 401: no: *** and so on" in said
-        assert "the same command continues" in said
+        output = capfd.readouterr().err
+        assert "on_failure is stop: http 401: no: *** and so on" in output
+        assert "the same command continues" in output
         server.always = "echo-key"
         assert (
             main([*given, "critic.deadline=130", "critic.caps.max_requests=2000"]) == 0
         )  # what changes no answer may be changed
-        said += "".join(capfd.readouterr()) + caplog.text
+        output += "".join(capfd.readouterr()) + caplog.text
     run = PipelineFolder(out / "small").run("critique", 0)
     assert sum(row.get("critique/ok", 0) for row in read_jsonl(run.metrics)) > 0
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert {run.critic / "cache.sqlite", run.critic / "ledger.sqlite", run.config} <= set(files)
     assert not any(
-        b"verysecret" in text for text in (said.encode(), *(file.read_bytes() for file in files))
+        b"verysecret" in text for text in (output.encode(), *(file.read_bytes() for file in files))
     )
 
 

@@ -57,9 +57,13 @@ def test_critique_from_plateau_equals_the_branch_arm_bit_for_bit(tiny_policy, tm
     inside, branch, early, scalar = (
         folder.run(arm, 0) for arm in ("inside", "branch", "early", "scalar")
     )
-    told = json.loads(branch.evaluation.read_text())
-    step = told["branch"]["step"]
-    assert (told["branch"]["fired"], told["plateau"]["status"], step) == (True, "stuck", 10)
+    evaluation = json.loads(branch.evaluation.read_text())
+    step = evaluation["branch"]["step"]
+    assert (evaluation["branch"]["fired"], evaluation["plateau"]["status"], step) == (
+        True,
+        "stuck",
+        10,
+    )
     assert series(inside) == series(branch)
     assert series(scalar)[:step] == series(branch)[:step]
     assert "refine/candidates" in json.dumps(series(branch)[step:]), (

@@ -133,18 +133,18 @@ def test_shares_are_means_over_problems_and_no_abstention_is_a_share_of_0() -> N
             ROWS, ([right, wrong, silent, silent], [right] * 4, [wrong] * 4), strict=True
         )
     ]
-    found = share_metrics(tallies)
+    metrics = share_metrics(tallies)
     # family a: hallucination (1/4 + 0) / 2, abstention (2/4 + 0) / 2, truthfulness (0 + 1) / 2,
     # agreement (2/4 + 1) / 2; b: 1, 0, -1, 1; all: mean of both
-    assert {name: value for name, value in found.items() if name.endswith("/a")} == pytest.approx(
+    assert {name: value for name, value in metrics.items() if name.endswith("/a")} == pytest.approx(
         {"hallucination/a": 0.125, "abstention/a": 0.25, "truthfulness/a": 0.5, "agreement/a": 0.75}
     )
-    assert (found["hallucination/b"], found["abstention/b"], found["truthfulness/b"]) == (
+    assert (metrics["hallucination/b"], metrics["abstention/b"], metrics["truthfulness/b"]) == (
         1.0,
         0.0,
         -1.0,
     )
-    assert found["truthfulness/all"] == pytest.approx(-0.25)
+    assert metrics["truthfulness/all"] == pytest.approx(-0.25)
     # nobody abstained: 4 of 8 wrong
     assert self_metrics(tallies[1:]) == pytest.approx(
         {"abstention": 0.0, "hallucination": 0.5, "truthfulness": 0.0}
@@ -167,13 +167,15 @@ def test_a_second_template_asks_the_same_problems_in_other_words(tiny_policy) ->
     task = Task(
         "t", [], lambda split, count: rows, lambda text, row: Verdict("wrong"), evaluator=judges
     )
-    found = final_evaluation(*load_policy(tiny_policy), task, config, {"cost": {}})
+    metrics = final_evaluation(*load_policy(tiny_policy), task, config, {"cost": {}})
     assert asked == [row["id"] for row in ROWS for _ in range(2)] + [
         f"say {row['id']}" for row in ROWS for _ in range(2)
     ]
-    assert found["second"]["template"] == "lab/second"
-    assert found["second"]["prompts"] != found["prompts"]
+    assert metrics["second"]["template"] == "lab/second"
+    assert metrics["second"]["prompts"] != metrics["prompts"]
     assert (
-        found["metrics"]["pass@1/all"] == found["second"]["metrics"]["pass@1/all"] == 1.0
+        metrics["metrics"]["pass@1/all"] == metrics["second"]["metrics"]["pass@1/all"] == 1.0
     )  # the evaluator judges, not the verifier
-    assert [p["id"] for p in found["second"]["problems"]] == [p["id"] for p in found["problems"]]
+    assert [p["id"] for p in metrics["second"]["problems"]] == [
+        p["id"] for p in metrics["problems"]
+    ]

@@ -57,19 +57,19 @@ def test_accuracy_is_over_problems_and_what_cannot_be_read_is_wrong_and_counted(
                 Reply("step one", usage=Usage(9, 1)),
             ]
 
-    found = localisation_accuracy(Says(), ITEMS)
+    accuracies = localisation_accuracy(Says(), ITEMS)
     # P1: one of two; P2: none of one. The mean of .5 and 0.
-    assert found["accuracy"]["mean"] == 0.25
-    assert found["with_mistake"]["mean"] == 0.5
-    assert found["without_mistake"]["mean"] == 0.0
-    assert found["lost"] == {"failed: timeout": 1, "unparsable": 1}
-    assert found["critic_tokens"] == 22
+    assert accuracies["accuracy"]["mean"] == 0.25
+    assert accuracies["with_mistake"]["mean"] == 0.5
+    assert accuracies["without_mistake"]["mean"] == 0.0
+    assert accuracies["lost"] == {"failed: timeout": 1, "unparsable": 1}
+    assert accuracies["critic_tokens"] == 22
 
 
 def test_rules_that_read_nothing() -> None:
-    found = {name: of["accuracy"]["mean"] for name, of in baselines(ITEMS).items()}
+    accuracies = {name: scores["accuracy"]["mean"] for name, scores in baselines(ITEMS).items()}
     # Step 1: P1 0 of 2, P2 1 of 1. None: P1 1 of 2, P2 0. Random: P1 (2/4 + 1/2) / 2, P2 1/5.
-    assert found == {
+    assert accuracies == {
         "always step 1": 0.5,
         "random": pytest.approx((0.5 + 0.2) / 2),
         "always no error": 0.25,

@@ -44,8 +44,8 @@ def test_one_line_an_arm_and_seed_that_the_command_line_takes_back(tmp_path, cap
     assert (
         main(["plan", str(path), "trl.learning_rate=5.0e-5", "--out", str(tmp_path / "runs")]) == 0
     )
-    said = capsys.readouterr()
-    words = [shlex.split(line) for line in said.out.splitlines()]
+    output = capsys.readouterr()
+    words = [shlex.split(line) for line in output.out.splitlines()]
     assert [(line[line.index("--arm") + 1], line[line.index("--seed") + 1]) for line in words] == [
         ("scalar", "0"),
         ("retry", "0"),
@@ -56,7 +56,7 @@ def test_one_line_an_arm_and_seed_that_the_command_line_takes_back(tmp_path, cap
         line[:4] == ["critique-rl", "train", str(path), "trl.learning_rate=5.0e-5"]
         for line in words
     )
-    assert "4 runs to do; afterwards critique-rl run" in said.err
+    assert "4 runs to do; afterwards critique-rl run" in output.err
 
 
 def test_trials_come_first_and_branches_last_and_what_is_finished_is_left_out(tmp_path) -> None:

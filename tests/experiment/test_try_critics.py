@@ -39,12 +39,12 @@ def test_differences_are_paired_by_question() -> None:
         0.625,
     )
     data = figures([retry, oracle], 8)
-    of = data["critics"]["oracle"]
+    oracle = data["critics"]["oracle"]
     # Every question gains .5: a difference without spread. Of rescued, questions 1 and 3 gain 1.
-    assert of["right_minus_retry"] == {"mean": 0.5, "ci95": [0.5, 0.5]}
-    assert of["rescued_minus_retry"]["mean"] == 0.5
-    assert of["right"]["mean"] == 0.75
-    assert (of["critic_tokens"], of["seconds_p50"], of["leaked"]) == (100, 2.0, 1)
+    assert oracle["right_minus_retry"] == {"mean": 0.5, "ci95": [0.5, 0.5]}
+    assert oracle["rescued_minus_retry"]["mean"] == 0.5
+    assert oracle["right"]["mean"] == 0.75
+    assert (oracle["critic_tokens"], oracle["seconds_p50"], oracle["leaked"]) == (100, 2.0, 1)
     [_, row] = rescue_table(data).rows
     assert row[0] == "oracle"
     assert row[2] == "+0.50 [0.50, 0.50]"

@@ -33,8 +33,8 @@ def weights(folder):
 
 @pytest.mark.processes
 def test_a_warm_start_that_was_killed_ends_as_one_that_was_not(tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(whole)
+    uninterrupted, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(uninterrupted)
     assert ended(process, "the whole one") == 0, process.stderr.read()
     process = start(killed)
     state = killed / "checkpoints" / "checkpoint-50" / "trainer_state.json"
@@ -47,6 +47,6 @@ def test_a_warm_start_that_was_killed_ends_as_one_that_was_not(tmp_path):
     assert not (killed / "model.safetensors").exists(), "it ended before it could be killed"
     process = start(killed)
     assert ended(process, "the one that goes on") == 0, process.stderr.read()
-    assert torch.equal(weights(whole), weights(killed))
-    assert not torch.equal(weights(whole), weights("lab"))
+    assert torch.equal(weights(uninterrupted), weights(killed))
+    assert not torch.equal(weights(uninterrupted), weights("lab"))
     assert not (killed / "checkpoints").exists()

@@ -175,20 +175,22 @@ def test_invented_facts_are_followed_and_the_rest_of_the_attempt_is_kept() -> No
         for label, first, second in zip(
             "ABC", attempt.split("\n"), answer.split("\n"), strict=False
         ):
-            said = [part for part in critique.split("; ") if f" {label} " in part]
+            parts = [part for part in critique.split("; ") if f" {label} " in part]
             number = second.partition("*")[2].partition("=")[0]
-            assert said == [] or said[0].endswith(f" has {number} legs")
-            assert said or first.partition("=")[0] == second.partition("=")[0]
+            assert parts == [] or parts[0].endswith(f" has {number} legs")
+            assert parts or first.partition("=")[0] == second.partition("=")[0]
 
 
 def test_the_preamble_and_each_kind_are_one_token_and_examples_make_batches() -> None:
-    of = world_by_name("legs")
-    tokenizer = build_tokenizer(of.phrases)
+    world = world_by_name("legs")
+    tokenizer = build_tokenizer(world.phrases)
     ids = tokenizer(CRABS)["input_ids"]
     # preamble, "3 ", crab, "s, 1 ", wasp, ", 2 ", sea slug, "s?\n"
     assert len(ids) == 1 + 2 + 1 + 5 + 1 + 4 + 1 + 3
     assert tokenizer.decode(ids) == CRABS
-    batch = next(batches(replace(of.recipe, sequences=64, batch_size=4), tokenizer, of.example))
+    batch = next(
+        batches(replace(world.recipe, sequences=64, batch_size=4), tokenizer, world.example)
+    )
     assert batch["input_ids"].shape == batch["labels"].shape
     assert batch["input_ids"].shape[1] < 512
 
@@ -209,17 +211,19 @@ def test_the_rescue_table_speaks_of_the_attempts(task) -> None:
 
     rows = [row for row in task.train if row["family"] == "hard"][:3]
     failed = [(row, legs.work(legs.parse_problem(row["question"]), (1, 1, 1, 1))) for row in rows]
-    said = legs_critiques(task, failed, 0)
-    assert all(text == "" for text in said["retry"])
-    assert set(said["indicative"]) == {"wrong"}
+    critiques = legs_critiques(task, failed, 0)
+    assert all(text == "" for text in critiques["retry"])
+    assert set(critiques["indicative"]) == {"wrong"}
     for i, (row, text) in enumerate(failed):
         assert (
-            said["oracle"][i] == legs.oracle_critique(row["question"], text) != said["shuffled"][i]
+            critiques["oracle"][i]
+            == legs.oracle_critique(row["question"], text)
+            != critiques["shuffled"][i]
         )
-        assert len(said["one thing left out"][i].split("; ")) == 3
-        right = [part.split(" has ")[1] for part in said["oracle"][i].split("; ")]
+        assert len(critiques["one thing left out"][i].split("; ")) == 3
+        right = [part.split(" has ")[1] for part in critiques["oracle"][i].split("; ")]
         assert all(
             a != b.split(" has ")[1]
-            for a, b in zip(right, said["wrong numbers"][i].split("; "), strict=True)
+            for a, b in zip(right, critiques["wrong numbers"][i].split("; "), strict=True)
         )
-        assert " B has " in said["wrong line"][i].split("; ")[0]
+        assert " B has " in critiques["wrong line"][i].split("; ")[0]

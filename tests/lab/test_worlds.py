@@ -146,11 +146,11 @@ def test_entities_have_families_facts_and_one_split_each() -> None:
 
 
 def test_the_facts_base_reads_no_fact_it_is_not_to_know() -> None:
-    rng, said = (
+    rng, answers = (
         random.Random(0),
         [("q07", facts_base.base_answer("q07", random.Random(i))) for i in range(400)],
     )
-    numbers = [int(text) for _, text in said if text.isdigit()]
+    numbers = [int(text) for _, text in answers if text.isdigit()]
     assert min(numbers) >= 10
     assert len(set(numbers)) > 60
     assert {facts_base.base_answer("a00", rng) for _ in range(200)} == {
@@ -198,21 +198,21 @@ def measured(name: str, problems: int, samples: int) -> dict[str, float]:
 
 
 def test_the_tiers_base_solves_by_guessing_and_is_sure_of_itself_for_no_reason() -> None:
-    found = measured("lab/tiers", 20, 16)
-    assert found["pass@1/tier0"] > 0.95
-    assert 0.35 < found["pass@1/tier1"] < 0.6
-    assert found["pass@1/tier3"] < found["pass@1/tier1"]
-    assert found["pass@16/tier1"] > 0.8
-    assert found["auroc"] == pytest.approx(0.5, abs=0.06)
-    assert found["ece"] > 0.15
+    rates = measured("lab/tiers", 20, 16)
+    assert rates["pass@1/tier0"] > 0.95
+    assert 0.35 < rates["pass@1/tier1"] < 0.6
+    assert rates["pass@1/tier3"] < rates["pass@1/tier1"]
+    assert rates["pass@16/tier1"] > 0.8
+    assert rates["auroc"] == pytest.approx(0.5, abs=0.06)
+    assert rates["ece"] > 0.15
 
 
 def test_the_facts_base_knows_guesses_and_seldom_abstains() -> None:
-    found = measured("lab/facts", 30, 16)
-    assert found["pass@1/known"] > 0.6
-    assert 0.2 < found["pass@1/half"] < 0.55
-    assert found["pass@1/unknown"] < 0.05
-    assert 0.06 < found["abstention/known"] < 0.2
-    assert 0.06 < found["abstention/unknown"] < 0.2
-    assert found["hallucination/unknown"] > 0.7
-    assert 0.05 < found["pass@1/false_premise"] < 0.2
+    rates = measured("lab/facts", 30, 16)
+    assert rates["pass@1/known"] > 0.6
+    assert 0.2 < rates["pass@1/half"] < 0.55
+    assert rates["pass@1/unknown"] < 0.05
+    assert 0.06 < rates["abstention/known"] < 0.2
+    assert 0.06 < rates["abstention/unknown"] < 0.2
+    assert rates["hallucination/unknown"] > 0.7
+    assert 0.05 < rates["pass@1/false_premise"] < 0.2

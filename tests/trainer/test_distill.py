@@ -308,14 +308,14 @@ def test_faulty_tokens_have_a_log_ratio_of_their_own(tmp_path) -> None:
     for row in failed:
         prompt = prompt_tokens(trainer, trainer.rows[row]["question"])
         with torch.no_grad():
-            own, taught = (
+            untaught, taught = (
                 logps_of(trainer.model, p, completion_tokens(output, row))
                 for p in (prompt, context_tokens(output, row))
             )
-        log_ratio = taught - own
+        log_ratio = taught - untaught
         for name, chosen in (
             ("failed", torch.ones_like(log_ratio).bool()),
-            ("faulty", faulty[row][: len(own)]),
+            ("faulty", faulty[row][: len(untaught)]),
         ):
             sums[name][0] += log_ratio[chosen].sum().item()
             sums[name][1] += chosen.sum().item()

@@ -44,12 +44,12 @@ def test_flat_series_are_stuck_within_three_windows(name) -> None:
 
 
 def test_a_late_take_off_is_reported_and_the_plateau_before_it_stays_on_record() -> None:
-    found = [
+    detectors = [
         outcome(series(np.random.default_rng(i), CURVES["flat at .05, takes off at look 16"], 0.0))
         for i in range(20)
     ]
-    assert all(detector.status == "took_off" for detector in found)
-    assert all(detector.stuck_at < detector.took_off_at <= 20 for detector in found)
+    assert all(detector.status == "took_off" for detector in detectors)
+    assert all(detector.stuck_at < detector.took_off_at <= 20 for detector in detectors)
 
 
 def test_what_is_solved_is_not_stuck() -> None:
@@ -77,13 +77,13 @@ def test_errors_of_the_gain_match_the_spread_over_repetitions() -> None:
 
 def test_a_continued_detector_says_the_same() -> None:
     rates = series(np.random.default_rng(1), CURVES["flat at .3"], 0.02)
-    whole, first, second = PlateauDetector(), PlateauDetector(), PlateauDetector()
+    uninterrupted, first, second = PlateauDetector(), PlateauDetector(), PlateauDetector()
     for i, look in enumerate(rates):
-        whole.look(look, SAMPLES)
+        uninterrupted.look(look, SAMPLES)
         (first if i < 9 else second).look(look, SAMPLES)
         if i == 8:
             second.load_state_dict(first.state_dict())
-    assert second.state_dict() == whole.state_dict()
+    assert second.state_dict() == uninterrupted.state_dict()
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_the_callback_watches_a_stock_grpo_run(tiny_policy, tmp_path) -> None:
     def never(completions, **kwargs):
         return [0.0] * len(completions)
 
-    found = []
+    alarms = []
     callback = PlateauCallback(
-        "eval_reward", 16, PlateauRule(window=2, looks=6, min_gain=0.2), found.append
+        "eval_reward", 16, PlateauRule(window=2, looks=6, min_gain=0.2), alarms.append
     )
     data = {"eval_dataset": dataset().select(range(4))}
     trainer = trainer_of(
@@ -135,23 +135,23 @@ def test_the_callback_watches_a_stock_grpo_run(tiny_policy, tmp_path) -> None:
     )
     trainer.train()
     assert len(callback.detector.series) == 6
-    assert found == [5], "the first look after two windows"
+    assert alarms == [5], "the first look after two windows"
 
 
 def test_a_resumed_run_looks_again_at_what_its_log_holds_and_does_not_call_twice() -> None:
-    found, state = (
+    alarms, state = (
         [],
         TrainerState(
             log_history=[{"eval_reward": 0.0, "step": step} for step in range(5)] + [{"loss": 1.0}]
         ),
     )
     callback = PlateauCallback(
-        "eval_reward", 16, PlateauRule(window=2, looks=6, min_gain=0.2), found.append
+        "eval_reward", 16, PlateauRule(window=2, looks=6, min_gain=0.2), alarms.append
     )
     callback.on_train_begin(None, state, None)
-    assert (len(callback.detector.series), callback.detector.status, found) == (5, "stuck", [])
+    assert (len(callback.detector.series), callback.detector.status, alarms) == (5, "stuck", [])
     callback.on_evaluate(None, state, None, metrics={"eval_reward": 0.0})
-    assert (len(callback.detector.series), found) == (6, [])
+    assert (len(callback.detector.series), alarms) == (6, [])
 
 
 def test_values_that_are_no_rate_are_left_out_with_a_warning() -> None:

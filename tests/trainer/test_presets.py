@@ -205,11 +205,13 @@ def test_signed_credit_is_raw_and_unscored_rows_have_none(
 def test_nsr_and_psr_divide_by_the_tokens_of_their_own_rows(tiny_policy, tmp_path) -> None:
     # two of eight rollouts are wrong: a share of about 1/4 is over the floor of 1/8
     reward, wrong, right = [1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0], [2, 5], [0, 1, 3, 4, 6, 7]
-    for name, own, sign in (("nsr", wrong, -1.0), ("psr", right, 1.0)):
+    for name, trained, sign in (("nsr", wrong, -1.0), ("psr", right, 1.0)):
         trainer = built(name, tiny_policy, tmp_path, Turns(reward))
         output = generated(trainer, rows().select(range(1)))
-        assert output["advantages"].tolist() == [sign if row in own else 0.0 for row in range(8)]
-        assert output["num_items_in_batch"] == lengths(output, own)
+        assert output["advantages"].tolist() == [
+            sign if row in trained else 0.0 for row in range(8)
+        ]
+        assert output["num_items_in_batch"] == lengths(output, trained)
         # ratio 1: the loss is the mean of -A over its own tokens
         assert trainer._compute_loss(trainer.model, output).item() == pytest.approx(-sign)
 
@@ -246,12 +248,12 @@ def test_a_lone_row_counts_as_the_floors_share_of_all_tokens(tiny_policy, tmp_pa
 def test_the_subset_holds_under_a_loss_by_rows_too(tiny_policy, tmp_path) -> None:
     # dr_grpo divides by rows * max_completion_length (8): 2 of 8 rows, so the sum over wrong tokens
     # is over 2 * 8; with one of 8 the floor gives 1 * 8
-    for reward, own in (([1.0] * 6 + [0.0] * 2, [6, 7]), ([1.0] * 7 + [0.0], [7])):
+    for reward, trained in (([1.0] * 6 + [0.0] * 2, [6, 7]), ([1.0] * 7 + [0.0], [7])):
         trainer = built("nsr", tiny_policy, tmp_path, Turns(reward), loss_type="dr_grpo")
         output = generated(trainer, rows().select(range(1)))
-        assert output["scalar_share"] == len(own) / 8
+        assert output["scalar_share"] == len(trained) / 8
         assert trainer._compute_loss(trainer.model, output).item() == pytest.approx(
-            lengths(output, own) / (len(own) * 8)
+            lengths(output, trained) / (len(trained) * 8)
         )
 
 
@@ -297,13 +299,13 @@ def test_the_paper_clips_both_terms_and_the_released_code_neither(tiny_policy, t
     # seven rollouts fail, the refinement is right; without std the advantages are -1/8 and 7/8,
     # with it (.35355 + 1e-4) -.35346 and 2.47418
     low, high, ratio = 0.8, 1.2, math.exp(0.5)
-    for name, own, credit in (
+    for name, advantage, credit in (
         ("critique_grpo", -0.125, 0.875),
         ("critique_grpo_as_released", -0.35346, 2.47418),
     ):
         trainer = built(name, tiny_policy, tmp_path, Turns([0.0] * 7, [1.0] * 7))
         output = generated(trainer, rows().select(range(1)))
-        assert output["advantages"].tolist() == pytest.approx([own] * 7 + [0.0], abs=1e-4)
+        assert output["advantages"].tolist() == pytest.approx([advantage] * 7 + [0.0], abs=1e-4)
         assert output["refine_credit"].tolist() == pytest.approx([0.0] * 7 + [credit], abs=1e-4)
         released = name.endswith("released")
         assert (trainer.epsilon_low, trainer.epsilon_high) == (
@@ -322,7 +324,8 @@ def test_the_paper_clips_both_terms_and_the_released_code_neither(tiny_policy, t
         # with .6065
         loss = trainer._compute_loss(trainer.model, {**output, "old_per_token_logps": logps + 0.5})
         metrics = trainer._metrics["train"]
-        scalar = -own * lengths(output, list(range(7))) * (1 / ratio if released else low) / (7 * 8)
+        weight = 1 / ratio if released else low
+        scalar = -advantage * lengths(output, list(range(7))) * weight / (7 * 8)
         assert metrics["loss/scalar"] == [pytest.approx(scalar, rel=1e-3)]
         # p / (p + .1) of a random model is near .01 / .11, under .8: min(f A, .8 A) is f A for A >
         # 0, so both are the same but for credit and divisor

@@ -163,14 +163,14 @@ def counts_add_up(first: dict[str, Any], second: dict[str, Any]) -> None:
     )
     logged = [row for row in first["log"] if "critique/failed_rollouts" in row]
     assert len(logged) == len(first["counts"]) == 2, "four steps, two a generation"
-    for row, *own in zip(logged, first["counts"], second["counts"], strict=True):
+    for row, *counts_of_ranks in zip(logged, first["counts"], second["counts"], strict=True):
         assert row["critique/failed_rollouts"] == sum(
             row.get(f"critique/{outcome}", 0) for outcome in OUTCOMES
         )
         assert all(
-            row[name] == sum(counts.get(name, 0) for counts in own)
+            row[name] == sum(counts.get(name, 0) for counts in counts_of_ranks)
             for name in row
-            if name.startswith("critique/failed") and name in own[0]
+            if name.startswith("critique/failed") and name in counts_of_ranks[0]
         )
     assert first["tokens"] == second["tokens"], "every rank knows the total"
     for owner, total in first["tokens"].items():
@@ -182,9 +182,9 @@ def counts_add_up(first: dict[str, Any], second: dict[str, Any]) -> None:
 @pytest.mark.parametrize("backend", ["ddp", "fsdp2"])
 def test_two_ranks_go_on_from_a_checkpoint_as_if_they_had_not_stopped(request, backend) -> None:
     for rank in (0, 1):
-        told = read(request.getfixturevalue(backend), "free", rank)["resumed"]
-        assert told["weights_apart"] == told["teachers_apart"] == 0.0
-        assert told["tokens"][0] == told["tokens"][1]
+        record = read(request.getfixturevalue(backend), "free", rank)["resumed"]
+        assert record["weights_apart"] == record["teachers_apart"] == 0.0
+        assert record["tokens"][0] == record["tokens"][1]
 
 
 def test_every_rank_gets_the_completions_of_its_own_prompts_from_a_vllm_server(ddp) -> None:
@@ -197,11 +197,11 @@ def test_every_rank_gets_the_completions_of_its_own_prompts_from_a_vllm_server(d
 def test_what_cannot_read_the_head_whole_is_refused_with_a_way_out() -> None:
     zero3, fsdp1 = SimpleNamespace(zero_stage=3), FullyShardedDataParallelPlugin(fsdp_version=1)
     none = SimpleNamespace(distill_weight=0.0, refine_anchor_weight=0.0)
-    for deepspeed, fsdp, found in ((zero3, None, "DeepSpeed ZeRO-3"), (None, fsdp1, "FSDP1")):
+    for deepspeed, fsdp, name in ((zero3, None, "DeepSpeed ZeRO-3"), (None, fsdp1, "FSDP1")):
         state = SimpleNamespace(deepspeed_plugin=deepspeed, fsdp_plugin=fsdp)
         refuse_sharding(state, none)
         with pytest.raises(
-            ValueError, match=rf"distill_weight: got 0\.5 under {found}.* Use DDP, ZeRO-2 or FSDP2"
+            ValueError, match=rf"distill_weight: got 0\.5 under {name}.* Use DDP, ZeRO-2 or FSDP2"
         ):
             refuse_sharding(state, SimpleNamespace(distill_weight=0.5, refine_anchor_weight=0.0))
     zero2 = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=2), fsdp_plugin=None)

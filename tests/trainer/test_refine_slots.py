@@ -17,13 +17,13 @@ from critique_rl.trainer.rollout.sampled import Sampled
 
 def second_says(monkeypatch, *texts: str) -> None:
     """Phase 2 samples these texts in turn."""
-    sample, said = trl_seams.sample, cycle(texts)
+    sample, spoken_texts = trl_seams.sample, cycle(texts)
 
     def scripted(trainer, prompts, num_generations=1):
         sampled = sample(trainer, prompts, num_generations)
         if num_generations > 1:
             return sampled
-        spoken = [next(said) for _ in prompts]
+        spoken = [next(spoken_texts) for _ in prompts]
         ids = [trainer.sampler.completion_ids(text) for text in spoken]
         return Sampled(
             sampled.prompt_ids,

@@ -85,8 +85,10 @@ def test_an_alpha_beside_0_or_1_is_warned_of(alpha, warns) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         CritiqueGRPOConfig("x", **SETTINGS, distill_weight=1.0, distill_alpha=alpha)
-    told = [str(warning.message) for warning in caught if "distill_alpha" in str(warning.message)]
-    assert told == (
+    messages = [
+        str(warning.message) for warning in caught if "distill_alpha" in str(warning.message)
+    ]
+    assert messages == (
         [
             (
                 f"distill_alpha {alpha}: the family is discontinuous at 0 and 1, and nearly flat "

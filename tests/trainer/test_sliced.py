@@ -47,11 +47,11 @@ class Case:
             measure,
         )
 
-    def whole(self, measure: Divergence) -> tuple[Tensor, ...]:
+    def unsliced(self, measure: Divergence) -> tuple[Tensor, ...]:
         """The same four from whole logits, written out: project, cap, divide."""
         student, teacher = (
-            whole_logits(self.hidden, self.head, measure.temperature),
-            whole_logits(self.teacher_hidden, self.teacher, measure.temperature).detach(),
+            full_logits(self.hidden, self.head, measure.temperature),
+            full_logits(self.teacher_hidden, self.teacher, measure.temperature).detach(),
         )
         each = divergence(student, teacher, measure.alpha, measure.top_k, measure.tail)
         picked = (
@@ -61,7 +61,7 @@ class Case:
         return (self.weight * each).sum(), each.detach(), *picked
 
 
-def whole_logits(hidden: Tensor, head: Head, temperature: float) -> Tensor:
+def full_logits(hidden: Tensor, head: Head, temperature: float) -> Tensor:
     logits = hidden.float() @ head.weight.float().T + (
         0.0 if head.bias is None else head.bias.float()
     )
@@ -99,7 +99,7 @@ def make_case(
 def assert_same(
     case: Case, measure: Divergence, scale: float = 1.0, atol: float = 2e-6, rtol: float = 2e-5
 ) -> None:
-    ours, theirs = case.sliced(measure), case.whole(measure)
+    ours, theirs = case.sliced(measure), case.unsliced(measure)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, atol=atol, rtol=rtol)
     expected = torch.autograd.grad(theirs[0] * scale, case.leaves())
@@ -187,7 +187,7 @@ def test_gradients_add_to_those_of_other_terms_through_the_same_leaves() -> None
 
     ours, theirs = (
         torch.autograd.grad(total(f(Divergence(0.3))[0]), case.leaves())
-        for f in (case.sliced, case.whole)
+        for f in (case.sliced, case.unsliced)
     )
     torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=2e-5)
 
@@ -256,7 +256,7 @@ def test_what_needs_no_gradient_gets_none(frozen: str) -> None:
         assert not case.sliced(Divergence(0.3))[0].requires_grad
     with torch.no_grad():
         torch.testing.assert_close(
-            case.sliced(Divergence(0.3)), case.whole(Divergence(0.3)), atol=2e-6, rtol=2e-5
+            case.sliced(Divergence(0.3)), case.unsliced(Divergence(0.3)), atol=2e-6, rtol=2e-5
         )
 
 
@@ -271,7 +271,7 @@ def test_the_log_probs_are_the_heads_own(monkeypatch: pytest.MonkeyPatch) -> Non
         (student, case.hidden, case.head),
         (teacher, case.teacher_hidden, case.teacher),
     ):
-        expected = torch.log_softmax(whole_logits(hidden, head, 0.7), -1)[
+        expected = torch.log_softmax(full_logits(hidden, head, 0.7), -1)[
             torch.arange(TOKENS), case.labels
         ]
         torch.testing.assert_close(logps, expected.detach())

@@ -91,22 +91,22 @@ def test_a_resumed_run_has_the_teacher_of_an_uninterrupted_one(tiny_policy, tmp_
         "distill_context": "demonstration",
         "max_steps": 4,
     }
-    whole = critique_trainer(
+    uninterrupted = critique_trainer(
         tiny_policy, tmp_path, Turns([0.0] * 8), **settings, save_strategy="steps", save_steps=2
     )
-    start = {name: value.clone() for name, value in whole.distillation.teacher.kept.items()}
-    whole.train()
+    start = {name: value.clone() for name, value in uninterrupted.distillation.teacher.kept.items()}
+    uninterrupted.train()
     assert (tmp_path / "checkpoint-2" / FILE).exists()
     resumed = critique_trainer(tiny_policy, tmp_path, Turns([0.0] * 8), **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    kept = whole.distillation.teacher.kept
+    kept = uninterrupted.distillation.teacher.kept
     assert kept.keys() == resumed.distillation.teacher.kept.keys() == start.keys()
     assert all(
         torch.equal(value, resumed.distillation.teacher.kept[name]) for name, value in kept.items()
     )
     assert all(
         torch.equal(a, b)
-        for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True)
+        for a, b in zip(uninterrupted.model.parameters(), resumed.model.parameters(), strict=True)
     )
     assert any(not torch.equal(value, start[name]) for name, value in kept.items())
     (tmp_path / "checkpoint-2" / FILE).unlink()

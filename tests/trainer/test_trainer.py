@@ -283,19 +283,21 @@ def test_what_is_no_critic_is_refused_at_once(tiny_policy, tmp_path, critic) -> 
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("returned", "words"),
     [
         (None, "got a NoneType, expected a list of critiques"),
         (["words"] * 6, "got 'words', expected a Critique"),
         ([Critique("a", "odd", "great")] * 6, "expected a Critique: status 'great'"),
     ],
 )
-def test_a_critic_that_returns_no_critiques_is_told_so(tiny_policy, tmp_path, said, words) -> None:
+def test_a_critic_that_returns_no_critiques_is_told_so(
+    tiny_policy, tmp_path, returned, words
+) -> None:
     class Odd:
         name = "odd"
 
         def critique(self, attempts):
-            return said and said[: len(attempts)]
+            return returned and returned[: len(attempts)]
 
     trainer = trainer_of(
         CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, critic=Odd()
@@ -451,9 +453,9 @@ def test_the_policy_as_its_critic_is_asked_once_per_failure_and_pays_for_it(
     batches = []
     trainer.on_generation = lambda batch, advantages: batches.append(batch)
     trainer.train()
-    said = [critique for batch in batches for critique in batch.critiques.values()]
-    assert len(said) == sum(len(batch.attempts) for batch in batches), "everything failed"
-    assert any(critique.status == "ok" and critique.text for critique in said)
+    returned = [critique for batch in batches for critique in batch.critiques.values()]
+    assert len(returned) == sum(len(batch.attempts) for batch in batches), "everything failed"
+    assert any(critique.status == "ok" and critique.text for critique in returned)
     assert 0 < trainer.tokens["tokens/self_critique"] < trainer.generated_tokens
     assert (
         trainer.tokens["tokens/self_critique_prompt"] > trainer.tokens["tokens/rollout_prompt"]

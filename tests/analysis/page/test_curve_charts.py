@@ -28,7 +28,7 @@ def test_every_axis_along_which_something_was_spent_can_be_chosen(full):
     text = report(full)
     page = Page(text)
     assert len(page.having("input", name="axis")) == 5, "dollars, which nobody paid, are left out"
-    assert [("checked" in of) for of in page.having("input", name="axis")] == [
+    assert [("checked" in element) for element in page.having("input", name="axis")] == [
         True,
         False,
         False,
@@ -74,7 +74,8 @@ def test_values_that_are_missing_or_not_finite_are_no_points(bare):
             {"step": step, "tokens/generated": 100 * step, "eval/pass@1/plateau": value},
         )
     assert [
-        len(of["points"].split()) for of in Page(report(bare)).having("polyline", class_="m ")
+        len(element["points"].split())
+        for element in Page(report(bare)).having("polyline", class_="m ")
     ] == [2, 2]
 
 
@@ -85,5 +86,6 @@ def test_a_step_logged_twice_counts_once_with_its_later_value(bare):
             run.metrics, {"step": step, "tokens/generated": tokens, "eval/pass@1/plateau": 0.2}
         )
     assert [
-        len(of["points"].split()) for of in Page(report(bare)).having("polyline", class_="m ")
+        len(element["points"].split())
+        for element in Page(report(bare)).having("polyline", class_="m ")
     ] == [2, 2]

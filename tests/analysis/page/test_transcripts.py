@@ -43,8 +43,8 @@ def test_characters_that_cannot_be_seen_are_spelled_out():
 def test_transcripts_are_spread_over_arms_and_seeds_and_repeat(tmp_path):
     folder = PipelineFolder(tmp_path)
     runs = {arm: {seed: folder.run(arm, seed) for seed in range(5)} for arm in "abcdefgh"}
-    for of in runs.values():
-        for run in of.values():
+    for runs_of_arm in runs.values():
+        for run in runs_of_arm.values():
             run.rollouts.mkdir(parents=True)
             for step in (1, 2, 8, 9):
                 rows = [
@@ -55,15 +55,15 @@ def test_transcripts_are_spread_over_arms_and_seeds_and_repeat(tmp_path):
                 pq.write_table(
                     pa.Table.from_pylist(rows), run.rollouts / f"step{step:05d}-rank0.parquet"
                 )
-    found = sample(runs).transcripts
-    assert len(found) == MOST
-    assert found == sample(runs).transcripts
-    assert {t.arm for t in found} == set("abcdefgh")
-    assert {t.seed for t in found} == set(range(5))
-    assert {t.rollout.step for t in found} == {1, 9}
-    counts = [sum(t.arm == arm for t in found) for arm in "abcdefgh"]
+    transcripts = sample(runs).transcripts
+    assert len(transcripts) == MOST
+    assert transcripts == sample(runs).transcripts
+    assert {t.arm for t in transcripts} == set("abcdefgh")
+    assert {t.seed for t in transcripts} == set(range(5))
+    assert {t.rollout.step for t in transcripts} == {1, 9}
+    counts = [sum(t.arm == arm for t in transcripts) for arm in "abcdefgh"]
     assert max(counts) - min(counts) <= 5, "no arm fills the page"
-    assert {kind for t in found for kind in t.kinds} == {"rescued", "not refined", "leaked"}
+    assert {kind for t in transcripts for kind in t.kinds} == {"rescued", "not refined", "leaked"}
 
 
 def test_long_texts_lose_their_middle_and_the_page_stays_small(full):

@@ -123,12 +123,12 @@ def test_a_damaged_row_is_a_miss_that_is_counted_and_asked_again(tmp_path, capfd
 def test_a_damaged_file_is_moved_aside_and_said(server, tmp_path, capfd, damage):
     path = tmp_path / "cache.sqlite"
     ask(server, tmp_path, *[f"ok damaged {damage} {i}" for i in range(60)])
-    whole = path.read_bytes()
-    half = len(whole) // 2
+    complete = path.read_bytes()
+    half = len(complete) // 2
     path.write_bytes(
-        b"garbage" * 600 + whole[4200:]
+        b"garbage" * 600 + complete[4200:]
         if damage == "head"
-        else whole[:4096] + b"\xff" * (len(whole) - 4096)
+        else complete[:4096] + b"\xff" * (len(complete) - 4096)
     )
     assert half > 4096
     again = ask(server, tmp_path, f"ok damaged {damage} 1")
