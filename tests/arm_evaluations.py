@@ -6,7 +6,7 @@ import json
 from rich.console import Console
 
 from critique_rl.analysis.compare import compare
-from critique_rl.analysis.summary import table
+from critique_rl.analysis.verdict import table
 from critique_rl.config.run_folder import PipelineFolder
 
 PROTOCOL = {

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "critique_rl"
 ROOMS = [
-    {"student_t"},
+    {"intervals"},
     {"types", "objective", "metrics", "prompts", "costs", "hashing", "_lazy"},
     {"config", "lab", "sampling"},
     {"tasks", "policy", "analysis"},

@@ -7,18 +7,16 @@ import math
 import numpy as np
 import pytest
 
+from critique_rl.intervals import crossed_interval, sign_flip_p, t_quantile
 from critique_rl.metrics import (
     auroc,
     brier_score,
-    crossed_interval,
     expected_calibration_error,
     pass_at_k,
     reliability_bins,
     selective_risk,
-    sign_flip_p,
     truthfulness,
 )
-from critique_rl.student_t import t_quantile
 
 
 def test_pass_at_k_is_the_share_of_k_subsets_with_a_right_sample():

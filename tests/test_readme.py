@@ -72,6 +72,7 @@ DOORS = {
     "critique_rl",
     "critique_rl.critic",
     "critique_rl.rewards",
+    "critique_rl.intervals",
     "critique_rl.metrics",
     "critique_rl.objective",
 }

@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from critique_rl.intervals import crossed_interval, sign_flip_p, t_quantile
 from critique_rl.metrics import (
     auroc,
     brier_score,
-    crossed_interval,
     expected_calibration_error,
     pass_at_k,
     reliability_bins,
-    sign_flip_p,
 )
-from critique_rl.student_t import t_quantile
 
 
 @pytest.mark.parametrize("df", [0.7, 1, 2.5, 4, 30, 1e5])

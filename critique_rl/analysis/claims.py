@@ -9,7 +9,7 @@
 
 The value of a test is the sum over arms of coefficient times metric, problem by problem and seed by
 seed. `base` is the policy before training, the same for every seed. The interval is
-`metrics.crossed_interval` over problems and seeds. Metrics of a complete evaluation
+`intervals.crossed_interval` over problems and seeds. Metrics of a complete evaluation
 (`metrics.EVALUATION_METRICS`) have no value per problem, so theirs is over seeds alone. Reproduced:
 the complete interval lies on the expected side of the bound. Not reproduced: it lies on the other
 side, the bound itself included. Else undecided. Left out: a correction for many tests, and verdicts
@@ -30,7 +30,8 @@ from critique_rl.analysis.evaluations import METRIC, Evaluation, Runs
 from critique_rl.analysis.problem_matrix import problem_matrix
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.config.schema import BudgetConfig, Pipeline
-from critique_rl.metrics import EVALUATION_METRICS, Interval, crossed_interval
+from critique_rl.intervals import Interval, crossed_interval
+from critique_rl.metrics import EVALUATION_METRICS
 
 BOUNDS = ("above", "below", "within")
 REPRODUCED = "reproduced"

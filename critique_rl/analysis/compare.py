@@ -1,5 +1,5 @@
 """Arms against a control: paired differences on the same problems and seeds, with intervals over
-both (`metrics.crossed_interval`).
+both (`intervals.crossed_interval`).
 
 Problems are paired by id, seeds by number. A problem without enough judged samples in one of the
 paired evaluations drops out of that pair, and `problems` counts the others. Left out: a correction

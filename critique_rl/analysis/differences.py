@@ -10,7 +10,8 @@ import numpy as np
 from critique_rl.analysis.comparison import Difference, Ends, LeftOut
 from critique_rl.analysis.evaluations import Runs
 from critique_rl.analysis.problem_matrix import problem_matrix
-from critique_rl.metrics import EVALUATION_METRICS, crossed_interval, sign_flip_p
+from critique_rl.intervals import crossed_interval, sign_flip_p
+from critique_rl.metrics import EVALUATION_METRICS
 
 
 def differences_from(

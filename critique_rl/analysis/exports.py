@@ -18,8 +18,8 @@ from critique_rl.analysis.comparison_tables import (
     second_table,
 )
 from critique_rl.analysis.numbers_csv import numbers_csv
-from critique_rl.analysis.summary import verdict
 from critique_rl.analysis.table import Table, escape_markdown, to_latex, to_markdown
+from critique_rl.analysis.verdict import verdict
 from critique_rl.config.durable_files import write_text
 from critique_rl.config.run_folder import PipelineFolder
 

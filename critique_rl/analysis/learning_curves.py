@@ -23,8 +23,7 @@ from critique_rl.analysis.comparison import SpentToTarget
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import read_jsonl
 from critique_rl.config.run_folder import RunFolder
-from critique_rl.metrics import crossed_interval
-from critique_rl.student_t import t_quantile
+from critique_rl.intervals import crossed_interval, t_quantile
 
 Curve = tuple[np.ndarray, np.ndarray]
 """x (spending, ascending) and y of one seed, both of shape (points,)."""

@@ -38,7 +38,7 @@ from critique_rl.analysis.page.evaluation_charts import pass_charts, reliability
 from critique_rl.analysis.page.plots import Chart
 from critique_rl.analysis.page.reader_warnings import reader_warnings
 from critique_rl.analysis.page.transcripts import sample
-from critique_rl.analysis.summary import verdict
+from critique_rl.analysis.verdict import verdict
 from critique_rl.config.durable_files import write_text
 from critique_rl.config.run_folder import PipelineFolder, RunFolder
 from critique_rl.costs import KINDS

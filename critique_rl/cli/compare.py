@@ -65,7 +65,7 @@ def print_comparison(comparison: Comparison, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from critique_rl.analysis.summary import left_out, table, verdict
+    from critique_rl.analysis.verdict import left_out, table, verdict
 
     console = Console()
     console.print(table(comparison))

@@ -39,6 +39,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "critique_rl.policy": ("load_policy",),
     "critique_rl.experiment.evaluate": ("judge",),
     "critique_rl.metrics": (),
+    "critique_rl.intervals": ("crossed_interval", "sign_flip_p", "Interval"),
     "critique_rl.objective": (),
     "critique_rl.trainer.presets": (),
     "critique_rl.trainer.plateau": ("PlateauRule", "PlateauDetector", "PlateauCallback"),

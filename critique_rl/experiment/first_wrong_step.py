@@ -23,7 +23,7 @@ import numpy as np
 
 from critique_rl.critic.contract import Chat, without_thinking
 from critique_rl.experiment.try_critics import as_json
-from critique_rl.metrics import crossed_interval
+from critique_rl.intervals import crossed_interval
 from critique_rl.prompts import render
 from critique_rl.types import Message, Usage
 

@@ -29,7 +29,7 @@ from critique_rl.config.schema import RunConfig
 from critique_rl.critic.chat import PolicyChat
 from critique_rl.critic.contract import Critic, CriticFailed, Reply
 from critique_rl.experiment.evaluate import sampling_of, second_verdicts
-from critique_rl.metrics import Interval, crossed_interval
+from critique_rl.intervals import Interval, crossed_interval
 from critique_rl.prompts import special_tokens
 from critique_rl.sampling import Sampling, prompt_lengths, sample
 from critique_rl.tasks.task import Row, Task

@@ -1,6 +1,6 @@
 """The judges that a verifier's worker runs: mathematics by Math-Verify, and the user's function.
 
-Only the worker's process imports this module (`worker`, `isolated_verifiers`). Left out:
+Only the worker's process imports this module (`killable_process`, `isolated_verifiers`). Left out:
 Math-Verify's string extraction, which reads neither "(B)" nor "\\boxed{B}"; `verifiers.choice`
 reads letters.
 """

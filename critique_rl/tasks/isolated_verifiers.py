@@ -21,9 +21,9 @@ from typing import Any
 
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.tasks.answer_text import BOXED, gold_answer, last_box
+from critique_rl.tasks.killable_process import NoAnswer, Worker
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.verifiers import VERIFIERS
-from critique_rl.tasks.worker import NoAnswer, Worker
 from critique_rl.types import Verdict, Verifier
 
 REMEMBERED = 4096

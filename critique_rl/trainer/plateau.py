@@ -29,7 +29,7 @@ import numpy as np
 from transformers import TrainerCallback
 
 from critique_rl.config.checks import suggest
-from critique_rl.student_t import t_quantile
+from critique_rl.intervals import t_quantile
 
 Status = Literal["rising", "stuck", "solved", "took_off"]
 

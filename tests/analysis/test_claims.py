@@ -20,8 +20,7 @@ from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
 from critique_rl.experiment.preflight import check_arms, check_primary
 from critique_rl.experiment.sweep import trials
-from critique_rl.metrics import Interval
-from critique_rl.student_t import t_quantile
+from critique_rl.intervals import Interval, t_quantile
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "claims"
 DATA = {

@@ -11,11 +11,11 @@ from arm_evaluations import compared, printed, put, two_arms
 from critique_rl.analysis.comparison import Boundary, MissingRun
 from critique_rl.analysis.exports import paper_tables
 from critique_rl.analysis.numbers_csv import numbers
-from critique_rl.analysis.summary import verdict
+from critique_rl.analysis.verdict import verdict
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import write_json
 from critique_rl.config.run_folder import PipelineFolder
-from critique_rl.student_t import t_quantile
+from critique_rl.intervals import t_quantile
 
 
 def test_the_difference_is_paired_on_problems_and_seeds(tmp_path):

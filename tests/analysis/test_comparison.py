@@ -8,7 +8,7 @@ from arm_evaluations import compared, put, two_arms
 from critique_rl.analysis.compare import compare
 from critique_rl.analysis.comparison import Comparison
 from critique_rl.analysis.numbers_csv import numbers
-from critique_rl.analysis.summary import verdict
+from critique_rl.analysis.verdict import verdict
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import write_json
 from critique_rl.config.run_folder import PipelineFolder

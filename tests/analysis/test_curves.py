@@ -15,7 +15,7 @@ from critique_rl.analysis.learning_curves import (
 )
 from critique_rl.config.durable_files import append_jsonl
 from critique_rl.config.run_folder import PipelineFolder
-from critique_rl.student_t import t_quantile
+from critique_rl.intervals import t_quantile
 
 
 def rows(*points):

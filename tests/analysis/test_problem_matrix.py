@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from critique_rl.analysis.problem_matrix import stratified
-from critique_rl.metrics import crossed_interval
+from critique_rl.intervals import crossed_interval
 
 
 def test_families_of_any_size_count_alike_and_what_they_differ_by_is_no_error():

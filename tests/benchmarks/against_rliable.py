@@ -21,12 +21,12 @@ import numpy as np
 from rliable import library
 from rliable import metrics as theirs
 
-METRICS = Path(__file__).parents[2] / "critique_rl" / "metrics.py"
+INTERVALS = Path(__file__).parents[2] / "critique_rl" / "intervals.py"
 
 
 def load_ours():
-    """Our metrics alone: the package needs torch, and rliable an older numpy."""
-    spec = importlib.util.spec_from_file_location("ours", METRICS)
+    """Our intervals alone: the package needs torch, and rliable an older numpy."""
+    spec = importlib.util.spec_from_file_location("ours", INTERVALS)
     sys.modules["ours"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

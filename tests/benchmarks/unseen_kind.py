@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from critique_rl.analysis.evaluations import read_evaluation
+from critique_rl.intervals import crossed_interval
 from critique_rl.lab import chain
-from critique_rl.metrics import crossed_interval
 
 
 def main(folder: str, kind: str, *arms: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from arm_evaluations import compared, printed, put, two_arms
 
 from critique_rl.analysis.comparison import LeftOut
-from critique_rl.analysis.summary import left_out, verdict
+from critique_rl.analysis.verdict import left_out, verdict
 
 
 def test_one_seed_covers_problems_only_and_the_verdict_says_so(tmp_path):

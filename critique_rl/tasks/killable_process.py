@@ -36,7 +36,7 @@ START_SECONDS = 120.0
 """Seconds for the interpreter and the imports, which a busy machine slows down."""
 Function = Callable[[Any], Any]
 """The function that the child runs: a JSON object -> JSON."""
-CHILD_CODE = "from critique_rl.tasks.worker import serve; serve()"
+CHILD_CODE = "from critique_rl.tasks.killable_process import serve; serve()"
 _running: WeakSet[Worker] = WeakSet()
 
 
