@@ -52,7 +52,11 @@ class Page:
     """One tab. `events` holds all that happened: requests, console messages, errors, dialogs."""
 
     def __init__(self, read: int, write: int):
-        self.read, self.write, self.buffer, self.number, self.session = read, write, b"", 0, None
+        self.read = read
+        self.write = write
+        self.buffer = b""
+        self.number = 0
+        self.session = None
         self.events: list[dict[str, Any]] = []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.send("Target.attachToTarget", targetId=target, flatten=True)[

@@ -36,7 +36,8 @@ def tiny_policy(tmp_path_factory) -> str:
     """Folder of a randomly initialised lab model of 30,000 parameters, with the lab's tokenizer."""
     from critique_rl.lab.base import Recipe, build_model, build_tokenizer
 
-    folder, tokenizer = tmp_path_factory.mktemp("tiny"), build_tokenizer()
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = build_tokenizer()
     build_model(Recipe(hidden_size=32, layers=1), len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

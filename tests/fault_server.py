@@ -165,15 +165,13 @@ class FaultServer:
     def __init__(self) -> None:
         self.asked: list[dict] = []
         self.held = False
-        (
-            self.url,
-            self.tries,
-            self.most_at_once,
-            self.now,
-            self.model,
-            self.reported,
-            self.always,
-        ) = "", Counter(), 0, 0, "m", 0, ""
+        self.url = ""
+        self.tries = Counter()
+        self.most_at_once = 0
+        self.now = 0
+        self.model = "m"
+        self.reported = 0
+        self.always = ""
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.now += 1
@@ -259,7 +257,9 @@ def serving(accept_after: float = 0.0) -> Iterator[FaultServer]:
     """A fault server in a thread of its own, on a free port. Connections made in the first
     `accept_after` seconds wait in the kernel until then.
     """
-    faults, ready, loops = FaultServer(), threading.Event(), []
+    faults = FaultServer()
+    ready = threading.Event()
+    loops = []
     listening = socket.create_server(("127.0.0.1", 0))
     faults.url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
 

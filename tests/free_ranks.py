@@ -45,10 +45,8 @@ class Moody:
     name = "moody"
 
     def critique(self, attempts):
-        fine, cached = (
-            Critique("A is wrong", self.name),
-            Critique("A is wrong", self.name, cached=True),
-        )
+        fine = Critique("A is wrong", self.name)
+        cached = Critique("A is wrong", self.name, cached=True)
         kinds = [
             fine,
             cached,
@@ -174,9 +172,13 @@ def vllm_server(policy: str, folder: Path) -> dict[str, Any]:
         "generation_kwargs": {},
         "enable_sleep_mode": False,
     }
-    client.vllm_client, client.sync_weights = Server(), lambda: None
-    trainer.use_vllm, trainer.vllm_generation, trainer._last_loaded_step = True, client, -1
-    wrong, stock = [], trl_seams.sample
+    client.vllm_client = Server()
+    client.sync_weights = lambda: None
+    trainer.use_vllm = True
+    trainer.vllm_generation = client
+    trainer._last_loaded_step = -1
+    wrong = []
+    stock = trl_seams.sample
 
     def checked(*arguments):
         sampled = stock(*arguments)

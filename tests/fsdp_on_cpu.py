@@ -25,7 +25,8 @@ stock = state.AcceleratorState.__init__
 def with_fsdp(self, *args, fsdp_plugin=None, **kwargs) -> None:
     stock(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
     if fsdp_plugin is not None:
-        self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+        self.distributed_type = DistributedType.FSDP
+        self.fsdp_plugin = fsdp_plugin
         state.PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
 

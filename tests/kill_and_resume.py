@@ -143,7 +143,8 @@ def spied(phase) -> None:
         original = getattr(owner, name)
 
         def noted(*args, **kwargs):
-            before, phase.value = phase.value, PHASES.index(value)
+            before = phase.value
+            phase.value = PHASES.index(value)
             try:
                 return original(*args, **kwargs)
             finally:
@@ -247,7 +248,8 @@ def moment(
     """When to kill: (what to wait for, seconds after it)."""
     if number % 2 == 0:
         return (lambda: True), rng.uniform(0.05, 1.0) * seconds
-    target, after = PHASES[1 + (number // 2) % (len(PHASES) - 1)], rng.choice((0, 0, 8, 24))
+    target = PHASES[1 + (number // 2) % (len(PHASES) - 1)]
+    after = rng.choice((0, 0, 8, 24))
     first = 24 if target == "epoch 2" else after
 
     def ready() -> bool:
@@ -278,7 +280,8 @@ def main() -> None:
     tokenizer = build_tokenizer()
     build_model(Recipe(hidden_size=32, layers=1), len(tokenizer)).save_pretrained(folder / "policy")
     tokenizer.save_pretrained(folder / "policy")
-    path, rng = folder / "small.yaml", random.Random(arguments.seed)
+    path = folder / "small.yaml"
+    rng = random.Random(arguments.seed)
     pipeline = {
         **PIPELINE,
         "policy": {"model": str(folder / "policy")},
@@ -288,17 +291,18 @@ def main() -> None:
     path.write_text(yaml.safe_dump(pipeline))
     began = time.monotonic()
     finish(path, folder / "whole", phase)
-    seconds, wanted, asked = (
-        time.monotonic() - began,
-        result(folder / "whole"),
-        requests(folder / "whole"),
-    )
+    seconds = time.monotonic() - began
+    wanted = result(folder / "whole")
+    asked = requests(folder / "whole")
     steps = [row["step"] for row in wanted["rows"]]
     assert steps == list(range(1, arguments.steps + 1))
     assert len({row["loss"] for row in wanted["rows"]}) > arguments.steps // 2
-    struck, unequal, number = Counter(), [], 0
+    struck = Counter()
+    unequal = []
+    number = 0
     while sum(struck.values()) < arguments.kills:
-        out, phase.value = folder / f"killed{number}", 0
+        out = folder / f"killed{number}"
+        phase.value = 0
         metrics = out / "small" / "critique" / "seed0" / "metrics.jsonl"
         pid = start(path, out, phase)
         killed = kill(pid, *moment(rng, number, phase, metrics, seconds))
@@ -306,13 +310,12 @@ def main() -> None:
         if not killed:
             shutil.rmtree(out)
             continue
-        where, lines = (
-            PHASES[phase.value],
-            metrics.read_bytes().count(b"\n") if metrics.exists() else 0,
-        )
+        where = PHASES[phase.value]
+        lines = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
         struck[where] += 1
         finish(path, out, phase)
-        wrong, again = difference(result(out), wanted), requests(out) - asked
+        wrong = difference(result(out), wanted)
+        again = requests(out) - asked
         wrong = wrong or (f"{again} requests more than without a kill" if again > IN_FLIGHT else "")
         print(
             (

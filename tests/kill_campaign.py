@@ -115,7 +115,8 @@ def main() -> None:
     from critique_rl.lab.base import Recipe, build_model, build_tokenizer
 
     torch.manual_seed(0)
-    folder, rng = Path(tempfile.mkdtemp()), random.Random(arguments.seed)
+    folder = Path(tempfile.mkdtemp())
+    rng = random.Random(arguments.seed)
     tokenizer = build_tokenizer()
     build_model(Recipe(hidden_size=32, layers=1), len(tokenizer)).save_pretrained(folder / "policy")
     tokenizer.save_pretrained(folder / "policy")
@@ -138,7 +139,8 @@ def main() -> None:
         time.sleep(rng.uniform(0.1, 0.5) * seconds * 2 / arguments.kills)
         if process.poll() is not None:
             break
-        alone, started = kills % 2 == 1, below(process)
+        alone = kills % 2 == 1
+        started = below(process)
         process.kill()
         process.wait()
         if alone:

@@ -226,10 +226,8 @@ def trainer_of(policy: str, folder: Path, variant: str, world: int, rank: int) -
     torch.manual_seed(
         rank
     )  # adapters start at random, and differ between ranks until DDP has them follow rank 0
-    model, tokenizer = (
-        AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
-        AutoTokenizer.from_pretrained(policy),
-    )
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(policy)
     accumulation = GROUPS * SIZE // (ROWS * world)
     settings = {**BASE, **VARIANTS[variant], "gradient_accumulation_steps": accumulation}
     lora = {"peft_config": LORA} if variant == "lora" else {}
@@ -263,7 +261,8 @@ def run(policy: str, folder: Path, variant: str, world: int, rank: int) -> dict[
 def main(policy: str, out: str, *variants: str) -> None:
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     stock = trl_seams.sample, two_phase.draw_index
-    trl_seams.sample, two_phase.draw_index = replay, lambda n: 0
+    trl_seams.sample = replay
+    two_phase.draw_index = lambda n: 0
     results = {variant: run(policy, Path(out), variant, world, rank) for variant in variants}
     (Path(out) / f"replayed{rank}.json").write_text(json.dumps(results))
     trl_seams.sample, two_phase.draw_index = stock

@@ -23,14 +23,12 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.attributes, self.pre, self.open, self.elements, self.inline = (
-            [],
-            [],
-            [],
-            [],
-            [],
-            {"style": "", "script": ""},
-        )
+        self.tags = []
+        self.attributes = []
+        self.pre = []
+        self.open = []
+        self.elements = []
+        self.inline = {"style": "", "script": ""}
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):

@@ -23,7 +23,8 @@ from critique_rl.experiment import processes
 def test_a_pipeline_runs_compares_reports_and_is_skipped_when_finished(
     tiny_policy, tmp_path
 ) -> None:
-    path, out = write_pipeline(tmp_path, tiny_policy), tmp_path / "runs"
+    path = write_pipeline(tmp_path, tiny_policy)
+    out = tmp_path / "runs"
     done = cli("run", path, "--out", out, "--jobs", 2)
     assert done.returncode == 0, done.stderr[-2000:]
     folder = PipelineFolder(out / "small")
@@ -81,15 +82,13 @@ def comparison_metrics(comparison: dict, arm: str) -> dict[str, float]:
 def test_a_stopped_run_saves_and_the_same_command_continues_it(
     tiny_policy, tmp_path, number
 ) -> None:
-    path, out = (
-        write_pipeline(
-            tmp_path,
-            tiny_policy,
-            budget={"optimizer_steps": 60},
-            evaluation={**SMALL["evaluation"], "curve_every": 0},
-        ),
-        tmp_path / "runs",
+    path = write_pipeline(
+        tmp_path,
+        tiny_policy,
+        budget={"optimizer_steps": 60},
+        evaluation={**SMALL["evaluation"], "curve_every": 0},
     )
+    out = tmp_path / "runs"
     run = PipelineFolder(out / "small").run("critique", 0)
     words = ["train", str(path), "--arm", "critique", "--seed", "0", "--out", str(out)]
     process = processes.start(words, tmp_path / "log")
@@ -114,15 +113,13 @@ def test_a_stopped_run_saves_and_the_same_command_continues_it(
 def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(
     tiny_policy, tmp_path
 ) -> None:
-    path, out = (
-        write_pipeline(
-            tmp_path,
-            tiny_policy,
-            budget={"optimizer_steps": 80},
-            evaluation={**SMALL["evaluation"], "curve_every": 0},
-        ),
-        tmp_path / "runs",
+    path = write_pipeline(
+        tmp_path,
+        tiny_policy,
+        budget={"optimizer_steps": 80},
+        evaluation={**SMALL["evaluation"], "curve_every": 0},
     )
+    out = tmp_path / "runs"
     folder = PipelineFolder(out / "small")
     process = subprocess.Popen(
         command("run", path, "--out", out, "--jobs", 2),
@@ -276,7 +273,8 @@ def test_bad_input_exits_with_2_and_one_clear_line(
 
 @pytest.mark.processes
 def test_another_reward_trains_and_being_right_is_logged_beside_it(tiny_policy, tmp_path) -> None:
-    path, out = write_pipeline(tmp_path, tiny_policy), tmp_path / "runs"
+    path = write_pipeline(tmp_path, tiny_policy)
+    out = tmp_path / "runs"
     done = cli(
         "train",
         path,

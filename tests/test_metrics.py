@@ -64,7 +64,8 @@ def test_t_quantile_agrees_with_the_printed_table(p, df, expected):
 
 
 def test_t_quantile_inverts_the_integral_of_the_density_at_fractional_df():
-    df, t = 2.5, t_quantile(0.975, 2.5)
+    df = 2.5
+    t = t_quantile(0.975, 2.5)
     x = np.linspace(0, t, 20_001)
     density = (
         math.gamma((df + 1) / 2)
@@ -135,13 +136,12 @@ def test_holes_in_the_matrix_are_a_bug_of_the_caller():
 def test_the_interval_covers_the_truth_over_fresh_seeds_and_problems(seeds, seed_sd, problem_sd):
     # standard errors of the mean: seeds .58 to .32 against problems .03; .17 to .09 against .3;
     # .006 against .1
-    random, hits = np.random.default_rng(7), 0
+    random = np.random.default_rng(7)
+    hits = 0
     for _ in range(800):
-        seed, problem, both = (
-            random.normal(size=(seeds, 1)),
-            random.normal(size=(1, 100)),
-            random.normal(size=(seeds, 100)),
-        )
+        seed = random.normal(size=(seeds, 1))
+        problem = random.normal(size=(1, 100))
+        both = random.normal(size=(seeds, 100))
         interval = crossed_interval(0.2 + seed_sd * seed + problem_sd * problem + 0.5 * both)
         hits += interval.low <= 0.2 <= interval.high
     assert hits / 800 >= 0.93

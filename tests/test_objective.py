@@ -446,10 +446,8 @@ def test_the_sampled_form_is_the_held_log_ratio_times_the_log_prob() -> None:
 def test_the_sampled_form_is_the_reverse_kl_on_the_students_tokens_alone(seed: int) -> None:
     student, teacher = random_logits(seed, (8,))
     student = (student.detach() / 2).requires_grad_()
-    student_logps, teacher_logps = (
-        torch.log_softmax(student, -1),
-        torch.log_softmax(teacher / 2, -1),
-    )
+    student_logps = torch.log_softmax(student, -1)
+    teacher_logps = torch.log_softmax(teacher / 2, -1)
 
     def gradient(loss: Tensor) -> Tensor:
         return torch.autograd.grad(loss, student, retain_graph=True)[0]

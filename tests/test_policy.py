@@ -64,7 +64,8 @@ def test_smollm2_without_its_wheel_says_what_to_run(monkeypatch):
 @pytest.fixture
 def wheel(tmp_path, monkeypatch):
     """An installed wheel with a two-byte GGUF file, and a dequantiser that counts its calls."""
-    package, calls = tmp_path / "wheel", []
+    package = tmp_path / "wheel"
+    calls = []
     package.mkdir()
     (package / policy.GGUF_NAME).write_bytes(b"gg")
     monkeypatch.setattr(

@@ -48,10 +48,8 @@ def even(completions, **kwargs) -> list[float]:
 
 
 def trainer_of(kind, config, policy: str, folder: Path, reward=even, data=None, **kwargs):
-    model, tokenizer = (
-        AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
-        AutoTokenizer.from_pretrained(policy),
-    )
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(policy)
     arguments = config(output_dir=str(folder), **{**SETTINGS, **kwargs.pop("settings", {})})
     return kind(
         model,

@@ -21,7 +21,10 @@ from critique_rl.critic.build import ChatCritic
 from critique_rl.critic.chat import ApiChat
 from critique_rl.critic.contract import CriticFailed
 
-policy, folder, url, broken = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+policy = sys.argv[1]
+folder = Path(sys.argv[2])
+url = sys.argv[3]
+broken = sys.argv[4]
 rank = int(os.environ["RANK"])
 
 

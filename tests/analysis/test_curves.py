@@ -145,10 +145,8 @@ def test_the_completions_of_a_plain_trl_run_are_a_curve(tiny_policy, tmp_path) -
     data = Dataset.from_list(
         [{"prompt": [{"role": "user", "content": q}]} for q in ("1+2", "3-4", "5+6", "7-8")]
     )
-    model, tokenizer = (
-        AutoModelForCausalLM.from_pretrained(tiny_policy),
-        AutoTokenizer.from_pretrained(tiny_policy),
-    )
+    model = AutoModelForCausalLM.from_pretrained(tiny_policy)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_policy)
     GRPOTrainer(
         model, [length, even], arguments, train_dataset=data, processing_class=tokenizer
     ).train()

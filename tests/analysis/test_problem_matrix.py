@@ -29,7 +29,8 @@ def test_families_of_any_size_count_alike_and_what_they_differ_by_is_no_error():
     ],
 )
 def test_the_interval_over_families_holds_the_truth_as_often_as_it_says(sizes, seeds, most):
-    draw, held = np.random.default_rng(0), 0
+    draw = np.random.default_rng(0)
+    held = 0
     families = [str(i) for i, size in enumerate(sizes) for _ in range(size)]
     middle = np.repeat(np.arange(len(sizes)), sizes)
     for _ in range(1000):

@@ -76,7 +76,8 @@ def test_the_tables_fit_80_columns(tmp_path):
     families = {f"{name}{i}": name for name in ("plateau", "ladder", "deep") for i in range(2)}
     for arm in ("scalar", "retry", "critique", "critique_distilled"):
         for seed in (0, 1):
-            right, cost = dict.fromkeys(families, seed), {"critic_tokens": 3_210_000, "usd": 10.5}
+            right = dict.fromkeys(families, seed)
+            cost = {"critic_tokens": 3_210_000, "usd": 10.5}
             put(tmp_path, arm, seed, right, families=families, metrics=metrics, cost=cost)
     lines = printed(
         compared(tmp_path, arms=("scalar", "retry", "critique", "critique_distilled"))

@@ -33,7 +33,8 @@ def load_ours():
 
 
 def main(draws: int = 200, seeds: int = 5, problems: int = 60) -> None:
-    ours, random = load_ours(), np.random.default_rng(0)
+    ours = load_ours()
+    random = np.random.default_rng(0)
     print(
         f"{draws} draws of {seeds} seeds x {problems} problems; 95 % intervals that hold the "
         "truth, and their mean width"

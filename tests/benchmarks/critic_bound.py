@@ -110,10 +110,13 @@ def build(port: int, folder: str) -> CritiqueGRPOTrainer:
 
 def timed(trainer: CritiqueGRPOTrainer, spent: Counter) -> None:
     """Add the seconds of sampling (first and second phase) and of the critic to `spent`."""
-    sample, critique, calls = trl_seams.sample, critiques.CriticTurn.critique_failed, Counter()
+    sample = trl_seams.sample
+    critique = critiques.CriticTurn.critique_failed
+    calls = Counter()
 
     def sampling(*arguments, **options):
-        start, phase = time.perf_counter(), "generation" if not calls["sample"] else "refinement"
+        start = time.perf_counter()
+        phase = "generation" if not calls["sample"] else "refinement"
         calls["sample"] += 1
         result = sample(*arguments, **options)
         spent[phase] += time.perf_counter() - start
@@ -125,11 +128,13 @@ def timed(trainer: CritiqueGRPOTrainer, spent: Counter) -> None:
         spent["calls"] += time.perf_counter() - start
         return result
 
-    trl_seams.sample, critiques.CriticTurn.critique_failed = sampling, critiquing
+    trl_seams.sample = sampling
+    critiques.CriticTurn.critique_failed = critiquing
     start = time.perf_counter()
     trainer.train()
     spent["step"] = time.perf_counter() - start
-    trl_seams.sample, critiques.CriticTurn.critique_failed = sample, critique
+    trl_seams.sample = sample
+    critiques.CriticTurn.critique_failed = critique
 
 
 def chunked(trainer: CritiqueGRPOTrainer, chunks: int) -> tuple[float, float]:
@@ -139,9 +144,11 @@ def chunked(trainer: CritiqueGRPOTrainer, chunks: int) -> tuple[float, float]:
     prompts = [
         row["prompt"] for row in list(trainer.train_dataset)[:GROUPS] for _ in range(ROLLOUTS)
     ]
-    size, timings = len(prompts) // chunks, []
+    size = len(prompts) // chunks
+    timings = []
     for _ in range(5):
-        start, first = time.perf_counter(), 0.0
+        start = time.perf_counter()
+        first = 0.0
         for i in range(0, len(prompts), size):
             trl_seams.sample(trainer, prompts[i : i + size], ROLLOUTS)
             first = first or time.perf_counter() - start
@@ -152,7 +159,8 @@ def chunked(trainer: CritiqueGRPOTrainer, chunks: int) -> tuple[float, float]:
 
 def main() -> None:
     with server() as port, tempfile.TemporaryDirectory() as folder:
-        trainer, spent = build(port, folder), Counter()
+        trainer = build(port, folder)
+        spent = Counter()
         timed(trainer, spent)
         asked = trainer.state.log_history[0]["critique/ok"]
         bound = 1.1 * max(spent["generation"], spent["calls"]) + 2 + spent["refinement"]

@@ -91,11 +91,14 @@ def measure(cell: Cell, server: FaultServer, calls: int = 8, **settings) -> Row:
         **settings,
     )
     with tempfile.TemporaryDirectory() as folder:
-        chat, began, stopped = ApiChat(endpoint, Path(folder)), time.monotonic(), False
+        chat = ApiChat(endpoint, Path(folder))
+        began = time.monotonic()
+        stopped = False
         try:
             replies = chat.answer([[{"role": "user", "content": content}] for content in contents])
         except CriticFailed as failure:
-            replies, stopped = failure.replies, True
+            replies = failure.replies
+            stopped = True
         seconds = time.monotonic() - began
     return _row(cell, contents, replies, seconds, stopped)
 
@@ -142,7 +145,8 @@ def main() -> None:
         "| fault | it | policy | asked | ok | failed | skipped | reasons | substitutes | "
         "seconds | the run |\n|" + "---|" * 11
     )
-    names, wrong = {short: name for name, short in FAULTS.items()}, 0
+    names = {short: name for name, short in FAULTS.items()}
+    wrong = 0
     for cell in CELLS:
         accept_after = (
             0.0

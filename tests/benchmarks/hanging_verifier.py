@@ -55,7 +55,8 @@ def main() -> None:
     print("| input | Math-Verify alone | here |\n|---|---|---|")
     for name, text in HANGING.items():
         verifier.worker.start()
-        alone, start = bare(text, options.bare) if options.bare else "", time.monotonic()
+        alone = bare(text, options.bare) if options.bare else ""
+        start = time.monotonic()
         verdict = verifier(text, {"answer": "5"})
         print(
             (

@@ -17,7 +17,10 @@ import numpy as np
 
 from critique_rl.trainer.plateau import PlateauDetector, PlateauRule
 
-LOOKS, PROBLEMS, SAMPLES, RULE = 20, 128, 4, PlateauRule()
+LOOKS = 20
+PROBLEMS = 128
+SAMPLES = 4
+RULE = PlateauRule()
 TIME = np.arange(LOOKS)
 CURVES = {
     "rises by 1 x min_gain a window": 0.2 + RULE.min_gain * TIME / RULE.window,
@@ -69,11 +72,9 @@ def outcome(rates: np.ndarray) -> PlateauDetector:
 
 def measure(name: str, deviation: float, count: int, seed: int = 0) -> dict:
     """Shares of `count` series of one kind."""
-    rng, curve, window = (
-        np.random.default_rng([seed, int(1000 * deviation), len(name)]),
-        CURVES[name],
-        RULE.window,
-    )
+    rng = np.random.default_rng([seed, int(1000 * deviation), len(name)])
+    curve = CURVES[name]
+    window = RULE.window
     # The look, counted from 1, from which on the true gain over a window is under min_gain.
     flat = next(
         (

@@ -64,7 +64,8 @@ def apart(one: Path, other: Path, variant: str) -> list[float]:
 
 def main() -> None:
     with TemporaryDirectory() as temporary:
-        folder, tokenizer = Path(temporary), build_tokenizer()
+        folder = Path(temporary)
+        tokenizer = build_tokenizer()
         build_model(Recipe(hidden_size=32, layers=1), len(tokenizer)).save_pretrained(
             folder / "policy"
         )

@@ -30,7 +30,11 @@ from critique_rl.config.run_folder import PipelineFolder, RunFolder
 
 ARMS = ("scalar", "retry", "indicative", "ground_truth", "oracle", "shuffled", "noisy", "mixed")
 FAMILIES = ("plateau", "learnable", "no-trap")
-SEEDS, STEPS, PROBLEMS, SAMPLES, KS = range(5), 200, 200, 16, (1, 4, 16)
+SEEDS = range(5)
+STEPS = 200
+PROBLEMS = 200
+SAMPLES = 16
+KS = (1, 4, 16)
 GROUP = 8
 LIMITS = {"seconds": 60, "MB of memory": 1000, "MB of page": 2}
 
@@ -91,7 +95,8 @@ def evaluation(arm: str, seed: int, skill: float) -> dict[str, Any]:
 
 def metrics(arm: str, seed: int, skill: float) -> list[dict[str, Any]]:
     """A step a row, every tenth with a point of the learning curve."""
-    rng, rows = random.Random(seed), []
+    rng = random.Random(seed)
+    rows = []
     for step in range(1, STEPS + 1):
         spent = 1100 * step + rng.randrange(500)
         row = {
@@ -122,7 +127,8 @@ def metrics(arm: str, seed: int, skill: float) -> list[dict[str, Any]]:
 
 def rollouts(arm: str, step: int, rows: int, rng: random.Random) -> pa.Table:
     """Half rollouts, half candidates, as a generation leaves them."""
-    half, words = rows // 2, ("carry", "the", "one", "then", "subtract", "five", "and", "check")
+    half = rows // 2
+    words = ("carry", "the", "one", "then", "subtract", "five", "and", "check")
     made = []
     for i in range(rows):
         candidate = i >= half

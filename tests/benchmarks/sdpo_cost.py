@@ -157,7 +157,8 @@ def main() -> None:
     if arguments.job:
         print(json.dumps(measure(arguments.job)))
         return
-    order, results = random.Random(0), {"ours": [], "trl": []}
+    order = random.Random(0)
+    results = {"ours": [], "trl": []}
     for _ in range(arguments.rounds):
         for name in order.sample(list(results), 2):
             results[name].append(measured(name))
@@ -170,7 +171,8 @@ def main() -> None:
         logarithms = [
             math.log(a[key] / b[key]) for a, b in zip(results["ours"], results["trl"], strict=True)
         ]
-        mean, n = statistics.mean(logarithms), len(logarithms)
+        mean = statistics.mean(logarithms)
+        n = len(logarithms)
         if n < 2:
             print(f"ours / trl, {key}: {math.exp(mean):.3f} (one round)")
             continue

@@ -59,7 +59,8 @@ def measure(variant: str, rows: int, slice_elements: int | None) -> dict[str, fl
         lambda module, args, output: captured.append(output.last_hidden_state)
     )
 
-    before, earlier_peak = _resident_kb(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _resident_kb()
+    earlier_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     teacher_hidden = None
     if variant != "stock":
@@ -96,7 +97,8 @@ def measure(variant: str, rows: int, slice_elements: int | None) -> dict[str, fl
                 teacher_logits = teacher_hidden @ weight.T
             loss = loss + divergence(hidden @ weight.T, teacher_logits, 0.5).mean()
     loss.backward()
-    seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert peak > earlier_peak, "the peak lies before the step: it says nothing about it"
     return {"peak_mb": (peak - before) / 1024, "seconds": seconds, "loss": loss.item()}
 

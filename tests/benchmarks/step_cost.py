@@ -114,7 +114,8 @@ class Loop:
     """Policy gradient with group advantages in plain torch, on the same rows and settings."""
 
     def __init__(self, steps: int):
-        self.steps, (self.model, self.tokenizer) = steps, load_policy("lab")
+        self.steps = steps
+        (self.model, self.tokenizer) = load_policy("lab")
         self.model.train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0)
         self.random = random.Random(0)
@@ -174,7 +175,8 @@ def timed(trained) -> float:
 
 
 def interval(logarithms: list[float]) -> tuple[float, float, float]:
-    mean, n = statistics.mean(logarithms), len(logarithms)
+    mean = statistics.mean(logarithms)
+    n = len(logarithms)
     half = student.ppf(0.975, n - 1) * statistics.stdev(logarithms) / math.sqrt(n)
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
@@ -184,7 +186,9 @@ def positions(name: str, steps: int) -> tuple[float, float]:
     trained on.
     """
     with tempfile.TemporaryDirectory() as folder:
-        trainer, seen, trained = VARIANTS[name](folder, steps), {"forward": 0, "backward": 0}, 0
+        trainer = VARIANTS[name](folder, steps)
+        seen = {"forward": 0, "backward": 0}
+        trained = 0
 
         def count(module, inputs, options) -> None:
             ids = options.get("input_ids", inputs[0] if inputs else None)

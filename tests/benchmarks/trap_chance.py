@@ -18,7 +18,8 @@ from critique_rl.tasks.load import load_task
 def first_trap_right(question: str, text: str) -> bool | None:
     """None where the working does not get there without another mistake."""
     problem = chain.parse_problem(question)
-    first, lines = min(problem.traps), text.split("\n")
+    first = min(problem.traps)
+    lines = text.split("\n")
     results = [line.partition("=")[2] for line in lines[:first]]
     if len(results) < first or results[: first - 1] != [
         str(value) for value in problem.values[: first - 1]

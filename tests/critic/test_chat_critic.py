@@ -31,7 +31,8 @@ class Says:
     """
 
     def __init__(self, *texts):
-        self.texts, self.asked = texts, []
+        self.texts = texts
+        self.asked = []
 
     def answer(self, conversations):
         self.asked.append([conversation[0]["content"] for conversation in conversations])

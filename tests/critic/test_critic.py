@@ -34,10 +34,8 @@ def test_each_kind_says_what_it_should(kind, text) -> None:
 
 
 def test_shuffled_is_another_problem_of_the_family_and_repeats_itself() -> None:
-    critic, oracle = (
-        build_critic({"kind": "shuffled"}, TASK),
-        build_critic({"kind": "oracle"}, TASK),
-    )
+    critic = build_critic({"kind": "shuffled"}, TASK)
+    oracle = build_critic({"kind": "oracle"}, TASK)
     critique = oracle.critique([ATTEMPT])[0].text
     texts = [critique.text for critique in critic.critique([ATTEMPT] * 3)]
     assert texts[0] == texts[1] == texts[2] != critique
@@ -56,10 +54,8 @@ def test_noisy_is_wrong_as_often_as_asked_and_repeats_itself(wrong, low, high) -
         for i, row in enumerate(TASK.train * 5)
         if row["family"] == "plateau"
     ]
-    noisy, oracle = (
-        build_critic({"kind": "noisy", "wrong": wrong, "critic": {"kind": "oracle"}}, TASK),
-        build_critic({"kind": "oracle"}, TASK),
-    )
+    noisy = build_critic({"kind": "noisy", "wrong": wrong, "critic": {"kind": "oracle"}}, TASK)
+    oracle = build_critic({"kind": "oracle"}, TASK)
     first, again, true = (critic.critique(attempts) for critic in (noisy, noisy, oracle))
     assert first == again
     assert {critique.critic for critique in first} == {"noisy"}

@@ -95,7 +95,8 @@ def test_a_class_gets_its_options_and_a_batch_that_raises_is_tried_one_by_one() 
 
 @pytest.mark.processes
 def test_a_critic_that_hangs_or_exits_fails_attempts_until_it_is_back() -> None:
-    critic, fine = user_critic("by_text", deadline=0.3), [("look at line 2", "ok", "")]
+    critic = user_critic("by_text", deadline=0.3)
+    fine = [("look at line 2", "ok", "")]
     user_critics.awake.clear()
     try:
         with within("a critic that hangs"):

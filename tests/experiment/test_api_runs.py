@@ -52,7 +52,8 @@ def test_two_ranks_share_slots_and_caps_and_both_stop_where_the_critic_may_not_f
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     words = [*torchrun, "--nproc_per_node", "2", script, tiny_policy, tmp_path]
     with serving() as server, serving() as broken:
-        server.always, broken.always = "slow", "503"
+        server.always = "slow"
+        broken.always = "503"
         words += [server.url, broken.url]
         done = subprocess.run(words, env=environment, timeout=LONG, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -50,7 +50,8 @@ def series(run) -> list[dict]:
 
 @pytest.mark.processes
 def test_critique_from_plateau_equals_the_branch_arm_bit_for_bit(tiny_policy, tmp_path) -> None:
-    path, out = write_pipeline(tmp_path, tiny_policy, **BRANCHING), tmp_path / "runs"
+    path = write_pipeline(tmp_path, tiny_policy, **BRANCHING)
+    out = tmp_path / "runs"
     done = cli("run", path, "--out", out, "--jobs", 2)
     assert done.returncode == 0, done.stderr[-3000:]
     folder = PipelineFolder(out / "small")
@@ -94,7 +95,8 @@ def test_where_the_plateau_never_came_the_arm_branches_at_the_last_step(
         "budget": {"optimizer_steps": 8},
     }
     changes["arms"] = {name: BRANCHING["arms"][name] for name in ("scalar", "branch")}
-    path, out = write_pipeline(tmp_path, tiny_policy, **changes), tmp_path / "runs"
+    path = write_pipeline(tmp_path, tiny_policy, **changes)
+    out = tmp_path / "runs"
     done = cli("run", path, "--out", out)
     assert done.returncode == 0, done.stderr[-3000:]
     branch = json.loads(PipelineFolder(out / "small").run("branch", 0).evaluation.read_text())

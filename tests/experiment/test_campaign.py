@@ -88,7 +88,8 @@ def test_the_base_is_judged_again_where_it_was_another_or_judged_otherwise(tmp_p
 
 
 def test_a_setting_that_differs_from_the_folders_is_named_with_both_values(tmp_path) -> None:
-    run, config = PipelineFolder(tmp_path).run("scalar", 0), PIPELINE.arms["scalar"]
+    run = PipelineFolder(tmp_path).run("scalar", 0)
+    config = PIPELINE.arms["scalar"]
     write_yaml(run.config, {**to_dict(with_seed(config, 0)), "budget": {"generated_tokens": 500}})
     with pytest.raises(ConfigError, match=r"budget.generated_tokens 500, now 1000\)"):
         check_same_config(run, config, 0)

@@ -205,10 +205,10 @@ def test_the_command_says_what_survives_a_loss_that_is_not_finite(tiny_policy, t
 def test_a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on(
     tiny_policy, tmp_path
 ) -> None:
-    path, out = (
-        write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 80}, evaluation=NO_CURVE),
-        tmp_path / "runs",
+    path = write_pipeline(
+        tmp_path, tiny_policy, budget={"optimizer_steps": 80}, evaluation=NO_CURVE
     )
+    out = tmp_path / "runs"
     run = PipelineFolder(out / "small").run("critique", 0)
     train = ("train", path, "--arm", "critique", "--seed", 0, "--out", out)
     first = processes.start([str(word) for word in train], tmp_path / "log")
@@ -228,7 +228,8 @@ def test_a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on(
 
 @pytest.mark.processes
 def test_a_folder_of_another_layout_is_refused(tiny_policy, tmp_path) -> None:
-    path, out = write_pipeline(tmp_path, tiny_policy), tmp_path / "runs"
+    path = write_pipeline(tmp_path, tiny_policy)
+    out = tmp_path / "runs"
     run = PipelineFolder(out / "small").run("critique", 0)
     run.path.mkdir(parents=True)
     run.config.write_text(yaml.safe_dump({"schema": 99}))

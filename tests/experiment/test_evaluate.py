@@ -60,11 +60,9 @@ def test_agreement_is_the_commonest_answers_share_of_what_was_judged() -> None:
 
 
 def test_stated_confidences_and_abstentions_have_metrics_of_their_own() -> None:
-    sure, unsure, silent = (
-        Verdict("right", "7", confidence=0.9),
-        Verdict("wrong", "8", confidence=0.2),
-        Verdict("abstained", "?"),
-    )
+    sure = Verdict("right", "7", confidence=0.9)
+    unsure = Verdict("wrong", "8", confidence=0.2)
+    silent = Verdict("abstained", "?")
     counts = tally(ROWS[0], [sure, unsure, silent, Verdict("wrong", "9")])
     assert (counts["abstained"], counts["stated"]) == (1, [[0.9, 1], [0.2, 0]])
     # of 4: 1 right, 1 abstained, 2 hallucinated; Brier (.01 + .04) / 2; ECE (.1 + .2) / 2

@@ -79,10 +79,8 @@ def test_trials_come_first_and_branches_last_and_what_is_finished_is_left_out(tm
 
 
 def test_a_planned_run_chooses_by_the_trials_once_all_have_finished(tmp_path) -> None:
-    pipeline, folder = (
-        load_pipeline(file_of(tmp_path, sweep=SWEEP)),
-        PipelineFolder(tmp_path / "runs" / "my plan"),
-    )
+    pipeline = load_pipeline(file_of(tmp_path, sweep=SWEEP))
+    folder = PipelineFolder(tmp_path / "runs" / "my plan")
     scores = {"scalar@0.0001": 0.2, "scalar@0.0003": 0.1, "retry@0.0001": 0.3, "retry@0.0003": 0.4}
     for arm, score in scores.items():
         with pytest.raises(ValueError, match="nothing chosen"):
@@ -97,7 +95,8 @@ def test_a_planned_run_chooses_by_the_trials_once_all_have_finished(tmp_path) ->
 def test_an_accelerate_config_starts_every_command_and_a_missing_one_is_refused(
     tmp_path, capsys
 ) -> None:
-    path, shipped = file_of(tmp_path), "pipelines/accelerate/fsdp2.yaml"
+    path = file_of(tmp_path)
+    shipped = "pipelines/accelerate/fsdp2.yaml"
     assert main(["plan", str(path), "--accelerate", shipped]) == 0
     for line in capsys.readouterr().out.splitlines():
         assert shlex.split(line)[:7] == [

@@ -106,10 +106,8 @@ def test_a_pipeline_trains_with_the_chosen_value_and_judges_the_best_policy(
 ) -> None:
     sweep = {"values": [1.0e-4, 1.0e-3], "seeds": [9]}
     evaluation = {**SMALL["evaluation"], "curve_every": 1, "best_by": "pass@1/all"}
-    path, out = (
-        write_pipeline(tmp_path, tiny_policy, sweep=sweep, evaluation=evaluation),
-        tmp_path / "runs",
-    )
+    path = write_pipeline(tmp_path, tiny_policy, sweep=sweep, evaluation=evaluation)
+    out = tmp_path / "runs"
     early = cli("train", path, "--arm", "scalar", "--seed", 0, "--out", out)
     assert (early.returncode, "critique-rl run tries them first" in early.stderr) == (2, True)
     done = cli("run", path, "--out", out, "--jobs", 2)
@@ -122,10 +120,8 @@ def test_a_pipeline_trains_with_the_chosen_value_and_judges_the_best_policy(
         yaml.safe_load(run.config.read_text())["trl"]["learning_rate"]
         == chosen["arms"]["critique"]["chosen"]
     )
-    best, curve = (
-        json.loads(run.evaluation.read_text())["best"],
-        [row["eval/pass@1/all"] for row in read_jsonl(run.metrics)],
-    )
+    best = json.loads(run.evaluation.read_text())["best"]
+    curve = [row["eval/pass@1/all"] for row in read_jsonl(run.metrics)]
     # the first of the highest, on a tiny policy that gets all wrong the first step
     assert (best["value"], best["step"]) == (max(curve), curve.index(max(curve)) + 1)
     assert [kept.name for kept in run.best_model.iterdir()] == [f"step{best['step']:05d}"]

@@ -21,7 +21,8 @@ def handlers() -> list:
 
 @pytest.mark.parametrize("number", STOPS)
 def test_a_stop_signal_calls_the_handler_within_the_block_only(number) -> None:
-    before, seen = handlers(), []
+    before = handlers()
+    seen = []
     with stop_signals(lambda got, frame: seen.append(got)):
         os.kill(os.getpid(), number)
     assert seen == [number]
@@ -38,7 +39,8 @@ def test_the_handlers_come_back_where_the_block_ends_in_an_error(error) -> None:
 
 def test_a_handler_that_cannot_be_restored_stops_no_other(monkeypatch) -> None:
     # signal.signal gives None for a handler that C code installed, and does not take it back.
-    before, install = handlers(), signal.signal
+    before = handlers()
+    install = signal.signal
 
     def hide_sigterm(number, handler):
         previous = install(number, handler)

@@ -96,7 +96,8 @@ def test_without_locality_every_named_critique_is_complete() -> None:
 
 
 def test_a_kind_of_trap_can_be_left_out_of_all_critiques_and_still_be_fallen_into() -> None:
-    rng, recipe = random.Random(0), Recipe(unseen="borrow")
+    rng = random.Random(0)
+    recipe = Recipe(unseen="borrow")
     rows = [example(recipe, rng) for _ in range(600)]
     assert not any("borrow" in text for row in rows for text in row)
     asked = [
@@ -111,7 +112,9 @@ def test_a_kind_of_trap_can_be_left_out_of_all_critiques_and_still_be_fallen_int
 
 def test_a_chance_at_traps_is_taken_when_solving() -> None:
     def right_at_first_trap(chance: float) -> float:
-        rng, hits, seen = random.Random(1), 0, 0
+        rng = random.Random(1)
+        hits = 0
+        seen = 0
         while seen < 400:
             question, answer = example(Recipe(trap_chance=chance), rng)
             if (
@@ -121,16 +124,13 @@ def test_a_chance_at_traps_is_taken_when_solving() -> None:
                 or not (traps := chain.parse_problem(question).traps)
             ):
                 continue
-            first, results = (
-                min(traps),
-                [int(line.split("=")[1]) for line in answer.split("\n")[:-1]],
-            )
+            first = min(traps)
+            results = [int(line.split("=")[1]) for line in answer.split("\n")[:-1]]
             before = (chain.parse_problem(question).start, *results)[first - 1]
-            hits, seen = (
-                hits
-                + (results[first - 1] == before + chain.parse_problem(question).deltas[first - 1]),
-                seen + 1,
+            hits += (
+                results[first - 1] == before + chain.parse_problem(question).deltas[first - 1]
             )
+            seen += 1
         return hits / seen
 
     assert right_at_first_trap(0.0) < 0.05  # a slip before it may have moved it off its trap
@@ -138,7 +138,8 @@ def test_a_chance_at_traps_is_taken_when_solving() -> None:
 
 
 def test_attempts_to_refine_are_varied_and_tokenise_without_loss() -> None:
-    rng, tokenizer = random.Random(0), build_tokenizer()
+    rng = random.Random(0)
+    tokenizer = build_tokenizer()
     problem = chain.sample_problem("plateau", "base", rng)
     attempts = {varied_attempt(problem, rng) for _ in range(40)}
     assert len(attempts) > 10
@@ -157,7 +158,8 @@ def test_the_chat_template_has_one_token_a_role() -> None:
 def test_the_rescue_table_holds_every_kind_and_its_controls_name_what_they_say(tiny_policy) -> None:
     from critique_rl.experiment.lab_table import CONTROLS, KINDS, lab_table
 
-    problem, rng = chain.Problem(3, (-7, 9, 8)), random.Random(0)
+    problem = chain.Problem(3, (-7, 9, 8))
+    rng = random.Random(0)
     assert KINDS["oracle"](problem, rng) == "A sign lost; B minus kept; C carry lost"
     assert KINDS["wrong line"](problem, rng) == "A carry lost; B sign lost; C minus kept"
     assert KINDS["line only"](problem, rng) == "A; B; C"

@@ -29,10 +29,8 @@ TASK = load_task(TaskConfig("lab/chain", size=3), 0)
 
 
 def failed(count: int) -> list[Attempt]:
-    rng, rows = (
-        random.Random(3),
-        [row for row in TASK.held_out("validation", count) if row["family"] == "plateau"],
-    )
+    rng = random.Random(3)
+    rows = [row for row in TASK.held_out("validation", count) if row["family"] == "plateau"]
     texts = [critic_base.wrong_attempt(chain.parse_problem(row["question"]), rng) for row in rows]
     return [
         Attempt(row["question"], text, TASK.verifier(text, row), row)
@@ -45,7 +43,8 @@ def test_the_critic_learns_the_oracles_words_on_questions_of_its_split() -> None
     for _ in range(150):
         prompt, critique = critic_base.example(critic_base.RECIPE, rng)
         question, *attempt, mark = prompt.split("\n")
-        problem, text = chain.parse_problem(question), "\n".join(attempt)
+        problem = chain.parse_problem(question)
+        text = "\n".join(attempt)
         assert split_of(question, chain.SPLITS) == "base"
         assert mark == "?"
         assert TASK.verifier(text, {"question": question, "answer": problem.answer}).failed

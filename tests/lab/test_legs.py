@@ -119,7 +119,9 @@ def test_the_oracle_speaks_about_the_attempt() -> None:
 
 
 def test_the_oracle_never_says_the_answer(task) -> None:
-    rng, verdict, numbers = random.Random(0), Verdict("wrong"), sorted(set(legs.facts().values()))
+    rng = random.Random(0)
+    verdict = Verdict("wrong")
+    numbers = sorted(set(legs.facts().values()))
     for row in [*task.train, *task.held_out("validation", 30)]:
         problem = legs.parse_problem(row["question"])
         text = legs.work(problem, [rng.choice(numbers) for _ in problem.animals])
@@ -147,11 +149,9 @@ def test_faulty_spans_are_the_wrong_numbers(task) -> None:
 
 
 def test_the_warm_start_meets_no_hard_kind_and_the_plain_one_no_critique() -> None:
-    rng, plain, unmet = (
-        random.Random(0),
-        replace(legs_base.RECIPE, critiques=False),
-        set(legs.facts()) - legs.met_kinds(),
-    )
+    rng = random.Random(0)
+    plain = replace(legs_base.RECIPE, critiques=False)
+    unmet = set(legs.facts()) - legs.met_kinds()
     for _ in range(300):
         prompt, answer = legs_base.example(legs_base.RECIPE, rng)
         listed = prompt[len(legs.preamble()) :].partition("?")[0]
@@ -166,10 +166,8 @@ def test_the_warm_start_meets_no_hard_kind_and_the_plain_one_no_critique() -> No
 
 
 def test_invented_facts_are_followed_and_the_rest_of_the_attempt_is_kept() -> None:
-    rng, problem = (
-        random.Random(0),
-        legs.parse_problem(f"{legs.preamble()}3 crabs, 1 bee, 2 dogs?\n"),
-    )
+    rng = random.Random(0)
+    problem = legs.parse_problem(f"{legs.preamble()}3 crabs, 1 bee, 2 dogs?\n")
     for _ in range(50):
         attempt, critique, answer = legs_base.refinement(problem, 1.0, rng)
         for label, first, second in zip(

@@ -73,16 +73,16 @@ def test_tier_problems_stay_in_range_and_splits_share_no_question() -> None:
 
 
 def test_the_tiers_base_never_reads_which_guess_is_right() -> None:
-    rng, hits, total = random.Random(0), 0, 0
+    rng = random.Random(0)
+    hits = 0
+    total = 0
     for _ in range(1500):
         question, answer = tiers_base.example(tiers_base.RECIPE, rng)
         problem = tiers.parse_problem(question.removeprefix("say "))
         assert split_of(problem.question, tiers.SPLITS) == "base"
         if problem.hidden == 1:
-            hits, total = (
-                hits + (hash_confidence(answer, {"answer": problem.answer}).outcome == "right"),
-                total + 1,
-            )
+            hits += (hash_confidence(answer, {"answer": problem.answer}).outcome == "right")
+            total += 1
     # right by chance alone: .6^2 + .3^2 + .1^2 = .46; about 375 examples, standard error .026
     assert hits / total == pytest.approx(0.46, abs=0.09)
 
@@ -146,10 +146,8 @@ def test_entities_have_families_facts_and_one_split_each() -> None:
 
 
 def test_the_facts_base_reads_no_fact_it_is_not_to_know() -> None:
-    rng, answers = (
-        random.Random(0),
-        [("q07", facts_base.base_answer("q07", random.Random(i))) for i in range(400)],
-    )
+    rng = random.Random(0)
+    answers = [("q07", facts_base.base_answer("q07", random.Random(i))) for i in range(400)]
     numbers = [int(text) for _, text in answers if text.isdigit()]
     assert min(numbers) >= 10
     assert len(set(numbers)) > 60
@@ -185,7 +183,8 @@ def test_one_example_training_copies_one_row_and_leaves_the_held_out_ones() -> N
 
 def measured(name: str, problems: int, samples: int) -> dict[str, float]:
     task = load_task(TaskConfig(name, size=4), 0)
-    rows, verifier = task.held_out("validation", problems), task.evaluator or task.verifier
+    rows = task.held_out("validation", problems)
+    verifier = task.evaluator or task.verifier
     judged = judge(
         *load_policy(name),
         rows,

@@ -183,7 +183,8 @@ def test_ternary_tells_abstaining_from_erring_inside_a_group_and_binary_cannot()
 
 
 def test_random_rewards_come_at_their_rate_whatever_the_answer_and_repeat_themselves() -> None:
-    reward, prompts = random_reward(0.3, seed=5), ["q"] * 4000
+    reward = random_reward(0.3, seed=5)
+    prompts = ["q"] * 4000
     drawn = reward(prompts, prompts, trainer_state=SimpleNamespace(global_step=7))
     assert sum(drawn) / 4000 == pytest.approx(0.3, abs=0.03)
     assert drawn == reward(prompts, ["other"] * 4000, trainer_state=SimpleNamespace(global_step=7))

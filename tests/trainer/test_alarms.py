@@ -26,7 +26,8 @@ REMEDIES = {
 
 def logged(metric: str, values) -> tuple[CollapseAlarm, list[dict]]:
     """The callback fed with a log a step, and what it made of them."""
-    callback, rows = CollapseAlarm(), []
+    callback = CollapseAlarm()
+    rows = []
     for step, value in enumerate(values, start=1):
         rows.append({"loss": 0.1, metric: value})
         callback.on_log(None, SimpleNamespace(global_step=step), None, logs=rows[-1])

@@ -96,9 +96,11 @@ def test_the_distill_term_and_its_gradient_are_those_of_full_logits(
         else AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
     )
     old = torch.zeros(output["completion_ids"].shape)
-    total, tokens = torch.zeros((), dtype=torch.float64), 0
+    total = torch.zeros((), dtype=torch.float64)
+    tokens = 0
     for row in (1, 2, 3, 4, 7):
-        question, completion = QUESTIONS[row // 4], completion_tokens(output, row)
+        question = QUESTIONS[row // 4]
+        completion = completion_tokens(output, row)
         student = torch.softmax(
             logits_of(model, prompt_tokens(trainer, question), completion) / temperature, -1
         )
@@ -149,13 +151,12 @@ def test_a_divergence_renormalised_over_the_top_k_is_that_of_full_logits(
         tiny_policy, tmp_path, Turns([0.0] * 8), Words(), **DISTILL, **settings
     )
     move_weights(trainer)
-    output, base = (
-        generated(trainer),
-        AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32),
-    )
+    output = generated(trainer)
+    base = AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
     total = torch.zeros((), dtype=torch.float64)
     for row in range(8):
-        question, completion = QUESTIONS[row // 4], completion_tokens(output, row)
+        question = QUESTIONS[row // 4]
+        completion = completion_tokens(output, row)
         student = logits_of(trainer.model, prompt_tokens(trainer, question), completion)
         with torch.no_grad():
             taught = logits_of(base, prompt_tokens(trainer, f"{question}\n> {WORDS}"), completion)
@@ -181,7 +182,8 @@ def test_a_gap_between_trls_log_probs_and_the_heads_is_refused(
     trainer = critique_trainer(
         tiny_policy, tmp_path, Turns([0.0] * 8), Words(), **DISTILL, distill_mode="full"
     )
-    output, head_of = generated(trainer), hidden_states.head_of
+    output = generated(trainer)
+    head_of = hidden_states.head_of
     monkeypatch.setattr(
         hidden_states, "head_of", lambda model: hidden_states.Head(30 * head_of(model).weight)
     )
@@ -196,12 +198,11 @@ def test_a_gap_between_trls_log_probs_and_the_heads_is_refused(
 
 def token_advantages(trainer, output) -> list[tuple[int, Tensor, Tensor]]:
     """(row, the policy's log-probs, the base's under the critique) of every row."""
-    base, rows = (
-        AutoModelForCausalLM.from_pretrained(trainer.model.name_or_path, dtype=torch.float32),
-        [],
-    )
+    base = AutoModelForCausalLM.from_pretrained(trainer.model.name_or_path, dtype=torch.float32)
+    rows = []
     for row in range(len(output["completion_ids"])):
-        question, completion = QUESTIONS[row // 4], completion_tokens(output, row)
+        question = QUESTIONS[row // 4]
+        completion = completion_tokens(output, row)
         with torch.no_grad():
             taught = logps_of(base, prompt_tokens(trainer, f"{question}\n> {WORDS}"), completion)
         rows.append(
@@ -256,7 +257,8 @@ def test_the_advantage_mode_goes_under_trls_clip_and_beside_the_verifiers_reward
         epsilon_high=0.28,
     )
     move_weights(trainer)
-    output, naive = generated(trainer), 0.0
+    output = generated(trainer)
+    naive = 0.0
     old = torch.zeros(output["completion_ids"].shape)
     for row, logps, taught in token_advantages(trainer, output):
         before = (
@@ -266,10 +268,8 @@ def test_the_advantage_mode_goes_under_trls_clip_and_beside_the_verifiers_reward
         old[row, : len(taught)] = before.float()
         # A_t = r + (log pi_T - log pi_old), r = -1; the right row has no critique: A_t = 1. Then
         # PPO's clip, .8 to 1.28
-        advantages, ratio = (
-            (torch.ones_like(taught) if row == 7 else -1 + taught - before),
-            torch.exp(logps - before),
-        )
+        advantages = torch.ones_like(taught) if row == 7 else -1 + taught - before
+        ratio = torch.exp(logps - before)
         naive = naive - torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.28) * advantages).sum()
     naive = naive / output["completion_mask"].sum()
     loss = trainer._compute_loss(trainer.model, {**output, "old_per_token_logps": old})
@@ -299,10 +299,8 @@ def test_faulty_tokens_have_a_log_ratio_of_their_own(tmp_path) -> None:
         **settings,
     )
     output = generated(trainer, task.train)
-    faulty, failed = (
-        output["fault_mask"] & output["distill_mask"].unsqueeze(1),
-        output["distill_mask"].nonzero().flatten().tolist(),
-    )
+    faulty = output["fault_mask"] & output["distill_mask"].unsqueeze(1)
+    failed = output["distill_mask"].nonzero().flatten().tolist()
     assert failed, "the base fails on chains of traps"
     sums = {"failed": [0.0, 0], "faulty": [0.0, 0]}
     for row in failed:

@@ -39,10 +39,8 @@ def test_with_iterations_and_accumulation_micro_batches_stay_as_they_are(
         **settings,
         max_steps=4,
     )
-    compute, before = (
-        trainer._compute_loss,
-        {name: value.clone() for name, value in trainer.model.state_dict().items()},
-    )
+    compute = trainer._compute_loss
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     seen = []
 
     def watched(model, inputs):

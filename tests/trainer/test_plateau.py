@@ -139,11 +139,9 @@ def test_the_callback_watches_a_stock_grpo_run(tiny_policy, tmp_path) -> None:
 
 
 def test_a_resumed_run_looks_again_at_what_its_log_holds_and_does_not_call_twice() -> None:
-    alarms, state = (
-        [],
-        TrainerState(
-            log_history=[{"eval_reward": 0.0, "step": step} for step in range(5)] + [{"loss": 1.0}]
-        ),
+    alarms = []
+    state = TrainerState(
+        log_history=[{"eval_reward": 0.0, "step": step} for step in range(5)] + [{"loss": 1.0}]
     )
     callback = PlateauCallback(
         "eval_reward", 16, PlateauRule(window=2, looks=6, min_gain=0.2), alarms.append
@@ -155,7 +153,8 @@ def test_a_resumed_run_looks_again_at_what_its_log_holds_and_does_not_call_twice
 
 
 def test_values_that_are_no_rate_are_left_out_with_a_warning() -> None:
-    callback, state = PlateauCallback("eval_rewrad", 16), TrainerState()
+    callback = PlateauCallback("eval_rewrad", 16)
+    state = TrainerState()
     callback.on_evaluate(None, state, None, metrics={"eval_reward": 0.5})
     with pytest.warns(UserWarning, match="did you mean 'eval_reward'"):
         callback.on_train_end(None, state, None)

@@ -49,10 +49,8 @@ TERMS = {
 HARD, EASY = "3 A-7 B+9", "1 A+1 B+1"
 # Two groups of eight: one where some rollouts are right, one where all failed. Candidates are
 # right, then wrong.
-ROLLOUTS, CANDIDATES = (
-    [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0] + [0.0] * 8,
-    [1.0, 0.0, 0.0, 1.0] * 4,
-)
+ROLLOUTS = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0] + [0.0] * 8
+CANDIDATES = [1.0, 0.0, 0.0, 1.0] * 4
 
 
 def rows() -> Dataset:
@@ -100,7 +98,8 @@ def test_each_preset_trains_with_finite_moving_losses(name, tiny_policy, tmp_pat
         "max_completion_length": 20 if name == "luffy" else 8,
     }
     trainer = built(name, tiny_policy, tmp_path, rewards_of(name), **settings)
-    before, added = [parameter.clone() for parameter in trainer.model.parameters()], []
+    before = [parameter.clone() for parameter in trainer.model.parameters()]
+    added = []
     if trainer.distillation is not None:
         read = trainer.distillation.token_advantages
         trainer.distillation.token_advantages = lambda *batch: (
@@ -132,7 +131,8 @@ def test_each_preset_trains_with_finite_moving_losses(name, tiny_policy, tmp_pat
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_cites_its_paper_and_says_where_it_differs(name) -> None:
-    words, options = PRESETS[name].__doc__ or "", preset(name)
+    words = PRESETS[name].__doc__ or ""
+    options = preset(name)
     assert re.search(r"arXiv \d{4}\.\d{5}", words)
     assert "Differences" in words
     assert {"loss_type", "scale_rewards", "beta"} <= set(options)
@@ -298,7 +298,9 @@ def test_w_reinforce_weighs_right_by_a_tenth_and_wrong_by_one_over_all_rows(
 def test_the_paper_clips_both_terms_and_the_released_code_neither(tiny_policy, tmp_path) -> None:
     # seven rollouts fail, the refinement is right; without std the advantages are -1/8 and 7/8,
     # with it (.35355 + 1e-4) -.35346 and 2.47418
-    low, high, ratio = 0.8, 1.2, math.exp(0.5)
+    low = 0.8
+    high = 1.2
+    ratio = math.exp(0.5)
     for name, advantage, credit in (
         ("critique_grpo", -0.125, 0.875),
         ("critique_grpo_as_released", -0.35346, 2.47418),

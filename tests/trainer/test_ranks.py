@@ -195,7 +195,8 @@ def test_every_rank_gets_the_completions_of_its_own_prompts_from_a_vllm_server(d
 
 
 def test_what_cannot_read_the_head_whole_is_refused_with_a_way_out() -> None:
-    zero3, fsdp1 = SimpleNamespace(zero_stage=3), FullyShardedDataParallelPlugin(fsdp_version=1)
+    zero3 = SimpleNamespace(zero_stage=3)
+    fsdp1 = FullyShardedDataParallelPlugin(fsdp_version=1)
     none = SimpleNamespace(distill_weight=0.0, refine_anchor_weight=0.0)
     for deepspeed, fsdp, name in ((zero3, None, "DeepSpeed ZeRO-3"), (None, fsdp1, "FSDP1")):
         state = SimpleNamespace(deepspeed_plugin=deepspeed, fsdp_plugin=fsdp)

@@ -66,11 +66,9 @@ def test_the_anchor_is_nothing_at_the_base_and_the_kl_to_it_elsewhere(
         < 1e-6
     )
     move_weights(trainer)
-    base, total, tokens = (
-        AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32),
-        0.0,
-        0,
-    )
+    base = AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
+    total = 0.0
+    tokens = 0
     for row, attempt in ((3, 0), (7, 4)):
         completion = completion_tokens(output, row)
         prompt = prompt_tokens(

@@ -17,7 +17,8 @@ from critique_rl.trainer.rollout.sampled import Sampled
 
 def second_says(monkeypatch, *texts: str) -> None:
     """Phase 2 samples these texts in turn."""
-    sample, spoken_texts = trl_seams.sample, cycle(texts)
+    sample = trl_seams.sample
+    spoken_texts = cycle(texts)
 
     def scripted(trainer, prompts, num_generations=1):
         sampled = sample(trainer, prompts, num_generations)

@@ -49,10 +49,8 @@ class Case:
 
     def unsliced(self, measure: Divergence) -> tuple[Tensor, ...]:
         """The same four from whole logits, written out: project, cap, divide."""
-        student, teacher = (
-            full_logits(self.hidden, self.head, measure.temperature),
-            full_logits(self.teacher_hidden, self.teacher, measure.temperature).detach(),
-        )
+        student = full_logits(self.hidden, self.head, measure.temperature)
+        teacher = full_logits(self.teacher_hidden, self.teacher, measure.temperature).detach()
         each = divergence(student, teacher, measure.alpha, measure.top_k, measure.tail)
         picked = (
             torch.log_softmax(logits, -1).gather(-1, self.labels.unsqueeze(-1)).squeeze(-1).detach()
@@ -99,7 +97,8 @@ def make_case(
 def assert_same(
     case: Case, measure: Divergence, scale: float = 1.0, atol: float = 2e-6, rtol: float = 2e-5
 ) -> None:
-    ours, theirs = case.sliced(measure), case.unsliced(measure)
+    ours = case.sliced(measure)
+    theirs = case.unsliced(measure)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, atol=atol, rtol=rtol)
     expected = torch.autograd.grad(theirs[0] * scale, case.leaves())

@@ -136,11 +136,13 @@ def test_with_lora_the_base_is_the_model_without_its_adapter(tiny_policy, tmp_pa
         critic=Words(),
         peft_config=adapter,
     )
-    teacher, output = trainer.distillation.teacher, generated(trainer)
+    teacher = trainer.distillation.teacher
+    output = generated(trainer)
     assert teacher.adapter_off
     assert teacher.kept == {}
     hidden, _ = trainer.distillation.read(hidden_states.term_rows(output, "distill_mask"), teacher)
-    context, completion = context_tokens(output, 5), completion_tokens(output, 5)
+    context = context_tokens(output, 5)
+    completion = completion_tokens(output, 5)
     ids = torch.tensor([context + completion])
     with torch.no_grad():
         base = (

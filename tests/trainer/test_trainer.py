@@ -392,7 +392,8 @@ def test_with_a_budget_the_schedule_runs_over_what_was_spent(tiny_policy, tmp_pa
     trainer = trainer_of(
         CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, settings=settings
     )
-    trainer.budget, used = ("generated_tokens", 300), []
+    trainer.budget = ("generated_tokens", 300)
+    used = []
     trainer.on_generation = lambda batch, advantages: used.append(trainer.generated_tokens)
     trainer.train()
     rates = [row["learning_rate"] for row in trainer.state.log_history if "loss" in row]
@@ -410,7 +411,8 @@ def test_spent_tokens_are_counted_by_owner_and_trained_once_an_iteration(
     trainer = trainer_of(
         CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path, settings=settings
     )
-    trainer.budget, rows = ("flops", 1e12), []
+    trainer.budget = ("flops", 1e12)
+    rows = []
     trainer.on_generation = lambda batch, advantages: rows.append(dict(batch.counts))
     trainer.train()
     generated, prompts = (
