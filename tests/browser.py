@@ -68,9 +68,9 @@ class Page:
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol and wait for its answer; events on the way are kept."""
         self.number += 1
-        call = {"id": self.number, "method": method, "params": params} | (
-            {"sessionId": self.session} if self.session else {}
-        )
+        call = {"id": self.number, "method": method, "params": params}
+        if self.session:
+            call["sessionId"] = self.session
         os.write(self.write, json.dumps(call).encode() + b"\0")
         while True:
             message = self._next(SECONDS)

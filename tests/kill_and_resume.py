@@ -316,7 +316,8 @@ def main() -> None:
         finish(path, out, phase)
         wrong = difference(result(out), wanted)
         again = requests(out) - asked
-        wrong = wrong or (f"{again} requests more than without a kill" if again > IN_FLIGHT else "")
+        if not wrong and again > IN_FLIGHT:
+            wrong = f"{again} requests more than without a kill"
         print(
             (
                 f"kill {sum(struck.values()):3}: in {where}, after {lines} of {arguments.steps} "
@@ -324,7 +325,8 @@ def main() -> None:
             ),
             flush=True,
         )
-        unequal += [number] if wrong else []
+        if wrong:
+            unequal.append(number)
         shutil.rmtree(out)
     print(
         f"{arguments.kills - len(unequal)} of {arguments.kills} equal; struck in "

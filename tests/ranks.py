@@ -37,9 +37,9 @@ def start(folder: Path, calls: list[Call], world: int = 2, **environment: str) -
     }
     ranks = []
     for rank in range(world):
-        variables = (
-            {"RANK": str(rank), "LOCAL_RANK": str(rank), **group} if world > 1 else environment
-        )
+        variables = environment
+        if world > 1:
+            variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), **group}
         ranks.append(
             processes.context().Process(
                 target=_main, args=(folder / f"rank{rank}.log", variables, calls)

@@ -47,7 +47,9 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.open and self.open[-1] == "pre":
             # A parser drops the line break that follows <pre>.
-            self.pre[-1] += data if self.pre[-1] else data.removeprefix("\n")
+            if not self.pre[-1]:
+                data = data.removeprefix("\n")
+            self.pre[-1] += data
         if self.open and self.open[-1] in self.inline:
             self.inline[self.open[-1]] += data
 
@@ -82,9 +84,8 @@ def put_evaluation(folder, arm, seed, right):
         "metrics": {"pass@1/plateau": 0.5},
         "cost": cost,
     }
-    write_json(
-        folder.base.evaluation if arm == "base" else folder.run(arm, seed).evaluation, evaluation
-    )
+    run = folder.base if arm == "base" else folder.run(arm, seed)
+    write_json(run.evaluation, evaluation)
 
 
 def rollout(**changes):

@@ -260,12 +260,8 @@ def test_bad_input_exits_with_2_and_one_clear_line(
     from critique_rl.cli.entry import main
 
     path = write_pipeline(tmp_path, tiny_policy)
-    assert (
-        main(
-            [*(a.replace("{path}", str(path)) for a in arguments), "--out", str(tmp_path / "runs")]
-        )
-        == 2
-    )
+    words = [argument.replace("{path}", str(path)) for argument in arguments]
+    assert main([*words, "--out", str(tmp_path / "runs")]) == 2
     errors = capsys.readouterr().err
     assert message in errors
     assert "Traceback" not in errors

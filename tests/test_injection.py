@@ -238,9 +238,7 @@ def test_the_page_has_the_tags_of_a_tame_one(critiqued, tmp_path) -> None:
         return Page(report(folder))
 
     rows = rollout_rows(3, generation(critiqued[1]), [0.0] * 84)
-    rows = [row for row in rows if len(row["critique"]) < 1000] + [
-        row for row in rows if len(row["critique"]) >= 1000
-    ]
+    rows = sorted(rows, key=lambda row: len(row["critique"]) >= 1000)
     tame = page([rows[0]] * 8)
     assert tame.tags.count("article") == 8
     for start in range(0, len(rows), 8):

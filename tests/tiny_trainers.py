@@ -39,12 +39,8 @@ def long_words(completions, **kwargs) -> list[float]:
 
 def even(completions, **kwargs) -> list[float]:
     """Half of what a random model writes is right."""
-    return [
-        float(len(c[0]["content"]) % 2 == 0 and ord(c[0]["content"][-1]) % 2 == 0)
-        if c[0]["content"]
-        else 0.0
-        for c in completions
-    ]
+    texts = [completion[0]["content"] for completion in completions]
+    return [float(text != "" and len(text) % 2 == 0 and ord(text[-1]) % 2 == 0) for text in texts]
 
 
 def trainer_of(kind, config, policy: str, folder: Path, reward=even, data=None, **kwargs):

@@ -15,7 +15,8 @@ from critique_rl.analysis.table import Table, to_latex
 
 def leaves(data):
     if isinstance(data, dict | list):
-        for value in data.values() if isinstance(data, dict) else data:
+        values = data.values() if isinstance(data, dict) else data
+        for value in values:
             yield from leaves(value)
     elif isinstance(data, int | float) and not isinstance(data, bool):
         yield float(data)

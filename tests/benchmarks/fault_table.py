@@ -78,18 +78,12 @@ CELLS = [
 
 def measure(cell: Cell, server: FaultServer, calls: int = 8, **settings) -> Row:
     """One step against the server."""
-    fault = (
-        "ok"
-        if cell.fault in ("slow-accept", "wrong-model")
-        else cell.fault + (":1" if cell.heals else "")
-    )
+    fault = f"{cell.fault}:1" if cell.heals else cell.fault
+    if cell.fault in ("slow-accept", "wrong-model"):
+        fault = "ok"
     contents = [f"{fault} {cell} {i}" for i in range(calls)]
-    endpoint = Endpoint(
-        server.url,
-        "other" if cell.fault == "wrong-model" else "m",
-        on_failure=cell.policy,
-        **settings,
-    )
+    model = "other" if cell.fault == "wrong-model" else "m"
+    endpoint = Endpoint(server.url, model, on_failure=cell.policy, **settings)
     with tempfile.TemporaryDirectory() as folder:
         chat = ApiChat(endpoint, Path(folder))
         began = time.monotonic()
@@ -148,13 +142,11 @@ def main() -> None:
     names = {short: name for name, short in FAULTS.items()}
     wrong = 0
     for cell in CELLS:
-        accept_after = (
-            0.0
-            if cell.fault != "slow-accept"
-            else 1.5 * given.attempt_deadline
-            if cell.heals
-            else 10 * given.step_deadline
-        )
+        accept_after = 0.0
+        if cell.fault == "slow-accept" and cell.heals:
+            accept_after = 1.5 * given.attempt_deadline
+        elif cell.fault == "slow-accept":
+            accept_after = 10 * given.step_deadline
         with serving(accept_after) as server:
             row = measure(cell, server, **settings)
         reasons = "; ".join(f"{reason} ({count})" for reason, count in row.reasons.items())

@@ -57,7 +57,8 @@ def ability(mean: np.ndarray, difficulty: np.ndarray) -> np.ndarray:
 
 def series(rng: np.random.Generator, curve: np.ndarray, deviation: float) -> np.ndarray:
     """Rates (looks, problems)."""
-    mean = np.clip(curve + (autoregressive(rng, deviation) if deviation else 0), 0, 1)
+    noise = autoregressive(rng, deviation) if deviation else 0
+    mean = np.clip(curve + noise, 0, 1)
     difficulty = rng.normal(size=PROBLEMS) * 1.5
     chance = 1 / (1 + np.exp(-(ability(mean, difficulty)[:, None] + difficulty)))
     return rng.binomial(SAMPLES, np.where(mean[:, None] == 0, 0, chance)) / SAMPLES
@@ -103,7 +104,8 @@ def main() -> None:
     parser.add_argument("--series", type=int, default=1000)
     arguments = parser.parse_args()
     for name in CURVES:
-        for deviation in (0.0, 0.02) if name != "all zero" else (0.0,):
+        deviations = (0.0, 0.02) if name != "all zero" else (0.0,)
+        for deviation in deviations:
             print(json.dumps(measure(name, deviation, arguments.series)), flush=True)
 
 

@@ -132,34 +132,39 @@ def rollouts(arm: str, step: int, rows: int, rng: random.Random) -> pa.Table:
     made = []
     for i in range(rows):
         candidate = i >= half
-        status = "" if candidate or arm == "scalar" else "failed" if i % 11 == 0 else "ok"
+        status = "failed" if i % 11 == 0 else "ok"
+        if candidate or arm == "scalar":
+            status = ""
         text = " ".join(rng.choices(words, k=40))
-        made.append(
-            {
-                "step": step,
-                "group": i % half // GROUP,
-                "role": "candidate" if candidate and arm != "scalar" else "rollout",
-            }
-            | {
-                "attempt": i - half if candidate and arm != "scalar" else -1,
-                "question": f"{i} + {step}?",
-                "family": FAMILIES[i % 3],
-                "text": text,
-            }
-            | {
-                "outcome": "right" if rng.random() < 0.4 else "wrong",
-                "answer": str(i),
-                "reward": 0.0,
-                "advantage": 0.1,
-                "critic": arm if status else "",
-            }
-            | {
-                "critique": text if status == "ok" else "",
-                "critique_status": status,
-                "critique_reason": "timeout" if status == "failed" else "",
-            }
-            | {"leaked": status == "ok" and i % 29 == 0, "chosen": candidate and i % 5 == 0}
-        )
+        outcome = "right" if rng.random() < 0.4 else "wrong"
+        row = {
+            "step": step,
+            "group": i % half // GROUP,
+            "role": "rollout",
+            "attempt": -1,
+            "question": f"{i} + {step}?",
+            "family": FAMILIES[i % 3],
+            "text": text,
+            "outcome": outcome,
+            "answer": str(i),
+            "reward": 0.0,
+            "advantage": 0.1,
+            "critic": "",
+            "critique": "",
+            "critique_status": status,
+            "critique_reason": "",
+            "leaked": status == "ok" and i % 29 == 0,
+            "chosen": candidate and i % 5 == 0,
+        }
+        if candidate and arm != "scalar":
+            row |= {"role": "candidate", "attempt": i - half}
+        if status:
+            row["critic"] = arm
+        if status == "ok":
+            row["critique"] = text
+        if status == "failed":
+            row["critique_reason"] = "timeout"
+        made.append(row)
     return pa.Table.from_pylist(made)
 
 

@@ -68,14 +68,13 @@ def test_trials_come_first_and_branches_last_and_what_is_finished_is_left_out(tm
     ]
     assert swept[0][0].command == "run train p.yaml --sweep --arm scalar@0.0001 --seed 9"
     branching = load_pipeline(file_of(tmp_path, arms=BRANCH))
-    assert [
-        [run.name for run in stage] for stage in stages(branching, folder, ["p.yaml"], "run")
-    ] == [["scalar-0", "scalar-1"], ["late-0", "late-1"]]
+    first, second = stages(branching, folder, ["p.yaml"], "run")
+    assert [run.name for run in first] == ["scalar-0", "scalar-1"]
+    assert [run.name for run in second] == ["late-0", "late-1"]
     for seed in (0, 1):
         write_json(folder.run("scalar", seed).evaluation, {})
-    assert [
-        [run.name for run in stage] for stage in stages(branching, folder, ["p.yaml"], "run")
-    ] == [["late-0", "late-1"]]
+    [only] = stages(branching, folder, ["p.yaml"], "run")
+    assert [run.name for run in only] == ["late-0", "late-1"]
 
 
 def test_a_planned_run_chooses_by_the_trials_once_all_have_finished(tmp_path) -> None:

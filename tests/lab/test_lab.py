@@ -127,9 +127,7 @@ def test_a_chance_at_traps_is_taken_when_solving() -> None:
             first = min(traps)
             results = [int(line.split("=")[1]) for line in answer.split("\n")[:-1]]
             before = (chain.parse_problem(question).start, *results)[first - 1]
-            hits += (
-                results[first - 1] == before + chain.parse_problem(question).deltas[first - 1]
-            )
+            hits += results[first - 1] == before + chain.parse_problem(question).deltas[first - 1]
             seen += 1
         return hits / seen
 

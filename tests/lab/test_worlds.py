@@ -61,12 +61,9 @@ def test_tier_problems_stay_in_range_and_splits_share_no_question() -> None:
             for problem in tiers.problems(family, split, 60, 0):
                 assert problem.hidden == tiers.FAMILIES.index(family)
                 for guess in (1, 3):
-                    assert all(
-                        0 <= result <= tiers.LIMIT
-                        for result in problem.results(
-                            [size or guess for _, size in problem.operands]
-                        )
-                    )
+                    sizes = [size or guess for _, size in problem.operands]
+                    results = problem.results(sizes)
+                    assert all(0 <= result <= tiers.LIMIT for result in results)
                 assert seen.setdefault(problem.question, split) == split
     with pytest.raises(ValueError, match="expected at most"):
         tiers.problems("tier3", "test", 100_000, 0)
@@ -81,7 +78,7 @@ def test_the_tiers_base_never_reads_which_guess_is_right() -> None:
         problem = tiers.parse_problem(question.removeprefix("say "))
         assert split_of(problem.question, tiers.SPLITS) == "base"
         if problem.hidden == 1:
-            hits += (hash_confidence(answer, {"answer": problem.answer}).outcome == "right")
+            hits += hash_confidence(answer, {"answer": problem.answer}).outcome == "right"
             total += 1
     # right by chance alone: .6^2 + .3^2 + .1^2 = .46; about 375 examples, standard error .026
     assert hits / total == pytest.approx(0.46, abs=0.09)

@@ -121,9 +121,9 @@ def test_a_function_of_the_users_own_judges(function, text, prompt, outcome) -> 
     verifier.worker.stop()
     assert verdict.outcome == outcome
     assert verdict.confidence == (0.25 if function == "verdict" else None)
-    assert verdict.reason == {"words": "error TypeError", "nan": "nan", "none": "none"}.get(
-        function if function == "words" else text, verdict.reason
-    )
+    case = function if function == "words" else text
+    reasons = {"words": "error TypeError", "nan": "nan", "none": "none"}
+    assert verdict.reason == reasons.get(case, verdict.reason)
 
 
 def test_a_function_that_hangs_or_crashes_is_unscored_and_the_next_is_answered() -> None:

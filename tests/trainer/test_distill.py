@@ -51,13 +51,11 @@ def naive_divergence(
         return (p * (p / q).log()).sum(-1)
 
     mixed = (1 - alpha) * student + alpha * teacher
-    return (
-        kl(teacher, student)
-        if alpha == 0
-        else kl(student, teacher)
-        if alpha == 1
-        else (1 - alpha) * kl(student, mixed) + alpha * kl(teacher, mixed)
-    )
+    if alpha == 0:
+        return kl(teacher, student)
+    if alpha == 1:
+        return kl(student, teacher)
+    return (1 - alpha) * kl(student, mixed) + alpha * kl(teacher, mixed)
 
 
 @pytest.mark.parametrize(
@@ -90,45 +88,34 @@ def test_the_distill_term_and_its_gradient_are_those_of_full_logits(
     move_weights(trainer)
     output = generated(trainer)
     model, temperature = trainer.model, trainer.temperature
-    reads = (
-        model
-        if more.get("distill_teacher") == "live"
-        else AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
-    )
+    reader = model
+    if more.get("distill_teacher") != "live":
+        reader = AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
     old = torch.zeros(output["completion_ids"].shape)
     total = torch.zeros((), dtype=torch.float64)
     tokens = 0
     for row in (1, 2, 3, 4, 7):
         question = QUESTIONS[row // 4]
         completion = completion_tokens(output, row)
-        student = torch.softmax(
-            logits_of(model, prompt_tokens(trainer, question), completion) / temperature, -1
-        )
+        plain = prompt_tokens(trainer, question)
+        critiqued = prompt_tokens(trainer, f"{question}\n> {WORDS}")
+        student = torch.softmax(logits_of(model, plain, completion) / temperature, -1)
         with torch.no_grad():
-            taught = torch.softmax(
-                logits_of(reads, prompt_tokens(trainer, f"{question}\n> {WORDS}"), completion)
-                / temperature,
-                -1,
-            )
+            taught = torch.softmax(logits_of(reader, critiqued, completion) / temperature, -1)
         logps = student.detach()[range(len(completion)), completion].log()
         # p / p_old is e^-.5, 1, e^.5, e (capped at 2) in turn
-        old[row, : len(completion)] = (
-            logps.float() - torch.tensor([-0.5, 0.0, 0.5, 1.0]).repeat(2)[: len(completion)]
-        )
-        weights = torch.tensor(
-            [math.exp(-0.5), 1.0, math.exp(0.5), 2.0], dtype=torch.float64
-        ).repeat(2)[: len(completion)]
+        log_ratios = torch.tensor([-0.5, 0.0, 0.5, 1.0]).repeat(2)[: len(completion)]
+        old[row, : len(completion)] = logps.float() - log_ratios
+        capped = torch.tensor([math.exp(-0.5), 1.0, math.exp(0.5), 2.0], dtype=torch.float64)
+        weights = capped.repeat(2)[: len(completion)]
         if more.get("distill_prefix"):
             # how likely the tokens before this one are to the teacher against the student, 1 at
             # most
             ratios = taught[range(len(completion)), completion] / logps.exp()
-            weights = weights * torch.tensor(
-                [min(1.0, math.prod(ratios[:t].tolist())) for t in range(len(completion))],
-                dtype=torch.float64,
-            )
-        total = (
-            total + (naive_divergence(student, taught, completion, mode, alpha, 5) * weights).sum()
-        )
+            prefixes = [min(1.0, math.prod(ratios[:t].tolist())) for t in range(len(completion))]
+            weights = weights * torch.tensor(prefixes, dtype=torch.float64)
+        divergence = naive_divergence(student, taught, completion, mode, alpha, 5)
+        total = total + (divergence * weights).sum()
         tokens += len(completion)
     assert output["distill_mask"].tolist() == [row in (1, 2, 3, 4, 7) for row in range(8)]
     assert output["distill_tokens"] == tokens
@@ -161,16 +148,9 @@ def test_a_divergence_renormalised_over_the_top_k_is_that_of_full_logits(
         with torch.no_grad():
             taught = logits_of(base, prompt_tokens(trainer, f"{question}\n> {WORDS}"), completion)
         top = student.topk(5).indices
-        total = (
-            total
-            + naive_divergence(
-                *(torch.softmax(logits.gather(-1, top), -1) for logits in (student, taught)),
-                completion,
-                "full",
-                0.5,
-                5,
-            ).sum()
-        )
+        student_top = torch.softmax(student.gather(-1, top), -1)
+        taught_top = torch.softmax(taught.gather(-1, top), -1)
+        total = total + naive_divergence(student_top, taught_top, completion, "full", 0.5, 5).sum()
     loss = trainer._compute_loss(trainer.model, output)
     assert loss.item() == pytest.approx((total / output["completion_mask"].sum()).item(), rel=1e-4)
     same_gradient(loss, (total / output["completion_mask"].sum()).float(), trainer.model)
@@ -205,9 +185,8 @@ def token_advantages(trainer, output) -> list[tuple[int, Tensor, Tensor]]:
         completion = completion_tokens(output, row)
         with torch.no_grad():
             taught = logps_of(base, prompt_tokens(trainer, f"{question}\n> {WORDS}"), completion)
-        rows.append(
-            (row, logps_of(trainer.model, prompt_tokens(trainer, question), completion), taught)
-        )
+        logps = logps_of(trainer.model, prompt_tokens(trainer, question), completion)
+        rows.append((row, logps, taught))
     return rows
 
 
@@ -225,15 +204,13 @@ def test_the_advantage_mode_pulls_each_token_by_its_log_ratio(tiny_policy, tmp_p
     # -(log pi_T - log pi_old) grad log pi over the tokens of rows that have a teacher (all but the
     # right one), TRL's old being its own here
     rows = [each for each in token_advantages(trainer, output) if each[0] != 7]
-    naive = -sum(((taught - logps).detach() * logps).sum() for _, logps, taught in rows) / sum(
-        len(taught) for _, _, taught in rows
-    )
+    tokens = sum(len(taught) for _, _, taught in rows)
+    naive = -sum(((taught - logps).detach() * logps).sum() for _, logps, taught in rows) / tokens
     loss = trainer._compute_loss(trainer.model, output)
     same_gradient(loss, naive.float(), trainer.model)
     # and its value is minus the mean log-ratio, as the ratio is 1
-    assert loss.item() == pytest.approx(
-        -sum((t - s).sum().item() for _, s, t in rows) / sum(len(t) for _, _, t in rows), rel=1e-4
-    )
+    log_ratio = sum((taught - logps).sum().item() for _, logps, taught in rows) / tokens
+    assert loss.item() == pytest.approx(-log_ratio, rel=1e-4)
 
 
 def test_the_advantage_mode_goes_under_trls_clip_and_beside_the_verifiers_reward(

@@ -137,9 +137,8 @@ def test_the_term_is_divided_by_its_own_tokens_or_by_those_of_all_rollouts(
         output = generated(
             critique_trainer(tiny_policy, tmp_path, Turns(*turns), Words(), **settings)
         )
-        assert output["distill_mask"].nonzero().flatten().tolist() == (
-            [1, 2, 3, 5, 6] if target == "both" else [1, 2, 5, 6]
-        )
+        taught = [1, 2, 3, 5, 6] if target == "both" else [1, 2, 5, 6]
+        assert output["distill_mask"].nonzero().flatten().tolist() == taught
         assert output["distill_tokens"] == output["completion_mask"][rows].sum(), (
             normalizer,
             target,

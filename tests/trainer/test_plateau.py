@@ -80,7 +80,8 @@ def test_a_continued_detector_says_the_same() -> None:
     uninterrupted, first, second = PlateauDetector(), PlateauDetector(), PlateauDetector()
     for i, look in enumerate(rates):
         uninterrupted.look(look, SAMPLES)
-        (first if i < 9 else second).look(look, SAMPLES)
+        detector = first if i < 9 else second
+        detector.look(look, SAMPLES)
         if i == 8:
             second.load_state_dict(first.state_dict())
     assert second.state_dict() == uninterrupted.state_dict()

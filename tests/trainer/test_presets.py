@@ -310,10 +310,10 @@ def test_the_paper_clips_both_terms_and_the_released_code_neither(tiny_policy, t
         assert output["advantages"].tolist() == pytest.approx([advantage] * 7 + [0.0], abs=1e-4)
         assert output["refine_credit"].tolist() == pytest.approx([0.0] * 7 + [credit], abs=1e-4)
         released = name.endswith("released")
-        assert (trainer.epsilon_low, trainer.epsilon_high) == (
-            (math.inf, math.inf) if released else (0.2, 0.2)
-        )
-        assert trainer.args.ratio_clip == (None if released else (0.2, 0.2))
+        clip = (math.inf, math.inf) if released else (0.2, 0.2)
+        ratio_clip = None if released else (0.2, 0.2)
+        assert (trainer.epsilon_low, trainer.epsilon_high) == clip
+        assert trainer.args.ratio_clip == ratio_clip
         with torch.no_grad():
             ids, attention = (
                 torch.cat([output[f"prompt_{part}"], output[f"completion_{part}"]], 1)
@@ -331,14 +331,12 @@ def test_the_paper_clips_both_terms_and_the_released_code_neither(tiny_policy, t
         assert metrics["loss/scalar"] == [pytest.approx(scalar, rel=1e-3)]
         # p / (p + .1) of a random model is near .01 / .11, under .8: min(f A, .8 A) is f A for A >
         # 0, so both are the same but for credit and divisor
-        shaped = (
-            (torch.sigmoid(logps[7] - math.log(0.1)) * output["completion_mask"][7]).sum().item()
-        )
+        shares = torch.sigmoid(logps[7] - math.log(0.1)) * output["completion_mask"][7]
+        shaped = shares.sum().item()
         # the paper: over the one slot's 8 tokens; the code: over all seven rollouts' 56, as every
         # row weighs the same
-        assert metrics["loss/refine"] == [
-            pytest.approx(-credit * shaped / (56 if released else 8), rel=1e-3)
-        ]
+        divisor = 56 if released else 8
+        assert metrics["loss/refine"] == [pytest.approx(-credit * shaped / divisor, rel=1e-3)]
         assert loss.item() == pytest.approx(metrics["loss/scalar"][0] + metrics["loss/refine"][0])
         assert shaped / lengths(output, [7]) < high
 

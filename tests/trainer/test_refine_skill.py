@@ -61,29 +61,20 @@ def test_the_anchor_is_nothing_at_the_base_and_the_kl_to_it_elsewhere(
     loss = trainer._compute_loss(trainer.model, output)
     loss.backward()
     assert abs(loss.item()) < 1e-6
-    assert (
-        max(p.grad.abs().max().item() for p in trainer.model.parameters() if p.grad is not None)
-        < 1e-6
-    )
+    gradients = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+    assert max(gradient.abs().max().item() for gradient in gradients) < 1e-6
     move_weights(trainer)
     base = AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
     total = 0.0
     tokens = 0
     for row, attempt in ((3, 0), (7, 4)):
         completion = completion_tokens(output, row)
-        prompt = prompt_tokens(
-            trainer,
-            f"{QUESTIONS[row // 4]}\n{completion_text(trainer, output, attempt)}\n> {WORDS}",
-        )
+        text = completion_text(trainer, output, attempt)
+        prompt = prompt_tokens(trainer, f"{QUESTIONS[row // 4]}\n{text}\n> {WORDS}")
         with torch.no_grad():
             kept = torch.softmax(logits_of(base, prompt, completion), -1)
-        total = (
-            total
-            + (
-                kept
-                * (kept.log() - torch.log_softmax(logits_of(trainer.model, prompt, completion), -1))
-            ).sum()
-        )
+        logps = torch.log_softmax(logits_of(trainer.model, prompt, completion), -1)
+        total = total + (kept * (kept.log() - logps)).sum()
         tokens += len(completion)
     loss = trainer._compute_loss(trainer.model, output)
     assert loss.item() == pytest.approx((total / tokens).item(), rel=1e-4)

@@ -88,16 +88,11 @@ def test_an_alpha_beside_0_or_1_is_warned_of(alpha, warns) -> None:
     messages = [
         str(warning.message) for warning in caught if "distill_alpha" in str(warning.message)
     ]
-    assert messages == (
-        [
-            (
-                f"distill_alpha {alpha}: the family is discontinuous at 0 and 1, and nearly flat "
-                "beside them; use 0, 1 or .1 to .9"
-            )
-        ]
-        if warns
-        else []
+    warning = (
+        f"distill_alpha {alpha}: the family is discontinuous at 0 and 1, and nearly flat "
+        "beside them; use 0, 1 or .1 to .9"
     )
+    assert messages == ([warning] if warns else [])
 
 
 @pytest.mark.parametrize(

@@ -60,12 +60,12 @@ class Case:
 
 
 def full_logits(hidden: Tensor, head: Head, temperature: float) -> Tensor:
-    logits = hidden.float() @ head.weight.float().T + (
-        0.0 if head.bias is None else head.bias.float()
-    )
-    return (
-        logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
-    ) / temperature
+    logits = hidden.float() @ head.weight.float().T
+    if head.bias is not None:
+        logits = logits + head.bias.float()
+    if head.softcap is not None:
+        logits = head.softcap * torch.tanh(logits / head.softcap)
+    return logits / temperature
 
 
 def make_case(

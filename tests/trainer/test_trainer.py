@@ -127,10 +127,8 @@ def test_rows_that_could_not_be_judged_are_neither_failed_nor_critiqued(
     tiny_policy, tmp_path
 ) -> None:
     def unsure(completions, **kwargs):
-        return [
-            None if i % 3 == 0 else 0.0 if i % 3 == 1 else float("nan")
-            for i in range(len(completions))
-        ]
+        rewards = [None, 0.0, float("nan")]
+        return [rewards[i % 3] for i in range(len(completions))]
 
     trainer = trainer_of(
         CritiqueGRPOTrainer,

@@ -125,11 +125,10 @@ def test_a_damaged_file_is_moved_aside_and_said(server, tmp_path, capfd, damage)
     ask(server, tmp_path, *[f"ok damaged {damage} {i}" for i in range(60)])
     complete = path.read_bytes()
     half = len(complete) // 2
-    path.write_bytes(
-        b"garbage" * 600 + complete[4200:]
-        if damage == "head"
-        else complete[:4096] + b"\xff" * (len(complete) - 4096)
-    )
+    damaged = complete[:4096] + b"\xff" * (len(complete) - 4096)
+    if damage == "head":
+        damaged = b"garbage" * 600 + complete[4200:]
+    path.write_bytes(damaged)
     assert half > 4096
     again = ask(server, tmp_path, f"ok damaged {damage} 1")
     assert (again[0].status, again[0].cached) == ("ok", False)
@@ -501,7 +500,6 @@ def test_half_open_the_others_wait_for_the_probe(server, tmp_path, clock):
     settings = {"attempts": 1, "circuit_failures": 1, "circuit_seconds": 0.3, "concurrency": 4}
     ask(server, tmp_path, "503 h", **settings)
     clock.now += 0.4
-    assert [
-        reply.status
-        for reply in ask(server, tmp_path, *[f"slow h{i}" for i in range(4)], **settings)
-    ] == ["ok"] * 4
+    contents = [f"slow h{i}" for i in range(4)]
+    replies = ask(server, tmp_path, *contents, **settings)
+    assert [reply.status for reply in replies] == ["ok"] * 4
