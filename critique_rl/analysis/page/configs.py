@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from critique_rl.config.run_folder import RunFolder
+from critique_rl.analysis.learning_curves import SeedRuns
 
 ABOUT_THE_RUN = (
     "schema",
@@ -52,16 +52,20 @@ LONGEST_CONFIG = 8000
 LONGEST_VALUE = 160
 """Characters of one value that are shown."""
 
-FlatConfig = Mapping[str, Any]
+FlatConfig = dict[str, Any]
 """A config.yaml as one mapping: {"trl.learning_rate": 1e-4}."""
+SeedTexts = dict[int, str]
+"""Seed -> config.yaml as written."""
+SeedConfigs = dict[int, FlatConfig]
+"""Seed -> config.yaml."""
 
 
 @dataclass(frozen=True)
 class Configs:
     """config.yaml of each arm, by seed."""
 
-    texts: Mapping[str, Mapping[int, str]]
-    flat: Mapping[str, Mapping[int, FlatConfig]]
+    texts: Mapping[str, SeedTexts]
+    flat: Mapping[str, SeedConfigs]
 
     @property
     def arms(self) -> list[str]:
@@ -70,11 +74,13 @@ class Configs:
 
     def first(self, arm: str) -> FlatConfig:
         """The arm's first seed; empty where no seed has a config.yaml."""
-        return next(iter(self.flat.get(arm, {}).values()), {})
+        seeds = self.flat.get(arm, {})
+        return next(iter(seeds.values()), {})
 
     def text(self, arm: str) -> str:
         """The arm's first seed as written, up to `LONGEST_CONFIG`."""
-        text = next(iter(self.texts.get(arm, {}).values()), "")
+        seeds = self.texts.get(arm, {})
+        text = next(iter(seeds.values()), "")
         more = len(text) - LONGEST_CONFIG
         if more <= 0:
             return text
@@ -91,10 +97,15 @@ class Configs:
             for seed, flat in seeds.items():
                 words = _section_words(flat, name)
                 if words:
-                    runs.setdefault(words, []).append(f"{arm} seed {seed}")
+                    names = runs.setdefault(words, [])
+                    names.append(f"{arm} seed {seed}")
         if len(runs) < 2:
             return list(runs)
-        return [f"{words} ({list_some(names)})" for words, names in runs.items()]
+        entries = []
+        for words, names in runs.items():
+            listed = list_some(names)
+            entries.append(f"{words} ({listed})")
+        return entries
 
     def differing(self) -> list[tuple[str, list[str]]]:
         """(key, a value for each of `arms`) of every key that is not the same in all arms."""
@@ -113,7 +124,8 @@ class Configs:
             for key, value in self.first(arm).items():
                 if key.startswith("deviates."):
                     name = key.removeprefix("deviates.")
-                    deviations.setdefault(arm, []).append(f"{name}: {_words(value)}")
+                    listed = deviations.setdefault(arm, [])
+                    listed.append(f"{name}: {_words(value)}")
         return deviations
 
     def shared(self, keys: Iterable[str]) -> list[tuple[str, str]]:
@@ -122,7 +134,8 @@ class Configs:
         rows = []
         for key in keys:
             values = {_words(flat.get(key)) for flat in flats}
-            if len(values) == 1 and key in flats[0]:
+            same = len(values) == 1
+            if same and key in flats[0]:
                 rows.append((key, values.pop()))
         return rows
 
@@ -156,26 +169,39 @@ def _section_words(flat: FlatConfig, name: str) -> str:
 
 def _shared_keys(flats: Sequence[FlatConfig]) -> list[str]:
     """Keys of all configurations that a reader compares, in the order of the files."""
-    keys = dict.fromkeys(key for flat in flats for key in flat)
-    return [key for key in keys if not _is_about_the_run(key)]
+    keys: dict[str, None] = {}
+    for flat in flats:
+        for key in flat:
+            if not _is_about_the_run(key):
+                keys[key] = None
+    return list(keys)
 
 
 def _is_about_the_run(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in ABOUT_THE_RUN)
+    # Both keys and sections are listed: "seed", and "versions" for versions.trl.
+    return any(f"{key}.".startswith(f"{name}.") for name in ABOUT_THE_RUN)
 
 
-def read_configs(runs: Mapping[str, Mapping[int, RunFolder]]) -> Configs:
-    """Read every config.yaml there is; one that is no YAML mapping counts as text only."""
-    texts: dict[str, dict[int, str]] = {}
-    flat: dict[str, dict[int, FlatConfig]] = {}
+def read_configs(runs: Mapping[str, SeedRuns]) -> Configs:
+    """Read every config.yaml there is.
+
+    Args:
+        runs: run folders by arm and seed.
+
+    Returns:
+        A file that is no YAML mapping counts as text only.
+    """
+    texts: dict[str, SeedTexts] = {}
+    flat: dict[str, SeedConfigs] = {}
     for arm, seeds in runs.items():
         texts[arm] = {}
         flat[arm] = {}
         for seed, run in seeds.items():
             if run.config.exists():
                 text = run.config.read_text(encoding="utf-8", errors="replace")
+                data = _parse(text)
                 texts[arm][seed] = text
-                flat[arm][seed] = _flatten(_parse(text))
+                flat[arm][seed] = _flatten(data)
     return Configs(texts, flat)
 
 
@@ -188,30 +214,35 @@ def _parse(text: str) -> Mapping[str, Any]:
     return data if isinstance(data, Mapping) else {}
 
 
-def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> FlatConfig:
+    flat: FlatConfig = {}
+    for name, value in data.items():
+        key = f"{prefix}{name}"
         if not isinstance(value, Mapping):
-            flat[f"{prefix}{key}"] = value
+            flat[key] = value
         elif value:
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= _flatten(value, f"{key}.")
         else:
             # An empty section is shown like an absent one, but keeps its key.
-            flat[f"{prefix}{key}"] = None
+            flat[key] = None
     return flat
 
 
 def _words(value: Any) -> str:
     if value is None or value == "":
         return "-"
-    words = value if isinstance(value, str) else json.dumps(value, default=str)
+    words = value
+    if not isinstance(value, str):
+        words = json.dumps(value, default=str)
     if len(words) > LONGEST_VALUE:
-        return f"{words[:LONGEST_VALUE]}..."
-    return words
+        words = f"{words[:LONGEST_VALUE]}..."
+    return str(words)
 
 
 def list_some(names: Sequence[str], most: int = 6) -> str:
     """Names in words, at most so many, and how many more there are."""
     listed = ", ".join(names[:most])
     more = len(names) - most
-    return f"{listed} and {more} more" if more > 0 else listed
+    if more <= 0:
+        return listed
+    return f"{listed} and {more} more"

@@ -7,7 +7,7 @@ full browser of all rollouts. They are parquet, and tools for that exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import product
@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from critique_rl.analysis.learning_curves import SeedRuns
 from critique_rl.analysis.page.text_cuts import Cut, cut, spell_out
 from critique_rl.config.run_folder import RunFolder
 
@@ -44,6 +45,10 @@ TEXTS = ("question", "text", "critique", "answer", "critique_reason", "critic", 
 
 Row = Mapping[str, Any]
 """A row of a rollouts parquet; `config.run_folder` names the columns."""
+Flags = Mapping[str, list[Any]]
+"""The columns `FLAGS` of a rollouts parquet."""
+Pair = tuple[int, int | None]
+"""(row of a rollout, row of its refinement or None)."""
 Place = tuple[str, int, str]
 """(arm, seed, phase)."""
 Candidates = dict[str, "RawTranscript"]
@@ -109,7 +114,8 @@ class Sample:
     @property
     def arms(self) -> list[str]:
         """Arms of the transcripts, in the order of the page."""
-        return list(dict.fromkeys(transcript.arm for transcript in self.transcripts))
+        arms = dict.fromkeys(transcript.arm for transcript in self.transcripts)
+        return list(arms)
 
     @property
     def seeds(self) -> list[int]:
@@ -124,11 +130,13 @@ class Sample:
     @property
     def kinds(self) -> list[str]:
         """The kinds that the transcripts have."""
-        kinds = {kind for transcript in self.transcripts for kind in transcript.kinds}
-        return [kind for kind in KINDS if kind in kinds]
+        present: set[str] = set()
+        for transcript in self.transcripts:
+            present.update(transcript.kinds)
+        return [kind for kind in KINDS if kind in present]
 
 
-def sample(runs: Mapping[str, Mapping[int, RunFolder]], most: int = MOST) -> Sample:
+def sample(runs: Mapping[str, SeedRuns], most: int = MOST) -> Sample:
     """Pick transcripts evenly over arms, kinds, seeds and phases.
 
     Args:
@@ -144,10 +152,12 @@ def sample(runs: Mapping[str, Mapping[int, RunFolder]], most: int = MOST) -> Sam
     # and each neighbour within a round, takes it from another seed and phase.
     for turn in range(len(places)):
         for (i, arm), (j, kind) in product(enumerate(runs), enumerate(KINDS)):
-            phase, seed = places[(turn + i + j) % len(places)]
+            next_place = (turn + i + j) % len(places)
+            phase, seed = places[next_place]
             place = (arm, seed, phase)
             if place not in candidates:
-                files = _files_of_phase(runs[arm].get(seed), phase)
+                run = runs[arm].get(seed)
+                files = _files_of_phase(run, phase)
                 candidates[place] = _read_candidates(arm, seed, files, unreadable)
             transcript = candidates[place].get(kind)
             if transcript is not None and len(taken) < most:
@@ -167,9 +177,11 @@ def _files_of_phase(run: RunFolder | None, phase: str) -> list[Path]:
         return []
     files = sorted(run.rollouts.glob("*.parquet"))
     middle = len(files) // 2
+    half = files[:middle]
     if phase == "late":
-        return files[middle:][::-1][:FILES]
-    return files[:middle][:FILES]
+        half = files[middle:]
+        half.reverse()
+    return half[:FILES]
 
 
 def _read_candidates(
@@ -186,7 +198,8 @@ def _read_candidates(
         except (pa.ArrowException, OSError) as error:
             # Arrow's messages have several lines.
             words = " ".join(str(error).split())
-            unreadable[f"{arm}/seed{seed}/{file.name}: {words}"] = None
+            place = f"{arm}/seed{seed}/{file.name}"
+            unreadable[f"{place}: {words}"] = None
             continue
         for transcript in transcripts:
             for kind in transcript.kinds:
@@ -199,58 +212,72 @@ def _read_file(arm: str, seed: int, file: Path, wanted: Sequence[str]) -> Iterat
     # a run hold nothing new.
     flags = pq.read_table(file, columns=FLAGS).to_pydict()
     chosen = _first_of_each(flags, wanted)
-    kinds: dict[tuple[int, int | None], list[str]] = {}
+    if not chosen:
+        return
+    kinds: dict[Pair, list[str]] = {}
     for kind, pair in chosen.items():
         kinds.setdefault(pair, []).append(kind)
-    numbers = sorted({number for pair in kinds for number in pair if number is not None})
-    if not numbers:
-        return
-    taken = pq.read_table(file).take(pa.array(numbers)).to_pylist()
-    rows = dict(zip(numbers, taken, strict=True))
+    rows = _read_rows(file, kinds)
     for (rollout, candidate), pair_kinds in kinds.items():
-        refinement = None if candidate is None else rows[candidate]
+        refinement = None
+        if candidate is not None:
+            refinement = rows[candidate]
         yield RawTranscript(arm, seed, tuple(pair_kinds), rows[rollout], refinement)
 
 
-def _first_of_each(
-    flags: Mapping[str, list[Any]], wanted: Sequence[str]
-) -> dict[str, tuple[int, int | None]]:
+def _read_rows(file: Path, pairs: Iterable[Pair]) -> dict[int, Row]:
+    """Number -> row of the rollouts and refinements of the pairs."""
+    numbers: set[int] = set()
+    for rollout, candidate in pairs:
+        numbers.add(rollout)
+        if candidate is not None:
+            numbers.add(candidate)
+    ascending = sorted(numbers)
+    table = pq.read_table(file)
+    rows = table.take(pa.array(ascending))
+    return dict(zip(ascending, rows.to_pylist(), strict=True))
+
+
+def _first_of_each(flags: Flags, wanted: Sequence[str]) -> dict[str, Pair]:
     """The first pair of each wanted kind.
 
     Args:
-        flags: the columns `FLAGS` of a file.
+        flags: of a file.
         wanted: of `KINDS`.
 
     Returns:
-        Kind -> (row of the rollout, row of its refinement or None).
+        Kind -> pair.
     """
     best = _best_candidates(flags)
-    pairs: dict[str, tuple[int, int | None]] = {}
+    outcomes = flags["outcome"]
+    pairs: dict[str, Pair] = {}
     for i, role in enumerate(flags["role"]):
-        if role == "rollout" and flags["outcome"][i] in ("wrong", "unreadable"):
-            for kind in _kinds(flags, i, best.get(i)):
+        if role == "rollout" and outcomes[i] in ("wrong", "unreadable"):
+            pair = (i, best.get(i))
+            for kind in _kinds(flags, pair):
                 if kind in wanted:
-                    pairs.setdefault(kind, (i, best.get(i)))
+                    pairs.setdefault(kind, pair)
     return pairs
 
 
-def _best_candidates(flags: Mapping[str, list[Any]]) -> dict[int, int]:
+def _best_candidates(flags: Flags) -> dict[int, int]:
     """Row of a rollout -> row of its refinement, one that was trained on before others."""
+    chosen = flags["chosen"]
     best: dict[int, int] = {}
     for i, attempt in enumerate(flags["attempt"]):
         if flags["role"][i] != "candidate":
             continue
-        better = attempt in best and flags["chosen"][i] and not flags["chosen"][best[attempt]]
-        if attempt not in best or better:
+        earlier = best.get(attempt)
+        if earlier is None or (chosen[i] and not chosen[earlier]):
             best[attempt] = i
     return best
 
 
-def _kinds(flags: Mapping[str, list[Any]], i: int, candidate: int | None) -> Iterator[str]:
-    if candidate is not None and flags["outcome"][candidate] == "right":
-        yield "rescued"
-    elif candidate is not None:
-        yield "not rescued"
+def _kinds(flags: Flags, pair: Pair) -> Iterator[str]:
+    i, candidate = pair
+    if candidate is not None:
+        outcome = flags["outcome"][candidate]
+        yield "rescued" if outcome == "right" else "not rescued"
     elif flags["critique_status"][i] != "ok":
         yield "no critique"
     else:
@@ -262,7 +289,9 @@ def _kinds(flags: Mapping[str, list[Any]], i: int, candidate: int | None) -> Ite
 def _fit(transcripts: Sequence[RawTranscript]) -> int:
     """The length to which all texts are cut, the longest that keeps them within `BYTES`."""
     longest = LONGEST
-    while longest > SHORTEST and _page_bytes(transcripts, longest) > BYTES:
+    while longest > SHORTEST:
+        if _page_bytes(transcripts, longest) <= BYTES:
+            break
         longest //= 2
     return longest
 
@@ -275,7 +304,8 @@ def _page_bytes(transcripts: Sequence[RawTranscript], longest: int) -> int:
             for name in TEXTS:
                 part = cut(row.get(name), longest)
                 # Escaped, as an & is five bytes on the page.
-                total += len(escape(part.head + part.tail).encode())
+                spelled = escape(part.head + part.tail)
+                total += len(spelled.encode())
     return total
 
 
@@ -315,4 +345,6 @@ def _show_name(name: str) -> str:
 
 
 def _show_label(text: str | None) -> Cut | None:
-    return None if text is None else cut(text, LONGEST_LABEL)
+    if text is None:
+        return None
+    return cut(text, LONGEST_LABEL)
