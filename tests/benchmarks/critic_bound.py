@@ -184,9 +184,8 @@ def main() -> None:
                 + spent["calls"]
                 - (first + max(seconds - first, spent["calls"]))
             )
-            print(
-                f"| {chunks} | {first:.2f} | {seconds:.2f} | {seconds / seconds_of_one_call:.2f} | {saved:+.2f} |"
-            )
+            ratio = seconds / seconds_of_one_call
+            print(f"| {chunks} | {first:.2f} | {seconds:.2f} | {ratio:.2f} | {saved:+.2f} |")
 
 
 if __name__ == "__main__":
