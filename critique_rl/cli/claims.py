@@ -99,7 +99,7 @@ def _claim_pipelines(folder: Path, quick: bool) -> list[tuple[Path, list[str]]]:
             f"no pipeline in {folder}; give a folder of YAML files, such as pipelines/claims"
         )
     pipelines = []
-    # All are checked before the first one is run.
+    # Before the first one runs: a mistake in the last file would otherwise show after hours.
     for path in paths:
         pipeline = load_pipeline(path)
         if parse_claim(pipeline) is None:

@@ -90,7 +90,7 @@ def _gym_task(config: TaskConfig, dataset: str, seed: int) -> Task:
 
 def _data_task(config: TaskConfig, seed: int) -> Task:
     options = read_section(DataOptions, config.options, "task.options")
-    # Only the user's function may judge without an answer.
+    # A user's function may judge by running tests or by other columns; our rules compare answers.
     needs_answer = True
     if isinstance(config.verifier, Mapping):
         needs_answer = config.verifier.get("kind") != "python"

@@ -67,7 +67,8 @@ def refine_credit(credit_B: Tensor, batch: Generation, args: CritiqueGRPOConfig)
     """Credit (B,) of the refine term: 0 on rows without a refinement, else as `row_credit` (B,)."""
     earned_B = credit_B
     if args.refine_ratio == "nll":
-        # RAFT: right refinements weigh 1, wrong ones nothing.
+        # The likelihood of a wrong refinement has no lower bound, so as in RAFT only right ones
+        # train.
         earned_B = batch.right_rows(credit_B.device).float()
     return earned_B.masked_fill(~batch.refined_rows(credit_B.device), 0.0)
 

@@ -92,7 +92,7 @@ def _reasons(logged: Sequence[Step]) -> str:
     reasons = []
     for key in keys:
         if key.startswith(("critique/failed/", "critique/skipped/")):
-            # critique/failed/timeout -> failed: timeout
+            # Metric names hold no spaces, and readers no slashes: "failed: timeout".
             words = key.removeprefix("critique/").replace("/", ": ", 1)
             reasons.append(f"{words} {_total(logged, key)}")
     return ", ".join(reasons)
