@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 
 os.environ.update(
     {
@@ -22,6 +24,23 @@ torch.set_num_threads(1)
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process they
 # start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """No test sees what an earlier one left in this process: variables, handlers, import path.
+
+    A run sets WANDB_RUN_ID and signal handlers, and a user's file puts its folder on the path.
+    """
+    environment = dict(os.environ)
+    path = list(sys.path)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:] = path
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items) -> None:

@@ -18,8 +18,8 @@ from trl.generation.vllm_generation import VLLMGeneration
 from waiting import SECONDS
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
-from critique_rl.critic.build import ChatCritic
 from critique_rl.critic.chat import PolicyChat
+from critique_rl.critic.chat_critic import ChatCritic
 from critique_rl.trainer import trl_seams
 from critique_rl.trainer.fsdp_weights import full_tensor
 from critique_rl.types import Critique

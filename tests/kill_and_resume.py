@@ -135,7 +135,7 @@ def spied(phase) -> None:
     """In the forked run: note in shared memory what the trainer is doing, for kills that wait for a
     phase, and for the count of what was struck.
     """
-    from critique_rl.critic.build import ChatCritic
+    from critique_rl.critic.chat_critic import ChatCritic
     from critique_rl.experiment import evaluate
     from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 

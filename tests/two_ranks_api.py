@@ -17,8 +17,8 @@ from waiting import SECONDS
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.critic.api.endpoint import Caps, Endpoint
-from critique_rl.critic.build import ChatCritic
 from critique_rl.critic.chat import ApiChat
+from critique_rl.critic.chat_critic import ChatCritic
 from critique_rl.critic.contract import CriticFailed
 
 policy = sys.argv[1]

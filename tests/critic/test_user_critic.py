@@ -4,9 +4,6 @@ ends or stalls a step.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import user_critics
 from waiting import SECONDS, wait_until, within
@@ -17,7 +14,6 @@ from critique_rl.critic.build import build_critic
 from critique_rl.tasks.load import load_task
 from critique_rl.types import Attempt, Verdict
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 TASK = load_task(TaskConfig("lab/chain", size=3), 0)
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,15 +31,6 @@ from critique_rl.types import Attempt, Verdict
 
 pytestmark = pytest.mark.processes
 TASK = load_task(TaskConfig("lab/chain", size=60), 0)
-
-
-@pytest.fixture
-def handlers():
-    """A run sets signal handlers of its own."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def test_two_ranks_share_slots_and_caps_and_both_stop_where_the_critic_may_not_fail(
@@ -73,7 +63,7 @@ def test_two_ranks_share_slots_and_caps_and_both_stop_where_the_critic_may_not_f
 
 
 def test_a_run_stops_with_the_reason_and_leaves_the_key_in_no_file(
-    tiny_policy, tmp_path, monkeypatch, caplog, capfd, handlers
+    tiny_policy, tmp_path, monkeypatch, caplog, capfd
 ):
     with serving() as server:
         critic = {

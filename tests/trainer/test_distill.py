@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from critique_rl.config.schema import TaskConfig
-from critique_rl.critic.build import OracleCritic
+from critique_rl.critic.controls import OracleCritic
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import VerifierReward
 from critique_rl.trainer import hidden_states

@@ -4,11 +4,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from benchmarks.plateau_series import CURVES, RULE, SAMPLES, measure, outcome, series
 from tiny_trainers import dataset, trainer_of
 from transformers import TrainerState
 from trl import GRPOConfig, GRPOTrainer
@@ -19,9 +17,6 @@ from critique_rl.trainer.plateau import (
     PlateauRule,
     gain_per_window,
 )
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from plateau_series import CURVES, RULE, SAMPLES, measure, outcome, series
 
 
 @pytest.mark.parametrize("deviation", [0.0, 0.02])

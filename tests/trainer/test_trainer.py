@@ -10,8 +10,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.critic.api.endpoint import Endpoint
-from critique_rl.critic.build import ChatCritic, RetryCritic, TemplateCritic
 from critique_rl.critic.chat import ApiChat, PolicyChat
+from critique_rl.critic.chat_critic import ChatCritic
+from critique_rl.critic.controls import RetryCritic, TemplateCritic
 from critique_rl.tasks.rewards import group_wise
 from critique_rl.trainer.presets import preset
 from critique_rl.types import Attempt, Critique, Verdict

@@ -15,7 +15,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.rewards import accuracy_reward
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
-from critique_rl.critic.build import RetryCritic
+from critique_rl.critic.controls import RetryCritic
 
 PLAIN = Dataset.from_list(
     [
