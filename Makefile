@@ -28,9 +28,9 @@ claims: install
 claims-quick: install
 	$(BIN)/critique-rl claims --jobs 2 --quick
 
-# Format, lint, types, and the tests that train nothing: before each commit.
+# Format, lint, types, and the tests that neither train nor start a process: before each commit.
 check: lint types
-	$(BIN)/python -m pytest -m "not trains"
+	$(BIN)/python -m pytest -m "not trains and not processes"
 
 lint: install
 	$(BIN)/ruff format --check critique_rl tests pipelines
