@@ -60,7 +60,7 @@ def run(
         codes = [process.exitcode for process in ranks]
         return any(codes) or None not in codes
 
-    with suppress(AssertionError):  # told below
+    with suppress(AssertionError):  # reported below
         wait_until(over, "ranks to end", seconds)
     codes = [process.exitcode for process in ranks]
     for process in ranks:

@@ -1,4 +1,4 @@
-"""Critics as a user might write them, well and badly; named by test_own_critic.py as
+"""Critics as a user might write them, well and badly; named by test_user_critic.py as
 user_critics:<name>.
 """
 

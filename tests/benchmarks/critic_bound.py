@@ -176,16 +176,13 @@ def main() -> None:
             "| chunks | first chunk | all | of one call | best step with overlap, seconds saved |\n"
             "|---|---|---|---|---|"
         )
-        _, seconds_of_one_call = chunked(trainer, 1)
+        _, single = chunked(trainer, 1)
         for chunks in (1, 2, 4, 8):
             first, seconds = chunked(trainer, chunks)
-            saved = (
-                seconds_of_one_call
-                + spent["calls"]
-                - (first + max(seconds - first, spent["calls"]))
+            saved = single + spent["calls"] - (first + max(seconds - first, spent["calls"]))
+            print(
+                f"| {chunks} | {first:.2f} | {seconds:.2f} | {seconds / single:.2f} | {saved:+.2f} |"
             )
-            ratio = seconds / seconds_of_one_call
-            print(f"| {chunks} | {first:.2f} | {seconds:.2f} | {ratio:.2f} | {saved:+.2f} |")
 
 
 if __name__ == "__main__":
