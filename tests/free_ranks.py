@@ -82,7 +82,7 @@ def trainer_with(policy: str, folder: Path, critic: Any, **settings: Any) -> Cri
 
 
 def record(trainer: CritiqueGRPOTrainer) -> dict[str, Any]:
-    """What is compared between ranks."""
+    """The record that is compared between ranks."""
     log = [row for row in trainer.state.log_history if "loss" in row]
     checksum = sum(
         full_tensor(parameter.detach()).double().sum().item()

@@ -17,7 +17,7 @@ TAGS_WITHOUT_END = {"meta", "line", "circle", "polyline", "polygon", "input", "b
 
 
 class Page(HTMLParser):
-    """What a browser would see: tags, attributes, the text inside <pre>, and whether every tag was
+    """The page as a browser sees it: tags, attributes, the text inside <pre>, and whether every tag was
     closed in turn.
     """
 

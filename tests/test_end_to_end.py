@@ -1,4 +1,4 @@
-"""The command line on a tiny policy: a whole pipeline, an interrupted run that continues, and bad
+"""The command line on a tiny policy: a complete pipeline, an interrupted run that continues, and bad
 input. Real processes, real signals.
 """
 

@@ -33,7 +33,7 @@ def room_of(path: Path) -> str:
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Modules of ours that a file imports anywhere, inside functions too, as
+    """Modules of critique_rl that a file imports anywhere, inside functions too, as
     `critique_rl.room.module`.
     """
     modules = set()

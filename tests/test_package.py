@@ -1,4 +1,4 @@
-"""What a wheel and an sdist carry, and that an installed wheel does without the checkout. Built in
+"""The contents of wheel and sdist, and that an installed wheel does without the checkout. Built in
 process: no network, no environment of its own.
 """
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from critique_rl.config.run_folder import RunFolder
 
 SECONDS = 300
-"""What no wait of a test takes unless something hangs."""
+"""The limit of every wait of a test; only a hang reaches it."""
 LONG = 6 * SECONDS
 """The same for scripts that train several times."""
 POLL_SECONDS = 0.02

@@ -1,4 +1,4 @@
-"""What is written beside the page: numbers.csv, report.md and tables.tex."""
+"""The files beside the page: numbers.csv, report.md and tables.tex."""
 
 import csv
 import io

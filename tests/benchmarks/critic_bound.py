@@ -181,7 +181,8 @@ def main() -> None:
             first, seconds = chunked(trainer, chunks)
             saved = single + spent["calls"] - (first + max(seconds - first, spent["calls"]))
             print(
-                f"| {chunks} | {first:.2f} | {seconds:.2f} | {seconds / single:.2f} | {saved:+.2f} |"
+                f"| {chunks} | {first:.2f} | {seconds:.2f} | {seconds / single:.2f} | "
+                f"{saved:+.2f} |"
             )
 
 

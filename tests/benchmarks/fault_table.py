@@ -54,7 +54,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one step."""
+    """The outcome of one step."""
 
     fault: str
     asked: int

@@ -1,4 +1,4 @@
-"""What a training step costs beside stock TRL and a plain loop: `python
+"""The cost of a training step beside stock TRL and a plain loop: `python
 tests/benchmarks/step_cost.py [--rounds 8] [--steps 10]`, ten minutes.
 
 All variants train the lab's base on `lab/chain` in one process, taking turns in random order; a

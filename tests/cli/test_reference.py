@@ -69,7 +69,7 @@ def test_every_kind_is_there_with_its_keys() -> None:
 
 
 def keys_that_are_known(build, spec) -> set[str]:
-    """What the error about an unknown one lists."""
+    """The keys that the error about an unknown key lists."""
     with pytest.raises(ConfigError) as error:
         build(spec)
     return set(re.search(r"known: (.*)$", str(error.value))[1].split(", "))

@@ -1,4 +1,4 @@
-"""What a campaign says of itself: estimates before the start, time left, and runs whose trunk did
+"""The messages of a campaign: estimates before the start, time left, and runs whose trunk did
 not finish.
 """
 

@@ -1,4 +1,4 @@
-"""What a run leaves in the process that trained it: its signal handlers must not outlive it."""
+"""State that a run leaves in the process that trained it: its signal handlers must not outlive it."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from lab_trainers import DISTILL, HALF, context_tokens, critique_trainer, prompt
 
 
 def teachers_of(trainer, output) -> list[str | None]:
-    """What each row's teacher reads, None where it has none."""
+    """The text that the teacher of each row reads; None for a row without a teacher."""
     texts = [
         trainer.processing_class.decode(context_tokens(output, row))
         for row in range(len(output["completion_ids"]))

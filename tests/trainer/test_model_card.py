@@ -1,4 +1,4 @@
-"""The model card says what a run was: TRL's card with a section of ours."""
+"""The model card says what a run was: TRL's card with the section of critique_rl."""
 
 from __future__ import annotations
 
