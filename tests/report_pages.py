@@ -17,9 +17,7 @@ TAGS_WITHOUT_END = {"meta", "line", "circle", "polyline", "polygon", "input", "b
 
 
 class Page(HTMLParser):
-    """The page as a browser sees it: tags, attributes, the text inside <pre>, and whether every tag was
-    closed in turn.
-    """
+    """The page as a browser sees it: tags, attributes, text in <pre>. Tags must close in turn."""
 
     def __init__(self, text):
         super().__init__()

@@ -1,5 +1,5 @@
-"""The command line on a tiny policy: a complete pipeline, an interrupted run that continues, and bad
-input. Real processes, real signals.
+"""The command line on a tiny policy: a complete pipeline, an interrupted run that continues, and
+bad input. Real processes, real signals.
 """
 
 from __future__ import annotations

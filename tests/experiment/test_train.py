@@ -1,4 +1,4 @@
-"""State that a run leaves in the process that trained it: its signal handlers must not outlive it."""
+"""Signal handlers that a run sets in the process that trains it must not outlive the run."""
 
 from __future__ import annotations
 
