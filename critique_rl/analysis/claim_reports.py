@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from critique_rl.analysis.claims import REPRODUCED, Claim, Finding, judge, overall
 from critique_rl.analysis.comparability import BASE
 from critique_rl.analysis.comparison import Ends, Sweep
-from critique_rl.analysis.evaluations import Evaluation, Runs
+from critique_rl.analysis.evaluations import ArmRuns, Evaluation
 from critique_rl.analysis.problem_matrix import problem_matrix
 from critique_rl.config.schema import Pipeline
 
@@ -63,14 +63,15 @@ class ClaimReport:
     @property
     def reproduced(self) -> str:
         """How many of the tests are reproduced, in words."""
-        count = sum(test.verdict == REPRODUCED for test in self.tests)
-        return f"{count} of {len(self.tests)}"
+        verdicts = [test.verdict for test in self.tests]
+        count = verdicts.count(REPRODUCED)
+        return f"{count} of {len(verdicts)}"
 
 
 def report_claim(
     pipeline: Pipeline,
     claim: Claim,
-    runs: Mapping[str, Runs],
+    runs: ArmRuns,
     base: Evaluation | None,
     sweep: Sweep | None = None,
 ) -> ClaimReport:
@@ -145,7 +146,8 @@ def markdown(claims: Sequence[ClaimReport]) -> str:
         "|:---|:---|---:|:---|",
     ]
     for claim in claims:
-        lines.append(f"| {claim.says} | {claim.source} | {claim.reproduced} | {claim.verdict} |")
+        sentence = f"{claim.says} | {claim.source}"
+        lines.append(f"| {sentence} | {claim.reproduced} | {claim.verdict} |")
     for claim in claims:
         lines += ["", *_claim_lines(claim)]
     return "\n".join(lines) + "\n"
@@ -183,10 +185,16 @@ def _arm_line(name: str, arm: ArmMeans) -> str:
 
 
 def _test_line(test: TestReport) -> str:
-    contrast = " ".join(f"{coefficient:+g} {arm}" for arm, coefficient in test.contrast.items())
+    terms = []
+    for arm, coefficient in test.contrast.items():
+        terms.append(f"{coefficient:+g} {arm}")
+    contrast = " ".join(terms)
     value = "-" if test.mean is None else f"{test.mean:+.3f}"
     if test.ci95:
         low, high = test.ci95
         value += f" [{low:+.3f}, {high:+.3f}]"
-    verdict = f"{test.verdict}: {test.reason}" if test.reason else test.verdict
-    return f"| {test.says} | {contrast} | {test.metric} | {test.expected} | {value} | {verdict} |"
+    verdict = test.verdict
+    if test.reason:
+        verdict += f": {test.reason}"
+    cells = [test.says, contrast, test.metric, test.expected, value, verdict]
+    return f"| {' | '.join(cells)} |"

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from critique_rl.analysis.comparability import BASE
-from critique_rl.analysis.evaluations import METRIC, Evaluation, Runs
+from critique_rl.analysis.evaluations import METRIC, ArmRuns, Evaluation
 from critique_rl.analysis.problem_matrix import problem_matrix
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.config.schema import BudgetConfig, Pipeline
@@ -97,11 +97,13 @@ def parse_claim(pipeline: Pipeline) -> Claim | None:
             f"{where}: got {data!r}, expected says, source and tests such as {EXAMPLE_TEST}"
         )
     check_keys(data, ("says", "source", "tests"), where)
-    parsed = [
-        _parse_test(f"{where}, test {i}", item, pipeline) for i, item in enumerate(tests, start=1)
-    ]
-    says = str(data.get("says", pipeline.name))
-    return Claim(says, str(data.get("source", "")), tuple(parsed))
+    parsed = []
+    for i, item in enumerate(tests, start=1):
+        place = f"{where}, test {i}"
+        parsed.append(_parse_test(place, item, pipeline))
+    says = data.get("says", pipeline.name)
+    source = data.get("source", "")
+    return Claim(str(says), str(source), tuple(parsed))
 
 
 def _parse_test(where: str, data: Any, pipeline: Pipeline) -> Test:
@@ -120,8 +122,9 @@ def _parse_test(where: str, data: Any, pipeline: Pipeline) -> Test:
     _check_metric(where, metric, pipeline)
     contrast = _parse_contrast(where, data.get("contrast"), pipeline)
     bound = _parse_bound(where, data)
+    number = float(data[bound])
     says = str(data.get("says", ""))
-    return Test(metric, contrast, bound, float(data[bound]), says)
+    return Test(metric, contrast, bound, number, says)
 
 
 def _check_metric(where: str, metric: str, pipeline: Pipeline) -> None:
@@ -142,7 +145,8 @@ def _check_metric(where: str, metric: str, pipeline: Pipeline) -> None:
     k = match[1]
     if k is None:
         return
-    if int(k) not in evaluation.ks or int(k) > evaluation.samples:
+    known = int(k) in evaluation.ks
+    if not known or int(k) > evaluation.samples:
         raise ConfigError(
             f"{where}, metric: got {metric!r}, expected a k of evaluation.ks "
             f"{list(evaluation.ks)}, at most {evaluation.samples} samples"
@@ -155,8 +159,8 @@ def _parse_contrast(where: str, contrast: Any, pipeline: Pipeline) -> dict[str, 
     Raises:
         ConfigError: no mapping, no number, or no such arm.
     """
-    filled = isinstance(contrast, Mapping) and len(contrast) > 0
-    if not filled or not all(_is_number(value) for value in contrast.values()):
+    values = list(contrast.values()) if isinstance(contrast, Mapping) else []
+    if not values or not all(map(_is_number, values)):
         raise ConfigError(
             f"{where}, contrast: got {contrast!r}, expected arms with coefficients, such as "
             f"{{nsr: 1, base: -1}}"
@@ -164,7 +168,8 @@ def _parse_contrast(where: str, contrast: Any, pipeline: Pipeline) -> dict[str, 
     names = (BASE, *pipeline.arms)
     for arm in contrast:
         if arm not in names:
-            raise ConfigError(f"{where}, contrast: no arm {arm!r}; {suggest(str(arm), names)}")
+            advice = suggest(str(arm), names)
+            raise ConfigError(f"{where}, contrast: no arm {arm!r}; {advice}")
     return dict(contrast)
 
 
@@ -175,22 +180,28 @@ def _parse_bound(where: str, data: Mapping[str, Any]) -> str:
         ConfigError: none or several, or a number that is no bound.
     """
     given = [bound for bound in BOUNDS if bound in data]
-    numbers = [data[bound] for bound in given]
-    fits = len(given) == 1 and _is_number(numbers[0])
-    # No interval lies between -0 and 0.
-    if fits and given == ["within"]:
-        fits = numbers[0] > 0
+    fits = False
+    if len(given) == 1:
+        bound = given[0]
+        number = data[bound]
+        fits = _is_number(number)
+        # No interval lies between -0 and 0.
+        if fits and bound == "within":
+            fits = number > 0
     if not fits:
+        got = ", ".join(given) or "no bound"
+        expected = ", ".join(BOUNDS)
         raise ConfigError(
-            f"{where}: got {', '.join(given) or 'no bound'}, expected one of {', '.join(BOUNDS)} "
-            f"with a number (within: above 0)"
+            f"{where}: got {got}, expected one of {expected} with a number (within: above 0)"
         )
     return given[0]
 
 
 def _is_number(value: Any) -> bool:
     # YAML's true is a bool, which Python counts among the ints.
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
 
 
 def decide(test: Test, interval: Interval) -> str:
@@ -225,7 +236,7 @@ def overall(verdicts: Sequence[str]) -> str:
     return REPRODUCED
 
 
-def judge(test: Test, runs: Mapping[str, Runs], base: Evaluation | None) -> Finding:
+def judge(test: Test, runs: ArmRuns, base: Evaluation | None) -> Finding:
     """Judge one test on the seeds that all of its arms have.
 
     Args:
@@ -234,36 +245,41 @@ def judge(test: Test, runs: Mapping[str, Runs], base: Evaluation | None) -> Find
         base: the policy before training; None where it was not evaluated.
     """
     seeds = _shared_seeds(test, runs)
-    if not seeds or (BASE in test.contrast and base is None):
+    if base is not None:
+        # The base is the same for every seed.
+        runs = {**runs, BASE: dict.fromkeys(seeds, base)}
+    if not seeds or any(arm not in runs for arm in test.contrast):
         return Finding(test, None, {}, NO_VERDICT, "runs are missing")
     evaluations = []
     for arm in test.contrast:
         for seed in seeds:
-            evaluation = base if arm == BASE else runs[arm][seed]
-            assert evaluation is not None
-            evaluations.append(evaluation)
+            evaluations.append(runs[arm][seed])
     values_EP = problem_matrix(evaluations, test.metric)
     if not values_EP.size:
         reason = f"no evaluation of all these arms holds {test.metric}"
         return Finding(test, None, {}, NO_VERDICT, reason)
     # Rows of the matrix are arm by arm and, within an arm, seed by seed.
-    values_ASP = values_EP.reshape(len(test.contrast), len(seeds), -1)
     coefficients_A = list(test.contrast.values())
+    values_ASP = values_EP.reshape(len(coefficients_A), len(seeds), -1)
     values_SP = np.tensordot(coefficients_A, values_ASP, axes=1)
     interval = crossed_interval(values_SP)
-    per_seed = dict(zip(seeds, values_SP.mean(axis=1).tolist(), strict=True))
+    means_S = values_SP.mean(axis=1)
+    per_seed = dict(zip(seeds, means_S.tolist(), strict=True))
     if len(seeds) < 2:
         reason = "one seed says nothing of other seeds"
         return Finding(test, interval, per_seed, NO_VERDICT, reason)
     return Finding(test, interval, per_seed, decide(test, interval))
 
 
-def _shared_seeds(test: Test, runs: Mapping[str, Runs]) -> list[int]:
-    trained = [arm for arm in test.contrast if arm != BASE]
-    if not trained:
+def _shared_seeds(test: Test, runs: ArmRuns) -> list[int]:
+    seeds = []
+    for arm in test.contrast:
+        if arm != BASE:
+            evaluated = runs.get(arm, {})
+            seeds.append(set(evaluated))
+    if not seeds:
         # The base alone has no seeds, but one evaluation.
         return [0]
-    seeds = [set(runs.get(arm, {})) for arm in trained]
     return sorted(set.intersection(*seeds))
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from critique_rl.analysis.comparison import LeftOut
-from critique_rl.analysis.evaluations import Evaluation, Runs
+from critique_rl.analysis.evaluations import ArmRuns, Evaluation, Runs
 
 BASE = "base"
 """The policy before training, where an arm's name is expected."""
@@ -23,7 +23,7 @@ BASE = "base"
 class ComparableRuns:
     """Evaluations that were taken alike, and those that were not."""
 
-    runs: Mapping[str, Runs]
+    runs: ArmRuns
     """Arm -> its comparable evaluations; an arm without one stays, empty."""
     base: Evaluation | None
     """None where it was not evaluated, or not alike."""
@@ -32,12 +32,17 @@ class ComparableRuns:
     @property
     def evaluations(self) -> list[Evaluation]:
         """The arms' evaluations in one list."""
-        return [evaluation for runs in self.runs.values() for evaluation in runs.values()]
+        return _all_evaluations(self.runs)
 
 
-def select_comparable(
-    runs: Mapping[str, Runs], control: str, base: Evaluation | None
-) -> ComparableRuns:
+def _all_evaluations(arms: ArmRuns) -> list[Evaluation]:
+    evaluations: list[Evaluation] = []
+    for runs in arms.values():
+        evaluations += runs.values()
+    return evaluations
+
+
+def select_comparable(runs: ArmRuns, control: str, base: Evaluation | None) -> ComparableRuns:
     """Leave out the evaluations that differ from the control's.
 
     Args:
@@ -45,7 +50,8 @@ def select_comparable(
         control: the arm that sets the protocol, or, where it has no evaluation, any does.
         base: the policy before training, or None.
     """
-    reference = _reference(list(runs[control].values()) or _all_evaluations(runs))
+    candidates = list(runs[control].values())
+    reference = _reference(candidates or _all_evaluations(runs))
     kept: dict[str, Runs] = {}
     left_out = []
     for arm, evaluations in runs.items():
@@ -64,15 +70,15 @@ def select_comparable(
     return ComparableRuns(kept, base, tuple(left_out))
 
 
-def _all_evaluations(runs: Mapping[str, Runs]) -> list[Evaluation]:
-    return [evaluation for of_arm in runs.values() for evaluation in of_arm.values()]
-
-
 def _reference(evaluations: Sequence[Evaluation]) -> Evaluation:
     """The first evaluation with the commonest protocol."""
     # Not simply the first: one odd seed of the control would throw out everybody else.
-    protocols = [json.dumps(evaluation.protocol, sort_keys=True) for evaluation in evaluations]
-    (commonest, _), *_ = Counter(protocols).most_common(1)
+    protocols = []
+    for evaluation in evaluations:
+        # A protocol holds dicts, which cannot be counted as they are.
+        protocols.append(json.dumps(evaluation.protocol, sort_keys=True))
+    counts = Counter(protocols)
+    [(commonest, _)] = counts.most_common(1)
     return evaluations[protocols.index(commonest)]
 
 
@@ -80,20 +86,19 @@ def _difference(evaluation: Evaluation, reference: Evaluation) -> str:
     """Why the two cannot be compared; "" where they can."""
     got = _flatten(evaluation.protocol)
     expected = _flatten(reference.protocol)
-    differing = [
-        f"{key} {got.get(key)} instead of {expected.get(key)}"
-        for key in _union(expected, got)
-        if got.get(key) != expected.get(key)
-    ]
-    if not differing and not evaluation.problems.keys() & reference.problems.keys():
+    differing = []
+    for key in expected | got:
+        value = got.get(key)
+        wanted = expected.get(key)
+        if value != wanted:
+            differing.append(f"{key} {value} instead of {wanted}")
+    shared = evaluation.problems.keys() & reference.problems.keys()
+    if not differing and not shared:
         differing = ["none of its problems is among the control's"]
     if not differing:
         return ""
-    return f"evaluated with {', '.join(differing)}: evaluate it again as the control was"
-
-
-def _union(first: Iterable[str], second: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys([*first, *second]))
+    words = ", ".join(differing)
+    return f"evaluated with {words}: evaluate it again as the control was"
 
 
 def _flatten(protocol: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,14 @@ from critique_rl.analysis.differences import (
     mean_and_interval,
     seed_means,
 )
-from critique_rl.analysis.evaluations import METRIC, Evaluation, Runs, parse_metric, read_evaluation
+from critique_rl.analysis.evaluations import (
+    METRIC,
+    Evaluation,
+    Runs,
+    Vote,
+    parse_metric,
+    read_evaluation,
+)
 from critique_rl.analysis.learning_curves import to_target
 from critique_rl.analysis.problem_matrix import problem_matrix
 from critique_rl.analysis.records import read_record
@@ -88,7 +95,8 @@ def compare(
         if runs:
             spent = None
             if target is not None:
-                spent = _spent_to_target(folder, arm, runs, primary, target, measure)
+                folders = {seed: folder.run(arm, seed) for seed in runs}
+                spent = to_target(folders, primary, target, KINDS[measure])
             summaries[arm] = _arm_summary(runs, metrics, spent)
     return Comparison(
         target=target,
@@ -200,8 +208,11 @@ def _metric_names(evaluations: Sequence[Evaluation], primary: str) -> list[str]:
     Raises:
         ConfigError: no evaluation holds the primary metric.
     """
-    known = {name for evaluation in evaluations for name in evaluation.metrics}
-    names = sorted((name for name in known if METRIC.fullmatch(name)), key=_metric_order)
+    known: set[str] = set()
+    for evaluation in evaluations:
+        known.update(evaluation.metrics)
+    names = [name for name in known if METRIC.fullmatch(name)]
+    names.sort(key=_metric_order)
     names += [name for name in EVALUATION_METRICS if name in known]
     if primary not in names:
         expected = ", ".join(sorted(names)) or "(no pass@k metric found)"
@@ -216,7 +227,9 @@ def _metric_order(metric: str) -> tuple[bool, int, str, str]:
 
 
 def _arm_summary(runs: Runs, metrics: Sequence[str], to_target: SpentToTarget | None) -> ArmSummary:
-    votes = [vote for run in runs.values() for vote in run.votes]
+    votes: list[Vote] = []
+    for run in runs.values():
+        votes += run.votes
     return ArmSummary(
         metrics=_metric_summaries(runs, metrics),
         cost=_mean_cost(runs),
@@ -229,26 +242,20 @@ def _arm_summary(runs: Runs, metrics: Sequence[str], to_target: SpentToTarget | 
 def _mean_cost(runs: Runs) -> Cost:
     means = {}
     for name in COSTS:
-        means[name] = float(np.mean([getattr(run.cost, name) for run in runs.values()]))
+        amounts = [getattr(run.cost, name) for run in runs.values()]
+        means[name] = float(np.mean(amounts))
     return read_record(Cost, means)
 
 
-def _spent_to_target(
-    folder: PipelineFolder, arm: str, runs: Runs, primary: str, target: float, measure: str
-) -> SpentToTarget:
-    folders = {seed: folder.run(arm, seed) for seed in runs}
-    return to_target(folders, primary, target, KINDS[measure])
-
-
-def _reliability(votes: Sequence[tuple[float, bool]]) -> Reliability | None:
+def _reliability(votes: Sequence[Vote]) -> Reliability | None:
     if not votes:
         return None
     confidence = [agreement for agreement, _ in votes]
     right = [agreed_right for _, agreed_right in votes]
-    bins = [
-        ReliabilityBin(part.low, part.high, part.mean, part.right, part.count)
-        for part in reliability_bins(confidence, right)
-    ]
+    bins = []
+    for part in reliability_bins(confidence, right):
+        shown = ReliabilityBin(part.low, part.high, part.mean, part.right, part.count)
+        bins.append(shown)
     return Reliability(
         confidence="share of a problem's samples that gave its commonest answer",
         ece=expected_calibration_error(confidence, right),
@@ -262,7 +269,7 @@ def _metric_summaries(runs: Runs, metrics: Sequence[str]) -> dict[str, MetricSum
         values_SP = problem_matrix(list(runs.values()), metric)
         if values_SP.size:
             mean, ci95 = mean_and_interval(values_SP)
-            summaries[metric] = MetricSummary(
-                mean, ci95, seed_means(runs, values_SP), values_SP.shape[1]
-            )
+            per_seed = seed_means(runs, values_SP)
+            problems = values_SP.shape[1]
+            summaries[metric] = MetricSummary(mean, ci95, per_seed, problems)
     return summaries

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from critique_rl.analysis.comparison import Difference, Ends, LeftOut
-from critique_rl.analysis.evaluations import Runs
+from critique_rl.analysis.evaluations import ArmRuns, Runs
 from critique_rl.analysis.problem_matrix import problem_matrix
 from critique_rl.intervals import crossed_interval, sign_flip_p
 from critique_rl.metrics import EVALUATION_METRICS
 
 
 def differences_from(
-    control: str, arms: Mapping[str, Runs], metrics: Sequence[str]
+    control: str, arms: ArmRuns, metrics: Sequence[str]
 ) -> tuple[list[Difference], list[LeftOut]]:
     """Paired differences of every arm from the control on every metric.
 
@@ -27,21 +27,23 @@ def differences_from(
     for arm, runs in arms.items():
         if arm == control or not runs:
             continue
-        if not runs.keys() & arms[control].keys():
+        if not _shared_seeds(runs, arms[control]):
             reason = f"no seed that {control} has too: train both on the same seeds"
             unpaired.append(LeftOut(arm, None, reason))
             continue
         for metric in metrics:
             difference = _pair(arm, control, arms, metric)
             if difference is None:
-                reason = "no problem has enough judged samples in both arms and every seed"
-                unpaired.append(LeftOut(arm, None, f"{metric}: {reason}"))
+                reason = (
+                    f"{metric}: no problem has enough judged samples in both arms and every seed"
+                )
+                unpaired.append(LeftOut(arm, None, reason))
             else:
                 differences.append(difference)
     return differences, unpaired
 
 
-def all_pairs(arms: Mapping[str, Runs], primary: str) -> list[Difference]:
+def all_pairs(arms: ArmRuns, primary: str) -> list[Difference]:
     """Every arm minus every arm before it, on the primary metric."""
     # Whether an arm is better than the control is one question. Whether a cheaper arm does as well
     # is another, and it needs these pairs.
@@ -55,34 +57,43 @@ def all_pairs(arms: Mapping[str, Runs], primary: str) -> list[Difference]:
     return pairs
 
 
-def _pair(arm: str, control: str, arms: Mapping[str, Runs], metric: str) -> Difference | None:
+def _shared_seeds(runs: Runs, others: Runs) -> list[int]:
+    return sorted(runs.keys() & others.keys())
+
+
+def _pair(arm: str, control: str, arms: ArmRuns, metric: str) -> Difference | None:
     """One arm minus another on one metric, over the seeds that both have.
 
     Returns:
         None where they share no seed, or no problem with a value.
     """
-    seeds = sorted(arms[arm].keys() & arms[control].keys())
+    runs = arms[arm]
+    control_runs = arms[control]
+    seeds = _shared_seeds(runs, control_runs)
     if not seeds:
         return None
-    minuend = [arms[arm][seed] for seed in seeds]
-    subtrahend = [arms[control][seed] for seed in seeds]
-    values_EP = problem_matrix([*minuend, *subtrahend], metric)
+    evaluations = [runs[seed] for seed in seeds]
+    evaluations += [control_runs[seed] for seed in seeds]
+    # One matrix of both arms, so that only problems stay which both have.
+    values_EP = problem_matrix(evaluations, metric)
     if not values_EP.size:
         return None
-    differences_SP = values_EP[: len(seeds)] - values_EP[len(seeds) :]
+    count = len(seeds)
+    differences_SP = values_EP[:count] - values_EP[count:]
     mean, ci95 = mean_and_interval(differences_SP)
     per_seed = seed_means(seeds, differences_SP)
+    p = sign_flip_p(list(per_seed.values()))
     return Difference(
         arm=arm,
         control=control,
         metric=metric,
         difference=mean,
         ci95=ci95,
-        p=sign_flip_p(list(per_seed.values())),
+        p=p,
         per_seed=per_seed,
         seeds=tuple(seeds),
         problems=differences_SP.shape[1],
-        interval_covers=_coverage(metric, len(seeds)),
+        interval_covers=_coverage(metric, count),
     )
 
 
@@ -115,4 +126,7 @@ def seed_means(seeds: Iterable[int], values_SP: np.ndarray) -> dict[str, float]:
         seeds: one per row of the values.
         values_SP: (seeds, problems).
     """
-    return {str(seed): float(row.mean()) for seed, row in zip(seeds, values_SP, strict=True)}
+    means = {}
+    for seed, row_P in zip(seeds, values_SP, strict=True):
+        means[str(seed)] = float(row_P.mean())
+    return means

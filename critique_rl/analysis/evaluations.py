@@ -48,20 +48,25 @@ class JudgedProblem:
     """`metrics.shares` of the problem."""
 
 
+Vote = tuple[float, bool]
+"""(share of the samples that gave the commonest answer, whether that answer is right)."""
+Problems = Mapping[str, JudgedProblem]
+"""Problem's id -> counts."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One eval.json."""
 
     protocol: Mapping[str, Any]
     """The file's values of the keys in `PROTOCOL`."""
-    problems: Mapping[str, JudgedProblem]
-    """Problem's id -> counts."""
+    problems: Problems
     metrics: MetricValues
     cost: Cost
     unscored: int
     """Samples that no verifier could judge."""
-    votes: Sequence[tuple[float, bool]] = ()
-    """(agreement, right) of each problem's commonest answer."""
+    votes: Sequence[Vote] = ()
+    """One per problem that holds an agreement."""
     second: Evaluation | None = None
     """The same problems under `evaluation.second_template`."""
 
@@ -79,36 +84,48 @@ class Evaluation:
             value = self.metrics.get(metric)
             return {} if value is None else {"": value}
         name, k, family = parse_metric(metric)
-        problems = {
-            problem_id: problem
-            for problem_id, problem in self.problems.items()
-            if family in (ALL_FAMILIES, problem.family)
-        }
+        problems = self._family_problems(family)
         if name in SHARES:
-            return {
-                problem_id: problem.shares[name]
-                for problem_id, problem in problems.items()
-                if name in problem.shares
-            }
+            return _share_values(problems, name)
         return _pass_values(problems, k)
+
+    def _family_problems(self, family: str) -> Problems:
+        if family == ALL_FAMILIES:
+            return self.problems
+        problems = {}
+        for problem_id, problem in self.problems.items():
+            if problem.family == family:
+                problems[problem_id] = problem
+        return problems
 
 
 Runs = dict[int, Evaluation]
 """One arm's evaluations by seed."""
+ArmRuns = Mapping[str, Runs]
+"""Arm -> its evaluations."""
 
 
-def _pass_values(problems: Mapping[str, JudgedProblem], k: int) -> dict[str, float]:
-    # A problem with fewer than k judged samples has no pass@k. It drops out, for a value estimated
-    # from fewer samples would be another metric.
-    enough = {
-        problem_id: problem for problem_id, problem in problems.items() if problem.judged >= k
-    }
-    if not enough:
-        return {}
-    judged = np.array([problem.judged for problem in enough.values()])
-    right = np.array([problem.right for problem in enough.values()])
-    values = np.asarray(pass_at_k(judged, right, k))
-    return dict(zip(enough, values.tolist(), strict=True))
+def _share_values(problems: Problems, share: str) -> dict[str, float]:
+    values = {}
+    for problem_id, problem in problems.items():
+        if share in problem.shares:
+            values[problem_id] = problem.shares[share]
+    return values
+
+
+def _pass_values(problems: Problems, k: int) -> dict[str, float]:
+    names = []
+    judged = []
+    right = []
+    for problem_id, problem in problems.items():
+        # A problem with fewer than k judged samples has no pass@k. It drops out, for a value
+        # estimated from fewer samples would be another metric.
+        if problem.judged >= k:
+            names.append(problem_id)
+            judged.append(problem.judged)
+            right.append(problem.right)
+    values_P = np.asarray(pass_at_k(judged, right, k))
+    return dict(zip(names, values_P.tolist(), strict=True))
 
 
 def parse_metric(metric: str) -> tuple[str, int, str]:

@@ -31,6 +31,7 @@ COMPARISON_KINDS = (
 """Keys of a comparison that have rows of their own kind."""
 ARM_KINDS = ("metrics", "cost")
 """Keys of an arm that have rows of their own kind."""
+Numbers = Iterator["Number"]
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,11 @@ def numbers_csv(comparison: Comparison) -> str:
     return out.getvalue()
 
 
-def numbers(comparison: Comparison) -> Iterator[Number]:
+def numbers(comparison: Comparison) -> Numbers:
     """Rows by kind; keys that have no columns come last, by their path."""
-    for metric, value in (comparison.base or {}).items():
+    base = comparison.base or {}
+    boundaries = comparison.boundary or {}
+    for metric, value in base.items():
         if value is not None:
             yield Number("base", metric=metric, value=value)
     for arm, summary in comparison.arms.items():
@@ -74,34 +77,38 @@ def numbers(comparison: Comparison) -> Iterator[Number]:
         yield from _difference_numbers("difference", difference)
     for pair in comparison.pairs:
         yield from _difference_numbers("pair", pair)
-    for arm, boundary in (comparison.boundary or {}).items():
+    for arm, boundary in boundaries.items():
         for key, value in to_json(boundary).items():
             yield Number("boundary", arm=arm, metric=key, value=value)
     if comparison.second:
         yield from _second_numbers(comparison.second)
     yield from _left_out_numbers(comparison)
-    for path, value in _leaves(_without(to_json(comparison), COMPARISON_KINDS)):
+    others = _without(to_json(comparison), COMPARISON_KINDS)
+    for path, value in _leaves(others):
         yield Number("other", metric=path, value=value)
 
 
-def _left_out_numbers(comparison: Comparison) -> Iterator[Number]:
+def _left_out_numbers(comparison: Comparison) -> Numbers:
     """Runs and pairs that entered no difference, with the reason."""
     for run in comparison.missing:
         yield Number("missing", arm=run.arm, seed=str(run.seed), note="not evaluated")
     for item in comparison.incomparable:
-        seed = "" if item.seed is None else str(item.seed)
-        yield Number("incomparable", arm=item.arm, seed=seed, note=item.reason)
+        number = Number("incomparable", arm=item.arm, note=item.reason)
+        if item.seed is not None:
+            number = replace(number, seed=str(item.seed))
+        yield number
 
 
-def _arm_numbers(arm: str, summary: ArmSummary) -> Iterator[Number]:
+def _arm_numbers(arm: str, summary: ArmSummary) -> Numbers:
     yield from _metric_numbers("arm", arm, summary.metrics)
     for name, value in to_json(summary.cost).items():
         yield Number("cost", arm=arm, metric=name, value=value, note="mean of a run")
-    for path, value in _leaves(_without(to_json(summary), ARM_KINDS)):
+    others = _without(to_json(summary), ARM_KINDS)
+    for path, value in _leaves(others):
         yield Number("arm", arm=arm, metric=path, value=value)
 
 
-def _metric_numbers(kind: str, arm: str, metrics: Mapping[str, MetricSummary]) -> Iterator[Number]:
+def _metric_numbers(kind: str, arm: str, metrics: Mapping[str, MetricSummary]) -> Numbers:
     for metric, summary in metrics.items():
         number = Number(kind, arm=arm, metric=metric, problems=summary.problems)
         low, high = _ends(summary.ci95)
@@ -110,12 +117,12 @@ def _metric_numbers(kind: str, arm: str, metrics: Mapping[str, MetricSummary]) -
             yield replace(number, seed=seed, value=value)
 
 
-def _difference_numbers(kind: str, pair: Difference) -> Iterator[Number]:
+def _difference_numbers(kind: str, pair: Difference) -> Numbers:
     note = f"{len(pair.seeds)} seeds"
     if pair.p is not None:
         note += f", sign-flip p {pair.p!r}"
     number = Number(
-        kind, arm=pair.arm, control=pair.control, metric=pair.metric, problems=pair.problems
+        kind=kind, arm=pair.arm, control=pair.control, metric=pair.metric, problems=pair.problems
     )
     low, high = _ends(pair.ci95)
     yield replace(number, value=pair.difference, low=low, high=high, note=note)
@@ -123,7 +130,7 @@ def _difference_numbers(kind: str, pair: Difference) -> Iterator[Number]:
         yield replace(number, seed=seed, value=value)
 
 
-def _second_numbers(second: SecondTemplate) -> Iterator[Number]:
+def _second_numbers(second: SecondTemplate) -> Numbers:
     for arm, summary in second.arms.items():
         yield from _metric_numbers("second", arm, summary.metrics)
         for path, value in _leaves(summary.extra):
@@ -142,12 +149,14 @@ def _without(data: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
 
 def _leaves(data: Any, path: str = "") -> Iterator[tuple[str, float]]:
     """(path, number) of every number in nested objects and arrays, such as "bins.0.mean"."""
+    if isinstance(data, list):
+        data = dict(enumerate(data))
     if isinstance(data, Mapping):
         for key, value in data.items():
-            yield from _leaves(value, f"{path}.{key}".lstrip("."))
-    elif isinstance(data, list):
-        for index, value in enumerate(data):
-            yield from _leaves(value, f"{path}.{index}".lstrip("."))
-    # In Python a bool is an int, but no number of a comparison.
-    elif isinstance(data, int | float) and not isinstance(data, bool):
+            inner_path = f"{path}.{key}".lstrip(".")
+            yield from _leaves(value, inner_path)
+    elif isinstance(data, bool):
+        # Python counts it among the ints.
+        return
+    elif isinstance(data, int | float):
         yield path, data

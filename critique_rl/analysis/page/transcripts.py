@@ -276,8 +276,9 @@ def _best_candidates(flags: Flags) -> dict[int, int]:
 def _kinds(flags: Flags, pair: Pair) -> Iterator[str]:
     i, candidate = pair
     if candidate is not None:
-        outcome = flags["outcome"][candidate]
-        yield "rescued" if outcome == "right" else "not rescued"
+        rescued = flags["outcome"][candidate] == "right"
+        kind = "rescued" if rescued else "not rescued"
+        yield kind
     elif flags["critique_status"][i] != "ok":
         yield "no critique"
     else:
