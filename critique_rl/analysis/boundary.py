@@ -16,9 +16,18 @@ BASE_AGAIN = "base again"
 
 
 def boundaries(folder: PipelineFolder, comparable: ComparableRuns) -> dict[str, Boundary] | None:
-    """Problems that each arm newly solves and loses against the base; None without a base.
+    """Problems that each arm newly solves and loses against the base.
 
-    The row "base again" is the base with other samples, where it was sampled a second time.
+    Args:
+        folder: where a second evaluation of the base lies, if there is one.
+        comparable: the arms' evaluations and the base's.
+
+    Returns:
+        Arm -> means over its runs, and `BASE_AGAIN` -> the base against itself with other samples.
+        None without a base.
+
+    Raises:
+        ConfigError: the second evaluation of the base is damaged.
     """
     base = comparable.base
     if base is None:

@@ -176,7 +176,7 @@ def _claim_lines(claim: ClaimReport) -> list[str]:
 
 
 def _arm_line(name: str, arm: ArmMeans) -> str:
-    seeds = ", ".join(str(seed) for seed in arm.seeds) or "-"
+    seeds = ", ".join(map(str, arm.seeds)) or "-"
     means = []
     for mean in arm.means.values():
         cell = "-" if mean is None else f"{mean:.3f}"

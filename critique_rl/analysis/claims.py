@@ -205,7 +205,12 @@ def _is_number(value: Any) -> bool:
 
 
 def decide(test: Test, interval: Interval) -> str:
-    """The verdict on one test, given the interval of its value."""
+    """The verdict on one test.
+
+    Args:
+        test: its bound is open.
+        interval: of the test's value; NaN ends leave it undecided.
+    """
     low = interval.low
     high = interval.high
     number = test.number
@@ -227,7 +232,11 @@ def decide(test: Test, interval: Interval) -> str:
 
 
 def overall(verdicts: Sequence[str]) -> str:
-    """The verdict on a claim, given those on its tests."""
+    """The verdict on a claim.
+
+    Args:
+        verdicts: those on its tests, in any order.
+    """
     # In this order: one test without a verdict leaves the claim without one, and one test that is
     # not reproduced refutes it.
     for verdict in (NO_VERDICT, NOT_REPRODUCED, UNDECIDED):

@@ -175,7 +175,9 @@ def _compare_second(
     Raises:
         ConfigError: no second part holds the primary metric.
     """
-    runs = {arm: _second_parts(evaluations) for arm, evaluations in comparable.runs.items()}
+    runs = {}
+    for arm, evaluations in comparable.runs.items():
+        runs[arm] = _second_parts(evaluations)
     if not any(runs.values()):
         return None
     base = comparable.base.second if comparable.base else None

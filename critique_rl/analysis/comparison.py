@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from critique_rl.analysis.records import OPTIONAL, by_name, each, field_names, read_record, to_json
+from critique_rl.analysis.records import OPTIONAL, by_name, each, known_fields, read_record, to_json
 
 Ends = tuple[float, float]
 """The lower and the upper end of a 95% interval."""
@@ -42,7 +42,7 @@ class Cost:
     extra: Extra = field(default_factory=dict)
 
 
-COSTS = field_names(Cost)
+COSTS = tuple(known_fields(Cost))
 """The keys of a cost that the package knows."""
 
 

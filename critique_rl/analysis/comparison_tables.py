@@ -77,18 +77,25 @@ PAPER = Form(
 
 
 def arms_table(comparison: Comparison, form: Form) -> Table:
-    """Base and arms on the metrics that fit, with their cost."""
+    """Base and arms on the metrics that fit, with their cost.
+
+    Args:
+        comparison: with at least one arm.
+        form: a terminal leaves out columns of costs that nobody had.
+    """
     metrics = shown_metrics(comparison)
     shown_costs = _shown_costs(comparison, form)
     rows = []
     if comparison.base:
         no_cost = [""] * len(shown_costs)
-        rows.append([*_base_row(comparison.base, metrics, form), *no_cost])
+        row = _base_row(comparison.base, metrics, form)
+        rows.append(row + no_cost)
     for arm, summary in comparison.arms.items():
         cells = _metric_cells(summary.metrics, metrics, form)
         amounts = [_amount(summary.cost, name) for name in shown_costs]
         rows.append([arm, *cells, *amounts])
-    heads = ["arm", *metrics, *(form.cost_heads[name] for name in shown_costs)]
+    cost_heads = [form.cost_heads[name] for name in shown_costs]
+    heads = ["arm", *metrics, *cost_heads]
     return Table(form.arms_caption, heads, rows)
 
 
@@ -103,7 +110,13 @@ def _shown_costs(comparison: Comparison, form: Form) -> list[str]:
 
 
 def second_table(comparison: Comparison, second: SecondTemplate, form: Form) -> Table:
-    """Base and arms under the second template: the same metrics, without the cost."""
+    """Base and arms under the second template.
+
+    Args:
+        comparison: says which metrics are shown: those of the first template's table.
+        second: the part of the comparison that is shown.
+        form: of the words.
+    """
     metrics = shown_metrics(comparison)
     rows = []
     if second.base:
@@ -134,7 +147,8 @@ def _metric_cells(
         else:
             # The interval has a line of its own where a table keeps line breaks: four metrics and
             # the cost fit 80 columns only so.
-            cells.append(f"{summary.mean:.2f}\n{bracket(summary.ci95)}")
+            interval = bracket(summary.ci95)
+            cells.append(f"{summary.mean:.2f}\n{interval}")
     return cells
 
 
@@ -175,13 +189,24 @@ def boundary_table(boundary: Mapping[str, Boundary], form: Form) -> Table:
     rows = []
     for arm, row in boundary.items():
         name = "base again (noise)" if arm == BASE_AGAIN else arm
-        rows.append([name, f"{row.solved:.1f}", f"{row.lost:.1f}", f"{row.problems:.0f}"])
+        # Means over runs, so counts have decimals.
+        solved = f"{row.solved:.1f}"
+        lost = f"{row.lost:.1f}"
+        problems = f"{row.problems:.0f}"
+        rows.append([name, solved, lost, problems])
     heads = ["arm", "newly solved", "newly lost", "problems"]
     return Table(form.boundary_caption, heads, rows)
 
 
 def target_table(comparison: Comparison) -> Table:
-    """Each arm's spending until its validation curve reached the target."""
+    """Each arm's spending until its validation curve reached the target.
+
+    Args:
+        comparison: with a target.
+
+    Returns:
+        Amounts in the comparison's `measure`; "-" where a seed never got there.
+    """
     measure = MEASURES[comparison.measure]
     rows = []
     for arm, summary in comparison.arms.items():
@@ -218,7 +243,12 @@ def best_arm(comparison: Comparison) -> str | None:
 
 
 def best_table(comparison: Comparison, best: str) -> Table:
-    """The best arm minus every other one."""
+    """The best arm minus every other one, on the primary metric.
+
+    Args:
+        comparison: its pairs are turned round where the best arm is subtracted.
+        best: from `best_arm`.
+    """
     # It says what the best arm's gain is worth: an arm that does as well without what the best one
     # has explains the gain away.
     rows = []
@@ -229,8 +259,9 @@ def best_table(comparison: Comparison, best: str) -> Table:
             interval = None
             if pair.ci95:
                 interval = sorted(sign * end for end in pair.ci95)
+            difference = signed(sign * pair.difference)
             seeds = str(len(pair.seeds))
-            rows.append([other, signed(sign * pair.difference), bracket(interval), seeds])
+            rows.append([other, difference, bracket(interval), seeds])
     return Table(
         f"{best}, best on {comparison.primary} (chosen after the fact), minus every other arm",
         ["minus", "difference", "95% interval", "seeds"],

@@ -44,7 +44,15 @@ def differences_from(
 
 
 def all_pairs(arms: ArmRuns, primary: str) -> list[Difference]:
-    """Every arm minus every arm before it, on the primary metric."""
+    """Every arm minus every arm before it, on the primary metric.
+
+    Args:
+        arms: in the order of the pipeline.
+        primary: the metric.
+
+    Returns:
+        The pairs that share a seed and a problem.
+    """
     # Whether an arm is better than the control is one question. Whether a cheaper arm does as well
     # is another, and it needs these pairs.
     evaluated = [arm for arm, runs in arms.items() if runs]

@@ -219,9 +219,8 @@ def _parse_problem(row: Mapping[str, Any], abstains: bool) -> JudgedProblem:
     judged = int(row["n"])
     right = int(row["right"])
     abstained = row.get("abstained", 0) if abstains else None
-    return JudgedProblem(
-        row["family"], judged, right, shares(judged, right, abstained, row.get("agreement"))
-    )
+    problem_shares = shares(judged, right, abstained, row.get("agreement"))
+    return JudgedProblem(row["family"], judged, right, problem_shares)
 
 
 def _check_samples(rows: Iterable[Mapping[str, Any]], raw: Mapping[str, Any]) -> None:

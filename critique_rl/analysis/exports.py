@@ -25,17 +25,27 @@ from critique_rl.config.run_folder import PipelineFolder
 
 
 def write_exports(folder: PipelineFolder, comparison: Comparison) -> None:
-    """Write report.md, tables.tex and numbers.csv into the pipeline's folder."""
+    """Write report.md, tables.tex and numbers.csv into the pipeline's folder.
+
+    Args:
+        folder: its name is the title of report.md.
+        comparison: report.md and tables.tex have the metrics that fit, numbers.csv has all.
+    """
     shown = paper_tables(comparison)
-    write_text(folder.markdown, markdown(folder.path.name, verdict(comparison), shown))
-    write_text(folder.latex, "".join(to_latex(table) for table in shown))
+    sentence = verdict(comparison)
+    document = markdown(folder.path.name, sentence, shown)
+    latex = [to_latex(table) for table in shown]
+    write_text(folder.markdown, document)
+    write_text(folder.latex, "".join(latex))
     write_text(folder.numbers, numbers_csv(comparison))
 
 
 def paper_tables(comparison: Comparison) -> list[Table]:
-    """Arms with their cost, differences from the control, the second template, the boundary.
+    """The tables of report.md and tables.tex.
 
-    The last three are absent where the comparison holds nothing for them.
+    Returns:
+        Arms with their cost; then differences from the control, the second template and the
+        boundary, where the comparison holds them.
     """
     tables = [arms_table(comparison, PAPER)]
     differences = differences_table(comparison, PAPER)
@@ -49,7 +59,13 @@ def paper_tables(comparison: Comparison) -> list[Table]:
 
 
 def markdown(name: str, sentence: str, tables: Sequence[Table]) -> str:
-    """A title, the verdict, and GitHub-flavoured tables."""
+    """A document in GitHub-flavoured Markdown.
+
+    Args:
+        name: the title.
+        sentence: the verdict, below the title.
+        tables: a section each.
+    """
     parts = [f"# {escape_markdown(name)}", escape_markdown(sentence)]
     parts += [to_markdown(table) for table in tables]
     return "\n\n".join(parts) + "\n"

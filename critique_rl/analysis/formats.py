@@ -27,8 +27,9 @@ def spent_alike(costs: Sequence[Cost]) -> str | None:
         A key of `MEASURES`; None where the arms were not compared at equal cost.
     """
     for measure in MEASURES:
-        spent = [float(getattr(cost, measure)) for cost in costs]
-        if spent and 0 < max(spent) <= ALIKE * min(spent):
+        spent = [getattr(cost, measure) for cost in costs]
+        highest = max(spent, default=0)
+        if 0 < highest <= ALIKE * min(spent):
             return measure
     return None
 
@@ -37,8 +38,9 @@ def bracket(ci95: Sequence[float] | None) -> str:
     """An interval as [low, high] with two decimals; None is "[no interval]"."""
     if ci95 is None:
         return "[no interval]"
+    low, high = ci95
     # `z` turns -0.00 into 0.00.
-    return f"[{ci95[0]:z.2f}, {ci95[1]:z.2f}]"
+    return f"[{low:z.2f}, {high:z.2f}]"
 
 
 def signed(number: float) -> str:
@@ -68,8 +70,11 @@ def shown_metrics(comparison: Comparison, most: int = SHOWN_METRICS) -> list[str
         most: metrics in all.
     """
     primary = comparison.primary
-    names = dict.fromkeys(name for arm in comparison.arms.values() for name in arm.metrics)
-    families = [
-        name for name in names if name.startswith("pass@1/") and name not in ("pass@1/all", primary)
-    ]
-    return [primary, *families][:most]
+    # The primary metric stands first already, and no family is called "all".
+    left_out = (primary, "pass@1/all")
+    names = {primary: None}
+    for arm in comparison.arms.values():
+        for name in arm.metrics:
+            if name.startswith("pass@1/") and name not in left_out:
+                names[name] = None
+    return list(names)[:most]

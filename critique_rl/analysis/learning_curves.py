@@ -66,7 +66,7 @@ def steps(run: RunFolder) -> list[dict[str, Any]]:
     return list(by_step.values())
 
 
-def with_rates(rows: Sequence[Step]) -> list[dict[str, Any]]:
+def with_rates(rows: Sequence[Step]) -> list[Step]:
     """The rows with two more metrics, from the counts of critiques that they hold.
 
     Returns:
@@ -156,7 +156,8 @@ def mean_curve(curves: Sequence[Curve], most: int = 40) -> MeanCurve | None:
         return None
     if len(grid) > most:
         grid = np.linspace(grid[0], grid[-1], most)
-    values_SX = np.array([np.interp(grid, x, y) for x, y in curves])
+    interpolated = [np.interp(grid, x, y) for x, y in curves]
+    values_SX = np.array(interpolated)
     # One seed has no spread: ddof 0 keeps numpy from dividing by 0, and the half width is NaN.
     ddof = min(1, seeds - 1)
     half_X = _half_width(seeds) * values_SX.std(axis=0, ddof=ddof)
@@ -247,7 +248,8 @@ def _read_completions(file: Path) -> pa.Table:
 
 
 def _is_numeric(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+    is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    return bool(is_number)
 
 
 def spent_to_target(points: Curve, target: float) -> float | None:

@@ -65,7 +65,12 @@ def numbers_csv(comparison: Comparison) -> str:
 
 
 def numbers(comparison: Comparison) -> Numbers:
-    """Rows by kind; keys that have no columns come last, by their path."""
+    """All numbers of the comparison.
+
+    Returns:
+        Rows by kind. Keys that have no columns come last, by their path, those included that other
+        programs added.
+    """
     base = comparison.base or {}
     boundaries = comparison.boundary or {}
     for metric, value in base.items():

@@ -22,14 +22,11 @@ Reader = Callable[[Any], Any]
 """Turns the JSON value of one field into the field's value."""
 
 
-def known_fields(kind: Any) -> list[Field[Any]]:
-    """The fields of a dataclass that have a key in the file."""
-    return [item for item in fields(kind) if item.name != EXTRA]
-
-
-def field_names(kind: Any) -> tuple[str, ...]:
-    """The keys that the file has for a dataclass."""
-    return tuple(item.name for item in known_fields(kind))
+def known_fields(kind: Any) -> dict[str, Field[Any]]:
+    """Key -> field of a dataclass, of those that have a key in the file."""
+    known = {item.name: item for item in fields(kind)}
+    known.pop(EXTRA, None)
+    return known
 
 
 def to_json(value: Any) -> Any:
@@ -52,11 +49,11 @@ def to_json(value: Any) -> Any:
 
 def _object(record: Any) -> dict[str, Any]:
     data = {}
-    for item in known_fields(record):
-        value = getattr(record, item.name)
+    for name, item in known_fields(record).items():
+        value = getattr(record, name)
         left_out = value is None and item.metadata == OPTIONAL
         if not left_out:
-            data[item.name] = to_json(value)
+            data[name] = to_json(value)
     # Last, so that the known keys of a file keep their order. A record of a file that nobody
     # extends has no such field.
     data |= getattr(record, EXTRA, {})
@@ -77,7 +74,7 @@ def read_record(kind: type[Record], data: Any, **readers: Reader) -> Record:
     Raises:
         ConfigError: `data` is no object, or lacks a key whose field has no default.
     """
-    names = field_names(kind)
+    names = known_fields(kind)
     expected = f"expected an object with {', '.join(names)}"
     if not isinstance(data, Mapping):
         raise ConfigError(f"{kind.__name__}: got {data!r}, {expected}")
@@ -99,9 +96,9 @@ def read_record(kind: type[Record], data: Any, **readers: Reader) -> Record:
 def _required_names(kind: Any) -> list[str]:
     """Fields without a default."""
     names = []
-    for item in known_fields(kind):
+    for name, item in known_fields(kind).items():
         if item.default is MISSING and item.default_factory is MISSING:
-            names.append(item.name)
+            names.append(name)
     return names
 
 

@@ -23,7 +23,14 @@ from critique_rl.analysis.comparison import Comparison, Difference, Ends
 from critique_rl.analysis.evaluations import ALL_FAMILIES
 from critique_rl.analysis.exports import write_exports
 from critique_rl.analysis.formats import MEASURES, bracket, short, shown_metrics, signed
-from critique_rl.analysis.learning_curves import Rows, completions_curve, steps, with_rates
+from critique_rl.analysis.learning_curves import (
+    Rows,
+    SeedRuns,
+    Step,
+    completions_curve,
+    steps,
+    with_rates,
+)
 from critique_rl.analysis.page import plots
 from critique_rl.analysis.page.configs import DECODING, read_configs
 from critique_rl.analysis.page.critique_counts import critique_counts
@@ -40,7 +47,7 @@ from critique_rl.analysis.page.reader_warnings import reader_warnings
 from critique_rl.analysis.page.transcripts import sample
 from critique_rl.analysis.verdict import verdict
 from critique_rl.config.durable_files import write_text
-from critique_rl.config.run_folder import PipelineFolder, RunFolder
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.costs import KINDS
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -123,9 +130,11 @@ def write_report(
         ConfigError: a completions file of an external run cannot be read.
     """
     runs = _run_folders(folder, comparison)
-    rows = {}
+    rows: dict[str, dict[int, list[Step]]] = {}
     for arm, seeds in runs.items():
-        rows[arm] = {seed: with_rates(steps(run)) for seed, run in seeds.items()}
+        rows[arm] = {}
+        for seed, run in seeds.items():
+            rows[arm][seed] = with_rates(steps(run))
     configs = read_configs(runs)
     page = _render(
         name=folder.path.name,
@@ -153,15 +162,13 @@ def write_report(
     return folder.report
 
 
-def _run_folders(folder: PipelineFolder, comparison: Comparison) -> dict[str, dict[int, RunFolder]]:
+def _run_folders(folder: PipelineFolder, comparison: Comparison) -> dict[str, SeedRuns]:
     """Arm -> run folders by seed, of evaluated arms and then of missing ones."""
     missing = [run.arm for run in comparison.missing]
-    arms = dict.fromkeys([*comparison.arms, *missing])
-    return {arm: _seed_folders(folder, arm, comparison.seeds) for arm in arms}
-
-
-def _seed_folders(folder: PipelineFolder, arm: str, seeds: Sequence[int]) -> dict[int, RunFolder]:
-    return {seed: folder.run(arm, seed) for seed in seeds}
+    runs: dict[str, SeedRuns] = {}
+    for arm in (*comparison.arms, *missing):
+        runs[arm] = {seed: folder.run(arm, seed) for seed in comparison.seeds}
+    return runs
 
 
 def _default_commands(folder: PipelineFolder) -> list[str]:
@@ -252,7 +259,12 @@ def _draw(pairs: Sequence[Difference]) -> list[DrawnDifference]:
         whisker = None
         if pair.ci95:
             low, high = pair.ci95
-            whisker = Whisker(percent(low), percent(pair.difference), percent(high), percent(0))
+            whisker = Whisker(
+                low=percent(low),
+                middle=percent(pair.difference),
+                high=percent(high),
+                zero=percent(0),
+            )
         drawn.append((pair, whisker))
     return drawn
 

@@ -58,7 +58,11 @@ class Table:
 
 
 def to_terminal(table: Table) -> TerminalTable:
-    """The table as rich prints it; text is never cut, but folded."""
+    """The table as rich prints it.
+
+    Returns:
+        A table whose texts are folded where the terminal is narrow, and never cut.
+    """
     # `Text`, and not str: rich would read a bracket in a name or an interval as its own markup.
     printed = TerminalTable(
         box=box.SIMPLE_HEAD, title=Text(table.caption), title_justify="left", padding=(0, 1)
@@ -80,8 +84,8 @@ def to_markdown(table: Table) -> str:
     for row in table.rows:
         lines.append([escape_markdown(cell) for cell in row])
     heading = f"## {escape_markdown(table.caption)}"
-    body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"{heading}\n\n{body}"
+    printed = [f"| {' | '.join(cells)} |" for cells in lines]
+    return "\n".join([heading, "", *printed])
 
 
 def escape_markdown(text: str) -> str:
@@ -93,14 +97,18 @@ def escape_markdown(text: str) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A table environment; its document needs \\usepackage{booktabs}."""
-    head, *body = [_latex_row(row) for row in (table.heads, *table.rows)]
+    """The table in LaTeX.
+
+    Returns:
+        A table environment. Its document needs \\usepackage{booktabs}.
+    """
+    body = [_latex_row(row) for row in table.rows]
     lines = [
         r"\begin{table}",
         rf"\caption{{{escape_latex(table.caption)}}}",
         rf"\begin{{tabular}}{{{table.columns}}}",
         r"\toprule",
-        head,
+        _latex_row(table.heads),
         r"\midrule",
         *body,
         r"\bottomrule",
@@ -112,7 +120,8 @@ def to_latex(table: Table) -> str:
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(escape_latex(cell) for cell in cells) + r" \\"
+    escaped = [escape_latex(cell) for cell in cells]
+    return " & ".join(escaped) + r" \\"
 
 
 def escape_latex(text: str) -> str:

@@ -31,8 +31,11 @@ MOST_UNCLEAR = 2
 
 
 def verdict(comparison: Comparison) -> str:
-    """One sentence: every arm's difference from the control on the primary metric, its interval,
-    and what it cost.
+    """The comparison in one sentence.
+
+    Returns:
+        Every arm's difference from the control on the primary metric, its interval, the spending,
+        and how many runs are missing or were left out.
     """
     control = comparison.control
     primary = comparison.primary

@@ -129,7 +129,14 @@ class Configs:
         return deviations
 
     def shared(self, keys: Iterable[str]) -> list[tuple[str, str]]:
-        """(key, value) of those that all arms have alike."""
+        """The settings that are the same in all arms.
+
+        Args:
+            keys: the settings asked for, in the order of the result.
+
+        Returns:
+            (key, value in words) of each.
+        """
         flats = [self.first(arm) for arm in self.arms]
         rows = []
         for key in keys:
@@ -240,7 +247,12 @@ def _words(value: Any) -> str:
 
 
 def list_some(names: Sequence[str], most: int = 6) -> str:
-    """Names in words, at most so many, and how many more there are."""
+    """Names in words.
+
+    Args:
+        names: in the order of the list.
+        most: names that are listed; of the others, the number is said.
+    """
     listed = ", ".join(names[:most])
     more = len(names) - most
     if more <= 0:

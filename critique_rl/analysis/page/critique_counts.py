@@ -69,13 +69,13 @@ def _count_arm(arm: str, logged: Sequence[Step]) -> CritiqueCounts:
         rate = row.get("refine/rescue_rate") or 0
         candidates = row.get("refine/candidates") or 0
         right += rate * candidates
-    ok, cached, failed, skipped = [_total(logged, f"critique/{status}") for status in STATUSES]
+    statuses = {status: _total(logged, f"critique/{status}") for status in STATUSES}
     return CritiqueCounts(
         arm=arm,
-        ok=ok,
-        cached=cached,
-        failed=failed,
-        skipped=skipped,
+        ok=statuses["ok"],
+        cached=statuses["cached"],
+        failed=statuses["failed"],
+        skipped=statuses["skipped"],
         leaked=_total(logged, "critique/leaked"),
         candidates=_total(logged, "refine/candidates"),
         right=round(right),

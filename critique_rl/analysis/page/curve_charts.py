@@ -232,7 +232,15 @@ def _seed_lines(frame: Frame, means: ArmMeans, rows: Rows, key: str, axis: str) 
 
 
 def band_points(frame: Frame, mean: MeanCurve) -> str:
-    """The polygon along the upper ends and back along the lower ones, for an SVG's `points`."""
+    """The polygon around a mean's interval.
+
+    Args:
+        frame: the map to coordinates.
+        mean: of several seeds; with one seed its ends are NaN.
+
+    Returns:
+        The polygon, as an SVG's `points` has it.
+    """
     x = list(mean.x)
     high = list(mean.high)
     low = list(mean.low)

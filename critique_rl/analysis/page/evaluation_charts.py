@@ -32,9 +32,11 @@ PassSummaries = dict[int, MetricSummary]
 
 
 def pass_charts(comparison: Comparison) -> list[Chart]:
-    """pass@k over k, a chart per family: the arms' means with their intervals, and the base's.
+    """pass@k over k, a chart per family.
 
-    A family with a single k has no curve.
+    Returns:
+        Charts with the arms' means, their intervals and the base's values. A family with a single
+        k has no curve, and so no chart.
     """
     base = comparison.base or {}
     charts = []
@@ -96,7 +98,8 @@ def _pass_summaries(summary: ArmSummary, ks: Sequence[int], family: str) -> Pass
 
 
 def _pass_words(known: PassSummaries) -> str:
-    return ", ".join(f"pass@{k} {metric.mean:.2f}" for k, metric in known.items())
+    words = [f"pass@{k} {metric.mean:.2f}" for k, metric in known.items()]
+    return ", ".join(words)
 
 
 def _pass_band(frame: Frame, arm: int, known: PassSummaries) -> list[Band]:
@@ -135,9 +138,11 @@ def _base_points(frame: Frame, before: Mapping[int, float | None]) -> str:
 
 
 def reliability_charts(comparison: Comparison) -> list[Chart]:
-    """Share right over confidence, a chart per arm whose evaluations hold confidences.
+    """Share right over confidence, a chart per arm.
 
-    On the diagonal, confidence keeps its word.
+    Returns:
+        Charts of the arms whose evaluations hold confidences. On the diagonal, confidence keeps
+        its word.
     """
     charts = []
     for i, (name, arm) in enumerate(comparison.arms.items()):

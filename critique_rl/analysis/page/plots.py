@@ -113,7 +113,15 @@ class Frame:
         return round(position, 1), round(height, 1)
 
     def points(self, x: Iterable[float], y: Iterable[float]) -> str:
-        """The values as an SVG's `points` has them; x and y are equally long."""
+        """A line through values.
+
+        Args:
+            x: one per point.
+            y: one per point.
+
+        Returns:
+            The line, as an SVG's `points` has it; "" without a point.
+        """
         words = []
         for value in zip(x, y, strict=True):
             across, down = self.at(*value)
@@ -221,7 +229,14 @@ def _tick_step(span: float) -> float:
 
 
 def scale_to_percent(values: Sequence[float]) -> Callable[[float], float]:
-    """A map from values to percent of the width of an axis that holds all of them, and 0."""
+    """A map from values to places on one axis.
+
+    Args:
+        values: the axis holds all of them, and 0.
+
+    Returns:
+        A function from a value to percent of the axis's width.
+    """
     low = min([0.0, *values])
     high = max([0.0, *values])
     # Room for the ends of whiskers; 1 where there is nothing but 0, for the division below.

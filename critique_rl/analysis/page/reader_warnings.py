@@ -37,7 +37,9 @@ def _about_runs(comparison: Comparison) -> list[str]:
             parts.append(f"{arm} {noun} {', '.join(seeds)}")
         sentences.append(f"Not evaluated yet, so in no table: {'; '.join(parts)}.")
     for item in comparison.incomparable:
-        place = item.arm if item.seed is None else f"{item.arm} seed {item.seed}"
+        place = item.arm
+        if item.seed is not None:
+            place += f" seed {item.seed}"
         sentences.append(f"Left out: {place}: {item.reason}")
     return sentences
 
@@ -58,13 +60,15 @@ def _about_numbers(comparison: Comparison) -> list[str]:
             "One seed: intervals cover other problems of the same kind, and say nothing of other "
             "seeds."
         )
-    unscored = ", ".join(f"{name} {arm.unscored}" for name, arm in arms.items() if arm.unscored)
-    if unscored:
+    counts = [f"{name} {arm.unscored}" for name, arm in arms.items() if arm.unscored]
+    if counts:
+        unscored = ", ".join(counts)
         sentences.append(
             f"Answers that could not be judged, and count neither as right nor as wrong: "
             f"{unscored}."
         )
-    if arms and spent_alike([arm.cost for arm in arms.values()]) is None:
+    costs = [arm.cost for arm in arms.values()]
+    if costs and spent_alike(costs) is None:
         sentences.append(
             "The arms spent unequally (more than 5% apart in every measure): differences at the "
             "end are not at equal cost; compare the curves."

@@ -24,8 +24,9 @@ class VisibleCharacters(dict[int, int | str]):
     def __missing__(self, code: int) -> int | str:
         # Format characters (Cf) turn the reading direction, so that a text shows another; tags and
         # zero-width ones hide a text in a text. Zl and Zp break lines.
-        hidden = unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp")
-        if hidden and chr(code) not in "\t\n\f\r":
+        character = chr(code)
+        hidden = unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp")
+        if hidden and character not in "\t\n\f\r":
             self[code] = f"[U+{code:04X}]"
         else:
             self[code] = code
