@@ -70,7 +70,6 @@ PAPER = Form(
         "usd": "usd",
         "wall_seconds": "minutes",
     },
-    # A column that is there in every paper's table can be read across papers.
     always_shown=("generated_tokens", "critic_tokens", "usd", "wall_seconds"),
     differences_alignment="lrrrrr",
 )

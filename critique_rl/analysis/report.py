@@ -273,7 +273,7 @@ def _differences(comparison: Comparison) -> Differences:
     control = comparison.control
     primary = []
     others = []
-    # One axis for all metrics: a reader compares a family's gain with the primary one.
+    # Drawn together, so that the whiskers of all metrics share one axis.
     for pair, whisker in _draw(comparison.comparisons):
         if pair.metric == comparison.primary:
             primary.append((pair, whisker))
