@@ -46,7 +46,8 @@ KIND_OPTIONS = {
 class WorkerVerifier:
     """A verifier that asks a worker's function with {"text", "row"}.
 
-    An answer that the worker lost is unscored, with the code of `worker.NoAnswer` as reason.
+    An answer that the worker lost is unscored, with the code of `killable_process.NoAnswer` as
+    reason.
     """
 
     def __init__(self, worker: Worker):

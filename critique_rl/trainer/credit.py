@@ -115,7 +115,7 @@ def count_kinds(
     kinds_KB = torch.stack(kinds).float()
     tokens_K = kinds_KB @ tokens_B.float()
     rows_K = kinds_KB.sum(1)
-    # One reduction for all eight sums.
+    # One reduction for all eight sums: each one is a point where ranks wait for each other.
     tokens_K, rows_K = sum_over_ranks(torch.stack([tokens_K, rows_K]))
     return KindTotals(*tokens_K), KindTotals(*rows_K)
 

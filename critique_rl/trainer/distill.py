@@ -143,7 +143,7 @@ class Distillation:
         """Which rows each term trains, and which failed, all (B,) bool."""
         device = has_context_B.device
         refined_B = batch.refined_rows(device)
-        # A wrong refinement teaches nothing, whatever the target.
+        # A wrong refinement demonstrates a wrong answer, so no target includes it.
         demonstration_B = refined_B & batch.right_rows(device)
         targets = {
             "rollouts": ~refined_B,
