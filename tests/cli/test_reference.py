@@ -7,7 +7,8 @@ import re
 import pytest
 import yaml
 
-from critique_rl.cli import reference, reference_config
+from critique_rl.cli import reference
+from critique_rl.cli.reference import config as reference_config
 from critique_rl.config.arms import RUN_KEYS
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import PIPELINE_KEYS as FILE_KEYS

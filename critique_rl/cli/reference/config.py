@@ -15,7 +15,12 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any
 
 from critique_rl.analysis import claims
-from critique_rl.cli.source_text import class_fields, docstring, first_paragraph, to_markdown
+from critique_rl.cli.reference.source_text import (
+    class_fields,
+    docstring,
+    first_paragraph,
+    to_markdown,
+)
 from critique_rl.config.arms import SECTIONS
 from critique_rl.config.pipeline_file import parse_pipeline
 from critique_rl.config.schema import Pipeline as PipelineFile

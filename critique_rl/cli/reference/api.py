@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from critique_rl.cli.source_text import (
+from critique_rl.cli.reference.source_text import (
     class_fields,
     docstring,
     has_docstring,

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from critique_rl.cli.reference_api import api_page
-from critique_rl.cli.reference_config import config_page
+from critique_rl.cli.reference.api import api_page
+from critique_rl.cli.reference.config import config_page
 from critique_rl.config.durable_files import write_text
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 NOTE = (
     "Written by `python -m critique_rl.cli.reference` from the code; "
     "change the code, not this page."
@@ -31,7 +31,3 @@ def main() -> None:
 def pages() -> dict[str, str]:
     """Name of each page -> its text."""
     return {"reference-config.md": config_page(NOTE), "reference-api.md": api_page(NOTE)}
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""`python -m critique_rl.cli.reference`."""
+
+from critique_rl.cli.reference import main
+
+main()
