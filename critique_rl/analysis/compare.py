@@ -63,6 +63,7 @@ def compare(
     seeds: Sequence[int],
     target: float | None = None,
     measure: str = "generated_tokens",
+    delta: float | None = None,
 ) -> Comparison:
     """Read every eval.json of a pipeline and compare its arms.
 
@@ -74,6 +75,7 @@ def compare(
         seeds: seeds of every arm.
         target: a value of the primary metric whose cost is asked for.
         measure: of `costs.KINDS`: what is counted until `target`.
+        delta: the smallest difference that is worth a claim.
 
     Returns:
         What compare.json is to hold (`Comparison.to_json`).
@@ -101,6 +103,7 @@ def compare(
     return Comparison(
         target=target,
         measure=measure,
+        delta=delta,
         control=control,
         primary=primary,
         seeds=tuple(seeds),

@@ -135,6 +135,10 @@ class Difference:
     """Problems that all evaluations of the pair have a value for."""
     interval_covers: str = ""
     """The interval is about new "seeds", new "problems", or new "problems and seeds"."""
+    smallest: float | None = None
+    """The smallest difference that so many problems, samples and seeds can show
+    (`power.smallest_of`); None where that is unknown.
+    """
     extra: Extra = field(default_factory=dict)
 
 
@@ -227,6 +231,8 @@ class Comparison:
     """A value of the primary metric whose cost is asked for; None where none is."""
     measure: str = "generated_tokens"
     """Of `costs.KINDS`: what is counted until `target`."""
+    delta: float | None = None
+    """The smallest difference that is worth a claim; None: `power.DELTA`."""
     control: str
     primary: str
     """The metric that was named before the run."""

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from critique_rl.analysis.comparison import Difference, Ends, LeftOut
-from critique_rl.analysis.evaluations import ArmRuns, Runs
+from critique_rl.analysis.evaluations import ArmRuns, Evaluation, Runs
+from critique_rl.analysis.power import smallest_of
 from critique_rl.analysis.problem_matrix import problem_matrix
 from critique_rl.intervals import crossed_interval, sign_flip_p
 from critique_rl.metrics import EVALUATION_METRICS
@@ -102,7 +103,18 @@ def _pair(arm: str, control: str, arms: ArmRuns, metric: str) -> Difference | No
         seeds=tuple(seeds),
         problems=differences_SP.shape[1],
         interval_covers=_coverage(metric, count),
+        smallest=_smallest(metric, differences_SP.shape, evaluations),
     )
+
+
+def _smallest(
+    metric: str, shape: tuple[int, ...], evaluations: Sequence[Evaluation]
+) -> float | None:
+    """`power.smallest_of` for a matrix of (seeds, problems)."""
+    seeds, problems = shape
+    # Evaluations are compared only where they took as many samples (`evaluations.PROTOCOL`).
+    samples = evaluations[0].protocol["samples"]
+    return smallest_of(metric, problems, samples, seeds)
 
 
 def _coverage(metric: str, seeds: int) -> str:

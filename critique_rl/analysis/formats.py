@@ -48,6 +48,11 @@ def signed(number: float) -> str:
     return f"{number:+z.2f}"
 
 
+def two_decimals(number: float) -> str:
+    """Two decimals without a sign, such as 0.05."""
+    return f"{number:.2f}"
+
+
 def short(number: float) -> str:
     """Three digits at most: 150123 -> 150k, 1500000 -> 1.5M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

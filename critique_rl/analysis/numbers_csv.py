@@ -40,7 +40,8 @@ class Number:
 
     kind: str
     """base, arm, cost, difference (from the control), pair (of any two arms), boundary, second or
-    second difference (second template), missing, incomparable, other."""
+    second difference (second template), missing, incomparable, other. "smallest difference" and the
+    like: what the pair could show (`power.smallest_of`)."""
     arm: str = ""
     control: str = ""
     metric: str = ""
@@ -133,6 +134,8 @@ def _difference_numbers(kind: str, pair: Difference) -> Numbers:
     yield replace(number, value=pair.difference, low=low, high=high, note=note)
     for seed, value in pair.per_seed.items():
         yield replace(number, seed=seed, value=value)
+    if pair.smallest is not None:
+        yield replace(number, kind=f"smallest {kind}", value=pair.smallest)
 
 
 def _second_numbers(second: SecondTemplate) -> Numbers:

@@ -20,7 +20,16 @@ from critique_rl.analysis.comparison_tables import (
     second_table,
     target_table,
 )
-from critique_rl.analysis.formats import MEASURES, bracket, plural, short, signed, spent_alike
+from critique_rl.analysis.formats import (
+    MEASURES,
+    bracket,
+    plural,
+    short,
+    signed,
+    spent_alike,
+    two_decimals,
+)
+from critique_rl.analysis.power import DELTA, cannot_show
 from critique_rl.analysis.table import Table, to_terminal
 
 ONE_SEED = "one seed says nothing of other seeds"
@@ -43,24 +52,56 @@ def verdict(comparison: Comparison) -> str:
     pairs = [pair for pair in comparison.comparisons if pair.metric == primary]
     if not pairs:
         return f"No arm can be compared with {control} on {primary} yet{unfinished}."
-    unclear = [pair for pair in pairs if _holds_zero(pair)]
-    if len(unclear) <= MOST_UNCLEAR:
-        unclear = []
+    weak = [pair for pair in pairs if cannot_show(pair, comparison.delta) is not None]
+    strong = [pair for pair in pairs if pair not in weak]
+    unclear = _many([pair for pair in strong if _holds_zero(pair)])
+    many_weak = _many(weak)
     clauses: list[str] = []
     for pair in pairs:
-        if pair not in unclear:
+        if pair not in unclear and pair not in many_weak:
             # The metric is named once, in the first clause.
             contrast = f"{pair.arm} - {control}"
             if not clauses:
                 contrast += f" on {primary}"
-            clauses.append(f"{contrast}: {_finding(pair)}")
+            if pair in weak:
+                clauses.append(f"{contrast}: {_too_few([pair], comparison.delta)}")
+            else:
+                clauses.append(f"{contrast}: {_finding(pair)}")
     if unclear:
         clauses.append(_no_difference(unclear, control))
+    if many_weak:
+        arms = ", ".join(_arms(many_weak))
+        reach = _too_few(many_weak, comparison.delta)
+        clauses.append(f"{arms} against {control} on {primary}: {reach}")
     costs = {}
     for arm in (control, *_arms(pairs)):
         costs[arm] = comparison.arms[arm].cost
     clauses.append(f"at {_spent(costs)}{unfinished}")
     return "; ".join(clauses) + "."
+
+
+def _many(pairs: list[Difference]) -> list[Difference]:
+    """The pairs if they share one clause, else []."""
+    return pairs if len(pairs) > MOST_UNCLEAR else []
+
+
+def _too_few(pairs: Sequence[Difference], delta: float | None) -> str:
+    """That pairs cannot show the difference asked for, with what they could show."""
+    asked = DELTA if delta is None else delta
+    reaches = [cannot_show(pair, delta) or 0.0 for pair in pairs]
+    observed = [pair.difference for pair in pairs]
+    seeds = _range([len(pair.seeds) for pair in pairs], str)
+    problems = _range([pair.problems for pair in pairs], str)
+    seed_word = "seeds" if seeds != "1" else "seed"
+    problem_word = "problems" if problems != "1" else "problem"
+    size = f"{seeds} {seed_word} and {problems} {problem_word}"
+    if min(reaches) > 1:
+        return f"cannot show any difference over {size} (observed {_range(observed, signed)})"
+    needed = _range(reaches, two_decimals)
+    return (
+        f"cannot show a difference of {two_decimals(asked)} over {size}, only of {needed} or more "
+        f"(observed {_range(observed, signed)})"
+    )
 
 
 def _arms(pairs: Sequence[Difference]) -> list[str]:

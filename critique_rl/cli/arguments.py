@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,21 @@ def has_finished_run(pipeline: Pipeline, folder: PipelineFolder) -> bool:
         if any(folder.run(arm, seed).finished for seed in pipeline.seeds):
             return True
     return False
+
+
+FEW_PROMPTS = 16
+"""Training prompts of a task whose held-out problems alone are counted."""
+
+
+def held_out_families(pipeline: Pipeline) -> list[str]:
+    """The family of each problem that the arms will be judged on.
+
+    Raises:
+        ConfigError: The task cannot be loaded.
+    """
+    from critique_rl.tasks.load import load_task
+
+    config = pipeline.arms[pipeline.control]
+    task = load_task(replace(config.task, size=FEW_PROMPTS), 0)
+    rows = task.held_out(config.evaluation.split, config.evaluation.problems)
+    return [str(row["family"]) for row in rows]

@@ -53,6 +53,7 @@ def write_comparison(pipeline: Pipeline, folder: PipelineFolder) -> Comparison:
         list(pipeline.seeds),
         pipeline.target,
         measure,
+        pipeline.delta,
     )
     write_json(folder.comparison, comparison.to_json())
     return comparison

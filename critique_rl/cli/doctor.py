@@ -19,6 +19,7 @@ from critique_rl.cli.doctor_checks import (
     check_machine,
     check_packages,
     check_policy,
+    check_reach,
     check_settings,
 )
 from critique_rl.cli.doctor_endpoint import ENDPOINT_OPTIONS, check_endpoint
@@ -100,7 +101,7 @@ def check(
         }
     if pipeline:
         endpoints |= _endpoints_of_arms(pipeline)
-        lines += [*check_policy(pipeline), check_settings(pipeline)]
+        lines += [*check_policy(pipeline), check_settings(pipeline), *check_reach(pipeline)]
     checked = set()
     for name, options in endpoints.items():
         # Arms often share an endpoint, and each check costs tokens.

@@ -159,6 +159,23 @@ def check_settings(pipeline: Pipeline) -> Line:
     return Line("settings", "ok", f"{len(pipeline.arms)} arms, primary {pipeline.primary}")
 
 
+def check_reach(pipeline: Pipeline) -> Iterator[Line]:
+    """Whether the comparison can show the difference that is asked for."""
+    from critique_rl.analysis.power import advice, describe, planned_design
+    from critique_rl.cli.arguments import held_out_families
+
+    try:
+        design = planned_design(pipeline, held_out_families(pipeline))
+    except (ValueError, OSError, ImportError):
+        # `check_settings` has said why the task cannot be loaded.
+        return
+    if design is None:
+        return
+    larger = advice(pipeline, design)
+    status: Status = "warn" if larger else "ok"
+    yield Line("comparison", status, describe(pipeline, design), larger)
+
+
 def check_policy(pipeline: Pipeline) -> Iterator[Line]:
     """Whether the policy of the first arm is there, and its tokenizer and chat template work."""
     from critique_rl.policy import resolve_model

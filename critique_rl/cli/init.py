@@ -18,6 +18,7 @@ from critique_rl.cli.arguments import Commands
 from critique_rl.config.checks import ConfigError
 
 if TYPE_CHECKING:
+    from critique_rl.config.schema import Pipeline
     from critique_rl.tasks.user_data import UserData
 
 QUESTIONS = ("prompt", "question", "problem", "query", "instruction", "input")
@@ -166,11 +167,11 @@ def write_first_pipeline(
     task = _inspect_data(data, columns, subset)
     text = _render_pipeline(data, out, model, task)
     # Only a file that `run` takes is written.
-    parse_pipeline(out.stem, yaml.safe_load(text))
+    pipeline = parse_pipeline(out.stem, yaml.safe_load(text))
     # "x": reading the data may take minutes, in which the file can have been made.
     with out.open("x", encoding="utf-8") as file:
         file.write(text)
-    return _next_steps(out, task)
+    return _next_steps(out, task, pipeline)
 
 
 def _inspect_data(data: str, columns: Columns, subset: str) -> FirstTask:
@@ -272,7 +273,25 @@ def _json(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _next_steps(out: Path, task: FirstTask) -> str:
+def _reach(pipeline: Pipeline) -> list[str]:
+    """What the comparison can show, and what a larger one could."""
+    from critique_rl.analysis.power import advice, describe, planned_design
+    from critique_rl.cli.arguments import held_out_families
+
+    try:
+        design = planned_design(pipeline, held_out_families(pipeline))
+    except ConfigError:
+        # Without held-out problems nothing is shown; a line above says so.
+        return []
+    assert design is not None, "a first pipeline compares pass@1"
+    lines = [describe(pipeline, design)]
+    larger = advice(pipeline, design)
+    if larger:
+        lines.append(larger)
+    return lines
+
+
+def _next_steps(out: Path, task: FirstTask, pipeline: Pipeline) -> str:
     file = shlex.quote(str(out))
     short = shlex.join(TRY)
     lines = [f"wrote {out}: {task.counts}; {len(task.families)} families"]
@@ -285,6 +304,7 @@ def _next_steps(out: Path, task: FirstTask) -> str:
         f"  critique-rl critics {file} --out runs/try    # what each critic rescues of the "
         "policy's failed attempts; nothing here, nothing in training"
     )
+    lines += _reach(pipeline)
     lines += [
         "Next:",
         f"  critique-rl doctor {file}",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from critique_rl.cli.arguments import Commands, add_pipeline_command, load, pipeline_words
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import pipeline_path
+from critique_rl.config.schema import Pipeline
 from critique_rl.experiment.plan import FORMATS, launcher, render_plan, stages
 
 
@@ -60,4 +63,25 @@ def plan(arguments: argparse.Namespace) -> int:
         "evaluates the policy before training, compares and reports",
         file=sys.stderr,
     )
+    for line in _reach(pipeline):
+        print(line, file=sys.stderr)
     return 0
+
+
+def _reach(pipeline: Pipeline) -> Iterator[str]:
+    """What the planned comparison can show, and what a larger one could."""
+    from critique_rl.analysis.power import advice, describe, planned_design
+    from critique_rl.cli.arguments import held_out_families
+
+    try:
+        design = planned_design(pipeline, held_out_families(pipeline))
+    except ConfigError as error:
+        # The machine that submits jobs may lack the data.
+        yield f"how much these runs can show is not known here: {error}"
+        return
+    if design is None:
+        return
+    yield describe(pipeline, design)
+    larger = advice(pipeline, design)
+    if larger:
+        yield larger

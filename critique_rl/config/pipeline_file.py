@@ -22,6 +22,7 @@ PIPELINE_KEYS = (
     "primary",
     "control",
     "target",
+    "delta",
     "sweep",
     "external",
     "claim",
@@ -124,6 +125,7 @@ def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
         primary=str(data.get("primary", "pass@1/all")),
         control=control,
         target=_parse_target(data.get("target")),
+        delta=_parse_delta(data.get("delta")),
         sweep=sweep,
         external=_parse_external(data.get("external") or {}, arms),
         claim=data.get("claim"),
@@ -157,6 +159,18 @@ def _parse_target(value: Any) -> float | None:
         )
     target: float = value
     return target
+
+
+def _parse_delta(value: Any) -> float | None:
+    """A difference of the primary metric, or None. Raises ConfigError outside of 0 to 1."""
+    if value is None:
+        return None
+    if not _is_number(value) or not 0 < value <= 1:
+        raise ConfigError(
+            f"delta: got {value!r}, expected a difference of the primary metric, such as 0.05"
+        )
+    delta: float = value
+    return delta
 
 
 def _parse_external(value: Any, arms: Iterable[str]) -> dict[str, str]:

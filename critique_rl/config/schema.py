@@ -221,6 +221,10 @@ class Pipeline:
     """A value of the primary metric: the comparison counts the tokens until the learning curve
     first reaches it.
     """
+    delta: float | None = None
+    """The smallest difference of the primary metric that is worth a claim. A comparison that could
+    not show it says so. Without one it is .5.
+    """
     sweep: SweepConfig | None = None
     """The same search of one option for every arm; null: no search."""
     external: Mapping[str, str] = field(default_factory=dict)

@@ -44,6 +44,7 @@ def trials(pipeline: Pipeline) -> Pipeline:
         control=next(iter(arms)),
         primary=sweep.metric,
         target=None,
+        delta=None,
         sweep=None,
     )
 

@@ -8,12 +8,17 @@ from critique_rl.analysis.comparison import LeftOut
 from critique_rl.analysis.verdict import left_out, verdict
 
 
+def often(right, times=20):
+    """The same problems so many times: two problems alone could show nothing."""
+    return {f"{name}{i}": count for name, count in right.items() for i in range(times)}
+
+
 def test_one_seed_covers_problems_only_and_the_verdict_says_so(tmp_path):
-    put(tmp_path, "scalar", 0, {"a": 0, "b": 0})
-    put(tmp_path, "critique", 0, {"a": 4, "b": 4})
+    put(tmp_path, "scalar", 0, often({"a": 0, "b": 0}))
+    put(tmp_path, "critique", 0, often({"a": 4, "b": 4}))
     comparison = compared(tmp_path, seeds=[0])
     assert comparison.comparisons[0].interval_covers == "problems"
-    assert "over 1 seed and 2 problems (one seed says nothing of other seeds)" in verdict(
+    assert "over 1 seed and 40 problems (one seed says nothing of other seeds)" in verdict(
         comparison
     )
 
@@ -45,16 +50,16 @@ def test_what_is_left_out_is_told_with_its_reason_and_counted_by_run(tmp_path):
 
 def test_the_verdict_names_difference_interval_and_cost(tmp_path):
     for seed in range(3):
-        put(tmp_path, "scalar", seed, {"a": 0, "b": 0, "c": 0})
+        put(tmp_path, "scalar", seed, often({"a": 0, "b": 0, "c": 0}))
         put(
             tmp_path,
             "critique",
             seed,
-            {"a": 2, "b": 2, "c": 2},
+            often({"a": 2, "b": 2, "c": 2}),
             cost={"critic_tokens": 31_000, "usd": 0.12},
         )
     expected = (
-        "critique - scalar on pass@1/plateau: +0.50 [0.50, 0.50] over 3 seeds and 3 problems; "
+        "critique - scalar on pass@1/plateau: +0.50 [0.50, 0.50] over 3 seeds and 60 problems; "
     )
     spent = (
         "at 150k generated tokens an arm, plus 31k critic tokens for critique; $0.12 for critique "
@@ -64,8 +69,8 @@ def test_the_verdict_names_difference_interval_and_cost(tmp_path):
 
 
 def test_the_verdict_admits_no_difference_and_unequal_tokens(tmp_path):
-    put(tmp_path, "scalar", 0, {"a": 0, "b": 2}, cost={"generated_tokens": 100_000})
-    put(tmp_path, "critique", 0, {"a": 2, "b": 1})
+    put(tmp_path, "scalar", 0, often({"a": 0, "b": 2}), cost={"generated_tokens": 100_000})
+    put(tmp_path, "critique", 0, often({"a": 1, "b": 1}))
     sentence = verdict(compared(tmp_path, seeds=[0]))
     assert "the interval contains 0" in sentence
     assert "unequal generated tokens (scalar 100k, critique 150k)" in sentence
@@ -122,18 +127,21 @@ def test_the_policys_own_dollars_are_no_critics(tmp_path):
 
 
 def test_many_arms_without_a_difference_are_one_clause_of_the_verdict(tmp_path):
-    two_arms(tmp_path)
+    for seed in (0, 1):
+        put(tmp_path, "scalar", seed, often({"a": 0, "b": 1}))
     for arm in ("retry", "shuffled", "nsr"):
         for seed in (0, 1):
-            put(tmp_path, arm, seed, {"a": 0, "b": 1 + seed * (arm == "nsr")})
+            right = often({"a": 0, "b": 1})
+            if arm == "nsr" and seed == 1:
+                right["b0"] = 2
+            put(tmp_path, arm, seed, right)
     words = verdict(compared(tmp_path, arms=("scalar", "retry", "shuffled", "nsr")))
-    # nsr - scalar: 0 0 / 0 1 quarters, an interval around 1/16
     assert words.startswith(
         "no difference from scalar shown for retry, shuffled, nsr (intervals within ["
     )
-    assert "] over 2 seeds and 2 problems); at" in words
+    assert "] over 2 seeds and 40 problems); at" in words
     once = verdict(compared(tmp_path, arms=("scalar", "retry", "shuffled", "nsr"), seeds=[0]))
-    assert "over 1 seed and 2 problems; one seed says nothing of other seeds)" in once
+    assert "over 1 seed and 40 problems; one seed says nothing of other seeds)" in once
 
 
 def test_where_several_arms_are_highest_none_is_called_the_best(tmp_path):
