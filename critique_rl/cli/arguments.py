@@ -15,6 +15,7 @@ from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline, RunConfig
+from critique_rl.config.split_rule import with_stored_split
 
 # argparse has no public name for the object that add_subparsers gives.
 Commands = Any
@@ -66,7 +67,8 @@ def load(arguments: argparse.Namespace) -> tuple[Pipeline, PipelineFolder]:
     pipeline = load_pipeline(arguments.pipeline, arguments.overrides)
     # Checked now: a wrong claim would otherwise be refused after days of training.
     parse_claim(pipeline)
-    return pipeline, PipelineFolder(arguments.out / pipeline.name)
+    folder = PipelineFolder(arguments.out / pipeline.name)
+    return with_stored_split(pipeline, folder), folder
 
 
 def load_finished(arguments: argparse.Namespace) -> tuple[Pipeline, PipelineFolder]:

@@ -21,6 +21,7 @@ from critique_rl.config.durable_files import write_json, write_text
 from critique_rl.config.pipeline_file import load_pipeline, pipeline_path
 from critique_rl.config.run_folder import ClaimsFolder, PipelineFolder
 from critique_rl.config.schema import Pipeline
+from critique_rl.config.split_rule import with_stored_split
 
 if TYPE_CHECKING:
     from critique_rl.analysis.claim_reports import ClaimReport
@@ -72,6 +73,7 @@ def claims(arguments: argparse.Namespace) -> int:
     for path, overrides in _claim_pipelines(arguments.folder, arguments.quick):
         pipeline = load_pipeline(path, overrides)
         folder = results.pipeline(pipeline.name)
+        pipeline = with_stored_split(pipeline, folder)
         failed += run_all(pipeline, folder, path, overrides, arguments.jobs)
         words = pipeline_words(path, overrides, results.path)
         reports += _judge_claim(pipeline, folder, words)

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from critique_rl.cli.arguments import Commands
 from critique_rl.config.checks import ConfigError
@@ -21,8 +21,32 @@ if TYPE_CHECKING:
     from critique_rl.config.schema import Pipeline
     from critique_rl.tasks.user_data import UserData
 
-QUESTIONS = ("prompt", "question", "problem", "query", "instruction", "input")
-ANSWERS = ("answer", "final_answer", "gold", "target", "label", "ground_truth", "expected_answer")
+QUESTIONS = (
+    "prompt",
+    "question",
+    "problem",
+    "query",
+    "instruction",
+    "input",
+    "question_stem",
+    "ctx",
+    "sentence",
+    "goal",
+)
+ANSWERS = (
+    "answer",
+    "final_answer",
+    "answerkey",
+    "answer_key",
+    "correct_answer",
+    "gold",
+    "target",
+    "label",
+    "ground_truth",
+    "expected_answer",
+    "correct",
+    "cop",
+)
 FAMILIES = ("family", "level", "subject", "category", "type", "difficulty")
 MOST_FAMILIES = 12
 """A column with more values than these is no family, but an id."""
@@ -182,7 +206,7 @@ def _inspect_data(data: str, columns: Columns, subset: str) -> FirstTask:
     names = read_dataset(data, "train", subset).column_names
     question = columns.question or _guess_column(QUESTIONS, names, data, "question")
     answer = columns.answer or _guess_column(ANSWERS, names, data, "answer")
-    options = {"train": data, "question": question, "answer": answer}
+    options: dict[str, Any] = {"train": data, "question": question, "answer": answer}
     if subset:
         options["subset"] = subset
     rows = load_user_data(DataOptions(**options))

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from critique_rl.config.schema import PolicyConfig, RunConfig, TaskConfig
+from critique_rl.config.split_rule import stored_options
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -19,6 +20,7 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     """
     # Through YAML and back, so that it equals a file that is read again.
     data: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_plain(asdict(config))))
+    data["task"]["options"] = stored_options(config.task.name, data["task"]["options"])
     return data
 
 

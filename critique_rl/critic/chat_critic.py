@@ -15,6 +15,7 @@ from typing import Any, Literal
 from critique_rl.critic.contract import Chat, Reply, without_thinking
 from critique_rl.critic.leaks import IsAnswer, OnLeak, handle_leak
 from critique_rl.prompts import clean, cut, is_blank, render
+from critique_rl.tasks.answer_text import told_answer, told_solution
 from critique_rl.types import Attempt, Critique, Message, Usage
 
 KNOWS_COLUMN = {"nothing": "", "answer": "answer", "solution": "solution"}
@@ -109,13 +110,11 @@ class ChatCritic:
 
     def _lookup_knowledge(self, attempt: Attempt) -> str | None:
         """The text of the column that the critic knows; None if the row lacks it."""
-        column = KNOWS_COLUMN[self.knows]
-        if not column:
-            return ""
-        value = attempt.row.get(column)
-        if not value:
-            return None
-        return str(value) or None
+        if self.knows == "answer":
+            return told_answer(attempt.row) or None
+        if self.knows == "solution":
+            return told_solution(attempt.row) or None
+        return ""
 
     def _render_prompt(self, attempts: Sequence[Attempt]) -> str:
         # The special tokens of a known tokenizer are broken in the attempt. A server's tokenizer is

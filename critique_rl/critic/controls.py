@@ -16,6 +16,7 @@ from critique_rl.critic.contract import Critic
 from critique_rl.critic.leaks import IsAnswer, leaks_answer
 from critique_rl.hashing import uniform
 from critique_rl.prompts import render
+from critique_rl.tasks.answer_text import told_answer
 from critique_rl.types import Attempt, Critique
 
 MAX_DRAWS = 100
@@ -48,7 +49,7 @@ class TemplateCritic:
         return [self._critique_one(attempt) for attempt in attempts]
 
     def _critique_one(self, attempt: Attempt) -> Critique:
-        answer = str(attempt.row.get("answer") or "")
+        answer = told_answer(attempt.row)
         if self.needs_answer and not answer:
             return Critique("", self.name, "skipped", "no_answer_column")
         text = render(self.template, answer=answer)

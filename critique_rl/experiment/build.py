@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import trl
-from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,6 +22,7 @@ from critique_rl.experiment.rollout_log import write_rollouts
 from critique_rl.policy import load_policy
 from critique_rl.sampling import prompt_lengths
 from critique_rl.tasks.rewards import build_reward
+from critique_rl.tasks.rows.training_set import training_set
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
@@ -183,7 +183,7 @@ def build_trainer(
         )
     model, tokenizer = load_start_policy(config)
     _check_prompt_lengths(task, tokenizer, model, arguments.max_completion_length)
-    dataset = Dataset.from_list([dict(row) for row in task.train])
+    dataset = training_set(task.train)
     assert arguments.num_generations is not None, "TRL's arguments refuse null"
     rewards, weights = build_reward(config.reward, task.verifier, arguments.num_generations, seed)
     if len(weights) > 1:

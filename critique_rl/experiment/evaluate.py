@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from critique_rl.config.schema import RunConfig, TaskConfig
+from critique_rl.config.split_rule import stored_options
 from critique_rl.experiment.evaluation_metrics import all_metrics, tally
 from critique_rl.prompts import render
 from critique_rl.sampling import Sampling, render_prompt, sample
@@ -180,7 +181,8 @@ def _prompts_digest(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> 
 def task_settings(task: TaskConfig) -> dict[str, Any]:
     """The settings that choose the held-out problems and judge them."""
     # How many problems are trained on changes no held-out one.
-    settings: dict[str, Any] = {"name": task.name, "options": dict(task.options)}
+    options = stored_options(task.name, task.options)
+    settings: dict[str, Any] = {"name": task.name, "options": options}
     if task.verifier:
         settings["verifier"] = task.verifier
     return settings

@@ -47,6 +47,48 @@ def gold_answer(row: Row) -> str:
         return ""
 
 
+def final_answer(answer: str) -> str:
+    """A gold answer without its working.
+
+    Returns:
+        What stands in the last line after "####", as GSM8K ends its solutions; any other text as it
+        is, such as one whose last heading is followed by more.
+    """
+    _, mark, last = answer.rpartition("####")
+    final = last.strip()
+    if not mark or not final or "\n" in final or final.startswith("#"):
+        return answer
+    return final
+
+
+def told_answer(row: Row) -> str:
+    """The gold answer for whoever is told it, without its working; "" where the row has none.
+
+    A 0 is an answer.
+    """
+    return final_answer(_cell(row, "answer"))
+
+
+def told_solution(row: Row) -> str:
+    """The worked solution: of the column solution, else of an answer that ends in "####"."""
+    solution = _cell(row, "solution")
+    answer = _cell(row, "answer")
+    if solution or final_answer(answer) == answer:
+        return solution
+    return answer
+
+
+def _cell(row: Row, column: str) -> str:
+    value = row.get(column)
+    if value is None:
+        return ""
+    try:
+        return str(value)
+    # An integer with more digits than Python prints.
+    except ValueError:
+        return ""
+
+
 def last_box(text: str, longest: int | None = None) -> str | None:
     r"""Content of the last \boxed{...} of a text.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from critique_rl.config.checks import ConfigError, suggest
+from critique_rl.config.split_rule import SPLIT_RULE
+from critique_rl.tasks.rows.written import WrittenFile, WrittenSource
 
 READERS = {
     ".jsonl": "json",
@@ -14,8 +17,11 @@ READERS = {
     ".ndjson": "json",
     ".parquet": "parquet",
     ".csv": "csv",
+    ".tsv": "csv",
 }
-"""Suffix of a file -> builder of `load_dataset`."""
+"""Suffix of a file -> its format."""
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
+NEAR_REPEATS = ("refuse", "leave_out", "keep")
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,43 @@ class DataOptions:
     """
     system: str = ""
     """A system message before each question."""
+    choices: str = ""
+    """Column of the choices of a multiple choice, or several columns with commas between; "": found
+    by its name (choices, options, endings; A, B, C, D; option_a, ...). They are written below the
+    question as A., B., and so on, and the gold answer becomes the letter. "none": those columns are
+    no choices.
+    """
+    near_repeats: str = "refuse"
+    """For questions of `train` that `test` or `validation` asks in nearly the same words (other
+    case, spaces, quotes, punctuation or system message): "refuse" the data, "leave_out" what would
+    be trained on, or "keep" both.
+    """
+    split_rule: int = SPLIT_RULE
+    """Version of the rule that holds questions out of `train`. 2: by the last user message without
+    case, spaces, quotes and punctuation. 1: by the prompt as it is, system message included, as in
+    run folders of earlier versions, which keep it.
+    """
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for values that the two options do not have."""
+        if self.near_repeats not in NEAR_REPEATS:
+            advice = suggest(self.near_repeats, NEAR_REPEATS)
+            raise ConfigError(f"near_repeats: got {self.near_repeats!r}; {advice}")
+        if self.split_rule not in (1, SPLIT_RULE):
+            raise ConfigError(f"split_rule: got {self.split_rule}, expected 1 or {SPLIT_RULE}")
 
 
-def read_dataset(name: str, split: str = "train", subset: str = "") -> Any:
-    """Read a data set.
+class Source(Protocol):
+    """Rows that can be read several times."""
+
+    @property
+    def column_names(self) -> list[str]: ...
+
+    def __iter__(self) -> Iterator[dict[str, Any]]: ...
+
+
+def read_dataset(name: str, split: str = "train", subset: str = "") -> Source:
+    """Read a data set. Cells of JSON and CSV files are as they are written.
 
     Args:
         name: A file or a folder, else a Hub id.
@@ -57,13 +96,11 @@ def read_dataset(name: str, split: str = "train", subset: str = "") -> Any:
         subset: Subset of a Hub id.
 
     Returns:
-        A `datasets.Dataset`.
+        `WrittenSource` for JSON and CSV, else a `datasets.Dataset`.
 
     Raises:
         ConfigError: With the cause, where it cannot be read.
     """
-    from datasets import load_dataset
-
     path = Path(name).expanduser()
     # Of a.jsonl.gz the suffix that tells the format is not the last one.
     known = [suffix for suffix in path.suffixes if suffix in READERS]
@@ -74,14 +111,79 @@ def read_dataset(name: str, split: str = "train", subset: str = "") -> Any:
         raise ConfigError(f"no file {name}; {_file_advice(path)}")
     try:
         if suffix and path.is_file():
-            return load_dataset(READERS[suffix], data_files=str(path), split="train")
+            return _read_file(path, suffix, split)
         source = str(path) if path.is_dir() else name
-        return load_dataset(source, subset or None, split=split)
+        return _read_folder(source, split, subset)
+    except UnicodeDecodeError as error:
+        raise utf8_error(name, error) from error
     # pandas, pyarrow and the Hub raise all kinds of errors for files that are not what they are
     # called; an empty file raises StopIteration.
     except Exception as error:
         message = _cause_message(error) or "it holds nothing"
         raise ConfigError(f"cannot read {name}: {message}") from error
+
+
+def utf8_error(name: str, error: UnicodeDecodeError) -> ConfigError:
+    """The error for a file of another encoding."""
+    return ConfigError(
+        f"cannot read {name}: it is no UTF-8 ({error.reason}); "
+        "save it as UTF-8, for instance by iconv -f latin1 -t utf-8"
+    )
+
+
+def _read_file(path: Path, suffix: str, split: str) -> Source:
+    """Raises ConfigError for a file of another format than its suffix says."""
+    from fsspec.utils import infer_compression
+
+    kind = READERS[suffix]
+    if kind == "parquet":
+        return _load(kind, split="train", data_files=str(path))
+    compression = infer_compression(str(path))
+    delimiter = "\t" if suffix == ".tsv" else ""
+    file = WrittenFile(str(path), kind, compression, key=split, delimiter=delimiter)
+    return WrittenSource([file])
+
+
+def _read_folder(source: str, split: str, subset: str) -> Source:
+    """A folder or a Hub id, whose README may name subsets and files."""
+    from datasets import DownloadManager, load_dataset_builder
+    from fsspec.utils import infer_compression
+
+    builder = load_dataset_builder(source, subset or None)
+    kind = type(builder).__module__.rpartition(".")[2]
+    data_files = builder.config.data_files or {}
+    names = [str(name) for name in data_files.get(split, ())]
+    # An archive of several files is left to the loader, which unpacks it.
+    is_archive = any(name.endswith(ARCHIVES) for name in names)
+    if kind not in ("json", "csv") or not names or is_archive:
+        return _load(source, split=split, name=subset or None)
+    key = getattr(builder.config, "field", None) or split
+    delimiter = getattr(builder.config, "sep", None) or ""
+    files = []
+    for name in names:
+        local = DownloadManager().download(name)
+        compression = infer_compression(name)
+        files.append(WrittenFile(local, kind, compression, key, delimiter.strip(",")))
+    return WrittenSource(files)
+
+
+def _load(source: str, **options: Any) -> Source:
+    """Read by the loader of `datasets`.
+
+    Raises:
+        ConfigError: For columns of pictures, sounds or films, which no prompt here can show.
+    """
+    from datasets import load_dataset
+
+    dataset = load_dataset(source, **options)
+    for column, feature in dataset.features.items():
+        if any(name in repr(feature) for name in ("Image(", "Audio(", "Video(")):
+            raise ConfigError(
+                f"column {column!r} holds pictures or sounds, and questions are asked as text; "
+                "remove the column if they can be answered without it"
+            )
+    source_of_rows: Source = dataset
+    return source_of_rows
 
 
 def _cause_message(error: Exception) -> str:
@@ -103,4 +205,4 @@ def _file_advice(path: Path) -> str:
         files = [file.name for file in siblings if file.suffix in READERS]
     if files:
         return suggest(path.name, files)
-    return "give a file of JSONL, Parquet or CSV, or a Hub id"
+    return "give a file of JSONL, JSON, CSV, TSV or Parquet, or a Hub id"

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.hashing import uniform
+from critique_rl.tasks.row import TRL_ARGUMENTS
 from critique_rl.tasks.verifiers import boxed_answer, tagged_answer
 from critique_rl.types import Verdict, Verifier
 
@@ -132,10 +133,13 @@ class VerifierReward:
 
 
 def _row_of(columns: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """The dataset's row, as evaluations hand it to the verifier too."""
     row = {}
+    # TRL passes the prompts apart from the other columns.
+    if "prompts" in columns:
+        row["prompt"] = columns["prompts"][i]
     for key, values in columns.items():
-        # TRL passes trainer_state and log functions beside the columns, which alone are lists.
-        if isinstance(values, list):
+        if key not in TRL_ARGUMENTS and isinstance(values, list):
             row[key] = values[i]
     return row
 

@@ -5,9 +5,10 @@ the Hub.
 
 By default the columns are `question` and `answer`; options are the fields of `DataOptions`.
 
-A split without a source is held out of `train`, by a hash of the prompt: a prompt stays in its
-split whatever is added, and none is in two. Rows that cannot be used are left out, counted and
-explained. Left out: images, tools, streams, and an oracle, which nobody has for such data.
+A split without a source is held out of `train`, by a hash of the last user message: a question
+stays in its split whatever is added, and near repeats fall into one. Rows that cannot be used are
+left out, counted and explained. Left out: images, tools, streams, and an oracle, which nobody has
+for such data.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from critique_rl.hashing import split_of, uniform
 from critique_rl.tasks.answer_text import is_number
 from critique_rl.tasks.data_source import DataOptions
 from critique_rl.tasks.row import SPLITS, Row
+from critique_rl.tasks.rows.near_repeats import NearRepeats, with_all_columns
+from critique_rl.tasks.rows.question_key import question_key
 from critique_rl.tasks.user_rows import read_rows
 
 
@@ -135,13 +138,17 @@ def _load_once(
 
 
 def _load(options: DataOptions, needs_answer: bool) -> UserData:
+    """Raises ConfigError as `load_user_data` does."""
     # Held-out sources first: a question that is asked there is not trained on.
     order = ("test", "validation", "train")
     sources = [split for split in order if getattr(options, split)]
     bounds = split_bounds(sources)
+    key_of = SPLIT_KEYS[options.split_rule]
     splits: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
     left_out: Counter[str] = Counter()
     seen: dict[str, Place] = {}
+    # Rule 1 knew no near repeats.
+    near_repeats = NearRepeats("keep" if options.split_rule == 1 else options.near_repeats)
     for source in sources:
         for row in read_rows(source, options, needs_answer):
             if isinstance(row, str):
@@ -149,22 +156,34 @@ def _load(options: DataOptions, needs_answer: bool) -> UserData:
                 continue
             key = _prompt_key(row)
             place = Place(source, row["answer"])
-            if key in seen:
-                reason = _repeat_reason(seen[key], place)
+            first = seen.setdefault(key, place)
+            if first is place:
+                reason = near_repeats.reason(row, source)
+            else:
+                reason = _repeat_reason(first, place)
+            if reason:
                 left_out[reason] += 1
                 continue
-            seen[key] = place
-            split = split_of(key, bounds) if source == "train" else source
+            split = split_of(key_of(row), bounds) if source == "train" else source
             splits[split].append(row)
+    near_repeats.check()
+    _check_prompts(splits)
     for split in ("validation", "test"):
         # Files are often sorted by how hard they are, and evaluations take the first rows.
-        splits[split].sort(key=_shuffled_place)
-    return UserData(splits, dict(left_out))
+        splits[split].sort(key=lambda row: uniform(key_of(row)))
+    return UserData(with_all_columns(splits), dict(left_out))
 
 
-def _shuffled_place(row: Row) -> float:
-    key = _prompt_key(row)
-    return uniform(key)
+def _check_prompts(splits: Mapping[str, Sequence[Row]]) -> None:
+    """Raise ConfigError where some prompts are texts and others are messages."""
+    kinds = set()
+    for rows in splits.values():
+        kinds |= {type(row["prompt"]) for row in rows}
+    if len(kinds) > 1:
+        raise ConfigError(
+            "column 'prompt': got texts in some rows and messages in others, "
+            "expected one kind; write all of them as messages (role, content)"
+        )
 
 
 def split_bounds(sources: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -201,3 +220,11 @@ def _prompt_key(row: Row) -> str:
         prompt = json.dumps(prompt, ensure_ascii=False)
     words = prompt.split()
     return " ".join(words)
+
+
+def _question_key(row: Row) -> str:
+    return question_key(row["prompt"])
+
+
+SPLIT_KEYS = {1: _prompt_key, 2: _question_key}
+"""Rule of a split (`task.options.split_rule`) -> the text of a row that it hashes."""

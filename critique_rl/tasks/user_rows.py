@@ -6,28 +6,37 @@ becomes a user message.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, suggest
-from critique_rl.tasks.data_source import DataOptions, read_dataset
-from critique_rl.tasks.row import Row
+from critique_rl.tasks.answer_text import final_answer
+from critique_rl.tasks.data_source import DataOptions, read_dataset, utf8_error
+from critique_rl.tasks.row import TRL_ARGUMENTS, Row
+from critique_rl.tasks.rows.cells import cell_text, plain
+from critique_rl.tasks.rows.choices import LETTERS, Choices, find_choices
 from critique_rl.types import Message
 
-RESERVED = (
-    "prompts",
-    "completion",
-    "completions",
-    "completion_ids",
-    "trainer_state",
-    "log_extra",
-    "log_metric",
-    "environments",
-)
-"""Columns that TRL would mistake for its arguments of a reward function; they are dropped."""
+PICTURES = ("image", "images")
+"""Columns that TRL would show to a policy that sees."""
 DEFAULT_FAMILY = "data"
 Prompt = str | list[Message]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the rows of one source are read."""
+
+    source: str
+    """train, validation or test."""
+    names: Sequence[str]
+    """All columns of the source."""
+    columns: Mapping[str, str]
+    """prompt or question, answer, solution, family -> the source's column."""
+    choices: Choices | None
+    system: str
+    needs_answer: bool
 
 
 def read_rows(source: str, options: DataOptions, needs_answer: bool) -> Iterator[Row | str]:
@@ -38,17 +47,18 @@ def read_rows(source: str, options: DataOptions, needs_answer: bool) -> Iterator
     """
     name = getattr(options, source)
     dataset = read_dataset(name, source, options.subset)
-    columns = _find_columns(dataset.column_names, options, name, needs_answer)
+    names = dataset.column_names
+    columns = _find_columns(names, options, name, needs_answer)
     try:
+        choices = find_choices(
+            dataset, name, options.choices, columns.get("answer"), columns.values()
+        )
+        reading = Reading(source, names, columns, choices, options.system, needs_answer)
         for place, raw in enumerate(dataset):
-            row_id = f"{source}/{place}"
-            yield _read_row(raw, columns, options.system, row_id, needs_answer)
+            yield _read_row(raw, reading, place)
     # pyarrow takes bytes for text unchecked, and they are decoded when a row is read.
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"cannot read {name}: it is no UTF-8 ({error.reason}); "
-            "save it as UTF-8, for instance by iconv -f latin1 -t utf-8"
-        ) from error
+        raise utf8_error(name, error) from error
 
 
 def _find_columns(
@@ -87,60 +97,104 @@ def _find_columns(
     return columns
 
 
-def _read_row(
-    raw: Row, columns: Mapping[str, str], system: str, row_id: str, needs_answer: bool
-) -> Row | str:
+def _read_row(raw: Row, reading: Reading, place: int) -> Row | str:
     """A row of the file as a row of the task, or the reason why it cannot be used.
 
     Raises:
         ConfigError: For a value that no row may hold there.
     """
+    columns = reading.columns
     texts = {}
     for key, column in columns.items():
         if key != "prompt":
-            cell = raw[column]
-            texts[key] = _read_text(cell, column)
-    if "prompt" in columns:
-        prompt = _read_prompt(raw["prompt"])
-    else:
-        prompt = _chat_prompt(texts["question"], system)
-    question = texts.get("question") or _last_text(prompt)
+            texts[key] = cell_text(raw.get(column), column)
+    if "answer" in texts:
+        texts |= _without_working(texts)
+    given = _read_prompt(plain(raw.get("prompt"))) if "prompt" in columns else ""
+    question = texts.get("question") or _last_text(given)
     if not question.strip():
         return "no question"
-    if needs_answer and not texts["answer"]:
+    if reading.needs_answer and not texts["answer"]:
         return "no answer"
+    if reading.choices is not None:
+        asked = _ask_choices(question, texts, raw, reading)
+        if isinstance(asked, str):
+            return asked
+        texts |= asked
+        question = asked["question"]
     family = texts.get("family") or DEFAULT_FAMILY
     if family == "all":
         raise ConfigError(
             "task.options.family: 'all' is the name of all families together; "
             "give that family another one"
         )
-    row = dict(raw)
-    for name in (*columns.values(), *RESERVED):
-        row.pop(name, None)
+    row = _other_columns(raw, reading)
     row |= texts
-    row["prompt"] = prompt
+    row["prompt"] = given or _chat_prompt(question, reading.system)
     row["question"] = question
     row["answer"] = texts.get("answer", "")
     row["family"] = family
-    row["id"] = row_id
+    row["id"] = f"{reading.source}/{place}"
     return row
 
 
-def _read_text(value: Any, column: str) -> str:
-    """A cell as text, "" for an empty one. Raises ConfigError for lists, objects and bytes."""
-    if isinstance(value, list | dict | bytes):
-        shown = str(value)[:60]
+def _other_columns(raw: Row, reading: Reading) -> dict[str, Any]:
+    """The columns that are not read here, for a user's function.
+
+    Raises:
+        ConfigError: For a picture, which TRL would show to the policy, and nobody else could see.
+    """
+    left_out = {*reading.columns.values(), *TRL_ARGUMENTS, *PICTURES}
+    for column in PICTURES:
+        if raw.get(column):
+            raise ConfigError(
+                f"column {column!r} holds pictures, and questions are asked as text only; "
+                "remove the column if they can be answered without it"
+            )
+    names = [name for name in reading.names if name not in left_out]
+    return {name: plain(raw.get(name)) for name in names}
+
+
+def _without_working(texts: Mapping[str, str]) -> dict[str, str]:
+    """The final answer of a worked one (GSM8K: "so it is 42\n#### 42"); the rest is a solution."""
+    answer = texts["answer"]
+    final = final_answer(answer)
+    if final == answer:
+        return {}
+    solution = texts.get("solution") or answer
+    return {"answer": final, "solution": solution}
+
+
+def _ask_choices(
+    question: str, texts: Mapping[str, str], raw: Row, reading: Reading
+) -> dict[str, str] | str:
+    """The question with its choices and the letter of its answer, or why it cannot be asked.
+
+    Raises:
+        ConfigError: For a prompt that does not show its choices.
+    """
+    assert reading.choices is not None
+    listed = reading.choices.of_row(raw)
+    if listed is None:
+        return {"question": question}
+    if not 2 <= len(listed.texts) <= len(LETTERS):
+        return f"fewer than 2 choices, or more than {len(LETTERS)}"
+    answer = texts.get("answer", "")
+    if answer:
+        letter = reading.choices.letter(listed, answer)
+        if letter is None:
+            return "its answer is none of its choices"
+        answer = letter
+    if listed.stand_in(question):
+        return {"question": question, "answer": answer}
+    if "prompt" in reading.columns:
+        columns = ", ".join(reading.choices.columns)
         raise ConfigError(
-            f"column {column!r}: got {shown!r}, expected a text or a number; "
-            "write one column of texts"
+            f"column 'prompt' is asked as it is, and lacks the choices of column {columns}; write "
+            "them into it as A. ..., B. ..., or name another column with question:, or set "
+            "task.options.choices: none"
         )
-    if value is None:
-        return ""
-    # A file may hold NaN for an empty cell, as pandas writes it.
-    if isinstance(value, float) and math.isnan(value):
-        return ""
-    return str(value).strip()
+    return {"question": f"{question}\n\n{listed.lines}", "answer": answer}
 
 
 def _chat_prompt(question: str, system: str) -> Prompt:
