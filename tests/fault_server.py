@@ -126,6 +126,10 @@ def body(fault: str, content: str, request: dict, key: str) -> bytes:
             return response(200, completion(" "))
         case "length":
             return response(200, completion("cut o", "length"))
+        case "finish":  # the second word is the reason it gives
+            return response(200, completion("half a sen", content.split()[1]))
+        case "too-long":
+            return refusal(400, "This model's maximum context length is 64 tokens. " + words)
         case "length-until":  # the third word says how many tokens are enough
             enough = request.get("max_tokens", request.get("max_completion_tokens", 0)) >= int(
                 content.split()[2]

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from critique_rl.analysis.claims import REPRODUCED, Claim, Finding, judge, overall
+from critique_rl.analysis.claims import NO_VERDICT, REPRODUCED, Claim, Finding, judge, overall
 from critique_rl.analysis.comparability import BASE
-from critique_rl.analysis.comparison import Ends, Sweep
+from critique_rl.analysis.comparison import CritiqueCounts, Ends, Sweep
+from critique_rl.analysis.critiques.words import no_critique_arms
 from critique_rl.analysis.evaluations import ArmRuns, Evaluation
 from critique_rl.analysis.problem_matrix import problem_matrix
 from critique_rl.config.schema import Pipeline
@@ -74,6 +75,7 @@ def report_claim(
     runs: ArmRuns,
     base: Evaluation | None,
     sweep: Sweep | None = None,
+    critiques: Mapping[str, CritiqueCounts | None] | None = None,
 ) -> ClaimReport:
     """Judge every test of a claim.
 
@@ -83,8 +85,16 @@ def report_claim(
         runs: arm -> comparable evaluations by seed.
         base: the policy before training; None where it was not evaluated.
         sweep: what the arms were tried with, which is only passed on.
+        critiques: arm -> its counts. A test of an arm whose critiques never came has no verdict.
     """
-    findings = [judge(test, runs, base) for test in claim.tests]
+    findings = []
+    for test in claim.tests:
+        finding = judge(test, runs, base)
+        for arm in no_critique_arms(critiques or {}):
+            if arm in test.contrast:
+                reason = f"{arm} is not a critique arm: its critiques did not arrive"
+                finding = replace(finding, verdict=NO_VERDICT, reason=reason)
+        findings.append(finding)
     metrics = list(dict.fromkeys(test.metric for test in claim.tests))
     arms = {}
     if base:

@@ -21,6 +21,7 @@ from critique_rl.analysis.comparison import (
     ArmSummary,
     Comparison,
     Cost,
+    CritiqueCounts,
     MetricSummary,
     MetricValues,
     MissingRun,
@@ -32,6 +33,7 @@ from critique_rl.analysis.comparison import (
     TemplateArm,
     read_sweep,
 )
+from critique_rl.analysis.critiques.counts import critique_counts
 from critique_rl.analysis.differences import (
     all_pairs,
     differences_from,
@@ -46,7 +48,7 @@ from critique_rl.analysis.evaluations import (
     parse_metric,
     read_evaluation,
 )
-from critique_rl.analysis.learning_curves import to_target
+from critique_rl.analysis.learning_curves import Step, steps, to_target
 from critique_rl.analysis.problem_matrix import problem_matrix
 from critique_rl.analysis.records import read_record
 from critique_rl.config.checks import ConfigError
@@ -99,7 +101,8 @@ def compare(
             if target is not None:
                 folders = {seed: folder.run(arm, seed) for seed in runs}
                 spent = to_target(folders, primary, target, KINDS[measure])
-            summaries[arm] = _arm_summary(runs, metrics, spent)
+            critiques = _critiques(folder, arm, runs)
+            summaries[arm] = _arm_summary(runs, metrics, spent, critiques)
     return Comparison(
         target=target,
         measure=measure,
@@ -231,7 +234,24 @@ def _metric_order(metric: str) -> tuple[bool, int, str, str]:
     return name != "pass", k, name, family
 
 
-def _arm_summary(runs: Runs, metrics: Sequence[str], to_target: SpentToTarget | None) -> ArmSummary:
+def _critiques(folder: PipelineFolder, arm: str, runs: Runs) -> CritiqueCounts | None:
+    """Critiques of the runs that are compared; None where one of them logged nothing."""
+    logged: list[Step] = []
+    for seed in runs:
+        rows = steps(folder.run(arm, seed))
+        # Counts of some of the seeds would pass for those of all.
+        if not rows:
+            return None
+        logged += rows
+    return critique_counts(logged)
+
+
+def _arm_summary(
+    runs: Runs,
+    metrics: Sequence[str],
+    to_target: SpentToTarget | None,
+    critiques: CritiqueCounts | None,
+) -> ArmSummary:
     votes: list[Vote] = []
     for run in runs.values():
         votes += run.votes
@@ -241,6 +261,7 @@ def _arm_summary(runs: Runs, metrics: Sequence[str], to_target: SpentToTarget | 
         unscored=sum(run.unscored for run in runs.values()),
         reliability=_reliability(votes),
         to_target=to_target,
+        critiques=critiques,
     )
 
 

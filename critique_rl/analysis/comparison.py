@@ -101,6 +101,51 @@ class SpentToTarget:
 
 
 @dataclass(frozen=True)
+class CritiqueCounts:
+    """The critiques of one arm, all of its seeds and steps together.
+
+    asked = written + failed + skipped.
+    """
+
+    asked: int
+    """Critiques asked for."""
+    written: int
+    """Critiques that arrived, `cached` ones among them."""
+    cached: int
+    """Critiques answered before, at no cost."""
+    failed: int
+    """Critiques that were asked for and gave nothing usable."""
+    skipped: int
+    """Critiques that were not sent, or could not be used."""
+    reasons: Mapping[str, int]
+    """ "failed: timeout" and the like -> count, the commonest first."""
+    leaked: int = 0
+    """Critiques that give the answer away."""
+    refinements: int = 0
+    """Refinements sampled."""
+    right_refinements: int = 0
+    extra: Extra = field(default_factory=dict)
+
+    @property
+    def missing(self) -> int:
+        """Critiques that were asked for and trained nothing."""
+        return self.failed + self.skipped
+
+    @property
+    def shares(self) -> tuple[float | None, float | None, float | None]:
+        """(rescue, leak, failure) rate, 0 to 1; None where the denominator is 0."""
+        return (
+            _share(self.right_refinements, self.refinements),
+            _share(self.leaked, self.written),
+            _share(self.missing, self.asked),
+        )
+
+
+def _share(part: int, total: int) -> float | None:
+    return part / total if total else None
+
+
+@dataclass(frozen=True)
 class ArmSummary:
     """One arm on its own: means, cost, and how far its confidence can be trusted."""
 
@@ -112,6 +157,8 @@ class ArmSummary:
     """None where the evaluations hold no votes."""
     to_target: SpentToTarget | None = field(default=None, metadata=OPTIONAL)
     """None, and no key in the file, where the pipeline names no target."""
+    critiques: CritiqueCounts | None = None
+    """None where the runs logged no metrics, so that nothing is known."""
     extra: Extra = field(default_factory=dict)
 
 
@@ -254,6 +301,11 @@ class Comparison:
     incomparable: tuple[LeftOut, ...]
     extra: Extra = field(default_factory=dict)
 
+    @property
+    def critiques(self) -> dict[str, CritiqueCounts | None]:
+        """Arm -> its counts of critiques."""
+        return {arm: summary.critiques for arm, summary in self.arms.items()}
+
     def to_json(self) -> dict[str, Any]:
         """The object that compare.json holds."""
         data: dict[str, Any] = to_json(self)
@@ -297,6 +349,7 @@ _read_arm_summary = partial(
     cost=_read_cost,
     reliability=_read_reliability,
     to_target=_read_spending,
+    critiques=partial(read_record, CritiqueCounts),
 )
 _read_template_arm = partial(read_record, TemplateArm, metrics=by_name(_read_metric))
 _read_second_template = partial(

@@ -17,6 +17,7 @@ from critique_rl.analysis.comparison import (
     MetricValues,
     SecondTemplate,
 )
+from critique_rl.analysis.critiques.words import NOT_RECORDED, describe_reasons, is_no_critique_arm
 from critique_rl.analysis.formats import MEASURES, bracket, short, shown_metrics, signed
 from critique_rl.analysis.table import Table
 
@@ -195,6 +196,32 @@ def boundary_table(boundary: Mapping[str, Boundary], form: Form) -> Table:
         rows.append([name, solved, lost, problems])
     heads = ["arm", "newly solved", "newly lost", "problems"]
     return Table(form.boundary_caption, heads, rows)
+
+
+def critiques_table(comparison: Comparison) -> Table:
+    """What became of every arm's critiques.
+
+    Returns:
+        No row for an arm that asked for none. The last column has every reason.
+    """
+    rows = []
+    for arm, counts in comparison.critiques.items():
+        if counts is None:
+            rows.append([arm, "", "", "", "", "", NOT_RECORDED])
+        elif counts.asked:
+            _, _, missing_share = counts.shares
+            numbers = (counts.asked, counts.written, counts.failed, counts.skipped)
+            cells = [str(number) for number in numbers]
+            reasons = describe_reasons(counts.reasons.items())
+            if is_no_critique_arm(counts):
+                reasons = f"not a critique arm: {reasons}"
+            rows.append([arm, *cells, f"{missing_share:.0%}", reasons])
+    return Table(
+        "Critiques, all seeds and steps together: asked for = written + failed + skipped",
+        ["arm", "asked", "written", "failed", "skipped", "missing", "reasons"],
+        rows,
+        "lrrrrrl",
+    )
 
 
 def target_table(comparison: Comparison) -> Table:

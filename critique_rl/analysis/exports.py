@@ -14,6 +14,7 @@ from critique_rl.analysis.comparison_tables import (
     PAPER,
     arms_table,
     boundary_table,
+    critiques_table,
     differences_table,
     second_table,
 )
@@ -44,8 +45,8 @@ def paper_tables(comparison: Comparison) -> list[Table]:
     """The tables of report.md and tables.tex.
 
     Returns:
-        Arms with their cost; then differences from the control, the second template and the
-        boundary, where the comparison holds them.
+        Arms with their cost; then differences from the control, the second template, the boundary
+        and the critiques, where the comparison holds them.
     """
     tables = [arms_table(comparison, PAPER)]
     differences = differences_table(comparison, PAPER)
@@ -55,6 +56,9 @@ def paper_tables(comparison: Comparison) -> list[Table]:
         tables.append(second_table(comparison, comparison.second, PAPER))
     if comparison.boundary:
         tables.append(boundary_table(comparison.boundary, PAPER))
+    critiques = critiques_table(comparison)
+    if critiques.rows:
+        tables.append(critiques)
     return tables
 
 

@@ -70,8 +70,9 @@ def with_rates(rows: Sequence[Step]) -> list[Step]:
     """The rows with two more metrics, from the counts of critiques that they hold.
 
     Returns:
-        `critique/leak_rate` is of the critiques written, `critique/failure_rate` of those asked
-        for. A rate is absent where its denominator is 0.
+        `critique/leak_rate` is of the critiques written. `critique/failure_rate` is the share of
+        those asked for that failed or were skipped, for example because a circuit was open. A
+        rate is absent where its denominator is 0.
     """
     return [dict(row) | _rates(row) for row in rows]
 
@@ -86,7 +87,7 @@ def _rates(row: Step) -> dict[str, float]:
     written = counts["ok"] + counts["cached"]
     rates = {}
     if asked:
-        rates["critique/failure_rate"] = counts["failed"] / asked
+        rates["critique/failure_rate"] = (counts["failed"] + counts["skipped"]) / asked
     if written:
         rates["critique/leak_rate"] = leaked / written
     return rates

@@ -19,7 +19,9 @@ from typing import Any
 import jinja2
 
 from critique_rl.analysis.boundary import BASE_AGAIN
-from critique_rl.analysis.comparison import Comparison, Difference, Ends
+from critique_rl.analysis.comparison import Comparison, CritiqueCounts, Difference, Ends
+from critique_rl.analysis.critiques.counts import critique_counts
+from critique_rl.analysis.critiques.words import describe_reasons
 from critique_rl.analysis.evaluations import ALL_FAMILIES
 from critique_rl.analysis.exports import write_exports
 from critique_rl.analysis.formats import MEASURES, bracket, short, shown_metrics, signed
@@ -33,7 +35,6 @@ from critique_rl.analysis.learning_curves import (
 )
 from critique_rl.analysis.page import plots
 from critique_rl.analysis.page.configs import DECODING, read_configs
-from critique_rl.analysis.page.critique_counts import critique_counts
 from critique_rl.analysis.page.curve_charts import (
     AXES,
     all_steps,
@@ -150,7 +151,8 @@ def write_report(
         curves=_curves(rows, comparison),
         pass_charts=pass_charts(comparison),
         reliability=reliability_charts(comparison),
-        critiques=critique_counts(rows),
+        critiques=_asked_critiques(comparison, rows),
+        unrecorded=[arm for arm, counts in comparison.critiques.items() if counts is None],
         external=_external_charts(external or {}),
         sample=sample(runs),
         configs=configs,
@@ -160,6 +162,24 @@ def write_report(
     write_text(folder.report, page)
     write_exports(folder, comparison)
     return folder.report
+
+
+def _asked_critiques(comparison: Comparison, rows: Rows) -> dict[str, CritiqueCounts]:
+    """Arm -> its critiques, of arms that asked for one or refined an attempt.
+
+    Args:
+        comparison: has the counts of evaluated arms.
+        rows: metrics.jsonl by arm and seed, for the arms that are not evaluated yet.
+    """
+    asked = {}
+    for arm, seeds in rows.items():
+        if arm in comparison.arms:
+            counts = comparison.arms[arm].critiques
+        else:
+            counts = critique_counts([row for logged in seeds.values() for row in logged])
+        if counts is not None and (counts.asked or counts.refinements):
+            asked[arm] = counts
+    return asked
 
 
 def _run_folders(folder: PipelineFolder, comparison: Comparison) -> dict[str, SeedRuns]:
@@ -189,6 +209,7 @@ def _render(**values: Any) -> str:
         "short": short,
         "bracket": bracket,
         "signed": signed,
+        "reasons": describe_reasons,
         "look": plots.look,
         "label": plots.label,
     }

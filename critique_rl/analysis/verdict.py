@@ -16,10 +16,12 @@ from critique_rl.analysis.comparison_tables import (
     best_arm,
     best_table,
     boundary_table,
+    critiques_table,
     differences_table,
     second_table,
     target_table,
 )
+from critique_rl.analysis.critiques.words import missing_clauses
 from critique_rl.analysis.formats import (
     MEASURES,
     bracket,
@@ -43,26 +45,30 @@ def verdict(comparison: Comparison) -> str:
     """The comparison in one sentence.
 
     Returns:
-        Every arm's difference from the control on the primary metric, its interval, the spending,
-        and how many runs are missing or were left out.
+        Arms whose critiques did not arrive. Then every arm's difference from the control on the
+        primary metric, its interval, the spending, and how many runs are missing or were left out.
     """
     control = comparison.control
     primary = comparison.primary
     unfinished = _unfinished(comparison)
     pairs = [pair for pair in comparison.comparisons if pair.metric == primary]
+    # First: whatever follows is not about critiques that nobody read.
+    clauses = missing_clauses(comparison.critiques)
     if not pairs:
-        return f"No arm can be compared with {control} on {primary} yet{unfinished}."
+        clauses.append(f"no arm can be compared with {control} on {primary} yet{unfinished}")
+        sentence = "; ".join(clauses)
+        return f"{sentence}." if len(clauses) > 1 else f"{sentence[0].upper()}{sentence[1:]}."
     weak = [pair for pair in pairs if cannot_show(pair, comparison.delta) is not None]
     strong = [pair for pair in pairs if pair not in weak]
     unclear = _many([pair for pair in strong if _holds_zero(pair)])
     many_weak = _many(weak)
-    clauses: list[str] = []
+    is_metric_named = False
     for pair in pairs:
         if pair not in unclear and pair not in many_weak:
-            # The metric is named once, in the first clause.
             contrast = f"{pair.arm} - {control}"
-            if not clauses:
+            if not is_metric_named:
                 contrast += f" on {primary}"
+                is_metric_named = True
             if pair in weak:
                 clauses.append(f"{contrast}: {_too_few([pair], comparison.delta)}")
             else:
@@ -249,6 +255,9 @@ def terminal_tables(comparison: Comparison) -> list[Table]:
         tables.append(boundary_table(comparison.boundary, TERMINAL))
     if comparison.target:
         tables.append(target_table(comparison))
+    critiques = critiques_table(comparison)
+    if critiques.rows:
+        tables.append(critiques)
     best = best_arm(comparison)
     # With two arms this table would repeat the differences from the control.
     if best and len(comparison.arms) > 2:

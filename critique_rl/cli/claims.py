@@ -127,4 +127,7 @@ def _judge_claim(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -
     comparable = read_runs(folder, pipeline.control, arms, list(pipeline.seeds))
     claim = parse_claim(pipeline)
     assert claim is not None, "a pipeline without a claim was refused before the first run"
-    return [report_claim(pipeline, claim, comparable.runs, comparable.base, comparison.sweep)]
+    report = report_claim(
+        pipeline, claim, comparable.runs, comparable.base, comparison.sweep, comparison.critiques
+    )
+    return [report]

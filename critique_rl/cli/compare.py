@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from critique_rl.cli.arguments import (
@@ -28,14 +29,30 @@ def add_command(commands: Commands) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """Write compare.json and print it.
+    """Write compare.json and print it; 1 where an arm is no critique arm.
 
     Raises:
         ConfigError: Runs were started with other settings than the pipeline has now.
     """
     pipeline, folder = load_finished(arguments)
-    print_comparison(write_comparison(pipeline, folder), arguments.json)
-    return 0
+    comparison = write_comparison(pipeline, folder)
+    print_comparison(comparison, arguments.json)
+    return verdict_status(comparison)
+
+
+def verdict_status(comparison: Comparison) -> int:
+    """The exit status of a command that gives a verdict.
+
+    Returns:
+        1 where nearly no critique of an arm arrived: the verdict then says nothing of critiques.
+        Standard error names the arms.
+    """
+    from critique_rl.analysis.critiques.words import missing_clauses, no_critique_arms
+
+    arms = no_critique_arms(comparison.critiques)
+    for clause in missing_clauses({arm: comparison.critiques[arm] for arm in arms}):
+        print(f"critique-rl: {clause}", file=sys.stderr)
+    return 1 if arms else 0
 
 
 def write_comparison(pipeline: Pipeline, folder: PipelineFolder) -> Comparison:

@@ -2,8 +2,8 @@
 
 Heavy imports happen inside the commands, so `--help` answers at once.
 
-Exit status: 0 success, 1 a run failed, 2 wrong use or bad input. 130 where Ctrl-C or SIGTERM ended
-it (the same command continues).
+Exit status: 0 success, 1 a run failed or an arm's critiques never came, 2 wrong use or bad input.
+130 where Ctrl-C or SIGTERM ended it (the same command continues).
 """
 
 from __future__ import annotations

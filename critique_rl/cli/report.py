@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from critique_rl.cli.arguments import Commands, add_pipeline_command, load_finished, pipeline_words
-from critique_rl.cli.compare import write_comparison
+from critique_rl.cli.compare import verdict_status, write_comparison
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
 
@@ -23,7 +23,7 @@ def add_command(commands: Commands) -> None:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Compare the finished runs again and write the page.
+    """Compare the finished runs again and write the page; 1 where an arm is no critique arm.
 
     Raises:
         ConfigError: Runs were started with other settings than the pipeline has now.
@@ -33,7 +33,7 @@ def report(arguments: argparse.Namespace) -> int:
     comparison = write_comparison(pipeline, folder)
     words = pipeline_words(arguments.pipeline, arguments.overrides, arguments.out)
     write_report_page(pipeline, folder, comparison, words)
-    return 0
+    return verdict_status(comparison)
 
 
 def write_report_page(

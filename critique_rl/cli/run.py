@@ -13,7 +13,7 @@ from critique_rl.cli.arguments import (
     load,
     pipeline_words,
 )
-from critique_rl.cli.compare import print_comparison, write_comparison
+from critique_rl.cli.compare import print_comparison, verdict_status, write_comparison
 from critique_rl.cli.report import write_report_page
 
 
@@ -28,7 +28,7 @@ def add_command(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run what is not finished; 1 where a run failed.
+    """Run what is not finished; 1 where a run failed, or an arm is no critique arm.
 
     Raises:
         ConfigError: Settings that cannot be used.
@@ -45,4 +45,5 @@ def run(arguments: argparse.Namespace) -> int:
     print_comparison(comparison, arguments.json)
     words = pipeline_words(arguments.pipeline, arguments.overrides, arguments.out)
     write_report_page(pipeline, folder, comparison, words)
-    return 1 if failed else 0
+    status = verdict_status(comparison)
+    return 1 if failed else status

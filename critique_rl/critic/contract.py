@@ -20,7 +20,7 @@ THOUGHTS_OPEN = r"(?:<think(?:ing)?\s*>|\[THINK\])"
 THOUGHTS_CLOSE = r"(?:</think(?:ing)?\s*>|\[/THINK\])"
 """How models mark their thoughts: Qwen and DeepSeek, some others, Mistral."""
 
-NO_TEXT_REASONS = ("empty", "length")
+NO_TEXT_REASONS = ("empty", "length", "content_filter")
 """Reasons of answers that arrived without usable text: a fault of the model, not of the server."""
 
 
@@ -52,9 +52,10 @@ class Reply:
     status: Status = "ok"
     """failed: a request was sent and brought no answer. skipped: no request was sent."""
     reason: str = ""
-    """failed: "timeout", "step deadline", "connection", "empty", "length", "bad response: ...",
-    "http 401: <the server's words>", "storage: ...". skipped: "budget", "rate limit", "circuit
-    open", "step deadline", or "not sent after http 401: ..." once a refusal ended the step.
+    """failed: "timeout", "step deadline", "connection", "empty", "length", "content_filter",
+    "bad response: ...", "prompt_too_long: <the server's words>", "http 401: <the server's words>",
+    "storage: ...". skipped: "budget", "rate limit", "circuit open", "step deadline", or "not sent
+    after http 401: ..." once a refusal ended the step.
     """
     usage: Usage = field(default_factory=Usage)
     """Sum over all attempts that brought an answer, as the server reported it. An answer without a

@@ -120,7 +120,7 @@ def _is_base_due(pipeline: Pipeline, folder: PipelineFolder) -> bool:
 
 
 def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
-    """Run all jobs and name those that failed.
+    """Run all jobs and name those that failed. However this ends, no run is left behind.
 
     Raises:
         KeyboardInterrupt: On Ctrl-C or SIGTERM, after the runs have stopped.
@@ -129,7 +129,8 @@ def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
     previous_handler = signal.signal(signal.SIGTERM, _interrupt)
     try:
         done = _run_jobs(todo, running, jobs, pipeline)
-    except KeyboardInterrupt:
+    except BaseException:
+        # Whatever ends this process: a run that it left behind would train on, seen by nobody.
         _stop(running)
         raise
     finally:
@@ -160,8 +161,7 @@ def _run_jobs(todo: list[Job], running: Running, jobs: int, pipeline: Pipeline) 
             free = jobs - len(running)
             for job in _ready_jobs(waiting)[:free]:
                 waiting.remove(job)
-                process = _start(job, jobs)
-                running.append((job, process))
+                _start(job, jobs, running)
             waiting = _drop_finished(waiting)
             statuses = [job.status for job in waiting]
             is_run_elsewhere = STARTED_BEFORE in statuses
@@ -226,7 +226,8 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _start(job: Job, jobs: int) -> BaseProcess:
+def _start(job: Job, jobs: int, running: Running) -> None:
+    """Start a job's process, and put both into `running`."""
     job.folder.path.mkdir(parents=True, exist_ok=True)
     # Two torch threads on two busy cores were 15 times slower than one.
     cores = os.cpu_count() or 1
@@ -234,9 +235,9 @@ def _start(job: Job, jobs: int) -> BaseProcess:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     process = start(job.command, job.folder.log)
+    running.append((job, process))
     job.status = "running"
     job.started = time.monotonic()
-    return process
 
 
 def _take_ended(running: Running) -> list[Job]:

@@ -201,12 +201,13 @@ def time_left(shares: list[float], before: float, seconds: float) -> float | Non
         seconds: Time since the start.
 
     Returns:
-        None where less than 1 % was done since the start: too early to tell.
+        None where less than 1 % was done since the start, too early to tell, and where no run has
+        a budget.
     """
     total = sum(shares)
     done = total - before
     runs = len(shares)
-    if done < 0.01 * runs:
+    if not shares or done < 0.01 * runs:
         return None
     shares_left = runs - total
     return shares_left * seconds / done

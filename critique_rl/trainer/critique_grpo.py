@@ -20,6 +20,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import TrainerCallback
 
+from critique_rl.analysis.critiques.counts import count_totals
+from critique_rl.analysis.critiques.words import describe
 from critique_rl.costs import GENERATED, KINDS, Prices, costs, count
 from critique_rl.critic.contract import Critic
 from critique_rl.trainer import hidden_states, trl_seams
@@ -47,7 +49,9 @@ from critique_rl.trainer.rollout.generation import (
     Counts,
     Generation,
     count_generation,
-    generation_metrics,
+    critique_totals,
+    generation_counts,
+    generation_rates,
     plain_generation,
 )
 from critique_rl.trainer.rollout.sampled import Row
@@ -120,6 +124,8 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         self.budget: Budget | None = None
         self.prices = Prices()
         self.critic_usd = 0.0
+        # None where a checkpoint of an earlier version did not count them.
+        self.critique_totals: Counts | None = Counter()
         self.parameters = self.policy.num_parameters()
         self._build_stations()
         self._load_critic({})
@@ -297,8 +303,12 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             metrics[name] = [tokens]
         for kind, spent in self.costs().items():
             metrics[KINDS[kind]] = [spent]
-        for name, metric in generation_metrics(total).items():
-            trl_seams.metric(self, name, metric)
+        for name, amount in generation_counts(total).items():
+            trl_seams.count_metric(self, name, amount)
+        for name, rate in generation_rates(total).items():
+            trl_seams.metric(self, name, rate)
+        if self.critique_totals is not None:
+            self.critique_totals.update(critique_totals(total))
 
     # ---- schedule and model card -----------------------------------------------------------------
 
@@ -318,8 +328,16 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         super().create_model_card(*args, **kwargs)
         if self.is_world_process_zero():
             spent = self.costs()
-            text = section(self.args, self.critic, self.tokens, spent, self.about)
+            about = dict(self.about)
+            if self.critic is not None:
+                about["critiques"] = self._describe_critiques()
+            text = section(self.args, self.critic, self.tokens, spent, about)
             add_section(Path(str(self.args.output_dir)), text)
+
+    def _describe_critiques(self) -> str:
+        """What became of the critiques so far."""
+        totals = self.critique_totals
+        return describe(None if totals is None else count_totals(totals))
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
@@ -341,6 +359,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             "scalar_so_far": self._scalar_so_far,
             "tokens": dict(self.tokens),
             "critic_usd": self.critic_usd,
+            "critiques": self.critique_totals,
             "critic": critic,
         }
 
@@ -361,6 +380,8 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
                 self.distillation.load(checkpoint)
         self.tokens = Counter(state.get("tokens", {}))
         self.critic_usd = state.get("critic_usd", 0.0)
+        totals = state.get("critiques")
+        self.critique_totals = None if totals is None else Counter(totals)
         self._load_critic(state.get("critic", {}))
 
     def _load_critic(self, state: dict[str, Any]) -> None:

@@ -222,6 +222,16 @@ def metric(trainer: GRPOTrainer, name: str, value: float) -> None:
     trainer._metrics[mode][name].append(value)
 
 
+def count_metric(trainer: GRPOTrainer, name: str, count: float) -> None:
+    """Add a count to the metric TRL will log; counts since the last log add up."""
+    model: Any = trainer.model
+    mode = "train" if model.training else "eval"
+    # TRL averages the values of a metric: where an optimizer step holds several generations, a
+    # mean would lose counts.
+    values = trainer._metrics[mode][name]
+    values[:] = [sum(values) + count]
+
+
 def mean_metric(trainer: GRPOTrainer, name: str, total: Tensor, count: Tensor) -> None:
     """One value for `metric`: a mean over all ranks; none where nothing was counted.
 

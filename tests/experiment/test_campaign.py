@@ -4,13 +4,21 @@ not finish.
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+
 import pytest
+from rich.table import Table
+from tiny_runs import SMALL, cli, write_pipeline
+from waiting import within
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import append_jsonl, write_json, write_yaml
-from critique_rl.config.pipeline_file import parse_pipeline
+from critique_rl.config.folder_lock import is_locked
+from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
 from critique_rl.config.resolved_run import base_config, to_dict, with_seed
 from critique_rl.config.run_folder import PipelineFolder
+from critique_rl.experiment import campaign
 from critique_rl.experiment.campaign import _is_base_due, _mark_orphans, _ready_jobs
 from critique_rl.experiment.progress import Job, budget_share, estimate, time_left
 from critique_rl.experiment.same_config import check_same_config
@@ -62,6 +70,7 @@ def test_the_estimate_adds_what_is_left_by_what_finished_runs_cost(tmp_path) -> 
 def test_time_left_is_by_the_share_done_since_the_start() -> None:
     assert time_left([1.0, 0.5, 0.0, 0.0], before=0.5, seconds=100) == pytest.approx(250)
     assert time_left([0.0, 0.0], before=0.0, seconds=5) is None
+    assert time_left([], before=0.0, seconds=5) is None  # no run has a budget
 
 
 def test_a_run_waits_for_the_one_it_branches_from_and_is_named_where_that_failed(tmp_path) -> None:
@@ -98,3 +107,39 @@ def test_a_setting_that_differs_from_the_folders_is_named_with_both_values(tmp_p
     }
     write_yaml(run.config, earlier)
     check_same_config(run, config, 0)  # an option that came later had its default
+
+
+def test_a_campaign_that_dies_of_an_exception_leaves_no_run_behind(
+    tmp_path, tiny_policy, monkeypatch
+) -> None:
+    pipeline = load_pipeline(write_pipeline(tmp_path, tiny_policy, budget={"optimizer_steps": 999}))
+    folder = PipelineFolder(tmp_path / "runs" / "small")
+    started = []
+
+    def fail_at_the_second_table(todo, *_: object) -> Table:
+        started.extend(job.folder.path for job in todo if job.status == "running")
+        if started and is_locked(started[0]):
+            raise RuntimeError("a table that cannot be drawn")
+        return Table()
+
+    monkeypatch.setattr(campaign, "progress_table", fail_at_the_second_table)
+    monkeypatch.setattr(campaign, "_is_base_due", lambda *_: False)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(RuntimeError, match="cannot be drawn"), within("the run is stopped"):
+        campaign.run_all(pipeline, folder, tmp_path / "small.yaml", [], jobs=1)
+    assert set(multiprocessing.active_children()) <= before
+    assert started
+    assert not is_locked(started[0])
+
+
+def test_a_run_without_a_budget_ends_where_trl_ends_it(tmp_path, tiny_policy) -> None:
+    trl = {**SMALL["trl"], "num_train_epochs": 1}
+    evaluation = {**SMALL["evaluation"], "curve_every": 0}
+    arms = {"scalar": {}}
+    path = write_pipeline(
+        tmp_path, tiny_policy, trl=trl, evaluation=evaluation, arms=arms, budget={}
+    )
+    done = cli("run", path, "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    run = PipelineFolder(tmp_path / "runs" / "small").run("scalar", 0)
+    assert json.loads(run.evaluation.read_text())["cost"]["steps"] == 6  # 12 prompts, 2 a step

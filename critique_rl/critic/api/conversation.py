@@ -97,6 +97,9 @@ async def _converse(call: Call) -> Reply:
             longer_text, finish_reason = await send_with_retries(call, factor)
             # A reasoning model may spend the larger bound on thoughts alone.
             text = longer_text or text
+    if finish_reason == "content_filter":
+        # Half a sentence is no critique, and a longer bound would not complete it.
+        return Reply("", "failed", "content_filter")
     was_cut = finish_reason == "length"
     if text:
         return Reply(text, reason="length") if was_cut else Reply(text)

@@ -10,6 +10,7 @@ Errors are read by their attributes `status_code`, `code` and `type`, which the 
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,16 @@ FOR_ALL_STATUSES = (301, 302, 303, 307, 308, 401, 403, 404)
 """Refusals that every call would meet: redirects, of the key, of the model or address."""
 NO_QUOTA = "insufficient_quota"
 """Code of a 429 that means that the account is used up, not that calls come too fast."""
+TOO_LONG = "prompt_too_long"
+"""Reason of a prompt that exceeds the context of the server's model."""
+TOO_LONG_STATUSES = (400, 413, 422)
+TOO_LONG_WORDS = re.compile(
+    r"context[_ ]length|context[_ ](window|size)|maximum context|max_model_len"
+    r"|(prompt|input|request|tokens?)\b.{0,40}\b(too long|too large|exceeds?)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""As vLLM, llama.cpp, SGLang, OpenAI and Anthropic refuse such a prompt; no code is shared by all.
+"""
 MAX_WORDS = 160
 """Characters of a server's own words that a reason quotes."""
 MIN_KEY_LENGTH = 8
@@ -92,7 +103,11 @@ def failure_reason(error: Exception, key: str = "", step_over: bool = False) -> 
         case TimeoutError() | APITimeoutError():
             return "step deadline" if step_over else "timeout"
         case APIStatusError():
-            return f"http {error.status_code}: {_shorten(_server_words(error), key)}"
+            words = _server_words(error)
+            kind = f"http {error.status_code}"
+            if is_too_long(error, words):
+                kind = TOO_LONG
+            return f"{kind}: {_shorten(words, key)}"
         case APIConnectionError() | RequestError():
             return "connection"
         case BadResponse():
@@ -102,6 +117,13 @@ def failure_reason(error: Exception, key: str = "", step_over: bool = False) -> 
         case sqlite3.Error():
             return f"storage: {error}"
     return f"error: {type(error).__name__}"
+
+
+def is_too_long(error: APIStatusError, words: str) -> bool:
+    """Whether a refusal, in the server's words, is about a prompt over the model's context."""
+    if error.status_code not in TOO_LONG_STATUSES:
+        return False
+    return TOO_LONG_WORDS.search(f"{error.code} {words}") is not None
 
 
 def _server_words(error: APIStatusError) -> str:

@@ -9,6 +9,21 @@ from typing import Any
 from critique_rl.critic.contract import without_thinking
 from critique_rl.types import Usage
 
+CUT_REASONS = ("length", "max_tokens", "model_length", "max_output_tokens")
+"""Finish reasons of an answer that met its bound, in lower case: OpenAI's, and those that servers
+of other kinds pass on (Gemini's MAX_TOKENS, Anthropic's, Mistral's, the Responses interface's).
+"""
+FILTER_REASONS = (
+    "content_filter",
+    "safety",
+    "recitation",
+    "blocklist",
+    "prohibited_content",
+    "spii",
+    "refusal",
+)
+"""Finish reasons of an answer that a filter ended, in lower case. Its text may stop anywhere."""
+
 
 class BadResponse(ValueError):
     """A response without a usable answer.
@@ -39,6 +54,8 @@ def parse_response(body: bytes) -> tuple[str, str, Usage | None]:
 
     Returns:
         The text without thoughts, the finish reason, and the reported usage (None without one).
+        The reason is "length" for `CUT_REASONS`, "content_filter" for `FILTER_REASONS`, and else
+        the server's.
 
     Raises:
         BadResponse: it holds no answer.
@@ -66,7 +83,16 @@ def parse_response(body: bytes) -> tuple[str, str, Usage | None]:
     if text and usage is not None and not usage.completion_tokens:
         # Some servers report zeros, and no text takes 0 tokens.
         usage = None
-    return without_thinking(text or ""), str(choice.get("finish_reason")), usage
+    return without_thinking(text or ""), _finish_reason(choice.get("finish_reason")), usage
+
+
+def _finish_reason(reason: Any) -> str:
+    """A server's finish reason in OpenAI's word, where it has one."""
+    # Proxies spell an enumeration's member with its class: "FinishReason.MAX_TOKENS".
+    word = str(reason).rpartition(".")[2].strip().lower()
+    if word in CUT_REASONS:
+        return "length"
+    return "content_filter" if word in FILTER_REASONS else str(reason)
 
 
 def _error_in_body(error: Any, usage: Usage | None) -> BadResponse:
@@ -89,13 +115,20 @@ def _join_parts(content: Any) -> Any:
 
 
 def parse_usage(counts: Any) -> Usage | None:
-    """Token counts as the server reported them, without a price; None if they cannot be read."""
+    """Token counts as the server bills them, without a price; None if they cannot be read.
+
+    A total above prompt + completion holds thoughts that some servers leave out of the completion.
+    They are billed as completion tokens, so the difference counts as such.
+    """
     if not isinstance(counts, dict):
         return None
     prompt = _token_count(counts.get("prompt_tokens"))
     completion = _token_count(counts.get("completion_tokens"))
     if prompt is None or completion is None:
         return None
+    total = _token_count(counts.get("total_tokens"))
+    if total is not None:
+        completion = max(completion, total - prompt)
     details = counts.get("prompt_tokens_details")
     cached = _token_count(details.get("cached_tokens")) if isinstance(details, dict) else 0
     # A server that reports more cached tokens than prompt tokens would get a negative price.

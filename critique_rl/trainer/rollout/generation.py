@@ -286,16 +286,9 @@ REFINE_COUNTS = (
 )
 
 
-def generation_metrics(total: Counts) -> dict[str, float]:
-    """Metrics of one generation from the counters of all ranks.
-
-    A rate without a denominator is left out.
-    """
+def generation_counts(total: Counts) -> dict[str, float]:
+    """Metrics of one generation that add up over generations, from the counters of all ranks."""
     metrics: dict[str, float] = _starting_with("critique/", total)
-    rates = RATES | _family_rates(total)
-    for name, (above, below) in rates.items():
-        if total[below]:
-            metrics[name] = total[above] / total[below]
     for name in REFINE_COUNTS:
         if total[name]:
             metrics[name] = total[name]
@@ -303,6 +296,26 @@ def generation_metrics(total: Counts) -> dict[str, float]:
     for name, value in _starting_with("outcome/", total).items():
         outcome = name.removeprefix("outcome/")
         metrics[f"rollout/{outcome}"] = value
+    return metrics
+
+
+def critique_totals(total: Counts) -> Counts:
+    """Of the counters of one generation those of critiques and of the refinements they led to."""
+    kept = {
+        name: count
+        for name, count in total.items()
+        if name.startswith("critique/") or name in ("refine/candidates", "refine/right")
+    }
+    return Counter(kept)
+
+
+def generation_rates(total: Counts) -> dict[str, float]:
+    """Rates of one generation, from the counters of all ranks; none without a denominator."""
+    metrics = {}
+    rates = RATES | _family_rates(total)
+    for name, (above, below) in rates.items():
+        if total[below]:
+            metrics[name] = total[above] / total[below]
     return metrics
 
 

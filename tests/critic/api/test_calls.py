@@ -87,6 +87,16 @@ def test_cached_prompt_tokens_and_batch_tiers_have_prices_of_their_own():
     assert parse_usage(None) is parse_usage({"prompt_tokens": True, "completion_tokens": 1}) is None
 
 
+@pytest.mark.parametrize(
+    ("total", "completion"),
+    [(1150, 1050), (150, 50), (120, 50), (None, 50), (-5, 50), ("1150", 50), (True, 50)],
+)
+def test_thoughts_left_out_of_the_completion_tokens_are_billed_by_the_total(total, completion):
+    counts = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": total}
+    usage = parse_usage(counts)
+    assert (usage.prompt_tokens, usage.completion_tokens) == (100, completion)
+
+
 def test_no_conversations_get_no_replies(server):
     assert ask(server) == []
 
@@ -255,6 +265,28 @@ def test_an_answer_still_cut_is_kept_and_marked_and_one_cut_while_thinking_faile
     assert ask(server, "length y", length_retry_factor=1.0)[0].usage.completion_tokens == 3
     (reply,) = ask(server, "length-until x 9999")
     assert (reply.text, reply.status, reply.reason) == ("", "failed", "length")
+
+
+@pytest.mark.parametrize("word", ["max_tokens", "MAX_TOKENS", "FinishReason.MAX_TOKENS"])
+def test_an_answer_cut_in_the_words_of_another_kind_of_server_is_cut(server, word):
+    (reply,) = ask(server, f"finish {word}")
+    assert (reply.text, reply.status, reply.reason) == ("half a sen", "ok", "length")
+    assert server.tries[f"finish {word}"] == 2  # asked for once more, with a larger bound
+
+
+@pytest.mark.parametrize("word", ["content_filter", "SAFETY", "refusal"])
+def test_half_a_sentence_of_a_filtered_answer_is_no_critique(server, word):
+    (reply,) = ask(server, f"finish {word}", on_failure="stop")
+    assert (reply.text, reply.status, reply.reason) == ("", "failed", "content_filter")
+    assert reply.usage.completion_tokens == 3
+    (whole,) = ask(server, "finish end_turn")
+    assert (whole.text, whole.reason) == ("half a sen", "")
+
+
+def test_a_prompt_over_the_servers_context_is_counted_as_too_long(server):
+    (reply,) = ask(server, "too-long x")
+    assert reply.reason.startswith("prompt_too_long: This model's maximum context length is 64")
+    assert ask(server, "400 x")[0].reason.startswith("http 400: ")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What became of the critiques that an arm asked for."""
