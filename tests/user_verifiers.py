@@ -4,6 +4,7 @@ user_verifiers:<name>.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -85,3 +86,16 @@ def hostile_recursion(n):
 
 one_argument = len
 number = 3
+
+
+def note_row(text, row):
+    """Keeps what it is handed in seen.jsonl."""
+    with open("seen.jsonl", "a") as file:
+        file.write(json.dumps(row, sort_keys=True) + "\n")
+    return len(text) % 2 == 0
+
+
+def note_columns(completions, **columns):
+    """The same as a reward function of TRL."""
+    columns = {name: values[0] for name, values in columns.items()}
+    return [note_row(completions[0][0]["content"], columns)]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.split_rule import SPLIT_RULE
 from critique_rl.tasks.rows.written import WrittenFile, WrittenSource
@@ -96,7 +98,7 @@ def read_dataset(name: str, split: str = "train", subset: str = "") -> Source:
         subset: Subset of a Hub id.
 
     Returns:
-        `WrittenSource` for JSON and CSV, else a `datasets.Dataset`.
+        `WrittenSource` for JSON and CSV, else `TypedSource`.
 
     Raises:
         ConfigError: With the cause, where it cannot be read.
@@ -182,8 +184,28 @@ def _load(source: str, **options: Any) -> Source:
                 f"column {column!r} holds pictures or sounds, and questions are asked as text; "
                 "remove the column if they can be answered without it"
             )
-    source_of_rows: Source = dataset
-    return source_of_rows
+    return TypedSource(dataset)
+
+
+class TypedSource:
+    """Rows of a typed file, with the digits of its single floats: 0.1, not 0.10000000149011612."""
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+        self.column_names: list[str] = dataset.column_names
+        self.singles = [
+            name
+            for name, feature in dataset.features.items()
+            if getattr(feature, "dtype", "") in ("float16", "float32")
+        ]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for raw in self.dataset:
+            row = dict(raw)
+            for name in self.singles:
+                if row[name] is not None:
+                    row[name] = float(str(np.float32(row[name])))
+            yield row
 
 
 def _cause_message(error: Exception) -> str:

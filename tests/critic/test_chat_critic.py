@@ -81,6 +81,33 @@ def test_a_row_without_the_answer_that_a_critic_should_know_is_skipped() -> None
     assert len(chat.asked[0]) == 1
 
 
+@pytest.mark.parametrize("answer", [0, 0.0, "0", "so it is\n#### 0"])
+def test_a_zero_is_an_answer_that_a_critic_can_know(answer) -> None:
+    asked = Says("Look again.")
+    [critique] = ChatCritic(asked, knows="answer").critique([attempt(row={"answer": answer})])
+    assert critique.status == "ok"
+    assert re.search(r"for your eyes only: 0(\.0)?\n", asked.asked[0][0])
+    [told] = build_critic({"kind": "ground_truth"}, TASK).critique(
+        [attempt(row={"answer": answer})]
+    )
+    assert told.status == "ok"
+    assert re.search(r"\b0\b", told.text)
+
+
+def test_a_critic_that_knows_the_answer_is_not_told_how_it_is_worked_out() -> None:
+    row = {"answer": "6 * 7 = 42 because\n#### 42"}
+    asked = Says("Look again.")
+    ChatCritic(asked, knows="answer").critique([attempt(row=row)])
+    assert "for your eyes only: 42" in asked.asked[0][0]
+    assert "because" not in asked.asked[0][0]
+    [told] = build_critic({"kind": "ground_truth"}, TASK).critique([attempt(row=row)])
+    assert "42" in told.text
+    assert "because" not in told.text
+    asked = Says("Look again.")
+    ChatCritic(asked, knows="solution").critique([attempt(row=row)])
+    assert "because" in asked.asked[0][0]
+
+
 def test_one_prompt_for_all_failed_attempts_of_a_group_and_one_bill() -> None:
     chat = Says("for six times seven", "for the other")
     tried = [attempt("48, after a long detour"), attempt("b", "other"), attempt("41")]

@@ -142,6 +142,28 @@ def test_parquet_with_other_names_families_and_solutions(tmp_path) -> None:
     assert one == round(zero / 3)
 
 
+def test_a_worked_answer_is_its_end_and_its_working_a_solution(tmp_path) -> None:
+    rows = [
+        {"question": f"How many are {i} times 3?", "answer": f"3*{i}.\n#### {3 * i:,}"}
+        for i in range(500, 540)
+    ]
+    path = written(tmp_path / "a.jsonl", rows)
+    row = next(row for row in task_of({"train": path}).train if row["id"] == "train/1")
+    assert (row["answer"], row["solution"]) == ("1,503", "3*501.\n#### 1,503")
+    for i, row in enumerate(rows):
+        row["solution"] = f"of the book {i}"
+    own = task_of({"train": written(tmp_path / "b.jsonl", rows)}).train[0]
+    assert own["solution"].startswith("of the book")
+    assert "#" not in own["answer"]
+
+
+@pytest.mark.parametrize("answer", ["#### ", "#### a\nb", "C#", "a #### b ####", "x\n#### a\n\nb"])
+def test_marks_without_an_answer_after_them_are_text(tmp_path, answer) -> None:
+    rows = [{"question": f"{i}?", "answer": answer} for i in range(30)]
+    path = written(tmp_path / "a.jsonl", rows)
+    assert task_of({"train": path}, verifier="boxed_answer").train[0]["answer"] == answer.strip()
+
+
 @pytest.mark.parametrize(
     "prompt",
     [

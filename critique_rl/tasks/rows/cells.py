@@ -60,7 +60,7 @@ def _scalar_text(value: Any) -> str:
         return _float_text(value)
     if isinstance(value, Decimal):
         return format(value, "f")
-    if isinstance(value, datetime) and value.time() == time() and value.tzinfo is None:
+    if isinstance(value, datetime) and value.time() == time():
         return value.date().isoformat()
     if isinstance(value, date | time):
         return value.isoformat()
@@ -73,7 +73,8 @@ def _float_text(value: float) -> str:
         return ""
     if value.is_integer() and abs(value) < LARGEST_EXACT:
         return str(int(value))
-    return repr(value)
+    # Not repr, which names the type of a NumPy float.
+    return float.__repr__(value)
 
 
 def plain(value: Any) -> Any:

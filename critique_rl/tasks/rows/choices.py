@@ -328,9 +328,11 @@ class _Fits:
         first, *others = fitting
         if first == "label" and self.has_labels:
             return first
-        rivals = [other for other in others if (first, other) in self.conflicts]
         # Places count from 0 where nothing speaks for 1.
-        if not rivals or first == "place from 0":
+        if "place from 0" in fitting:
+            others = [other for other in others if other != "place from 1"]
+        rivals = [other for other in others if (first, other) in self.conflicts]
+        if not rivals:
             return first
         # A number beside choices that are texts is a place, whatever the texts are.
         is_place = self.is_numeric and self.are_texts and "place from 0" in rivals

@@ -99,8 +99,8 @@ def _first_document(opened: TextIO) -> Any:
             raise ConfigError(f"it is no JSON ({error})") from error
         # A file of lines whose first is broken: the reader of lines says so.
         return None
-    is_single_row = isinstance(document, dict) and not _tables(document)
-    return None if is_single_row and not more else document
+    is_document = is_list or bool(more) or _is_columns(document) or bool(_tables(document))
+    return document if is_document else None
 
 
 def parse_json(text: str) -> Any:
@@ -129,8 +129,17 @@ def _line_row(line: str, number: int) -> dict[str, Any]:
     return row
 
 
-def _tables(document: dict[str, Any]) -> list[str]:
+def _is_columns(document: Any) -> bool:
+    """True for an object of lists."""
+    if not isinstance(document, dict) or not document:
+        return False
+    return all(isinstance(column, list) for column in document.values())
+
+
+def _tables(document: Any) -> list[str]:
     """Keys of lists of objects."""
+    if not isinstance(document, dict):
+        return []
     return [key for key, value in document.items() if value and _is_table(value)]
 
 
@@ -146,15 +155,13 @@ def _document_rows(document: Any, key: str) -> list[dict[str, Any]]:
     """
     if _is_table(document):
         return list(document)
-    if isinstance(document, dict):
-        tables = _tables(document)
-        if key in tables:
-            return list(document[key])
-        if len(tables) == 1:
-            return list(document[tables[0]])
-        columns = list(document.values())
-        if not tables and columns and all(isinstance(column, list) for column in columns):
-            return _column_rows(document)
+    tables = _tables(document)
+    if key in tables:
+        return list(document[key])
+    if len(tables) == 1:
+        return list(document[tables[0]])
+    if not tables and _is_columns(document):
+        return _column_rows(document)
     shown = json.dumps(document)[:60]
     raise ConfigError(f"it begins with {shown!r}; expected {FORMS}")
 
