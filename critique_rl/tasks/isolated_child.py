@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from critique_rl.config.user_code import load_target
+from critique_rl.tasks.answers.formulas import Judgement, compare_formulas
 from critique_rl.tasks.row import Row
 from critique_rl.types import Outcome, Verdict
 
@@ -30,6 +31,7 @@ def math_judge() -> Judge:
         ImportError: Without the package math-verify.
     """
     try:
+        import sympy
         from math_verify import parse, verify
     except ImportError as error:
         raise ImportError(
@@ -41,28 +43,67 @@ def math_judge() -> Judge:
 
     # Math-Verify's timeouts are off: they raise in threads, and cannot interrupt big-number work
     # (its issues 59, 63, 65). The worker's deadline stands in for them.
+    def read(expression: str) -> Any:
+        """The sympy object of an expression; None where the library reads none."""
+        candidates = parse(f"${expression}$", parsing_timeout=None)
+        if not candidates or isinstance(candidates[0], str):
+            return None
+        return candidates[0]
+
+    def same(gold_text: str, answer_text: str) -> Judgement:
+        gold = read(gold_text)
+        answer = read(answer_text)
+        if gold is None or answer is None:
+            return "unreadable", "no mathematics that is known"
+        numbers = compare_numbers(gold, answer)
+        if numbers is not None:
+            return numbers
+        if isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr):
+            gold, answer = _exact(gold), _exact(answer)
+        # Some comparisons of the library hold one way only.
+        is_right = verify(gold, answer, timeout_seconds=None) and verify(
+            answer, gold, timeout_seconds=None
+        )
+        return _outcome(is_right), ""
+
     def judge(question: Mapping[str, Any]) -> VerdictFields:
-        # A gold answer without any LaTeX around it is read as LaTeX first: "\\frac{1}{2}" alone is
-        # no expression.
-        gold = parse(f"${question['gold']}$", parsing_timeout=None)
-        if not gold:
-            gold = parse(question["gold"], parsing_timeout=None)
-        if not gold:
-            shown = question["gold"][:40]
-            return ["unscored", None, f"no gold answer: {shown!r} is not mathematics"]
-        candidates = parse(question["text"], parsing_timeout=None)
-        if not candidates:
-            return ["unreadable", None, "no mathematics"]
-        is_right = verify(gold, candidates, timeout_seconds=None)
-        # The last candidate is the text itself: making text of the expression can hang where the
-        # comparison did not.
-        source = candidates[-1]
-        answer = source[:LONGEST_SHOWN] if isinstance(source, str) else None
-        return [_outcome(is_right), answer, ""]
+        text = question["text"]
+        outcome, reason = compare_formulas(question["gold"], text, same)
+        return [outcome, text[:LONGEST_SHOWN] or None, reason]
 
     # The first call builds parsers and tables: now, not within the first answer's deadline.
-    judge({"text": "$\\frac{1}{2}+x$", "gold": "x+0.5"})
+    judge({"text": "\\frac{1}{2}+x", "gold": "x+0.5"})
     return judge
+
+
+def compare_numbers(gold: Any, answer: Any) -> Judgement | None:
+    """Compare two sympy expressions without variables by their values to 30 digits.
+
+    Returns:
+        None where one of them is no such expression. A value that is near the gold answer's, which
+        may be a rounding, is unreadable.
+    """
+    import sympy
+
+    for value in (gold, answer):
+        if not isinstance(value, sympy.Expr) or value.free_symbols or not value.is_finite:
+            return None
+    difference = abs(_exact(gold) - _exact(answer)).evalf(30)
+    size = abs(_exact(gold)).evalf(30)
+    if not (difference.is_Float or difference.is_Integer or difference.is_zero):
+        return None
+    if difference < sympy.Float("1e-20") * max(size, 1):
+        return "right", ""
+    is_rounded = not (gold.is_integer or answer.is_integer) and difference < size / 200
+    return ("unreadable", "one is rounded") if is_rounded else ("wrong", "")
+
+
+def _exact(expression: Any) -> Any:
+    """A sympy expression with its decimal numbers as the fractions that they were written as."""
+    import sympy
+
+    exact = {number: sympy.Rational(str(number)) for number in expression.atoms(sympy.Float)}
+    return expression.xreplace(exact)
 
 
 def user_judge(target: str, threshold: float) -> Judge:

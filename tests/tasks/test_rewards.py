@@ -149,8 +149,8 @@ def test_the_tagged_format_is_read_whole_or_not_at_all(text, outcome, confidence
             "wrong",
             "right",
         ),  # the trap: never rewarded in training
-        (r"\boxed{Rome} no, \boxed{Paris}", "Paris", "wrong", "wrong"),  # the first box counts
-        (r"\boxed{}", "Paris", "wrong", "wrong"),
+        (r"\boxed{Rome} no, \boxed{Paris}", "Paris", "right", "right"),  # the last box counts
+        (r"\boxed{}", "Paris", "unreadable", "unreadable"),
     ],
 )
 def test_truthrls_checks_in_their_published_order(text, gold, training, evaluated) -> None:

@@ -29,6 +29,7 @@ def judged(text: str, gold: object = "7") -> tuple[str, str | None]:
         ("The answer is 7.", "7"),
         ("7", "7"),
         ("x=7", "7"),
+        ("\uff17", "7"),
         ("$7$", "7"),
         ("**7**", "7"),
         ("答案是7。", "7"),
@@ -38,8 +39,6 @@ def judged(text: str, gold: object = "7") -> tuple[str, str | None]:
         ("+7", "+7"),
         ("0.7e1", "0.7e1"),
         ("14/2", "14/2"),
-        ("10-7", "7"),
-        ("(2)-7", "7"),
         ("Answer: 7\nI checked 12 of them.", "7"),
         ("answer : 7 apples\n8", "7"),
         ("**Answer:** 7\n8", "7"),
@@ -51,7 +50,6 @@ def judged(text: str, gold: object = "7") -> tuple[str, str | None]:
         (r"\boxed{5} then \boxed{7} Answer: 9", "7"),
         (r"\boxed{\frac{14}{2}}", "14/2"),
         (r"\boxed{\text{about } 7}", "7"),
-        (r"\boxed{7", "7"),
     ],
 )
 def test_a_declared_number_beats_the_last_number_of_the_text(text, answer):
@@ -79,20 +77,7 @@ def test_numbers_are_compared_by_value_not_by_spelling(text, gold):
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "8",
-        "7 - 8",
-        "-7",
-        "7.01",
-        "77",
-        "7,7,1",
-        "Answer: 8\n7",
-        r"\boxed{8} 7",
-        "1/7",
-        "7e7",
-        "0.07",
-    ],
+    "text", ["8", "-7", "7.01", "77", "Answer: 8\n7", r"\boxed{8} 7", "1/7", "7e7", "0.07"]
 )
 def test_another_number_is_wrong(text):
     assert judged(text)[0] == "wrong"
@@ -105,16 +90,20 @@ def test_another_number_is_wrong(text):
         " \n",
         "none",
         "\u0667",
-        "\uff17",
         "a7",
         "7\nAnswer: unknown\n7",
+        "10-7",
+        "(2)-7",
+        "7 - 8",
+        "7,7,1",
+        r"\boxed{7",
         r"7 \boxed{}",
         "1/0",
         "7" * 500,
         "\x00",
     ],
 )
-def test_a_text_without_a_number_is_unreadable(text):
+def test_a_text_without_a_number_of_a_known_form_is_unreadable(text):
     assert judged(text)[0] == "unreadable"
 
 

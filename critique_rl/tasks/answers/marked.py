@@ -1,0 +1,128 @@
+r"""Where a completion's answer stands: in \boxed{}, after "Answer:", or nowhere in particular.
+
+Searches are linear in the length of the text, so that no text can raise or stall.
+"""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 4000
+"""Characters of the longest marked answer."""
+BOXED = "\\boxed{"
+BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s{0,3}")
+BARE_BOX = re.compile(r"[-+]?[^\s${}\\]{1,99}")
+BETWEEN_BOXES = re.compile(r"(?:[\s$,;&]|\\[()\[\]]|\\text\{|\\quad|and|or|\})*")
+DECLARATION = re.compile(
+    r"####|(?i:answer[*_]{0,3}\s{0,3}[:=\uff1a]"
+    r"|answer\s{1,3}(?:is|was|would be|should be|must be|will be|equals)(?!\w)"
+    r"(?!\s(?:correct|right|verified|reasonable|found|obtained|clear|consistent|given by|in the))"
+    r"(?:\s{0,3}:)?)"
+)
+OPENING = re.compile(r"\A(?:[\s*_:\uff1a]|(?:\\\[|\$\$)\s*\n){0,99}")
+RELATIVE = re.compile(
+    r"(?i)\A\s?(?:therefore|thus|then|hence|simply|indeed|clearly|now|just|that)\s"
+)
+
+
+def boxes(text: str, longest: int | None = LONGEST) -> list[tuple[int, int, str]]:
+    r"""Every \boxed{...} and \fbox{...} of a text.
+
+    Args:
+        text: A completion.
+        longest: Characters of a box that are searched for its end; None: all.
+
+    Returns:
+        (start, end, content) of each. The content of one that is never closed is "": the text was
+        cut, so nobody knows its end. A box in a box is part of the outer one.
+    """
+    marks = [match.span() for match in BOX.finditer(text)]
+    found_boxes = []
+    position = 0
+    # The last ones only: a text of a million boxes is no answer.
+    for start, content_start in marks[-50:]:
+        if start < position:
+            continue
+        end, content = _box_content(text, content_start, longest)
+        position = end
+        found_boxes.append((start, end, content))
+    return found_boxes
+
+
+def _box_content(text: str, start: int, longest: int | None) -> tuple[int, str]:
+    """(end, content) of a box whose content starts at a place."""
+    if not text.startswith("{", start):
+        match = BARE_BOX.match(text, start)
+        if match is None:
+            return start, ""
+        return match.end(), match[0].rstrip(".,;:")
+    depth = 0
+    escaped = False
+    stop = len(text) if longest is None else min(len(text), start + longest)
+    for place in range(start, stop):
+        character = text[place]
+        if escaped:
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        elif character == "{":
+            depth += 1
+        elif character == "}":
+            depth -= 1
+            if depth == 0:
+                return place + 1, text[start + 1 : place]
+    # What follows an open brace to the text's end is inside of it.
+    return (stop if stop == len(text) else start + 1), ""
+
+
+def last_box(text: str, longest: int | None = LONGEST) -> str | None:
+    r"""Content of the last \boxed{...} of a text.
+
+    Args:
+        text: A completion.
+        longest: Characters of a box that are searched for its end; None: all.
+
+    Returns:
+        None where there is no box, "" for an empty one and for one that is never closed. Boxes that
+        only "and", "or" or a comma parts are one list: "3, 5".
+    """
+    all_boxes = boxes(text, longest)
+    if not all_boxes:
+        return None
+    _, _, last = all_boxes[-1]
+    contents = [last]
+    for before, after in zip(all_boxes[-2::-1], all_boxes[:0:-1], strict=True):
+        between = text[before[1] : after[0]]
+        if len(between) > 40 or "\n" in between or not BETWEEN_BOXES.fullmatch(between):
+            break
+        contents.append(before[2])
+    if len(set(contents)) == 1 or not last:
+        return last
+    return ", ".join(contents[::-1])
+
+
+def declared_part(text: str) -> str | None:
+    r"""What stands after the last "####", "Answer:" or "answer is", to the end of its line.
+
+    Returns:
+        None where nothing is declared.
+    """
+    last = None
+    for match in DECLARATION.finditer(text):
+        last = match
+    if last is None:
+        return None
+    # An answer below its label counts too, so that "Answer:\n5" is read.
+    rest = text[last.end() : last.end() + LONGEST]
+    rest = OPENING.sub("", rest)
+    rest = RELATIVE.sub("", rest, count=1)
+    line, _, _ = rest.partition("\n")
+    return line.rstrip("*_ \t\r")
+
+
+def marked_part(text: str) -> str | None:
+    """The box, else the declared part; None where a text marks no answer."""
+    box = last_box(text)
+    if box is not None:
+        return box
+    return declared_part(text)

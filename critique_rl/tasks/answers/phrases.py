@@ -1,0 +1,203 @@
+"""Short texts: names, words, dates, times and codes, compared without losing what tells them apart.
+
+Case, quotes, the article before a word and the point at the end do not matter. Signs, points
+between digits, fractions, brackets and a letter that is the answer do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+
+from critique_rl.tasks.answers.dates import compare_dates, read_dates, read_time
+from critique_rl.tasks.answers.numbers import Quantity, compare_quantities, read_quantity
+from critique_rl.tasks.answers.plain import DOLLAR, plain_text
+from critique_rl.tasks.answers.vocabulary import vocabulary
+from critique_rl.types import Outcome
+
+LONGEST = 800
+"""Characters of an answer that are compared."""
+ARTICLE = re.compile(r"(?:the|The|THE|an|An|AN|a)\s{1,9}(?=\w)")
+CAPITAL_A = re.compile(r"A\s{1,9}(?=[a-z]{2})")
+TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+|_|[^\w\s]")
+IGNORED = frozenset(".,;:!?\"'`\u00b7*|")
+NEAR = 0.85
+"""Similarity from which two texts may be two spellings of one answer."""
+NUMBER_WORDS = frozenset(
+    vocabulary(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+        "fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy "
+        "eighty ninety hundred thousand million billion half quarter third first second dozen none "
+        "once twice"
+    )
+)
+YES = frozenset(("yes", "true", "correct"))
+NO = frozenset(("no", "false", "incorrect"))
+LEADING_ZERO = re.compile(r"[-+]?0\d+")
+
+
+def compare_phrases(gold: str, answer: str) -> tuple[Outcome, str]:
+    """Compare a short text with the right one.
+
+    Args:
+        gold: The right answer.
+        answer: What the box holds.
+
+    Returns:
+        The outcome and its reason; "unreadable" where the two may be spellings of one answer.
+    """
+    plain_gold = _plain(gold)
+    plain_answer = _plain(answer)
+    if not plain_answer:
+        return "unreadable", "empty"
+    gold_tokens = tokens(plain_gold)
+    answer_tokens = tokens(plain_answer)
+    if gold_tokens == answer_tokens:
+        return _compare_case(plain_gold, plain_answer)
+    gold_date = read_dates(plain_gold)
+    if gold_date:
+        return compare_dates(gold_date, read_dates(plain_answer))
+    gold_time = read_time(plain_gold)
+    if gold_time is not None:
+        return gold_time.compare(read_time(plain_answer))
+    quantity = read_gold_quantity(gold)
+    if quantity is not None:
+        return _compare_numbers(quantity, plain_gold, answer)
+    if _may_be_same(gold_tokens, answer_tokens, plain_gold, plain_answer):
+        return "unreadable", "neither the gold answer nor surely another one"
+    return "wrong", ""
+
+
+def read_gold_quantity(gold: str) -> Quantity | None:
+    """A gold answer as a number; None for a code such as "007"."""
+    if LEADING_ZERO.fullmatch(gold.strip()):
+        return None
+    return read_quantity(gold)
+
+
+def _compare_numbers(quantity: Quantity, plain_gold: str, answer: str) -> tuple[Outcome, str]:
+    answer_quantity = read_quantity(answer)
+    if answer_quantity is not None:
+        return compare_quantities(quantity, answer_quantity, needs_unit=True)
+    words = tokens(_plain(answer))
+    if NUMBER_WORDS & set(words) or plain_gold in " ".join(words):
+        return "unreadable", "no number in digits"
+    if any(word.isdigit() for word in words):
+        return "unreadable", "a form of numbers that no rule knows"
+    return "wrong", ""
+
+
+def tokens(plain: str) -> list[str]:
+    """The words, numbers and signs that tell an answer from others, in lower case."""
+    kept = []
+    matches = list(TOKEN.finditer(plain))
+    for place, match in enumerate(matches):
+        token = match[0]
+        before = matches[place - 1] if place else None
+        after = matches[place + 1] if place + 1 < len(matches) else None
+        if token in IGNORED and not _parts_digits(plain, match):
+            continue
+        if token == "-" and _joins_words(plain, match):
+            continue
+        if token == "&":
+            token = "and"
+        is_inner_article = token == "the" and before is not None and after is not None
+        if not is_inner_article:
+            kept.append(token.replace(",", "") if _is_thousands(token) else token.casefold())
+    return _abbreviation(kept, plain)
+
+
+def _abbreviation(words: list[str], plain: str) -> list[str]:
+    """ "U.S.A." as one word."""
+    if re.fullmatch(r"(?:[^\W\d_]\.\s?){2,9}", plain):
+        return ["".join(words)]
+    return words
+
+
+def _is_thousands(token: str) -> bool:
+    return re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", token) is not None
+
+
+def _parts_digits(plain: str, match: re.Match[str]) -> bool:
+    """Whether a sign stands beside a digit, as in "1, 2", ".5" and "10:30"."""
+    before = plain[: match.start()].rstrip()[-1:]
+    after = plain[match.end() :].lstrip()[:1]
+    return (before.isdigit() and after.isdigit()) or (after.isdigit() and match[0] in ".*")
+
+
+def _joins_words(plain: str, match: re.Match[str]) -> bool:
+    """Whether a hyphen joins two words of two letters or more."""
+    start, end = match.span()
+    return re.search(r"[^\W\d_]{2}$", plain[max(0, start - 2) : start]) is not None and (
+        re.match(r"[^\W\d_]{2}", plain[end : end + 2]) is not None
+    )
+
+
+def _plain(text: str) -> str:
+    text = plain_text(text[:LONGEST]).replace(DOLLAR, "$").replace("\n", " ")
+    text = unicodedata.normalize("NFC", text).strip(" \t\"'")
+    text = re.sub(r"(?<=[\w)\]}%])[.,;:!?]{1,3}$", "", text).strip(" \"'")
+    if text.startswith("(") and text.endswith(")") and re.fullmatch(r"\([^(),]{1,200}\)", text):
+        text = text[1:-1].strip()
+    return ARTICLE.sub("", text, count=1) if ARTICLE.match(text) else text
+
+
+def _compare_case(gold: str, answer: str) -> tuple[Outcome, str]:
+    """Equal but for case: "Co" and "CO" are two things, "yes" and "Yes" one."""
+    is_short = len(gold) == 2 and gold.isalpha() and gold.lower() not in ("no", "ok")
+    if is_short and gold != answer and gold.upper() != gold.lower():
+        return "unreadable", "another case"
+    return "right", ""
+
+
+def _may_be_same(gold: list[str], answer: list[str], plain_gold: str, plain_answer: str) -> bool:
+    """Whether two texts that differ may name the same thing."""
+    if not gold or not answer:
+        return True
+    if _contains(gold, answer) or _contains(answer, gold) or sorted(gold) == sorted(answer):
+        return True
+    if sorted("".join(gold)) == sorted("".join(answer)):
+        return True
+    if CAPITAL_A.match(plain_answer) and tokens(CAPITAL_A.sub("", plain_answer, count=1)) == gold:
+        return True
+    if CAPITAL_A.match(plain_gold) and tokens(CAPITAL_A.sub("", plain_gold, count=1)) == answer:
+        return True
+    gold_words = set(gold)
+    answer_words = set(answer)
+    for words, others in ((gold_words, answer_words), (answer_words, gold_words)):
+        if (words & YES and others & YES) or (words & NO and others & NO):
+            return True
+        if words & NUMBER_WORDS and any(word.isdigit() for word in others):
+            return True
+    if _is_initials(gold, answer) or _is_initials(answer, gold):
+        return True
+    return _is_near("".join(gold), "".join(answer))
+
+
+def _is_initials(short: list[str], long: list[str]) -> bool:
+    """Whether one text may be the initials of the other: "USA"."""
+    initials = "".join(word[0] for word in long if word not in ("of", "the", "and"))
+    return len(short) == 1 and len(long) > 1 and short[0] == initials
+
+
+def _is_near(gold: str, answer: str) -> bool:
+    """Whether two texts without digits differ by a few letters only."""
+    if not (gold.isalpha() and answer.isalpha()) or min(len(gold), len(answer)) < 5:
+        return False
+    plain_gold = _without_marks(gold)
+    plain_answer = _without_marks(answer)
+    return difflib.SequenceMatcher(None, plain_gold, plain_answer).ratio() >= NEAR
+
+
+def _without_marks(text: str) -> str:
+    """The text without accents."""
+    parts = unicodedata.normalize("NFD", text)
+    return "".join(letter for letter in parts if not unicodedata.combining(letter))
+
+
+def _contains(words: list[str], others: list[str]) -> bool:
+    """Whether the second list stands in the first one in one piece."""
+    count = len(others)
+    starts = range(len(words) - count + 1)
+    return any(words[start : start + count] == others for start in starts)
