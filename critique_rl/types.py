@@ -71,6 +71,8 @@ class Attempt:
     """The verifier's judgement of `text`."""
     row: Mapping[str, Any] = field(default_factory=dict)
     """The dataset's columns for this question (answer, family, ...)."""
+    truncated: bool = False
+    """True if the completion ended at the limit of tokens, not at an end token."""
 
 
 @dataclass(frozen=True)

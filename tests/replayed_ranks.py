@@ -34,10 +34,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from waiting import SECONDS
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
+from critique_rl.tasks.messages import question_of
 from critique_rl.trainer import trl_seams
 from critique_rl.trainer.fsdp_weights import full_tensor
 from critique_rl.trainer.rollout import two_phase
-from critique_rl.trainer.rollout.refine import question_of
 from critique_rl.trainer.rollout.sampled import Sampled
 from critique_rl.types import Attempt, Critique
 

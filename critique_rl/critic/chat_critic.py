@@ -16,6 +16,7 @@ from critique_rl.critic.contract import Chat, Reply, without_thinking
 from critique_rl.critic.leaks import IsAnswer, OnLeak, handle_leak
 from critique_rl.prompts import clean, cut, is_blank, render
 from critique_rl.tasks.answer_text import told_answer, told_solution
+from critique_rl.tasks.messages import conversation_text
 from critique_rl.types import Attempt, Critique, Message, Usage
 
 KNOWS_COLUMN = {"nothing": "", "answer": "answer", "solution": "solution"}
@@ -96,7 +97,7 @@ class ChatCritic:
         lengths = [len(attempt.text) for attempt in attempts]
         groups: dict[str, list[int]] = {}
         for i, attempt in enumerate(attempts):
-            group = groups.setdefault(attempt.question, [])
+            group = groups.setdefault(self._question(attempt), [])
             group.append(i)
         for group in groups.values():
             group.sort(key=lengths.__getitem__)
@@ -121,7 +122,7 @@ class ChatCritic:
         # not known; the usual special tokens are broken for every critic.
         specials = getattr(self.chat, "specials", ())
         first = attempts[0]
-        fields: dict[str, str | list[str]] = {"question": first.question}
+        fields: dict[str, str | list[str]] = {"question": self._question(first)}
         for column in KNOWS_COLUMN.values():
             if column:
                 fields[column] = ""
@@ -133,6 +134,10 @@ class ChatCritic:
         else:
             fields["attempts"] = self._texts_that_fit(attempts)
         return render(self.template, specials, **fields)
+
+    def _question(self, attempt: Attempt) -> str:
+        """The question, with the turns before it and after it where there are any."""
+        return conversation_text(attempt.row.get("prompt"), attempt.question)
 
     def _texts_that_fit(self, attempts: Sequence[Attempt]) -> list[str]:
         """Different texts of a group, in order, as long as the prompt has room; one at least."""

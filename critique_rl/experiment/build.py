@@ -188,6 +188,8 @@ def build_trainer(
     rewards, weights = build_reward(config.reward, task.verifier, arguments.num_generations, seed)
     if len(weights) > 1:
         arguments.reward_weights = weights
+        # `build_reward` puts it beside every other reward.
+        arguments.success_reward = arguments.success_reward or "correct"
     try:
         trainer = CritiqueGRPOTrainer(
             model, rewards, arguments, dataset, critic=critic, processing_class=tokenizer

@@ -23,6 +23,7 @@ from critique_rl.tasks.rewards import build_reward
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.plateau import PlateauRule
+from critique_rl.trainer.rollout.success import success_rule
 
 # It is about a field that TRL's own config sets: nothing a user could change.
 warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
@@ -56,7 +57,12 @@ def _check_arm(config: RunConfig) -> None:
     task = _load_small_task(config.task)
     critic = build_critic(config.critic, task)
     assert arguments.num_generations is not None, "TRL's arguments refuse null"
-    build_reward(config.reward, task.verifier, arguments.num_generations)
+    rewards, weights = build_reward(config.reward, task.verifier, arguments.num_generations)
+    if len(rewards) > 1:
+        arguments.success_reward = arguments.success_reward or "correct"
+    names = [reward.__name__ for reward in rewards]
+    two_phases = critic is not None or arguments.refine_column is not None
+    success_rule(rewards, names, weights, arguments, two_phases)
     _check_best_by(config, task)
     _check_plateau_family(config, task)
     _check_templates(config)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.hashing import uniform
+from critique_rl.tasks.messages import text_of
 from critique_rl.tasks.row import TRL_ARGUMENTS
 from critique_rl.tasks.verifiers import boxed_answer, tagged_answer
 from critique_rl.types import Verdict, Verifier
@@ -31,14 +32,6 @@ Value = Callable[[Verdict], Reward]
 RewardFunction = Callable[..., list[Reward]]
 """A reward function of TRL: (completions, **columns) -> rewards, in row order."""
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def text_of(completion: Any) -> str:
-    """The text of a completion in either of TRL's formats: a string, or a list of messages."""
-    if isinstance(completion, str):
-        return completion
-    contents = [str(message["content"]) for message in completion]
-    return "".join(contents)
 
 
 def group_wise(function: Function) -> Function:
@@ -205,6 +198,8 @@ def random_reward(rate: float, seed: int = 0) -> RewardFunction:
             rewards.append(float(is_rewarded))
         return rewards
 
+    marked: Any = random
+    marked.by_chance = True
     return random
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.tasks.answer_text import final_answer
 from critique_rl.tasks.data_source import DataOptions, read_dataset, utf8_error
+from critique_rl.tasks.messages import content_text, prompt_fault, question_of
 from critique_rl.tasks.row import TRL_ARGUMENTS, Row
 from critique_rl.tasks.rows.cells import cell_text, plain
 from critique_rl.tasks.rows.choices import LETTERS, Choices, find_choices
@@ -111,7 +112,7 @@ def _read_row(raw: Row, reading: Reading, place: int) -> Row | str:
     if "answer" in texts:
         texts |= _without_working(texts)
     given = _read_prompt(plain(raw.get("prompt"))) if "prompt" in columns else ""
-    question = texts.get("question") or _last_text(given)
+    question = texts.get("question") or question_of(given)
     if not question.strip():
         return "no question"
     if reading.needs_answer and not texts["answer"]:
@@ -215,31 +216,18 @@ def _read_prompt(value: Any) -> Prompt:
         return ""
     if isinstance(value, str):
         return value
-    if not _is_user_chat(value):
-        shown = str(value)[:80]
+    fault = prompt_fault(value)
+    if not fault and value[-1]["role"] != "user":
+        fault = f"got a last message of {value[-1]['role']!r}, expected the user's"
+    if fault:
         raise ConfigError(
-            f"column 'prompt': got {shown!r}, expected a text, "
-            "or messages (role, content) of which the last is the user's"
+            f"column 'prompt': {fault}. A prompt is a text, or messages (role, content) of which "
+            "the last is the user's"
         )
     # Without other keys: in a Parquet file each message has the keys of all, some of them None.
     prompt = []
     for message in value:
         role = message.get("role")
-        prompt.append({"role": role, "content": message["content"]})
+        # Parts become one text: not every chat template reads them.
+        prompt.append({"role": role, "content": content_text(message["content"])})
     return prompt
-
-
-def _is_user_chat(value: Any) -> bool:
-    """True for messages (role, content) of which the last is the user's."""
-    if not isinstance(value, list) or not value:
-        return False
-    for message in value:
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            return False
-    return bool(value[-1].get("role") == "user")
-
-
-def _last_text(prompt: Prompt) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return prompt[-1]["content"]

@@ -1,15 +1,16 @@
 """Alarms for collapses that users report, each with a remedy: entropy, log-probs of refinements,
-completion length. An alarm is given once and changes nothing in the run.
+completion length, and failures that a reward contradicts. An alarm is given once and changes
+nothing in the run.
 
-Each compares the moving mean of a logged metric with its mean at the start of the run. The reports:
-Critique-GRPO issues 2 and 6, SDPO issue 25.
+Those of `RULES` compare the moving mean of a logged metric with its mean at the start of the run.
+The reports: Critique-GRPO issues 2 and 6, SDPO issue 25.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import TrainerCallback
@@ -17,6 +18,10 @@ from transformers import TrainerCallback
 logger = logging.getLogger(__name__)
 WINDOW = 10
 """Logged values in the first mean and in the moving mean."""
+FEW, MOST = 0.05, 0.95
+"""Shares of failed rollouts between which nothing is suspected."""
+FAILED = "failed_rollouts"
+"""Name of the alarm on failures that a reward contradicts."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,45 @@ def alarm(rule: Rule, values: Sequence[float]) -> float | None:
     return None if rule.low <= factor <= rule.high else factor
 
 
+@dataclass(frozen=True)
+class Contradiction:
+    """A step in which nearly all rollouts count as failed, or nearly none, and a reward of 0 and 1
+    says otherwise.
+    """
+
+    share: float
+    """Share of the rollouts that count as failed."""
+    reward: str
+    """Name of the reward."""
+    zeros: float
+    """Share of the rollouts that it gives 0."""
+
+
+def contradiction(total: Mapping[str, float], rewards: Sequence[str]) -> Contradiction | None:
+    """Compare the share of failed rollouts with rewards of 0 and 1.
+
+    Args:
+        total: counters of `success.count_success` over all ranks.
+        rewards: names of the reward functions.
+
+    Returns:
+        The first reward that says otherwise by .05 or more; None if there is none.
+    """
+    judged = total.get("success/judged", 0)
+    if not judged:
+        return None
+    share = total.get("success/failed", 0) / judged
+    for reward in rewards:
+        scored = total.get(f"success/scored/{reward}", 0)
+        if not scored or total.get(f"success/graded/{reward}", 0):
+            continue
+        zeros = total.get(f"success/zeros/{reward}", 0) / scored
+        is_otherwise = (share > MOST > zeros) or (share < FEW < zeros)
+        if is_otherwise and abs(share - zeros) >= FEW:
+            return Contradiction(share, reward, zeros)
+    return None
+
+
 class CollapseAlarm(TrainerCallback):
     """Watches the trainer's logs and gives each alarm once per run."""
 
@@ -100,6 +144,35 @@ class CollapseAlarm(TrainerCallback):
         """The inverse of `state_dict`."""
         self.values = defaultdict(list, state["values"])
         self.given = set(state["given"])
+
+    def check_failed(
+        self, total: Mapping[str, float], rewards: Sequence[str], step: int
+    ) -> dict[str, float]:
+        """Give the alarm on failures that a reward contradicts, once per run.
+
+        Args:
+            total: as of `contradiction`.
+            rewards: names of the reward functions.
+            step: the optimizer step.
+
+        Returns:
+            The metric to log, if the alarm is given now.
+        """
+        if FAILED in self.given:
+            return {}
+        clash = contradiction(total, rewards)
+        if clash is None:
+            return {}
+        self.given.add(FAILED)
+        logger.warning(
+            "step %s: %.0f %% of the rollouts count as failed, but the reward %s is 0 for %.0f %% "
+            "of them; see success_reward and success_threshold, or the verifier",
+            step,
+            100 * clash.share,
+            clash.reward,
+            100 * clash.zeros,
+        )
+        return {f"alarm/{FAILED}": clash.share}
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         for rule in RULES:

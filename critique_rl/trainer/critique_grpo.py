@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from critique_rl.analysis.critiques.counts import count_totals
@@ -41,10 +41,15 @@ from critique_rl.trainer.model_card import PAPER, add_section, section
 from critique_rl.trainer.refusals import (
     refuse_missing_column,
     refuse_no_critic,
+    refuse_prompt,
+    refuse_prompts,
     refuse_sharding,
+    refuse_shifted_base,
     refuse_split_groups,
     refuse_unsupported,
+    refuse_wrapped_base,
 )
+from critique_rl.trainer.rollout.completion_columns import completion_columns
 from critique_rl.trainer.rollout.generation import (
     Counts,
     Generation,
@@ -57,7 +62,9 @@ from critique_rl.trainer.rollout.generation import (
 from critique_rl.trainer.rollout.sampled import Row
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.trainer.rollout.scoring import Scorer
+from critique_rl.trainer.rollout.success import success_rule
 from critique_rl.trainer.rollout.two_phase import TwoPhaseRollout
+from critique_rl.trainer.teacher import weight_sample
 from critique_rl.trainer.trl_seams import TrlBatch
 
 __all__ = ["CritiqueGRPOConfig", "CritiqueGRPOTrainer"]
@@ -111,13 +118,25 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         if args.distill_weight and args.distill_context == "demonstration":
             refuse_missing_column(train_dataset, args.distill_column, "distill_column")
         args.check_trains(critic is not None)
+        refuse_wrapped_base(model, args)
+        reads_base = bool(args.base_readers()) and isinstance(model, nn.Module)
+        base_sample = weight_sample(model) if reads_base else {}
         super().__init__(model, reward_funcs, args, train_dataset, *rest, **kwargs)
         if self.has_two_phases:
             refuse_split_groups(args)
+            refuse_prompts(train_dataset, self.processing_class, args.chat_template_kwargs or {})
         refuse_sharding(self.accelerator.state, args)
+        refuse_shifted_base(self.policy, base_sample, args)
         if not args.clip:
             self.epsilon_low = self.epsilon_high = float("inf")
         self.critic = critic
+        self.success = success_rule(
+            self.reward_funcs,
+            self.reward_func_names,
+            self.reward_weights.tolist(),
+            args,
+            self.has_two_phases,
+        )
         self.on_generation: Callable[[Generation, list[float]], None] | None = None
         self.about: dict[str, Any] = {}
         self.tokens: Counts = Counter()
@@ -130,14 +149,15 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         self._build_stations()
         self._load_critic({})
         self.add_callback(_UpdateTeacher(self))
-        self.add_callback(CollapseAlarm())
+        self.alarm = CollapseAlarm()
+        self.add_callback(self.alarm)
 
     def _build_stations(self) -> None:
         """Build the objects that a generation batch passes."""
         args = self.args
         sampler = Sampler(self, args)
         self.sampler = sampler
-        self.scorer = Scorer(self, args.success_threshold)
+        self.scorer = Scorer(self, self.success)
         self.rollout: TwoPhaseRollout | None = None
         if self.has_two_phases:
             processes = self.accelerator.num_processes
@@ -191,6 +211,9 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
     def _generate_and_score_completions(self, inputs):
         self.rows = inputs
         self.generation = None
+        if self.has_two_phases and self.model.training:
+            for row in inputs:
+                refuse_prompt(row["prompt"], "a row of train_dataset")
         output = super()._generate_and_score_completions(inputs)
         if self.generation is not None:
             self.generation = self._finish_generation(output, self.generation)
@@ -202,14 +225,28 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             rewards = self.scorer.add_group_rewards(
                 batch.rewards, inputs, prompts, completions, completion_ids_list
             )
+            batch.counts.update(self.scorer.count_success(rewards, batch))
+            trl_seams.add_extra_columns(self, completion_columns(batch))
             return self.accelerator.gather(rewards)
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        local_rewards = self.scorer.local_rows(rewards, len(completions))
+        judged = self.scorer.judge_rewards(local_rewards)
+        truncated = self.sampler.truncated(completion_ids_list)
+        batch = plain_generation(
+            inputs,
+            prompts,
+            completions,
+            completion_ids_list,
+            judged,
+            truncated,
+            self.args.group_size,
+        )
+        # In evaluation too: TRL's tables take columns of one length.
+        if self.has_two_phases:
+            trl_seams.add_extra_columns(self, completion_columns(batch))
         if self.model.training:
-            local_rewards = self.scorer.local_rows(rewards, len(completions))
-            judged = self.scorer.judge_rewards(local_rewards)
-            self.generation = plain_generation(
-                inputs, completions, completion_ids_list, judged, self.args.group_size
-            )
+            batch.counts.update(self.scorer.count_success(local_rewards, batch))
+            self.generation = batch
         return rewards
 
     def _finish_generation(self, output: TrlBatch, batch: Generation) -> Generation:
@@ -305,7 +342,8 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             metrics[KINDS[kind]] = [spent]
         for name, amount in generation_counts(total).items():
             trl_seams.count_metric(self, name, amount)
-        for name, rate in generation_rates(total).items():
+        alarms = self.alarm.check_failed(total, self.reward_func_names, self.state.global_step + 1)
+        for name, rate in {**generation_rates(total), **alarms}.items():
             trl_seams.metric(self, name, rate)
         if self.critique_totals is not None:
             self.critique_totals.update(critique_totals(total))

@@ -57,7 +57,7 @@ COUNTS = {
     "grad_norm_steps": 0,
 }
 """Option -> the least integer."""
-SWITCHES = ("clip", "refine_clip", "distill_tail", "distill_prefix")
+SWITCHES = ("clip", "refine_clip", "critique_truncated", "distill_tail", "distill_prefix")
 OPTIONAL = ("refine_floor", "distill_is_clip", "refine_candidates", "max_refine_prompt_length")
 """Options that may be None."""
 
@@ -181,8 +181,19 @@ class CritiqueGRPOConfig(GRPOConfig):
         "Critique every failed rollout (rollout_failed), or only those of groups in which every "
         "rollout failed (group_failed).",
     )
+    critique_truncated: bool = _option(
+        True,
+        "False: a failed rollout that was cut at max_completion_length is not critiqued, but "
+        "counted under critique/skipped/truncated.",
+    )
+    # None first: so TRL's argument parser takes one name.
+    success_reward: None | str | list[str] = _option(  # noqa: RUF009, RUF036
+        None,
+        "Name of the reward function that says which rollouts are right; of several names every "
+        "one must, where it scored the row. None: the only verifier's, else the only one.",
+    )
     success_threshold: float = _option(
-        1.0, "Without a verifier: a rollout failed if its weighted reward is under this."
+        1.0, "Without a verifier: a rollout failed if that reward, unweighted, is under this."
     )
 
     distill_weight: float = _option(0.0, "Weight of the distillation term (0: off).")
@@ -260,6 +271,7 @@ class CritiqueGRPOConfig(GRPOConfig):
             if value not in choices:
                 raise ValueError(f"{name}: got {value!r}; {suggest(str(value), choices)}")
         self._check_values()
+        self._check_success_reward()
         self._check_slots()
         self._check_distillation()
         if self.baseline == "rollouts" and self.scale_rewards != "none":
@@ -279,6 +291,42 @@ class CritiqueGRPOConfig(GRPOConfig):
                 # YAML 1.1 takes a float without a dot for text.
                 hint = " (YAML reads 1e-1 as text; write 1.0e-1)" if isinstance(value, str) else ""
                 raise ValueError(f"{name}: got {value!r}, expected {expected}{hint}")
+
+    def _check_success_reward(self) -> None:
+        """Raises: ValueError: no name, and no list of names."""
+        names = self.success_reward
+        if isinstance(names, str):
+            names = [names]
+        fits = isinstance(names, list) and all(isinstance(n, str) and n for n in names)
+        if names is not None and not (fits and names):
+            raise ValueError(
+                f"success_reward: got {self.success_reward!r}, expected the name of a reward "
+                "function, or a list of names"
+            )
+
+    def base_readers(self) -> list[str]:
+        """What reads the base policy: beta, and the options whose teacher it is."""
+        readers = []
+        if self.beta:
+            readers.append(f"beta {self.beta:g}")
+        if self.distill_weight and self.distill_teacher == "base":
+            readers.append("distill_teacher base")
+        if self.refine_anchor_weight:
+            readers.append(f"refine_anchor_weight {self.refine_anchor_weight:g}")
+        return readers
+
+    def verdict_readers(self, has_critic: bool) -> list[str]:
+        """What asks which rollouts are right, in words."""
+        readers = []
+        if has_critic:
+            readers.append("a critic")
+        if self.refine_column:
+            readers.append("refine_column")
+        if self.credit == "signed":
+            readers.append("credit signed")
+        if self.distill_weight and "sibling" in self.distill_context:
+            readers.append(f"distill_context {self.distill_context}")
+        return readers
 
     def check_trains(self, has_critic: bool) -> None:
         """Check that every term that is switched on has something to train on.

@@ -18,13 +18,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from critique_rl.prompts import render
+from critique_rl.tasks.messages import replace_question
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.fsdp_weights import full_tensor, lend_weights, reshard, shard_like
 from critique_rl.trainer.rollout.generation import Generation, is_right
-from critique_rl.trainer.rollout.refine import refine_prompt, replace_question
+from critique_rl.trainer.rollout.refine import refine_prompt
 from critique_rl.types import Attempt, Critique
 
 FILE = "teacher.safetensors"
+SHIFTING_INITS = ("pissa", "olora", "corda")
+"""Values of peft's `init_lora_weights` that take the adapter out of the weights which it is added
+to: both together are the original model, and the weights alone are not.
+"""
+SAMPLED = 16
+"""Numbers that `weight_sample` takes from either end of a weight."""
 
 
 class Teacher:
@@ -41,8 +48,10 @@ class Teacher:
         """
         self.kind = kind
         self.rate = rate
-        # With an adapter the base is the model without it, and nothing has to be kept.
-        self.adapter_off = kind == "base" and hasattr(model, "disable_adapter")
+        # With an adapter the base is the model without it, and nothing has to be kept. Where the
+        # adapter was taken out of the weights, the base is both together at the start.
+        has_adapter = hasattr(model, "disable_adapter")
+        self.adapter_off = kind == "base" and has_adapter and not shifting_inits(model)
         self.kept: dict[str, Tensor] = {}
         if kind == "ema" or (kind == "base" and not self.adapter_off):
             for name, parameter in model.named_parameters():
@@ -124,6 +133,44 @@ class Teacher:
         # An average in bfloat16 would lose small updates to rounding.
         dtype = torch.float32 if self.kind == "ema" else parameter.dtype
         return parameter.detach().to(dtype, copy=True)
+
+
+# ---- adapters that change the weights under them ------------------------------------------------
+
+
+def shifting_inits(model: nn.Module) -> list[str]:
+    """Initialisations of the model's adapters that are among `SHIFTING_INITS`."""
+    configs = getattr(model, "peft_config", {})
+    inits = [str(getattr(config, "init_lora_weights", "")) for config in configs.values()]
+    return [init for init in inits if init.lower().startswith(SHIFTING_INITS)]
+
+
+def weight_sample(model: nn.Module) -> dict[str, Tensor]:
+    """Numbers (N,) from both ends of each weight, by its name without an adapter."""
+    base: Any = model
+    if hasattr(model, "peft_config"):
+        base = base.get_base_model()
+    sample = {}
+    for name, parameter in base.named_parameters():
+        # Sharded weights lie elsewhere.
+        if parameter.numel() and not parameter.is_meta:
+            flat = parameter.detach().flatten()
+            plain_name = name.replace(".base_layer.", ".")
+            sample[plain_name] = torch.cat([flat[:SAMPLED], flat[-SAMPLED:]]).float().cpu()
+    return sample
+
+
+def changed_weights(before: dict[str, Tensor], model: nn.Module) -> list[str]:
+    """Names of the weights that differ from a `weight_sample` (N,) each, taken earlier."""
+    changed = []
+    for name, now in weight_sample(model).items():
+        then = before.get(name)
+        if then is None or then.shape != now.shape:
+            continue
+        # A cast to bfloat16 is no change.
+        if not torch.allclose(then, now, rtol=1e-2, atol=1e-6):
+            changed.append(name)
+    return changed
 
 
 # ---- prompts -------------------------------------------------------------------------------------

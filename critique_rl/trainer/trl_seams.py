@@ -8,7 +8,7 @@ release that moves a name fails there first. Overrides stand in the trainer clas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -140,17 +140,31 @@ def gathered_rewards(
     return GRPOTrainer._calculate_rewards(trainer, rows, prompts, completions, ids)
 
 
-def reorder_extra_columns(trainer: GRPOTrainer, order: Sequence[int], scored: int) -> None:
+def reorder_extra_columns(
+    trainer: GRPOTrainer, order: Sequence[int], scored: int, copies: int
+) -> None:
     """Bring columns that reward functions logged for `scored` rows into the batch's order.
 
-    Columns of another length are dropped: TRL gathers a column with the batch, row by row.
+    Columns of another length are dropped: TRL gathers a column with the batch, row by row. After
+    the rows there may be `copies`, which are dropped.
     """
     columns = trainer._pending_extra_logs
     for name, values in list(columns.items()):
-        if len(values) == scored and order:
+        if len(values) in (scored, scored + copies) and order:
             columns[name] = [values[i] for i in order]
         else:
             del columns[name]
+
+
+def add_extra_columns(trainer: GRPOTrainer, columns: Mapping[str, list[str]]) -> None:
+    """Columns of the table of completions, one value per row of this rank's batch.
+
+    A name that the user's reward functions take already stays theirs.
+    """
+    taken = {"step", "prompt", "completion", "advantage", *trainer.reward_func_names}
+    for name, values in columns.items():
+        if name not in taken:
+            trainer._pending_extra_logs.setdefault(name, values)
 
 
 def rewrite_advantages(trainer: GRPOTrainer, advantages: Tensor) -> None:

@@ -253,6 +253,32 @@ def test_what_cannot_be_read_is_refused_with_what_to_do(tmp_path, options, messa
         )
 
 
+def test_text_parts_of_a_prompt_become_one_text(tmp_path) -> None:
+    rows = []
+    for i in range(60):
+        parts = [{"type": "text", "text": "How much "}, {"type": "text", "text": f"is {i}?"}]
+        rows.append({"prompt": [{"role": "user", "content": parts}], "answer": i})
+    task = task_of({"train": written(tmp_path / "a.jsonl", rows)})
+    for row in task.train:
+        question = f"How much is {row['answer']}?"
+        assert row["prompt"] == [{"role": "user", "content": question}]
+        assert row["question"] == question
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        ({"role": "user", "content": [{"type": "image"}]}, "got a part 'image', expected parts"),
+        ({"role": "assistant", "content": "So"}, "got a last message of 'assistant', expected the"),
+        ({"role": "tool", "content": "5"}, "got a last message of 'tool', expected the user's"),
+    ],
+)
+def test_a_prompt_that_a_pipeline_cannot_ask_is_refused(tmp_path, last, message) -> None:
+    rows = [{"prompt": [{"role": "user", "content": f"{i}?"}, last], "answer": i} for i in range(9)]
+    with pytest.raises(ConfigError, match=f"column 'prompt': {message}"):
+        task_of({"train": written(tmp_path / "a.jsonl", rows)})
+
+
 def test_too_few_rows_to_hold_some_out_are_refused_when_they_are_wanted(tmp_path) -> None:
     task = task_of(
         {

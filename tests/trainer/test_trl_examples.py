@@ -102,6 +102,8 @@ def test_an_example_trains_as_with_trl_and_two_lines_add_critiques(
     assert trained[0] == trained[1]
     # no reward of these examples reaches 50, so every rollout that was scored counts as failed
     critiqued = {**settings, "success_threshold": 50.0}
+    if isinstance(reward, list):
+        critiqued["success_reward"] = [function.__name__ for function in reward]
     augmented = trainer_of(
         CritiqueGRPOTrainer,
         CritiqueGRPOConfig,

@@ -57,6 +57,7 @@ TYPES = {
     "int": "whole number",
     "float": "number",
     "bool": "true or false",
+    "None | str | list[str]": "text or list of texts",
     "Any": "",
     "Caps": "section",
 }

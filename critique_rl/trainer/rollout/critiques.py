@@ -64,8 +64,13 @@ class CriticTurn:
         """
         started = time.perf_counter()
         verdicts = [attempt.verdict for attempt in attempts]
+        truncated = self._skip_truncated(attempts)
         asked = select_failed(
-            verdicts, self.args.group_rollouts, self.args.critique_when, self._group_limit()
+            verdicts,
+            self.args.group_rollouts,
+            self.args.critique_when,
+            self._group_limit(),
+            truncated,
         )
         self._spare_prompt = attempts[0].row["prompt"]
         self._reply_tokens = Counter()
@@ -76,8 +81,8 @@ class CriticTurn:
         # A Counter adds fractions too; its type says int.
         counts["critique/seconds"] = time.perf_counter() - started  # type: ignore[assignment]
         counts["critique/failed_rollouts"] = failed
-        counts["critique/not_asked"] = failed - len(asked)
-        critiques = dict(zip(asked, answers, strict=True))
+        counts["critique/not_asked"] = failed - len(asked) - len(truncated)
+        critiques = dict(zip(asked, answers, strict=True)) | truncated
         if self.args.refine_slots:
             critiques = self._skip_long(attempts, critiques)
         return critiques, counts
@@ -145,6 +150,13 @@ class CriticTurn:
         if teacher_reads_critiques or not args.refine_slots:
             return args.group_rollouts
         return args.group_candidates
+
+    def _skip_truncated(self, attempts: list[Attempt]) -> Critiques:
+        """Skipped critiques of failed rollouts that were cut, if `critique_truncated` is off."""
+        if self.args.critique_truncated:
+            return {}
+        skipped = Critique("", self.critic.name, "skipped", "truncated")
+        return {i: skipped for i, a in enumerate(attempts) if a.truncated and a.verdict.failed}
 
     def _skip_long(self, attempts: list[Attempt], critiques: Critiques) -> Critiques:
         """Mark critiques as skipped whose refine prompt leaves no room for an answer."""

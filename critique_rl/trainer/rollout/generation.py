@@ -35,8 +35,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from critique_rl.tasks.rewards import text_of
-from critique_rl.trainer.rollout.refine import question_of
+from critique_rl.tasks.messages import question_of, text_of
 from critique_rl.trainer.rollout.sampled import Row
 from critique_rl.trainer.rollout.scoring import Judged
 from critique_rl.types import Attempt, Critique, Refinement, Verdict
@@ -133,36 +132,44 @@ def is_right(verdict: Verdict) -> bool:
 
 
 def make_attempts(
-    rows: Sequence[Row], completions: Sequence[Any], verdicts: Sequence[Verdict]
+    rows: Sequence[Row],
+    completions: Sequence[Any],
+    verdicts: Sequence[Verdict],
+    truncated: Sequence[bool],
 ) -> list[Attempt]:
     """Attempts of judged completions, each with the dataset's row that it answers."""
-    triples = zip(rows, completions, verdicts, strict=True)
-    return [
-        Attempt(question_of(row["prompt"]), text_of(completion), verdict, row)
-        for row, completion, verdict in triples
-    ]
+    attempts = []
+    for row, completion, verdict, cut in zip(rows, completions, verdicts, truncated, strict=True):
+        question = question_of(row["prompt"])
+        attempts.append(Attempt(question, text_of(completion), verdict, row, cut))
+    return attempts
 
 
 def plain_generation(
     rows: Sequence[Row],
+    prompts: Sequence[Any],
     completions: Sequence[Any],
     completion_ids: Sequence[Sequence[int]],
     judged: Judged,
+    truncated: Sequence[bool],
     group_size: int,
 ) -> Generation:
     """The record of a batch that TRL sampled and scored, in which every row is a rollout.
 
     Args:
         rows: the dataset's row of each completion.
+        prompts: the prompt of each completion. An environment may have written it.
         completions: this rank's completions.
         completion_ids: their token ids.
         judged: their judgement.
+        truncated: whether each ended at the limit of tokens.
         group_size: rows per group.
     """
     tokens = sum(len(ids) for ids in completion_ids)
+    asked_rows = [{**row, "prompt": p} for row, p in zip(rows, prompts, strict=True)]
     return Generation(
         group_rollouts=group_size,
-        attempts=make_attempts(rows, completions, judged.verdicts),
+        attempts=make_attempts(asked_rows, completions, judged.verdicts, truncated),
         order=list(range(len(completions))),
         values=judged.values,
         verdicts=judged.verdicts,
@@ -254,6 +261,7 @@ def _count_attempts(attempts: Sequence[Attempt]) -> Counts:
         counts[f"family/{family}"] += 1
         counts[f"family_right/{family}"] += is_right(attempt.verdict)
         counts[f"outcome/{outcome}"] += 1
+        counts[f"outcome/{outcome}/truncated"] += attempt.truncated
         if outcome == "unscored" and attempt.verdict.reason:
             # The code before the colon; the words after it are about one row.
             code = attempt.verdict.reason.partition(":")[0]

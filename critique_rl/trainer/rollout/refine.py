@@ -7,10 +7,11 @@ Pure bookkeeping over lists; sampling and scoring are the rollout's.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from critique_rl.prompts import render
+from critique_rl.tasks.messages import replace_question
 from critique_rl.types import Attempt, Critique, Verdict
 
 _CRITIC = r"(?:critique|critic|feedback|review)"
@@ -28,7 +29,13 @@ MENTIONS = re.compile(
 """How an answer speaks of a critique, or of an attempt before it."""
 
 
-def select_failed(verdicts: Sequence[Verdict], group_size: int, when: str, limit: int) -> list[int]:
+def select_failed(
+    verdicts: Sequence[Verdict],
+    group_size: int,
+    when: str,
+    limit: int,
+    skipped: Collection[int] = (),
+) -> list[int]:
     """Indices of the failed rollouts whose critique is asked for.
 
     Abstained and unscored rollouts are not failed.
@@ -39,24 +46,16 @@ def select_failed(verdicts: Sequence[Verdict], group_size: int, when: str, limit
         when: "rollout_failed" (every failed rollout) or "group_failed" (only in groups where all
             failed).
         limit: critiques per group at most.
+        skipped: indices of failed rollouts that nobody asks about.
     """
     selected = []
     for start in range(0, len(verdicts), group_size):
         group = range(start, start + group_size)
         failed = [i for i in group if verdicts[i].failed]
         if when == "rollout_failed" or len(failed) == group_size:
-            selected += failed[:limit]
+            due = [i for i in failed if i not in skipped]
+            selected += due[:limit]
     return selected
-
-
-def question_of(prompt: Any) -> str:
-    """The question: a plain prompt itself, or the last user message of a conversation."""
-    if isinstance(prompt, str):
-        return prompt
-    for message in reversed(prompt):
-        if message["role"] == "user":
-            return str(message["content"])
-    return ""
 
 
 def refine_prompt(
@@ -64,7 +63,7 @@ def refine_prompt(
 ) -> Any:
     """The prompt of a refinement, in the format of `prompt`.
 
-    Its last user message asks again, with the attempt and the critique.
+    Its last user message asks again, with the attempt and the critique. All other messages stay.
 
     Args:
         prompt: the prompt of the attempt.
@@ -80,14 +79,6 @@ def refine_prompt(
             template, specials, question=question, attempt=attempt.text, critique=critique.text
         ),
     )
-
-
-def replace_question(prompt: Any, rewrite: Callable[[str], str]) -> Any:
-    """`prompt` with `rewrite(question)` in the place of its question (`question_of`)."""
-    text = rewrite(question_of(prompt))
-    if isinstance(prompt, str):
-        return text
-    return [*prompt[:-1], {"role": "user", "content": text}]
 
 
 def mentions_critique(text: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from critique_rl.tasks.rewards import text_of
+from critique_rl.tasks.messages import text_of
 
 Row = dict[str, Any]
 """A row of the dataset: its prompt and its other columns."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -83,6 +84,11 @@ class Sampler:
         """Tokens of a text as a completion, the end token included."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [*ids, self.tokenizer.eos_token_id]
+
+    def truncated(self, completion_ids: Sequence[Sequence[int]]) -> list[bool]:
+        """Whether each completion ended at the limit of tokens, as TRL counts it."""
+        ends = {*self.trainer.eos_token_ids, self.tokenizer.pad_token_id}
+        return [not ids or ids[-1] not in ends for ids in completion_ids]
 
     def quote(self, prompt: Any, ids: list[int]) -> Sampled:
         """A completion that was not sampled, under a prompt: one row, without log-probs."""

@@ -1,25 +1,24 @@
 """Rewards and verdicts of sampled completions, by the trainer's reward functions.
 
-A verdict is the verifier's own where a reward function has a verifier. Else it follows from the
-weighted reward: right from `success_threshold` on, wrong under it, unscored if every function
-returned None. A reward that could not be given is never a failure.
+Which functions say what is right is `success`'s. A reward that could not be given is never a
+failure.
 """
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from trl import GRPOTrainer
 
-from critique_rl.tasks.rewards import VerifierReward
 from critique_rl.trainer import trl_seams
 from critique_rl.trainer.rollout.sampled import Row, Sampled
+from critique_rl.trainer.rollout.success import SuccessRule, count_success
 from critique_rl.types import Verdict
 
 
@@ -47,12 +46,21 @@ class Judged:
         )
 
 
+class RolloutRows(Protocol):
+    """What is read of a `generation.Generation`, whose module imports this one."""
+
+    verdicts: list[Verdict]
+
+    def rollout_rows(self, device: torch.device) -> Tensor:
+        """(B,) bool: rows that hold a rollout."""
+
+
 class Scorer:
     """Judges completions with the reward functions of one trainer."""
 
-    def __init__(self, trainer: GRPOTrainer, success_threshold: float):
+    def __init__(self, trainer: GRPOTrainer, success: SuccessRule):
         self.trainer = trainer
-        self.success_threshold = success_threshold
+        self.success = success
 
     def judge(self, rows: list[Row], sampled: Sampled) -> Judged:
         """Judge completions one by one; functions that compare a group are not called here.
@@ -82,7 +90,8 @@ class Scorer:
     def judge_rewards(self, rewards: Tensor) -> Judged:
         """Values and verdicts of rewards (B, F) that the functions have just given."""
         values = self.weighted_rewards(rewards).tolist()
-        return Judged(rewards, values, self._verdicts(values))
+        verdicts = self.success.verdicts(self.trainer.reward_funcs, rewards)
+        return Judged(rewards, values, verdicts)
 
     def add_group_rewards(
         self,
@@ -113,9 +122,29 @@ class Scorer:
         complete[:, group_wise] = scored
         return complete
 
-    def reorder_extra_columns(self, order: Sequence[int], scored: int) -> None:
-        """Bring columns that reward functions logged for `scored` rows into the batch's order."""
-        trl_seams.reorder_extra_columns(self.trainer, order, scored)
+    def reorder_extra_columns(self, order: Sequence[int], scored: int, copies: int) -> None:
+        """Bring columns that reward functions logged into the batch's order.
+
+        Args:
+            order: number of the sequence in each row.
+            scored: sequences that were scored.
+            copies: further rows that were scored after them to make up the numbers of a rank.
+        """
+        trl_seams.reorder_extra_columns(self.trainer, order, scored, copies)
+
+    def count_success(self, rewards: Tensor, batch: RolloutRows) -> Counter[str]:
+        """Counters of the batch's failed rollouts, and of what could contradict them.
+
+        Args:
+            rewards: (B, F) of its rows.
+            batch: the batch as text.
+        """
+        is_rollout = batch.rollout_rows(rewards.device)
+        pairs = zip(batch.verdicts, is_rollout.tolist(), strict=True)
+        verdicts = [verdict for verdict, counted in pairs if counted]
+        functions = self.trainer.reward_funcs
+        names = self.trainer.reward_func_names
+        return count_success(self.success, functions, names, rewards[is_rollout], verdicts)
 
     def weighted_rewards(self, rewards: Tensor) -> Tensor:
         """Weighted sum of rewards (B, F) -> (B,); NaN where every one is NaN."""
@@ -142,20 +171,6 @@ class Scorer:
         """Rewards (B, F) of this rank's rows by the functions that the trainer knows."""
         gathered = trl_seams.gathered_rewards(self.trainer, rows, prompts, completions, ids)
         return self.local_rows(gathered, len(completions))
-
-    def _verdicts(self, values: Sequence[float]) -> list[Verdict]:
-        for function in self.trainer.reward_funcs:
-            if isinstance(function, VerifierReward):
-                # Those of its last call, which was on just these rows.
-                return list(function.verdicts)
-        return [self._verdict(value) for value in values]
-
-    def _verdict(self, value: float) -> Verdict:
-        if math.isnan(value):
-            return Verdict("unscored")
-        if value >= self.success_threshold:
-            return Verdict("right")
-        return Verdict("wrong")
 
     @contextmanager
     def _only_functions(self, indices: Sequence[int]) -> Iterator[None]:

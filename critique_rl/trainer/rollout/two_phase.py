@@ -71,6 +71,8 @@ class SecondPhase:
     judged: Judged
     mentions: list[bool]
     """Whether each is a refinement that speaks of the critique."""
+    copies: int = 0
+    """Further rows that were judged to make up the numbers of this rank."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class TwoPhaseRollout:
         slots = self.fill_slots(len(group_rows), second)
 
         judged = first.judged + second.judged
-        self.scorer.reorder_extra_columns(slots.order, len(judged.values))
+        self.scorer.reorder_extra_columns(slots.order, len(judged.values), second.copies)
         counts.update(trace_counts)
         counts["refine/mentions"] = sum(second.mentions)
         counts.update(count_tokens(first, second))
@@ -147,7 +149,7 @@ class TwoPhaseRollout:
             attempts=first.attempts,
             critiques=critiques,
             refinements=number_refinements(first, critiques, second, slots.chosen),
-            plain=number_plain_samples(first, second, group_rows),
+            plain=self.number_plain_samples(first, second, group_rows),
             order=slots.order,
             values=judged.values,
             rewards=judged.rewards[slots.order],
@@ -180,7 +182,8 @@ class TwoPhaseRollout:
         """
         rollout_rows = self.without_reserved(rows)
         judged = self.scorer.judge(rollout_rows, sampled)
-        attempts = make_attempts(rollout_rows, sampled.completions, judged.verdicts)
+        truncated = self.sampler.truncated(sampled.completion_ids)
+        attempts = make_attempts(rollout_rows, sampled.completions, judged.verdicts, truncated)
         return FirstPhase(sampled, judged, attempts)
 
     # ---- phase 2 ---------------------------------------------------------------------------------
@@ -257,8 +260,8 @@ class TwoPhaseRollout:
         """
         rows = [group_rows[candidate.group] for candidate in candidates]
         judged = self.scorer.judge_nothing()
+        copies = 0
         if self.args.refine_slots:
-            copies = 0
             if self.processes > 1:
                 # Scoring gathers over ranks without padding, and a rank with fewer failures has
                 # fewer candidates: copies of a rollout make up the numbers.
@@ -276,7 +279,7 @@ class TwoPhaseRollout:
         mentions = []
         for candidate, text in zip(candidates, sampled.texts, strict=True):
             mentions.append(candidate.attempt is not None and mentions_critique(text))
-        return SecondPhase(candidates, sampled, judged, mentions)
+        return SecondPhase(candidates, sampled, judged, mentions, copies)
 
     def fill_slots(self, groups: int, second: SecondPhase) -> FilledSlots:
         """Decide which sequence of phase 2 fills each reserved row of this rank's groups."""
@@ -309,6 +312,22 @@ class TwoPhaseRollout:
                     off_policy.append(row)
                 order.append(groups * rollouts + place)
         return FilledSlots(order, refined, off_policy, all_chosen)
+
+    def number_plain_samples(
+        self, first: FirstPhase, second: SecondPhase, group_rows: list[Row]
+    ) -> list[PlainSample]:
+        """Plain samples and expert traces of phase 2, numbered after all rollouts."""
+        rows = [group_rows[candidate.group] for candidate in second.candidates]
+        sampled = second.sampled
+        truncated = self.sampler.truncated(sampled.completion_ids)
+        attempts = make_attempts(rows, sampled.completions, second.judged.verdicts, truncated)
+        samples = []
+        for place, candidate in enumerate(second.candidates):
+            if candidate.attempt is None:
+                number = len(first.attempts) + place
+                sample = PlainSample(candidate.group, number, candidate.owner, attempts[place])
+                samples.append(sample)
+        return samples
 
     def _choose(self, places: list[int], second: SecondPhase) -> list[int]:
         """Of the refinements or traces of one group those that fill its slots."""
@@ -377,21 +396,6 @@ def number_refinements(
             number = len(first.attempts) + place
             refinements.append(NumberedRefinement(i, number, refinement))
     return refinements
-
-
-def number_plain_samples(
-    first: FirstPhase, second: SecondPhase, group_rows: list[Row]
-) -> list[PlainSample]:
-    """Plain samples and expert traces of phase 2, numbered after all rollouts."""
-    rows = [group_rows[candidate.group] for candidate in second.candidates]
-    attempts = make_attempts(rows, second.sampled.completions, second.judged.verdicts)
-    samples = []
-    for place, candidate in enumerate(second.candidates):
-        if candidate.attempt is None:
-            number = len(first.attempts) + place
-            sample = PlainSample(candidate.group, number, candidate.owner, attempts[place])
-            samples.append(sample)
-    return samples
 
 
 def draw_index(n: int) -> int:

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import pytest
 
+from critique_rl.tasks.messages import question_of
 from critique_rl.trainer.rollout.refine import (
     choose_candidates,
     mentions_critique,
-    question_of,
     refine_prompt,
     select_failed,
 )

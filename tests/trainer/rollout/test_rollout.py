@@ -45,6 +45,9 @@ class ListSampler:
     def completion_ids(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]
 
+    def truncated(self, completion_ids: list[list[int]]) -> list[bool]:
+        return [ids[-1:] == [ord("~")] for ids in completion_ids]
+
     def quote(self, prompt: str, ids: list[int]) -> Sampled:
         return Sampled(self.prompt_ids([prompt]), [ids], None, ["".join(map(chr, ids))])
 
@@ -66,7 +69,7 @@ class PlusScorer:
     def judge_nothing(self) -> Judged:
         return Judged(torch.empty(0, 1), [], [])
 
-    def reorder_extra_columns(self, order: list[int], scored: int) -> None:
+    def reorder_extra_columns(self, order: list[int], scored: int, copies: int) -> None:
         self.reordered.append((order, scored))
 
 
