@@ -229,6 +229,8 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             trl_seams.add_extra_columns(self, completion_columns(batch))
             return self.accelerator.gather(rewards)
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if not (self.has_two_phases or self.model.training):
+            return rewards
         local_rewards = self.scorer.local_rows(rewards, len(completions))
         judged = self.scorer.judge_rewards(local_rewards)
         truncated = self.sampler.truncated(completion_ids_list)
