@@ -162,7 +162,7 @@ def replay(trainer, prompts: list[Any], num_generations: int = 1) -> Sampled:
         asked = question_of(prompt)
         texts.append(completion(asked, slots[asked]))
         slots[asked] += 1
-    ids = [trainer.sampler.completion_ids(text) for text in texts]
+    ids = [trainer.sampler.completion_ids(prompts[0], text) for text in texts]
     return Sampled(
         trl_seams.prompt_ids(trainer, prompts),
         ids,

@@ -26,6 +26,7 @@ PROTOCOL = (
     "temperature",
     "top_p",
     "max_new_tokens",
+    "sampler",
     "versions",
 )
 """The keys of eval.json that two evaluations must share to be compared."""

@@ -200,6 +200,10 @@ def check_policy(pipeline: Pipeline) -> Iterator[Line]:
         return
     yield Line("policy", "ok", config.policy.model)
     yield _check_chat_template(tokenizer)
+    from critique_rl.experiment.preflight import check_sampling
+
+    for warning in check_sampling(pipeline.arms):
+        yield Line("sampling", "warn", warning.finding, warning.advice)
 
 
 def _check_chat_template(tokenizer: Any) -> Line:

@@ -11,6 +11,17 @@ import yaml
 from critique_rl.config.schema import PolicyConfig, RunConfig, TaskConfig
 from critique_rl.config.split_rule import stored_options
 
+SHARED_SAMPLING = (
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "generation_kwargs",
+    "chat_template_kwargs",
+    "cache_implementation",
+    "use_vllm",
+)
+"""Options of TRL that rollouts and evaluations share, beside max_completion_length."""
+
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """The resolved run as config.yaml holds it.
@@ -36,20 +47,24 @@ def base_config(config: RunConfig) -> dict[str, Any]:
     """The settings that the evaluation of the policy before training depends on.
 
     Returns:
-        Sections task (without what only training reads), policy and evaluation, and
-        max_completion_length. Equal settings mean that an evaluation can be used again.
+        Sections task (without what only training reads), policy and evaluation,
+        max_completion_length, and other settings of rollouts that evaluations share. Equal settings
+        mean that an evaluation can be used again.
     """
     data = to_dict(config)
     task = {key: data["task"][key] for key in ("name", "options")}
     # Left out if empty, so that evaluations from before this key existed stay valid.
     if data["task"]["verifier"]:
         task["verifier"] = data["task"]["verifier"]
-    return {
+    shared = {name: data["trl"][name] for name in SHARED_SAMPLING if data["trl"].get(name)}
+    base = {
         "task": task,
         "policy": data["policy"],
         "evaluation": data["evaluation"],
         "max_completion_length": data["trl"].get("max_completion_length"),
     }
+    # Left out if empty, as above.
+    return {**base, "sampling": shared} if shared else base
 
 
 def run_defaults() -> dict[str, Any]:

@@ -45,6 +45,18 @@ class PolicyConfig:
     """One of the names above."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Passed to `from_pretrained`."""
+    generation_config: str = "folder"
+    """folder: settings of the policy's generation_config.json that TRL does not replace, such as
+    min_p, no_repeat_ngram_size or num_beams, act in rollouts and evaluations, though log-probs know
+    nothing of them. neutral: they act in neither. Its end tokens count in both cases.
+    """
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for another generation_config."""
+        if self.generation_config not in ("folder", "neutral"):
+            raise ValueError(
+                f"generation_config: got {self.generation_config!r}, expected folder or neutral"
+            )
 
 
 @dataclass(frozen=True)

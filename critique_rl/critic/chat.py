@@ -127,6 +127,8 @@ class LocalChat:
     """Sampling seed."""
     options: dict[str, Any] = field(default_factory=dict)
     """Passed to `from_pretrained`."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of its chat template, such as {enable_thinking: false}."""
     prompt_price: float = 0.0
     """US dollars per million prompt tokens: the cost of the machine that the model runs on."""
     completion_price: float = 0.0
@@ -158,16 +160,23 @@ class LocalChat:
         reply.
         """
         # Imported here: it brings transformers, which only this kind of critic needs.
-        from critique_rl.sampling import Sampling, prompt_lengths, sample
+        from critique_rl.sampling.sample import prompt_lengths, sample
+        from critique_rl.sampling.settings import Sampling
 
         if not conversations:
             return []
         model, tokenizer = self._model_and_tokenizer
-        lengths = prompt_lengths(tokenizer, conversations)
+        lengths = prompt_lengths(tokenizer, conversations, self.chat_template_kwargs)
         context = getattr(model.config, "max_position_embeddings", None) or 1 << 30
         fits = [i for i, length in enumerate(lengths) if length + self.max_tokens <= context]
         replies = [Reply("", "failed", "prompt_too_long") for _ in lengths]
-        sampling = Sampling(self.temperature, self.top_p, self.max_tokens, self.batch)
+        sampling = Sampling(
+            self.temperature,
+            self.top_p,
+            self.max_tokens,
+            self.batch,
+            chat_template_kwargs=self.chat_template_kwargs,
+        )
         prompts = [conversations[i] for i in fits]
         answers = sample(model, tokenizer, prompts, sampling, self._seed(conversations))
         for i, answer in zip(fits, answers, strict=True):

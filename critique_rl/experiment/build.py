@@ -20,7 +20,8 @@ from critique_rl.config.schema import RunConfig
 from critique_rl.critic.build import build_critic
 from critique_rl.experiment.rollout_log import write_rollouts
 from critique_rl.policy import load_policy
-from critique_rl.sampling import prompt_lengths
+from critique_rl.sampling.sample import prompt_lengths
+from critique_rl.sampling.settings import neutral_config
 from critique_rl.tasks.rewards import build_reward
 from critique_rl.tasks.rows.training_set import training_set
 from critique_rl.tasks.task import Task
@@ -28,6 +29,7 @@ from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.presets import preset
 from critique_rl.trainer.rollout.generation import Generation
+from critique_rl.trainer.rollout.sampling_options import rollout_sampling
 
 GRPO_FIELDS = {f.name for f in fields(trl.GRPOConfig)}
 METHOD_FIELDS = {f.name for f in fields(CritiqueGRPOConfig)} - GRPO_FIELDS
@@ -148,11 +150,29 @@ def load_start_policy(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTok
         ConfigError: No such model.
     """
     try:
-        return load_policy(config.policy.model, **config.policy.options)
+        return load_weights(config, config.policy.model, **config.policy.options)
     except OSError as error:
         # FileNotFoundError from `load_policy`, and what transformers raises for a name that is
         # neither a folder nor on the Hub.
         raise ConfigError(f"policy: {error}") from error
+
+
+def load_weights(
+    config: RunConfig, model_path: str, **options: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Weights of a run, before or after training, with the generation settings of its policy.
+
+    Args:
+        config: The run.
+        model_path: A folder, a Hub id or a name of `policy`.
+        **options: Arguments of `from_pretrained`.
+    """
+    model, tokenizer = load_policy(model_path, **options)
+    # Any: transformers annotates no generation_config on PreTrainedModel.
+    policy: Any = model
+    if config.policy.generation_config == "neutral":
+        policy.generation_config = neutral_config(policy.generation_config)
+    return model, tokenizer
 
 
 def move_to_device(model: nn.Module) -> None:
@@ -182,7 +202,7 @@ def build_trainer(
             f"task {task.name}: the training set is empty; raise task.size or check task.families"
         )
     model, tokenizer = load_start_policy(config)
-    _check_prompt_lengths(task, tokenizer, model, arguments.max_completion_length)
+    _check_prompt_lengths(task, tokenizer, model, arguments)
     dataset = training_set(task.train)
     assert arguments.num_generations is not None, "TRL's arguments refuse null"
     rewards, weights = build_reward(config.reward, task.verifier, arguments.num_generations, seed)
@@ -220,19 +240,21 @@ def _check_prompt_lengths(
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
-    max_completion: int | None,
+    arguments: CritiqueGRPOConfig,
 ) -> None:
-    """Refuse prompts that leave no room for a completion of `max_completion` tokens.
+    """Refuse prompts that leave no room for a completion of the longest length.
 
     Raises:
         ConfigError: The longest prompt and completion exceed the policy's context.
     """
+    sampling = rollout_sampling(vars(arguments))
+    max_completion = arguments.max_completion_length
     if max_completion is None:
         raise ConfigError("trl.max_completion_length: got null, expected a number of tokens")
     # Not every architecture states a context.
     context = getattr(model.config, "max_position_embeddings", None) or NO_CONTEXT_LIMIT
     prompts = [row["prompt"] for row in task.train]
-    longest = max(prompt_lengths(tokenizer, prompts), default=0)
+    longest = max(prompt_lengths(tokenizer, prompts, sampling.chat_template_kwargs), default=0)
     if longest + max_completion > context:
         raise ConfigError(
             f"the longest prompt has {longest} tokens and max_completion_length is "

@@ -81,11 +81,13 @@ def _run_missing(
     if not todo:
         return []
     # Imported here: `critique-rl run` on finished runs then needs neither torch nor TRL.
-    from critique_rl.experiment.preflight import check_arms, check_primary
+    from critique_rl.experiment.preflight import check_arms, check_primary, check_sampling
 
     check_arms(dict(pipeline.arms))
     for config in pipeline.arms.values():
         check_primary(pipeline.primary, config)
+    for warning in check_sampling(pipeline.arms):
+        print(f"warning: {warning}", file=sys.stderr)
     print(estimate(pipeline, folder, todo, jobs), file=sys.stderr)
     return _execute(todo, jobs, pipeline)
 
@@ -113,7 +115,8 @@ def _is_base_due(pipeline: Pipeline, folder: PipelineFolder) -> bool:
     if not folder.base.config.exists():
         return False
     stored = yaml.safe_load(folder.base.config.read_text())
-    defaults = {"evaluation": run_defaults()["evaluation"]}
+    # Options that a later version added have their defaults in older folders.
+    defaults = {name: run_defaults()[name] for name in ("policy", "evaluation")}
     evaluated = fill_defaults(defaults, stored)
     control = pipeline.arms[pipeline.control]
     return evaluated != base_config(control)

@@ -16,6 +16,7 @@ from critique_rl.config.schema import Pipeline
 from critique_rl.critic.build import build_critic
 from critique_rl.critic.chat_critic import ChatCritic
 from critique_rl.critic.contract import Chat, Critic
+from critique_rl.experiment.build import load_start_policy
 from critique_rl.experiment.first_wrong_step import baselines, load_champ, localisation_accuracy
 from critique_rl.experiment.try_critics import (
     RETRY,
@@ -24,7 +25,6 @@ from critique_rl.experiment.try_critics import (
     failed_rollouts,
     figures,
 )
-from critique_rl.policy import load_policy
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.task import Task
 from critique_rl.tasks.verifiers import boxed_answer
@@ -127,10 +127,7 @@ def rescue_bench(
         critic = build_critic(spec, task, 0, folder.bench_critic(name))
         assert critic is not None, "critic_specs leaves out kind none"
         critics[name] = critic
-    try:
-        model, tokenizer = load_policy(config.policy.model, **config.policy.options)
-    except OSError as error:
-        raise ConfigError(f"policy: {error}") from error
+    model, tokenizer = load_start_policy(config)
     attempts = failed_rollouts(model, tokenizer, task, config, size, folder)
     rows = []
     for name, critic in critics.items():

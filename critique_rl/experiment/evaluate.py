@@ -6,11 +6,10 @@ The same code judges the base, every arm and every point of a learning curve. Th
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -21,8 +20,12 @@ from critique_rl.config.schema import RunConfig, TaskConfig
 from critique_rl.config.split_rule import stored_options
 from critique_rl.experiment.evaluation_metrics import all_metrics, tally
 from critique_rl.prompts import render
-from critique_rl.sampling import Sampling, render_prompt, sample
+from critique_rl.sampling.sample import sample
+from critique_rl.sampling.settings import Sampling, record
+from critique_rl.sampling.tokens import prompts_digest
 from critique_rl.tasks.task import Task
+from critique_rl.trainer.presets import preset
+from critique_rl.trainer.rollout.sampling_options import rollout_sampling
 from critique_rl.types import Verdict, Verifier
 
 PACKAGES = ("torch", "transformers", "trl")
@@ -81,7 +84,7 @@ def evaluate_policy(
     """Judge a policy on rows of a task by the decoding settings of a run; see `judge`."""
     # Some tasks judge evaluations by a stricter rule than training.
     verifier = task.evaluator or task.verifier
-    sampling = sampling_of(config)
+    sampling = evaluation_sampling(config)
     return judge(model, tokenizer, rows, verifier, samples, sampling, seed, task.abstains)
 
 
@@ -111,11 +114,32 @@ def second_verdicts(
     return [verifier(answer.text, row) for answer, row in zip(answers, rows, strict=True)]
 
 
-def sampling_of(config: RunConfig) -> Sampling:
-    """The decoding settings of a run."""
+def training_sampling(config: RunConfig) -> Sampling:
+    """The decoding settings of a run's rollouts."""
+    return rollout_sampling(rollout_options(config))
+
+
+def rollout_options(config: RunConfig) -> dict[str, Any]:
+    """TRL's arguments of a run that are no defaults."""
+    preset_options = preset(config.preset) if config.preset else {}
+    return {**preset_options, **config.trl, **config.method}
+
+
+def evaluation_sampling(config: RunConfig) -> Sampling:
+    """The decoding settings of a run's evaluations: those of its rollouts, but for temperature and
+    top_p.
+    """
+    sampling = training_sampling(config)
+    further = dict(sampling.generation_kwargs)
+    for name in ("temperature", "top_p"):
+        further.pop(name, None)
     evaluation = config.evaluation
-    max_new_tokens = int(config.trl.get("max_completion_length", 256))
-    return Sampling(evaluation.temperature, evaluation.top_p, max_new_tokens)
+    return replace(
+        sampling,
+        temperature=evaluation.temperature,
+        top_p=evaluation.top_p,
+        generation_kwargs=further,
+    )
 
 
 def final_evaluation(
@@ -133,13 +157,15 @@ def final_evaluation(
     """
     evaluation = config.evaluation
     rows = task.held_out(evaluation.split, evaluation.problems)
+    sampling = evaluation_sampling(config)
 
     def judge_rows(rows: Sequence[Row]) -> dict[str, Any]:
         judged = evaluate_policy(model, tokenizer, rows, task, config, evaluation.samples, seed)
+        prompts = [row["prompt"] for row in rows]
         tokens = about["cost"].get("evaluation_tokens", 0)
         about["cost"]["evaluation_tokens"] = tokens + judged["evaluation_tokens"]
         return {
-            "prompts": _prompts_digest(tokenizer, rows),
+            "prompts": prompts_digest(tokenizer, prompts, sampling.chat_template_kwargs),
             "problems": judged["problems"],
             "metrics": all_metrics(judged["problems"], evaluation.ks),
         }
@@ -152,7 +178,7 @@ def final_evaluation(
         **about,
         "split": evaluation.split,
         "samples": evaluation.samples,
-        **asdict(sampling_of(config)),
+        **sampling_record(model, tokenizer, sampling),
         "task": task_settings(config.task),
         **results,
         "versions": versions(),
@@ -169,13 +195,18 @@ def _reword(rows: Sequence[Row], template: str) -> list[dict[str, Any]]:
     return reworded
 
 
-def _prompts_digest(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row]) -> str:
-    """A hash of the prompts as the policy reads them, chat template included.
-
-    Two evaluations with different digests asked different questions.
-    """
-    prompts = (render_prompt(tokenizer, row["prompt"]) for row in rows)
-    return hashlib.sha256("\0".join(prompts).encode()).hexdigest()[:16]
+def sampling_record(model: Any, tokenizer: Any, sampling: Sampling) -> dict[str, Any]:
+    """The decoding settings as eval.json holds them; `sampler` only where it says something."""
+    about: dict[str, Any] = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_new_tokens": sampling.max_new_tokens,
+        "batch": sampling.batch,
+    }
+    sampler = record(tokenizer, model.generation_config, sampling)
+    if sampler:
+        about["sampler"] = sampler
+    return about
 
 
 def task_settings(task: TaskConfig) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from critique_rl.experiment.evaluation_metrics import pass_metrics, self_metrics
 from critique_rl.lab import chain, legs
 from critique_rl.policy import load_policy
 from critique_rl.prompts import render
-from critique_rl.sampling import Sampling, sample
+from critique_rl.sampling.sample import sample
+from critique_rl.sampling.settings import Sampling
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.task import Task
 from critique_rl.types import Attempt

@@ -10,19 +10,26 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, GenerationConfig
 
 from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import PlateauConfig, RunConfig, TaskConfig
 from critique_rl.critic.build import build_critic
 from critique_rl.experiment.build import trainer_arguments
+from critique_rl.experiment.evaluate import rollout_options
 from critique_rl.metrics import EVALUATION_METRICS, SHARES
+from critique_rl.policy import resolve_model
 from critique_rl.prompts import template_names
+from critique_rl.sampling.settings import neutral_config
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import build_reward
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.plateau import PlateauRule
+from critique_rl.trainer.rollout.sampling_options import SamplingWarning, sampling_warnings
 from critique_rl.trainer.rollout.success import success_rule
 
 # It is about a field that TRL's own config sets: nothing a user could change.
@@ -164,6 +171,44 @@ def _check_templates(config: RunConfig) -> None:
             raise ConfigError(
                 f"{name}: no template {template!r}; {suggest(str(template), templates)}"
             )
+
+
+def check_sampling(arms: Mapping[str, RunConfig]) -> list[SamplingWarning]:
+    """Warnings about how the arms' policies are sampled; of models of the Hub only a run knows."""
+    warnings: list[SamplingWarning] = []
+    for config in arms.values():
+        folder = resolve_model(config.policy.model)
+        if Path(folder).is_dir():
+            warnings += warn_sampling(config, *_read_configs(folder))
+    # Arms share most of them.
+    return list(dict.fromkeys(warnings))
+
+
+def _read_configs(folder: str) -> tuple[Any, Any]:
+    """A policy's generation config and config, from its files; None for one that does not load."""
+    configs: list[Any] = []
+    for kind in (GenerationConfig, AutoConfig):
+        try:
+            configs.append(kind.from_pretrained(folder))
+        # A folder without the file, or with a broken one, of which loading the policy will tell.
+        except (OSError, ValueError):
+            configs.append(None)
+    return configs[0], configs[1]
+
+
+def warn_sampling(
+    config: RunConfig, generation_config: Any, model_config: Any
+) -> list[SamplingWarning]:
+    """Warnings about how a policy is sampled, as its arm's settings have it.
+
+    Args:
+        config: The arm.
+        generation_config: The policy's.
+        model_config: The policy's.
+    """
+    if config.policy.generation_config == "neutral" and generation_config is not None:
+        generation_config = neutral_config(generation_config)
+    return sampling_warnings(rollout_options(config), generation_config, model_config)
 
 
 def check_primary(primary: str, config: RunConfig) -> None:

@@ -31,11 +31,15 @@ from critique_rl.config.schema import RunConfig
 from critique_rl.costs import costs
 from critique_rl.critic.contract import CriticFailed
 from critique_rl.experiment.branch import branch_off, cut_metrics, read_origin
-from critique_rl.experiment.build import build_trainer, load_start_policy, move_to_device
+from critique_rl.experiment.build import (
+    build_trainer,
+    load_start_policy,
+    load_weights,
+    move_to_device,
+)
 from critique_rl.experiment.callback import RunCallback, is_spent, read_best
 from critique_rl.experiment.evaluate import final_evaluation, machine, versions
-from critique_rl.experiment.preflight import check_arms
-from critique_rl.policy import load_policy
+from critique_rl.experiment.preflight import check_arms, warn_sampling
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.checkpoint import last_sealed, read_state, remove_unsealed, step_of
@@ -65,6 +69,8 @@ def evaluate_base(config: RunConfig, pipeline: PipelineFolder) -> None:
     """
     task = load_task(config.task, 0)
     model, tokenizer = load_start_policy(config)
+    for warning in warn_sampling(config, model.generation_config, model.config):
+        print(f"warning: {warning}", file=sys.stderr)
     move_to_device(model)
     write_yaml(pipeline.base.config, base_config(config))
     cost = {"generated_tokens": 0, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 0.0, "steps": 0}
@@ -82,7 +88,7 @@ def evaluate_again(config: RunConfig, folder: RunFolder) -> None:
     stored = json.loads(folder.evaluation.read_text())
     about = {key: stored[key] for key in ("arm", "seed", "cost")}
     # An absolute path, which no Hub id can be taken for.
-    model, tokenizer = load_policy(str(folder.model.resolve()))
+    model, tokenizer = load_weights(config, str(folder.model.resolve()))
     move_to_device(model)
     task = load_task(config.task, 0)
     write_json(folder.evaluation, final_evaluation(model, tokenizer, task, config, about))
@@ -293,7 +299,7 @@ def _finish(
             about["best"] = best
         if best or trainer.is_sharded:
             # A sharded policy answers only where all ranks ask it.
-            model, tokenizer = load_policy(str(folder.model.resolve()))
+            model, tokenizer = load_weights(config, str(folder.model.resolve()))
             move_to_device(model)
         evaluation = final_evaluation(model, tokenizer, task, config, about)
         _write_card(trainer, evaluation, folder)

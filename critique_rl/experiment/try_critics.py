@@ -28,10 +28,11 @@ from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import RunConfig
 from critique_rl.critic.chat import PolicyChat
 from critique_rl.critic.contract import Critic, CriticFailed, Reply
-from critique_rl.experiment.evaluate import sampling_of, second_verdicts
+from critique_rl.experiment.evaluate import sampling_record, second_verdicts, training_sampling
 from critique_rl.intervals import Interval, crossed_interval
 from critique_rl.prompts import special_tokens
-from critique_rl.sampling import Sampling, prompt_lengths, sample
+from critique_rl.sampling.sample import prompt_lengths, sample
+from critique_rl.sampling.settings import Sampling
 from critique_rl.tasks.task import Row, Task
 from critique_rl.trainer.rollout.refine import refine_prompt
 from critique_rl.types import Attempt, Critique, Usage
@@ -41,6 +42,8 @@ BANK_SEED = 11
 """Seed of the failed rollouts."""
 REFINE_SEED = 12
 """Seed of refinements, the same for every critic."""
+NO_CONTEXT_LIMIT = 1 << 30
+"""Tokens, for models whose config names no largest position."""
 STEP = 64
 """Attempts that a critic is asked about at a time, about as many as in a step of training."""
 
@@ -95,10 +98,10 @@ def failed_rollouts(
         ConfigError: no question is of the family, or no rollout failed.
     """
     settings = to_dict(config)
-    sampling = sampling_of(config)
+    sampling = training_sampling(config)
     about = {
         "size": asdict(size),
-        "sampling": asdict(sampling),
+        "sampling": sampling_record(model, tokenizer, sampling),
         "task": settings["task"],
         "policy": settings["policy"],
     }
@@ -249,7 +252,7 @@ def _right_refinements(
         attempt = attempts[i]
         prompt = attempt.row["prompt"]
         prompts.append(refine_prompt(prompt, attempt, critiques[i], template, specials))
-    sampling = sampling_of(config)
+    sampling = training_sampling(config)
     verdicts = second_verdicts(
         model, tokenizer, task.verifier, prompts, rows, sampling, REFINE_SEED
     )
@@ -304,13 +307,17 @@ def lend_policy(critic: Critic, model, tokenizer, config: RunConfig) -> None:
     def answer(conversations: Sequence[Any]) -> list[Reply]:
         if not conversations:
             return []
-        lengths = prompt_lengths(tokenizer, conversations)
-        sampling = sampling_of(config)
-        answers = sample(model, tokenizer, conversations, sampling, BANK_SEED)
-        replies = []
-        for length, reply in zip(lengths, answers, strict=True):
-            usage = Usage(length, reply.tokens)
-            replies.append(Reply(reply.text, usage=usage))
+        sampling = training_sampling(config)
+        lengths = prompt_lengths(tokenizer, conversations, sampling.chat_template_kwargs)
+        context = getattr(model.config, "max_position_embeddings", None) or NO_CONTEXT_LIMIT
+        limit = config.method.get("max_refine_prompt_length") or context - sampling.max_new_tokens
+        asked = [i for i, length in enumerate(lengths) if length <= limit]
+        prompts = [conversations[i] for i in asked]
+        answers = sample(model, tokenizer, prompts, sampling, BANK_SEED)
+        replies = [Reply("", "failed", "prompt_too_long") for _ in lengths]
+        for i, reply in zip(asked, answers, strict=True):
+            usage = Usage(lengths[i], reply.tokens)
+            replies[i] = Reply(reply.text, usage=usage)
         return replies
 
     chat.sample = answer

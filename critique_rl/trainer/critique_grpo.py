@@ -61,6 +61,7 @@ from critique_rl.trainer.rollout.generation import (
 )
 from critique_rl.trainer.rollout.sampled import Row
 from critique_rl.trainer.rollout.sampler import Sampler
+from critique_rl.trainer.rollout.sampling_options import check_policy_sampling
 from critique_rl.trainer.rollout.scoring import Scorer
 from critique_rl.trainer.rollout.success import success_rule
 from critique_rl.trainer.rollout.two_phase import TwoPhaseRollout
@@ -122,6 +123,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         reads_base = bool(args.base_readers()) and isinstance(model, nn.Module)
         base_sample = weight_sample(model) if reads_base else {}
         super().__init__(model, reward_funcs, args, train_dataset, *rest, **kwargs)
+        check_policy_sampling(vars(args), self.policy)
         if self.has_two_phases:
             refuse_split_groups(args)
             refuse_prompts(train_dataset, self.processing_class, args.chat_template_kwargs or {})

@@ -19,7 +19,8 @@ from trl import GRPOTrainer
 from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
-from critique_rl.trainer.rollout.sampled import Row, Sampled, in_format_of
+from critique_rl.sampling.tokens import completions_of
+from critique_rl.trainer.rollout.sampled import Row, Sampled
 
 _IMAGE_FIELDS = [
     "pixel_values",
@@ -103,10 +104,8 @@ def sample(trainer: GRPOTrainer, prompts: list[Any], num_generations: int = 1) -
     completion_ids, logprobs = trainer._generate_single_turn(
         prompt_ids, images, multimodal_fields, num_generations
     )
-    tokenizer: Any = trainer.processing_class
-    texts = tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
-    completions = [in_format_of(prompts[0], text) for text in texts]
     prompt_lists = [list(ids) for ids in prompt_ids]
+    completions = completions_of(trainer.processing_class, prompts, prompt_lists, completion_ids)
     return Sampled(prompt_lists, completion_ids, logprobs, completions)
 
 

@@ -11,7 +11,8 @@ import sys
 from critique_rl.config.schema import TaskConfig
 from critique_rl.lab import chain
 from critique_rl.policy import load_policy
-from critique_rl.sampling import Sampling, sample
+from critique_rl.sampling.sample import sample
+from critique_rl.sampling.settings import Sampling
 from critique_rl.tasks.load import load_task
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from critique_rl.config.schema import EvaluationConfig, PolicyConfig, RunConfig, TaskConfig
-from critique_rl.experiment.evaluate import _prompts_digest, final_evaluation, judge
+from critique_rl.experiment.evaluate import final_evaluation, judge
 from critique_rl.experiment.evaluation_metrics import (
     pass_metrics,
     self_metrics,
@@ -16,7 +16,9 @@ from critique_rl.experiment.evaluation_metrics import (
     tally,
 )
 from critique_rl.policy import load_policy
-from critique_rl.sampling import Sampling, sample
+from critique_rl.sampling.sample import sample
+from critique_rl.sampling.settings import Sampling
+from critique_rl.sampling.tokens import prompts_digest
 from critique_rl.tasks.task import Task
 from critique_rl.types import Verdict
 
@@ -82,11 +84,11 @@ def test_stated_confidences_and_abstentions_have_metrics_of_their_own() -> None:
 def test_other_prompts_have_another_digest(tiny_policy) -> None:
     tokenizer = load_policy(tiny_policy)[1]
     changed = [{**ROWS[0], "prompt": [{"role": "user", "content": "1+1?"}]}, *ROWS[1:]]
-    assert (
-        _prompts_digest(tokenizer, ROWS)
-        == _prompts_digest(tokenizer, list(ROWS))
-        != _prompts_digest(tokenizer, changed)
-    )
+    digests = []
+    for rows in (ROWS, list(ROWS), changed):
+        prompts = [row["prompt"] for row in rows]
+        digests.append(prompts_digest(tokenizer, prompts))
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_pass_at_k_is_the_mean_over_problems_then_over_families() -> None:

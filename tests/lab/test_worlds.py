@@ -16,7 +16,7 @@ from critique_rl.experiment.evaluation_metrics import pass_metrics, self_metrics
 from critique_rl.hashing import split_of
 from critique_rl.lab import facts, facts_base, tiers, tiers_base
 from critique_rl.policy import load_policy
-from critique_rl.sampling import Sampling
+from critique_rl.sampling.settings import Sampling
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.verifiers import hash_confidence
 

@@ -188,15 +188,17 @@ def test_a_prompt_is_taken_as_it_is(tmp_path, prompt) -> None:
 
 def test_a_text_is_sampled_from_as_trl_does_it(tiny_policy) -> None:
     from critique_rl.policy import load_policy
-    from critique_rl.sampling import Sampling, prompt_lengths, render_prompt, sample
+    from critique_rl.sampling.sample import prompt_lengths, sample
+    from critique_rl.sampling.settings import Sampling
+    from critique_rl.sampling.tokens import prompt_text
 
     model, tokenizer = load_policy(tiny_policy)
     messages = [{"role": "user", "content": "3 A-7"}]
     assert (
-        tokenizer(render_prompt(tokenizer, "3 A-7"), add_special_tokens=False)["input_ids"]
+        tokenizer(prompt_text(tokenizer, "3 A-7"), add_special_tokens=False)["input_ids"]
         == tokenizer("3 A-7")["input_ids"]
     )
-    assert render_prompt(tokenizer, messages) == tokenizer.apply_chat_template(
+    assert prompt_text(tokenizer, messages) == tokenizer.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=False
     )
     assert prompt_lengths(tokenizer, ["3 A-7", messages]) == [

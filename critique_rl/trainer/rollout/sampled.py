@@ -12,13 +12,6 @@ Row = dict[str, Any]
 """A row of the dataset: its prompt and its other columns."""
 
 
-def in_format_of(prompt: Any, text: str) -> Any:
-    """A completion's text in its prompt's format: a string, or a list with one message."""
-    if isinstance(prompt, str):
-        return text
-    return [{"role": "assistant", "content": text}]
-
-
 @dataclass(frozen=True)
 class Sampled:
     """One completion per prompt, on this rank."""

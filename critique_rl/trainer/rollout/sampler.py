@@ -13,9 +13,10 @@ from accelerate.utils import gather_object
 from trl import GRPOTrainer
 
 from critique_rl.prompts import special_tokens
+from critique_rl.sampling.tokens import completions_of, is_truncated, trace_ids
 from critique_rl.trainer import trl_seams
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
-from critique_rl.trainer.rollout.sampled import Sampled, in_format_of
+from critique_rl.trainer.rollout.sampled import Sampled
 
 NO_CONTEXT_LIMIT = 1 << 30
 """Tokens, for models whose config names no largest position."""
@@ -80,18 +81,20 @@ class Sampler:
         """Tokens of each prompt as the trainer would render it."""
         return trl_seams.prompt_ids(self.trainer, prompts)
 
-    def completion_ids(self, text: str) -> list[int]:
-        """Tokens of a text as a completion, the end token included."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [*ids, self.tokenizer.eos_token_id]
+    def completion_ids(self, prompt: Any, text: str) -> list[int]:
+        """Tokens of a text as a completion of a prompt, the end token included."""
+        # Any: TRL's annotation has the text of a command line too, which it has read by now.
+        kwargs: Any = self.trainer.chat_template_kwargs
+        return trace_ids(self.tokenizer, prompt, text, self.trainer.eos_token_ids, kwargs)
 
     def truncated(self, completion_ids: Sequence[Sequence[int]]) -> list[bool]:
         """Whether each completion ended at the limit of tokens, as TRL counts it."""
-        ends = {*self.trainer.eos_token_ids, self.tokenizer.pad_token_id}
-        return [not ids or ids[-1] not in ends for ids in completion_ids]
+        stops = self.trainer.eos_token_ids
+        pad = self.tokenizer.pad_token_id
+        return [is_truncated(ids, stops, pad) for ids in completion_ids]
 
     def quote(self, prompt: Any, ids: list[int]) -> Sampled:
         """A completion that was not sampled, under a prompt: one row, without log-probs."""
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        completion = in_format_of(prompt, text)
-        return Sampled(self.prompt_ids([prompt]), [ids], None, [completion])
+        prompt_ids = self.prompt_ids([prompt])
+        completions = completions_of(self.tokenizer, [prompt], prompt_ids, [ids])
+        return Sampled(prompt_ids, [ids], None, completions)

@@ -205,7 +205,7 @@ class TwoPhaseRollout:
                 planned = self._plan_refinements(group, critiques)
             else:
                 text = row.get(self.args.refine_column)
-                planned, group_counts = self._plan_trace(group, text)
+                planned, group_counts = self._plan_trace(group, row["prompt"], text)
                 counts.update(group_counts)
             free_slots = max(0, slots - len(planned))
             candidates += planned
@@ -348,11 +348,11 @@ class TwoPhaseRollout:
                 planned.append(SlotCandidate(group, attempt=i))
         return planned[: self.args.group_candidates]
 
-    def _plan_trace(self, group: int, text: Any) -> tuple[list[SlotCandidate], Counts]:
+    def _plan_trace(self, group: int, prompt: Any, text: Any) -> tuple[list[SlotCandidate], Counts]:
         """A group's candidate from its expert's trace; none, but a count, if it cannot be used."""
         ids: list[int] = []
         if text:
-            ids = self.sampler.completion_ids(str(text))
+            ids = self.sampler.completion_ids(prompt, str(text))
         if not ids:
             return [], Counter({"refine/traces_missing": 1})
         if len(ids) > self.args.completion_limit:

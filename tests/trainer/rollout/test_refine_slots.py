@@ -25,7 +25,7 @@ def second_says(monkeypatch, *texts: str) -> None:
         if num_generations > 1:
             return sampled
         spoken = [next(spoken_texts) for _ in prompts]
-        ids = [trainer.sampler.completion_ids(text) for text in spoken]
+        ids = [trainer.sampler.completion_ids(prompts[0], text) for text in spoken]
         return Sampled(
             sampled.prompt_ids,
             ids,

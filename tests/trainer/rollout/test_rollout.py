@@ -33,7 +33,7 @@ class ListSampler:
         self.asked.append(list(prompts))
         texts = [next(self.texts) for _ in prompts]
         return Sampled(
-            self.prompt_ids(prompts), [self.completion_ids(text) for text in texts], None, texts
+            self.prompt_ids(prompts), [self.completion_ids("", text) for text in texts], None, texts
         )
 
     def sample_uneven(self, prompts: list[str], spare: str) -> Sampled:
@@ -42,7 +42,7 @@ class ListSampler:
     def prompt_ids(self, prompts: list[str]) -> list[list[int]]:
         return [[ord(letter) for letter in prompt] for prompt in prompts]
 
-    def completion_ids(self, text: str) -> list[int]:
+    def completion_ids(self, prompt: str, text: str) -> list[int]:
         return [ord(letter) for letter in text]
 
     def truncated(self, completion_ids: list[list[int]]) -> list[bool]:
