@@ -16,6 +16,7 @@ from critique_rl.cli.arguments import Commands, add_json_argument, load
 from critique_rl.cli.doctor_checks import (
     Line,
     check_disk,
+    check_foresight,
     check_machine,
     check_packages,
     check_policy,
@@ -101,7 +102,12 @@ def check(
         }
     if pipeline:
         endpoints |= _endpoints_of_arms(pipeline)
-        lines += [*check_policy(pipeline), check_settings(pipeline), *check_reach(pipeline)]
+        settings = check_settings(pipeline)
+        lines += [*check_policy(pipeline), settings]
+        # What cannot be built cannot be looked at.
+        if settings.status == "ok":
+            lines += check_foresight(pipeline)
+        lines += check_reach(pipeline)
     checked = set()
     for name, options in endpoints.items():
         # Arms often share an endpoint, and each check costs tokens.

@@ -176,6 +176,19 @@ def check_reach(pipeline: Pipeline) -> Iterator[Line]:
     yield Line("comparison", status, describe(pipeline, design), larger)
 
 
+def check_foresight(pipeline: Pipeline) -> Iterator[Line]:
+    """What would make the runs' results say little, a line each."""
+    from critique_rl.experiment.foresight.findings import foresee
+
+    findings = foresee(pipeline.arms, download=False)
+    for finding, arms in findings.items():
+        status: Status = "fail" if finding.is_refused else "warn"
+        place = f"{finding.what} ({', '.join(arms)})"
+        yield Line(place, status, finding.words, finding.advice)
+    if not findings:
+        yield Line("lengths, keys, budget", "ok", "nothing found that would spoil a result")
+
+
 def check_policy(pipeline: Pipeline) -> Iterator[Line]:
     """Whether the policy of the first arm is there, and its tokenizer and chat template work."""
     from critique_rl.policy import resolve_model

@@ -81,13 +81,19 @@ def _run_missing(
     if not todo:
         return []
     # Imported here: `critique-rl run` on finished runs then needs neither torch nor TRL.
+    from critique_rl.experiment.foresight.findings import foresee, refuse_or_warn
     from critique_rl.experiment.preflight import check_arms, check_primary, check_sampling
 
     check_arms(dict(pipeline.arms))
     for config in pipeline.arms.values():
         check_primary(pipeline.primary, config)
-    for warning in check_sampling(pipeline.arms):
-        print(f"warning: {warning}", file=sys.stderr)
+    for sampling in check_sampling(pipeline.arms):
+        print(f"warning: {sampling}", file=sys.stderr)
+    # Arms that have finished are not asked for a key again.
+    due = {job.arm for job in todo}
+    arms = {arm: config for arm, config in pipeline.arms.items() if arm in due}
+    for warning in refuse_or_warn(foresee(arms)):
+        print(warning, file=sys.stderr)
     print(estimate(pipeline, folder, todo, jobs), file=sys.stderr)
     return _execute(todo, jobs, pipeline)
 

@@ -50,7 +50,8 @@ def campaign(tiny_policy, tmp_path_factory):
             "good": api(servers["good"].url),
         }
         arms = {"scalar": {}} | {arm: {"critic": critic} for arm, critic in critics.items()}
-        arms["no_room"]["method"] = {"max_refine_prompt_length": 1}
+        # Room for a refine prompt, or else the run would be refused, and none for these critiques.
+        arms["no_room"]["method"] = {"max_refine_prompt_length": 40}
         changes = {
             "arms": arms,
             "budget": {"optimizer_steps": 2},

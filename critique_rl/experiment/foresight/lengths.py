@@ -1,0 +1,232 @@
+"""Findings about lengths, in tokens of the policy: prompts, refinements and the task's solutions.
+
+The policy's tokenizer and configuration are read, never its weights. Left out: the length of
+critiques, which nobody knows before they are written. A critique makes a refine prompt longer, so
+what does not fit without one does not fit at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from critique_rl.config.resolved_run import to_dict
+from critique_rl.config.schema import RunConfig
+from critique_rl.experiment.build import trainer_arguments
+from critique_rl.experiment.foresight.findings import Finding
+from critique_rl.experiment.foresight.settings import UNUSED
+from critique_rl.policy import resolve_model
+from critique_rl.prompts import special_tokens
+from critique_rl.sampling.sample import prompt_lengths
+from critique_rl.tasks.answer_text import told_solution
+from critique_rl.tasks.load import load_task
+from critique_rl.tasks.row import Row
+from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
+from critique_rl.trainer.rollout.refine import refine_prompt
+from critique_rl.trainer.rollout.sampling_options import rollout_sampling
+from critique_rl.types import Attempt, Critique, Verdict
+
+MOST_ROWS = 512
+"""Training rows that are looked at."""
+SHORTEST_CRITIQUE = Critique("-", "")
+FEW = 0.01
+"""Up to this share of solutions that do not fit nothing is said."""
+SOME = 0.1
+"""Above this share of refine prompts without room a run is warned."""
+NEARLY_ALL = 0.9
+"""Above this share nothing can be learned, and a run is refused."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What lengths depend on."""
+
+    tokenizer: Any
+    context: int | None
+    """Tokens of prompt and completion together; None where the architecture states none."""
+
+
+class Lengths:
+    """Checks arms; a policy and a task that several arms share are read once.
+
+    Args:
+        download: whether tokenizer and configuration may come from the Hub.
+    """
+
+    def __init__(self, download: bool) -> None:
+        self._download = download
+        self._policies: dict[str, Policy | None] = {}
+        self._tasks: dict[str, tuple[str, list[Row]]] = {}
+
+    def check(self, config: RunConfig) -> list[Finding]:
+        """Findings of one arm."""
+        policy = self._policy(config.policy.model)
+        if policy is None and not self._download:
+            words = f"not looked at, for {config.policy.model} is not on this machine"
+            return [Finding("lengths", False, words, "look again once it is, or let run look")]
+        if policy is None:
+            return []
+        arguments = trainer_arguments(config, UNUSED)
+        prompts, rows = self._task(config)
+        if "refine_template" not in config.method:
+            arguments.refine_template = f"{prompts}refine"
+        findings = [*check_prompts(rows, policy, arguments)]
+        # Without room for a completion there is none for a refinement either.
+        if not findings and has_refinements(config, arguments):
+            findings += check_refinements(rows, policy, arguments)
+        return [*findings, *check_solutions(rows, policy, arguments)]
+
+    def _policy(self, model: str) -> Policy | None:
+        if model not in self._policies:
+            self._policies[model] = _read_policy(model, self._download)
+        return self._policies[model]
+
+    def _task(self, config: RunConfig) -> tuple[str, list[Row]]:
+        """(prefix of the task's templates, some training rows)."""
+        key = json.dumps(to_dict(config)["task"], sort_keys=True)
+        if key not in self._tasks:
+            size = min(config.task.size, MOST_ROWS)
+            task = load_task(replace(config.task, size=size), 0)
+            self._tasks[key] = (task.prompts, task.train)
+        return self._tasks[key]
+
+
+def _read_policy(model: str, download: bool) -> Policy | None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        path = resolve_model(model)
+        local = not download and not Path(path).is_dir()
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=local)
+        settings = AutoConfig.from_pretrained(path, local_files_only=local)
+    except Exception:
+        # Broken or absent files end in errors of many kinds. The doctor's check of the policy
+        # names them, and so does the run that loads it.
+        return None
+    return Policy(tokenizer, getattr(settings, "max_position_embeddings", None))
+
+
+def has_refinements(config: RunConfig, arguments: CritiqueGRPOConfig) -> bool:
+    """Whether an arm refines attempts."""
+    return config.critic.get("kind", "none") != "none" and arguments.refine_slots > 0
+
+
+def check_prompts(
+    rows: Sequence[Row], policy: Policy, arguments: CritiqueGRPOConfig
+) -> Iterator[Finding]:
+    """Prompts that leave no room for a completion."""
+    completion = arguments.completion_limit
+    if policy.context is None:
+        return
+    if completion >= policy.context:
+        yield Finding(
+            "context",
+            True,
+            f"max_completion_length is {completion}, and the policy's context of {policy.context} "
+            "tokens holds prompt and completion together",
+            "lower trl.max_completion_length, or take a policy with a longer context",
+        )
+        return
+    lengths = _prompt_lengths([row["prompt"] for row in rows], policy, arguments)
+    longest = max(lengths, default=0)
+    if longest + completion > policy.context:
+        yield Finding(
+            "context",
+            True,
+            f"the longest prompt has {longest} tokens and max_completion_length is {completion}: "
+            f"together over the policy's context of {policy.context}",
+            "lower trl.max_completion_length, or leave out the longest questions",
+        )
+
+
+def check_refinements(
+    rows: Sequence[Row], policy: Policy, arguments: CritiqueGRPOConfig
+) -> Iterator[Finding]:
+    """Refine prompts that leave no room for a completion, however short attempt and critique."""
+    limit = arguments.max_refine_prompt_length
+    room = f"max_refine_prompt_length is {limit}"
+    if limit is None:
+        if policy.context is None:
+            return
+        completion = arguments.completion_limit
+        limit = policy.context - completion
+        room = (
+            f"the policy's context of {policy.context} tokens less max_completion_length "
+            f"{completion} leaves {limit}"
+        )
+    lengths = _refine_lengths(rows, policy, arguments)
+    if not lengths:
+        return
+    never = sum(length > limit for length in lengths) / len(lengths)
+    attempt = arguments.completion_limit
+    seldom = sum(length + attempt > limit for length in lengths) / len(lengths)
+    advice = "lower trl.max_completion_length, or take a policy with a longer context"
+    if never > NEARLY_ALL:
+        words = f"{never:.0%} of refine prompts do not fit, however short the attempt: {room}"
+        yield Finding("refine prompts", True, words, f"{advice}: no critique could be used")
+    elif never > FEW:
+        words = f"{never:.0%} of refine prompts do not fit, however short the attempt: {room}"
+        yield Finding("refine prompts", False, words, advice)
+    elif seldom > SOME:
+        words = (
+            f"{seldom:.0%} of refine prompts do not fit where an attempt has its longest "
+            f"{attempt} tokens: {room}, before a word of critique"
+        )
+        yield Finding("refine prompts", False, words, f"{advice}; such rows are skipped")
+
+
+def _refine_lengths(
+    rows: Sequence[Row], policy: Policy, arguments: CritiqueGRPOConfig
+) -> list[int]:
+    """Tokens of each row's refine prompt without an attempt, and with a critique of one sign."""
+    specials = special_tokens(policy.tokenizer)
+    prompts = []
+    for row in rows:
+        attempt = Attempt(str(row["question"]), "", Verdict("wrong"), row)
+        prompt = refine_prompt(
+            row["prompt"], attempt, SHORTEST_CRITIQUE, arguments.refine_template, specials
+        )
+        prompts.append(prompt)
+    return _prompt_lengths(prompts, policy, arguments)
+
+
+def _prompt_lengths(
+    prompts: Sequence[Any], policy: Policy, arguments: CritiqueGRPOConfig
+) -> list[int]:
+    """Tokens of prompts as rollouts render them."""
+    sampling = rollout_sampling(vars(arguments))
+    return prompt_lengths(policy.tokenizer, prompts, sampling.chat_template_kwargs)
+
+
+def check_solutions(
+    rows: Sequence[Row], policy: Policy, arguments: CritiqueGRPOConfig
+) -> Iterator[Finding]:
+    """Solutions of the task, or else its answers, that are longer than a completion may be."""
+    solutions = [told_solution(row) for row in rows]
+    noun = "worked solutions"
+    are_worked = any(solutions)
+    if not are_worked:
+        noun = "answers"
+        solutions = [str(row.get("answer") or "") for row in rows]
+    texts = [text for text in solutions if text]
+    if not texts:
+        return
+    encoded = policy.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    # A completion that ends has one token more.
+    lengths = [len(ids) + 1 for ids in encoded]
+    limit = arguments.completion_limit
+    share = sum(length > limit for length in lengths) / len(lengths)
+    if share <= FEW:
+        return
+    yield Finding(
+        "solutions",
+        # Of an answer at least every token is needed. A worked solution may be longer than the
+        # policy's own way to the answer.
+        not are_worked and share > NEARLY_ALL,
+        f"{share:.0%} of {len(lengths)} {noun} of the task need more than max_completion_length "
+        f"{limit} (the longest: {max(lengths)} tokens), so answers like them are never sampled",
+        f"set trl.max_completion_length to {max(lengths)}",
+    )
