@@ -48,6 +48,8 @@ ANSWERS = (
     "cop",
 )
 FAMILIES = ("family", "level", "subject", "category", "type", "difficulty")
+SHOWN = 400
+"""Characters of a question and of an answer that are printed."""
 MOST_FAMILIES = 12
 """A column with more values than these is no family, but an id."""
 BOXED = "Reason step by step, and put the final answer into \\boxed{}."
@@ -315,6 +317,14 @@ def _reach(pipeline: Pipeline) -> list[str]:
     return lines
 
 
+def _first_row(task: FirstTask) -> list[str]:
+    """A question as it is asked and its gold answer, which show how the file was read."""
+    row = task.rows.splits["train"][0]
+    question = "\n  ".join(row["question"].splitlines())
+    gold = row["answer"][:SHOWN]
+    return ["The first question for training:", f"  {question[:SHOWN]}", f"  gold answer: {gold}"]
+
+
 def _next_steps(out: Path, task: FirstTask, pipeline: Pipeline) -> str:
     file = shlex.quote(str(out))
     short = shlex.join(TRY)
@@ -328,6 +338,7 @@ def _next_steps(out: Path, task: FirstTask, pipeline: Pipeline) -> str:
         f"  critique-rl critics {file} --out runs/try    # what each critic rescues of the "
         "policy's failed attempts; nothing here, nothing in training"
     )
+    lines += _first_row(task)
     lines += _reach(pipeline)
     lines += [
         "Next:",

@@ -6,6 +6,7 @@ becomes a user message.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,8 +108,12 @@ def _read_row(raw: Row, reading: Reading, place: int) -> Row | str:
     columns = reading.columns
     texts = {}
     for key, column in columns.items():
+        value = raw.get(column)
+        # These two may have been found by their names only, and nobody may need them.
+        if key in ("solution", "family") and isinstance(value, list | dict):
+            value = json.dumps(plain(value), ensure_ascii=False)
         if key != "prompt":
-            texts[key] = cell_text(raw.get(column), column)
+            texts[key] = cell_text(value, column)
     if "answer" in texts:
         texts |= _without_working(texts)
     given = _read_prompt(plain(raw.get("prompt"))) if "prompt" in columns else ""

@@ -157,6 +157,12 @@ def test_a_worked_answer_is_its_end_and_its_working_a_solution(tmp_path) -> None
     assert "#" not in own["answer"]
 
 
+def test_a_solution_or_family_that_is_no_text_ends_no_run(tmp_path) -> None:
+    rows = [{**row, "solution": ["a", {"b": 1}], "family": {"of": [1]}} for row in sums(30)]
+    row = task_of({"train": written(tmp_path / "a.jsonl", rows)}).train[0]
+    assert (row["solution"], row["family"]) == ('["a", {"b": 1}]', '{"of": [1]}')
+
+
 @pytest.mark.parametrize("answer", ["#### ", "#### a\nb", "C#", "a #### b ####", "x\n#### a\n\nb"])
 def test_marks_without_an_answer_after_them_are_text(tmp_path, answer) -> None:
     rows = [{"question": f"{i}?", "answer": answer} for i in range(30)]

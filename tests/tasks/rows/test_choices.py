@@ -187,5 +187,7 @@ def test_init_writes_a_pipeline_that_reads_letters(capsys) -> None:
     assert main(["init", "a.jsonl"]) == 0
     task = load_pipeline(Path("pipeline.yaml")).arms["scalar"].task
     assert task.verifier == "choice"
+    output = capsys.readouterr().out
+    assert "  A. dog\n  B. hen\n  C. cow\n  D. ant\n  gold answer: " in output
     row = load_task(task, 0).train[0]
     assert row["prompt"][-1]["content"].endswith("A. dog\nB. hen\nC. cow\nD. ant")
