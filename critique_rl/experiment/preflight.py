@@ -177,7 +177,11 @@ def check_sampling(arms: Mapping[str, RunConfig]) -> list[SamplingWarning]:
     """Warnings about how the arms' policies are sampled; of models of the Hub only a run knows."""
     warnings: list[SamplingWarning] = []
     for config in arms.values():
-        folder = resolve_model(config.policy.model)
+        try:
+            folder = resolve_model(config.policy.model)
+        except FileNotFoundError:
+            # Loading the policy will tell.
+            continue
         if Path(folder).is_dir():
             warnings += warn_sampling(config, *_read_configs(folder))
     # Arms share most of them.

@@ -23,12 +23,13 @@ import numpy as np
 
 from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.durable_files import read_json, write_json
-from critique_rl.config.resolved_run import to_dict
+from critique_rl.config.resolved_run import run_defaults, to_dict
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import RunConfig
 from critique_rl.critic.chat import PolicyChat
 from critique_rl.critic.contract import Critic, CriticFailed, Reply
 from critique_rl.experiment.evaluate import sampling_record, second_verdicts, training_sampling
+from critique_rl.experiment.same_config import fill_defaults
 from critique_rl.intervals import Interval, crossed_interval
 from critique_rl.prompts import special_tokens
 from critique_rl.sampling.sample import prompt_lengths, sample
@@ -108,7 +109,9 @@ def failed_rollouts(
     rows = _bank_rows(task, size)
     stored = read_json(folder.bank)
     # A bank of other settings would be another policy's failures.
-    if stored.get("about") != about:
+    # One of an earlier version lacks options that had no other value then.
+    defaults = {"policy": run_defaults()["policy"]}
+    if fill_defaults(defaults, stored.get("about", {})) != about:
         questions = list(rows.values())
         sampled = _sample_failed(model, tokenizer, task, questions, size, sampling)
         stored = {"about": about, "attempts": sampled}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from dataclasses import replace
 
 import pytest
 from rich.table import Table
@@ -94,6 +95,26 @@ def test_the_base_is_judged_again_where_it_was_another_or_judged_otherwise(tmp_p
         {**base_config(PIPELINE.arms["scalar"]), "policy": {"model": "another", "options": {}}},
     )
     assert _is_base_due(PIPELINE, folder)
+
+
+def test_a_base_is_judged_again_where_rollouts_are_sampled_otherwise(tmp_path) -> None:
+    folder = PipelineFolder(tmp_path)
+    write_json(folder.base.evaluation, {})
+    scalar = PIPELINE.arms["scalar"]
+    earlier = base_config(scalar)
+    # As written before policies had this option.
+    del earlier["policy"]["generation_config"]
+    write_yaml(folder.base.config, earlier)
+    assert not _is_base_due(PIPELINE, folder)
+    other = replace(scalar, trl={**scalar.trl, "top_k": 5})
+    changed = replace(PIPELINE, arms={**PIPELINE.arms, "scalar": other})
+    assert _is_base_due(changed, folder)
+    write_yaml(folder.base.config, base_config(other))
+    assert not _is_base_due(changed, folder)
+    neutral = replace(scalar, policy=replace(scalar.policy, generation_config="neutral"))
+    changed = replace(PIPELINE, arms={**PIPELINE.arms, "scalar": neutral})
+    write_yaml(folder.base.config, earlier)
+    assert _is_base_due(changed, folder)
 
 
 def test_a_setting_that_differs_from_the_folders_is_named_with_both_values(tmp_path) -> None:
