@@ -68,8 +68,7 @@ def _check_arm(config: RunConfig) -> None:
     if len(rewards) > 1:
         arguments.success_reward = arguments.success_reward or "correct"
     names = [reward.__name__ for reward in rewards]
-    two_phases = critic is not None or arguments.refine_column is not None
-    success_rule(rewards, names, weights, arguments, two_phases)
+    success_rule(rewards, names, weights, arguments, critic is not None)
     _check_best_by(config, task)
     _check_plateau_family(config, task)
     _check_templates(config)

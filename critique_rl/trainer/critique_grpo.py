@@ -39,6 +39,7 @@ from critique_rl.trainer.distill import Distillation
 from critique_rl.trainer.mixed_loss import MixedLossTrainer
 from critique_rl.trainer.model_card import PAPER, add_section, section
 from critique_rl.trainer.refusals import (
+    refuse_group_wise_baseline,
     refuse_missing_column,
     refuse_no_critic,
     refuse_prompt,
@@ -126,6 +127,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         check_policy_sampling(vars(args), self.policy)
         if self.has_two_phases:
             refuse_split_groups(args)
+            refuse_group_wise_baseline(self.reward_funcs, args)
             refuse_prompts(train_dataset, self.processing_class, args.chat_template_kwargs or {})
         refuse_sharding(self.accelerator.state, args)
         refuse_shifted_base(self.policy, base_sample, args)
@@ -137,7 +139,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             self.reward_func_names,
             self.reward_weights.tolist(),
             args,
-            self.has_two_phases,
+            critic is not None,
         )
         self.on_generation: Callable[[Generation, list[float]], None] | None = None
         self.about: dict[str, Any] = {}

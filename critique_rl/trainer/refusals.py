@@ -152,6 +152,23 @@ def refuse_missing_column(dataset: Any, column: str | None, option: str) -> None
         )
 
 
+def refuse_group_wise_baseline(functions: list[Any], args: CritiqueGRPOConfig) -> None:
+    """Refuse a reward that compares a group under the baseline of rollouts, which reads the others.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if args.baseline != "rollouts":
+        return
+    for function in functions:
+        if getattr(function, "group_wise", False):
+            raise ValueError(
+                "baseline rollouts: got a reward function that compares a group "
+                f"({getattr(function, '__name__', function)}), whose reward it would ignore; "
+                "use baseline union, or leave that function out"
+            )
+
+
 def refuse_split_groups(args: CritiqueGRPOConfig) -> None:
     """Refuse batches in which a group would lie on two ranks, where no rank could judge it.
 

@@ -93,7 +93,7 @@ def success_rule(
     names: Sequence[str],
     weights: Sequence[float],
     args: CritiqueGRPOConfig,
-    two_phases: bool,
+    has_critic: bool,
 ) -> SuccessRule:
     """Which of a trainer's reward functions say what is right.
 
@@ -102,13 +102,13 @@ def success_rule(
         names: their names, as TRL logs them.
         weights: their weights.
         args: settings of the run.
-        two_phases: whether reserved rows are filled.
+        has_critic: whether there is a critic.
 
     Raises:
         ValueError: none says it, and something asks; or credit "signed" would ignore a reward.
     """
     places = find_success(functions, names, args.success_reward)
-    refuse_unknown_success(places, functions, names, args.verdict_readers(two_phases))
+    refuse_unknown_success(places, functions, names, args.verdict_readers(has_critic))
     if args.credit == "signed":
         refuse_ignored_rewards(places, functions, names, weights)
     return SuccessRule(places, args.success_threshold)
