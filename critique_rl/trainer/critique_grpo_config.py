@@ -219,8 +219,8 @@ class CritiqueGRPOConfig(GRPOConfig):
     distill_column: str = _option("solution", "Dataset column of the demonstration.")
     distill_teacher: str = _option(
         "live",
-        "Teacher weights: the live policy, its EMA, or the base (LoRA: adapter off; pissa, olora and "
-        "corda: the adapter of the start).",
+        "Teacher weights: the live policy, its EMA, or the base (LoRA: adapter off; with pissa, "
+        "olora and corda the adapter of the start).",
     )
     distill_ema: float = _option(
         0.05, "EMA rate u of theta' <- (1 - u) theta' + u theta, once per optimizer step."

@@ -16,6 +16,7 @@ from collections import Counter
 from tempfile import TemporaryDirectory
 
 from datasets import Dataset
+from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from critique_rl import (
@@ -109,6 +110,7 @@ def swapped(folder: str, seed: int, penalty: bool) -> Counter[str]:
             counts["rescued"] += refinement.verdict.outcome == "right"
 
     trainer.on_generation = count
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return counts
 
