@@ -1,4 +1,5 @@
-"""`critique-rl`: run, train, evaluate, compare, report, claims, critics, doctor, init, plan, lab.
+"""`critique-rl`: run, train, evaluate, compare, report, claims, critics, judge, doctor, init, plan,
+lab.
 
 Heavy imports happen inside the commands, so `--help` answers at once.
 
@@ -19,6 +20,7 @@ from critique_rl.cli import (
     doctor,
     evaluate,
     init,
+    judge,
     lab,
     plan,
     report,
@@ -27,7 +29,7 @@ from critique_rl.cli import (
 )
 from critique_rl.config.checks import ConfigError
 
-COMMANDS = (run, train, evaluate, compare, report, claims, critics, doctor, init, plan, lab)
+COMMANDS = (run, train, evaluate, compare, report, claims, critics, judge, doctor, init, plan, lab)
 """In the order of `--help`."""
 
 

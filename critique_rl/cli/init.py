@@ -66,15 +66,18 @@ class AnswerForm:
 
 
 ANSWER_FORMS = {
-    "": AnswerForm('Reason step by step. End with a line "Answer: " followed by the number.', ""),
+    "last_number": AnswerForm(
+        'Reason step by step. End with a line "Answer: " followed by the number.',
+        ": one number each, compared exactly",
+    ),
     "choice": AnswerForm(
         'Reason step by step. End with a line "Answer: " followed by the letter.',
         ", one letter each",
     ),
     "math": AnswerForm(BOXED, " by Math-Verify: pip install 'critique_rl[math]'"),
-    "boxed_answer": AnswerForm(BOXED, ", short texts, by exact match in \\boxed{}; math: LaTeX"),
+    "boxed_answer": AnswerForm(BOXED, ": short texts in \\boxed{}; math: LaTeX"),
 }
-"""Name of a verifier ("": numbers) -> its form."""
+"""Name of a verifier -> its form."""
 TRY = (
     "seeds=[0]",
     "budget={optimizer_steps: 2}",
@@ -106,7 +109,7 @@ class FirstTask:
     options: dict[str, str]
     """`task.options`, see `user_data.DataOptions`."""
     verifier: str
-    """"" compares numbers."""
+    """The name of the verifier that reads all gold answers."""
     rows: UserData
 
     @property
@@ -202,6 +205,7 @@ def write_first_pipeline(
 
 def _inspect_data(data: str, columns: Columns, subset: str) -> FirstTask:
     """Guess the columns and the verifier from the data."""
+    from critique_rl.tasks.answers.choose import choose_verifier
     from critique_rl.tasks.data_source import DataOptions, read_dataset
     from critique_rl.tasks.user_data import load_user_data
 
@@ -218,7 +222,7 @@ def _inspect_data(data: str, columns: Columns, subset: str) -> FirstTask:
         if columns.family or len(_families(grouped)) <= MOST_FAMILIES:
             options["family"] = family
             rows = grouped
-    verifier = _guess_verifier(rows)
+    verifier = choose_verifier(_gold_answers(rows))
     # A column `prompt` is taken as it is, with the system message that it may hold.
     if question != "prompt":
         options["system"] = ANSWER_FORMS[verifier].system
@@ -247,21 +251,40 @@ def _families(data: UserData) -> list[str]:
     return sorted(families)
 
 
-def _guess_verifier(data: UserData) -> str:
-    """The name of the verifier that can judge all answers; "" for numbers."""
-    from critique_rl.tasks.verifiers import choice
-
-    texts = data.without_number()
-    if not texts:
-        return ""
+def _gold_answers(data: UserData) -> list[str]:
     answers = []
     for rows in data.splits.values():
         answers += [row["answer"] for row in rows]
-    # The verifier leaves an answer unscored that is no letter.
-    if all(choice("", {"answer": answer}).outcome != "unscored" for answer in answers):
-        return "choice"
-    is_formula = any(sign in text for text in texts for sign in "\\=^{")
-    return "math" if is_formula else "boxed_answer"
+    return answers
+
+
+def _judged_examples(task: FirstTask) -> list[str]:
+    """Lines on how the chosen verifier judges right and perturbed answers; faults come last."""
+    from critique_rl.cli.judge import judge_rows
+    from critique_rl.tasks.answers.choose import judged_examples
+
+    examples = judged_examples(_gold_answers(task.rows), task.verifier)
+    rows = [{"completion": example.completion, "answer": example.gold} for example in examples]
+    try:
+        verdicts = judge_rows(rows, task.verifier)
+    except ConfigError as error:
+        return [f"WARNING: no example could be judged: {error}"]
+    lines = [f"judged by {task.verifier}, as rollouts will be:"]
+    faults = []
+    for example, verdict in zip(examples, verdicts, strict=True):
+        shown = " ".join(example.completion.split())[-44:]
+        gold = " ".join(example.gold.split())[-24:]
+        line = f"  {verdict.outcome:<10} {example.kind:<20} {shown:<44} gold {gold}"
+        lines.append(line)
+        if (verdict.outcome == "right") != example.is_right:
+            faults.append(line)
+    if faults:
+        lines.append(
+            f"WARNING: {len(faults)} of {len(examples)} are not judged as they should be. "
+            "Train nothing before the verifier fits the answers (task.verifier):"
+        )
+        return lines + faults
+    return [*lines, f"all {len(examples)} are judged as they should be"]
 
 
 def _render_pipeline(data: str, out: Path, model: str, task: FirstTask) -> str:
@@ -339,6 +362,7 @@ def _next_steps(out: Path, task: FirstTask, pipeline: Pipeline) -> str:
         "policy's failed attempts; nothing here, nothing in training"
     )
     lines += _first_row(task)
+    lines += _judged_examples(task)
     lines += _reach(pipeline)
     lines += [
         "Next:",

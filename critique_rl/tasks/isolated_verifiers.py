@@ -15,6 +15,7 @@ second to start the next process.
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.tasks.answer_text import gold_answer
 from critique_rl.tasks.answers.formulas import answer_part
+from critique_rl.tasks.answers.letters import read_letter
 from critique_rl.tasks.answers.marked import marked_part
 from critique_rl.tasks.killable_process import NoAnswer, Worker
 from critique_rl.tasks.row import Row
@@ -30,6 +32,7 @@ from critique_rl.types import Verdict, Verifier
 
 REMEMBERED = 4096
 """Verdicts on (gold, answer) that are kept."""
+LETTER = re.compile(r"[A-J]")
 _DEADLINE = "Seconds per answer; then its process is killed and the answer goes unscored."
 KIND_OPTIONS = {
     "math": {"deadline": _DEADLINE},
@@ -84,6 +87,8 @@ class MathVerifier(WorkerVerifier):
         gold = gold_answer(row)
         if not gold.strip():
             return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
+        if LETTER.fullmatch(gold.strip()) and read_letter(text) == gold.strip():
+            return Verdict("right", gold.strip())
         part = answer_part(text)
         if not part.strip():
             return Verdict("unreadable", reason="no answer of a known form")
@@ -129,7 +134,10 @@ def build_verifier(spec: Any) -> Verifier:
     try:
         verifier.worker.start()
     except ValueError as error:
-        raise ConfigError(f"task.verifier: {error}") from error
+        # A package that is missing is told in the words of the judge alone.
+        _, _, missing = str(error).rpartition("ImportError: verifier ")
+        message = f"verifier {missing}" if missing and kind == "math" else str(error)
+        raise ConfigError(f"task.verifier: {message}") from error
     return verifier
 
 

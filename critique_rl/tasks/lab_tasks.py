@@ -14,6 +14,7 @@ from typing import Any
 from critique_rl.config.checks import ConfigError, check_keys
 from critique_rl.config.schema import TaskConfig
 from critique_rl.lab import chain, facts, legs, tiers
+from critique_rl.tasks.answers.marked import BOXED
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.task import HeldOut, Oracle, Task
 from critique_rl.tasks.verifiers import (
@@ -75,10 +76,10 @@ def _lab_facts(config: TaskConfig, seed: int) -> Task:
         name=config.name,
         train=_training_rows(config, facts.FAMILIES, rows, seed),
         held_out=_held_out(facts.FAMILIES, rows),
-        verifier=boxed_answer,
+        verifier=_judge_facts,
         prompts="lab/",
         # TruthRL trains and evaluates by different rules for invalid questions.
-        evaluator=boxed_answer_evaluated,
+        evaluator=_evaluate_facts,
         abstains=True,
     )
 
@@ -126,6 +127,22 @@ def _tiers_row(problem: tiers.Problem, family: str) -> Row:
 
 def _facts_row(entity: str, family: str) -> Row:
     return _lab_row(entity, facts.answer(entity), family)
+
+
+def _judge_facts(text: str, row: Row) -> Verdict:
+    return _wrong_where_boxed(boxed_answer(text, row), text)
+
+
+def _evaluate_facts(text: str, row: Row) -> Verdict:
+    return _wrong_where_boxed(boxed_answer_evaluated(text, row), text)
+
+
+def _wrong_where_boxed(verdict: Verdict, text: str) -> Verdict:
+    """As published: whatever a closed box holds is an answer, so it is never unreadable."""
+    _, _, rest = text.partition(BOXED)
+    if verdict.outcome == "unreadable" and "}" in rest:
+        return replace(verdict, outcome="wrong")
+    return verdict
 
 
 def _judge_chain(text: str, row: Row) -> Verdict:

@@ -57,7 +57,7 @@ def main() -> None:
         verifier.worker.start()
         alone = bare(text, options.bare) if options.bare else ""
         start = time.monotonic()
-        verdict = verifier(text, {"answer": "5"})
+        verdict = verifier(text, {"answer": "\\sqrt{5}"})
         print(
             (
                 f"| {name} | {alone} | {verdict.outcome} ({verdict.reason}) after "

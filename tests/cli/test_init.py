@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import critique_rl
 from critique_rl.cli.entry import main
 from critique_rl.cli.init import TRY
 from critique_rl.config.pipeline_file import load_pipeline
@@ -113,7 +117,7 @@ def test_nothing_is_written_over(capsys) -> None:
 @pytest.mark.parametrize(
     ("answers", "verifier"),
     [
-        (["1", "$2"], ""),
+        (["1", "$2"], "last_number"),
         (["A", "(B)"], "choice"),
         (["x=3", "\\sqrt{2}"], "math"),
         (["1", "x^2"], "math"),
@@ -132,6 +136,51 @@ def test_the_verifier_follows_from_the_answers(answers, verifier) -> None:
     assert ("boxed" in pipeline.arms["scalar"].task.options["system"]) == (
         verifier in ("math", "boxed_answer")
     )
+
+
+@pytest.mark.processes
+def test_twenty_judged_examples_are_printed_before_anything_is_trained(capsys) -> None:
+    answers = ["3.5", "1,200", "\\frac{3}{4}", "-7", "12"]
+    rows = [{"question": f"{i}?", "answer": answers[i % 5]} for i in range(60)]
+    assert main(["init", write("a.jsonl", rows)]) == 0
+    output = capsys.readouterr().out
+    assert "judged by last_number" in output
+    assert "all 20 are judged as they should be" in output
+    assert "WARNING" not in output
+    assert "verifier: last_number" in Path("pipeline.yaml").read_text()
+
+
+@pytest.mark.processes
+def test_gold_answers_that_the_verifier_cannot_read_are_warned_of(monkeypatch, capsys) -> None:
+    from critique_rl.tasks.answers import choose
+
+    monkeypatch.setattr(choose, "choose_verifier", lambda golds: "last_number")
+    rows = [{"question": f"{i}?", "answer": f"{i % 9}:30"} for i in range(60)]
+    assert main(["init", write("a.jsonl", rows)]) == 0
+    output = capsys.readouterr().out
+    assert "WARNING: 10 of 20 are not judged as they should be" in output
+
+
+@pytest.mark.processes
+def test_a_verifier_that_is_not_installed_is_refused_with_the_command(tmp_path, capsys) -> None:
+    blocked = tmp_path / "blocked" / "math_verify"
+    blocked.mkdir(parents=True)
+    (blocked / "__init__.py").write_text("raise ImportError")
+    rows = [{"question": f"{i}?", "answer": f"x^{i}"} for i in range(60)]
+    assert main(["init", write("a.jsonl", rows)]) == 0
+    root = str(Path(critique_rl.__file__).parents[1])
+    path = os.pathsep.join([str(blocked.parent), root])
+    done = subprocess.run(
+        [sys.executable, "-m", "critique_rl", "run", "pipeline.yaml"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert (
+        "task.verifier: verifier math needs the package math-verify; "
+        "run: pip install 'critique-rl[math]'"
+    ) in done.stderr
 
 
 def test_what_cannot_be_guessed_is_asked_for(capsys) -> None:

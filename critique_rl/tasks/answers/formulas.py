@@ -53,6 +53,11 @@ UNION = re.compile(r"\\cup(?![a-z])|\s[Uu]\s|\sor\s")
 PLUS_MINUS = re.compile(r"\\pm(?![a-z])")
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 CONNECTED = re.compile(r"\s*(?:,|;|,?\s*and|,?\s*or)\s*")
+BEFORE_UNIT = re.compile(r"(?:[\d})]|(?<![A-Za-z])[a-z]|\\[a-z]{1,9})$")
+NOT_WORKED_OUT = re.compile(r"(?:[\d\s+\-*/\u00d7\u00b7().,{}^]|\\frac){1,400}")
+"""Sums and products of numbers: a question may consist of one."""
+ATTACHED_LETTERS = re.compile(r"\d(?![eE][-+]?\d)[A-Za-z]")
+UNFINISHED = re.compile(r"[-+*/^=<>\u00d7\u00b7_]$|^[*/^=\u00d7\u00b7]")
 UNIT_START = re.compile(r"\s[A-Za-z\u00b5\u03a9]|[\u00b0%\u20ac\uff04]|\s\u00b0")
 
 
@@ -123,6 +128,9 @@ def compare_formulas(gold: str, answer: str, same: SameExpression, depth: int = 
         if len(names) > 1:
             return "unreadable", "another variable"
         return compare_quantities(quantity, answer_quantity)
+    fault = _form_fault(plain_answer, quantity is not None)
+    if fault:
+        return "unreadable", fault
     if depth > 3:
         return "unreadable", "lists in lists"
     gold_parts = read_parts(plain_gold)
@@ -130,6 +138,15 @@ def compare_formulas(gold: str, answer: str, same: SameExpression, depth: int = 
     if gold_parts.kind == answer_parts.kind == "scalar":
         return _compare_scalars(gold_parts.elements[0], answer_parts.elements[0], same)
     return compare_parts(gold_parts, answer_parts, same, depth)
+
+
+def _form_fault(plain_answer: str, is_number: bool) -> str:
+    """Why no library may be asked about an answer; "" where one may."""
+    if is_number and NOT_WORKED_OUT.fullmatch(plain_answer) and "," not in plain_answer:
+        return "a number that is not worked out"
+    if is_number and ATTACHED_LETTERS.search(COMMAND.sub(" ", plain_answer)):
+        return "letters beside a number"
+    return "no formula that is complete" if UNFINISHED.search(plain_answer) else ""
 
 
 def spelling(plain: str) -> str:
@@ -142,11 +159,13 @@ def is_phrase(plain: str) -> bool:
     """Whether a gold answer is a date, a time, a code, a ratio or words, and no formula."""
     if CODE_OR_RANGE.fullmatch(plain) or read_dates(plain) or read_time(plain) is not None:
         return True
-    if re.fullmatch(r"[-+]?0\d+", plain):
+    if re.fullmatch(r"[-+]?0\d+|[A-J]", plain):
         return True
     if read_quantity(plain) is not None:
         return False
     # An order of letters is none of their products, and "dog" is no "god".
+    if re.fullmatch(r"(?:[A-Z][a-z]?_?\{?\d*\}?){2,}", plain):
+        return True
     if re.fullmatch(r"[A-Za-z]{2,}", plain) and plain not in FUNCTIONS:
         return True
     if re.fullmatch(r"[A-Z]{2,}|[A-Za-z](?:\s?[,<>;-]?\s?[A-Z]){2,}", plain):
@@ -407,7 +426,7 @@ def _split_name(text: str) -> tuple[str, str]:
 def _split_unit(text: str) -> tuple[str, str]:
     """An expression and the unit after it; "" where there is none."""
     for match in UNIT_START.finditer(text):
-        if not re.search(r"[\d}a-z)]$", text[: match.start()].rstrip()):
+        if not BEFORE_UNIT.search(text[: match.start()].rstrip()):
             continue
         unit = read_unit(text[match.start() :])
         if unit is not None and unit.factor == 1:

@@ -114,9 +114,14 @@ def declared_part(text: str) -> str | None:
         return None
     # An answer below its label counts too, so that "Answer:\n5" is read.
     rest = text[last.end() : last.end() + LONGEST]
+    opening = OPENING.match(rest)
+    mark = "*" * min(2, opening[0].count("*")) if opening else ""
     rest = OPENING.sub("", rest)
     rest = RELATIVE.sub("", rest, count=1)
     line, _, _ = rest.partition("\n")
+    # Bold that opens before the answer closes after it.
+    if mark:
+        line = line.replace(mark, "", 1)
     return line.rstrip("*_ \t\r")
 
 

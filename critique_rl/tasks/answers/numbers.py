@@ -8,7 +8,7 @@ irrational, and sums, which `formulas` compares.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from critique_rl.tasks.answers.plain import plain_text
@@ -56,7 +56,7 @@ FORMS = {
     ),
     "root": r"\\sqrt\s?(?:\{\s?(?P<square>\d{1,30})\s?\}|(?P<digit>\d))",
     "european": rf"(?P<european>{EUROPEAN})",
-    "slash": rf"(?P<top>{DECIMAL})\s?/\s?(?P<bottom>{SIGNED})",
+    "slash": rf"(?P<top>{DECIMAL})\s?/\s?(?P<bottom>[-+]?{DECIMAL})",
     "round slash": rf"\((?P<top>{SIGNED})\)\s?/\s?\((?P<bottom>{SIGNED})\)",
     "comma": r"(?P<whole_part>\d+),(?P<decimals>\d{1,2}|\d{4,})(?![\d,])",
     "decimal": rf"(?P<decimal>{DECIMAL})",
@@ -72,7 +72,7 @@ BEFORE = re.compile(r"(?:^|[\s=\u2248~#\":]|[^\W\d_a-zA-Z]|\.\.\.)$")
 ASSIGNED = re.compile(r"[=\u2248]\s?$")
 LEAD = re.compile(r"[^\d\\^{}<>|/*\u00d7\u00b7+\u00b1\[\]_()]{0,400}")
 LEAD_WORDS = re.compile(
-    r"(?i)(?<!\w)(?:not|no|n't|never|neither|nor|or|and|between|least|most|less|more|greater|fewer"
+    r"(?i)(?<!\w)(?:not|no|\w{2,9}n't|never|twice|double|triple|thrice|neither|nor|or|and|between|least|most|less|more|greater|fewer"
     r"|larger|smaller|under|over|above|below|up to|than|from|half|root|sqrt|log|ln|sin|cos|tan"
     r"|square|cube|mod|multiples?|divisible|except|without|unless|either|both|plus|times|minus|if"
     r"|january|february|march|april|june|july|august|september|october|november|december"
@@ -99,7 +99,12 @@ NAME = re.compile(
     r"(?:\([^()=]{0,20}\))?\s?"
 )
 SUM = re.compile(r"[\w\s+\-*/^().{}\\\u00d7\u00b7\u00f7%:\uff04\u20ac\u00a3'\[\]!]|,(?=\d{3})")
-OTHER_VARIABLE = re.compile(r"=[^=]{1,60}(?:[,;]|and|or)\s?\\?[A-Za-z]\w?\s?$")
+VARIABLE_TERM = re.compile(
+    r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])\s?[-+*/^]|[-+*/^]\s?[A-Za-z](?![A-Za-z])|\d[a-z](?![a-z])"
+)
+"""A term with a variable: its equation states no value of its other side alone."""
+LABEL = re.compile(r"\s*\(?\d{1,3}[.)]\s+(?=\S)")
+OTHER_VARIABLE = re.compile(r"=[^=]{1,60}(?:[,;]|and|or)\s?\\?[A-Za-z]\w?\s?=\s?$")
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,8 @@ class Quantity:
     """What the number may mean too: 14 for "16_8", 1.5 for "1,5"."""
     is_certain: bool = True
     """False for "1,5", which may be a number or a pair."""
+    base: int | None = None
+    """8 of "16_8"; None where no base is written."""
     decimals: int | None = None
     """Digits after the point of a decimal number; None for other forms."""
 
@@ -150,7 +157,7 @@ def read_last_quantity(text: str) -> Quantity | None:
     if line_end < 0:
         line_end = len(text)
     window = text[max(line_start, end - LONGEST) : min(line_end, end + LONGEST)]
-    plain = plain_text(window).strip()
+    plain = LABEL.sub("", plain_text(window).strip(), count=1)
     sentences = [part for part in re.split(r"[.?!;](?=\s|$)", plain) if re.search(r"\d", part)]
     if not sentences:
         return None
@@ -170,7 +177,8 @@ def _last_of(sentence: str) -> Quantity | None:
         if not BEFORE.search(before):
             continue
         if ASSIGNED.search(before):
-            return None if OTHER_VARIABLE.search(before[:-1].rstrip("= ")) else quantity
+            is_other = OTHER_VARIABLE.search(before) or VARIABLE_TERM.search(before[-20:])
+            return None if is_other else quantity
         is_list = re.search(r"\d\S{0,9}\s?,\s?$|\d\s$", before)
         if is_list or LAST_LEAD_WORD.search(before) or re.search(r"[<>,(\[|:]\s?$", before.strip()):
             return quantity if _is_label(before) else None
@@ -203,7 +211,7 @@ def _read_chain(part: str) -> Quantity | None:
         return _read_alone(part)
     for side in sides[:-1]:
         is_name = NAME.fullmatch(side) is not None
-        is_sum = not SUM.sub("", side)
+        is_sum = not SUM.sub("", side) and not VARIABLE_TERM.search(side)
         if not (is_name or is_sum):
             return None
     quantities = []
@@ -214,10 +222,10 @@ def _read_chain(part: str) -> Quantity | None:
     last = _read_alone(sides[-1])
     if last is None:
         return None
-    others = [quantity.value for quantity in quantities if quantity.value != last.value]
-    if not others:
-        return last
-    return Quantity(last.value, last.text, last.unit, tuple(others), last.is_certain, last.decimals)
+    # Of nearly equal sides the first one is exact.
+    stated = last if "=" in part else quantities[0]
+    values = {quantity.value for quantity in quantities} - {stated.value}
+    return replace(stated, others=tuple(values))
 
 
 def _read_alone(part: str) -> Quantity | None:
@@ -238,13 +246,14 @@ def _read_alone(part: str) -> Quantity | None:
         return None
     quantity = _read_from(part, start)
     if quantity is not None and minus is not None:
-        return Quantity(-quantity.value, f"-{quantity.text}", quantity.unit, quantity.others)
+        return replace(quantity, value=-quantity.value, text=f"-{quantity.text}")
     return quantity
 
 
 def _without_brackets(part: str) -> str:
     """The part without brackets around all of it; only a number may stand in them."""
-    part = part.rstrip(" .,;:?\"'")
+    if not part.endswith(".."):
+        part = part.rstrip(" .,;:?\"'")
     for opening, closing in (("(", ")"), ("{", "}"), ('"', '"')):
         inner = part[1:-1]
         is_wrapped = part.startswith(opening) and part.endswith(closing) and len(part) > 2
@@ -271,12 +280,14 @@ def _read_from(part: str, start: int) -> Quantity | None:
         quantity = _evaluate(name, match)
         if quantity is None:
             return None
-        value, others, is_certain, decimals = quantity
-        text = _plain_number(match)
-        if signs == "-":
-            value = -value
-            others = tuple(-other for other in others)
-        return Quantity(value, signs + text, unit, others, is_certain, decimals)
+        sign_factor = -1 if signs == "-" else 1
+        return replace(
+            quantity,
+            value=sign_factor * quantity.value,
+            text=signs + _plain_number(match),
+            unit=unit,
+            others=tuple(sign_factor * other for other in quantity.others),
+        )
     return None
 
 
@@ -298,6 +309,8 @@ def compare_quantities(
     Returns:
         The outcome and its reason. Two readings of which one is right are "unreadable".
     """
+    if gold.base and answer.base and gold.base != answer.base:
+        return "unreadable", "another base"
     if _are_equal(gold, answer):
         return _compare_units(gold.unit.name, answer.unit.name, needs_unit)
     if answer.value == gold.value:
@@ -317,9 +330,9 @@ def compare_quantities(
 
 def _are_equal(gold: Quantity, answer: Quantity) -> bool:
     """Equal by value, or as "5" and "5%", of which a question may ask for either."""
+    # "500%" for 5: the question may have asked for 5 percent.
     if gold.scaled == answer.scaled:
-        # Of "1,5" and "2,5" both may be numbers; "1,5" for 1.5 can hardly be a pair.
-        return True
+        return answer.unit.factor >= gold.unit.factor or abs(gold.scaled) <= 1
     factors = {gold.unit.factor, answer.unit.factor}
     is_percent = factors == {Fraction(1), Fraction(1, 100)}
     return is_percent and gold.value == answer.value and abs(gold.value) > 1
@@ -343,30 +356,27 @@ def _is_rounded(short: Quantity, long: Quantity) -> bool:
     return 2 * distance <= Fraction(1, 10**short.decimals)
 
 
-Value = tuple[Fraction, tuple[Fraction, ...], bool, int | None]
-"""(value, other meanings, is certain, decimals)"""
-
-
-def _evaluate(name: str, match: re.Match[str]) -> Value | None:
+def _evaluate(name: str, match: re.Match[str]) -> Quantity | None:
     """The exact value of a number of a known form; None for a denominator of 0 and the like."""
     groups = {key: value for key, value in match.groupdict().items() if value is not None}
     try:
         if name == "decimal":
             text = groups["decimal"]
-            _, point, digits = text.partition(".")
+            _, _, digits = text.partition(".")
             others = _european_meaning(text)
-            return _number(text), others, True, len(digits) if point else 0
+            return Quantity(_number(text), text, others=others, decimals=len(digits))
         if name == "comma":
             value = _number(f"{groups['whole_part']}.{groups['decimals']}")
-            return value, (), False, len(groups["decimals"])
+            return Quantity(value, match[0], is_certain=False, decimals=len(groups["decimals"]))
         if name == "based":
             base = int(groups.get("base") or groups["bare_base"])
-            return Fraction(groups["digits"]), _based_meaning(groups["digits"], base), True, None
+            others = _based_meaning(groups["digits"], base)
+            return Quantity(Fraction(groups["digits"]), match[0], others=others, base=base)
         value_of = SIMPLE_FORMS[name]
         exact = value_of(groups)
     except (ValueError, ZeroDivisionError, OverflowError):
         return None
-    return None if exact is None else (exact, (), True, None)
+    return None if exact is None else Quantity(exact, match[0])
 
 
 def _number(text: str) -> Fraction:

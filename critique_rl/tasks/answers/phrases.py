@@ -11,6 +11,7 @@ import re
 import unicodedata
 
 from critique_rl.tasks.answers.dates import compare_dates, read_dates, read_time
+from critique_rl.tasks.answers.letters import read_marked_letter
 from critique_rl.tasks.answers.numbers import Quantity, compare_quantities, read_quantity
 from critique_rl.tasks.answers.plain import DOLLAR, plain_text
 from critique_rl.tasks.answers.vocabulary import vocabulary
@@ -20,7 +21,7 @@ LONGEST = 800
 """Characters of an answer that are compared."""
 ARTICLE = re.compile(r"(?:the|The|THE|an|An|AN|a)\s{1,9}(?=\w)")
 CAPITAL_A = re.compile(r"A\s{1,9}(?=[a-z]{2})")
-TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+|_|[^\w\s]")
+TOKEN = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?|[^\W\d_]+|_|[^\w\s]")
 IGNORED = frozenset(".,;:!?\"'`\u00b7*|")
 NEAR = 0.85
 """Similarity from which two texts may be two spellings of one answer."""
@@ -32,8 +33,12 @@ NUMBER_WORDS = frozenset(
         "once twice"
     )
 )
+INNER_APOSTROPHE = re.compile(r"(?<=[^\W\d_])'(?=[^\W\d_])")
+SUBSCRIPT = re.compile(r"(?<=[A-Za-z)])_\{?(\d{1,3})\}?")
+PLAIN_SHORT_WORDS = frozenset(("no", "ok", "st", "nd", "rd", "th", "am", "pm", "of", "in", "at"))
 YES = frozenset(("yes", "true", "correct"))
 NO = frozenset(("no", "false", "incorrect"))
+CHOICE = re.compile(r"[A-J]")
 LEADING_ZERO = re.compile(r"[-+]?0\d+")
 
 
@@ -53,12 +58,15 @@ def compare_phrases(gold: str, answer: str) -> tuple[Outcome, str]:
         return "unreadable", "empty"
     gold_tokens = tokens(plain_gold)
     answer_tokens = tokens(plain_answer)
+    gold_time = read_time(plain_gold)
     if gold_tokens == answer_tokens:
-        return _compare_case(plain_gold, plain_answer)
+        same_case = gold_time is not None or _has_same_case(plain_gold, plain_answer)
+        return ("right", "") if same_case else ("unreadable", "another case")
+    if CHOICE.fullmatch(plain_gold) and read_marked_letter(answer) == plain_gold:
+        return "right", ""
     gold_date = read_dates(plain_gold)
     if gold_date:
         return compare_dates(gold_date, read_dates(plain_answer))
-    gold_time = read_time(plain_gold)
     if gold_time is not None:
         return gold_time.compare(read_time(plain_answer))
     quantity = read_gold_quantity(gold)
@@ -91,6 +99,7 @@ def _compare_numbers(quantity: Quantity, plain_gold: str, answer: str) -> tuple[
 def tokens(plain: str) -> list[str]:
     """The words, numbers and signs that tell an answer from others, in lower case."""
     kept = []
+    plain = INNER_APOSTROPHE.sub("", plain)
     matches = list(TOKEN.finditer(plain))
     for place, match in enumerate(matches):
         token = match[0]
@@ -110,7 +119,7 @@ def tokens(plain: str) -> list[str]:
 
 def _abbreviation(words: list[str], plain: str) -> list[str]:
     """ "U.S.A." as one word."""
-    if re.fullmatch(r"(?:[^\W\d_]\.\s?){2,9}", plain):
+    if re.fullmatch(r"(?:[^\W\d_]\.\s?){1,9}[^\W\d_]\.?", plain):
         return ["".join(words)]
     return words
 
@@ -136,6 +145,8 @@ def _joins_words(plain: str, match: re.Match[str]) -> bool:
 
 def _plain(text: str) -> str:
     text = plain_text(text[:LONGEST]).replace(DOLLAR, "$").replace("\n", " ")
+    # "H_2O" is "H2O".
+    text = SUBSCRIPT.sub(r"\1", text)
     text = unicodedata.normalize("NFC", text).strip(" \t\"'")
     text = re.sub(r"(?<=[\w)\]}%])[.,;:!?]{1,3}$", "", text).strip(" \"'")
     if text.startswith("(") and text.endswith(")") and re.fullmatch(r"\([^(),]{1,200}\)", text):
@@ -143,12 +154,17 @@ def _plain(text: str) -> str:
     return ARTICLE.sub("", text, count=1) if ARTICLE.match(text) else text
 
 
-def _compare_case(gold: str, answer: str) -> tuple[Outcome, str]:
-    """Equal but for case: "Co" and "CO" are two things, "yes" and "Yes" one."""
-    is_short = len(gold) == 2 and gold.isalpha() and gold.lower() not in ("no", "ok")
-    if is_short and gold != answer and gold.upper() != gold.lower():
-        return "unreadable", "another case"
-    return "right", ""
+def _has_same_case(gold: str, answer: str) -> bool:
+    """Whether texts that differ in case only are one: "yes" and "Yes", not "Co" and "CO", "5 M"."""
+    gold_words = re.findall(r"[^\W\d_]+", gold.replace(".", ""))
+    answer_words = re.findall(r"[^\W\d_]+", answer.replace(".", ""))
+    is_symbol = len(gold_words) == 1 and len(gold_words[0]) == 2
+    has_digit = any(character.isdigit() for character in gold)
+    for word, other in zip(gold_words, answer_words, strict=False):
+        may_be_symbol = is_symbol or (has_digit and len(word) <= 2)
+        if word != other and may_be_symbol and word.lower() not in PLAIN_SHORT_WORDS:
+            return False
+    return True
 
 
 def _may_be_same(gold: list[str], answer: list[str], plain_gold: str, plain_answer: str) -> bool:
@@ -157,11 +173,12 @@ def _may_be_same(gold: list[str], answer: list[str], plain_gold: str, plain_answ
         return True
     if _contains(gold, answer) or _contains(answer, gold) or sorted(gold) == sorted(answer):
         return True
-    if sorted("".join(gold)) == sorted("".join(answer)):
+    if _letters(gold) == _letters(answer) or _are_abbreviated(gold, answer):
         return True
-    if CAPITAL_A.match(plain_answer) and tokens(CAPITAL_A.sub("", plain_answer, count=1)) == gold:
+    # Codes: "7" may stand for "007".
+    if [word.lstrip("0") for word in gold] == [word.lstrip("0") for word in answer]:
         return True
-    if CAPITAL_A.match(plain_gold) and tokens(CAPITAL_A.sub("", plain_gold, count=1)) == answer:
+    if gold == _without_capital_a(plain_answer) or answer == _without_capital_a(plain_gold):
         return True
     gold_words = set(gold)
     answer_words = set(answer)
@@ -173,6 +190,28 @@ def _may_be_same(gold: list[str], answer: list[str], plain_gold: str, plain_answ
     if _is_initials(gold, answer) or _is_initials(answer, gold):
         return True
     return _is_near("".join(gold), "".join(answer))
+
+
+def _without_capital_a(plain: str) -> list[str]:
+    """The words after a capital "A", which may be an article: "A minor"."""
+    return tokens(CAPITAL_A.sub("", plain, count=1)) if CAPITAL_A.match(plain) else []
+
+
+def _letters(words: list[str]) -> list[str]:
+    """The letters and digits of a text in alphabetical order."""
+    return sorted(character for word in words for character in word if character.isalnum())
+
+
+def _are_abbreviated(gold: list[str], answer: list[str]) -> bool:
+    """Whether each word is the other text's word or the beginning of it: "Jan", "Mon"."""
+    if len(gold) != len(answer):
+        return False
+    for word, other in zip(gold, answer, strict=True):
+        short, long = sorted((word, other), key=len)
+        is_beginning = len(short) >= 3 and short.isalpha() and long.startswith(short)
+        if word != other and not is_beginning:
+            return False
+    return True
 
 
 def _is_initials(short: list[str], long: list[str]) -> bool:

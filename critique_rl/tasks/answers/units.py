@@ -42,9 +42,9 @@ NAMES = {
 """Spellings of units -> the short one."""
 ATTACHED = frozenset(
     vocabulary(
-        "m g s h l L V A W J N K C F d t mm cm km nm dm mg kg ml mL cl dl ft in mi yd lb oz Hz kHz "
+        "m g h l L V W J N K C F d t mm cm km nm dm mg kg ml mL cl dl ft in mi yd lb oz Hz kHz "
         "MHz GHz kW MW kWh kJ kN Pa kPa Pas min sec hr hrs mph kph rad mol eV keV MeV GeV GB MB KB "
-        "TB st nd rd th am pm AM PM px pt bp ms ns µm µs µg Ω kΩ mA mV USD EUR usd m2 cm2 km2 m3 "
+        "TB am pm AM PM px pt bp ms ns µm µs µg Ω kΩ mA mV USD EUR usd m2 cm2 km2 m3 "
         "cm3 ft2 in2 sq cc"
     )
 )
@@ -56,7 +56,7 @@ OTHER_FORMS = frozenset(
         "or and to plus minus times over half halves quarter quarters third thirds fourths fifth "
         "fifths sixths sevenths eighth eighths ninths tenth tenths hundredths thousandths score "
         "pair pairs squared cubed factorial choose mod modulo base pi root than less remainder r "
-        "negative wait actually out either neither nor e i x y z n k between versus vs by of isn't "
+        "negative wait actually out either neither nor e i x y z n k between versus vs by isn't "
         "wrong incorrect not if unless point double twice triple past sqrt sin cos tan log ln"
     )
     + MONTHS

@@ -1,0 +1,175 @@
+"""`critique-rl judge`: judge the rows of a file by a verifier, and say why.
+
+Also the way to audit a grader: a file of completions whose outcome is known. Rows need the columns
+`completion` and `answer`. Left out: models; nothing is sampled and nothing is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from critique_rl.cli.arguments import Commands, add_json_argument
+from critique_rl.config.checks import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from critique_rl.types import Verdict
+
+COMPLETION = "completion"
+ANSWER = "answer"
+SHOWN = 48
+"""Characters of an answer in the table."""
+
+
+def add_command(commands: Commands) -> None:
+    """Add `judge` to the parser."""
+    help = (
+        "judge the rows of a file (columns completion and answer; JSONL, JSON, CSV, Parquet): "
+        "outcome, extracted answer and reason of each"
+    )
+    command = commands.add_parser("judge", help=help, description=help)
+    command.add_argument("file", metavar="FILE")
+    command.add_argument(
+        "--verifier",
+        default="",
+        metavar="NAME",
+        help="last_number, choice, boxed_answer, math, ..., or module:function for your own "
+        "(default: the one that init would choose for these answers)",
+    )
+    add_json_argument(command)
+    command.set_defaults(command=judge)
+
+
+def judge(arguments: argparse.Namespace) -> int:
+    """Judge all rows and print the verdicts.
+
+    Raises:
+        ConfigError: The file cannot be read, lacks a column, or the verifier cannot be built.
+    """
+    rows = read_judged_rows(arguments.file)
+    verifier = arguments.verifier
+    if not verifier:
+        verifier = _choose(rows)
+        print(f"verifier: {verifier}, as init would choose", file=sys.stderr)
+    verdicts = judge_rows(rows, verifier)
+    if arguments.json:
+        records = [_record(verdict) for verdict in verdicts]
+        print(json.dumps(records, ensure_ascii=False, indent=1))
+    else:
+        _print_table(rows, verdicts, verifier)
+    return 0
+
+
+def read_judged_rows(file: str) -> list[dict[str, Any]]:
+    """The rows of a file, with `completion` and `answer` as texts; None where a cell is empty.
+
+    Raises:
+        ConfigError: The file cannot be read, is empty, or lacks one of the two columns.
+    """
+    from critique_rl.tasks.data_source import read_dataset
+
+    dataset = read_dataset(file, "train")
+    for column in (COMPLETION, ANSWER):
+        if column not in dataset.column_names:
+            advice = suggest(column, dataset.column_names)
+            raise ConfigError(f"{file}: no column {column!r}; {advice}")
+    rows = []
+    for raw in dataset:
+        row = dict(raw)
+        row[COMPLETION] = _read_completion(row[COMPLETION])
+        row[ANSWER] = _read_answer(row[ANSWER])
+        rows.append(row)
+    return rows
+
+
+def _read_completion(value: Any) -> str | None:
+    """A completion in either of TRL's formats as text; None where there is none."""
+    from critique_rl.tasks.rewards import text_of
+
+    if isinstance(value, str):
+        return value
+    is_chat = isinstance(value, list) and all(
+        isinstance(message, Mapping) and isinstance(message.get("content"), str)
+        for message in value
+    )
+    if is_chat and value:
+        return text_of(value)
+    return None if value is None or isinstance(value, list | Mapping | bytes) else str(value)
+
+
+def _read_answer(value: Any) -> str | None:
+    if value is None or isinstance(value, list | Mapping | bytes):
+        return None
+    text = str(value).strip()
+    return text or None
+
+
+def _choose(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The verifier that `init` would choose for the rows' answers."""
+    from critique_rl.tasks.answers.choose import choose_verifier
+
+    golds = [row[ANSWER] for row in rows if row[ANSWER] is not None]
+    return choose_verifier(golds) if golds else "boxed_answer"
+
+
+def judge_rows(rows: Sequence[Mapping[str, Any]], name: str) -> list[Verdict]:
+    """The verdict of each row; a row that cannot be judged is unscored, with its reason.
+
+    Raises:
+        ConfigError: The verifier cannot be built.
+    """
+    from critique_rl.tasks.isolated_verifiers import build_verifier
+    from critique_rl.types import Verdict
+
+    needs_answer = ":" not in name
+    spec = name if needs_answer else {"kind": "python", "target": name}
+    try:
+        verifier = build_verifier(spec)
+    except ConfigError as error:
+        message = str(error).replace("task.verifier", "--verifier")
+        raise ConfigError(message) from error
+    verdicts = []
+    for row in rows:
+        if row[COMPLETION] is None:
+            verdicts.append(Verdict("unscored", reason="no completion"))
+        elif row[ANSWER] is None and needs_answer:
+            verdicts.append(Verdict("unscored", reason="no gold answer"))
+        else:
+            verdicts.append(verifier(row[COMPLETION], row))
+    stop = getattr(getattr(verifier, "worker", None), "stop", None)
+    if stop is not None:
+        stop()
+    return verdicts
+
+
+def _record(verdict: Verdict) -> dict[str, Any]:
+    return {"outcome": verdict.outcome, "answer": verdict.answer, "reason": verdict.reason}
+
+
+def _print_table(
+    rows: Sequence[Mapping[str, Any]], verdicts: Sequence[Verdict], verifier: str
+) -> None:
+    import rich.markup
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("row", "outcome", "answer", "gold answer", "reason")
+    for place, (row, verdict) in enumerate(zip(rows, verdicts, strict=True)):
+        cells = (str(place), verdict.outcome, verdict.answer, row[ANSWER], verdict.reason)
+        shown = [rich.markup.escape(" ".join(str(cell or "").split())[:SHOWN]) for cell in cells]
+        table.add_row(*shown)
+    Console().print(table)
+    print(summary(verdicts, verifier))
+
+
+def summary(verdicts: Sequence[Verdict], verifier: str) -> str:
+    """One line: how many rows had which outcome, and why some were not scored."""
+    counts = Counter(verdict.outcome for verdict in verdicts)
+    parts = [f"{count} {outcome}" for outcome, count in counts.most_common()]
+    reasons = Counter(verdict.reason for verdict in verdicts if verdict.outcome == "unscored")
+    parts += [f"unscored for {reason!r}: {count}" for reason, count in reasons.most_common(5)]
+    return f"{verifier}: {len(verdicts)} rows; " + ", ".join(parts)
