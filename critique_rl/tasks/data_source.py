@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +24,8 @@ READERS = {
     ".tsv": "csv",
 }
 """Suffix of a file -> its format."""
+MEDIA = ("Image", "Audio", "Video")
+SINGLES = ("float16", "float32")
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz")
 NEAR_REPEATS = ("refuse", "leave_out", "keep")
 
@@ -98,7 +102,7 @@ def read_dataset(name: str, split: str = "train", subset: str = "") -> Source:
         subset: Subset of a Hub id.
 
     Returns:
-        `WrittenSource` for JSON and CSV, else `TypedSource`.
+        `WrittenSource` for JSON and CSV, `ParquetSource` for Parquet, else `TypedSource`.
 
     Raises:
         ConfigError: With the cause, where it cannot be read.
@@ -139,7 +143,7 @@ def _read_file(path: Path, suffix: str, split: str) -> Source:
 
     kind = READERS[suffix]
     if kind == "parquet":
-        return _load(kind, split="train", data_files=str(path))
+        return ParquetSource(str(path))
     compression = infer_compression(str(path))
     delimiter = "\t" if suffix == ".tsv" else ""
     file = WrittenFile(str(path), kind, compression, key=split, delimiter=delimiter)
@@ -170,42 +174,68 @@ def _read_folder(source: str, split: str, subset: str) -> Source:
 
 
 def _load(source: str, **options: Any) -> Source:
-    """Read by the loader of `datasets`.
-
-    Raises:
-        ConfigError: For columns of pictures, sounds or films, which no prompt here can show.
-    """
+    """Read by the loader of `datasets`. Raises ConfigError for columns of pictures."""
     from datasets import load_dataset
 
     dataset = load_dataset(source, **options)
     for column, feature in dataset.features.items():
-        if any(name in repr(feature) for name in ("Image(", "Audio(", "Video(")):
-            raise ConfigError(
-                f"column {column!r} holds pictures or sounds, and questions are asked as text; "
-                "remove the column if they can be answered without it"
-            )
-    return TypedSource(dataset)
+        _refuse_media(column, repr(feature))
+    singles = []
+    for column, feature in dataset.features.items():
+        if getattr(feature, "dtype", "") in SINGLES:
+            singles.append(column)
+    return TypedSource(dataset, dataset.column_names, singles)
+
+
+def _refuse_media(column: str, feature: str) -> None:
+    """Raise ConfigError for columns of pictures, sounds or films, which no prompt here can show."""
+    if any(f"{name}(" in feature for name in MEDIA):
+        raise ConfigError(
+            f"column {column!r} holds pictures or sounds, and questions are asked as text; "
+            "remove the column if they can be answered without it"
+        )
 
 
 class TypedSource:
-    """Rows of a typed file, with the digits of its single floats: 0.1, not 0.10000000149011612."""
+    """Rows of typed values, with the digits of single floats: 0.1, not 0.10000000149011612."""
 
-    def __init__(self, dataset: Any):
-        self.dataset = dataset
-        self.column_names: list[str] = dataset.column_names
-        self.singles = [
-            name
-            for name, feature in dataset.features.items()
-            if getattr(feature, "dtype", "") in ("float16", "float32")
-        ]
+    def __init__(self, rows: Iterable[Any], column_names: list[str], singles: Sequence[str]):
+        self.rows = rows
+        self.column_names = column_names
+        self.singles = singles
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for raw in self.dataset:
+        for raw in self.rows:
             row = dict(raw)
             for name in self.singles:
                 if row[name] is not None:
                     row[name] = float(str(np.float32(row[name])))
             yield row
+
+
+class ParquetSource(TypedSource):
+    """Rows of a Parquet file, read in parts; the loader of `datasets` refuses columns of maps."""
+
+    def __init__(self, path: str):
+        """Read the schema. Raises ConfigError for columns of pictures, as `datasets` marks them."""
+        import pyarrow.parquet as pq
+
+        self.path = path
+        schema = pq.read_schema(path)
+        metadata = (schema.metadata or {}).get(b"huggingface", b"{}")
+        features = json.loads(metadata).get("info", {}).get("features") or {}
+        for column, feature in features.items():
+            types = re.findall(r"'_type': '(\w+)'", repr(feature))
+            _refuse_media(column, " ".join(f"{name}()" for name in types))
+        singles = [field.name for field in schema if str(field.type) in ("float", "halffloat")]
+        super().__init__(self, list(schema.names), singles)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(batch_size=1000):
+                yield from TypedSource(batch.to_pylist(), self.column_names, self.singles)
 
 
 def _cause_message(error: Exception) -> str:

@@ -70,11 +70,18 @@ class UserData:
         """
         rows = self.splits[split]
         if not rows:
-            trained = len(self.splits["train"])
-            raise ConfigError(
-                f"task.options: no row is left for {split} (of {trained} for train); "
+            train = self.splits["train"]
+            message = (
+                f"task.options: no row is left for {split} (of {len(train)} for train); "
                 f"give more rows, or {split}: a file"
             )
+            questions = {question_key(row["prompt"]) for row in train}
+            if len(questions) < len(train):
+                message += (
+                    ". Rows are split by their last user message, "
+                    f"and those for train have {len(questions)} different ones"
+                )
+            raise ConfigError(message)
         family_counts: Counter[str] = Counter()
         held_out = []
         for row in rows:
@@ -143,12 +150,11 @@ def _load(options: DataOptions, needs_answer: bool) -> UserData:
     order = ("test", "validation", "train")
     sources = [split for split in order if getattr(options, split)]
     bounds = split_bounds(sources)
-    key_of = SPLIT_KEYS[options.split_rule]
     splits: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
     left_out: Counter[str] = Counter()
     seen: dict[str, Place] = {}
-    # Rule 1 knew no near repeats.
-    near_repeats = NearRepeats("keep" if options.split_rule == 1 else options.near_repeats)
+    split_keys: dict[str, str] = {}
+    near_repeats = NearRepeats(options.near_repeats)
     for source in sources:
         for row in read_rows(source, options, needs_answer):
             if isinstance(row, str):
@@ -157,20 +163,25 @@ def _load(options: DataOptions, needs_answer: bool) -> UserData:
             key = _prompt_key(row)
             place = Place(source, row["answer"])
             first = seen.setdefault(key, place)
-            if first is place:
-                reason = near_repeats.reason(row, source)
-            else:
+            if first is not place:
                 reason = _repeat_reason(first, place)
-            if reason:
                 left_out[reason] += 1
                 continue
-            split = split_of(key_of(row), bounds) if source == "train" else source
+            # Rule 1 knew no near repeats.
+            if options.split_rule > 1:
+                key = question_key(row["prompt"])
+                reason = near_repeats.reason(row["prompt"], key, source)
+                if reason:
+                    left_out[reason] += 1
+                    continue
+            split_keys[row["id"]] = key
+            split = split_of(key, bounds) if source == "train" else source
             splits[split].append(row)
     near_repeats.check()
     _check_prompts(splits)
     for split in ("validation", "test"):
         # Files are often sorted by how hard they are, and evaluations take the first rows.
-        splits[split].sort(key=lambda row: uniform(key_of(row)))
+        splits[split].sort(key=lambda row: uniform(split_keys[row["id"]]))
     return UserData(with_all_columns(splits), dict(left_out))
 
 
@@ -220,11 +231,3 @@ def _prompt_key(row: Row) -> str:
         prompt = json.dumps(prompt, ensure_ascii=False)
     words = prompt.split()
     return " ".join(words)
-
-
-def _question_key(row: Row) -> str:
-    return question_key(row["prompt"])
-
-
-SPLIT_KEYS = {1: _prompt_key, 2: _question_key}
-"""Rule of a split (`task.options.split_rule`) -> the text of a row that it hashes."""

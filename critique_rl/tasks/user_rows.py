@@ -16,7 +16,7 @@ from critique_rl.tasks.answer_text import final_answer
 from critique_rl.tasks.data_source import DataOptions, read_dataset, utf8_error
 from critique_rl.tasks.messages import content_text, prompt_fault, question_of
 from critique_rl.tasks.row import TRL_ARGUMENTS, Row
-from critique_rl.tasks.rows.cells import cell_text, plain
+from critique_rl.tasks.rows.cells import HALF_CHARACTER, cell_text, plain
 from critique_rl.tasks.rows.choices import LETTERS, Choices, find_choices
 from critique_rl.types import Message
 
@@ -106,16 +106,9 @@ def _read_row(raw: Row, reading: Reading, place: int) -> Row | str:
         ConfigError: For a value that no row may hold there.
     """
     columns = reading.columns
-    texts = {}
-    for key, column in columns.items():
-        value = raw.get(column)
-        # These two may have been found by their names only, and nobody may need them.
-        if key in ("solution", "family") and isinstance(value, list | dict):
-            value = json.dumps(plain(value), ensure_ascii=False)
-        if key != "prompt":
-            texts[key] = cell_text(value, column)
-    if "answer" in texts:
-        texts |= _without_working(texts)
+    texts = _cell_texts(raw, columns)
+    if any(HALF_CHARACTER.search(text) for text in texts.values()):
+        return "half of a character (a lone surrogate)"
     given = _read_prompt(plain(raw.get("prompt"))) if "prompt" in columns else ""
     question = texts.get("question") or question_of(given)
     if not question.strip():
@@ -142,6 +135,25 @@ def _read_row(raw: Row, reading: Reading, place: int) -> Row | str:
     row["family"] = family
     row["id"] = f"{reading.source}/{place}"
     return row
+
+
+def _cell_texts(raw: Row, columns: Mapping[str, str]) -> dict[str, str]:
+    """The columns that are read here, but for a prompt, as texts.
+
+    Raises:
+        ConfigError: For a question or an answer that is no text.
+    """
+    texts = {}
+    for key, column in columns.items():
+        value = raw.get(column)
+        # These two may have been found by their names only, and nobody may need them.
+        if key in ("solution", "family") and isinstance(value, list | dict):
+            value = json.dumps(plain(value), ensure_ascii=False)
+        if key != "prompt":
+            texts[key] = cell_text(value, column)
+    if "answer" in texts:
+        texts |= _without_working(texts)
+    return texts
 
 
 def _other_columns(raw: Row, reading: Reading) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -10,6 +11,8 @@ from typing import Any
 
 from critique_rl.config.checks import ConfigError
 
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, which JSON can spell and no file of UTF-8 can hold."""
 LARGEST_EXACT = 2.0**53
 """From here on a float no longer tells neighbouring integers apart."""
 
@@ -90,7 +93,9 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, str):
+        return HALF_CHARACTER.sub("\ufffd", value)
+    if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, bytes):
         return _bytes_text(value)

@@ -8,6 +8,7 @@ whose answers fit none is refused: its questions would be asked without their ch
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections import Counter
@@ -20,20 +21,16 @@ from critique_rl.tasks.rows.cells import WrittenNumber, cell_text, plain
 
 LETTERS = "ABCDEFGHIJ"
 """The letters that the verifier `choice` reads."""
-LIST_COLUMNS = (
-    "choices",
-    "options",
-    "endings",
-    "answer_choices",
-    "candidates",
-    "alternatives",
-    "possible_answers",
-)
-PREFIXES = ("option", "choice", "ending", "answer", "candidate", "op", "sol")
+LIST_COLUMNS = ("choices", "options", "endings", "answer_choices", "answer_options")
+PREFIXES = ("option", "choice", "ending", "answer", "op", "sol")
 """Names of columns with one choice each begin so, as option_a, option1, opa, sol2."""
 TEXT_KEYS = ("text", "texts", "choices", "options")
 LABEL_KEYS = ("label", "labels", "key", "keys")
+LABEL = re.compile(r"[A-Ja-j]|\d{1,2}", re.ASCII)
+"""A key of an object of choices. Other objects, such as settings, hold none."""
+INLINE_CHOICE = re.compile(r"(?<!\w)[A-Ea-e1-5]\s?[).:]")
 INLINE_LABEL = re.compile(r"\(?([A-J])\s?[).:]\s*")
+BRACKETS = ("[", "{")
 LABEL_MARKS = "().:[] \t\n"
 LEAST_SHARE = 0.9
 """Share of the rows that a reading has to fit."""
@@ -57,7 +54,7 @@ class Listed:
     def stand_in(self, question: str) -> bool:
         """True where a question lists its choices by letter already."""
         pairs = zip(LETTERS, self.texts, strict=False)
-        patterns = [rf"{letter}\s?[).:]\s*{re.escape(text)}" for letter, text in pairs]
+        patterns = [rf"{letter}\s?[).:\]]\s*{re.escape(text)}" for letter, text in pairs]
         return all(re.search(pattern, question) for pattern in patterns)
 
     def place(self, gold: str, reading: str) -> int | None:
@@ -123,6 +120,8 @@ def find_choices(
     fits = _Fits(columns, is_bare=not wanted and all(len(column) == 1 for column in columns))
     for raw in source:
         fits.add(raw, answer)
+    if not fits.rows and wanted:
+        raise ConfigError(f"task.options.choices: {wanted} holds no choices in {name}")
     if not fits.rows:
         return None
     if answer is None:
@@ -188,16 +187,28 @@ def plain_texts(value: Any) -> Any:
     """A cell with its numbers as they are written. A text that is a JSON list is that list."""
     if isinstance(value, WrittenNumber):
         return str(value)
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
-        try:
-            return json.loads(value, parse_int=str, parse_float=str)
-        except ValueError:
-            return value
+    if isinstance(value, str) and value.lstrip().startswith(BRACKETS):
+        return _parsed(value)
     if isinstance(value, list | tuple):
         return [plain_texts(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): plain_texts(item) for key, item in value.items()}
     return value
+
+
+def _parsed(text: str) -> Any:
+    """The list or object that a cell of CSV holds, as JSON or pandas write it; else the text."""
+    try:
+        return json.loads(text, parse_int=str, parse_float=str)
+    except ValueError:
+        pass
+    # NumPy writes no commas, and Python would read ['3' '2'] as one text.
+    if re.search(r"['\"]\s+['\"]", text):
+        return text
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
 def _listed_in_column(value: Any, column: str) -> Listed | None:
@@ -212,7 +223,11 @@ def _listed_in_column(value: Any, column: str) -> Listed | None:
         return _labelled(texts, labels, column)
     if isinstance(value, list):
         return _labelled(value, (), column)
-    shown = str(value)[:60]
+    # Texts such as "a ) 24 , b ) 120" hold choices, others do not.
+    text = str(value).lstrip()
+    if len(INLINE_CHOICE.findall(text)) < 2 and not text.startswith(BRACKETS):
+        return None
+    shown = text[:60]
     raise ConfigError(
         f"column {column!r}: got {shown!r}, expected a list of choices, which are asked below the "
         "question; write a list, or set task.options.choices: none if it holds no choices"
@@ -236,6 +251,8 @@ def _listed_in_object(value: Mapping[str, Any], column: str) -> Listed | None:
         return _labelled(texts, labels, column)
     # In a Parquet file each object has the keys of all rows, some of them None.
     filled = {key: text for key, text in value.items() if text is not None}
+    if not all(LABEL.fullmatch(key.strip(LABEL_MARKS)) for key in filled):
+        return None
     return _labelled(list(filled.values()), list(filled), column)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.tasks.row import Row
-from critique_rl.tasks.rows.question_key import last_user_text, question_key
+from critique_rl.tasks.rows.question_key import last_user_text
 
 SHOWN = 120
 """Characters of a question in a message."""
@@ -24,10 +24,14 @@ class NearRepeats:
         self.pair: tuple[str, str, str, str] | None = None
         self.seen: dict[str, tuple[str, Any]] = {}
 
-    def reason(self, row: Row, source: str) -> str:
-        """Why a row is to be left out; "" where it may stay. Its question is remembered."""
-        prompt = row["prompt"]
-        key = question_key(prompt)
+    def reason(self, prompt: Any, key: str, source: str) -> str:
+        """Why a row is to be left out; "" where it may stay. Its question is remembered.
+
+        Args:
+            prompt: Of the row.
+            key: Its `question_key`.
+            source: The split that has it.
+        """
         first_source, first = self.seen.setdefault(key, (source, prompt))
         if first_source == source:
             return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -101,6 +102,30 @@ def test_labels_may_differ_from_row_to_row_and_choices_may_be_fewer() -> None:
     assert rows["train/0"]["question"] == "0?\n\nA. x\nB. y"
 
 
+@pytest.mark.parametrize(
+    ("cell", "is_read"),
+    [
+        (str(BIRDS), True),
+        (json.dumps(BIRDS), True),
+        (str({"text": BIRDS, "label": list("ABCD")}), True),
+        ("['dog' 'hen' 'cow' 'ant']", False),
+        ("{'text': array(['dog'])}", False),
+    ],
+)
+def test_lists_in_cells_of_csv(cell, is_read) -> None:
+    with open("a.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["question", "choices", "answer"])
+        writer.writerows([f"Bird {i}?", cell, 1] for i in range(COUNT))
+    if is_read:
+        row = load_user_data(DataOptions("a.csv")).splits["train"][0]
+        assert row["question"].endswith("\n\nA. dog\nB. hen\nC. cow\nD. ant")
+        assert row["answer"] == "B"
+    else:
+        with pytest.raises(ConfigError, match=r"'choices': got .*expected a list of choices"):
+            load_user_data(DataOptions("a.csv"))
+
+
 def test_a_parquet_file_of_objects_and_one_of_lists(tmp_path) -> None:
     choices = [{"text": BIRDS, "label": list("ABCD")}] * COUNT
     questions = [f"{i}?" for i in range(COUNT)]
@@ -174,9 +199,22 @@ def test_numbers_called_a_and_b_are_no_choices() -> None:
     assert read(bits)["train/1"]["question"] == "1 xor?"
 
 
+@pytest.mark.parametrize("value", ["--fast", {"y": "b"}, {"x": 1, "speed": "high"}, 7, "", [], {}])
+def test_other_columns_called_options_are_no_choices(value) -> None:
+    rows = [{"question": f"{i}?", "options": value, "answer": 1} for i in range(COUNT)]
+    row = read(rows)["train/1"]
+    assert (row["question"], row["options"]) == ("1?", value)
+
+
 def test_the_columns_may_be_named() -> None:
     rows = [{"question": f"{i}?", "x": "dog", "y": "hen", "answer": "hen"} for i in range(COUNT)]
     assert read(rows, choices="x, y")["train/0"]["question"] == "0?\n\nA. dog\nB. hen"
+    with pytest.raises(ConfigError, match=r"no column 'question'"):
+        read(rows, choices="question")
+    for row in rows:
+        row["note"] = "none"
+    with pytest.raises(ConfigError, match="note holds no choices"):
+        read(rows, choices="note")
     with pytest.raises(ConfigError, match=r"options\.choices: no column 'z'"):
         read(rows, choices="x, z")
 

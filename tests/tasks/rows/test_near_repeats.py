@@ -128,3 +128,13 @@ def test_texts_beside_messages_are_refused(tmp_path) -> None:
     rows += [{"prompt": [{"role": "user", "content": f"{i}!"}], "answer": i} for i in range(20)]
     with pytest.raises(ConfigError, match="got texts in some rows and messages in others"):
         load_user_data(DataOptions(written(tmp_path / "a.jsonl", rows)))
+
+
+def test_rows_that_end_in_one_message_are_explained(tmp_path) -> None:
+    end = {"role": "user", "content": "Answer with a number."}
+    rows = [{"prompt": [{"role": "system", "content": f"{i}"}, end], "answer": i} for i in range(9)]
+    data = load_user_data(DataOptions(written(tmp_path / "a.jsonl", rows)))
+    assert len(data.splits["train"]) == 9
+    message = r"no row is left for test .*last user message, and those for train have 1 different"
+    with pytest.raises(ConfigError, match=message):
+        data.held_out("test", 1)

@@ -274,3 +274,25 @@ def test_an_empty_picture_column_is_dropped(tmp_path) -> None:
     text = "".join(f'{{"question": "q{i}", "answer": 1, "image": null}}\n' for i in range(20))
     data = load_user_data(DataOptions(str(written(tmp_path / "a.jsonl", text))))
     assert "image" not in data.splits["train"][0]
+
+
+def test_a_parquet_file_with_any_column_beside_is_read(tmp_path) -> None:
+    columns = {
+        "question": [f"q{i}?" for i in range(30)],
+        "answer": ["1"] * 30,
+        "map": pa.array([[("k", 1)]] * 30, pa.map_(pa.string(), pa.int64())),
+        "bytes": [b"\xff"] * 30,
+        "clock": pa.array([3600] * 30, pa.time32("s")),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    row = load_user_data(DataOptions(str(tmp_path / "a.parquet"))).splits["train"][0]
+    assert (row["map"], row["bytes"], row["clock"]) == ([["k", 1]], "ff", "01:00:00")
+
+
+def test_half_a_character_is_left_out_and_counted(tmp_path) -> None:
+    text = lines(['"1"'] * 30) + '{"question": "\\ud800?", "answer": "1"}\n'
+    text += '{"question": "\\ud83d\\ude00?", "answer": "1", "note": "\\ud800"}\n'
+    data = load_user_data(DataOptions(str(written(tmp_path / "a.jsonl", text))))
+    assert data.left_out == {"half of a character (a lone surrogate)": 1}
+    rows = {row["question"]: row for split in data.splits.values() for row in split}
+    assert rows["\U0001f600?"]["note"] == "\ufffd"
