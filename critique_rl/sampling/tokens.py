@@ -171,7 +171,8 @@ def content_of(completion: Any) -> str:
     """The text of an answer in either format of `completions_of`."""
     if isinstance(completion, str):
         return completion
-    return str(completion[0]["content"])
+    # Thoughts or a tool call alone have no content.
+    return str(completion[0].get("content") or "")
 
 
 # ---- answers that nobody sampled -----------------------------------------------------------------

@@ -341,3 +341,16 @@ def test_pieces_that_stall_the_verifier_do_not_stall_the_step(monkeypatch) -> No
     monkeypatch.setattr("critique_rl.critic.leaks.MAX_SECONDS", 0.1)
     assert not leaks_answer(" ".join(f"${i}^{{9}}$" for i in range(50)), attempt(), stalls)
     assert len(asked) <= 2, "the third would begin after 0.12 s"
+
+
+def test_two_conversations_that_end_alike_are_two_questions() -> None:
+    def row(first: str) -> dict:
+        turns = [("user", first), ("assistant", "It is 3."), ("user", "Why?")]
+        return {**ROW, "prompt": [{"role": role, "content": text} for role, text in turns]}
+
+    chat = Says("of one", "of two")
+    tried = [attempt(question="Why?", row=row(first)) for first in ("1 + 2?", "5 - 2?", "1 + 2?")]
+    critiques = ChatCritic(chat, scope="group", template="critique_group").critique(tried)
+    assert [critique.text for critique in critiques] == ["of one", "of two", "of one"]
+    assert "user: 1 + 2?\nassistant: It is 3.\nuser: Why?" in chat.asked[0][0]
+    assert "5 - 2?" in chat.asked[0][1]
