@@ -19,6 +19,8 @@ from critique_rl.config.durable_files import write_text
 
 STATE = "critique_rl.json"
 PREFIX = "checkpoint-"
+GENERATION = "generation-rank{}.pt"
+"""One rank's generation in progress, in checkpoints that lie inside a generation."""
 
 
 def seal(checkpoint: Path, state: Mapping[str, Any]) -> None:
@@ -82,10 +84,13 @@ def rotate(folder: Path, limit: int | None, kept: Collection[Path] = ()) -> None
 
 
 def copy_checkpoint(checkpoint: Path, folder: Path) -> None:
-    """Copy a sealed checkpoint into another run's folder.
+    """Copy a sealed checkpoint into another run's folder, without a generation in progress.
+
+    The other run may make its batches in another way.
 
     The seal is written last, so an interrupted copy is ignored, and the same call completes it.
     """
     target = folder / checkpoint.name
-    shutil.copytree(checkpoint, target, ignore=shutil.ignore_patterns(STATE), dirs_exist_ok=True)
+    left_out = shutil.ignore_patterns(STATE, GENERATION.format("*"))
+    shutil.copytree(checkpoint, target, ignore=left_out, dirs_exist_ok=True)
     seal(target, read_state(checkpoint))

@@ -356,6 +356,11 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
 
     # ---- schedule and model card -----------------------------------------------------------------
 
+    @property
+    def schedules_over_steps(self) -> bool:
+        """Whether the learning rate depends on the number of steps that the run is to take."""
+        return self.budget is None and super().schedules_over_steps
+
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         """TRL's schedule; with a `budget` its position is what was spent."""
         if self.budget is None:

@@ -1,15 +1,18 @@
 """GRPOTrainer whose runs continue exactly, from sealed checkpoints only.
 
 transformers and TRL lose four things. TRL keeps no sampled batch, so a checkpoint waits here until
-the last generation is used up. TRL's sampler starts again at the first epoch's order. Metrics that
-are not logged yet and states of callbacks are lost; here they are in the checkpoint
-(`checkpoint.seal`), beside the state that a subclass adds.
+the last generation is used up. One that cannot wait holds the batch: that of a run which stops
+inside a generation (`rollout.generation_in_progress`). TRL's sampler starts again at the first
+epoch's order. Metrics that are not logged yet and states of callbacks are lost; here they are in
+the checkpoint (`checkpoint.seal`), beside the state that a subclass adds. What cannot be continued
+exactly is named in one sentence.
 
 Training itself is unchanged: an uninterrupted run is stock GRPOTrainer's, bit for bit.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,16 @@ from trl import GRPOConfig, GRPOTrainer
 
 from critique_rl.trainer import trl_seams
 from critique_rl.trainer.checkpoint import last_sealed, read_state, rotate, seal
+from critique_rl.trainer.rollout.generation_in_progress import (
+    is_boundary,
+    load_generation,
+    other_schedule,
+    save_generation,
+)
+
+logger = logging.getLogger(__name__)
+FIXED_SCHEDULES = ("constant", "constant_with_warmup")
+"""Schedules of the learning rate that know nothing of the run's end."""
 
 
 class Diverged(RuntimeError):
@@ -40,14 +53,13 @@ class ResumableGRPOTrainer(GRPOTrainer):
 
     @property
     def at_boundary(self) -> bool:
-        """True if every micro batch of the last generation was trained on.
+        """True if every micro batch of the last generation was trained on."""
+        return is_boundary(self, self.state.global_step)
 
-        A run continues exactly from there only.
-        """
-        micro_steps = self.state.global_step * self.args.gradient_accumulation_steps
-        assert self.args.steps_per_generation is not None, "GRPOConfig's __post_init__ sets it"
-        micro_steps_per_generation = self.args.steps_per_generation * self.num_iterations
-        return micro_steps % micro_steps_per_generation == 0
+    @property
+    def schedules_over_steps(self) -> bool:
+        """Whether the learning rate depends on the number of steps that the run is to take."""
+        return self.args.lr_scheduler_type not in FIXED_SCHEDULES
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
         """TRL's `train`. True continues from the newest sealed checkpoint of output_dir.
@@ -114,6 +126,10 @@ class ResumableGRPOTrainer(GRPOTrainer):
         folder = trl_seams.checkpoints_folder(self, trial)
         checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self.save_extra_files(checkpoint)
+        if not self.at_boundary:
+            save_generation(self, checkpoint)
+            # Every rank's part is there before the checkpoint is sealed.
+            self.accelerator.wait_for_everyone()
         if self.args.should_save:
             seal(checkpoint, self.extra_state())
             kept = [folder / f"{PREFIX_CHECKPOINT_DIR}-{step}" for step in self.kept_steps]
@@ -129,6 +145,12 @@ class ResumableGRPOTrainer(GRPOTrainer):
         # TRL's sampler draws a new order each epoch from one generator, and starts again at the
         # first epoch's order when a run is resumed. So the epochs that are over are drawn here.
         stored = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        doubts = [load_generation(self, Path(checkpoint), stored.global_step)]
+        if self.schedules_over_steps:
+            doubts.append(other_schedule(self.args, stored))
+        for doubt in doubts:
+            if doubt and self.is_world_process_zero():
+                logger.warning("%s: %s", checkpoint, doubt)
         for _ in range(int(stored.epoch or 0)):
             torch.randperm(self._sampler.num_samples, generator=self._sampler.generator)
 
@@ -178,3 +200,9 @@ class _SaveAtBoundary(TrainerCallback):
         control.should_save = due and can_save
         self.save_due = due and not can_save
         return control
+
+    def on_train_end(self, args, state, control, **kwargs):
+        # A callback that ran after this one has stopped the run before the boundary came.
+        if self.save_due:
+            self.save_due = False
+            trl_seams.save_checkpoint(self.trainer)

@@ -60,6 +60,7 @@ CALLED = {
     "_get_output_dir": ["self", "trial"],
     "_get_per_token_logps_and_entropies": _LOGPS_PARAMETERS,
     "_load_from_checkpoint": ["self", "resume_from_checkpoint", "model"],
+    "_save_checkpoint": ["self", "model", "trial"],
     "_tokenize_prompts": ["self", "prompts"],
 }
 """Private method that a function of this module calls -> its parameters."""
@@ -73,7 +74,7 @@ OVERRIDDEN = {
     "_save_checkpoint": ["self", "model", "trial"],
 }
 """Private method that a trainer class of this package overrides -> its parameters."""
-ATTRIBUTES = ("_logs", "_metrics", "_pending_extra_logs")
+ATTRIBUTES = ("_buffered_inputs", "_logs", "_metrics", "_pending_extra_logs", "_step")
 """Private attributes of a trainer that functions of this module read or write."""
 CLASS_ATTRIBUTES = ("_name", "_paper", "_tag_names")
 """Private class attributes that a trainer class of this package overrides, for its model card."""
@@ -274,6 +275,31 @@ def training_metrics(trainer: GRPOTrainer) -> dict[str, list[float]]:
 def load_weights(trainer: GRPOTrainer, checkpoint: Path) -> None:
     """Give the trainer's model the weights of a checkpoint."""
     trainer._load_from_checkpoint(str(checkpoint))
+
+
+def save_checkpoint(trainer: GRPOTrainer) -> None:
+    """Write a checkpoint of the present step."""
+    trainer._save_checkpoint(trainer.model, None)
+
+
+def generation_in_progress(trainer: GRPOTrainer) -> tuple[int, list[TrlBatch]]:
+    """(micro steps taken, micro batches of the last generation), which TRL's checkpoints lack."""
+    batches: list[TrlBatch] = trainer._buffered_inputs or []
+    return trainer._step, batches
+
+
+def continue_generation(trainer: GRPOTrainer, step: int, batches: list[TrlBatch]) -> None:
+    """Have the trainer go on within a generation.
+
+    Args:
+        trainer: a trainer whose training is about to start.
+        step: micro steps taken.
+        batches: micro batches, from `generation_in_progress`.
+    """
+    # TRL's annotation of the buffer is that of its first value, None.
+    untyped: Any = trainer
+    untyped._step = step
+    untyped._buffered_inputs = batches
 
 
 def checkpoints_folder(trainer: GRPOTrainer, trial: Any) -> Path:
