@@ -102,9 +102,13 @@ def _read_completion(value: Any) -> str | None:
 
 
 def _read_answer(value: Any) -> str | None:
+    from critique_rl.tasks.answer_text import final_answer
+    from critique_rl.tasks.rows.cells import cell_text
+
     if value is None or isinstance(value, list | Mapping | bytes):
         return None
-    text = str(value).strip()
+    # As a run reads it: "... #### 42" is 42, a Parquet file's 18.0 is 18.
+    text = final_answer(cell_text(value, ANSWER))
     return text or None
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from critique_rl.cli.entry import main
+from critique_rl.cli.judge import read_judged_rows
 
 pytestmark = pytest.mark.processes
 HERE = Path(__file__).parents[1]
@@ -121,3 +122,15 @@ def test_what_cannot_be_judged_is_refused_in_a_sentence(rows, words, message, ca
 def test_a_file_that_is_not_there_is_refused(capsys) -> None:
     assert main(["judge", "no.jsonl"]) == 2
     assert "no file no.jsonl" in capsys.readouterr().err
+
+
+def test_answers_are_read_as_a_run_reads_them(tmp_path) -> None:
+    rows = [
+        {"completion": "so 42", "answer": "6*7\n#### 42"},
+        {"completion": "7"},
+        {"completion": "1e20", "answer": 12345678901234567890},
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = read_judged_rows(str(path))
+    assert [row["answer"] for row in read] == ["42", None, "12345678901234567890"]

@@ -235,12 +235,17 @@ class WrittenSource:
         """Read all files once. Raises ConfigError for a file that holds nothing."""
         self.files = files
         names: dict[str, None] = {}
-        for row in self:
+        for row in self._rows():
             names.update(dict.fromkeys(row))
         if not names:
             raise ConfigError("it holds nothing")
         self.column_names = list(names)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Rows with all columns; None where a line of JSON lacks one."""
+        for row in self._rows():
+            yield dict.fromkeys(self.column_names) | row
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
         for file in self.files:
             yield from file.rows()

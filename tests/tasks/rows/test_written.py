@@ -296,3 +296,9 @@ def test_half_a_character_is_left_out_and_counted(tmp_path) -> None:
     assert data.left_out == {"half of a character (a lone surrogate)": 1}
     rows = {row["question"]: row for split in data.splits.values() for row in split}
     assert rows["\U0001f600?"]["note"] == "\ufffd"
+
+
+def test_a_line_that_lacks_a_column_has_an_empty_cell_there(tmp_path) -> None:
+    text = '{"answer": 1}\n{"question": "b"}\n'
+    source = read_dataset(str(written(tmp_path / "a.jsonl", text)))
+    assert list(source) == [{"answer": "1", "question": None}, {"answer": None, "question": "b"}]
