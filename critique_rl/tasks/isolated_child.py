@@ -32,7 +32,8 @@ def math_judge() -> Judge:
     """
     try:
         import sympy
-        from math_verify import parse, verify
+        from latex2sympy2_extended import NormalizationConfig
+        from math_verify import LatexExtractionConfig, parse, verify
     except ImportError as error:
         raise ImportError(
             "verifier math needs the package math-verify; run: pip install 'critique-rl[math]'"
@@ -43,9 +44,16 @@ def math_judge() -> Judge:
 
     # Math-Verify's timeouts are off: they raise in threads, and cannot interrupt big-number work
     # (its issues 59, 63, 65). The worker's deadline stands in for them.
+    # Without its normalisation of units, which reads "2ab" as 2, and without the second reader,
+    # which takes the first digits of what the first one cannot read.
+    normalisation = NormalizationConfig(
+        units=False, malformed_operators=True, nits=True, boxed="none"
+    )
+    latex = LatexExtractionConfig(normalization_config=normalisation)
+
     def read(expression: str) -> Any:
         """The sympy object of an expression; None where the library reads none."""
-        candidates = parse(f"${expression}$", parsing_timeout=None)
+        candidates = parse(f"${expression}$", [latex], parsing_timeout=None)
         if not candidates or isinstance(candidates[0], str):
             return None
         return candidates[0]

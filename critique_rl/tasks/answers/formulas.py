@@ -44,13 +44,22 @@ ENVIRONMENT = re.compile(r"\\(?:begin|end)\s?\{[a-z]{1,20}\*?\}")
 COMMAND = re.compile(r"\\[A-Za-z]+")
 CODE_OR_RANGE = re.compile(r"\s*\d+\s?(?:-|:|/\d+/)\s?\d+(?:\s?[-:]\s?\d+)*\s*")
 NAME = r"\\?[A-Za-z](?:[a-z]{0,9}|_\{?\w{1,4}\}?)?'?(?:\([^()=]{1,9}\))?"
-ASSIGNMENT = re.compile(rf"\s*({NAME})\s*(?:=|\\in(?![a-z])|\u2248)\s*")
+ASSIGNMENT = re.compile(
+    rf"\s*({NAME}|\\(?:vec|overrightarrow)\s?\{{\w{{1,9}}\}})\s*(?:=|\\in(?![a-z])|\u2248)\s*"
+)
+ASSIGNED_TUPLE = re.compile(r"\(\s*[a-z]\s*(?:,\s*[a-z]\s*){1,3}\)\s*=\s*")
 BRACKETS = {"(": ")", "[": "]", "\\{": "\\}"}
 ORDER_SIGNS = re.compile(r"\\le(?![a-z])|\\ge(?![a-z])|<|>")
 VARIABLE = re.compile(r"\s*\\?[A-Za-z][a-z]{0,4}\s*")
 SEPARATOR = re.compile(r"\s*[,;]\s*(?:and|or)\s|\s(?:and|or)\s|[,;]")
 UNION = re.compile(r"\\cup(?![a-z])|\s[Uu]\s|\sor\s")
-PLUS_MINUS = re.compile(r"\\pm(?![a-z])")
+PLUS_MINUS = re.compile(r"\\[pm][pm](?![a-z])")
+CONDITION = re.compile(
+    r"\\\{\s*[a-z]\s*(?:\\in\s*\\mathbb\s?\{R\}\s*)?(?:\\mid(?![a-z])|\||:)(.{1,400})\\\}"
+)
+"""A set by its condition, as in "\\{x : x > 2\\}"."""
+SETS = {"\\mathbb{R}": "(-\\infty,\\infty)", "\\{\\}": "\\emptyset", "\\varnothing": "\\emptyset"}
+"""Sets -> the spelling that is compared."""
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 CONNECTED = re.compile(r"\s*(?:,|;|,?\s*and|,?\s*or)\s*")
 BEFORE_UNIT = re.compile(r"(?:[\d})]|(?<![A-Za-z])[a-z]|\\[a-z]{1,9})$")
@@ -198,16 +207,14 @@ class Parts:
 
 def read_parts(plain: str) -> Parts:
     """Take a formula apart: brackets, commas, "or", plus or minus, an inequality."""
-    text = plain.strip()
+    text = _normal_set(plain.strip())
     interval = read_inequality(text)
     if interval is not None:
         return interval
     unions = [part for part in UNION.split(text) if part.strip()]
     if len(unions) > 1 and all(_outer_brackets(part.strip()) for part in unions):
         return Parts("union", tuple(unions))
-    assignment = ASSIGNMENT.match(text)
-    if assignment is not None and "\\in" in assignment[0]:
-        text = text[assignment.end() :].strip()
+    text = _without_assignment(text)
     brackets = _outer_brackets(text)
     if brackets:
         opening, closing = brackets
@@ -225,6 +232,22 @@ def read_parts(plain: str) -> Parts:
     if PLUS_MINUS.search(text):
         return Parts("roots", _expand([text]))
     return Parts("scalar", (text,))
+
+
+def _normal_set(text: str) -> str:
+    """The set of all numbers, the empty set and a set by its condition in one spelling."""
+    text = SETS.get(text.replace(" ", ""), text)
+    condition = CONDITION.fullmatch(text)
+    return condition[1].strip() if condition is not None else text
+
+
+def _without_assignment(text: str) -> str:
+    """ "(1,2)" of "P = (1,2)", "(x,y) = (1,2)" and "x \\in (1,2)"; other texts as they are."""
+    assignment = ASSIGNMENT.match(text) or ASSIGNED_TUPLE.match(text)
+    if assignment is None:
+        return text
+    value = text[assignment.end() :].strip()
+    return value if "\\in" in assignment[0] or _outer_brackets(value) else text
 
 
 def _has_thousands(text: str) -> bool:
