@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,17 @@ def test_every_room_has_a_layer_and_imports_only_from_layers_below() -> None:
         for other in imported_rooms(path) - {room}:
             below = LEVEL[other] < LEVEL[room]
             assert below, f"{path}: {room} (layer {LEVEL[room]}) imports {other} ({LEVEL[other]})"
+
+
+def test_no_import_is_circular_inside_functions_either() -> None:
+    modules = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = ("critique_rl", *path.relative_to(PACKAGE).with_suffix("").parts)
+        # The face of a room hands on names of its modules, which never import the face.
+        if path.stem != "__init__":
+            modules[".".join(parts)] = imported_modules(path)
+    # Raises CycleError, with the modules of the cycle.
+    TopologicalSorter(modules).prepare()
 
 
 @pytest.mark.parametrize(

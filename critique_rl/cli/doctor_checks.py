@@ -178,7 +178,7 @@ def check_reach(pipeline: Pipeline) -> Iterator[Line]:
 
 def check_foresight(pipeline: Pipeline) -> Iterator[Line]:
     """What would make the runs' results say little, a line each."""
-    from critique_rl.experiment.foresight.findings import foresee
+    from critique_rl.experiment.foresight.foresee import foresee
 
     findings = foresee(pipeline.arms, download=False)
     for finding, arms in findings.items():

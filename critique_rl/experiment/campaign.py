@@ -81,7 +81,8 @@ def _run_missing(
     if not todo:
         return []
     # Imported here: `critique-rl run` on finished runs then needs neither torch nor TRL.
-    from critique_rl.experiment.foresight.findings import foresee, refuse_or_warn
+    from critique_rl.experiment.foresight.findings import refuse_or_warn
+    from critique_rl.experiment.foresight.foresee import foresee
     from critique_rl.experiment.preflight import check_arms, check_primary, check_sampling
 
     check_arms(dict(pipeline.arms))

@@ -12,7 +12,8 @@ from critique_rl.cli.doctor import check
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import parse_pipeline
-from critique_rl.experiment.foresight.findings import foresee, refuse_or_warn
+from critique_rl.experiment.foresight.findings import refuse_or_warn
+from critique_rl.experiment.foresight.foresee import foresee
 
 API = {"kind": "api", "base_url": "https://api.example.com/v1", "model": "m"}
 

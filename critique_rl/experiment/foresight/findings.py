@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.schema import RunConfig
 
 
 @dataclass(frozen=True)
@@ -31,37 +30,6 @@ class Finding:
 
 ArmsByFinding = Mapping[Finding, tuple[str, ...]]
 """Finding -> the arms that it is about."""
-
-
-def foresee(arms: Mapping[str, RunConfig], download: bool = True) -> ArmsByFinding:
-    """Look at every arm.
-
-    Args:
-        arms: settings that `preflight.check_arms` lets pass.
-        download: whether the tokenizer and the configuration of a policy may come from the Hub.
-
-    Returns:
-        Findings in the order of the arms. One that several arms share stands there once.
-    """
-    from critique_rl.experiment.foresight.lengths import Lengths
-    from critique_rl.experiment.foresight.settings import (
-        check_budget,
-        check_key,
-        check_vllm_sampling,
-    )
-
-    lengths = Lengths(download)
-    arms_of: dict[Finding, tuple[str, ...]] = {}
-    for arm, config in arms.items():
-        findings = [
-            *check_key(config),
-            *lengths.check(config),
-            *check_vllm_sampling(config),
-            *check_budget(config),
-        ]
-        for finding in findings:
-            arms_of[finding] = (*arms_of.get(finding, ()), arm)
-    return arms_of
 
 
 def sentence(finding: Finding, arms: tuple[str, ...]) -> str:
