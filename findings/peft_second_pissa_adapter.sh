@@ -14,7 +14,7 @@ set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu \
+"$folder/venv/bin/pip" install --quiet \
     "torch==2.13.0" "transformers==5.23.0" "peft==0.21.2"
 "$folder/venv/bin/python" - <<'PYTHON'
 import torch
