@@ -19,6 +19,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 BANNED = {"own", "of", "found", "told", "said", "whole"}
 """No nouns of the field: as names they say nothing about the thing."""
+MOST_NODES_PER_LINE = 8.5
 MOST_PER_THOUSAND_LINES = {"nested comprehension": 1, "conditional": 18, "parallel assignment": 3}
 
 
@@ -115,6 +116,12 @@ def test_few_lines_are_packed() -> None:
     counts = Counter(kind_of(node) for _, node in nodes())
     for kind, most in MOST_PER_THOUSAND_LINES.items():
         assert counts[kind] <= most * lines_of_code() / 1000, f"{kind}: {counts[kind]}"
+
+
+def test_a_line_holds_one_idea() -> None:
+    """Measured as nodes of the syntax tree per line of code."""
+    total = sum(1 for tree in TREES.values() for _ in ast.walk(tree))
+    assert total <= MOST_NODES_PER_LINE * lines_of_code()
 
 
 def test_folders_and_functions_are_small() -> None:

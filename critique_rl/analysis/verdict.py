@@ -57,22 +57,26 @@ def verdict(comparison: Comparison) -> str:
     if not pairs:
         clauses.append(f"no arm can be compared with {control} on {primary} yet{unfinished}")
         sentence = "; ".join(clauses)
-        return f"{sentence}." if len(clauses) > 1 else f"{sentence[0].upper()}{sentence[1:]}."
+        if len(clauses) == 1:
+            # The clauses before it start with names of arms, which stay as they are.
+            sentence = sentence[0].upper() + sentence[1:]
+        return f"{sentence}."
     weak = [pair for pair in pairs if cannot_show(pair, comparison.delta) is not None]
     strong = [pair for pair in pairs if pair not in weak]
     unclear = _many([pair for pair in strong if _holds_zero(pair)])
     many_weak = _many(weak)
     is_metric_named = False
     for pair in pairs:
-        if pair not in unclear and pair not in many_weak:
-            contrast = f"{pair.arm} - {control}"
-            if not is_metric_named:
-                contrast += f" on {primary}"
-                is_metric_named = True
-            if pair in weak:
-                clauses.append(f"{contrast}: {_too_few([pair], comparison.delta)}")
-            else:
-                clauses.append(f"{contrast}: {_finding(pair)}")
+        if pair in unclear or pair in many_weak:
+            continue
+        contrast = f"{pair.arm} - {control}"
+        if not is_metric_named:
+            contrast += f" on {primary}"
+            is_metric_named = True
+        finding = _finding(pair)
+        if pair in weak:
+            finding = _too_few([pair], comparison.delta)
+        clauses.append(f"{contrast}: {finding}")
     if unclear:
         clauses.append(_no_difference(unclear, control))
     if many_weak:

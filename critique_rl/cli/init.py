@@ -301,7 +301,10 @@ def _render_pipeline(data: str, out: Path, model: str, task: FirstTask) -> str:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    options = ", ".join(f"{name}: {_json(value)}" for name, value in task.options.items())
+    pairs = []
+    for name, value in task.options.items():
+        pairs.append(f"{name}: {_json(value)}")
+    options = ", ".join(pairs)
     metrics: list[str] = []
     if task.families != [DEFAULT_FAMILY]:
         # They go into a comment, which a line break would end.

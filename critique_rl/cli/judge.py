@@ -98,7 +98,9 @@ def _read_completion(value: Any) -> str | None:
     )
     if is_chat and value:
         return text_of(value)
-    return None if value is None or isinstance(value, list | Mapping | bytes) else str(value)
+    if value is None or isinstance(value, list | Mapping | bytes):
+        return None
+    return str(value)
 
 
 def _read_answer(value: Any) -> str | None:
@@ -164,7 +166,10 @@ def _print_table(
     table = Table("row", "outcome", "answer", "gold answer", "reason")
     for place, (row, verdict) in enumerate(zip(rows, verdicts, strict=True)):
         cells = (str(place), verdict.outcome, verdict.answer, row[ANSWER], verdict.reason)
-        shown = [rich.markup.escape(" ".join(str(cell or "").split())[:SHOWN]) for cell in cells]
+        shown = []
+        for cell in cells:
+            line = " ".join(str(cell or "").split())
+            shown.append(rich.markup.escape(line[:SHOWN]))
         table.add_row(*shown)
     Console().print(table)
     print(summary(verdicts, verifier))

@@ -102,7 +102,10 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def _parse_run(where: str, data: Mapping[str, Any]) -> RunConfig:
     """A resolved arm's sections -> RunConfig. Raises ConfigError for sections that do not fit."""
-    parsed = {key: _parse_key(key, value, f"{where}, {key}") for key, value in data.items()}
+    parsed = {}
+    for key, value in data.items():
+        place = f"{where}, {key}"
+        parsed[key] = _parse_key(key, value, place)
     config = RunConfig(**parsed)
     for section, example in KIND_EXAMPLES.items():
         if "kind" not in getattr(config, section):
@@ -135,7 +138,10 @@ def _parse_key(key: str, value: Any, where: str) -> Any:
 
 def _parse_steps(value: Any, where: str) -> tuple[int, ...]:
     """Steps whose checkpoints are kept. Raises ConfigError for anything but a list of them."""
-    if not isinstance(value, list) or not all(isinstance(step, int) and step > 0 for step in value):
+    fits = isinstance(value, list)
+    if fits:
+        fits = all(isinstance(step, int) and step > 0 for step in value)
+    if not fits:
         raise ConfigError(f"{where}: got {value!r}, expected a list of steps, such as [100, 200]")
     return tuple(value)
 
@@ -242,7 +248,8 @@ def _check_branch_step(arm: str, branch: BranchConfig, trunk: RunConfig) -> None
                 "which has no plateau: section; add one, such as plateau: {}"
             )
         return
-    if not isinstance(branch.at, int) or isinstance(branch.at, bool) or branch.at < 1:
+    is_integer = isinstance(branch.at, int) and not isinstance(branch.at, bool)
+    if not is_integer or branch.at < 1:
         raise ConfigError(
             f"arm {arm}, branch_from.at: got {branch.at!r}, expected 'plateau' or an optimizer step"
         )
@@ -257,5 +264,6 @@ def _check_branch_step(arm: str, branch: BranchConfig, trunk: RunConfig) -> None
 def _order_differences(config: RunConfig, trunk: RunConfig) -> list[tuple[str, Any, Any]]:
     """Settings of the data order that differ: (name, the branch's value, the trunk's value)."""
     pairs = [("task", config.task, trunk.task), ("policy", config.policy, trunk.policy)]
-    pairs += [(f"trl.{key}", config.trl.get(key), trunk.trl.get(key)) for key in DATA_ORDER]
-    return [pair for pair in pairs if pair[1] != pair[2]]
+    for key in DATA_ORDER:
+        pairs.append((f"trl.{key}", config.trl.get(key), trunk.trl.get(key)))
+    return [(name, value, other) for name, value, other in pairs if value != other]

@@ -56,7 +56,8 @@ def base_config(config: RunConfig) -> dict[str, Any]:
     # Left out if empty, so that evaluations from before this key existed stay valid.
     if data["task"]["verifier"]:
         task["verifier"] = data["task"]["verifier"]
-    shared = {name: data["trl"][name] for name in SHARED_SAMPLING if data["trl"].get(name)}
+    options = data["trl"]
+    shared = {name: options[name] for name in SHARED_SAMPLING if options.get(name)}
     base = {
         "task": task,
         "policy": data["policy"],

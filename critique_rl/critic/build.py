@@ -198,7 +198,8 @@ def _build_noisy(
             f"critic noisy, critic: got {critic!r}, expected another critic's section, "
             "such as {kind: oracle}"
         )
-    if not isinstance(wrong, int | float) or isinstance(wrong, bool) or not 0 <= wrong <= 1:
+    is_number = isinstance(wrong, int | float) and not isinstance(wrong, bool)
+    if not is_number or not 0 <= wrong <= 1:
         raise ConfigError(
             f"critic noisy, wrong: got {wrong!r}, expected the share of wrong critiques, "
             "from 0 to 1"

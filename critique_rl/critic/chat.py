@@ -62,7 +62,10 @@ class ApiChat:
     def _report(self, missing: Sequence[Reply], calls: int) -> None:
         # Metrics count reasons without a server's words; this line has the words.
         counts = Counter(reply.reason for reply in missing)
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in counts.most_common())
+        parts = []
+        for reason, count in counts.most_common():
+            parts.append(f"{reason} ({count})")
+        reasons = ", ".join(parts)
         print(
             f"critic {self.endpoint.base_url}: {len(missing)} of {calls} calls gave no answer: "
             f"{reasons}",

@@ -38,7 +38,8 @@ def branch_off(branch: BranchConfig, folder: RunFolder, seed: int) -> Path:
     Raises:
         ConfigError: The trunk is not finished, or kept no checkpoint of that step.
     """
-    trunk = RunFolder(folder.path.parent.parent / branch.arm / folder.path.name)
+    pipeline = folder.path.parent.parent
+    trunk = RunFolder(pipeline / branch.arm / folder.path.name)
     if not trunk.finished:
         raise ConfigError(
             f"{folder.path} branches from {trunk.path}, which is not finished; "

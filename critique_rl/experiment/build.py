@@ -83,7 +83,8 @@ def _check_option_names(config: RunConfig) -> None:
     for key in config.trl:
         if key in METHOD_FIELDS:
             raise ConfigError(f"trl: {key!r} is an option of ours; move it to the method: section")
-    check_keys(config.trl, {f.name for f in fields(trl.GRPOConfig) if f.init}, "trl")
+    options = {option.name for option in fields(trl.GRPOConfig) if option.init}
+    check_keys(config.trl, options, "trl")
     check_keys(config.method, METHOD_FIELDS, "method")
 
 

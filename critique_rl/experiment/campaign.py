@@ -92,7 +92,10 @@ def _run_missing(
         print(f"warning: {sampling}", file=sys.stderr)
     # Arms that have finished are not asked for a key again.
     due = {job.arm for job in todo}
-    arms = {arm: config for arm, config in pipeline.arms.items() if arm in due}
+    arms = {}
+    for arm, config in pipeline.arms.items():
+        if arm in due:
+            arms[arm] = config
     for warning in refuse_or_warn(foresee(arms)):
         print(warning, file=sys.stderr)
     print(estimate(pipeline, folder, todo, jobs), file=sys.stderr)

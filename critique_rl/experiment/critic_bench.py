@@ -69,7 +69,10 @@ def critic_specs(pipeline: Pipeline, given: Sequence[str]) -> dict[str, Spec]:
     specs: dict[str, Spec] = {RETRY: {"kind": RETRY}}
     if given:
         parsed = {text: parse_spec(text) for text in given}
-        return specs | {text: spec for text, spec in parsed.items() if spec != specs[RETRY]}
+        for text, spec in parsed.items():
+            if spec != specs[RETRY]:
+                specs[text] = spec
+        return specs
     for arm, config in pipeline.arms.items():
         # Arms often share a critic and differ in the method alone.
         if config.critic["kind"] != "none" and config.critic not in specs.values():
@@ -155,7 +158,10 @@ def _rescue_cells(name: str, critic: Mapping[str, Any]) -> list[str]:
         keys = ("right_minus_retry", "rescued_minus_retry")
         differences = [with_interval(critic[key], "+.2f") for key in keys]
     # Reasons of missing critiques are "<status>: <reason>"; notes on usable ones have no colon.
-    lost = sum(count for reason, count in critic["reasons"].items() if ": " in reason)
+    lost = 0
+    for reason, count in critic["reasons"].items():
+        if ": " in reason:
+            lost += count
     as_oracle = ""
     if critic["as_oracle"] is not None:
         as_oracle = f"{critic['as_oracle']:.2f}"

@@ -64,7 +64,10 @@ def judge(
     """
     prompts = [row["prompt"] for row in rows for _ in range(samples)]
     answers = sample(model, tokenizer, prompts, sampling, seed)
-    verdicts = [verifier(answer.text, rows[answer.prompt // samples]) for answer in answers]
+    verdicts = []
+    for answer in answers:
+        row = rows[answer.prompt // samples]
+        verdicts.append(verifier(answer.text, row))
     problems = []
     for i, row in enumerate(rows):
         verdicts_of_row = verdicts[i * samples : (i + 1) * samples]

@@ -173,7 +173,11 @@ def baselines(items: Sequence[AnnotatedSolution]) -> dict[str, dict[str, Any]]:
     first = [is_right(1, item) for item in items]
     no_mistake = [is_right(NO_MISTAKE, item) for item in items]
     # Of len(lines) + 1 choices, the wrong lines are right, or "none" if there is no wrong line.
-    chance = [max(len(item.wrong), 1) / (len(item.lines) + 1) for item in items]
+    chance = []
+    for item in items:
+        right_choices = max(len(item.wrong), 1)
+        choices = len(item.lines) + 1
+        chance.append(right_choices / choices)
     return {
         "always step 1": accuracy(first, items),
         "random": accuracy(chance, items),

@@ -339,7 +339,9 @@ def print_table(figures: dict[str, Any]) -> None:
     """The figures on the terminal."""
     console = Console()
     console.print(_pass_table(figures["pass"]))
-    self_figures = [f"{name} {value:.3f}" for name, value in figures["self"].items()]
+    self_figures = []
+    for name, value in figures["self"].items():
+        self_figures.append(f"{name} {value:.3f}")
     console.print(", ".join(self_figures))
     if "rescue" not in figures:
         return

@@ -170,7 +170,8 @@ def _managed_jobs(stage: list[PlannedRun], name: str) -> str:
     lines = []
     for run in stage:
         # The command is quoted once more: it is the value of an environment variable.
-        lines.append(SKY.format(name=f"{name}-{run.name}", command=shlex.quote(run.command)))
+        command = shlex.quote(run.command)
+        lines.append(SKY.format(name=f"{name}-{run.name}", command=command))
     return "\n".join([*lines, "wait"])
 
 

@@ -65,7 +65,8 @@ def check_same_config(
         key for key, value in wanted.items() if key not in ignored and stored.get(key) != value
     ]
     if changed:
-        words = "; ".join(_difference(key, stored.get(key), wanted[key]) for key in changed)
+        differences = [_difference(key, stored.get(key), wanted[key]) for key in changed]
+        words = "; ".join(differences)
         raise ConfigError(
             f"{run.path} was started with other settings ({words}); "
             "remove the folder, or give another --out"

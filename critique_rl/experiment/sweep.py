@@ -35,7 +35,8 @@ def trials(pipeline: Pipeline) -> Pipeline:
     arms = {}
     for arm, config in pipeline.arms.items():
         for value in sweep.values:
-            arms[_trial_arm(arm, value)] = _trial(with_value(config, sweep.key, value), sweep)
+            tried = with_value(config, sweep.key, value)
+            arms[_trial_arm(arm, value)] = _trial(tried, sweep)
     return replace(
         pipeline,
         name="sweep",

@@ -138,7 +138,10 @@ def _bank_rows(task: Task, size: BenchSize) -> dict[str, Row]:
         ConfigError: no question is of the family.
     """
     held_out = task.held_out(size.split, size.problems)
-    rows = {str(row["id"]): row for row in held_out if size.family in ("", row["family"])}
+    rows = {}
+    for row in held_out:
+        if size.family in ("", row["family"]):
+            rows[str(row["id"])] = row
     if not rows:
         families = {str(row["family"]) for row in held_out}
         suggestion = suggest(size.family, families)

@@ -83,8 +83,13 @@ def _value_fault(name: str, value: Any) -> str:
     else:
         low, high = NUMBERS[name]
         expected = f"a number from {low:g} to {high:g}"
-        fits = _is_number(value, (int, float)) and math.isfinite(value) and low <= value <= high
-    return "" if fits else expected
+        fits = _is_number(value, (int, float))
+        if fits:
+            # NaN lies in no range.
+            fits = math.isfinite(value) and low <= value <= high
+    if fits:
+        return ""
+    return expected
 
 
 @dataclass
@@ -297,10 +302,14 @@ class CritiqueGRPOConfig(GRPOConfig):
     def _check_success_reward(self) -> None:
         """Raises: ValueError: no name, and no list of names."""
         names = self.success_reward
+        if names is None:
+            return
         if isinstance(names, str):
             names = [names]
-        fits = isinstance(names, list) and all(isinstance(n, str) and n for n in names)
-        if names is not None and not (fits and names):
+        fits = isinstance(names, list) and len(names) > 0
+        if fits:
+            fits = all(isinstance(name, str) and name for name in names)
+        if not fits:
             raise ValueError(
                 f"success_reward: got {self.success_reward!r}, expected the name of a reward "
                 "function, or a list of names"

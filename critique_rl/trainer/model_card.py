@@ -55,7 +55,8 @@ def section(
         "cost": _describe_costs(costs),
     }
     lines = [HEADING, ""]
-    lines += [f"- {name}: {_plain(words)}" for name, words in facts.items()]
+    for name, words in facts.items():
+        lines.append(f"- {name}: {_plain(words)}")
     lines += _token_table(tokens)
     lines.append("")
     return "\n".join(lines)

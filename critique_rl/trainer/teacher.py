@@ -156,7 +156,8 @@ def weight_sample(model: nn.Module) -> dict[str, Tensor]:
         if parameter.numel() and not parameter.is_meta:
             flat = parameter.detach().flatten()
             plain_name = name.replace(".base_layer.", ".")
-            sample[plain_name] = torch.cat([flat[:SAMPLED], flat[-SAMPLED:]]).float().cpu()
+            ends = torch.cat([flat[:SAMPLED], flat[-SAMPLED:]])
+            sample[plain_name] = ends.float().cpu()
     return sample
 
 

@@ -60,7 +60,10 @@ def _about_numbers(comparison: Comparison) -> list[str]:
             "One seed: intervals cover other problems of the same kind, and say nothing of other "
             "seeds."
         )
-    counts = [f"{name} {arm.unscored}" for name, arm in arms.items() if arm.unscored]
+    counts = []
+    for name, arm in arms.items():
+        if arm.unscored:
+            counts.append(f"{name} {arm.unscored}")
     if counts:
         unscored = ", ".join(counts)
         sentences.append(

@@ -112,7 +112,10 @@ def config_page(note: str) -> str:
 
 def _table(keys: Iterable[Key]) -> str:
     """The keys as a Markdown table; columns without content are left out."""
-    rows = [(f"`{key.name}`", key.type, key.default, _cell(key.meaning)) for key in keys]
+    rows = []
+    for key in keys:
+        meaning = _cell(key.meaning)
+        rows.append((f"`{key.name}`", key.type, key.default, meaning))
     columns = list(zip(HEADS, *rows, strict=True))
     used = [(head, "---", *cells) for head, *cells in columns if any(cells)]
     lines = [f"| {' | '.join(cells)} |" for cells in zip(*used, strict=True)]
@@ -195,7 +198,9 @@ def _trl_section() -> Section:
 def _preset_section() -> Section:
     keys = []
     for name, preset in PRESETS.items():
-        options = [f"`{key}: {json.dumps(value)}`" for key, value in preset().items()]
+        options = []
+        for key, value in preset().items():
+            options.append(f"`{key}: {json.dumps(value)}`")
         keys.append(Key(name, "", "", ", ".join(options)))
     intro = (
         "What each sets in `trl` and `method`; explicit keys beat it. "

@@ -52,7 +52,9 @@ async def read_body(client: AsyncOpenAI, request: dict[str, Any]) -> bytes:
         openai.APIStatusError: the server refused.
         openai.APIConnectionError: the server could not be reached.
     """
-    settings = {name: value for name, value in request.items() if name not in ("model", "messages")}
+    settings = dict(request)
+    for name in ("model", "messages"):
+        settings.pop(name, None)
     body = bytearray()
     # Raw bytes, not the SDK's parsed answer: for HTML it returns a str, and for cut JSON it raises
     # json's own error.

@@ -39,7 +39,8 @@ def check_key(config: RunConfig) -> Iterator[Finding]:
     if section is None:
         return
     names = {item.name for item in fields(Endpoint)} - {"caps"}
-    endpoint = Endpoint(**{name: value for name, value in section.items() if name in names})
+    options = {name: value for name, value in section.items() if name in names}
+    endpoint = Endpoint(**options)
     try:
         endpoint.key()
     except ValueError as error:

@@ -162,6 +162,25 @@ def _values(quantity: Quantity) -> tuple[object, ...]:
     return (quantity.value, quantity.scaled, *quantity.others)
 
 
+def _number_perturbations(part: str, end: int, verifier: str) -> list[tuple[str, str]]:
+    """`perturbations` of a text whose first number ends at a place."""
+    changed = []
+    is_number = verifier == "last_number" and read_quantity(part) is not None
+    if is_number and re.search(r"[1-9]", part):
+        flipped = f"-{part}"
+        digits = part.lstrip()
+        if digits.startswith(("-", "\u2212")):
+            flipped = digits[1:]
+        changed.append(("the sign flipped", flipped))
+    rest = part[end:]
+    without_last = part[: end - 1]
+    last = int(part[end - 1])
+    another = (last + 1) % 10
+    changed.append(("a digit changed", f"{without_last}{another}{rest}"))
+    changed.append(("a digit more", f"{part[:end]}7{rest}"))
+    return changed
+
+
 def perturbations(part: str, verifier: str) -> list[tuple[str, str]]:
     """(kind, text) of answers that differ from a gold answer in one thing that matters."""
     if verifier == "choice":
@@ -169,19 +188,10 @@ def perturbations(part: str, verifier: str) -> list[tuple[str, str]]:
         letter = match[1] if match else "A"
         other = "B" if letter == "A" else "A"
         return [("another letter", other), ("two letters", f"{letter} and {other}")]
-    changed = []
     number = re.search(r"\d+", part, re.ASCII)
     if number is not None:
-        last = number.end() - 1
-        digit = str((int(part[last]) + 1) % 10)
-        changed.append(("a digit changed", f"{part[:last]}{digit}{part[last + 1 :]}"))
-        if verifier == "last_number" and read_quantity(part) is not None:
-            is_negative = part.lstrip().startswith(("-", "\u2212"))
-            flipped = part.lstrip()[1:] if is_negative else f"-{part}"
-            if re.search(r"[1-9]", part):
-                changed.insert(0, ("the sign flipped", flipped))
-        changed.append(("a digit more", f"{part[: number.end()]}7{part[number.end() :]}"))
-        return changed
+        return _number_perturbations(part, number.end(), verifier)
+    changed = []
     word = re.search(r"[^\W\d_]{3,}", part)
     if word is not None and not part.startswith("\\"):
         changed.append(("words turned", f"not {part}"))

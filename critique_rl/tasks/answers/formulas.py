@@ -226,7 +226,8 @@ def read_parts(plain: str) -> Parts:
             return Parts("scalar", (text,))
     elements = _split(text)
     if len(elements) > 1:
-        is_free = bool(re.search(r"\sor\s|\\pm", text)) or all("=" in part for part in elements)
+        are_solutions = all("=" in part for part in elements)
+        is_free = are_solutions or bool(re.search(r"\sor\s|\\pm", text))
         kind = "roots" if is_free else "list"
         return Parts(kind, _expand(elements), _has_thousands(text))
     if PLUS_MINUS.search(text):

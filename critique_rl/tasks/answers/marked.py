@@ -58,7 +58,9 @@ def _box_content(text: str, start: int, longest: int | None) -> tuple[int, str]:
         return match.end(), match[0].rstrip(".,;:")
     depth = 0
     escaped = False
-    stop = len(text) if longest is None else min(len(text), start + longest)
+    stop = len(text)
+    if longest is not None:
+        stop = min(stop, start + longest)
     for place in range(start, stop):
         character = text[place]
         if escaped:

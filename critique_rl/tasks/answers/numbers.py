@@ -63,6 +63,8 @@ FORMS = {
 }
 """Name -> pattern. The first one that reads on to a known end is the form of the number."""
 PATTERNS = {name: re.compile(pattern, re.ASCII) for name, pattern in FORMS.items()}
+DIGITS = "0123456789\uff10\uff11\uff12\uff13\uff14\uff15\uff16\uff17\uff18\uff19½⅓⅔¼¾"
+"""Characters that may end a number, those of full width included."""
 NUMBER_START = re.compile(r"\d|(?<!\.)\.\d|\\frac|\\sqrt\s?[\d{]", re.ASCII)
 SIGN = re.compile(r"(?:([-+])\s?)?(?:[\uff04\u20ac\u00a3\u00a5\u20b9]\s?)?(?:([-+])\s?)?$")
 CURRENCY = re.compile(r"[\uff04\u20ac\u00a3\u00a5\u20b9](?=\s?[-+]?\s?$)")
@@ -77,6 +79,7 @@ LEAD_WORDS = re.compile(
     r"|square|cube|mod|multiples?|divisible|except|without|unless|either|both|plus|times|minus|if"
     r"|january|february|march|april|june|july|august|september|october|november|december"
     r"|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)(?!\w)"
+    r"|(?i:(?<!\w)(?:may|(?:mon|tues|wednes|thurs|fri|satur|sun)day),?\s?$)"
 )
 """Words that make a number before which they stand another thing than the answer."""
 LAST_LEAD_WORD = re.compile(
@@ -148,15 +151,16 @@ def read_quantity(text: str) -> Quantity | None:
 
 def read_last_quantity(text: str) -> Quantity | None:
     """The number that ends an unmarked text, wherever its form is known."""
-    end = max(text.rfind(digit) for digit in "0123456789\uff10\uff11\uff12\uff13\uff14\uff15\uff16"
-              "\uff17\uff18\uff19½⅓⅔¼¾")  # fmt: skip
+    end = max(text.rfind(digit) for digit in DIGITS)
     if end < 0:
         return None
     line_start = text.rfind("\n", 0, end) + 1
     line_end = text.find("\n", end)
     if line_end < 0:
         line_end = len(text)
-    window = text[max(line_start, end - LONGEST) : min(line_end, end + LONGEST)]
+    window_start = max(line_start, end - LONGEST)
+    window_end = min(line_end, end + LONGEST)
+    window = text[window_start:window_end]
     plain = LABEL.sub("", plain_text(window).strip(), count=1)
     sentences = [part for part in re.split(r"[.?!;](?=\s|$)", plain) if re.search(r"\d", part)]
     if not sentences:
@@ -330,9 +334,10 @@ def compare_quantities(
 
 def _are_equal(gold: Quantity, answer: Quantity) -> bool:
     """Equal by value, or as "5" and "5%", of which a question may ask for either."""
-    # "500%" for 5: the question may have asked for 5 percent.
     if gold.scaled == answer.scaled:
-        return answer.unit.factor >= gold.unit.factor or abs(gold.scaled) <= 1
+        # "500%" for 5: the question may have asked for 5 percent.
+        is_percent_alone = answer.unit.factor < min(gold.unit.factor, Fraction(1))
+        return not is_percent_alone or abs(gold.scaled) <= 1
     factors = {gold.unit.factor, answer.unit.factor}
     is_percent = factors == {Fraction(1), Fraction(1, 100)}
     return is_percent and gold.value == answer.value and abs(gold.value) > 1
@@ -358,7 +363,8 @@ def _is_rounded(short: Quantity, long: Quantity) -> bool:
 
 def _evaluate(name: str, match: re.Match[str]) -> Quantity | None:
     """The exact value of a number of a known form; None for a denominator of 0 and the like."""
-    groups = {key: value for key, value in match.groupdict().items() if value is not None}
+    named = match.groupdict()
+    groups = {key: value for key, value in named.items() if value is not None}
     try:
         if name == "decimal":
             text = groups["decimal"]

@@ -22,7 +22,12 @@ LONGEST = 800
 ARTICLE = re.compile(r"(?:the|The|THE|an|An|AN|a)\s{1,9}(?=\w)")
 CAPITAL_A = re.compile(r"A\s{1,9}(?=[a-z]{2})")
 TOKEN = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?|[^\W\d_]+|_|[^\w\s]")
-IGNORED = frozenset(".,;:!?\"'`\u00b7*|")
+IGNORED = frozenset(".,;:!?\"'`\u00b7*")
+OPERATORS = frozenset("!'*")
+"""Signs that end or part words, and that are operators behind a number, a bracket or one letter:
+n!, f'(x), x*.
+"""
+OPERAND = re.compile(r"(?:(?<![^\W\d_])[^\W_]|\d|[)\]}'!*])$")
 NEAR = 0.85
 """Similarity from which two texts may be two spellings of one answer."""
 NUMBER_WORDS = frozenset(
@@ -105,15 +110,19 @@ def tokens(plain: str) -> list[str]:
         token = match[0]
         before = matches[place - 1] if place else None
         after = matches[place + 1] if place + 1 < len(matches) else None
-        if token in IGNORED and not _parts_digits(plain, match):
+        is_operator = token in OPERATORS and OPERAND.search(plain[: match.start()])
+        if token in IGNORED and not is_operator and not _parts_digits(plain, match):
             continue
         if token == "-" and _joins_words(plain, match):
             continue
+        is_inner_article = token == "the" and before is not None and after is not None
+        if is_inner_article:
+            continue
         if token == "&":
             token = "and"
-        is_inner_article = token == "the" and before is not None and after is not None
-        if not is_inner_article:
-            kept.append(token.replace(",", "") if _is_thousands(token) else token.casefold())
+        if _is_thousands(token):
+            token = token.replace(",", "")
+        kept.append(token.casefold())
     return _abbreviation(kept, plain)
 
 
@@ -130,71 +139,95 @@ def _is_thousands(token: str) -> bool:
 
 def _parts_digits(plain: str, match: re.Match[str]) -> bool:
     """Whether a sign stands beside a digit, as in "1, 2", ".5" and "10:30"."""
-    before = plain[: match.start()].rstrip()[-1:]
-    after = plain[match.end() :].lstrip()[:1]
-    return (before.isdigit() and after.isdigit()) or (after.isdigit() and match[0] in ".*")
+    text_before = plain[: match.start()].rstrip()
+    text_after = plain[match.end() :].lstrip()
+    if not text_after[:1].isdigit():
+        return False
+    return text_before[-1:].isdigit() or match[0] in ".*"
 
 
 def _joins_words(plain: str, match: re.Match[str]) -> bool:
     """Whether a hyphen joins two words of two letters or more."""
     start, end = match.span()
-    return re.search(r"[^\W\d_]{2}$", plain[max(0, start - 2) : start]) is not None and (
-        re.match(r"[^\W\d_]{2}", plain[end : end + 2]) is not None
-    )
+    before = plain[max(0, start - 2) : start]
+    after = plain[end : end + 2]
+    two_letters = r"[^\W\d_]{2}"
+    return bool(re.fullmatch(two_letters, before) and re.fullmatch(two_letters, after))
 
 
 def _plain(text: str) -> str:
     text = plain_text(text[:LONGEST]).replace(DOLLAR, "$").replace("\n", " ")
     # "H_2O" is "H2O".
     text = SUBSCRIPT.sub(r"\1", text)
-    text = unicodedata.normalize("NFC", text).strip(" \t\"'")
-    text = re.sub(r"(?<=[\w)\]}%])[.,;:!?]{1,3}$", "", text).strip(" \"'")
-    if text.startswith("(") and text.endswith(")") and re.fullmatch(r"\([^(),]{1,200}\)", text):
+    text = unicodedata.normalize("NFC", text).strip(' \t"')
+    text = re.sub(r"(?<=[\w)\]}%])[.,;:?]{1,3}$", "", text)
+    text = re.sub(r"(?<=[^\W\d_]{2})!{1,3}$", "", text).strip(' "')
+    is_quoted = text.startswith("'") and text.endswith("'") and len(text) > 2
+    if is_quoted:
+        text = text[1:-1]
+    if re.fullmatch(r"\([^(),]{1,200}\)", text):
         text = text[1:-1].strip()
-    return ARTICLE.sub("", text, count=1) if ARTICLE.match(text) else text
+    if ARTICLE.match(text):
+        text = ARTICLE.sub("", text, count=1)
+    return text
 
 
 def _has_same_case(gold: str, answer: str) -> bool:
     """Whether texts that differ in case only are one: "yes" and "Yes", not "Co" and "CO", "5 M"."""
-    gold_words = re.findall(r"[^\W\d_]+", gold.replace(".", ""))
-    answer_words = re.findall(r"[^\W\d_]+", answer.replace(".", ""))
+    letters = re.compile(r"[^\W\d_]+")
+    gold_words = letters.findall(gold.replace(".", ""))
+    answer_words = letters.findall(answer.replace(".", ""))
     is_symbol = len(gold_words) == 1 and len(gold_words[0]) == 2
     has_digit = any(character.isdigit() for character in gold)
     for word, other in zip(gold_words, answer_words, strict=False):
-        may_be_symbol = is_symbol or (has_digit and len(word) <= 2)
-        if word != other and may_be_symbol and word.lower() not in PLAIN_SHORT_WORDS:
+        if word == other or word.lower() in PLAIN_SHORT_WORDS:
+            continue
+        is_short_beside_digits = has_digit and len(word) <= 2
+        if is_symbol or is_short_beside_digits:
             return False
     return True
 
 
 def _may_be_same(gold: list[str], answer: list[str], plain_gold: str, plain_answer: str) -> bool:
     """Whether two texts that differ may name the same thing."""
-    if not gold or not answer:
+    if not gold or not answer or _contains(gold, answer) or _contains(answer, gold):
         return True
-    if _contains(gold, answer) or _contains(answer, gold) or sorted(gold) == sorted(answer):
+    if sorted(gold) == sorted(answer) or _letters(gold) == _letters(answer):
         return True
-    if _letters(gold) == _letters(answer) or _are_abbreviated(gold, answer):
+    if _are_abbreviated(gold, answer):
         return True
     # Codes: "7" may stand for "007".
-    if [word.lstrip("0") for word in gold] == [word.lstrip("0") for word in answer]:
+    gold_digits = [word.lstrip("0") for word in gold]
+    answer_digits = [word.lstrip("0") for word in answer]
+    if gold_digits == answer_digits:
         return True
     if gold == _without_capital_a(plain_answer) or answer == _without_capital_a(plain_gold):
         return True
-    gold_words = set(gold)
-    answer_words = set(answer)
-    for words, others in ((gold_words, answer_words), (answer_words, gold_words)):
-        if (words & YES and others & YES) or (words & NO and others & NO):
-            return True
-        if words & NUMBER_WORDS and any(word.isdigit() for word in others):
-            return True
+    if _share_meaning(set(gold), set(answer)):
+        return True
     if _is_initials(gold, answer) or _is_initials(answer, gold):
         return True
     return _is_near("".join(gold), "".join(answer))
 
 
+def _share_meaning(gold: set[str], answer: set[str]) -> bool:
+    """Whether both agree or deny, or one has a number in words where the other has digits."""
+    for sense in (YES, NO):
+        if gold & sense and answer & sense:
+            return True
+    for words, others in ((gold, answer), (answer, gold)):
+        has_digits = any(word.isdigit() for word in others)
+        if has_digits and words & NUMBER_WORDS:
+            return True
+    return False
+
+
 def _without_capital_a(plain: str) -> list[str]:
     """The words after a capital "A", which may be an article: "A minor"."""
-    return tokens(CAPITAL_A.sub("", plain, count=1)) if CAPITAL_A.match(plain) else []
+    if not CAPITAL_A.match(plain):
+        return []
+    rest = CAPITAL_A.sub("", plain, count=1)
+    return tokens(rest)
 
 
 def _letters(words: list[str]) -> list[str]:
@@ -216,17 +249,22 @@ def _are_abbreviated(gold: list[str], answer: list[str]) -> bool:
 
 def _is_initials(short: list[str], long: list[str]) -> bool:
     """Whether one text may be the initials of the other: "USA"."""
-    initials = "".join(word[0] for word in long if word not in ("of", "the", "and"))
-    return len(short) == 1 and len(long) > 1 and short[0] == initials
+    if len(short) != 1 or len(long) < 2:
+        return False
+    words = [word for word in long if word not in ("of", "the", "and")]
+    initials = "".join(word[0] for word in words)
+    return short[0] == initials
 
 
 def _is_near(gold: str, answer: str) -> bool:
     """Whether two texts without digits differ by a few letters only."""
-    if not (gold.isalpha() and answer.isalpha()) or min(len(gold), len(answer)) < 5:
+    are_letters = gold.isalpha() and answer.isalpha()
+    if not are_letters or min(len(gold), len(answer)) < 5:
         return False
     plain_gold = _without_marks(gold)
     plain_answer = _without_marks(answer)
-    return difflib.SequenceMatcher(None, plain_gold, plain_answer).ratio() >= NEAR
+    matcher = difflib.SequenceMatcher(None, plain_gold, plain_answer)
+    return matcher.ratio() >= NEAR
 
 
 def _without_marks(text: str) -> str:
@@ -239,4 +277,5 @@ def _contains(words: list[str], others: list[str]) -> bool:
     """Whether the second list stands in the first one in one piece."""
     count = len(others)
     starts = range(len(words) - count + 1)
-    return any(words[start : start + count] == others for start in starts)
+    pieces = [words[start : start + count] for start in starts]
+    return others in pieces

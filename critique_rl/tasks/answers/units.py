@@ -8,6 +8,8 @@ from fractions import Fraction
 
 from critique_rl.tasks.answers.vocabulary import MONTHS, SHORT_MONTHS, vocabulary
 
+WORDS = ("word", "sign")
+"""Kinds of tokens that name a unit."""
 LONGEST = 400
 """Characters after a number that are looked at."""
 FACTORS = {
@@ -25,20 +27,83 @@ FACTORS = {
     "trillion": Fraction(10**12),
 }
 """Word after a number -> what it multiplies it by."""
+AMOUNTS = {
+    "k": Fraction(1000),
+    "m": Fraction(10**6),
+    "mn": Fraction(10**6),
+    "b": Fraction(10**9),
+    "bn": Fraction(10**9),
+}
+"""Letters after an amount of money, where "m" is no metre."""
 NAMES = {
-    "meter": "m", "metre": "m", "kilometer": "km", "kilometre": "km", "centimeter": "cm",
-    "centimetre": "cm", "millimeter": "mm", "millimetre": "mm", "gram": "g", "kilogram": "kg",
-    "milligram": "mg", "second": "s", "sec": "s", "minute": "min", "hour": "h", "hr": "h",
-    "liter": "l", "litre": "l", "L": "l", "milliliter": "ml", "millilitre": "ml", "mL": "ml",
-    "foot": "ft", "feet": "ft", "inch": "in", "inche": "in", "mile": "mi", "yard": "yd",
-    "pound": "lb", "lbs": "lb", "ounce": "oz", "degree": "\u00b0", "deg": "\u00b0",
-    "dollar": "$", "\uff04": "$", "usd": "$", "euro": "\u20ac", "eur": "\u20ac", "gbp": "\u00a3",
-    "yen": "\u00a5", "jpy": "\u00a5", "rupee": "\u20b9", "inr": "\u20b9", "newton": "N",
-    "joule": "J", "watt": "W", "volt": "V", "ampere": "A", "amp": "A", "ohm": "\u03a9",
-    "hertz": "Hz", "kelvin": "K", "celsius": "C", "fahrenheit": "F", "mole": "mol", "kph": "km/h",
-    "kmh": "km/h", "mph": "mi/h", "cent": "\u00a2", "people": "person", "men": "man",
-    "women": "woman", "children": "child", "day": "d", "week": "wk", "year": "yr", "month": "mo",
-}  # fmt: skip
+    "meter": "m",
+    "metre": "m",
+    "kilometer": "km",
+    "kilometre": "km",
+    "centimeter": "cm",
+    "centimetre": "cm",
+    "millimeter": "mm",
+    "millimetre": "mm",
+    "gram": "g",
+    "kilogram": "kg",
+    "milligram": "mg",
+    "second": "s",
+    "sec": "s",
+    "minute": "min",
+    "hour": "h",
+    "hr": "h",
+    "liter": "l",
+    "litre": "l",
+    "L": "l",
+    "milliliter": "ml",
+    "millilitre": "ml",
+    "mL": "ml",
+    "foot": "ft",
+    "feet": "ft",
+    "inch": "in",
+    "inche": "in",
+    "mile": "mi",
+    "yard": "yd",
+    "pound": "lb",
+    "lbs": "lb",
+    "ounce": "oz",
+    "degree": "\u00b0",
+    "deg": "\u00b0",
+    "dollar": "$",
+    "\uff04": "$",
+    "usd": "$",
+    "euro": "\u20ac",
+    "eur": "\u20ac",
+    "gbp": "\u00a3",
+    "yen": "\u00a5",
+    "jpy": "\u00a5",
+    "rupee": "\u20b9",
+    "inr": "\u20b9",
+    "newton": "N",
+    "joule": "J",
+    "watt": "W",
+    "volt": "V",
+    "ampere": "A",
+    "amp": "A",
+    "ohm": "\u03a9",
+    "hertz": "Hz",
+    "kelvin": "K",
+    "celsius": "C",
+    "fahrenheit": "F",
+    "mole": "mol",
+    "kph": "km/h",
+    "kmh": "km/h",
+    "mph": "mi/h",
+    "cent": "\u00a2",
+    "people": "person",
+    "men": "man",
+    "women": "woman",
+    "children": "child",
+    "day": "d",
+    "week": "wk",
+    "year": "yr",
+    "month": "mo",
+}
 """Spellings of units -> the short one."""
 ATTACHED = frozenset(
     vocabulary(
@@ -96,31 +161,30 @@ def read_unit(rest: str, currency: str = "") -> Unit | None:
         # "5..." and "5.," go on.
         is_open = rest.lstrip().startswith("..")
         return None if is_open else Unit(NAMES.get(currency, currency))
-    tokens = _tokens(rest[: LONGEST + 1])
+    tokens = _tokens(rest[: LONGEST + 1], bool(currency))
     if tokens is None or len(rest) > LONGEST:
         return None
-    factor = Fraction(1)
+    words = [token.lower() for kind, token in tokens if kind in WORDS]
+    if OTHER_FORMS & set(words):
+        return None
+    factors = FACTORS | AMOUNTS if currency else FACTORS
+    factor = factors.get(words[0]) if words else None
     names = [NAMES.get(currency, currency)] if currency else []
-    words = 0
-    is_over = False
+    if factor is not None:
+        first = [kind in WORDS for kind, _ in tokens].index(True)
+        tokens = tokens[:first] + tokens[first + 1 :]
     for kind, token in tokens:
         if kind == "stop":
-            is_over = True
+            break
         if kind == "joint":
-            names.append("/" if "/" in token else "\u00b7")
-        if kind in ("word", "sign"):
-            word = token.lower()
-            if word in OTHER_FORMS:
-                return None
-            words += 1
-            if word in FACTORS and words == 1:
-                factor = FACTORS[word]
-            elif not is_over:
-                names.append(_unit_name(token))
-    return Unit(_join(names), factor)
+            joint = "/" if "/" in token else "\u00b7"
+            names.append(joint)
+        elif kind in WORDS:
+            names.append(_unit_name(token))
+    return Unit(_join(names), factor or Fraction(1))
 
 
-def _tokens(rest: str) -> list[tuple[str, str]] | None:
+def _tokens(rest: str, is_money: bool) -> list[tuple[str, str]] | None:
     """The tokens after a number; None where one of them is no unit and no word."""
     tokens = []
     place = 0
@@ -132,7 +196,8 @@ def _tokens(rest: str) -> list[tuple[str, str]] | None:
         if kind == "power":
             kind = "word"
         token = match[0]
-        if kind == "word" and not _is_word(match, place):
+        is_amount = is_money and place == 0 and token.lower() in AMOUNTS
+        if kind == "word" and not (is_amount or _is_word(match, place)):
             return None
         tokens.append((kind, token))
         place = match.end()
@@ -142,10 +207,13 @@ def _tokens(rest: str) -> list[tuple[str, str]] | None:
 def _is_word(match: re.Match[str], place: int) -> bool:
     """Whether letters after a number are a word or a unit, and no variable."""
     word = match["word"]
+    if not word.isascii():
+        return True
     if place == 0:
-        return word in ATTACHED or match[0] in ATTACHED or len(word) > 3 or not word.isascii()
+        is_unit = word in ATTACHED or match[0] in ATTACHED
+        return is_unit or len(word) > 3
     if len(word) == 1:
-        return word in SINGLE or not word.isascii() or word == "a"
+        return word in SINGLE or word == "a"
     return True
 
 

@@ -54,8 +54,11 @@ class Listed:
     def stand_in(self, question: str) -> bool:
         """True where a question lists its choices by letter already."""
         pairs = zip(LETTERS, self.texts, strict=False)
-        patterns = [rf"{letter}\s?[).:\]]\s*{re.escape(text)}" for letter, text in pairs]
-        return all(re.search(pattern, question) for pattern in patterns)
+        for letter, text in pairs:
+            escaped = re.escape(text)
+            if not re.search(rf"{letter}\s?[).:\]]\s*{escaped}", question):
+                return False
+        return True
 
     def place(self, gold: str, reading: str) -> int | None:
         """Which choice a gold answer is by a reading; None: none, or several."""
@@ -63,7 +66,9 @@ class Listed:
             start = int(reading[-1])
             return _digits_place(gold, start, len(self.texts))
         if reading == "label":
-            return _single(self.labels or LETTERS[: len(self.texts)], gold.strip(LABEL_MARKS))
+            labels = self.labels or LETTERS[: len(self.texts)]
+            label = gold.strip(LABEL_MARKS)
+            return _single(labels, label)
         return _single(self.texts, gold)
 
 
@@ -75,8 +80,11 @@ def _digits_place(gold: str, start: int, count: int) -> int | None:
 
 
 def _single(texts: Iterable[str], wanted: str) -> int | None:
-    places = [i for i, text in enumerate(texts) if text.casefold() == wanted.casefold()]
-    return places[0] if len(places) == 1 else None
+    lower = wanted.casefold()
+    places = [i for i, text in enumerate(texts) if text.casefold() == lower]
+    if len(places) != 1:
+        return None
+    return places[0]
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,9 @@ class Choices:
     def letter(self, listed: Listed, gold: str) -> str | None:
         """The letter of the gold answer; None where it names no choice."""
         place = listed.place(gold, self.reading)
-        return None if place is None else LETTERS[place]
+        if place is None:
+            return None
+        return LETTERS[place]
 
 
 def find_choices(
@@ -113,11 +123,15 @@ def find_choices(
     """
     if wanted.strip().lower() == "none":
         return None
-    known = [column for column in source.column_names if column not in set(used)]
-    columns = _wanted_columns(wanted, known, name) or _columns_by_name(known)
+    taken = set(used)
+    known = [column for column in source.column_names if column not in taken]
+    columns = _wanted_columns(wanted, known, name)
+    if not columns:
+        columns = _columns_by_name(known)
     if not columns:
         return None
-    fits = _Fits(columns, is_bare=not wanted and all(len(column) == 1 for column in columns))
+    is_bare = not wanted and all(len(column) == 1 for column in columns)
+    fits = _Fits(columns, is_bare)
     for raw in source:
         fits.add(raw, answer)
     if not fits.rows and wanted:
@@ -127,12 +141,15 @@ def find_choices(
     if answer is None:
         return Choices(columns, "label")
     reading = fits.reading(name)
-    return Choices(columns, reading) if reading else None
+    if not reading:
+        return None
+    return Choices(columns, reading)
 
 
 def _wanted_columns(wanted: str, known: Sequence[str], name: str) -> tuple[str, ...]:
     """The columns that the user named. Raises ConfigError for one that is not there."""
-    columns = tuple(column.strip() for column in wanted.split(",") if column.strip())
+    parts = [part.strip() for part in wanted.split(",")]
+    columns = tuple(part for part in parts if part)
     for column in columns:
         if column not in known:
             advice = suggest(column, known)
@@ -153,34 +170,54 @@ def _column_groups(known: Sequence[str]) -> list[tuple[str, ...]]:
     by_form: dict[tuple[str, str], str] = {}
     for column in known:
         match = re.fullmatch(r"(.*?)[ _-]?([A-Ja-j]|\d)", column)
-        if match and match[1].lower() in PREFIXES:
-            by_form[match[1].lower(), match[2].lower()] = column
-        elif match and not match[1] and column.isalpha():
+        if match is None:
+            continue
+        prefix = match[1].lower()
+        suffix = match[2].lower()
+        if prefix in PREFIXES:
+            by_form[prefix, suffix] = column
+        elif column.isalpha() and not prefix:
             # A and a are not one group: those are choices, these may be coefficients.
-            by_form["lower" if column.islower() else "", column.lower()] = column
+            case = "lower" if column.islower() else ""
+            by_form[case, suffix] = column
+    prefixes = dict.fromkeys(prefix for prefix, _ in by_form)
     groups = []
-    for prefix in dict.fromkeys(prefix for prefix, _ in by_form):
+    for prefix in prefixes:
         for suffixes in (LETTERS.lower(), "0123456789", "123456789"):
-            group = []
-            for suffix in suffixes:
-                if (prefix, suffix) not in by_form:
-                    break
-                group.append(by_form[prefix, suffix])
+            group = _unbroken_group(by_form, prefix, suffixes)
             if len(group) > 1:
-                groups.append(tuple(group))
+                groups.append(group)
     return groups
+
+
+def _unbroken_group(
+    by_form: Mapping[tuple[str, str], str], prefix: str, suffixes: str
+) -> tuple[str, ...]:
+    """Columns of one prefix, up to the first suffix that none has."""
+    group = []
+    for suffix in suffixes:
+        column = by_form.get((prefix, suffix))
+        if column is None:
+            break
+        group.append(column)
+    return tuple(group)
 
 
 def _listed(raw: Mapping[str, Any], columns: Sequence[str]) -> Listed | None:
     """The choices of a row; None where it has none. Raises ConfigError for other values."""
     if len(columns) == 1:
-        return _listed_in_column(plain_texts(raw.get(columns[0])), columns[0])
+        [column] = columns
+        cell = plain_texts(raw.get(column))
+        return _listed_in_column(cell, column)
     texts = [cell_text(raw.get(column), column) for column in columns]
     # The last choices may be empty: a question with four of five.
     while texts and not texts[-1]:
         texts.pop()
+    if not texts:
+        return None
     labels = [column[-1].upper() for column in columns]
-    return Listed(tuple(texts), tuple(labels[: len(texts)])) if texts else None
+    labels = labels[: len(texts)]
+    return Listed(tuple(texts), tuple(labels))
 
 
 def plain_texts(value: Any) -> Any:
@@ -217,7 +254,8 @@ def _listed_in_column(value: Any, column: str) -> Listed | None:
         return None
     if isinstance(value, Mapping):
         return _listed_in_object(value, column)
-    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+    are_objects = isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
+    if are_objects and value:
         texts = [_first_value(item, TEXT_KEYS, column) for item in value]
         labels = [_first_value(item, LABEL_KEYS, column) for item in value]
         return _labelled(texts, labels, column)
@@ -225,7 +263,8 @@ def _listed_in_column(value: Any, column: str) -> Listed | None:
         return _labelled(value, (), column)
     # Texts such as "a ) 24 , b ) 120" hold choices, others do not.
     text = str(value).lstrip()
-    if len(INLINE_CHOICE.findall(text)) < 2 and not text.startswith(BRACKETS):
+    inline = INLINE_CHOICE.findall(text)
+    if len(inline) < 2 and not text.startswith(BRACKETS):
         return None
     shown = text[:60]
     raise ConfigError(
@@ -245,30 +284,44 @@ def _first_value(item: Mapping[str, Any], keys: Iterable[str], column: str) -> A
 
 def _listed_in_object(value: Mapping[str, Any], column: str) -> Listed | None:
     """{"text": [...], "label": [...]}, or label -> text. Raises ConfigError for other values."""
-    texts = next((value[key] for key in TEXT_KEYS if isinstance(value.get(key), list)), None)
+    texts = _first_list(value, TEXT_KEYS)
     if texts is not None:
-        labels = next((value[key] for key in LABEL_KEYS if isinstance(value.get(key), list)), ())
+        labels = _first_list(value, LABEL_KEYS) or []
         return _labelled(texts, labels, column)
     # In a Parquet file each object has the keys of all rows, some of them None.
     filled = {key: text for key, text in value.items() if text is not None}
-    if not all(LABEL.fullmatch(key.strip(LABEL_MARKS)) for key in filled):
-        return None
+    for key in filled:
+        label = key.strip(LABEL_MARKS)
+        if not LABEL.fullmatch(label):
+            return None
     return _labelled(list(filled.values()), list(filled), column)
+
+
+def _first_list(value: Mapping[str, Any], keys: Iterable[str]) -> list[Any] | None:
+    """The list under the first of the keys that has one."""
+    for key in keys:
+        cell = value.get(key)
+        if isinstance(cell, list):
+            return cell
+    return None
 
 
 def _labelled(texts: Sequence[Any], labels: Sequence[Any], column: str) -> Listed | None:
     """Raises ConfigError for a choice that is no text."""
     words = [cell_text(text, column) for text in texts]
-    names = [cell_text(label, column).strip(LABEL_MARKS) for label in labels]
+    if not words:
+        return None
+    names = [cell_text(label, column) for label in labels]
+    names = [name.strip(LABEL_MARKS) for name in names]
     if len(names) != len(words):
         names = []
     inline = [INLINE_LABEL.match(text) for text in words]
     letters = "".join(match[1] for match in inline if match)
     # "A)21", "B)22": the letter is no part of the text.
-    if words and letters == LETTERS[: len(words)]:
+    if letters == LETTERS[: len(words)]:
         names = list(letters)
         words = [INLINE_LABEL.sub("", text, count=1) for text in words]
-    return Listed(tuple(words), tuple(names)) if words else None
+    return Listed(tuple(words), tuple(names))
 
 
 def _holds_number(value: Any) -> bool:

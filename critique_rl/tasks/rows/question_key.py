@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
 from typing import Any
 
 TOKEN = re.compile(
@@ -61,9 +60,14 @@ def normalise(text: str) -> str:
     kept = []
     for i, match in enumerate(matches):
         is_mark = i in quotes or _is_sentence_mark(text, match) or _is_hyphen(matches, i)
-        if not is_mark:
-            token = match[0].replace("'", "") if match["word"] else match[0]
-            kept.append(token.replace(",", "") if match["number"] else token)
+        if is_mark:
+            continue
+        token = match[0]
+        if match["word"]:
+            token = token.replace("'", "")
+        if match["number"]:
+            token = token.replace(",", "")
+        kept.append(token)
     return " ".join(kept)
 
 
@@ -75,13 +79,18 @@ def _unicode_form(text: str) -> str:
         return text.lower()
     characters = []
     for character in text:
-        kind = unicodedata.decomposition(character).partition(" ")[0]
-        characters.append(SMALL_FORMS.get(kind, "") + character)
-    text = unicodedata.normalize("NFKC", "".join(characters)).casefold()
-    # Soft hyphens and zero-width spaces are invisible. Casefold can leave the normal form.
-    visible = (c for c in text if unicodedata.category(c) != "Cf")
+        decomposition = unicodedata.decomposition(character)
+        kind, _, _ = decomposition.partition(" ")
+        mark = SMALL_FORMS.get(kind, "")
+        characters.append(mark + character)
+    marked = "".join(characters)
+    lower = unicodedata.normalize("NFKC", marked).casefold()
+    # Soft hyphens and zero-width spaces are invisible.
+    visible = [c for c in lower if unicodedata.category(c) != "Cf"]
+    # Once more, because casefold can leave the normal form.
     text = unicodedata.normalize("NFKC", "".join(visible))
-    return text.translate(SAME_SIGNS).replace("\u2044", "/")
+    text = text.translate(SAME_SIGNS)
+    return text.replace("\u2044", "/")
 
 
 def _quotation_marks(text: str, matches: list[re.Match[str]]) -> set[int]:
@@ -92,7 +101,8 @@ def _quotation_marks(text: str, matches: list[re.Match[str]]) -> set[int]:
         sign = match[0]
         if sign not in is_open:
             continue
-        before = text[match.start() - 1 : match.start()]
+        start = match.start()
+        before = text[start - 1 : start]
         opens = not before.isalnum() and before not in (")", "]", "'", '"')
         # After a digit, a bracket or a single letter a mark that was not opened is a prime.
         is_prime = before in (")", "]") or before.isdigit() or _ends_in_letter(matches, i)
@@ -109,27 +119,38 @@ def _quotation_marks(text: str, matches: list[re.Match[str]]) -> set[int]:
 
 def _ends_in_letter(matches: list[re.Match[str]], i: int) -> bool:
     """True where the token directly before place `i` is one letter, or another prime."""
-    if i == 0 or matches[i - 1].end() != matches[i].start():
+    if i == 0:
         return False
-    return len(matches[i - 1][0]) == 1
+    before = matches[i - 1]
+    is_close = before.end() == matches[i].start()
+    return is_close and len(before[0]) == 1
 
 
 def _is_sentence_mark(text: str, match: re.Match[str]) -> bool:
-    if match[0] not in SENTENCE_MARKS:
+    sign = match[0]
+    if sign not in SENTENCE_MARKS:
         return False
-    if match[0] != "!":
+    if sign != "!":
+        return True
+    start = match.start()
+    before = text[start - 1 : start]
+    if not before:
         return True
     # A factorial: "5!", "n!", "(2+1)!", but not "Hello!".
-    word = re.search(r"[^\W\d_]*$", text[max(0, match.start() - 2) : match.start()])
+    if before.isdigit() or before in (")", "]", "!"):
+        return False
+    word = re.search(r"[^\W\d_]*$", text[max(0, start - 2) : start])
     letters = len(word[0]) if word else 0
-    before = text[match.start() - 1 : match.start()]
-    is_factorial = before.isdigit() or before in (")", "]", "!") or letters == 1
-    return not (before and is_factorial)
+    return letters != 1
 
 
 def _is_hyphen(matches: list[re.Match[str]], i: int) -> bool:
     """True for a dash between two words, which is no minus: one letter is a variable."""
-    if matches[i][0] != "-" or not 0 < i < len(matches) - 1:
+    has_neighbours = 0 < i < len(matches) - 1
+    if matches[i][0] != "-" or not has_neighbours:
         return False
-    neighbours: Iterable[re.Match[str]] = (matches[i - 1], matches[i + 1])
-    return all(match["word"] and len(match[0]) > 1 for match in neighbours)
+    for neighbour in (matches[i - 1], matches[i + 1]):
+        is_long_word = neighbour["word"] and len(neighbour[0]) > 1
+        if not is_long_word:
+            return False
+    return True

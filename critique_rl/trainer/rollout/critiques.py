@@ -156,7 +156,11 @@ class CriticTurn:
         if self.args.critique_truncated:
             return {}
         skipped = Critique("", self.critic.name, "skipped", "truncated")
-        return {i: skipped for i, a in enumerate(attempts) if a.truncated and a.verdict.failed}
+        critiques = {}
+        for i, attempt in enumerate(attempts):
+            if attempt.truncated and attempt.verdict.failed:
+                critiques[i] = skipped
+        return critiques
 
     def _skip_long(self, attempts: list[Attempt], critiques: Critiques) -> Critiques:
         """Mark critiques as skipped whose refine prompt leaves no room for an answer."""

@@ -48,7 +48,9 @@ def rollout_sampling(options: Mapping[str, Any]) -> Sampling:
     Args:
         options: name of an argument -> value; others than those of sampling are ignored.
     """
-    values: dict[str, Any] = {field.name: field.default for field in fields(CritiqueGRPOConfig)}
+    values: dict[str, Any] = {}
+    for field in fields(CritiqueGRPOConfig):
+        values[field.name] = field.default
     values.update(options)
     further = _mapping(values["generation_kwargs"])
     max_new_tokens = further.pop("max_new_tokens", values["max_completion_length"])

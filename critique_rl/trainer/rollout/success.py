@@ -51,7 +51,10 @@ class SuccessRule:
         """
         if not self.places:
             return [NO_SUCCESS_REWARD] * len(rewards)
-        columns = [self._column(functions[place], rewards[:, place]) for place in self.places]
+        columns = []
+        for place in self.places:
+            column = self._column(functions[place], rewards[:, place])
+            columns.append(column)
         return [_join(row) for row in zip(*columns, strict=True)]
 
     def _column(self, function: Any, rewards: Tensor) -> list[Verdict]:
