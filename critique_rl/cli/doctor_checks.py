@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +25,9 @@ TESTED = {
     "jinja2": "3.1.6",
 }
 """As in constraints.txt, which a test compares."""
+TEMPLATE_ADVICE = (
+    "set what it asks for as trl.chat_template_kwargs, or repair tokenizer.chat_template"
+)
 EXTRAS = {
     "math-verify": "the verifier math (pip extra `math`)",
     "reasoning-gym": "tasks reasoning-gym/... (extra `tasks`)",
@@ -212,14 +215,14 @@ def check_policy(pipeline: Pipeline) -> Iterator[Line]:
         yield Line("policy", "fail", path, f"its tokenizer does not load: {type(error).__name__}")
         return
     yield Line("policy", "ok", config.policy.model)
-    yield _check_chat_template(tokenizer)
+    yield _check_chat_template(tokenizer, config.trl.get("chat_template_kwargs") or {})
     from critique_rl.experiment.preflight import check_sampling
 
     for warning in check_sampling(pipeline.arms):
         yield Line("sampling", "warn", warning.finding, warning.advice)
 
 
-def _check_chat_template(tokenizer: Any) -> Line:
+def _check_chat_template(tokenizer: Any, chat_template_kwargs: Mapping[str, Any]) -> Line:
     if not tokenizer.chat_template:
         return Line(
             "chat template",
@@ -229,7 +232,13 @@ def _check_chat_template(tokenizer: Any) -> Line:
             "and save the tokenizer beside the policy",
         )
     message = {"role": "user", "content": "second"}
-    text = tokenizer.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+    try:
+        text = tokenizer.apply_chat_template(
+            [message], add_generation_prompt=True, tokenize=False, **chat_template_kwargs
+        )
+    except Exception as error:
+        # A template may raise errors of its own, of any kind.
+        return Line("chat template", "fail", f"raises: {error}", TEMPLATE_ADVICE)
     if "second" in text:
         return Line("chat template", "ok", "keeps what the user says")
     return Line(

@@ -155,8 +155,9 @@ def _load(options: DataOptions, needs_answer: bool) -> UserData:
     seen: dict[str, Place] = {}
     split_keys: dict[str, str] = {}
     near_repeats = NearRepeats(options.near_repeats)
+    readings: set[str] = set()
     for source in sources:
-        for row in read_rows(source, options, needs_answer):
+        for row in read_rows(source, options, needs_answer, readings):
             if isinstance(row, str):
                 left_out[row] += 1
                 continue

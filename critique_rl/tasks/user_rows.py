@@ -41,11 +41,20 @@ class Reading:
     needs_answer: bool
 
 
-def read_rows(source: str, options: DataOptions, needs_answer: bool) -> Iterator[Row | str]:
+def read_rows(
+    source: str, options: DataOptions, needs_answer: bool, readings: set[str]
+) -> Iterator[Row | str]:
     """Each row of a source, or the reason why it cannot be used.
 
+    Args:
+        source: train, validation or test.
+        options: Where the rows are.
+        needs_answer: Rows without an answer are left out.
+        readings: How earlier sources named a choice; this one's reading is added.
+
     Raises:
-        ConfigError: For a source that cannot be read.
+        ConfigError: For a source that cannot be read, or whose places of choices count from
+            another number than those of an earlier source.
     """
     name = getattr(options, source)
     dataset = read_dataset(name, source, options.subset)
@@ -55,12 +64,24 @@ def read_rows(source: str, options: DataOptions, needs_answer: bool) -> Iterator
         choices = find_choices(
             dataset, name, options.choices, columns.get("answer"), columns.values()
         )
+        if choices is not None:
+            readings.add(choices.reading)
+            _check_same_place(readings, name)
         reading = Reading(source, names, columns, choices, options.system, needs_answer)
         for place, raw in enumerate(dataset):
             yield _read_row(raw, reading, place)
     # pyarrow takes bytes for text unchecked, and they are decoded when a row is read.
     except UnicodeDecodeError as error:
         raise utf8_error(name, error) from error
+
+
+def _check_same_place(readings: set[str], name: str) -> None:
+    """Raise ConfigError where one file counts its choices from 0, another one from 1."""
+    if {"place from 0", "place from 1"} <= readings:
+        raise ConfigError(
+            f"{name}: the places of choices seem to count from 0 in one file and from 1 in "
+            "another; write the letters A, B, ... as answers"
+        )
 
 
 def _find_columns(

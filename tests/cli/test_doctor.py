@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from fault_server import serving
+from transformers import AutoTokenizer
 
 from critique_rl.cli import doctor, doctor_checks
 from critique_rl.cli.entry import main
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import parse_pipeline
+from critique_rl.experiment.foresight.findings import refuse_or_warn
+from critique_rl.experiment.foresight.foresee import foresee
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +95,27 @@ def test_nobody_there_a_wrong_address_and_a_missing_key_are_failures_with_advice
         line_about(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "key").finding
         == "$OPENAI_API_KEY cannot be sent"
     )
+
+
+def test_a_template_that_needs_an_argument_gets_it_or_is_named(tmp_path, tiny_policy) -> None:
+    folder = tmp_path / "policy"
+    shutil.copytree(tiny_policy, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    needs = "{% if thinking is not defined %}{{ raise_exception('no thinking') }}{% endif %}"
+    tokenizer.chat_template = needs + tokenizer.chat_template
+    tokenizer.save_pretrained(folder)
+    data = {"task": {"name": "lab/chain"}, "policy": {"model": str(folder)}, "arms": {"scalar": {}}}
+    data["trl"] = {"max_completion_length": 48}
+    line = line_about(
+        doctor.check(parse_pipeline("p", data), tmp_path, None, None), "chat template"
+    )
+    assert (line.status, line.finding) == ("fail", "raises: no thinking")
+    with pytest.raises(ConfigError, match="chat template: it raises no thinking"):
+        refuse_or_warn(foresee(parse_pipeline("p", data).arms))
+    data["trl"]["chat_template_kwargs"] = {"thinking": True}
+    lines = doctor.check(parse_pipeline("p", data), tmp_path, None, None)
+    assert line_about(lines, "chat template").status == "ok"
+    refuse_or_warn(foresee(parse_pipeline("p", data).arms))
 
 
 def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_policy) -> None:

@@ -73,6 +73,9 @@ class Lengths:
         prompts, rows = self._task(config)
         if "refine_template" not in config.method:
             arguments.refine_template = f"{prompts}refine"
+        faults = [*check_template(rows, policy, arguments)]
+        if faults:
+            return faults
         findings = [*check_prompts(rows, policy, arguments)]
         # Without room for a completion there is none for a refinement either.
         if not findings and has_refinements(config, arguments):
@@ -112,6 +115,24 @@ def _read_policy(model: str, download: bool) -> Policy | None:
 def has_refinements(config: RunConfig, arguments: CritiqueGRPOConfig) -> bool:
     """Whether an arm refines attempts."""
     return config.critic.get("kind", "none") != "none" and arguments.refine_slots > 0
+
+
+def check_template(
+    rows: Sequence[Row], policy: Policy, arguments: CritiqueGRPOConfig
+) -> Iterator[Finding]:
+    """A chat template that raises, as where it needs an argument that nobody gives."""
+    prompts = [row["prompt"] for row in rows[:1]]
+    try:
+        _prompt_lengths(prompts, policy, arguments)
+    except Exception as error:
+        # Templates raise errors of their own, of any kind.
+        yield Finding(
+            "chat template",
+            True,
+            f"it raises {error}",
+            "set what it asks for as trl.chat_template_kwargs, leave task.options.system out if it "
+            "takes no system message, or repair the template",
+        )
 
 
 def check_prompts(

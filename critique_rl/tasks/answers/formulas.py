@@ -9,11 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 
 from critique_rl.tasks.answers.dates import read_dates, read_time
 from critique_rl.tasks.answers.marked import declared_part, last_box
-from critique_rl.tasks.answers.numbers import LEAD_WORDS, compare_quantities, read_last_quantity
+from critique_rl.tasks.answers.numbers import (
+    LEAD_WORDS,
+    Quantity,
+    compare_quantities,
+    read_last_quantity,
+)
 from critique_rl.tasks.answers.phrases import compare_phrases, read_gold_quantity, read_quantity
 from critique_rl.tasks.answers.plain import plain_text
 from critique_rl.tasks.answers.units import read_unit
@@ -90,7 +96,21 @@ def answer_part(text: str) -> str:
     if last is not None and not re.search(r"\d", tail[last.end() :]):
         return last[last.lastindex or 0]
     quantity = read_last_quantity(tail)
-    return "" if quantity is None else quantity.text
+    if quantity is None:
+        return ""
+    return _with_unit(quantity)
+
+
+def _with_unit(quantity: Quantity) -> str:
+    """A number and its unit as one text; the number alone where words follow it."""
+    unit = quantity.unit.name
+    if quantity.unit.factor == Fraction(1, 100):
+        unit = "%"
+    text = f"{quantity.text} {unit}".strip()
+    again = read_quantity(text)
+    if again is None or again.unit != quantity.unit:
+        return quantity.text
+    return text
 
 
 def _declared_formula(part: str) -> str:
@@ -108,6 +128,12 @@ def _declared_formula(part: str) -> str:
             break
         contents.append(after[after.lastindex or 0])
     return " or ".join(contents)
+
+
+UNSURE = re.compile(r"'|\\prime|\\not(?![a-z])|\\[lc]?dots|\.\.\.|\\sim(?![a-z])|~")
+"""Signs that Math-Verify drops: f'(x) would be f(x), and "3..." would be 3."""
+UNKNOWN = re.compile(r"\\(?:sin|cos|tan|log|ln)|\\circ|\^\\circ|\u00b0|e\^|\\sqrt\{-")
+"""Forms whose values Math-Verify may miss: of two such a difference is not sure."""
 
 
 def compare_formulas(gold: str, answer: str, same: SameExpression, depth: int = 0) -> Judgement:
@@ -130,6 +156,8 @@ def compare_formulas(gold: str, answer: str, same: SameExpression, depth: int = 
         return "right", ""
     if is_phrase(plain_gold):
         return compare_phrases(gold, answer)
+    if UNSURE.search(plain_gold) or UNSURE.search(plain_answer):
+        return "unreadable", "signs that no rule compares"
     quantity = read_gold_quantity(gold)
     answer_quantity = read_quantity(answer)
     if quantity is not None and answer_quantity is not None:
@@ -360,7 +388,7 @@ def compare_parts(gold: Parts, answer: Parts, same: SameExpression, depth: int) 
             ("unreadable", "a set of one") if is_single else ("wrong", "another number of answers")
         )
     if len(gold.elements) != len(answer.elements):
-        return "wrong", "another number of answers"
+        return _compare_counts(gold, answer)
     in_order = _compare_in_order(gold.elements, answer.elements, same, depth)
     kinds = {gold.kind, answer.kind}
     free_kinds = kinds & {"roots", "\\{\\}", "union"}
@@ -378,6 +406,14 @@ def compare_parts(gold: Parts, answer: Parts, same: SameExpression, depth: int) 
     if in_order[0] == "wrong" or not kinds & {"list", "roots", "\\{\\}"}:
         return "wrong", "other brackets"
     return "unreadable", "other brackets"
+
+
+def _compare_counts(gold: Parts, answer: Parts) -> Judgement:
+    """Compare parts that hold different numbers of elements."""
+    if set(gold.elements) == set(answer.elements):
+        # "{1, 1, 2}" for "{1, 2}".
+        return "unreadable", "repeated elements"
+    return "wrong", "another number of answers"
 
 
 def _compare_in_order(
@@ -428,6 +464,9 @@ def _compare_scalars(gold: str, answer: str, same: SameExpression) -> Judgement:
     if _is_other_case(gold_expression, answer_expression):
         return "unreadable", "another case"
     judgement = same(_latex(gold_expression), _latex(answer_expression))
+    is_unsure = UNKNOWN.search(gold) or UNKNOWN.search(answer)
+    if judgement[0] == "wrong" and is_unsure:
+        return "unreadable", "values that the library may miss"
     if judgement[0] == "right" and gold_unit and answer_unit and gold_unit != answer_unit:
         return "unreadable", "another unit"
     return judgement

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from critique_rl.tasks.answers.marked import last_box
+from critique_rl.tasks.answers.marked import denies_label, last_box
 from critique_rl.tasks.answers.plain import plain_text
 
 LONGEST = 800
@@ -38,6 +38,12 @@ ANOTHER = re.compile(
 )
 RETRACTION = re.compile(r"(?i)(?<!\w)(?:wait|correction|sorry|oops|hmm|wrong|incorrect)(?!\w)")
 BRACKETED = re.compile(r"\(([A-J])\)")
+DENIAL = re.compile(
+    r"(?i)(?<!\w)(?:not|cannot|\w{2,9}n['\u2019]t|wrong|incorrect|false|rule|ruled|rules|exclude"
+    r"|excluded|eliminate|eliminated|except|neither|nor)(?!\w)"
+)
+"""Words that speak of a choice that is not the answer."""
+LINE_LABEL = re.compile(r"(?m)^[ \t]{0,9}[(\[]?([A-J])[.):\]][ \t]{0,9}\S")
 LETTER_ALONE = re.compile(r"\W{0,9}([A-J])(?:[\s.)\]\"'*:,$}]{0,9}|[.):,]\s.*)", re.DOTALL)
 """A gold answer that is a letter, perhaps with the text of its choice."""
 LAST_WORD = re.compile(
@@ -59,6 +65,8 @@ def read_letter(text: str) -> str | None:
     last = None
     for match in CHOICE_DECLARATION.finditer(text):
         last = match
+    if last is not None and denies_label(text, last.start()):
+        return None
     if last is not None:
         return read_marked_letter(text[last.end() : last.end() + LONGEST])
     return _read_unmarked(text)
@@ -96,7 +104,11 @@ def _is_letter(text: str) -> bool:
 def _read_unmarked(text: str) -> str | None:
     """The one letter that a line of its own, a bracket or the last word marks."""
     bracketed = set(BRACKETED.findall(text))
-    if len(bracketed) > 1:
+    if len(bracketed) > 1 or _is_denied(text):
+        return None
+    labels = set(LINE_LABEL.findall(text))
+    if len(labels) > 1:
+        # A copy of the choices is no answer.
         return None
     if len(text) <= LONGEST:
         letter = _line_letter(text)
@@ -112,6 +124,15 @@ def _read_unmarked(text: str) -> str | None:
     if len(candidates) != 1:
         return None
     return candidates.pop()
+
+
+def _is_denied(text: str) -> bool:
+    """Whether the last line, or a line with a letter in brackets, says what is not the answer."""
+    lines = text.rstrip().splitlines()
+    if lines and DENIAL.search(lines[-1][-LONGEST:]):
+        return True
+    bracketed = [line[-LONGEST:] for line in lines if BRACKETED.search(line)]
+    return any(DENIAL.search(line) for line in bracketed)
 
 
 def _line_letter(line: str) -> str | None:

@@ -19,6 +19,11 @@ DECLARATION = re.compile(
     r"(?!\s(?:correct|right|verified|reasonable|found|obtained|clear|consistent|given by|in the))"
     r"(?:\s{0,3}:)?)"
 )
+DENIED_LABEL = re.compile(
+    r"(?i)(?<!\w)(?:wrong|incorrect|false|worst|bad|impossible"
+    r"|not (?:the|an)|n['\u2019]t (?:the|an))"
+    r"\s{1,3}(?:final\s{1,3}|correct\s{1,3}|right\s{1,3}|possible\s{1,3})?$"
+)
 OPENING = re.compile(r"\A(?:[\s*_:\uff1a]|(?:\\\[|\$\$)\s*\n){0,99}")
 RELATIVE = re.compile(
     r"(?i)\A\s?(?:therefore|thus|then|hence|simply|indeed|clearly|now|just|that)\s"
@@ -103,6 +108,12 @@ def last_box(text: str, longest: int | None = LONGEST) -> str | None:
     return ", ".join(contents[::-1])
 
 
+def denies_label(text: str, start: int) -> bool:
+    """Whether the words before a label turn it around, as in "the wrong answer is"."""
+    before = text[max(0, start - 40) : start]
+    return DENIED_LABEL.search(before) is not None
+
+
 def declared_part(text: str) -> str | None:
     r"""What stands after the last "####", "Answer:" or "answer is", to the end of its line.
 
@@ -114,6 +125,8 @@ def declared_part(text: str) -> str | None:
         last = match
     if last is None:
         return None
+    if denies_label(text, last.start()):
+        return ""
     # An answer below its label counts too, so that "Answer:\n5" is read.
     rest = text[last.end() : last.end() + LONGEST]
     opening = OPENING.match(rest)

@@ -22,7 +22,7 @@ convert.
 LARGEST_EXPONENT = 999
 
 INTEGER = (
-    r"(?:\d{1,3}(?:,\d{3})+(?![\d])|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d{1,3}(?:'\d{3})+(?!\d)"
+    r"(?:[1-9]\d{0,2}(?:,\d{3})+(?![\d])|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d{1,3}(?:'\d{3})+(?!\d)"
     r"|\d{1,3}(?: \d{3})+(?![\d/])|\d+)"
 )
 EUROPEAN = r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}(?![\d,])|\d{1,3}(?:[ ']\d{3})+,\d+"
@@ -58,7 +58,8 @@ FORMS = {
     "european": rf"(?P<european>{EUROPEAN})",
     "slash": rf"(?P<top>{DECIMAL})\s?/\s?(?P<bottom>[-+]?{DECIMAL})",
     "round slash": rf"\((?P<top>{SIGNED})\)\s?/\s?\((?P<bottom>{SIGNED})\)",
-    "comma": r"(?P<whole_part>\d+),(?P<decimals>\d{1,2}|\d{4,})(?![\d,])",
+    "comma": r"(?P<whole_part>\d+),(?P<decimals>\d{1,2}|\d{4,}"
+    r"|(?<!\d0,)(?<=0,)\d{3})(?![\d,])",
     "decimal": rf"(?P<decimal>{DECIMAL})",
 }
 """Name -> pattern. The first one that reads on to a known end is the form of the number."""
@@ -74,7 +75,7 @@ BEFORE = re.compile(r"(?:^|[\s=\u2248~#\":]|[^\W\d_a-zA-Z]|\.\.\.)$")
 ASSIGNED = re.compile(r"[=\u2248]\s?$")
 LEAD = re.compile(r"[^\d\\^{}<>|/*\u00d7\u00b7+\u00b1\[\]_()]{0,400}")
 LEAD_WORDS = re.compile(
-    r"(?i)(?<!\w)(?:not|no|\w{2,9}n't|never|twice|double|triple|thrice|neither|nor|or|and|between|least|most|less|more|greater|fewer"
+    r"(?i)(?<!\w)(?:not|no|none|loss|debt|deficit|\w{2,9}n't|never|twice|double|triple|thrice|neither|nor|or|and|between|least|most|less|more|greater|fewer"
     r"|larger|smaller|under|over|above|below|up to|than|from|half|root|sqrt|log|ln|sin|cos|tan"
     r"|square|cube|mod|multiples?|divisible|except|without|unless|either|both|plus|times|minus|if"
     r"|january|february|march|april|june|july|august|september|october|november|december"
@@ -90,12 +91,19 @@ LAST_LEAD_WORD = re.compile(
     r"|case|option|no\.)[\s:]{0,3}$"
 )
 EXPLANATION = re.compile(
-    r"(?i)(?:[,;]?\s|[,;])\(?(?:since|because|as|so|which|given|due|thanks|i\.e\.|that is|not)"
+    r"(?i)(?:[,;]?\s|[,;])\(?(?:since|because|as|so|which|given|due|thanks|i\.e\.|that is)"
     r"(?!\w)"
-    r"|[,;]\s?(?:where|after|we|it|this|when)(?!\w)"
+    r"|[,;]\s?(?:not|where|after|we|it|this|when)(?!\w)"
 )
 SENTENCE_END = re.compile(r"[.?;](?:\s|$)|\n")
 RETRACTION = re.compile(r"(?i)(?<!\w)(?:wait|actually|correction|sorry|oops|no|hmm|or|but)(?!\w)")
+DENIAL = re.compile(
+    r"(?i)(?<!\w)(?:cannot|not|wrong|incorrect|\w{2,9}n['\u2019]t)(?!\w)"
+    r"[^.!?\n]{0,40}[.!?\s]{0,9}$"
+)
+"""The end of a text that says what the answer is not."""
+ALTERNATIVE = re.compile(r"(?i)(?<!\w)(?:or|and)(?!\w)")
+EITHER = re.compile(r"(?i)\s?either(?!\w)")
 CHAIN = re.compile(r"=|\u2248|\\sim(?![a-z])")
 NAME = re.compile(
     r"\s?(?:[^\d=\u2248<>,;]{0,80}\s)?\\?[A-Za-z](?:[A-Za-z]{0,9}|_\{?\w{1,4}\}?)?'?"
@@ -162,6 +170,8 @@ def read_last_quantity(text: str) -> Quantity | None:
     window_end = min(line_end, end + LONGEST)
     window = text[window_start:window_end]
     plain = LABEL.sub("", plain_text(window).strip(), count=1)
+    if DENIAL.search(plain):
+        return None
     sentences = [part for part in re.split(r"[.?!;](?=\s|$)", plain) if re.search(r"\d", part)]
     if not sentences:
         return None
@@ -213,6 +223,9 @@ def _read_chain(part: str) -> Quantity | None:
     sides = CHAIN.split(part)
     if len(sides) == 1:
         return _read_alone(part)
+    # "a = 5 or a = 6" gives two answers.
+    if any(ALTERNATIVE.search(side) for side in sides[1:]) or EITHER.match(part):
+        return None
     for side in sides[:-1]:
         is_name = NAME.fullmatch(side) is not None
         is_sum = not SUM.sub("", side) and not VARIABLE_TERM.search(side)
@@ -340,6 +353,9 @@ def _are_equal(gold: Quantity, answer: Quantity) -> bool:
         return not is_percent_alone or abs(gold.scaled) <= 1
     factors = {gold.unit.factor, answer.unit.factor}
     is_percent = factors == {Fraction(1), Fraction(1, 100)}
+    if gold.unit.name or answer.unit.name:
+        # "$5" is not "5%".
+        return False
     return is_percent and gold.value == answer.value and abs(gold.value) > 1
 
 

@@ -28,6 +28,7 @@ OPERATORS = frozenset("!'*")
 n!, f'(x), x*.
 """
 OPERAND = re.compile(r"(?:(?<![^\W\d_])[^\W_]|\d|[)\]}'!*])$")
+JOINTS = frozenset((",", "and"))
 NEAR = 0.85
 """Similarity from which two texts may be two spellings of one answer."""
 NUMBER_WORDS = frozenset(
@@ -110,7 +111,11 @@ def tokens(plain: str) -> list[str]:
         token = match[0]
         before = matches[place - 1] if place else None
         after = matches[place + 1] if place + 1 < len(matches) else None
-        is_operator = token in OPERATORS and OPERAND.search(plain[: match.start()])
+        text_before = plain[: match.start()]
+        # "!A" is "not A".
+        is_negation = token == "!" and not text_before
+        is_operand = OPERAND.search(text_before) is not None
+        is_operator = is_negation or (token in OPERATORS and is_operand)
         if token in IGNORED and not is_operator and not _parts_digits(plain, match):
             continue
         if token == "-" and _joins_words(plain, match):
@@ -193,6 +198,11 @@ def _may_be_same(gold: list[str], answer: list[str], plain_gold: str, plain_answ
     if not gold or not answer or _contains(gold, answer) or _contains(answer, gold):
         return True
     if sorted(gold) == sorted(answer) or _letters(gold) == _letters(answer):
+        return True
+    # Items of a list, with "and" before the last one or without, and accents left out.
+    gold_text = _without_marks("".join(word for word in gold if word not in JOINTS))
+    answer_text = _without_marks("".join(word for word in answer if word not in JOINTS))
+    if gold_text == answer_text:
         return True
     if _are_abbreviated(gold, answer):
         return True

@@ -25,6 +25,13 @@ FACTORS = {
     "crore": Fraction(10**7),
     "billion": Fraction(10**9),
     "trillion": Fraction(10**12),
+    "bn": Fraction(10**9),
+    "mn": Fraction(10**6),
+    "tn": Fraction(10**12),
+    "mio": Fraction(10**6),
+    "mrd": Fraction(10**9),
+    "grand": Fraction(1000),
+    "dz": Fraction(12),
 }
 """Word after a number -> what it multiplies it by."""
 AMOUNTS = {
@@ -122,6 +129,8 @@ OTHER_FORMS = frozenset(
         "fifths sixths sevenths eighth eighths ninths tenth tenths hundredths thousandths score "
         "pair pairs squared cubed factorial choose mod modulo base pi root than less remainder r "
         "negative wait actually out either neither nor e i x y z n k between versus vs by isn't "
+        "below bc bce doubled tripled halved tens gross mil thou max maximum minimum most least "
+        "binary hex hexadecimal octal zero nope guess debt loss "
         "wrong incorrect not if unless point double twice triple past sqrt sin cos tan log ln"
     )
     + MONTHS

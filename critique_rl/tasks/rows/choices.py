@@ -34,6 +34,8 @@ BRACKETS = ("[", "{")
 LABEL_MARKS = "().:[] \t\n"
 LEAST_SHARE = 0.9
 """Share of the rows that a reading has to fit."""
+ENOUGH_ROWS = 20
+"""Rows with three different places or more among which a 0 should occur."""
 READINGS = ("label", "text", "place from 0", "place from 1")
 
 
@@ -343,6 +345,7 @@ class _Fits:
         self.counts: Counter[str] = Counter()
         self.conflicts: set[tuple[str, str]] = set()
         self.example = ""
+        self.golds: set[str] = set()
         self.is_numeric = True
         self.are_texts = True
         self.has_labels = False
@@ -361,6 +364,8 @@ class _Fits:
             return
         self.rows += 1
         self.example = self.example or gold
+        if len(self.golds) <= len(LETTERS):
+            self.golds.add(gold)
         self.has_labels |= bool(listed.labels)
         self.is_numeric &= _holds_number(value)
         self.are_texts &= not any(_holds_number(raw.get(column)) for column in self.columns)
@@ -398,8 +403,9 @@ class _Fits:
         first, *others = fitting
         if first == "label" and self.has_labels:
             return first
-        # Places count from 0 where nothing speaks for 1.
-        if "place from 0" in fitting:
+        # Places count from 0 where nothing speaks for 1. Of many answers one would then be 0.
+        speaks_for_1 = self.rows >= ENOUGH_ROWS and len(self.golds) > 2
+        if "place from 0" in fitting and not speaks_for_1:
             others = [other for other in others if other != "place from 1"]
         rivals = [other for other in others if (first, other) in self.conflicts]
         if not rivals:

@@ -229,3 +229,28 @@ def test_init_writes_a_pipeline_that_reads_letters(capsys) -> None:
     assert "  A. dog\n  B. hen\n  C. cow\n  D. ant\n  gold answer: " in output
     row = load_task(task, 0).train[0]
     assert row["prompt"][-1]["content"].endswith("A. dog\nB. hen\nC. cow\nD. ant")
+
+
+def test_files_that_count_choices_from_other_numbers_are_refused(tmp_path) -> None:
+    rows = [
+        {"question": f"Question {i}?", "choices": ["w", "x", "y", "z"], "answer": 1 + i % 4}
+        for i in range(40)
+    ]
+    train = tmp_path / "train.json"
+    train.write_text(json.dumps(rows))
+    test = tmp_path / "test.json"
+    held_out = [{**row, "question": f"Test {row['question']}"} for row in rows if row["answer"] < 3]
+    test.write_text(json.dumps(held_out))
+    with pytest.raises(ConfigError, match="count from 0 in one file and from 1 in another"):
+        load_user_data(DataOptions(train=str(train), test=str(test)))
+
+
+def test_places_that_may_count_from_0_or_from_1_are_refused(tmp_path) -> None:
+    rows = [
+        {"question": f"Question {i}?", "choices": ["w", "x", "y", "z"], "answer": 1 + i % 3}
+        for i in range(40)
+    ]
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps(rows))
+    with pytest.raises(ConfigError, match="place from 0 or the place from 1"):
+        load_user_data(DataOptions(train=str(file)))
