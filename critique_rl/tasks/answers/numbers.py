@@ -342,6 +342,10 @@ def compare_quantities(
         return "unreadable", "several readings"
     if _is_rounded(gold, answer) or _is_rounded(answer, gold):
         return "unreadable", "one is rounded"
+    units = {gold.unit.name, answer.unit.name} - {""}
+    if len(units) > 1:
+        # "60 minutes" for "1 hour".
+        return "unreadable", "another unit"
     return "wrong", ""
 
 
