@@ -36,7 +36,7 @@ class Judged:
 
 
 def read_forms(name: str) -> dict[str, list[dict]]:
-    """Kind -> rows (completion, answer, right) of public.jsonl or reported.jsonl."""
+    """Kind -> rows (completion, answer, right, perhaps verifier) of one of the files."""
     kinds = defaultdict(list)
     for line in (FORMS / name).read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -45,10 +45,13 @@ def read_forms(name: str) -> dict[str, list[dict]]:
 
 
 def judge_forms(name: str) -> list[Judged]:
-    """All forms of a file; the gold answers of a kind choose its verifier, as a data set's do."""
+    """All forms of a file; the gold answers of a kind choose its verifier, as a data set's do.
+
+    Rows that name a verifier are judged by it.
+    """
     judged = []
     for rows in read_forms(name).values():
-        verifier = choose_verifier([row["answer"] for row in rows])
+        verifier = rows[0].get("verifier") or choose_verifier([row["answer"] for row in rows])
         verdicts = judge_rows(rows, verifier)
         judged += [Judged(verifier, *pair) for pair in zip(rows, verdicts, strict=True)]
     return judged

@@ -31,7 +31,6 @@ def math_judge() -> Judge:
         ImportError: Without the package math-verify.
     """
     try:
-        import sympy
         from latex2sympy2_extended import NormalizationConfig
         from math_verify import LatexExtractionConfig, parse, verify
     except ImportError as error:
@@ -66,8 +65,10 @@ def math_judge() -> Judge:
         numbers = compare_numbers(gold, answer)
         if numbers is not None:
             return numbers
-        if isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr):
-            gold, answer = _exact(gold), _exact(answer)
+        if _has_letter_i(gold) != _has_letter_i(answer):
+            return "unreadable", "i may be the imaginary unit"
+        gold = _exact(gold)
+        answer = _exact(answer)
         # Some comparisons of the library hold one way only.
         is_right = verify(gold, answer, timeout_seconds=None) and verify(
             answer, gold, timeout_seconds=None
@@ -106,10 +107,18 @@ def compare_numbers(gold: Any, answer: Any) -> Judgement | None:
     return ("unreadable", "one is rounded") if is_rounded else ("wrong", "")
 
 
+def _has_letter_i(expression: Any) -> bool:
+    """Whether a sympy object holds the variable i, which may be the imaginary unit."""
+    names = [str(symbol) for symbol in getattr(expression, "free_symbols", ())]
+    return "i" in names
+
+
 def _exact(expression: Any) -> Any:
-    """A sympy expression with its decimal numbers as the fractions that they were written as."""
+    """An expression with its decimal numbers as fractions; other objects of sympy as they are."""
     import sympy
 
+    if not isinstance(expression, sympy.Expr):
+        return expression
     exact = {number: sympy.Rational(str(number)) for number in expression.atoms(sympy.Float)}
     return expression.xreplace(exact)
 

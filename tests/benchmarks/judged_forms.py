@@ -29,7 +29,7 @@ def line(name: str, verifier: str, judged: list[Judged]) -> str:
 def main() -> None:
     print(HEAD)
     unread = []
-    for name in ("public.jsonl", "reported.jsonl"):
+    for name in ("public.jsonl", "reported.jsonl", "signs_and_words.jsonl"):
         groups = defaultdict(list)
         for form in judge_forms(name):
             groups[form.verifier].append(form)

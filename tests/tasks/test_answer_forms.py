@@ -19,7 +19,7 @@ pytestmark = pytest.mark.processes
 MOST_UNREADABLE = 0.03
 
 
-@pytest.mark.parametrize("name", ["public.jsonl", "reported.jsonl"])
+@pytest.mark.parametrize("name", ["public.jsonl", "reported.jsonl", "signs_and_words.jsonl"])
 def test_forms_are_judged_right_by_the_verifier_that_init_chooses(name) -> None:
     judged = judge_forms(name)
     assert [form for form in judged if form.is_wrong_called_right] == []

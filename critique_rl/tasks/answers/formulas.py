@@ -56,6 +56,7 @@ ASSIGNMENT = re.compile(
 ASSIGNED_TUPLE = re.compile(r"\(\s*[a-z]\s*(?:,\s*[a-z]\s*){1,3}\)\s*=\s*")
 BRACKETS = {"(": ")", "[": "]", "\\{": "\\}"}
 ORDER_SIGNS = re.compile(r"\\le(?![a-z])|\\ge(?![a-z])|<|>")
+CONDITION_SIGN = re.compile(r"\\(?:le|ge|ne|in)(?![a-z])|[<>]")
 VARIABLE = re.compile(r"\s*\\?[A-Za-z][a-z]{0,4}\s*")
 SEPARATOR = re.compile(r"\s*[,;]\s*(?:and|or)\s|\s(?:and|or)\s|[,;]")
 UNION = re.compile(r"\\cup(?![a-z])|\s[Uu]\s|\sor\s")
@@ -72,6 +73,12 @@ BEFORE_UNIT = re.compile(r"(?:[\d})]|(?<![A-Za-z])[a-z]|\\[a-z]{1,9})$")
 NOT_WORKED_OUT = re.compile(r"(?:[\d\s+\-*/\u00d7\u00b7().,{}^]|\\frac){1,400}")
 """Sums and products of numbers: a question may consist of one."""
 ATTACHED_LETTERS = re.compile(r"\d(?![eE][-+]?\d)[A-Za-z]")
+DROPPED_SIGN = re.compile(
+    r"[\"?]|\^\s?\{?\s?(?:\\dagger|\\top|\\ast|\*|T(?![A-Za-z])|\\intercal)|(?<=\w)\*(?!\s?[\w(\\])"
+)
+"""Signs that change a formula and that the library drops: "A^T", "z^*"."""
+SLASH_PRODUCT = re.compile(r"/\s?\d+(?:[A-Za-z](?![A-Za-z])|\()")
+"""The start of "1/2x", which is x/2 for some and 1/(2x) for others."""
 UNFINISHED = re.compile(r"[-+*/^=<>\u00d7\u00b7_]$|^[*/^=\u00d7\u00b7]")
 UNIT_START = re.compile(r"\s[A-Za-z\u00b5\u03a9]|[\u00b0%\u20ac\uff04]|\s\u00b0")
 
@@ -165,7 +172,7 @@ def compare_formulas(gold: str, answer: str, same: SameExpression, depth: int = 
         if len(names) > 1:
             return "unreadable", "another variable"
         return compare_quantities(quantity, answer_quantity)
-    fault = _form_fault(plain_answer, quantity is not None)
+    fault = _form_fault(plain_gold, plain_answer, quantity is not None)
     if fault:
         return "unreadable", fault
     if depth > 3:
@@ -177,10 +184,20 @@ def compare_formulas(gold: str, answer: str, same: SameExpression, depth: int = 
     return compare_parts(gold_parts, answer_parts, same, depth)
 
 
-def _form_fault(plain_answer: str, is_number: bool) -> str:
+def _dropped_signs(plain: str) -> list[str]:
+    """The signs of a formula that the library drops, in one spelling and order."""
+    signs = [re.sub(r"[\s^{]", "", match[0]) for match in DROPPED_SIGN.finditer(plain)]
+    return sorted(signs)
+
+
+def _form_fault(plain_gold: str, plain_answer: str, is_number: bool) -> str:
     """Why no library may be asked about an answer; "" where one may."""
+    if _dropped_signs(plain_gold) != _dropped_signs(plain_answer):
+        return "a sign that the library drops"
     if is_number and NOT_WORKED_OUT.fullmatch(plain_answer) and "," not in plain_answer:
         return "a number that is not worked out"
+    if SLASH_PRODUCT.search(plain_answer):
+        return "a slash before a product"
     if is_number and ATTACHED_LETTERS.search(COMMAND.sub(" ", plain_answer)):
         return "letters beside a number"
     return "no formula that is complete" if UNFINISHED.search(plain_answer) else ""
@@ -382,11 +399,7 @@ def compare_parts(gold: Parts, answer: Parts, same: SameExpression, depth: int) 
     if gold.is_ambiguous or answer.is_ambiguous:
         return "unreadable", "a comma between thousands, or between numbers"
     if "scalar" in (gold.kind, answer.kind):
-        # "\{5\}" for 5 is no clear case; "3, 5" for 5 is one.
-        is_single = len(gold.elements) == len(answer.elements) == 1
-        return (
-            ("unreadable", "a set of one") if is_single else ("wrong", "another number of answers")
-        )
+        return _compare_with_scalar(gold.elements, answer.elements)
     if len(gold.elements) != len(answer.elements):
         return _compare_counts(gold, answer)
     in_order = _compare_in_order(gold.elements, answer.elements, same, depth)
@@ -413,6 +426,16 @@ def _compare_counts(gold: Parts, answer: Parts) -> Judgement:
     if set(gold.elements) == set(answer.elements):
         # "{1, 1, 2}" for "{1, 2}".
         return "unreadable", "repeated elements"
+    return "wrong", "another number of answers"
+
+
+def _compare_with_scalar(gold: Sequence[str], answer: Sequence[str]) -> Judgement:
+    """Compare a list of elements with one expression."""
+    if any(CONDITION_SIGN.search(element) for element in (*gold, *answer)):
+        return "unreadable", "a condition of another form"
+    # "\{5\}" for 5 is no clear case; "3, 5" for 5 is one.
+    if len(gold) == len(answer) == 1:
+        return "unreadable", "a set of one"
     return "wrong", "another number of answers"
 
 

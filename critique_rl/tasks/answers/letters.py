@@ -31,12 +31,19 @@ LABEL = re.compile(
 )
 REASON = re.compile(
     rf"{LETTER}(?:[.,;:!](?=\s)|\s?[\u2013-]\s|(?=\s?\n|\s(?:because|since|as|which|so|for|due|given"
-    r"|not)(?!\w)))"
+    r"|not|is (?:the )?(?:right|correct|best))(?!\w)))"
 )
 ANOTHER = re.compile(
     r"(?:\s?(?:[,/&+]|and|or|nor|but|[\u2013-])\s?)+[\(\[]?(?:option |choice )?[A-J](?![\w'])"
 )
 RETRACTION = re.compile(r"(?i)(?<!\w)(?:wait|correction|sorry|oops|hmm|wrong|incorrect)(?!\w)")
+OPTION_LINE = re.compile(
+    r"(?i:(?:(?:so|thus|therefore|hence|i (?:pick|choose|select))[,:]?\s{1,3}(?:it is |it's )?)?"
+    r"(?:the\s)?(?:option|choice)\s{0,3}:?\s{1,3})(?=[(\[*\"']{0,3}[A-Ja-j](?![\w']))"
+)
+"""What stands before the letter in a line such as "Option A" and "So option A"."""
+OPTION = re.compile(r"(?i:option|choice)s?\s{1,3}[(\[*\"']{0,3}([A-J])(?!\w)")
+OTHER_LINE = re.compile(r"[(\[]?([A-J])(?:[)\].,;]|\s*$)")
 BRACKETED = re.compile(r"\(([A-J])\)")
 DENIAL = re.compile(
     r"(?i)(?<!\w)(?:not|cannot|\w{2,9}n['\u2019]t|wrong|incorrect|false|rule|ruled|rules|exclude"
@@ -82,14 +89,17 @@ def read_marked_letter(part: str) -> str | None:
     for pattern in (ALONE, SMALL_ALONE):
         alone = pattern.fullmatch(line.strip())
         if alone is not None:
-            return None if RETRACTION.search(rest) else alone[1].upper()
+            letter = alone[1].upper()
+            other = OTHER_LINE.match(rest.strip())
+            is_another = other is not None and other[1] != letter
+            return None if is_another or RETRACTION.search(rest) else letter
     for pattern in (LABEL, REASON):
         match = pattern.match(line)
         if match is not None:
             group = match.lastindex or 1
             letter = match[group].upper()
             after_letter = line[match.end(group) :]
-            rest_of_line = after_letter.lstrip(")]. ") if pattern is LABEL else after_letter
+            rest_of_line = after_letter.lstrip(")].: ") if pattern is LABEL else after_letter
             if ANOTHER.match(after_letter.lstrip(")]")) or _is_letter(rest_of_line):
                 return None
             return None if RETRACTION.search(after_letter) else letter
@@ -98,7 +108,7 @@ def read_marked_letter(part: str) -> str | None:
 
 def _is_letter(text: str) -> bool:
     """Whether a text is a second letter, as in "A, B" and "(A) (B)"."""
-    return re.match(r"[(\[]?[A-J](?:[)\].,;]|\s?$)", text.lstrip(" ,")) is not None
+    return re.match(r"[(\[]?[A-J](?:[)\].,;]|\s?$)", text.lstrip(" ,;:")) is not None
 
 
 def _read_unmarked(text: str) -> str | None:
@@ -109,6 +119,9 @@ def _read_unmarked(text: str) -> str | None:
     labels = set(LINE_LABEL.findall(text))
     if len(labels) > 1:
         # A copy of the choices is no answer.
+        return None
+    named = bracketed | set(OPTION.findall(text))
+    if len(named) > 1:
         return None
     if len(text) <= LONGEST:
         letter = _line_letter(text)
@@ -140,6 +153,9 @@ def _line_letter(line: str) -> str | None:
     plain = plain_text(line).strip(" \n*_")
     if "\n" in plain:
         return None
+    option = OPTION_LINE.match(plain)
+    if option is not None:
+        return read_marked_letter(plain[option.end() :])
     for pattern in (ALONE, SMALL_ALONE):
         alone = pattern.fullmatch(plain)
         if alone is not None:

@@ -25,6 +25,8 @@ DENIED_LABEL = re.compile(
     r"\s{1,3}(?:final\s{1,3}|correct\s{1,3}|right\s{1,3}|possible\s{1,3})?$"
 )
 OPENING = re.compile(r"\A(?:[\s*_:\uff1a]|(?:\\\[|\$\$)\s*\n){0,99}")
+LAST_MARK = re.compile(r"(\*{1,3}|_{1,3}|)\Z")
+OPEN_MARK = re.compile(r"(?<![\w*_])(\*{1,3}|_{1,3})(?![\s*_])[^*_\n]{0,40}\Z")
 RELATIVE = re.compile(
     r"(?i)\A\s?(?:therefore|thus|then|hence|simply|indeed|clearly|now|just|that)\s"
 )
@@ -127,17 +129,30 @@ def declared_part(text: str) -> str | None:
         return None
     if denies_label(text, last.start()):
         return ""
+    mark = _open_emphasis(text[max(0, last.start() - 60) : last.start()])
     # An answer below its label counts too, so that "Answer:\n5" is read.
     rest = text[last.end() : last.end() + LONGEST]
     opening = OPENING.match(rest)
-    mark = "*" * min(2, opening[0].count("*")) if opening else ""
+    if opening is not None:
+        mark = LAST_MARK.findall(opening[0])[0] or mark
     rest = OPENING.sub("", rest)
     rest = RELATIVE.sub("", rest, count=1)
     line, _, _ = rest.partition("\n")
-    # Bold that opens before the answer closes after it.
+    # Emphasis that opens before the answer closes after it.
     if mark:
-        line = line.replace(mark, "", 1)
-    return line.rstrip("*_ \t\r")
+        line = re.sub(rf"{re.escape(mark)}(?!\w)", "", line, count=1)
+    line = line.rstrip()
+    closing = LAST_MARK.findall(line)[0]
+    # "5**" closes what opened before the declaration; "5 **apples**" does not.
+    if closing and line.count(closing) == 1:
+        line = line.removesuffix(closing).rstrip()
+    return line
+
+
+def _open_emphasis(before: str) -> str:
+    """The stars or lines that open before a declaration: "**" of "**Answer: 5** apples"."""
+    match = OPEN_MARK.search(before)
+    return "" if match is None else match[1]
 
 
 def marked_part(text: str) -> str | None:

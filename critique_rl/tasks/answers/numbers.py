@@ -13,6 +13,7 @@ from fractions import Fraction
 
 from critique_rl.tasks.answers.plain import plain_text
 from critique_rl.tasks.answers.units import NO_UNIT, Unit, read_unit
+from critique_rl.tasks.answers.vocabulary import MONTHS, SHORT_MONTHS, WEEKDAYS
 from critique_rl.types import Outcome
 
 LONGEST = 400
@@ -67,8 +68,12 @@ PATTERNS = {name: re.compile(pattern, re.ASCII) for name, pattern in FORMS.items
 DIGITS = "0123456789\uff10\uff11\uff12\uff13\uff14\uff15\uff16\uff17\uff18\uff19½⅓⅔¼¾"
 """Characters that may end a number, those of full width included."""
 NUMBER_START = re.compile(r"\d|(?<!\.)\.\d|\\frac|\\sqrt\s?[\d{]", re.ASCII)
-SIGN = re.compile(r"(?:([-+])\s?)?(?:[\uff04\u20ac\u00a3\u00a5\u20b9]\s?)?(?:([-+])\s?)?$")
-CURRENCY = re.compile(r"[\uff04\u20ac\u00a3\u00a5\u20b9](?=\s?[-+]?\s?$)")
+SIGN = re.compile(
+    r"(?:([-+])\s?)?(?:(?:(?<!\w)US)?[\uff04\u20ac\u00a3\u00a5\u20b9]\s?)?(?:([-+])\s?)?$"
+)
+CURRENCY = re.compile(
+    r"(?:[\uff04\u20ac\u00a3\u00a5\u20b9]|(?<!\w)(?:USD|EUR|GBP|JPY|INR|US\uff04))(?=\s?[-+]?\s?$)"
+)
 MINUS_WORD = re.compile(r"(?:^|\s)(?:minus|negative)\s$", re.IGNORECASE)
 # What may stand close before a number; other signs make it part of a form that no rule knows.
 BEFORE = re.compile(r"(?:^|[\s=\u2248~#\":]|[^\W\d_a-zA-Z]|\.\.\.)$")
@@ -80,9 +85,17 @@ LEAD_WORDS = re.compile(
     r"|square|cube|mod|multiples?|divisible|except|without|unless|either|both|plus|times|minus|if"
     r"|january|february|march|april|june|july|august|september|october|november|december"
     r"|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)(?!\w)"
-    r"|(?i:(?<!\w)(?:may|(?:mon|tues|wednes|thurs|fri|satur|sun)day),?\s?$)"
 )
 """Words that make a number before which they stand another thing than the answer."""
+DATE_NAMES = "|".join((*MONTHS, *SHORT_MONTHS, *WEEKDAYS))
+DATE_LEAD = re.compile(rf"(?i)(?<!\w)(?:{DATE_NAMES})(?!\w)[.,]?\s?(?:the\s)?$")
+"""A month or a weekday close before a number; "may" elsewhere is a verb."""
+DATE_POINT = re.compile(rf"(?i)\d\.\s?(?:{DATE_NAMES})(?!\w)")
+"""The point of "5. May"."""
+TERM_BEFORE = re.compile(
+    r"(?:(?<![^\W\d_])[^\W\d_]\s?[-+]\s?|[^\W\d_]\s?(?:\+\s?|-\s))[\uff04\u20ac\u00a3\u00a5\u20b9]?\s?$"
+)
+"""What makes a sign before a number the sign of a sum, or a dash: "n + 1", "profit - 5"."""
 LAST_LEAD_WORD = re.compile(
     r"(?i)(?:^|[^\w])(?:not|n't|or|and|to|between|least|most|than|from|half|root|sqrt|log|ln|sin|cos"
     r"|tan|mod|plus|times|minus|x|by|out of|in|may|january|february|march|april|june|july|august"
@@ -193,6 +206,8 @@ def _last_of(sentence: str) -> Quantity | None:
         if ASSIGNED.search(before):
             is_other = OTHER_VARIABLE.search(before) or VARIABLE_TERM.search(before[-20:])
             return None if is_other else quantity
+        if DATE_LEAD.search(before):
+            return None
         is_list = re.search(r"\d\S{0,9}\s?,\s?$|\d\s$", before)
         if is_list or LAST_LEAD_WORD.search(before) or re.search(r"[<>,(\[|:]\s?$", before.strip()):
             return quantity if _is_label(before) else None
@@ -210,6 +225,8 @@ def _first_statement(part: str) -> str:
     ends = [match.start() for match in SENTENCE_END.finditer(part)]
     ends += [match.start() for match in EXPLANATION.finditer(part)]
     for end in sorted(ends):
+        if DATE_POINT.match(part, max(0, end - 1)):
+            return part
         statement = part[:end]
         if re.search(r"\d", statement, re.ASCII) or "\\frac" in statement:
             if RETRACTION.search(part[end:]):
@@ -257,9 +274,11 @@ def _read_alone(part: str) -> Quantity | None:
     before = lead[: sign.start()] if sign else lead
     if not BEFORE.search(before) or not LEAD.fullmatch(before.replace("...", "")):
         return None
+    if sign is not None and sign[0].strip() and TERM_BEFORE.search(lead):
+        return None
     minus = MINUS_WORD.search(before)
     words = before[: minus.start()] if minus else before
-    if LEAD_WORDS.search(words):
+    if LEAD_WORDS.search(words) or DATE_LEAD.search(words):
         return None
     quantity = _read_from(part, start)
     if quantity is not None and minus is not None:

@@ -1,7 +1,8 @@
 """Short texts: names, words, dates, times and codes, compared without losing what tells them apart.
 
 Case, quotes, the article before a word and the point at the end do not matter. Signs, points
-between digits, fractions, brackets and a letter that is the answer do.
+between digits, fractions, brackets and a letter that is the answer do. Of signs such as "!" those
+of a sentence are dropped ("Paris!"), and those of a formula are kept ("n!", "f'(x)", "|x|").
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ LONGEST = 800
 ARTICLE = re.compile(r"(?:the|The|THE|an|An|AN|a)\s{1,9}(?=\w)")
 CAPITAL_A = re.compile(r"A\s{1,9}(?=[a-z]{2})")
 TOKEN = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d)|\d+(?:\.\d+)?|[^\W\d_]+|_|[^\w\s]")
-IGNORED = frozenset(".,;:!?\"'`\u00b7*")
-OPERATORS = frozenset("!'*")
-"""Signs that end or part words, and that are operators behind a number, a bracket or one letter:
-n!, f'(x), x*.
-"""
-OPERAND = re.compile(r"(?:(?<![^\W\d_])[^\W_]|\d|[)\]}'!*])$")
-JOINTS = frozenset((",", "and"))
+PARTING = frozenset(",;:")
+"""Signs that part words."""
+JOINTS = frozenset((",", ";", "and"))
+ENDING = frozenset("!?\"'")
+"""Signs that end a word of a sentence, or a letter of a formula."""
+WORD_BEFORE = re.compile(r"[^\W\d_]{2}[)\]\"'.,!?]{0,3}$")
+WORD_AFTER = re.compile(r"\s?[\"']?[^\W\d_]{2}")
+QUOTED = re.compile(r"(?<![\w)\]'\"])([\"'])(?=\S)([^\"']{0,300}[^\"'\s])\1(?![\w(\[])")
 NEAR = 0.85
 """Similarity from which two texts may be two spellings of one answer."""
 NUMBER_WORDS = frozenset(
@@ -39,7 +41,6 @@ NUMBER_WORDS = frozenset(
         "once twice"
     )
 )
-INNER_APOSTROPHE = re.compile(r"(?<=[^\W\d_])'(?=[^\W\d_])")
 SUBSCRIPT = re.compile(r"(?<=[A-Za-z)])_\{?(\d{1,3})\}?")
 PLAIN_SHORT_WORDS = frozenset(("no", "ok", "st", "nd", "rd", "th", "am", "pm", "of", "in", "at"))
 YES = frozenset(("yes", "true", "correct"))
@@ -68,7 +69,9 @@ def compare_phrases(gold: str, answer: str) -> tuple[Outcome, str]:
     if gold_tokens == answer_tokens:
         same_case = gold_time is not None or _has_same_case(plain_gold, plain_answer)
         return ("right", "") if same_case else ("unreadable", "another case")
-    if CHOICE.fullmatch(plain_gold) and read_marked_letter(answer) == plain_gold:
+    is_marked = re.search(r"[*'\"!?|]$", plain_answer) is not None
+    is_choice = CHOICE.fullmatch(plain_gold) is not None and not is_marked
+    if is_choice and read_marked_letter(answer) == plain_gold:
         return "right", ""
     gold_date = read_dates(plain_gold)
     if gold_date:
@@ -105,18 +108,12 @@ def _compare_numbers(quantity: Quantity, plain_gold: str, answer: str) -> tuple[
 def tokens(plain: str) -> list[str]:
     """The words, numbers and signs that tell an answer from others, in lower case."""
     kept = []
-    plain = INNER_APOSTROPHE.sub("", plain)
     matches = list(TOKEN.finditer(plain))
     for place, match in enumerate(matches):
         token = match[0]
         before = matches[place - 1] if place else None
         after = matches[place + 1] if place + 1 < len(matches) else None
-        text_before = plain[: match.start()]
-        # "!A" is "not A".
-        is_negation = token == "!" and not text_before
-        is_operand = OPERAND.search(text_before) is not None
-        is_operator = is_negation or (token in OPERATORS and is_operand)
-        if token in IGNORED and not is_operator and not _parts_digits(plain, match):
+        if _is_punctuation(plain, match):
             continue
         if token == "-" and _joins_words(plain, match):
             continue
@@ -133,7 +130,9 @@ def tokens(plain: str) -> list[str]:
 
 def _abbreviation(words: list[str], plain: str) -> list[str]:
     """ "U.S.A." as one word."""
-    if re.fullmatch(r"(?:[^\W\d_]\.\s?){1,9}[^\W\d_]\.?", plain):
+    is_spelled_out = re.fullmatch(r"(?:[^\W\d_]\.\s?){1,9}[^\W\d_]\.?", plain) is not None
+    # "a.b" may be a product.
+    if is_spelled_out and (plain.isupper() or plain.endswith(".")):
         return ["".join(words)]
     return words
 
@@ -142,13 +141,33 @@ def _is_thousands(token: str) -> bool:
     return re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", token) is not None
 
 
-def _parts_digits(plain: str, match: re.Match[str]) -> bool:
-    """Whether a sign stands beside a digit, as in "1, 2", ".5" and "10:30"."""
-    text_before = plain[: match.start()].rstrip()
-    text_after = plain[match.end() :].lstrip()
-    if not text_after[:1].isdigit():
+def _is_punctuation(plain: str, match: re.Match[str]) -> bool:
+    """Whether a sign is one of a sentence or a quotation, and none of a formula or a number."""
+    sign = match[0]
+    if sign not in ENDING and sign not in PARTING and sign != ".":
         return False
-    return text_before[-1:].isdigit() or match[0] in ".*"
+    before = plain[: match.start()]
+    after = plain[match.end() :]
+    follows_word = WORD_BEFORE.search(before[-5:]) is not None
+    if sign == ".":
+        return not _parts_digits(before, after)
+    if sign in PARTING:
+        if _parts_digits(before, after):
+            return False
+        return follows_word or (before != "" and WORD_AFTER.match(after[:4]) is not None)
+    opens_word = sign in "\"'" and not before.strip() and WORD_AFTER.match(after[:4])
+    if sign == "'":
+        # Only an s has an apostrophe after it: "James'". Others are primes: "AB'".
+        follows_word = follows_word and before.endswith("s")
+    ends_word = follows_word and (not after or after[0] in " ,.;:!?)\"'")
+    return bool(opens_word or ends_word)
+
+
+def _parts_digits(before: str, after: str) -> bool:
+    """Whether a sign stands beside a digit, as in "1, 2", ".5" and "10:30"."""
+    if before.rstrip()[-1:].isdigit():
+        return after.lstrip()[:1].isdigit()
+    return after[:1].isdigit() and WORD_BEFORE.search(before[-5:]) is None
 
 
 def _joins_words(plain: str, match: re.Match[str]) -> bool:
@@ -164,12 +183,10 @@ def _plain(text: str) -> str:
     text = plain_text(text[:LONGEST]).replace(DOLLAR, "$").replace("\n", " ")
     # "H_2O" is "H2O".
     text = SUBSCRIPT.sub(r"\1", text)
-    text = unicodedata.normalize("NFC", text).strip(' \t"')
-    text = re.sub(r"(?<=[\w)\]}%])[.,;:?]{1,3}$", "", text)
-    text = re.sub(r"(?<=[^\W\d_]{2})!{1,3}$", "", text).strip(' "')
-    is_quoted = text.startswith("'") and text.endswith("'") and len(text) > 2
-    if is_quoted:
-        text = text[1:-1]
+    text = unicodedata.normalize("NFC", text).strip(" \t")
+    text = re.sub(r"(?<=[\w)\]}%!?\"'])[.,;:]{1,3}$", "", text)
+    text = QUOTED.sub(r"\2", text)
+    text = re.sub(r"(?<=[\w)\]}%!?])[.,;:]{1,3}$", "", text).strip()
     if re.fullmatch(r"\([^(),]{1,200}\)", text):
         text = text[1:-1].strip()
     if ARTICLE.match(text):
@@ -197,39 +214,49 @@ def _may_be_same(gold: list[str], answer: list[str], plain_gold: str, plain_answ
     """Whether two texts that differ may name the same thing."""
     if not gold or not answer or _contains(gold, answer) or _contains(answer, gold):
         return True
-    if sorted(gold) == sorted(answer) or _letters(gold) == _letters(answer):
+    if _are_in_another_form(gold, answer):
         return True
-    # Items of a list, with "and" before the last one or without, and accents left out.
-    gold_text = _without_marks("".join(word for word in gold if word not in JOINTS))
-    answer_text = _without_marks("".join(word for word in answer if word not in JOINTS))
-    if gold_text == answer_text:
+    if gold == _without_capital_a(plain_answer):
         return True
-    if _are_abbreviated(gold, answer):
+    if answer == _without_capital_a(plain_gold):
         return True
-    # Codes: "7" may stand for "007".
-    gold_digits = [word.lstrip("0") for word in gold]
-    answer_digits = [word.lstrip("0") for word in answer]
-    if gold_digits == answer_digits:
-        return True
-    if gold == _without_capital_a(plain_answer) or answer == _without_capital_a(plain_gold):
-        return True
-    if _share_meaning(set(gold), set(answer)):
+    if _may_state_the_same(set(gold), set(answer)):
         return True
     if _is_initials(gold, answer) or _is_initials(answer, gold):
         return True
     return _is_near("".join(gold), "".join(answer))
 
 
-def _share_meaning(gold: set[str], answer: set[str]) -> bool:
-    """Whether both agree or deny, or one has a number in words where the other has digits."""
-    for sense in (YES, NO):
-        if gold & sense and answer & sense:
+def _are_in_another_form(gold: list[str], answer: list[str]) -> bool:
+    """Whether two texts hold the same words in another order, joined otherwise or abbreviated."""
+    if _letters(gold) == _letters(answer):
+        return True
+    if _without_joints(gold) == _without_joints(answer):
+        return True
+    if _without_zeros(gold) == _without_zeros(answer):
+        return True
+    return sorted(gold) == sorted(answer) or _are_abbreviated(gold, answer)
+
+
+def _without_zeros(words: list[str]) -> list[str]:
+    """The words without leading zeros: "7" may stand for the code "007"."""
+    return [word.lstrip("0") for word in words]
+
+
+def _may_state_the_same(gold: set[str], answer: set[str]) -> bool:
+    """Whether both say yes, both say no, or one writes in words what the other has in digits."""
+    for statement in (YES, NO):
+        if gold & statement and answer & statement:
             return True
     for words, others in ((gold, answer), (answer, gold)):
-        has_digits = any(word.isdigit() for word in others)
-        if has_digits and words & NUMBER_WORDS:
+        if words & NUMBER_WORDS and any(word.isdigit() for word in others):
             return True
     return False
+
+
+def _without_joints(words: list[str]) -> list[str]:
+    """The words of "red, green and blue" without what joins them, and without accents."""
+    return [_without_marks(word) for word in words if word not in JOINTS]
 
 
 def _without_capital_a(plain: str) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import takewhile
 
-from critique_rl.tasks.answers.vocabulary import MONTHS, SHORT_MONTHS, vocabulary
+from critique_rl.tasks.answers.vocabulary import MONTHS, SHORT_MONTHS, WEEKDAYS, vocabulary
 
 WORDS = ("word", "sign")
 """Kinds of tokens that name a unit."""
@@ -25,23 +27,20 @@ FACTORS = {
     "crore": Fraction(10**7),
     "billion": Fraction(10**9),
     "trillion": Fraction(10**12),
-    "bn": Fraction(10**9),
     "mn": Fraction(10**6),
-    "tn": Fraction(10**12),
     "mio": Fraction(10**6),
+    "mln": Fraction(10**6),
+    "bn": Fraction(10**9),
+    "bln": Fraction(10**9),
     "mrd": Fraction(10**9),
+    "tn": Fraction(10**12),
     "grand": Fraction(1000),
     "dz": Fraction(12),
 }
 """Word after a number -> what it multiplies it by."""
-AMOUNTS = {
-    "k": Fraction(1000),
-    "m": Fraction(10**6),
-    "mn": Fraction(10**6),
-    "b": Fraction(10**9),
-    "bn": Fraction(10**9),
-}
-"""Letters after an amount of money, where "m" is no metre."""
+MONEY_FACTORS = {"k": "thousand", "m": "million", "b": "billion", "t": "trillion"}
+"""Letters that multiply an amount of money; after other numbers they are units."""
+CURRENCIES = frozenset("$\u20ac\u00a3\u00a5\u20b9")
 NAMES = {
     "meter": "m",
     "metre": "m",
@@ -78,6 +77,7 @@ NAMES = {
     "deg": "\u00b0",
     "dollar": "$",
     "\uff04": "$",
+    "us\uff04": "$",
     "usd": "$",
     "euro": "\u20ac",
     "eur": "\u20ac",
@@ -128,7 +128,7 @@ OTHER_FORMS = frozenset(
         "or and to plus minus times over half halves quarter quarters third thirds fourths fifth "
         "fifths sixths sevenths eighth eighths ninths tenth tenths hundredths thousandths score "
         "pair pairs squared cubed factorial choose mod modulo base pi root than less remainder r "
-        "negative wait actually out either neither nor e i x y z n k between versus vs by isn't "
+        "negative wait actually out either neither nor e i x y z n k K between versus vs by isn't "
         "below bc bce doubled tripled halved tens gross mil thou max maximum minimum most least "
         "binary hex hexadecimal octal zero nope guess debt loss "
         "wrong incorrect not if unless point double twice triple past sqrt sin cos tan log ln"
@@ -169,33 +169,81 @@ def read_unit(rest: str, currency: str = "") -> Unit | None:
     if not rest.strip(" .,;:?\"'"):
         # "5..." and "5.," go on.
         is_open = rest.lstrip().startswith("..")
-        return None if is_open else Unit(NAMES.get(currency, currency))
-    tokens = _tokens(rest[: LONGEST + 1], bool(currency))
+        return None if is_open else Unit(_currency_name(currency))
+    tokens = _tokens(rest[: LONGEST + 1], is_money=bool(currency))
     if tokens is None or len(rest) > LONGEST:
         return None
-    words = [token.lower() for kind, token in tokens if kind in WORDS]
-    if OTHER_FORMS & set(words):
+    tokens = _with_money_factor(tokens, is_money=bool(currency))
+    words = [_lower(token) for kind, token in tokens if kind in ("word", "sign")]
+    if words and words[0] in WEEKDAYS:
         return None
-    factors = FACTORS | AMOUNTS if currency else FACTORS
-    factor = factors.get(words[0]) if words else None
-    names = [NAMES.get(currency, currency)] if currency else []
-    if factor is not None:
-        first = [kind in WORDS for kind, _ in tokens].index(True)
-        tokens = tokens[:first] + tokens[first + 1 :]
+    if not OTHER_FORMS.isdisjoint(words):
+        return None
+    factors = list(takewhile(_factor, words))
+    # "5 dollars million" and "5 per thousand" are no plain 5.
+    if any(_factor(word) >= 100 for word in words[len(factors) :]):
+        return None
+    factor = Fraction(math.prod(map(_factor, factors)))
+    names = _unit_names(tokens, len(factors))
+    if currency:
+        names.insert(0, _currency_name(currency))
+    return Unit(_join(names), factor)
+
+
+def _unit_names(tokens: list[tuple[str, str]], factors: int) -> list[str]:
+    """The names of units and their joints, those after a stop and the first factors left out."""
+    names = []
+    words = 0
+    is_over = False
     for kind, token in tokens:
         if kind == "stop":
-            break
+            is_over = True
         if kind == "joint":
-            joint = "/" if "/" in token else "\u00b7"
-            names.append(joint)
-        elif kind in WORDS:
-            names.append(_unit_name(token))
-    return Unit(_join(names), factor or Fraction(1))
+            names.append("/" if "/" in token else "\u00b7")
+        if kind in ("word", "sign"):
+            words += 1
+            if words > factors and not is_over:
+                names.append(_unit_name(token))
+    return names
+
+
+def _lower(token: str) -> str:
+    """A word in lower case; letters keep theirs: N is a unit, and n a variable."""
+    return token if len(token) == 1 else token.lower()
+
+
+def _currency_name(currency: str) -> str:
+    """One spelling of the sign or code before a number."""
+    return NAMES.get(currency.lower(), currency)
+
+
+def _factor(word: str) -> Fraction:
+    """What "million" and "millions" multiply a number by; 0 for other words."""
+    if word in FACTORS:
+        return FACTORS[word]
+    return FACTORS.get(word.removesuffix("s"), Fraction(0))
+
+
+def _with_money_factor(tokens: list[tuple[str, str]], is_money: bool) -> list[tuple[str, str]]:
+    """The tokens with the first one spelled out in "\u00a35m" and "5m dollars"."""
+    words = [place for place, (kind, _) in enumerate(tokens) if kind in ("word", "sign")]
+    if not words or any(kind == "joint" for kind, _ in tokens[: words[0]]):
+        return tokens
+    if len(words) > 1:
+        _, second = tokens[words[1]]
+        is_money = is_money or _unit_name(second.lower()) in CURRENCIES
+    kind, first = tokens[words[0]]
+    name = MONEY_FACTORS.get(first.lower())
+    if name is None or not is_money:
+        return tokens
+    spelled = tokens.copy()
+    spelled[words[0]] = (kind, name)
+    return spelled
 
 
 def _tokens(rest: str, is_money: bool) -> list[tuple[str, str]] | None:
     """The tokens after a number; None where one of them is no unit and no word."""
-    tokens = []
+    tokens: list[tuple[str, str]] = []
     place = 0
     while place < len(rest):
         match = TOKEN.match(rest, place)
@@ -205,8 +253,8 @@ def _tokens(rest: str, is_money: bool) -> list[tuple[str, str]] | None:
         if kind == "power":
             kind = "word"
         token = match[0]
-        is_amount = is_money and place == 0 and token.lower() in AMOUNTS
-        if kind == "word" and not (is_amount or _is_word(match, place)):
+        is_factor = is_money and not tokens and token.lower() in MONEY_FACTORS
+        if kind == "word" and not is_factor and not _is_word(match, place):
             return None
         tokens.append((kind, token))
         place = match.end()
@@ -219,6 +267,8 @@ def _is_word(match: re.Match[str], place: int) -> bool:
     if not word.isascii():
         return True
     if place == 0:
+        if word.lower() in FACTORS:
+            return True
         is_unit = word in ATTACHED or match[0] in ATTACHED
         return is_unit or len(word) > 3
     if len(word) == 1:

@@ -12,3 +12,7 @@ MONTHS = vocabulary(
     "january february march april may june july august september october november december"
 )
 SHORT_MONTHS = vocabulary("jan feb mar apr jun jul aug sep sept oct nov dec")
+WEEKDAYS = vocabulary(
+    "monday tuesday wednesday thursday friday saturday sunday "
+    "mon tue tues wed weds thu thur thurs fri sat sun"
+)
