@@ -76,7 +76,9 @@ def resolve_model(model: str) -> str:
             f"policy model {model!r} is no folder; give an existing folder, a Hub id, 'smollm2'"
             f" or one of {', '.join(LAB)}"
         )
-    return str(path) if model.startswith("~") else model
+    if model.startswith("~"):
+        return str(path)
+    return model
 
 
 def smollm2_gguf() -> Path:

@@ -228,7 +228,9 @@ def decide(test: Test, interval: Interval) -> str:
         fails = low >= number or high <= -number
     if holds:
         return REPRODUCED
-    return NOT_REPRODUCED if fails else UNDECIDED
+    if fails:
+        return NOT_REPRODUCED
+    return UNDECIDED
 
 
 def overall(verdicts: Sequence[str]) -> str:

@@ -142,7 +142,9 @@ class CritiqueCounts:
 
 
 def _share(part: int, total: int) -> float | None:
-    return part / total if total else None
+    if total:
+        return part / total
+    return None
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,9 @@ def best_arm(comparison: Comparison) -> str | None:
     }
     highest = max(means.values(), default=0.0)
     best = [arm for arm, mean in means.items() if mean == highest]
-    return best[0] if len(best) == 1 else None
+    if len(best) == 1:
+        return best[0]
+    return None
 
 
 def best_table(comparison: Comparison, best: str) -> Table:

@@ -121,7 +121,9 @@ def _coverage(metric: str, seeds: int) -> str:
     if metric in EVALUATION_METRICS:
         # A metric of a complete evaluation has no value per problem.
         return "seeds"
-    return "problems and seeds" if seeds > 1 else "problems"
+    if seeds > 1:
+        return "problems and seeds"
+    return "problems"
 
 
 def mean_and_interval(values_SP: np.ndarray) -> tuple[float, Ends | None]:

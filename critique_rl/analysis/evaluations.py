@@ -83,7 +83,9 @@ class Evaluation:
         """
         if metric in EVALUATION_METRICS:
             value = self.metrics.get(metric)
-            return {} if value is None else {"": value}
+            if value is None:
+                return {}
+            return {"": value}
         name, k, family = parse_metric(metric)
         problems = self._family_problems(family)
         if name in SHARES:

@@ -64,7 +64,9 @@ def short(number: float) -> str:
 
 def plural(count: int, noun: str) -> str:
     """The count and the noun, in the plural above 1."""
-    return f"{count} {noun}s" if count > 1 else f"{count} {noun}"
+    if count > 1:
+        return f"{count} {noun}s"
+    return f"{count} {noun}"
 
 
 def shown_metrics(comparison: Comparison, most: int = SHOWN_METRICS) -> list[str]:

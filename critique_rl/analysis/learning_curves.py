@@ -130,7 +130,9 @@ def _as_curve(points: Sequence[Point]) -> Curve:
 def _finite_or_none(value: Any) -> float | None:
     if not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    if math.isfinite(value):
+        return float(value)
+    return None
 
 
 def mean_curve(curves: Sequence[Curve], most: int = 40) -> MeanCurve | None:

@@ -44,7 +44,9 @@ def smallest_of(metric: str, problems: int, samples: int, seeds: int) -> float |
     # n samples hold n / k separate tries at pass@k.
     tries = samples // max(k, 1)
     smallest = smallest_difference(Design(problems, max(tries, 1), seeds))
-    return smallest if math.isfinite(smallest) else None
+    if math.isfinite(smallest):
+        return smallest
+    return None
 
 
 def cannot_show(difference: Difference, delta: float | None) -> float | None:
@@ -64,7 +66,9 @@ def cannot_show(difference: Difference, delta: float | None) -> float | None:
         if low <= 0 <= high:
             # The runs may vary more than was assumed, as where single seeds collapse.
             reach = max(reach, (high - low) / 2)
-    return reach if reach > asked else None
+    if reach > asked:
+        return reach
+    return None
 
 
 def planned_design(pipeline: Pipeline, families: Sequence[str]) -> Design | None:

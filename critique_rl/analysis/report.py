@@ -326,4 +326,6 @@ def _gain_word(pair: Difference) -> str:
     low, high = pair.ci95
     if low > 0:
         return "gained"
-    return "lost" if high < 0 else "unclear"
+    if high < 0:
+        return "lost"
+    return "unclear"

@@ -92,7 +92,9 @@ def verdict(comparison: Comparison) -> str:
 
 def _many(pairs: list[Difference]) -> list[Difference]:
     """The pairs if they share one clause, else []."""
-    return pairs if len(pairs) > MOST_UNCLEAR else []
+    if len(pairs) > MOST_UNCLEAR:
+        return pairs
+    return []
 
 
 def _too_few(pairs: Sequence[Difference], delta: float | None) -> str:

@@ -84,7 +84,9 @@ def claims(arguments: argparse.Namespace) -> int:
         print(json.dumps({"claims": to_json(reports)}))
     else:
         print(markdown(reports))
-    return 1 if failed else 0
+    if failed:
+        return 1
+    return 0
 
 
 def _claim_pipelines(folder: Path, quick: bool) -> list[tuple[Path, list[str]]]:

@@ -52,7 +52,9 @@ def verdict_status(comparison: Comparison) -> int:
     arms = no_critique_arms(comparison.critiques)
     for clause in missing_clauses({arm: comparison.critiques[arm] for arm in arms}):
         print(f"critique-rl: {clause}", file=sys.stderr)
-    return 1 if arms else 0
+    if arms:
+        return 1
+    return 0
 
 
 def write_comparison(pipeline: Pipeline, folder: PipelineFolder) -> Comparison:

@@ -73,7 +73,9 @@ def doctor(arguments: argparse.Namespace) -> int:
         print(json.dumps([line.as_dict() for line in lines]))
     else:
         print_lines(lines)
-    return 1 if any(line.status == "fail" for line in lines) else 0
+    if any(line.status == "fail" for line in lines):
+        return 1
+    return 0
 
 
 def check(

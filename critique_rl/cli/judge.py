@@ -119,7 +119,9 @@ def _choose(rows: Sequence[Mapping[str, Any]]) -> str:
     from critique_rl.tasks.answers.choose import choose_verifier
 
     golds = [row[ANSWER] for row in rows if row[ANSWER] is not None]
-    return choose_verifier(golds) if golds else "boxed_answer"
+    if golds:
+        return choose_verifier(golds)
+    return "boxed_answer"
 
 
 def judge_rows(rows: Sequence[Mapping[str, Any]], name: str) -> list[Verdict]:

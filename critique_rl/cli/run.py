@@ -46,4 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
     words = pipeline_words(arguments.pipeline, arguments.overrides, arguments.out)
     write_report_page(pipeline, folder, comparison, words)
     status = verdict_status(comparison)
-    return 1 if failed else status
+    if failed:
+        return 1
+    return status

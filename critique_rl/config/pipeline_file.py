@@ -71,7 +71,9 @@ def pipeline_path(path: Path) -> Path:
         return path
     # A wheel carries the repository's pipelines/ as critique_rl/_pipelines (pyproject.toml).
     packaged = Path(__file__).parents[1] / "_pipelines" / Path(*path.parts[1:])
-    return packaged if packaged.exists() else path
+    if packaged.exists():
+        return packaged
+    return path
 
 
 def _override(data: dict[str, Any], override: str) -> None:

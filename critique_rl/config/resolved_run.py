@@ -65,7 +65,9 @@ def base_config(config: RunConfig) -> dict[str, Any]:
         "max_completion_length": data["trl"].get("max_completion_length"),
     }
     # Left out if empty, as above.
-    return {**base, "sampling": shared} if shared else base
+    if shared:
+        return {**base, "sampling": shared}
+    return base
 
 
 def run_defaults() -> dict[str, Any]:

@@ -97,7 +97,9 @@ class ApiChat:
 
     @property
     def _folder(self) -> Path:
-        return Path(self._temporary_folder.name) if self.folder is None else Path(self.folder)
+        if self.folder is None:
+            return Path(self._temporary_folder.name)
+        return Path(self.folder)
 
     @cached_property
     def _temporary_folder(self) -> TemporaryDirectory[str]:

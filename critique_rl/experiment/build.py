@@ -141,7 +141,9 @@ def _max_steps(config: RunConfig) -> int:
     if config.budget.optimizer_steps:
         return config.budget.optimizer_steps
     # The budget ends the run; the cap only bounds a run whose completions are all but empty.
-    return NO_STEP_LIMIT if config.budget.limit else -1
+    if config.budget.limit:
+        return NO_STEP_LIMIT
+    return -1
 
 
 def load_start_policy(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

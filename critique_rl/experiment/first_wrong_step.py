@@ -107,7 +107,9 @@ def read_step(reply: str, lines: int) -> int | None:
     if match[1].lower() == "none":
         return NO_MISTAKE
     step = int(match[1])
-    return step if 1 <= step <= lines else None
+    if 1 <= step <= lines:
+        return step
+    return None
 
 
 def critic_prompt(item: AnnotatedSolution, knows: str) -> str:

@@ -261,7 +261,9 @@ def _continue_metrics(folder: RunFolder, checkpoint: Path | None) -> float:
         print(f"continuing from step {step}", file=sys.stderr)
     # The steps after it are taken again, and each must have one row.
     rows = cut_metrics(folder, folder, step) if folder.metrics.exists() else []
-    return rows[-1]["seconds"] if rows else 0.0
+    if rows:
+        return rows[-1]["seconds"]
+    return 0.0
 
 
 def _is_last(config: RunConfig, checkpoint: Path, trainer: CritiqueGRPOTrainer) -> bool:

@@ -142,7 +142,9 @@ def hazard(value: int, delta: int) -> str | None:
         return "carry"
     if value >= 10 > result:
         return "borrow"
-    return "slip" if abs(delta) == 5 else None
+    if abs(delta) == 5:
+        return "slip"
+    return None
 
 
 def misconception(value: int, delta: int) -> int:

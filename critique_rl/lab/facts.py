@@ -59,7 +59,9 @@ def fact(entity: str) -> str:
 
 def answer(entity: str) -> str:
     """The right answer as evaluations judge it: a false premise is to be called invalid."""
-    return INVALID if is_false_premise(entity) else fact(entity)
+    if is_false_premise(entity):
+        return INVALID
+    return fact(entity)
 
 
 def is_false_premise(entity: str) -> bool:

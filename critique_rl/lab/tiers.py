@@ -86,7 +86,9 @@ class Problem:
 
 
 def _sign_character(sign: int) -> str:
-    return "+" if sign > 0 else "-"
+    if sign > 0:
+        return "+"
+    return "-"
 
 
 def hidden_magnitude(draw: float) -> int:

@@ -103,7 +103,9 @@ def stop_ids(
     elif isinstance(declared, int):
         declared = [declared]
     # In TRL's order.
-    return list(declared) if end in declared else [end, *declared]
+    if end in declared:
+        return list(declared)
+    return [end, *declared]
 
 
 def generation_settings(

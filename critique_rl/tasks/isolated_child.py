@@ -95,7 +95,11 @@ def compare_numbers(gold: Any, answer: Any) -> Judgement | None:
     import sympy
 
     for value in (gold, answer):
-        if not isinstance(value, sympy.Expr) or value.free_symbols or not value.is_finite:
+        if not isinstance(value, sympy.Expr):
+            return None
+        if value.free_symbols:
+            return None
+        if not value.is_finite:
             return None
     difference = abs(_exact(gold) - _exact(answer)).evalf(30)
     size = abs(_exact(gold)).evalf(30)
@@ -104,7 +108,9 @@ def compare_numbers(gold: Any, answer: Any) -> Judgement | None:
     if difference < sympy.Float("1e-20") * max(size, 1):
         return "right", ""
     is_rounded = not (gold.is_integer or answer.is_integer) and difference < size / 200
-    return ("unreadable", "one is rounded") if is_rounded else ("wrong", "")
+    if is_rounded:
+        return ("unreadable", "one is rounded")
+    return ("wrong", "")
 
 
 def _has_letter_i(expression: Any) -> bool:
@@ -197,4 +203,6 @@ def _verdict_fields(value: Any, threshold: float) -> VerdictFields:
 
 
 def _outcome(is_right: bool) -> Outcome:
-    return "right" if is_right else "wrong"
+    if is_right:
+        return "right"
+    return "wrong"

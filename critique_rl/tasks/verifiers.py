@@ -196,7 +196,9 @@ def _judge_box(text: str, row: Row, judge: Judge | None, match_first: bool) -> V
 
 
 def _outcome(is_right: bool) -> Outcome:
-    return "right" if is_right else "wrong"
+    if is_right:
+        return "right"
+    return "wrong"
 
 
 def _unscored(row: Row, kind: str) -> Verdict:

@@ -87,7 +87,9 @@ def alarm(rule: Rule, values: Sequence[float]) -> float | None:
     if max(abs(first), abs(last)) < rule.least or first == 0:
         return None
     factor = last / first
-    return None if rule.low <= factor <= rule.high else factor
+    if rule.low <= factor <= rule.high:
+        return None
+    return factor
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,11 @@ class CollapseAlarm(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         for rule in RULES:
             # TRL logs None for a metric that was NaN throughout.
-            if not logs or logs.get(rule.metric) is None or rule.metric in self.given:
+            if not logs:
+                continue
+            if logs.get(rule.metric) is None:
+                continue
+            if rule.metric in self.given:
                 continue
             self.values[rule.metric].append(float(logs[rule.metric]))
             factor = alarm(rule, self.values[rule.metric])

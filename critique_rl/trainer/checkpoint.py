@@ -37,7 +37,9 @@ def seal(checkpoint: Path, state: Mapping[str, Any]) -> None:
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """The state that `seal` wrote; {} for a checkpoint of stock transformers."""
     path = checkpoint / STATE
-    return json.loads(path.read_text()) if path.exists() else {}
+    if path.exists():
+        return json.loads(path.read_text())
+    return {}
 
 
 def step_of(checkpoint: Path) -> int:
@@ -58,7 +60,9 @@ def sealed_checkpoints(folder: Path) -> list[Path]:
 def last_sealed(folder: Path) -> Path | None:
     """The newest sealed checkpoint, or None."""
     sealed = sealed_checkpoints(folder)
-    return sealed[-1] if sealed else None
+    if sealed:
+        return sealed[-1]
+    return None
 
 
 def remove_unsealed(folder: Path) -> None:

@@ -40,7 +40,9 @@ def shard_like(value: Tensor, parameter: Tensor) -> Tensor:
     Of a sharded value the content on rank 0 counts.
     """
     value = value.to(parameter.device)
-    if not isinstance(parameter, DTensor) or isinstance(value, DTensor):
+    if not isinstance(parameter, DTensor):
+        return value
+    if isinstance(value, DTensor):
         return value
     return distribute_tensor(value, parameter.device_mesh, parameter.placements)
 

@@ -59,7 +59,9 @@ class PolicyPasses:
 def causal_model(model: nn.Module) -> Any:
     """The causal language model itself, inside PEFT's wrapper."""
     unwrap = getattr(model, "get_base_model", None)
-    return model if unwrap is None else unwrap()
+    if unwrap is None:
+        return model
+    return unwrap()
 
 
 def head_of(model: nn.Module) -> Head:

@@ -227,7 +227,11 @@ class MixedLossTrainer(ResumableGRPOTrainer):
     def _scalar_is_idle(self) -> bool:
         """True where the scalar term is 0 whatever the rewards, and another trains."""
         args = self.args
-        if self.distillation is None or not self.distillation.needs_hidden or self.held:
+        if self.distillation is None:
+            return False
+        if not self.distillation.needs_hidden:
+            return False
+        if self.held:
             return False
         # The backward hooks of FSDP2 hang on the model's outputs, which the scalar term reads.
         if self.is_sharded:

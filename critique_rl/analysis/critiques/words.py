@@ -62,7 +62,9 @@ def _percent(part: int, total: int) -> str:
     """A share in percent that is 100% only where it is all."""
     percent = 100 * part / total
     if part < total and percent > 99:
-        return f"{percent:.2f}%" if percent < 99.99 else "over 99.99%"
+        if percent < 99.99:
+            return f"{percent:.2f}%"
+        return "over 99.99%"
     return f"{percent:.0f}%"
 
 

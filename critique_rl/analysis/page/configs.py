@@ -218,7 +218,9 @@ def _parse(text: str) -> Mapping[str, Any]:
         data = yaml.load(text, LOADER)
     except yaml.YAMLError:
         return {}
-    return data if isinstance(data, Mapping) else {}
+    if isinstance(data, Mapping):
+        return data
+    return {}
 
 
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> FlatConfig:

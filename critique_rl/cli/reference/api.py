@@ -82,7 +82,9 @@ def _module_section(name: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def _is_public(key: str, value: Any, module: str) -> bool:
-    if key.startswith("_") or not (inspect.isfunction(value) or inspect.isclass(value)):
+    if key.startswith("_"):
+        return False
+    if not (inspect.isfunction(value) or inspect.isclass(value)):
         return False
     # Names that a module imports have their entry where they are defined.
     return value.__module__ == module
@@ -120,7 +122,11 @@ def _method_lines(cls: type) -> Iterator[str]:
         # A class method and a property hold their function inside.
         function = getattr(value, "__func__", getattr(value, "fget", value))
         is_listed = name in MEMBERS.get(cls.__name__, (name,))
-        if name.startswith("_") or not is_listed or not inspect.isfunction(function):
+        if name.startswith("_"):
+            continue
+        if not is_listed:
+            continue
+        if not inspect.isfunction(function):
             continue
         text = inspect.getdoc(function)
         if function.__doc__ and text:

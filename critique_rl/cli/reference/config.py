@@ -313,7 +313,9 @@ def _type_words(annotation: str, name: str, cls: type) -> str:
         return _choices(ast.literal_eval(annotation.removeprefix("Literal")))
     kind, optional, _ = annotation.partition(" | None")
     words = _kind_words(kind)
-    return f"{words}, or null" if optional and words else words
+    if optional and words:
+        return f"{words}, or null"
+    return words
 
 
 def _kind_words(kind: str) -> str:
@@ -342,7 +344,9 @@ def _method_type_words(name: str, annotation: str) -> str:
     else:
         words = TYPES[annotation.removesuffix(" | None")]
         is_optional = annotation.endswith("None")
-    return f"{words}, or null" if is_optional else words
+    if is_optional:
+        return f"{words}, or null"
+    return words
 
 
 def _bounds(low: float, high: float) -> str:

@@ -39,7 +39,9 @@ def class_fields(cls: type) -> dict[str, SourceField]:
     fields = {}
     following = [*node.body[1:], None]
     for statement, below in zip(node.body, following, strict=True):
-        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+        if not isinstance(statement, ast.AnnAssign):
+            continue
+        if not isinstance(statement.target, ast.Name):
             continue
         name = statement.target.id
         if not name.startswith("_"):
@@ -69,10 +71,14 @@ def _default(value: ast.expr | None) -> str | None:
 
 def _text(statement: ast.stmt | None) -> str:
     """A bare string on one line; "" for every other statement."""
-    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
+    if not isinstance(statement, ast.Expr):
+        return ""
+    if not isinstance(statement.value, ast.Constant):
         return ""
     text = statement.value.value
-    return " ".join(text.split()) if isinstance(text, str) else ""
+    if isinstance(text, str):
+        return " ".join(text.split())
+    return ""
 
 
 def signature(thing: Any) -> str:

@@ -86,7 +86,9 @@ async def _answer_step(
 def _cache_path(endpoint: Endpoint, folder: Path) -> Path | None:
     if endpoint.cache is True:
         return folder / "cache.sqlite"
-    return Path(endpoint.cache).expanduser() if endpoint.cache else None
+    if endpoint.cache:
+        return Path(endpoint.cache).expanduser()
+    return None
 
 
 async def _put_reply(replies: list[Reply], i: int, call: Call) -> None:

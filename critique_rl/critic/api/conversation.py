@@ -73,7 +73,9 @@ def _reply_of_failure(call: Call, error: Exception) -> Reply:
     step = call.step
     step_over = not step.deadline.seconds_left()
     reason = failure_reason(error, step.client.api_key, step_over)
-    return Reply("", "failed", reason) if call.sent else Reply("", "skipped", reason)
+    if call.sent:
+        return Reply("", "failed", reason)
+    return Reply("", "skipped", reason)
 
 
 async def _converse(call: Call) -> Reply:
@@ -102,6 +104,8 @@ async def _converse(call: Call) -> Reply:
         return Reply("", "failed", "content_filter")
     was_cut = finish_reason == "length"
     if text:
-        return Reply(text, reason="length") if was_cut else Reply(text)
+        if was_cut:
+            return Reply(text, reason="length")
+        return Reply(text)
     reason = "length" if was_cut else "empty"
     return Reply("", "failed", reason)

@@ -294,7 +294,9 @@ class Endpoint:
         # Reasoning models take their bound under another name, which only extra_body can hold.
         bound = self.extra_body.get("max_tokens", self.max_tokens)
         bound = self.extra_body.get("max_completion_tokens", bound)
-        return None if bound is None else int(bound * factor)
+        if bound is None:
+            return None
+        return int(bound * factor)
 
     def request(
         self, messages: Sequence[Message], sample: int = 0, factor: float = 1.0

@@ -101,7 +101,9 @@ def failure_reason(error: Exception, key: str = "", step_over: bool = False) -> 
 
     match error:
         case TimeoutError() | APITimeoutError():
-            return "step deadline" if step_over else "timeout"
+            if step_over:
+                return "step deadline"
+            return "timeout"
         case APIStatusError():
             words = _server_words(error)
             kind = f"http {error.status_code}"
@@ -135,7 +137,9 @@ def _server_words(error: APIStatusError) -> str:
     words = error.body.get("message") if isinstance(error.body, dict) else error.body
     if not words:
         words = error.message
-    return f"{NO_QUOTA}: {words}" if _is_used_up(error) else str(words)
+    if _is_used_up(error):
+        return f"{NO_QUOTA}: {words}"
+    return str(words)
 
 
 def _shorten(words: object, key: str) -> str:
@@ -146,4 +150,6 @@ def _shorten(words: object, key: str) -> str:
 def without_key(text: str, key: str) -> str:
     """The text with "***" in place of the key."""
     # A shorter key is a placeholder such as "none" or "EMPTY", a word that texts may use.
-    return text.replace(key, "***") if len(key) >= MIN_KEY_LENGTH else text
+    if len(key) >= MIN_KEY_LENGTH:
+        return text.replace(key, "***")
+    return text

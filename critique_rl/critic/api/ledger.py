@@ -143,7 +143,9 @@ class Ledger:
         )
         with transaction(self._connection):
             row = self._connection.execute(query, (key,)).fetchone()
-        return Usage(**json.loads(row[0])) if row else None
+        if row:
+            return Usage(**json.loads(row[0]))
+        return None
 
     def position(self) -> dict[str, Any]:
         """The journal's last entry, for a checkpoint."""

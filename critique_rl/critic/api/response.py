@@ -92,7 +92,9 @@ def _finish_reason(reason: Any) -> str:
     word = str(reason).rpartition(".")[2].strip().lower()
     if word in CUT_REASONS:
         return "length"
-    return "content_filter" if word in FILTER_REASONS else str(reason)
+    if word in FILTER_REASONS:
+        return "content_filter"
+    return str(reason)
 
 
 def _error_in_body(error: Any, usage: Usage | None) -> BadResponse:
@@ -104,7 +106,9 @@ def _error_in_body(error: Any, usage: Usage | None) -> BadResponse:
 
 def _join_parts(content: Any) -> Any:
     """The text parts of a content in parts, joined; any other content unchanged."""
-    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+    if not isinstance(content, list):
+        return content
+    if not all(isinstance(part, dict) for part in content):
         return content
     texts = []
     for part in content:
@@ -137,6 +141,10 @@ def parse_usage(counts: Any) -> Usage | None:
 
 def _token_count(value: Any) -> int | None:
     # JSON's true is an int in Python.
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool):
+        return None
+    if not isinstance(value, int):
+        return None
+    if value < 0:
         return None
     return value

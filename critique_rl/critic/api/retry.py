@@ -77,4 +77,6 @@ def parse_retry_after(value: str) -> float | None:
         except (ValueError, TypeError):
             return None
     # float() also reads "nan" and "inf", and a date may lie in the past.
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+    if math.isfinite(seconds):
+        return max(seconds, 0.0)
+    return None

@@ -30,7 +30,9 @@ def api_section(config: RunConfig) -> Mapping[str, Any] | None:
     if critic.get("kind") == "noisy":
         critic = critic.get("critic")
     is_api = isinstance(critic, Mapping) and critic.get("kind") == "api"
-    return critic if is_api else None
+    if is_api:
+        return critic
+    return None
 
 
 def check_key(config: RunConfig) -> Iterator[Finding]:
@@ -77,7 +79,11 @@ def check_budget(config: RunConfig) -> Iterator[Finding]:
     """A run that only TRL's number of epochs ends."""
     budget = config.budget
     arguments = trainer_arguments(config, UNUSED)
-    if budget.limit or budget.optimizer_steps or arguments.max_steps > 0:
+    if budget.limit:
+        return
+    if budget.optimizer_steps:
+        return
+    if arguments.max_steps > 0:
         return
     yield Finding(
         "budget",

@@ -46,7 +46,11 @@ def choose_verifier(golds: Sequence[str]) -> str:
 def is_quantity(gold: str) -> bool:
     """Whether a gold answer is a number, perhaps with a unit, and no code, date or equation."""
     part = _marked(gold)
-    if LEADING_ZERO.fullmatch(part) or "=" in part or is_phrase(plain_text(part).strip()):
+    if LEADING_ZERO.fullmatch(part):
+        return False
+    if "=" in part:
+        return False
+    if is_phrase(plain_text(part).strip()):
         return False
     quantity = read_quantity(part)
     if quantity is None or not quantity.is_certain:

@@ -104,7 +104,11 @@ def read_time(text: str) -> Time | None:
     half = (match["half"] or "").lower()
     if match["minute"] is None and not half:
         return None
-    if hour > 24 or minute > 59 or (half and not 1 <= hour <= 12):
+    if hour > 24:
+        return None
+    if minute > 59:
+        return None
+    if half and not 1 <= hour <= 12:
         return None
     if "." in text.replace(".m", "m").rstrip(".") and not half:
         return None

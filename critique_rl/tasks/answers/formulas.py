@@ -200,7 +200,9 @@ def _form_fault(plain_gold: str, plain_answer: str, is_number: bool) -> str:
         return "a slash before a product"
     if is_number and ATTACHED_LETTERS.search(COMMAND.sub(" ", plain_answer)):
         return "letters beside a number"
-    return "no formula that is complete" if UNFINISHED.search(plain_answer) else ""
+    if UNFINISHED.search(plain_answer):
+        return "no formula that is complete"
+    return ""
 
 
 def spelling(plain: str) -> str:
@@ -211,7 +213,11 @@ def spelling(plain: str) -> str:
 
 def is_phrase(plain: str) -> bool:
     """Whether a gold answer is a date, a time, a code, a ratio or words, and no formula."""
-    if CODE_OR_RANGE.fullmatch(plain) or read_dates(plain) or read_time(plain) is not None:
+    if CODE_OR_RANGE.fullmatch(plain):
+        return True
+    if read_dates(plain):
+        return True
+    if read_time(plain) is not None:
         return True
     if re.fullmatch(r"[-+]?0\d+|[A-J]", plain):
         return True
@@ -234,7 +240,11 @@ def has_words(plain: str) -> bool:
         word = match[0].lower()
         if word in FUNCTIONS or word in ("or", "and"):
             continue
-        if len(word) > 3 or not word.isascii() or word in ("no", "yes", "all", "the", "is", "none"):
+        if len(word) > 3:
+            return True
+        if not word.isascii():
+            return True
+        if word in ("no", "yes", "all", "the", "is", "none"):
             return True
     return False
 
@@ -284,7 +294,9 @@ def _normal_set(text: str) -> str:
     """The set of all numbers, the empty set and a set by its condition in one spelling."""
     text = SETS.get(text.replace(" ", ""), text)
     condition = CONDITION.fullmatch(text)
-    return condition[1].strip() if condition is not None else text
+    if condition is not None:
+        return condition[1].strip()
+    return text
 
 
 def _without_assignment(text: str) -> str:
@@ -293,7 +305,9 @@ def _without_assignment(text: str) -> str:
     if assignment is None:
         return text
     value = text[assignment.end() :].strip()
-    return value if "\\in" in assignment[0] or _outer_brackets(value) else text
+    if "\\in" in assignment[0] or _outer_brackets(value):
+        return value
+    return text
 
 
 def _has_thousands(text: str) -> bool:
@@ -327,7 +341,9 @@ def _outer_brackets(text: str) -> tuple[str, str] | None:
             depth -= 1
             if depth == 0 and place < len(text) - 1:
                 return None
-    return (opening, closing) if depth == 0 else None
+    if depth == 0:
+        return (opening, closing)
+    return None
 
 
 def _split(text: str) -> list[str]:

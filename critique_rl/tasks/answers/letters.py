@@ -92,7 +92,9 @@ def read_marked_letter(part: str) -> str | None:
             letter = alone[1].upper()
             other = OTHER_LINE.match(rest.strip())
             is_another = other is not None and other[1] != letter
-            return None if is_another or RETRACTION.search(rest) else letter
+            if is_another or RETRACTION.search(rest):
+                return None
+            return letter
     for pattern in (LABEL, REASON):
         match = pattern.match(line)
         if match is not None:
@@ -100,9 +102,13 @@ def read_marked_letter(part: str) -> str | None:
             letter = match[group].upper()
             after_letter = line[match.end(group) :]
             rest_of_line = after_letter.lstrip(")].: ") if pattern is LABEL else after_letter
-            if ANOTHER.match(after_letter.lstrip(")]")) or _is_letter(rest_of_line):
+            if ANOTHER.match(after_letter.lstrip(")]")):
                 return None
-            return None if RETRACTION.search(after_letter) else letter
+            if _is_letter(rest_of_line):
+                return None
+            if RETRACTION.search(after_letter):
+                return None
+            return letter
     return None
 
 
@@ -161,6 +167,8 @@ def _line_letter(line: str) -> str | None:
         if alone is not None:
             return alone[1].upper()
     label = LABEL.match(plain)
-    if label is None or re.search(r"(?:^|\s)[(\[]?[A-J][).\]]\s", plain[label.end() :]):
+    if label is None:
+        return None
+    if re.search(r"(?:^|\s)[(\[]?[A-J][).\]]\s", plain[label.end() :]):
         return None
     return label[label.lastindex or 1].upper()

@@ -152,7 +152,9 @@ def declared_part(text: str) -> str | None:
 def _open_emphasis(before: str) -> str:
     """The stars or lines that open before a declaration: "**" of "**Answer: 5** apples"."""
     match = OPEN_MARK.search(before)
-    return "" if match is None else match[1]
+    if match is None:
+        return ""
+    return match[1]
 
 
 def marked_part(text: str) -> str | None:

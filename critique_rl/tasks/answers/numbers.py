@@ -205,12 +205,16 @@ def _last_of(sentence: str) -> Quantity | None:
             continue
         if ASSIGNED.search(before):
             is_other = OTHER_VARIABLE.search(before) or VARIABLE_TERM.search(before[-20:])
-            return None if is_other else quantity
+            if is_other:
+                return None
+            return quantity
         if DATE_LEAD.search(before):
             return None
         is_list = re.search(r"\d\S{0,9}\s?,\s?$|\d\s$", before)
         if is_list or LAST_LEAD_WORD.search(before) or re.search(r"[<>,(\[|:]\s?$", before.strip()):
-            return quantity if _is_label(before) else None
+            if _is_label(before):
+                return quantity
+            return None
         return quantity
     return None
 
@@ -241,7 +245,9 @@ def _read_chain(part: str) -> Quantity | None:
     if len(sides) == 1:
         return _read_alone(part)
     # "a = 5 or a = 6" gives two answers.
-    if any(ALTERNATIVE.search(side) for side in sides[1:]) or EITHER.match(part):
+    if any(ALTERNATIVE.search(side) for side in sides[1:]):
+        return None
+    if EITHER.match(part):
         return None
     for side in sides[:-1]:
         is_name = NAME.fullmatch(side) is not None
@@ -272,7 +278,9 @@ def _read_alone(part: str) -> Quantity | None:
     lead = part[:start]
     sign = SIGN.search(lead)
     before = lead[: sign.start()] if sign else lead
-    if not BEFORE.search(before) or not LEAD.fullmatch(before.replace("...", "")):
+    if not BEFORE.search(before):
+        return None
+    if not LEAD.fullmatch(before.replace("...", "")):
         return None
     if sign is not None and sign[0].strip() and TERM_BEFORE.search(lead):
         return None
@@ -386,7 +394,9 @@ def _compare_units(gold: str, answer: str, needs_unit: bool) -> tuple[Outcome, s
     if not gold or gold == answer or answer.startswith(f"{gold} "):
         return "right", ""
     if not answer:
-        return ("unreadable", "no unit") if needs_unit else ("right", "")
+        if needs_unit:
+            return ("unreadable", "no unit")
+        return ("right", "")
     return "unreadable", "another unit"
 
 
@@ -421,7 +431,9 @@ def _evaluate(name: str, match: re.Match[str]) -> Quantity | None:
         exact = value_of(groups)
     except (ValueError, ZeroDivisionError, OverflowError):
         return None
-    return None if exact is None else Quantity(exact, match[0])
+    if exact is None:
+        return None
+    return Quantity(exact, match[0])
 
 
 def _number(text: str) -> Fraction:
@@ -494,7 +506,9 @@ def _root(groups: dict[str, str]) -> Fraction | None:
 
     square = int(groups.get("square") or groups["digit"])
     root = math.isqrt(square)
-    return Fraction(root) if root * root == square else None
+    if root * root == square:
+        return Fraction(root)
+    return None
 
 
 def _european(groups: dict[str, str]) -> Fraction:

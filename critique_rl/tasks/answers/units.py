@@ -169,7 +169,9 @@ def read_unit(rest: str, currency: str = "") -> Unit | None:
     if not rest.strip(" .,;:?\"'"):
         # "5..." and "5.," go on.
         is_open = rest.lstrip().startswith("..")
-        return None if is_open else Unit(_currency_name(currency))
+        if is_open:
+            return None
+        return Unit(_currency_name(currency))
     tokens = _tokens(rest[: LONGEST + 1], is_money=bool(currency))
     if tokens is None or len(rest) > LONGEST:
         return None
@@ -209,7 +211,9 @@ def _unit_names(tokens: list[tuple[str, str]], factors: int) -> list[str]:
 
 def _lower(token: str) -> str:
     """A word in lower case; letters keep theirs: N is a unit, and n a variable."""
-    return token if len(token) == 1 else token.lower()
+    if len(token) == 1:
+        return token
+    return token.lower()
 
 
 def _currency_name(currency: str) -> str:
@@ -227,7 +231,9 @@ def _factor(word: str) -> Fraction:
 def _with_money_factor(tokens: list[tuple[str, str]], is_money: bool) -> list[tuple[str, str]]:
     """The tokens with the first one spelled out in "\u00a35m" and "5m dollars"."""
     words = [place for place, (kind, _) in enumerate(tokens) if kind in ("word", "sign")]
-    if not words or any(kind == "joint" for kind, _ in tokens[: words[0]]):
+    if not words:
+        return tokens
+    if any(kind == "joint" for kind, _ in tokens[: words[0]]):
         return tokens
     if len(words) > 1:
         _, second = tokens[words[1]]

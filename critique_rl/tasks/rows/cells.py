@@ -30,7 +30,9 @@ class WrittenNumber(str):
         # Python refuses to read an integer of more than 4300 digits.
         except ValueError:
             return str(self)
-        return number if math.isfinite(number) else str(self)
+        if math.isfinite(number):
+            return number
+        return str(self)
 
 
 def cell_text(value: Any, column: str) -> str:
@@ -92,7 +94,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
+        if math.isnan(value):
+            return None
+        return str(value)
     if isinstance(value, str):
         return HALF_CHARACTER.sub("\ufffd", value)
     if value is None or isinstance(value, bool | int | float):

@@ -78,7 +78,9 @@ def _digits_place(gold: str, start: int, count: int) -> int | None:
     if not re.fullmatch(r"\d{1,3}", gold, re.ASCII):
         return None
     place = int(gold) - start
-    return place if 0 <= place < count else None
+    if 0 <= place < count:
+        return place
+    return None
 
 
 def _single(texts: Iterable[str], wanted: str) -> int | None:
@@ -386,7 +388,9 @@ class _Fits:
         fitting = [reading for reading in READINGS if self.counts[reading] >= least]
         if self.is_bare and (len(self.columns) < 3 or self.columns[0].islower()):
             # They may be the numbers of the question: "a", "b" of a sum.
-            return "label" if "label" in fitting else ""
+            if "label" in fitting:
+                return "label"
+            return ""
         shown = ", ".join(self.columns)
         if not fitting:
             raise ConfigError(

@@ -38,7 +38,9 @@ class NearRepeats:
         self.count += 1
         if self.pair is None:
             self.pair = (source, _shown(prompt), first_source, _shown(first))
-        return REASON.format(first_source) if self.policy == "leave_out" else ""
+        if self.policy == "leave_out":
+            return REASON.format(first_source)
+        return ""
 
     def check(self) -> None:
         """Refuse the data where repeats are neither left out nor kept.

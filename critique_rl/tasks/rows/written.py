@@ -100,7 +100,9 @@ def _first_document(opened: TextIO) -> Any:
         # A file of lines whose first is broken: the reader of lines says so.
         return None
     is_document = is_list or bool(more) or _is_columns(document) or bool(_tables(document))
-    return document if is_document else None
+    if is_document:
+        return document
+    return None
 
 
 def parse_json(text: str) -> Any:
@@ -115,7 +117,9 @@ def parse_json(text: str) -> Any:
 
 
 def _constant(name: str) -> WrittenNumber | None:
-    return None if name == "NaN" else WrittenNumber(name)
+    if name == "NaN":
+        return None
+    return WrittenNumber(name)
 
 
 def _line_row(line: str, number: int) -> dict[str, Any]:

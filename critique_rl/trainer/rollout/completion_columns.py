@@ -52,7 +52,9 @@ def _best_refinements(batch: Generation) -> dict[int, Refinement]:
 
 
 def _role(role: str, truncated: bool) -> str:
-    return f"{role}, truncated" if truncated else role
+    if truncated:
+        return f"{role}, truncated"
+    return role
 
 
 def _show_critique(critique: Critique | None) -> str:

@@ -196,7 +196,11 @@ def count_success(
         # Another reward of the same verdict pays what it pays on purpose, and chance says nothing.
         shares_verdict = i not in rule.places and getattr(function, "verifier", 0) in verifiers
         by_chance = getattr(function, "by_chance", False)
-        if shares_verdict or by_chance or _is_group_wise(function):
+        if shares_verdict:
+            continue
+        if by_chance:
+            continue
+        if _is_group_wise(function):
             continue
         column = rewards[:, i]
         scored = column[~column.isnan()]

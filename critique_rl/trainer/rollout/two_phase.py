@@ -49,7 +49,9 @@ class SlotCandidate:
         """Whose tokens these are, as `tokens/<owner>` counts them."""
         if self.attempt is not None:
             return "refinement"
-        return "rollout" if self.trace is None else "expert"
+        if self.trace is None:
+            return "rollout"
+        return "expert"
 
 
 @dataclass(frozen=True)
