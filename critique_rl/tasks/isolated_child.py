@@ -55,7 +55,7 @@ def math_judge() -> Judge:
         candidates = parse(f"${expression}$", [latex], parsing_timeout=None)
         if not candidates or isinstance(candidates[0], str):
             return None
-        return candidates[0]
+        return _defined(candidates[0])
 
     def same(gold_text: str, answer_text: str) -> Judgement:
         gold = read(gold_text)
@@ -111,6 +111,16 @@ def compare_numbers(gold: Any, answer: Any) -> Judgement | None:
     if is_rounded:
         return ("unreadable", "one is rounded")
     return ("wrong", "")
+
+
+def _defined(expression: Any) -> Any:
+    """The sympy object; None where it divides by 0, which the library compares by chance."""
+    import sympy
+
+    for power in expression.atoms(sympy.Pow):
+        if power.exp.is_negative and power.base.doit() == 0:
+            return None
+    return expression
 
 
 def _has_letter_i(expression: Any) -> bool:
