@@ -106,7 +106,7 @@ def check(
         endpoints |= _endpoints_of_arms(pipeline)
         settings = check_settings(pipeline)
         lines += [*check_policy(pipeline), settings]
-        # What cannot be built cannot be looked at.
+        # Settings that `run` refuses cannot be built, and so not be looked at.
         if settings.status == "ok":
             lines += check_foresight(pipeline)
         lines += check_reach(pipeline)

@@ -37,7 +37,7 @@ def final_answer(answer: str) -> str:
     """A gold answer without its working.
 
     Returns:
-        What stands in the last line after "####", as GSM8K ends its solutions; any other text as it
+        The text after "####" in the last line, as GSM8K ends its solutions; any other text as it
         is, such as one whose last heading is followed by more.
     """
     _, mark, last = answer.rpartition("####")

@@ -49,7 +49,7 @@ def stock_trainer(kind: Kind, folder) -> GRPOTrainer:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_our_sampler_is_trl_s(kind: Kind, tmp_path) -> None:
     trainer = stock_trainer(kind, tmp_path)
-    # What evaluations have: the same folder, loaded anew, and the options.
+    # An evaluation has the same folder, loaded anew, and the options.
     model, tokenizer = load_policy(str(tmp_path))
     if kind.neutral:
         model.generation_config = neutral_config(model.generation_config)

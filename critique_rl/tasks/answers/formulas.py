@@ -1,6 +1,6 @@
 """Compare formulas: numbers exactly, words as words, lists and intervals part by part.
 
-What is left, one expression against another, goes to a library (`isolated_child`), which would take
+Single expressions go to a library (`isolated_child`), which would take
 "3 1/2" for 1, "ABC" for "CAB", (1, 2) for {1, 2} and 2.004 for 2.
 """
 

@@ -23,7 +23,7 @@ ADVERB = re.compile(
     r"|actually|obviously|just|the|letter|option|choice|answer)(?![\w'])[\s:,]{1,3}"
 )
 LETTER = r"[\(\[]{0,2}\s?([A-J])(?![\w'#+*/^=-])\s?[\)\]]{0,2}"
-# What may follow a letter: an end, a point or bracket with the choice's text, or a reason.
+# A letter is followed by an end, a point or bracket with the text of its choice, or a reason.
 ALONE = re.compile(rf"[\"']?{LETTER}[\"']?[.,;:!]?\s*")
 SMALL_ALONE = re.compile(r"[\"']?[\(\[]?\s?([a-j])\s?[\)\]]?[\"']?[.]?\s*")
 LABEL = re.compile(

@@ -80,7 +80,7 @@ def _box_content(text: str, start: int, longest: int | None) -> tuple[int, str]:
             depth -= 1
             if depth == 0:
                 return place + 1, text[start + 1 : place]
-    # What follows an open brace to the text's end is inside of it.
+    # A box without its brace may be longer than the text, so nobody knows its content.
     return (stop if stop == len(text) else start + 1), ""
 
 

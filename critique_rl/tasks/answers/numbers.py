@@ -75,7 +75,7 @@ CURRENCY = re.compile(
     r"(?:[\uff04\u20ac\u00a3\u00a5\u20b9]|(?<!\w)(?:USD|EUR|GBP|JPY|INR|US\uff04))(?=\s?[-+]?\s?$)"
 )
 MINUS_WORD = re.compile(r"(?:^|\s)(?:minus|negative)\s$", re.IGNORECASE)
-# What may stand close before a number; other signs make it part of a form that no rule knows.
+# Signs before a number that are no part of it; others make a form that no rule knows.
 BEFORE = re.compile(r"(?:^|[\s=\u2248~#\":]|[^\W\d_a-zA-Z]|\.\.\.)$")
 ASSIGNED = re.compile(r"[=\u2248]\s?$")
 LEAD = re.compile(r"[^\d\\^{}<>|/*\u00d7\u00b7+\u00b1\[\]_()]{0,400}")
