@@ -2,6 +2,9 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# Many tests wait for a process, so three workers keep two cores busy.
+WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Two torch threads on a busy two-core machine can be 15 times slower than one.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -30,7 +33,7 @@ claims-quick: install
 
 # Format, lint, types, and the tests that neither train nor start a process: before each commit.
 check: lint types
-	$(BIN)/python -m pytest -m "not trains and not processes"
+	$(PYTEST) -m "not trains and not processes"
 
 lint: install
 	$(BIN)/ruff format --check critique_rl tests pipelines
@@ -40,7 +43,7 @@ types: install
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The report in a real browser: Debian's package `chromium`, or $CHROMIUM as its path. Without one these tests are skipped in `make test`.
 test-browser: install
