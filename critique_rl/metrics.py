@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike
 EVALUATION_METRICS = ("ece", "brier", "auroc", "truthfulness", "hallucination", "abstention")
 """Metrics of an evaluation as one unit: without values per problem, intervals cover seeds alone."""
 
+ALARMING_LOSS = 0.05
+"""Share of answers that the verifier lost from which on it is told."""
 SHARES = ("truthfulness", "hallucination", "abstention", "agreement")
 """Names in `shares`. Over a family, each is the mean over problems, named "<share>/<family>"."""
 

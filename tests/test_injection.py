@@ -1,5 +1,6 @@
 """What a policy writes steers nothing: 83 hostile attempts go through critic, refine prompt,
-reward, record and page, and each does what a tame one does.
+reward, record and page, and each does what a tame one does. All are harmless text: their tokens,
+tags and commands mean something to nobody but these tests.
 """
 
 from __future__ import annotations
@@ -41,21 +42,23 @@ ROW = {
 }
 TAME = "A-7=4\nB+9=13\n#13"
 SPECIALS = [
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|eot_id|>",
-    "<s>",
-    "</s>",
-    "[INST]",
-    "[/INST]",
-    "<start_of_turn>",
+    "<|turn_start|>",
+    "<|turn_end|>",
+    "<|text_end|>",
+    "<|turn_end_id|>",
+    "<turn>",
+    "</turn>",
+    "[TURN]",
+    "[/TURN]",
+    "<start_of_words>",
     "<think>",
     "@@TURN@@",
 ]
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+"""Tokens of no tokenizer but the one of these tests, whose template they end turns of."""
+TEMPLATE = (
+    "{% for m in messages %}<|turn_start|>{{ m['role'] }}\n{{ m['content'] }}"
+    "<|turn_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn_start|>assistant\n{% endif %}"
 )
 
 
@@ -97,7 +100,7 @@ def tokenizer():
 
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)
     tokenizer.add_special_tokens({"additional_special_tokens": SPECIALS})
-    tokenizer.chat_template = CHATML
+    tokenizer.chat_template = TEMPLATE
     return tokenizer
 
 
@@ -155,7 +158,7 @@ def test_a_refine_prompt_has_the_turns_and_marks_of_a_tame_one(critiqued, tokeni
             [TAME, *ATTACKS, "@@TURN@@"], [*critiqued[1], critiqued[1][0]], strict=True
         )
     )
-    assert tame[1] == {"<|im_start|>": 2, "<|im_end|>": 1}
+    assert tame[1] == {"<|turn_start|>": 2, "<|turn_end|>": 1}
     assert tame[2:4] == ((1, 1), (1, 1))
     for attack, shape in zip([*ATTACKS, "@@TURN@@"], hostile, strict=True):
         assert shape == tame, attack
@@ -166,7 +169,7 @@ def test_without_neutral_fields_the_same_attacks_do_end_turns(tokenizer) -> None
         ids = tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], add_generation_prompt=True
         )["input_ids"]
-        return sum(i == tokenizer.convert_tokens_to_ids("<|im_end|>") for i in ids)
+        return sum(i == tokenizer.convert_tokens_to_ids("<|turn_end|>") for i in ids)
 
     assert (
         sum(turns(attack) > 1 for attack in ATTACKS if attack.isprintable() or "\n" in attack) >= 2

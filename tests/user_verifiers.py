@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from critique_rl.types import Verdict
 
@@ -41,6 +43,10 @@ def words(text, row):
     return "right"
 
 
+class Stop(BaseException):
+    """An exception that no `except Exception` catches."""
+
+
 def hostile(text, row):
     """Does what the text says."""
     match text:
@@ -49,8 +55,14 @@ def hostile(text, row):
                 pass
         case "sleep":
             time.sleep(3600)
-        case "big number":
-            return 3 ** (3**25)
+        case "hold the interpreter":  # one call in C, which looks at no signal
+            return sum(range(10**14))
+        case "deaf":  # to everything but SIGKILL
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+                signal.signal(number, signal.SIG_IGN)
+            while True:
+                with suppress(BaseException):
+                    time.sleep(3600)
         case "own alarm":  # what a library with a timeout of its own does, before it hangs
             signal.signal(signal.SIGALRM, lambda *_: None)
             signal.alarm(3600)
@@ -70,8 +82,36 @@ def hostile(text, row):
             hoard = []
             while True:
                 hoard.append(b"x" * (1 << 24))  # written to: what is only reserved takes nothing
+        case "one large block":  # refused at once, where the kernel has a limit
+            return len(bytearray(1 << 40)) > 0
         case "print":
             print("what a user prints", flush=True)
+        case "flood":
+            for _ in range(400):
+                print("x" * (1 << 16))
+        case "endless flood":
+            while True:
+                print("x" * (1 << 16))
+        case "long reason":
+            return Verdict("wrong", "7" * (1 << 22), "because " * (1 << 20))
+        case "exit at once":
+            os._exit(0)
+        case "own exception":
+            raise Stop
+        case "fork":  # both come back from here
+            os.fork()
+        case "write to the pipes":
+            for pipe in range(3, 20):
+                with suppress(OSError):
+                    os.write(pipe, b"no json\n")
+        case "close the pipes":
+            os.closerange(0, 20)
+            time.sleep(3600)
+        case "daemon":
+            words = [sys.executable, "-c", "import time; time.sleep(3600)"]
+            started = subprocess.Popen(words, start_new_session=True)
+            Path(row["note"]).write_text(str(started.pid))
+            time.sleep(3600)
         case "child":
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
             time.sleep(3600)
@@ -82,6 +122,15 @@ def hostile(text, row):
 
 def hostile_recursion(n):
     return hostile_recursion(n + 1)
+
+
+def slow_once(text, row):
+    """Hangs on a text the first time only, as on a machine that was busy."""
+    seen = Path(row["note"])
+    if text == "hang" and not seen.exists():
+        seen.write_text("seen")
+        time.sleep(3600)
+    return True
 
 
 one_argument = len

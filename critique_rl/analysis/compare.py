@@ -255,10 +255,15 @@ def _arm_summary(
     votes: list[Vote] = []
     for run in runs.values():
         votes += run.votes
+    unscored = sum(run.unscored for run in runs.values())
+    timeouts = sum(run.timeouts for run in runs.values())
+    samples = sum(run.samples for run in runs.values())
     return ArmSummary(
         metrics=_metric_summaries(runs, metrics),
         cost=_mean_cost(runs),
-        unscored=sum(run.unscored for run in runs.values()),
+        unscored=unscored,
+        samples=samples if unscored or timeouts else None,
+        timeouts=timeouts or None,
         reliability=_reliability(votes),
         to_target=to_target,
         critiques=critiques,

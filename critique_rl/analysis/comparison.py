@@ -155,6 +155,10 @@ class ArmSummary:
     cost: Cost
     unscored: int = 0
     """Samples that no verifier could judge, over all seeds."""
+    samples: int | None = field(default=None, metadata=OPTIONAL)
+    """Samples over all seeds; None, and no key in the file, where none was lost."""
+    timeouts: int | None = field(default=None, metadata=OPTIONAL)
+    """Samples that are wrong because judging them took too long; None where there are none."""
     reliability: Reliability | None = None
     """None where the evaluations hold no votes."""
     to_target: SpentToTarget | None = field(default=None, metadata=OPTIONAL)

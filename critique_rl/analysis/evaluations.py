@@ -66,6 +66,10 @@ class Evaluation:
     cost: Cost
     unscored: int
     """Samples that no verifier could judge."""
+    samples: int = 0
+    """Samples that were taken: judged and unscored."""
+    timeouts: int = 0
+    """Judged ones that are wrong because judging them took too long twice."""
     votes: Sequence[Vote] = ()
     """One per problem that holds an agreement."""
     second: Evaluation | None = None
@@ -193,6 +197,8 @@ def _parse_evaluation(raw: Mapping[str, Any]) -> Evaluation:
         metrics={name: _finite_or_none(value) for name, value in raw["metrics"].items()},
         cost=_parse_cost(raw.get("cost") or {}),
         unscored=sum(row.get("unscored", 0) for row in rows),
+        samples=sum(row["n"] + row.get("unscored", 0) for row in rows),
+        timeouts=sum(row.get("timeouts", 0) for row in rows),
         votes=votes,
         second=second,
     )

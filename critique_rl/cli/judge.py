@@ -56,6 +56,7 @@ def judge(arguments: argparse.Namespace) -> int:
         verifier = _choose(rows)
         print(f"verifier: {verifier}, as init would choose", file=sys.stderr)
     verdicts = judge_rows(rows, verifier)
+    _warn_of_losses(verdicts)
     if arguments.json:
         records = [_record(verdict) for verdict in verdicts]
         print(json.dumps(records, ensure_ascii=False, indent=1))
@@ -130,7 +131,8 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], name: str) -> list[Verdict]:
     Raises:
         ConfigError: The verifier cannot be built.
     """
-    from critique_rl.tasks.isolated_verifiers import build_verifier
+    from critique_rl.tasks.isolated_verifiers import WorkerVerifier, build_verifier
+    from critique_rl.tasks.judging import judge_in_portions
     from critique_rl.types import Verdict
 
     needs_answer = ":" not in name
@@ -140,18 +142,27 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], name: str) -> list[Verdict]:
     except ConfigError as error:
         message = str(error).replace("task.verifier", "--verifier")
         raise ConfigError(message) from error
-    verdicts = []
-    for row in rows:
-        if row[COMPLETION] is None:
-            verdicts.append(Verdict("unscored", reason="no completion"))
-        elif row[ANSWER] is None and needs_answer:
-            verdicts.append(Verdict("unscored", reason="no gold answer"))
-        else:
-            verdicts.append(verifier(row[COMPLETION], row))
-    stop = getattr(getattr(verifier, "worker", None), "stop", None)
-    if stop is not None:
-        stop()
+    verdicts: list[Verdict] = [Verdict("unscored", reason="no completion")] * len(rows)
+    judged = []
+    for place, row in enumerate(rows):
+        if row[COMPLETION] is not None:
+            verdicts[place] = Verdict("unscored", reason="no gold answer")
+            if row[ANSWER] is not None or not needs_answer:
+                judged.append(place)
+    texts = [rows[place][COMPLETION] for place in judged]
+    new_verdicts = judge_in_portions(verifier, texts, [rows[place] for place in judged])
+    for place, verdict in zip(judged, new_verdicts, strict=True):
+        verdicts[place] = verdict
+    if isinstance(verifier, WorkerVerifier):
+        verifier.worker.stop()
     return verdicts
+
+
+def _warn_of_losses(verdicts: Sequence[Verdict]) -> None:
+    from critique_rl.tasks.judging import count_lost, lost_sentences
+
+    for sentence in lost_sentences(count_lost(verdicts)).values():
+        print(f"warning: {sentence}", file=sys.stderr)
 
 
 def _record(verdict: Verdict) -> dict[str, Any]:
@@ -179,8 +190,13 @@ def _print_table(
 
 def summary(verdicts: Sequence[Verdict], verifier: str) -> str:
     """One line: how many rows had which outcome, and why some were not scored."""
+    from critique_rl.tasks.judging import count_lost
+
     counts = Counter(verdict.outcome for verdict in verdicts)
     parts = [f"{count} {outcome}" for outcome, count in counts.most_common()]
     reasons = Counter(verdict.reason for verdict in verdicts if verdict.outcome == "unscored")
+    timeouts = count_lost(verdicts)["timeout"]
+    if timeouts:
+        parts.append(f"wrong for 'timeout': {timeouts}")
     parts += [f"unscored for {reason!r}: {count}" for reason, count in reasons.most_common(5)]
     return f"{verifier}: {len(verdicts)} rows; " + ", ".join(parts)

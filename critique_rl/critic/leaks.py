@@ -16,9 +16,9 @@ from typing import Any, Literal
 from critique_rl.tasks.answer_text import NUMBER
 from critique_rl.types import Attempt, Critique
 
-IsAnswer = Callable[[str, Mapping[str, Any]], bool]
+IsAnswer = Callable[[str, Mapping[str, Any]], bool | None]
 """(piece of text, row of the dataset) -> whether the task's verifier accepts the piece as the right
-answer; False for a piece that it cannot judge.
+answer; False for a piece that it cannot read, None for one that it did not judge in time.
 """
 OnLeak = Literal["keep", "redact", "drop"]
 ON_LEAK = ("keep", "redact", "drop")
@@ -88,7 +88,9 @@ def leak_spans(text: str, attempt: Attempt, is_answer: IsAnswer) -> tuple[list[S
             if len(verdicts) >= MAX_PIECES or time.monotonic() >= stop:
                 complete = False
                 continue
-            verdicts[piece] = is_answer(piece, attempt.row)
+            verdict = is_answer(piece, attempt.row)
+            complete = complete and verdict is not None
+            verdicts[piece] = bool(verdict)
         if verdicts[piece]:
             spans.add((start, end))
     return sorted(spans), complete

@@ -6,6 +6,7 @@ The same code judges the base, every arm and every point of a learning curve. Th
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -23,11 +24,13 @@ from critique_rl.prompts import render
 from critique_rl.sampling.sample import sample
 from critique_rl.sampling.settings import Sampling, record
 from critique_rl.sampling.tokens import prompts_digest
+from critique_rl.tasks.judging import count_lost, judge_in_portions, lost_sentences
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.presets import preset
 from critique_rl.trainer.rollout.sampling_options import rollout_sampling
 from critique_rl.types import Verdict, Verifier
 
+logger = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "trl")
 """Whose versions can change what is sampled."""
 Row = Mapping[str, Any]
@@ -64,10 +67,11 @@ def judge(
     """
     prompts = [row["prompt"] for row in rows for _ in range(samples)]
     answers = sample(model, tokenizer, prompts, sampling, seed)
-    verdicts = []
-    for answer in answers:
-        row = rows[answer.prompt // samples]
-        verdicts.append(verifier(answer.text, row))
+    texts = [answer.text for answer in answers]
+    answered_rows = [rows[answer.prompt // samples] for answer in answers]
+    verdicts = judge_in_portions(verifier, texts, answered_rows)
+    for sentence in lost_sentences(count_lost(verdicts)).values():
+        logger.warning("evaluation: %s", sentence)
     problems = []
     for i, row in enumerate(rows):
         verdicts_of_row = verdicts[i * samples : (i + 1) * samples]
@@ -114,7 +118,7 @@ def second_verdicts(
     if not prompts:
         return []
     answers = sample(model, tokenizer, prompts, sampling, seed)
-    return [verifier(answer.text, row) for answer, row in zip(answers, rows, strict=True)]
+    return judge_in_portions(verifier, [answer.text for answer in answers], rows)
 
 
 def training_sampling(config: RunConfig) -> Sampling:

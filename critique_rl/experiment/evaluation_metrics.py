@@ -23,6 +23,7 @@ from critique_rl.metrics import (
     shares,
     truthfulness,
 )
+from critique_rl.tasks.judging import count_lost
 from critique_rl.types import Verdict
 
 Tally = dict[str, Any]
@@ -38,8 +39,9 @@ def tally(row: Mapping[str, Any], verdicts: Sequence[Verdict], abstains: bool = 
         abstains: True where answers may abstain: then "abstained" is there even where none did.
 
     Returns:
-        {"id", "family", "n", "right", "unscored", "agreement", "agreed_right"}, and "abstained" and
-        "stated" where answers abstain or state a confidence. `n` leaves unscored answers out.
+        {"id", "family", "n", "right", "unscored", "agreement", "agreed_right"}, "timeouts" where
+        there are any, and "abstained" and "stated" where answers abstain or state a confidence. `n`
+        leaves unscored answers out, and counts timeouts.
     """
     judged = [verdict for verdict in verdicts if verdict.outcome != "unscored"]
     return {
@@ -48,9 +50,18 @@ def tally(row: Mapping[str, Any], verdicts: Sequence[Verdict], abstains: bool = 
         "n": len(judged),
         "right": sum(verdict.outcome == "right" for verdict in judged),
         "unscored": len(verdicts) - len(judged),
+        **_timeouts(verdicts),
         **_agreement(judged),
         **_self_assessment(judged, abstains),
     }
+
+
+def _timeouts(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """{"timeouts": answers that are wrong because judging them took too long}; {} without any."""
+    timeouts = count_lost(verdicts)["timeout"]
+    if not timeouts:
+        return {}
+    return {"timeouts": timeouts}
 
 
 def _self_assessment(judged: Sequence[Verdict], abstains: bool) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from critique_rl.intervals import Interval, crossed_interval
 from critique_rl.prompts import special_tokens
 from critique_rl.sampling.sample import prompt_lengths, sample
 from critique_rl.sampling.settings import Sampling
+from critique_rl.tasks.judging import judge_in_portions
 from critique_rl.tasks.task import Row, Task
 from critique_rl.trainer.rollout.refine import refine_prompt
 from critique_rl.types import Attempt, Critique, Usage
@@ -122,10 +123,10 @@ def failed_rollouts(
             f"no rollout failed of {len(rows)} questions with {size.samples} samples each: "
             "there is nothing to critique; take harder problems"
         )
+    tried_rows = [rows[row_id] for row_id, _ in texts]
+    verdicts = judge_in_portions(task.verifier, [text for _, text in texts], tried_rows)
     attempts = []
-    for row_id, text in texts:
-        row = rows[row_id]
-        verdict = task.verifier(text, row)
+    for (_, text), row, verdict in zip(texts, tried_rows, verdicts, strict=True):
         attempt = Attempt(str(row["question"]), text, verdict, row)
         attempts.append(attempt)
     return attempts
@@ -156,9 +157,9 @@ def _sample_failed(
     repeated = [row for row in rows for _ in range(size.samples)]
     prompts = [row["prompt"] for row in repeated]
     answers = sample(model, tokenizer, prompts, sampling, BANK_SEED)
+    verdicts = judge_in_portions(task.verifier, [answer.text for answer in answers], repeated)
     failed = []
-    for row, answer in zip(repeated, answers, strict=True):
-        verdict = task.verifier(answer.text, row)
+    for row, answer, verdict in zip(repeated, answers, verdicts, strict=True):
         if verdict.failed:
             failed.append([str(row["id"]), answer.text])
     return failed

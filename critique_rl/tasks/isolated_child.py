@@ -1,6 +1,6 @@
 """The judges that a verifier's worker runs: mathematics by Math-Verify, and the user's function.
 
-Only the worker's process imports this module (`killable_process`, `isolated_verifiers`). Left out:
+Only the worker's process imports this module (`workers.child`, `isolated_verifiers`). Left out:
 Math-Verify's string extraction, which reads neither "(B)" nor "\\boxed{B}"; `verifiers.choice`
 reads letters.
 """
@@ -22,6 +22,8 @@ VerdictFields = list[Any]
 Judge = Callable[[Mapping[str, Any]], VerdictFields]
 LONGEST_SHOWN = 400
 """Characters of an answer that a verdict keeps."""
+LONGEST_USERS = 10_000
+"""The same for the verdicts of a user's function, and for their reasons."""
 
 
 def math_judge() -> Judge:
@@ -202,7 +204,10 @@ def _verdict_fields(value: Any, threshold: float) -> VerdictFields:
     if value is None:
         return ["unscored", None, "none"]
     if isinstance(value, Verdict):
-        return [value.outcome, value.answer, value.reason, value.confidence]
+        answer = value.answer
+        if answer is not None:
+            answer = str(answer)[:LONGEST_USERS]
+        return [value.outcome, answer, str(value.reason)[:LONGEST_USERS], value.confidence]
     if isinstance(value, str):
         raise TypeError(f"got {value!r}, expected True, False, a number, None or a Verdict")
     number = float(value)

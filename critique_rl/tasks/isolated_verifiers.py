@@ -1,23 +1,24 @@
-"""Verifiers that run in a killable process, and the verifier that `task.verifier` names.
+"""Verifiers that run in killable processes, and the verifier that `task.verifier` names.
 
     math      LaTeX, expressions and numbers by the package math-verify (pip extra `math`)
     python    {kind: python, target: module:function}: the user's function
     or the name of a rule in `verifiers`
 
 A python function takes (text, row) and returns True, False, a number, None or a Verdict; a reward
-function of TRL will do too. An answer that crashes its process, eats its memory or takes longer
-than the deadline is unscored with that reason: counted, never a 0.
-
-Left out: a pool. Verdicts take milliseconds; only a text that hangs costs its deadline, and a
-second to start the next process.
+function of TRL will do too. All answers of a step share one deadline (`workers.pool`). An answer
+that times out twice is wrong, so that hanging does not pay. One that was never judged, or was lost
+twice with its process, is unscored: counted, never a 0.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
+import sys
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, check_keys, suggest
@@ -25,51 +26,92 @@ from critique_rl.tasks.answer_text import gold_answer
 from critique_rl.tasks.answers.formulas import answer_part
 from critique_rl.tasks.answers.letters import read_letter
 from critique_rl.tasks.answers.marked import marked_part
-from critique_rl.tasks.killable_process import NoAnswer, Worker
+from critique_rl.tasks.killable_process import NoAnswer
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.verifiers import VERIFIERS
+from critique_rl.tasks.workers.pool import Pool
 from critique_rl.types import Verdict, Verifier
 
 REMEMBERED = 4096
 """Verdicts on (gold, answer) that are kept."""
+TIMEOUT = "timeout"
+"""The reason of answers that took too long twice."""
 LETTER = re.compile(r"[A-J]")
-_DEADLINE = "Seconds per answer; then its process is killed and the answer goes unscored."
+GIGABYTE = 1 << 30
+OPTIONS = {
+    "deadline": "Seconds per answer; then its process is killed. The answer is tried again, alone "
+    "in a fresh process; if it takes too long again, it is wrong, with the reason `timeout`.",
+    "step_deadline": "Seconds for all answers of a step: rollouts, refinements, and pieces of "
+    "critiques that hang. Each 256 answers of an evaluation have as many. What is not judged by "
+    "then is unscored.",
+    "workers": "Processes that judge; null: one per core, at most 4, shared among the ranks of a "
+    "machine.",
+    "memory_gb": "Gigabytes that each process may hold; then it is killed.",
+}
+NUMBERS = {"deadline": "seconds", "step_deadline": "seconds", "memory_gb": "gigabytes"}
 KIND_OPTIONS = {
-    "math": {"deadline": _DEADLINE},
+    "math": OPTIONS,
     "python": {
-        "target": "module:function, in the folder that the command runs in or among installed "
-        "packages.",
+        "target": "module:function or folder/file.py:function, in the folder that the command runs "
+        "in or among installed packages.",
         "threshold": "The least number that is right.",
-        "deadline": _DEADLINE,
+        **OPTIONS,
     },
 }
 """Kinds that run in a process -> option -> its meaning."""
 
 
 class WorkerVerifier:
-    """A verifier that asks a worker's function with {"text", "row"}.
+    """A verifier that asks the function of a pool with {"text", "row"}."""
 
-    An answer that the worker lost is unscored, with the code of `killable_process.NoAnswer` as
-    reason.
-    """
-
-    def __init__(self, worker: Worker):
+    def __init__(self, worker: Pool):
         self.worker = worker
 
     def __call__(self, text: str, row: Row) -> Verdict:
-        # Through JSON with str as a way out: rows may hold dates, paths and the like.
-        text_row = json.dumps(dict(row), default=str)
-        plain_row = json.loads(text_row)
-        return self._ask({"text": text, "row": plain_row})
+        [verdict] = self.judge_all([text], [row])
+        return verdict
 
-    def _ask(self, question: Mapping[str, Any]) -> Verdict:
-        try:
-            fields = self.worker.ask(question)
-        except NoAnswer as failure:
-            return Verdict("unscored", reason=str(failure))
-        outcome, answer, reason, *rest = fields
-        confidence = rest[0] if rest else None
-        return Verdict(outcome, answer, reason, confidence=confidence)
+    def judge_all(self, texts: Sequence[str], rows: Sequence[Row], tries: int = 2) -> list[Verdict]:
+        """Judge answers within one deadline.
+
+        Args:
+            texts: Answers.
+            rows: The row of each.
+            tries: How often an answer that is lost is tried.
+
+        Returns:
+            A verdict for each, in order.
+        """
+        verdicts: dict[int, Verdict] = {}
+        questions: dict[int, Mapping[str, Any]] = {}
+        for place, (text, row) in enumerate(zip(texts, rows, strict=True)):
+            # Through JSON with str as a way out: rows may hold dates, paths and the like.
+            try:
+                plain_row = json.loads(json.dumps(dict(row), default=str))
+            except (TypeError, ValueError, RecursionError) as error:
+                name = type(error).__name__
+                verdicts[place] = Verdict("unscored", reason=f"row: it is no JSON ({name})")
+                continue
+            questions[place] = {"text": text, "row": plain_row}
+        asked = self.worker.ask_all(list(questions.values()), tries)
+        for place, answer in zip(questions, asked, strict=True):
+            verdicts[place] = _read_verdict(answer)
+        return [verdicts[place] for place in range(len(texts))]
+
+    def try_once(self, text: str, row: Row) -> Verdict:
+        """Judge without a second try: for a piece of a critique, whose verdict is no reward."""
+        [verdict] = self.judge_all([text], [row], tries=1)
+        return verdict
+
+
+def _read_verdict(answer: Any) -> Verdict:
+    """The verdict that a judge sent, or what follows from a call without an answer."""
+    if isinstance(answer, NoAnswer):
+        code = str(answer)
+        return Verdict("wrong" if code == TIMEOUT else "unscored", reason=code)
+    outcome, text, reason, *rest = answer
+    confidence = rest[0] if rest else None
+    return Verdict(outcome, text, reason, confidence=confidence)
 
 
 class MathVerifier(WorkerVerifier):
@@ -78,43 +120,87 @@ class MathVerifier(WorkerVerifier):
     Numbers, words and lists are compared by `answers.formulas`, expressions by Math-Verify.
     """
 
-    def __init__(self, deadline: float = 5.0):
-        super().__init__(Worker("critique_rl.tasks.isolated_child:math_judge", deadline=deadline))
+    def __init__(
+        self,
+        deadline: float = 5.0,
+        step_deadline: float = 120.0,
+        workers: int | None = None,
+        memory_gb: float = 2.0,
+    ):
+        target = "critique_rl.tasks.isolated_child:math_judge"
+        super().__init__(_pool(target, {}, deadline, step_deadline, workers, memory_gb))
         # The answers of a group repeat.
         self._verdicts = OrderedDict[tuple[str, str], Verdict]()
 
-    def __call__(self, text: str, row: Row) -> Verdict:
-        gold = gold_answer(row)
-        if not gold.strip():
-            return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
-        if LETTER.fullmatch(gold.strip()) and read_letter(text) == gold.strip():
-            return Verdict("right", gold.strip())
-        part = answer_part(text)
-        if not part.strip():
-            return Verdict("unreadable", reason="no answer of a known form")
-        marked_gold = marked_part(gold)
-        if marked_gold:
-            gold = marked_gold
-        key = (gold, part)
-        if key not in self._verdicts:
-            self._verdicts[key] = self._ask({"text": part, "gold": gold})
-            if len(self._verdicts) > REMEMBERED:
-                self._verdicts.popitem(last=False)
-        self._verdicts.move_to_end(key)
-        return self._verdicts[key]
+    def judge_all(self, texts: Sequence[str], rows: Sequence[Row], tries: int = 2) -> list[Verdict]:
+        """As `WorkerVerifier.judge_all`. The same answer to the same gold answer is judged once."""
+        verdicts: dict[int, Verdict] = {}
+        places: dict[tuple[str, str], list[int]] = {}
+        for place, (text, row) in enumerate(zip(texts, rows, strict=True)):
+            gold = gold_answer(row)
+            verdict = _judge_without_library(text, gold)
+            if verdict is None:
+                key = (marked_part(gold) or gold, answer_part(text))
+                verdict = self._verdicts.get(key)
+            if verdict is None:
+                places.setdefault(key, []).append(place)
+            else:
+                verdicts[place] = verdict
+        questions = [{"text": part, "gold": gold} for gold, part in places]
+        asked = self.worker.ask_all(questions, tries)
+        for (key, equal), answer in zip(places.items(), asked, strict=True):
+            verdict = _read_verdict(answer)
+            verdicts |= dict.fromkeys(equal, verdict)
+            self._remember(key, verdict, tries)
+        return [verdicts[place] for place in range(len(texts))]
+
+    def _remember(self, key: tuple[str, str], verdict: Verdict, tries: int) -> None:
+        """Keep a verdict; not one that another try may change."""
+        is_lost = verdict.outcome == "unscored" or (verdict.reason == TIMEOUT and tries == 1)
+        if is_lost:
+            return
+        self._verdicts[key] = verdict
+        if len(self._verdicts) > REMEMBERED:
+            self._verdicts.popitem(last=False)
+
+
+def _judge_without_library(text: str, gold: str) -> Verdict | None:
+    """The verdict on what needs no mathematics; None for all else."""
+    if not gold.strip():
+        return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
+    if LETTER.fullmatch(gold.strip()) and read_letter(text) == gold.strip():
+        return Verdict("right", gold.strip())
+    if not answer_part(text).strip():
+        return Verdict("unreadable", reason="no answer of a known form")
+    return None
+
+
+def _pool(
+    target: str,
+    options: Mapping[str, Any],
+    deadline: float,
+    step_deadline: float,
+    workers: int | None,
+    memory_gb: float,
+) -> Pool:
+    memory = int(memory_gb * GIGABYTE)
+    return Pool(target, options, deadline, step_deadline, workers, memory)
 
 
 def build_verifier(spec: Any) -> Verifier:
     """Build a verifier and start its process.
 
     Args:
-        spec: `task.verifier` of a pipeline: a name, or a mapping with a kind.
+        spec: `task.verifier` of a pipeline: a name, or a mapping with a kind. In Python also a
+            function at the top of a file, which then runs in processes of its own.
 
     Raises:
         ConfigError: For an unknown kind or option, and for a function that cannot be loaded.
     """
     if isinstance(spec, str):
         spec = {"kind": spec}
+    if callable(spec):
+        spec = {"kind": "python", "target": spec}
     known = (*KIND_OPTIONS, *VERIFIERS)
     if not isinstance(spec, Mapping):
         advice = suggest(repr(spec), known)
@@ -142,32 +228,72 @@ def build_verifier(spec: Any) -> Verifier:
 
 
 def _check_numbers(options: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a deadline that is no time, or a threshold that is no number."""
-    deadline = options.get("deadline", 1)
-    if not isinstance(deadline, int | float) or deadline <= 0:
-        raise ConfigError(f"task.verifier.deadline: got {deadline!r}, expected seconds, above 0")
+    """Raise ConfigError for a time or a size that is none, or a threshold that is no number."""
+    for name, unit in NUMBERS.items():
+        value = options.get(name, 1)
+        # NaN is not above 0 either.
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (is_number and 0 < value < math.inf):
+            raise ConfigError(f"task.verifier.{name}: got {value!r}, expected {unit}, above 0")
+    workers = options.get("workers")
+    is_count = isinstance(workers, int) and not isinstance(workers, bool) and workers > 0
+    if workers is not None and not is_count:
+        raise ConfigError(
+            f"task.verifier.workers: got {workers!r}, expected a number of processes, 1 or more"
+        )
     threshold = options.get("threshold", 1)
     if not isinstance(threshold, int | float):
         raise ConfigError(f"task.verifier.threshold: got {threshold!r}, expected a number")
 
 
 def user_verifier(
-    target: Any = None, threshold: float = 0.5, deadline: float = 5.0
+    target: Any = None,
+    threshold: float = 0.5,
+    deadline: float = 5.0,
+    step_deadline: float = 120.0,
+    workers: int | None = None,
+    memory_gb: float = 2.0,
 ) -> WorkerVerifier:
     """The verifier of kind python.
 
     Args:
-        target: "module:function" of the user's function.
+        target: "module:function" of the user's function, or in Python the function itself.
         threshold: The least number that is right.
         deadline: Seconds per answer.
+        step_deadline: Seconds for all answers of a step.
+        workers: Processes; None: `workers.pool.default_workers`.
+        memory_gb: Gigabytes that each process may hold.
 
     Raises:
-        ConfigError: For a target that is no text.
+        ConfigError: For a target that is no text and no function that can be imported.
     """
+    if callable(target):
+        target = _target_of(target)
     if not isinstance(target, str):
         raise ConfigError(
             f"task.verifier python: got target {target!r}, "
             "expected module:function, such as my_rewards:judge"
         )
     options = {"target": target, "threshold": threshold}
-    return WorkerVerifier(Worker("critique_rl.tasks.isolated_child:user_judge", options, deadline))
+    judge = "critique_rl.tasks.isolated_child:user_judge"
+    pool = _pool(judge, options, deadline, step_deadline, workers, memory_gb)
+    return WorkerVerifier(pool)
+
+
+def _target_of(function: Callable[..., Any]) -> str:
+    """The name under which another process imports a function.
+
+    Raises:
+        ConfigError: For one that stands at the top of no file.
+    """
+    name = getattr(function, "__qualname__", "")
+    module = sys.modules.get(getattr(function, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or getattr(module, name, None) is not function:
+        raise ConfigError(
+            f"task.verifier python: got {function!r}, which another process cannot import; "
+            "expected a function at the top of a file, or its name, such as my_rewards:judge"
+        )
+    if module.__name__ == "__main__":
+        return f"{os.path.abspath(file)}:{name}"
+    return f"{module.__name__}:{name}"

@@ -1,42 +1,50 @@
 """A process that may hang, crash or eat memory without harm: it runs one function, one call at a
 time, and is killed at a deadline.
 
-The parent speaks JSON lines over two pipes and waits with `select`; whatever the function does,
-`ask` returns within its deadline. Three nets hold the child: SIGKILL from the parent at the
-deadline; a kernel timer in the child; and the end of its pipe or of its parent while it waits.
+The parent speaks JSON lines over pipes that never block it. Four nets hold the child: SIGKILL from
+the parent at the deadline; a kernel timer in the child; limits on memory and output; and a watcher
+in its process group that kills the group when the parent is gone.
 
-A fresh interpreter is started, never a fork of a process with torch and threads in it. Left out:
-pools. A check costs milliseconds, and every rank has its worker.
+A fresh interpreter is started, never a fork of a process with torch and threads in it.
 """
 
 from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import RLock
-from typing import IO, Any
+from typing import Any
 from weakref import WeakSet
+
+from critique_rl.tasks.workers.child import PIPE_PIECE
 
 LONGEST_ANSWER = 1 << 20
 """Bytes of an answer that are read."""
-PIPE_PIECE = 1 << 16
-"""Bytes that are read or written at once."""
-LOOK_SECONDS = 0.2
-"""Seconds between two looks at the child's memory."""
+LONGEST_OUTPUT = 1 << 16
+"""Bytes that a process may print, which are passed on to stderr; the rest is dropped."""
+LOOK_SECONDS = 0.05
+"""Seconds between two looks at a child's memory."""
 START_SECONDS = 120.0
 """Seconds for the interpreter and the imports, which a busy machine slows down."""
-Function = Callable[[Any], Any]
-"""The function that the child runs: a JSON object -> JSON."""
-CHILD_CODE = "from critique_rl.tasks.killable_process import serve; serve()"
+END_SECONDS = 5.0
+"""Seconds that the parent waits for the end of a process that it has killed."""
+CHILD_CODE = "from critique_rl.tasks.workers.child import serve; serve()"
+MARK = "CRITIQUE_RL_WORKER"
+"""Environment variable by which the processes are known that a function has started."""
+MEMORY = 2 << 30
+"""Bytes that a process may hold."""
 _running: WeakSet[Worker] = WeakSet()
 
 
@@ -59,8 +67,8 @@ class Worker:
     """Arguments for `target`, as JSON."""
     deadline: float = 5.0
     """Wall seconds per call; then the process is killed, and the next call starts another."""
-    # Not a limit of the kernel's: libraries swallow its MemoryError, and say "wrong".
-    memory: int = 2 << 30
+    # The kernel's limit alone would not do: libraries swallow its MemoryError, and say "wrong".
+    memory: int = MEMORY
     """Bytes that the process may hold, watched where there is a /proc."""
     calls: int = 0
     """Calls so far."""
@@ -72,7 +80,19 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         # Number of the process that started the child: a fork inherits the object, not the child.
         self._owner = 0
-        self._unread = b""
+        self._mark = ""
+        # Of the process: whether its function is there, calls answered, and bytes printed.
+        self.is_loaded = False
+        self.answered = 0
+        self._printed = 0
+        # Of the exchange in progress.
+        self._number = 0
+        self._expected = 0
+        self._output_is_open = True
+        self._unsent = memoryview(b"")
+        self._unread = bytearray()
+        self._end = 0.0
+        self._next_look = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy in another process starts a child there; locks and pipes cannot be pickled.
@@ -83,6 +103,8 @@ class Worker:
         self.__dict__.update(state)
         self.__post_init__()
 
+    # ---- blocking --------------------------------------------------------------------------------
+
     def start(self) -> None:
         """Start the process if it does not run, and wait until its function is loaded.
 
@@ -90,22 +112,12 @@ class Worker:
             ValueError: With the child's message, where the function cannot be loaded.
         """
         with self._lock:
-            if self._owner == os.getpid():
-                if self._process is not None and self._process.poll() is None:
-                    return
-                self.stop()
-            self._process = _launch_child()
-            self._owner = os.getpid()
-            self._unread = b""
-            _running.add(self)
-            order = {
-                "target": self.target,
-                "options": dict(self.options),
-                "deadline": self.deadline,
-            }
+            if self.is_running:
+                return
             try:
-                reply = self._exchange(order, START_SECONDS)
-            except NoAnswer as failure:
+                self.launch()
+                reply = self._wait()
+            except (NoAnswer, OSError) as failure:
                 self.stop()
                 raise ValueError(
                     f"{self.target}: the worker did not start ({failure}); "
@@ -132,7 +144,8 @@ class Worker:
             self.calls += 1
             try:
                 self.start()
-                reply = self._exchange(question, self.deadline)
+                self.send(question, self.deadline)
+                reply = self._wait()
                 if "error" in reply:
                     raise NoAnswer(reply["error"])
                 return reply["value"]
@@ -142,9 +155,118 @@ class Worker:
             except NoAnswer:
                 self.lost += 1
                 raise
+            except BaseException:
+                # Ctrl-C: the child works on an answer that nobody will read.
+                self.stop()
+                raise
+
+    def _wait(self) -> dict[str, Any]:
+        """The reply to the message in progress. Raises NoAnswer as `receive` does."""
+        while True:
+            wait_for_any([self], LOOK_SECONDS)
+            reply = self.receive()
+            if reply is not None:
+                return reply
+
+    # ---- step by step, which never blocks --------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Whether this process has a child, and that child has not ended."""
+        process = self._process
+        return process is not None and self._owner == os.getpid() and process.poll() is None
+
+    @property
+    def process_number(self) -> int | None:
+        """The number of the child's process; None where none was started."""
+        return None if self._process is None else self._process.pid
+
+    def launch(self) -> None:
+        """Start a process in place of the one before. `receive` tells when its function is loaded.
+
+        Raises:
+            OSError: The system starts no further process.
+        """
+        self.stop()
+        self._mark = uuid.uuid4().hex
+        self._process = _launch_child(self._mark)
+        self._owner = os.getpid()
+        self._unread = bytearray()
+        self.is_loaded = False
+        self.answered = 0
+        self._printed = 0
+        self._output_is_open = True
+        # The reply to the order, which has no number.
+        self._expected = 0
+        _running.add(self)
+        order = {
+            "target": self.target,
+            "options": dict(self.options),
+            "deadline": self.deadline,
+            "memory": self.memory,
+        }
+        self._begin(order, START_SECONDS)
+
+    def send(self, question: Mapping[str, Any], seconds: float) -> None:
+        """Begin a call: `receive` returns its reply, within so many seconds."""
+        self._number += 1
+        self._expected = self._number
+        self._begin([self._number, question], seconds)
+
+    def _begin(self, message: Any, seconds: float) -> None:
+        self._unsent = memoryview(json.dumps(message).encode() + b"\n")
+        now = time.monotonic()
+        self._end = now + seconds
+        self._next_look = now + LOOK_SECONDS
+
+    def events(self) -> Iterable[tuple[int, int]]:
+        """(number of a pipe, event of `select.poll`) for which the exchange waits."""
+        process = self._running_process()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        yield process.stdout.fileno(), select.POLLIN
+        if self._output_is_open:
+            yield process.stderr.fileno(), select.POLLIN
+        if self._unsent:
+            yield process.stdin.fileno(), select.POLLOUT
+
+    def receive(self) -> dict[str, Any] | None:
+        """Move what the pipes take and give; the reply, or None where there is none yet.
+
+        Raises:
+            NoAnswer: Where the child ended, holds too much memory, or its time is over. It has been
+                stopped.
+        """
+        process = self._running_process()
+        assert process.stdout is not None
+        # The clock is read first: an answer that is there counts, however late the look is.
+        now = time.monotonic()
+        self._pass_output_on(process)
+        self._write_some(process)
+        piece = _read_some(process.stdout.fileno())
+        if piece is not None:
+            self._unread += piece
+            if self._unread.endswith(b"\n"):
+                return self._read_reply()
+            if not piece or len(self._unread) > LONGEST_ANSWER:
+                raise NoAnswer(self._end_code(process))
+        if now >= self._end:
+            self.stop()
+            raise NoAnswer("timeout")
+        if now >= self._next_look:
+            self._next_look = now + LOOK_SECONDS
+            if _resident_bytes(process.pid) > self.memory:
+                self.stop()
+                raise NoAnswer("memory")
+        return None
+
+    def is_due(self, now: float) -> bool:
+        """Whether `receive` has a clock or the memory to look at, though no pipe is ready."""
+        return now >= min(self._end, self._next_look)
 
     def stop(self) -> None:
-        """Kill the process. A fork of this process leaves its parent's worker alone."""
+        """Kill the process and what it started. A fork leaves its parent's worker alone."""
         with self._lock:
             process = self._process
             self._process = None
@@ -153,71 +275,105 @@ class Worker:
             with suppress(ProcessLookupError, PermissionError):
                 # The child leads a session: processes that the function has started die too.
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
+            self._pass_output_on(process)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
+            for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe is not None:
                     with suppress(OSError):
                         pipe.close()
+            _kill_marked(self._mark)
 
-    def _exchange(self, message: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        """Write one line and read one line, both within `seconds`.
+    # ---- pipes -----------------------------------------------------------------------------------
 
-        Raises:
-            NoAnswer: Where the child ends, holds too much memory, or the time is over.
-        """
-        process = self._process
-        assert process is not None
+    def _running_process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "a worker that was not launched, or was stopped"
+        return self._process
+
+    def _write_some(self, process: subprocess.Popen[bytes]) -> None:
+        """Write as much of the message as the pipe takes."""
         assert process.stdin is not None
-        assert process.stdout is not None
-        to_child = process.stdin.fileno()
-        from_child = process.stdout.fileno()
-        line = json.dumps(message)
-        unsent = line.encode() + b"\n"
-        end = time.monotonic() + seconds
-        while b"\n" not in self._unread:
-            left = end - time.monotonic()
-            writers = [to_child] if unsent else []
-            wait = min(max(left, 0), LOOK_SECONDS)
-            readable, writable, _ = select.select([from_child], writers, [], wait)
-            if not readable:
-                self._check_limits(process.pid, left)
-            if writable:
-                unsent = _write_some(to_child, unsent)
-            if readable:
-                piece = os.read(from_child, PIPE_PIECE)
-                self._unread += piece
-                if not piece or len(self._unread) > LONGEST_ANSWER:
-                    raise NoAnswer(self._end_code(process))
-        first_line, _, self._unread = self._unread.partition(b"\n")
-        reply: dict[str, Any] = json.loads(first_line)
-        return reply
+        while self._unsent:
+            try:
+                written = os.write(process.stdin.fileno(), self._unsent[:PIPE_PIECE])
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                # The child has ended; the end of its other pipe tells how.
+                self._unsent = memoryview(b"")
+                return
+            self._unsent = self._unsent[written:]
 
-    def _check_limits(self, process_number: int, seconds_left: float) -> None:
-        """Kill the child where its time or its memory is used up.
+    def _read_reply(self) -> dict[str, Any] | None:
+        """The reply in the lines that were read; None where they are answers to earlier calls.
 
         Raises:
-            NoAnswer: "timeout" or "memory".
+            NoAnswer: The lines are no replies: the function wrote into the pipe.
         """
-        if seconds_left <= 0:
-            self.stop()
-            raise NoAnswer("timeout")
-        if _resident_bytes(process_number) > self.memory:
-            self.stop()
-            raise NoAnswer("memory")
+        lines = bytes(self._unread).splitlines()
+        self._unread.clear()
+        for line in lines:
+            try:
+                reply = json.loads(line)
+                number = reply.get("number", 0)
+            except (ValueError, AttributeError, RecursionError) as error:
+                self.stop()
+                raise NoAnswer("crash") from error
+            if number == self._expected:
+                self.answered += number != 0
+                self.is_loaded = self.is_loaded or "value" in reply
+                return dict(reply)
+        return None
+
+    def _pass_output_on(self, process: subprocess.Popen[bytes]) -> None:
+        """Pass what the child printed on to stderr, up to a bound."""
+        assert process.stderr is not None
+        if not self._output_is_open:
+            return
+        piece = _read_some(process.stderr.fileno())
+        if piece is None:
+            return
+        self._output_is_open = piece != b""
+        left = LONGEST_OUTPUT - self._printed
+        self._printed += len(piece)
+        if left <= 0:
+            return
+        text = piece[:left].decode(errors="replace")
+        if self._printed >= LONGEST_OUTPUT:
+            text += f"\n[{self.target}: further output of this process is dropped]\n"
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
 
     def _end_code(self, process: subprocess.Popen[bytes]) -> str:
         """Why the child ended, as a code of `NoAnswer`."""
+        # It is closing its pipes, or has closed them and goes on: others must not wait for it.
         with suppress(subprocess.TimeoutExpired):
-            process.wait(1)
+            process.wait(0.1)
         code = process.returncode
         self.stop()
-        # The child's kernel timers (`_set_timers`) are deadlines too.
+        # The child's kernel timers are deadlines too.
         if code in (-signal.SIGALRM, -signal.SIGXCPU):
             return "timeout"
         return "crash"
 
 
-def _launch_child() -> subprocess.Popen[bytes]:
+def wait_for_any(workers: Iterable[Worker], seconds: float) -> list[Worker]:
+    """Wait until a pipe of a worker is ready, or its time is over; those whose pipes are."""
+    # Not select.select, which takes no file number over 1023: a trainer has many open.
+    poll = select.poll()
+    by_pipe = {}
+    now = time.monotonic()
+    for worker in workers:
+        for pipe, event in worker.events():
+            poll.register(pipe, event)
+            by_pipe[pipe] = worker
+        seconds = min(seconds, max(worker._end - now, 0))
+    # Rounded up, or the last millisecond would be spent looking.
+    ready = poll.poll(math.ceil(1000 * seconds))
+    return list(dict.fromkeys(by_pipe[pipe] for pipe, _ in ready))
+
+
+def _launch_child(mark: str) -> subprocess.Popen[bytes]:
     # The child finds the modules that this process finds; "" on a path is the working folder.
     folder = os.getcwd()
     path = [entry or folder for entry in sys.path]
@@ -225,30 +381,32 @@ def _launch_child() -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path),
-        # Every rank has a worker, and all of them share the cores of the machine.
+        # Every rank has workers, and all of them share the cores of the machine.
         "OMP_NUM_THREADS": "1",
+        MARK: mark,
     }
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD_CODE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=environment,
         start_new_session=True,
     )
-    assert process.stdin is not None
-    # A child that hangs reads nothing: a blocking write of a long message would miss the deadline.
-    os.set_blocking(process.stdin.fileno(), False)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        assert pipe is not None
+        # A child that hangs reads nothing: a blocking write of a long message would miss the
+        # deadline.
+        os.set_blocking(pipe.fileno(), False)
     return process
 
 
-def _write_some(pipe: int, unsent: bytes) -> bytes:
-    """Write as much as the pipe takes; what is left to send."""
+def _read_some(pipe: int) -> bytes | None:
+    """Bytes that a pipe holds: None where there are none yet, b"" at its end."""
     try:
-        written = os.write(pipe, unsent[:PIPE_PIECE])
-    except BrokenPipeError:
-        # The child has ended; the end of its other pipe tells how.
-        return b""
-    return unsent[written:]
+        return os.read(pipe, PIPE_PIECE)
+    except BlockingIOError:
+        return None
 
 
 def _resident_bytes(process_number: int) -> int:
@@ -262,103 +420,17 @@ def _resident_bytes(process_number: int) -> int:
     return int(columns[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def _kill_marked(mark: str) -> None:
+    """Kill the processes that left the group of a worker, where there is a /proc."""
+    words = f"{MARK}={mark}".encode()
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        # Another user's process, or one that has ended since.
+        with suppress(OSError):
+            if words in file.read_bytes().split(b"\0"):
+                os.kill(int(file.parent.name), signal.SIGKILL)
+
+
 @atexit.register
 def _stop_all() -> None:
     for worker in list(_running):
         worker.stop()
-
-
-# ---- in the child --------------------------------------------------------------------------------
-
-
-def serve() -> None:
-    """Run the child: load the function, report it, then answer line by line until the pipe ends."""
-    parent = os.getppid()
-    # Prints of the function go to stderr, or they would get among the answers.
-    answers_pipe = os.dup(1)
-    answers = os.fdopen(answers_pipe, "wb")
-    os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    lines = _read_lines(parent)
-    order = json.loads(next(lines))
-    function = _load_function(answers, order)
-    if function is None:
-        return
-    for line in lines:
-        _set_timers(order["deadline"] + 1)
-        _send(answers, _answer(function, line))
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _load_function(answers: IO[bytes], order: Mapping[str, Any]) -> Function | None:
-    """Load the function and send whether it is there; None where it is not."""
-    from critique_rl.config.user_code import load_target
-
-    try:
-        build = load_target(order["target"])
-        function: Function = build(**order["options"])
-    except MemoryError:
-        _send(answers, json.dumps({"error": "memory"}))
-        return None
-    except BaseException as error:
-        words = str(error).split()
-        message = " ".join(words)[:200]
-        name = type(error).__name__
-        reply = {"error": f"{name}: {message}"}
-        _send(answers, json.dumps(reply))
-        return None
-    _send(answers, json.dumps({"value": None}))
-    return function
-
-
-def _answer(function: Function, line: bytes) -> str:
-    """Call the function; its answer, or its error, as JSON."""
-    try:
-        value = function(json.loads(line))
-        return json.dumps({"value": value})
-    except MemoryError:
-        return json.dumps({"error": "memory"})
-    # SystemExit too: a function that ends its process has failed.
-    except BaseException as error:
-        # The class alone: reasons are counted, and a message would make each a reason of its own.
-        code = f"error {type(error).__name__}"
-        return json.dumps({"error": code})
-
-
-def _send(answers: IO[bytes], message: str) -> None:
-    answers.write(message.encode() + b"\n")
-    answers.flush()
-
-
-def _read_lines(parent: int) -> Iterator[bytes]:
-    """Lines of standard input, until it ends or the parent is gone."""
-    unread = b""
-    while True:
-        while b"\n" not in unread:
-            if not select.select([0], [], [], 2.0)[0]:
-                # A fork of the parent may still hold the pipe, so that it never ends.
-                if os.getppid() != parent:
-                    return
-                continue
-            piece = os.read(0, PIPE_PIECE)
-            if not piece:
-                return
-            unread += piece
-        line, _, unread = unread.partition(b"\n")
-        yield line
-
-
-def _set_timers(seconds: float) -> None:
-    """Have the kernel end this process after `seconds` of wall time, or as much CPU time."""
-    import resource
-
-    # The default action needs no interpreter, so it ends big-number work that no Python signal
-    # handler could interrupt.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    # For a function that disarms the timer, as libraries with timeouts by SIGALRM do.
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    used = usage.ru_utime + usage.ru_stime
-    cpu_limit = int(used + seconds) + 2
-    _, hard_limit = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_limit, hard_limit))

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.hashing import uniform
+from critique_rl.tasks.judging import judge_answers
 from critique_rl.tasks.messages import text_of
 from critique_rl.tasks.row import TRL_ARGUMENTS
 from critique_rl.tasks.verifiers import boxed_answer, tagged_answer
@@ -103,7 +104,8 @@ class VerifierReward:
     """A reward that depends on the verifier's verdict alone.
 
     Args:
-        verifier: Judges each completion, given its row.
+        verifier: Judges each completion, given its row. A function of yours runs in this process,
+            which it can hold; `build_verifier(function)` gives it processes of its own.
         value: Verdict -> reward.
         name: TRL logs the reward as `rewards/<name>/mean`.
     """
@@ -116,12 +118,9 @@ class VerifierReward:
         self.verdicts: list[Verdict] = []
 
     def __call__(self, completions: list[Any], **columns: Any) -> list[Reward]:
-        self.verdicts = []
-        for i, completion in enumerate(completions):
-            text = text_of(completion)
-            row = _row_of(columns, i)
-            verdict = self.verifier(text, row)
-            self.verdicts.append(verdict)
+        texts = [text_of(completion) for completion in completions]
+        rows = [_row_of(columns, i) for i in range(len(completions))]
+        self.verdicts = judge_answers(self.verifier, texts, rows)
         return [self.value(verdict) for verdict in self.verdicts]
 
 

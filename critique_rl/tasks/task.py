@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from critique_rl.tasks.isolated_verifiers import WorkerVerifier
 from critique_rl.tasks.row import Row
+from critique_rl.tasks.workers.pool import UNJUDGED
 from critique_rl.types import Attempt, Verifier
 
 ANSWER_FORMS = (
@@ -49,13 +50,21 @@ class Task:
     abstains: bool = False
     """Answers may abstain: evaluations measure truthfulness even where none did."""
 
-    def is_answer(self, piece: str, row: Row) -> bool:
-        """True where the verifier takes a piece of a text, in some form of an answer, as right."""
-        # A call to another process takes a while, and needs one of the first two forms.
-        count = 2 if isinstance(self.verifier, WorkerVerifier) else len(ANSWER_FORMS)
-        for form in ANSWER_FORMS[:count]:
-            text = form.replace("...", piece)
-            verdict = self.verifier(text, row)
+    def is_answer(self, piece: str, row: Row) -> bool | None:
+        """Whether the verifier takes a piece of a text, in some form of an answer, as right; None
+        where it could not be judged.
+        """
+        judge = self.verifier
+        forms: tuple[str, ...] = ANSWER_FORMS
+        if isinstance(judge, WorkerVerifier):
+            # A call to another process takes a while, and needs one of the first two forms.
+            forms = ANSWER_FORMS[:2]
+            judge = judge.try_once
+        reason = ""
+        for form in forms:
+            verdict = judge(form.replace("...", piece), row)
             if verdict.outcome == "right":
                 return True
-        return False
+            if verdict.reason in UNJUDGED:
+                reason = verdict.reason
+        return None if reason else False

@@ -1,6 +1,6 @@
 """Alarms for collapses that users report, each with a remedy: entropy, log-probs of refinements,
-completion length, and failures that a reward contradicts. An alarm is given once and changes
-nothing in the run.
+completion length, failures that a reward contradicts, and answers that the verifier lost. An alarm
+is given once and changes nothing in the run.
 
 Those of `RULES` compare the moving mean of a logged metric with its mean at the start of the run.
 The reports: Critique-GRPO issues 2 and 6, SDPO issue 25.
@@ -9,11 +9,13 @@ The reports: Critique-GRPO issues 2 and 6, SDPO issue 25.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import TrainerCallback
+
+from critique_rl.tasks.judging import LOST_PREFIX, lost_sentences
 
 logger = logging.getLogger(__name__)
 WINDOW = 10
@@ -137,15 +139,49 @@ class CollapseAlarm(TrainerCallback):
     def __init__(self):
         self.values: dict[str, list[float]] = defaultdict(list)
         self.given: set[str] = set()
+        # Of each of the last `WINDOW` generations.
+        self.lost: list[dict[str, int]] = []
 
     def state_dict(self) -> dict:
-        """Logged values and given alarms, as JSON."""
-        return {"values": dict(self.values), "given": sorted(self.given)}
+        """Logged values, counters of lost answers and given alarms, as JSON."""
+        return {"values": dict(self.values), "given": sorted(self.given), "lost": self.lost}
 
     def load_state_dict(self, state: dict) -> None:
         """The inverse of `state_dict`."""
         self.values = defaultdict(list, state["values"])
         self.given = set(state["given"])
+        # A checkpoint of an earlier version has none.
+        self.lost = list(state.get("lost", []))
+
+    def check_lost(self, total: Mapping[str, float], step: int) -> dict[str, float]:
+        """Give the alarms on answers that the verifier lost, each once per run.
+
+        Args:
+            total: counters of `judging.count_lost` over all ranks, under `LOST_PREFIX`.
+            step: the optimizer step.
+
+        Returns:
+            Metrics to log: the share of each loss whose alarm is given now.
+        """
+        counts = {
+            name.removeprefix(LOST_PREFIX): int(count)
+            for name, count in total.items()
+            if name.startswith(LOST_PREFIX)
+        }
+        self.lost = [*self.lost, counts][-WINDOW:]
+        recent: Counter[str] = Counter()
+        for generation in self.lost:
+            recent.update(generation)
+        metrics = {}
+        for kind, sentence in lost_sentences(recent).items():
+            name = f"{LOST_PREFIX}{kind}"
+            if name in self.given:
+                continue
+            self.given.add(name)
+            lost = sum(count for key, count in recent.items() if key.startswith(kind))
+            metrics[f"alarm/{name}"] = lost / recent["judged"]
+            logger.warning("step %s: %s", step, sentence)
+        return metrics
 
     def check_failed(
         self, total: Mapping[str, float], rewards: Sequence[str], step: int

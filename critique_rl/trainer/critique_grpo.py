@@ -24,6 +24,7 @@ from critique_rl.analysis.critiques.counts import count_totals
 from critique_rl.analysis.critiques.words import describe
 from critique_rl.costs import GENERATED, KINDS, Prices, costs, count
 from critique_rl.critic.contract import Critic
+from critique_rl.tasks.judging import one_deadline
 from critique_rl.trainer import hidden_states, trl_seams
 from critique_rl.trainer.alarms import CollapseAlarm
 from critique_rl.trainer.budget_schedule import Budget, follow_budget, schedule_position
@@ -218,7 +219,8 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         if self.has_two_phases and self.model.training:
             for row in inputs:
                 refuse_prompt(row["prompt"], "a row of train_dataset")
-        output = super()._generate_and_score_completions(inputs)
+        with one_deadline(self.reward_funcs):
+            output = super()._generate_and_score_completions(inputs)
         if self.generation is not None:
             self.generation = self._finish_generation(output, self.generation)
         return output
@@ -348,7 +350,9 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             metrics[KINDS[kind]] = [spent]
         for name, amount in generation_counts(total).items():
             trl_seams.count_metric(self, name, amount)
-        alarms = self.alarm.check_failed(total, self.reward_func_names, self.state.global_step + 1)
+        step = self.state.global_step + 1
+        alarms = self.alarm.check_failed(total, self.reward_func_names, step)
+        alarms |= self.alarm.check_lost(total, step)
         for name, rate in {**generation_rates(total), **alarms}.items():
             trl_seams.metric(self, name, rate)
         if self.critique_totals is not None:

@@ -1,37 +1,31 @@
-"""Verifiers in a killable process: right and wrong as Math-Verify sees them, and nothing that
-hangs, crashes or eats memory does more than go unscored.
+"""Verifiers in killable processes: right and wrong as Math-Verify sees them. What hangs again is
+wrong, what crashes or was never judged is unscored, and neither holds the others up.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hanging_inputs import HANGING
+import user_verifiers
 from waiting import SECONDS, gone, of_group, ticks, wait_until, within
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
-from critique_rl.tasks.isolated_verifiers import MathVerifier, WorkerVerifier, build_verifier
+from critique_rl.tasks.isolated_verifiers import WorkerVerifier, build_verifier
+from critique_rl.tasks.judging import one_deadline
+from critique_rl.tasks.killable_process import LONGEST_OUTPUT
 from critique_rl.tasks.load import load_task
+from critique_rl.tasks.rewards import VerifierReward
 from critique_rl.tasks.verifiers import choice
 
 pytestmark = pytest.mark.processes
 HERE = Path(__file__).parents[1]
-SOME = (
-    "Math-Verify 65",
-    "Math-Verify 59, sympy 28112",
-    "a tower",
-    "factorials of factorials",
-    "an integral",
-    "nested braces",
-    "a million digits",
-)
-"""All of them in benchmarks/hanging_verifier.py, which takes a minute."""
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +62,6 @@ def beside_the_tests():
 )
 def test_mathematics_is_compared_by_value(mathematics, text, gold, outcome) -> None:
     assert mathematics(text, {"answer": gold}).outcome == outcome
-
-
-def test_what_hangs_math_verify_is_unscored_within_the_deadline() -> None:
-    verifier = MathVerifier(deadline=0.5)
-    try:
-        for name in SOME:
-            text = HANGING[name]
-            verifier.worker.start()
-            with within(name):
-                # Of a number our own rules would say at once that nothing is worked out.
-                verdict = verifier(text, {"answer": "\\sqrt{5}"})
-            assert verdict.outcome == "unscored", f"{name}: {verdict}"
-            assert verdict.reason in ("timeout", "error OverflowError"), f"{name}: {verdict}"
-        verifier.worker.deadline = SECONDS  # what hangs has been killed; what does not has its time
-        assert verifier.worker.lost == len(SOME)
-        assert verifier(r"\boxed{5}", {"answer": "5"}).outcome == "right"
-    finally:
-        verifier.worker.stop()
 
 
 def test_a_repeated_answer_is_judged_once(mathematics) -> None:
@@ -126,38 +102,129 @@ def test_a_function_of_the_users_own_judges(function, text, prompt, outcome) -> 
     assert verdict.reason == reasons.get(case, verdict.reason)
 
 
-def test_a_function_that_hangs_or_crashes_is_unscored_and_the_next_is_answered() -> None:
-    verifier = build_verifier({"kind": "python", "target": "user_verifiers:hostile", "deadline": 1})
-    verifier.worker.memory = 120 << 20
-    reasons = {}
-    hanging = ("loop", "sleep", "big number", "own alarm")
-    others = ("raise", "exit", "kill", "segfault", "recursion", "memory", "print", "not json")
-    for text in hanging + others:
-        verifier.worker.deadline = 1 if text in hanging else SECONDS
-        verifier.worker.start()
-        with within(text):
-            verdict = verifier(text, {})
-        reasons[text] = verdict.reason if verdict.outcome == "unscored" else verdict.outcome
+OUTCOMES = {
+    "loop": ("wrong", "timeout"),
+    "hold the interpreter": ("wrong", "timeout"),
+    "deaf": ("wrong", "timeout"),
+    "own alarm": ("wrong", "timeout"),
+    "endless flood": ("wrong", "timeout"),
+    "raise": ("unscored", "error KeyError"),
+    "exit": ("unscored", "error SystemExit"),
+    "own exception": ("unscored", "error Stop"),
+    "recursion": ("unscored", "error RecursionError"),
+    "not json": ("unscored", "error TypeError"),
+    "kill": ("unscored", "crash"),
+    "exit at once": ("unscored", "crash"),
+    "write to the pipes": ("unscored", "crash"),
+    "memory": ("unscored", "memory"),
+    "one large block": ("unscored", "memory"),
+    "print": ("right", ""),
+    "flood": ("right", ""),
+    "fork": ("right", ""),
+}
+"""What `user_verifiers.hostile` does -> the verdict on it."""
+
+
+def hostile(**options):
+    return build_verifier({"kind": "python", "target": "user_verifiers:hostile", **options})
+
+
+def judge_all(verifier, texts):
+    verdicts = verifier.judge_all(texts, [{}] * len(texts))
+    return [(verdict.outcome, verdict.reason) for verdict in verdicts]
+
+
+def test_no_behaviour_of_a_function_holds_the_others_up(capsys) -> None:
+    verifier = hostile(deadline=0.6, memory_gb=0.12, workers=4)
+    texts = list(OUTCOMES)
+    with within("all behaviours"):
+        assert dict(zip(texts, judge_all(verifier, texts), strict=True)) == OUTCOMES
+    assert (verifier.worker.calls, verifier.worker.lost) == (18, 15)
     verifier.worker.stop()
-    assert reasons == {
-        **dict.fromkeys(hanging, "timeout"),
-        "raise": "error KeyError",
-        "exit": "error SystemExit",
-        "kill": "crash",
-        "segfault": "crash",
-        "recursion": "error RecursionError",
-        "memory": "memory",
-        "print": "right",
-        "not json": "error TypeError",
-    }
-    assert (verifier.worker.calls, verifier.worker.lost) == (12, 11)
+    # A flood is passed on up to a bound per process.
+    assert len(capsys.readouterr().err) < 100 * LONGEST_OUTPUT
 
 
-def test_what_the_function_started_is_killed_with_it() -> None:
-    verifier = build_verifier({"kind": "python", "target": "user_verifiers:hostile", "deadline": 1})
-    group = verifier.worker._process.pid
-    assert verifier("child", {}).reason == "timeout"
+def test_a_reply_of_any_length_is_a_verdict_with_a_bound() -> None:
+    verifier = hostile(deadline=SECONDS)
+    verdict = verifier("long reason", {})
+    assert (verdict.outcome, len(verdict.answer), len(verdict.reason)) == ("wrong", 10_000, 10_000)
+    verifier.worker.stop()
+
+
+def test_an_answer_that_was_slow_once_is_judged(tmp_path) -> None:
+    target = "user_verifiers:slow_once"
+    verifier = build_verifier({"kind": "python", "target": target, "deadline": 0.5})
+    row = {"note": str(tmp_path / "seen")}
+    verdicts = verifier.judge_all(["hang", "next"], [row, row])
+    assert [verdict.outcome for verdict in verdicts] == ["right", "right"]
+    verifier.worker.stop()
+
+
+def test_what_is_not_judged_before_the_step_ends_is_unscored() -> None:
+    verifier = hostile(deadline=SECONDS, step_deadline=0.5, workers=2)
+    with within("the step", seconds=20):
+        verdicts = judge_all(verifier, ["print"] * 3 + ["sleep"] * 20)
+    assert verdicts == [("right", "")] * 3 + [("unscored", "step deadline")] * 20
+    assert judge_all(verifier, ["print"]) == [("right", "")]
+    verifier.worker.stop()
+
+
+def test_all_batches_of_a_step_share_its_deadline() -> None:
+    reward = VerifierReward(hostile(deadline=SECONDS, step_deadline=0.6))
+    with one_deadline([reward]):
+        assert reward(["print", "sleep"]) == [1.0, None]
+        # The refinements of that step.
+        assert reward(["print", "sleep"]) == [None, None]
+    assert reward(["print"]) == [1.0]
+    reward.verifier.worker.stop()
+
+
+def test_hanging_does_not_pay() -> None:
+    reward = VerifierReward(hostile(deadline=0.3))
+    assert reward(["sleep", "print", "exit at once"]) == [0.0, 1.0, None]
+    reward.verifier.worker.stop()
+
+
+@pytest.mark.parametrize("text", ["child", "daemon"])
+def test_what_the_function_started_is_killed_with_it(text, tmp_path) -> None:
+    verifier = hostile(deadline=0.5)
+    [group] = verifier.worker.process_numbers
+    note = tmp_path / "daemon"
+    verdict = verifier.try_once(text, {"note": str(note)})
+    assert verdict.reason == "timeout"
     wait_until(lambda: not of_group(group), f"group {group} to end")
+    if text == "daemon":
+        wait_until(lambda: gone(int(note.read_text())), "the daemon to end")
+
+
+def test_a_function_itself_is_given_processes() -> None:
+    verifier = build_verifier(user_verifiers.same)
+    assert verifier("7", {"answer": "7"}).outcome == "right"
+    verifier.worker.stop()
+    file = build_verifier({"kind": "python", "target": f"{HERE}/user_verifiers.py:same"})
+    assert file("7", {"answer": "8"}).outcome == "wrong"
+    file.worker.stop()
+    with pytest.raises(ConfigError, match="which another process cannot import"):
+        build_verifier(lambda text, row: True)
+
+
+def test_a_row_that_is_no_json_is_unscored() -> None:
+    verifier = build_verifier(user_verifiers.same)
+    circle = {}
+    circle["self"] = circle
+    verdict = verifier("7", circle)
+    assert (verdict.outcome, verdict.reason) == ("unscored", "row: it is no JSON (ValueError)")
+    verifier.worker.stop()
+
+
+def test_a_worker_that_ends_between_batches_is_replaced() -> None:
+    verifier = build_verifier(user_verifiers.same)
+    [number] = verifier.worker.process_numbers
+    os.kill(number, signal.SIGKILL)
+    assert verifier("7", {"answer": "7"}).outcome == "right"
+    assert verifier.worker.process_numbers != [number]
+    verifier.worker.stop()
 
 
 def test_threads_take_turns_and_a_fork_starts_a_worker_of_its_own() -> None:
@@ -168,29 +235,29 @@ def test_threads_take_turns_and_a_fork_starts_a_worker_of_its_own() -> None:
             pool.map(lambda i: verifier(str(i), {"answer": str(i % 2)}).outcome, range(40))
         )
     assert verdicts == ["right", "right"] + ["wrong"] * 38
-    parent_worker = verifier.worker._process.pid
+    parent_workers = verifier.worker.process_numbers
     child = os.fork()
     if child == 0:
         fine = (
             verifier("7", {"answer": "7"}).outcome == "right"
-            and verifier.worker._process.pid != parent_worker
+            and verifier.worker.process_numbers != parent_workers
         )
         verifier.worker.stop()
         os._exit(0 if fine else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert verifier("7", {"answer": "7"}).outcome == "right"
-    assert verifier.worker._process.pid == parent_worker
+    assert verifier.worker.process_numbers == parent_workers
     verifier.worker.stop()
 
 
-@pytest.mark.parametrize("text", ["print", "loop"])
+@pytest.mark.parametrize("text", ["print", "loop", "hold the interpreter", "deaf"])
 def test_no_worker_outlives_a_parent_that_was_killed(text) -> None:
     """A worker that waits for a question, and one that works on one."""
     code = (
         "from critique_rl.tasks.isolated_verifiers import build_verifier\n"
         "target = 'user_verifiers:hostile'\n"
-        "v = build_verifier({'kind': 'python', 'target': target, 'deadline': 3})\n"
-        f"print(v.worker._process.pid, flush=True)\nv({text!r}, {{}})\n"
+        "v = build_verifier({'kind': 'python', 'target': target, 'deadline': 300})\n"
+        f"print(*v.worker.process_numbers, flush=True)\nv({text!r}, {{}})\n"
         "print('answered', flush=True)\nimport time; time.sleep(3600)"
     )
     parent = subprocess.Popen(
@@ -201,7 +268,7 @@ def test_no_worker_outlives_a_parent_that_was_killed(text) -> None:
         at_rest = ticks(worker)
         if text == "print":
             assert parent.stdout.readline() == "answered\n"
-        else:
+        elif text != "deaf":
             wait_until(lambda: ticks(worker) > at_rest + 5, "the worker to loop")
         assert not gone(worker)
     finally:
@@ -215,7 +282,7 @@ def test_a_worker_ends_with_its_process() -> None:
         "from critique_rl.tasks.isolated_verifiers import build_verifier\n"
         # Kept by a name until the end: without one it goes at once, at the end of its pipe.
         "verifier = build_verifier({'kind': 'python', 'target': 'user_verifiers:same'})\n"
-        "print(verifier.worker._process.pid)"
+        "print(*verifier.worker.process_numbers)"
     )
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS)
@@ -230,6 +297,12 @@ def test_a_worker_ends_with_its_process() -> None:
         ("maths", "unknown kind maths; did you mean 'math'"),
         ({"kind": "math", "deadlin": 3}, "did you mean 'deadline'"),
         ({"kind": "math", "deadline": 0}, "deadline: got 0, expected seconds"),
+        (
+            {"kind": "math", "step_deadline": float("nan")},
+            "step_deadline: got nan, expected seconds",
+        ),
+        ({"kind": "math", "memory_gb": -1}, "memory_gb: got -1, expected gigabytes"),
+        ({"kind": "math", "workers": 0}, "workers: got 0, expected a number of processes"),
         ({"kind": "python"}, "expected module:function"),
         ({"kind": "python", "target": "user_verifiers"}, "expected module:name"),
         ({"kind": "python", "target": "no_such_module:f"}, "no module 'no_such_module'"),

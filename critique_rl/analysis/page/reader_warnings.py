@@ -4,11 +4,14 @@ cannot be compared, unequal cost, unlike settings.
 
 from __future__ import annotations
 
-from critique_rl.analysis.comparison import Comparison
+from collections.abc import Mapping
+
+from critique_rl.analysis.comparison import ArmSummary, Comparison
 from critique_rl.analysis.formats import spent_alike
 from critique_rl.analysis.learning_curves import Rows
 from critique_rl.analysis.page.configs import Configs, list_some
 from critique_rl.analysis.page.curve_charts import all_steps
+from critique_rl.metrics import ALARMING_LOSS
 
 
 def reader_warnings(comparison: Comparison, rows: Rows, configs: Configs) -> list[str]:
@@ -60,16 +63,14 @@ def _about_numbers(comparison: Comparison) -> list[str]:
             "One seed: intervals cover other problems of the same kind, and say nothing of other "
             "seeds."
         )
-    counts = []
-    for name, arm in arms.items():
-        if arm.unscored:
-            counts.append(f"{name} {arm.unscored}")
-    if counts:
-        unscored = ", ".join(counts)
-        sentences.append(
-            f"Answers that could not be judged, and count neither as right nor as wrong: "
-            f"{unscored}."
-        )
+    unscored = {name: arm.unscored for name, arm in arms.items()}
+    sentences += _about_lost(
+        "Answers that could not be judged, and count neither as right nor as wrong", unscored, arms
+    )
+    timeouts = {name: arm.timeouts or 0 for name, arm in arms.items()}
+    sentences += _about_lost(
+        "Answers that took the verifier too long twice, and count as wrong", timeouts, arms
+    )
     costs = [arm.cost for arm in arms.values()]
     if costs and spent_alike(costs) is None:
         sentences.append(
@@ -82,6 +83,25 @@ def _about_numbers(comparison: Comparison) -> list[str]:
             "training as such did."
         )
     return sentences
+
+
+def _about_lost(words: str, counts: Mapping[str, int], arms: Mapping[str, ArmSummary]) -> list[str]:
+    """The sentence on answers that the verifier lost; none where there are none."""
+    parts = []
+    many = []
+    for name, count in counts.items():
+        if not count:
+            continue
+        parts.append(f"{name} {count}")
+        samples = arms[name].samples or 0
+        if count > ALARMING_LOSS * samples > 0:
+            many.append(f"{name} {count / samples:.0%}")
+    if not parts:
+        return []
+    sentence = f"{words}: {', '.join(parts)}."
+    if many:
+        sentence += f" That is over {ALARMING_LOSS:.0%} of the answers of {', '.join(many)}."
+    return [sentence]
 
 
 def _about_settings(configs: Configs) -> list[str]:

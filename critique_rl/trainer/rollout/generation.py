@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from critique_rl.tasks.judging import LOST_PREFIX, count_lost
 from critique_rl.tasks.messages import question_of, text_of
 from critique_rl.trainer.rollout.sampled import Row
 from critique_rl.trainer.rollout.scoring import Judged
@@ -199,6 +200,10 @@ def count_generation(batch: Generation, group_size: int, slots: int) -> Counts:
             counts["refine/right_experts"] += is_right(sample.attempt.verdict)
     counts.update(_count_signal(batch, group_size, slots))
     counts.update(_count_attempts(batch.attempts))
+    verdicts = [attempt.verdict for attempt in batch.attempts]
+    verdicts += [refinement.verdict for _, _, refinement in batch.refinements]
+    for name, count in count_lost(verdicts).items():
+        counts[f"{LOST_PREFIX}{name}"] += count
     # `+` drops counters of 0, so that nothing is logged of what did not happen.
     return +counts
 
@@ -301,6 +306,9 @@ def generation_counts(total: Counts) -> dict[str, float]:
         if total[name]:
             metrics[name] = total[name]
     metrics |= _starting_with("distill/", total)
+    metrics |= _starting_with(LOST_PREFIX, total)
+    # Of no use where nothing was lost.
+    metrics.pop(f"{LOST_PREFIX}judged", None)
     for name, value in _starting_with("outcome/", total).items():
         outcome = name.removeprefix("outcome/")
         metrics[f"rollout/{outcome}"] = value
