@@ -116,7 +116,8 @@ class Critique:
     """
     reason: str = ""
     """Why it failed or was skipped: a short code such as "timeout", "http 401", "empty",
-    "prompt_too_long".
+    "prompt_too_long". Of a usable one: "other_model: <name>" if another model than the one asked
+    for wrote it.
     """
     leaked: bool = False
     """True if the critic gave the answer away. It stays True if the answer was then redacted or the

@@ -118,7 +118,9 @@ class CritiqueCounts:
     skipped: int
     """Critiques that were not sent, or could not be used."""
     reasons: Mapping[str, int]
-    """ "failed: timeout" and the like -> count, the commonest first."""
+    """ "failed: timeout" and the like -> count, the commonest first; also "written: other_model",
+    of critiques that another model wrote than the one asked for.
+    """
     leaked: int = 0
     """Critiques that give the answer away."""
     refinements: int = 0

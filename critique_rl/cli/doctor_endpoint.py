@@ -21,14 +21,20 @@ ENDPOINT_OPTIONS = (
     "temperature",
     "top_p",
     "max_tokens",
+    "strict_model",
 )
 """Options of an api critic that shape its requests: the check sends what the run would send."""
 SHORT_ANSWER = 16
+MODELS_SECONDS = 10.0
 SLOW_SECONDS = 20
 SMALL_CONTEXT = 4096
 CONTEXT_KEYS = ("max_model_len", "context_length", "context_window", "n_ctx", "n_ctx_train")
 """Names that servers give to the context of a model in /models."""
 ADVICE = {
+    "the answer names": (
+        "strict_model refuses it: set model to the name that the answers bear, if it is the one "
+        "you mean"
+    ),
     "it redirects": "set base_url to the address it names, if your texts may go there",
     "insufficient_quota": (
         "the account has no credit or quota left: add some, or wait for the next period; "
@@ -74,10 +80,11 @@ def check_endpoint(name: str, options: Mapping[str, Any]) -> Iterator[Line]:
     [reply] = ApiChat(endpoint).answer([question])
     seconds = time.monotonic() - start
     # An empty or cut answer is one: the server works.
-    if reply.status != "ok" and reply.reason not in ("empty", "length"):
+    if reply.unanswered:
         yield Line(f"{name}: answer", "fail", reply.reason, failure_advice(reply.reason))
         return
     yield _check_latency(name, seconds)
+    yield _check_model(name, endpoint, reply)
     yield _check_finish_reason(name, reply)
     yield _check_usage(name, reply)
     yield _check_context(name, endpoint)
@@ -127,6 +134,19 @@ def _check_latency(name: str, seconds: float) -> Line:
     return Line(f"{name}: latency", "ok", finding)
 
 
+def _check_model(name: str, endpoint: Endpoint, reply: Reply) -> Line:
+    """Whether the answer names the model that was asked for."""
+    what = f"{name}: model of the answer"
+    if not reply.model:
+        return Line(what, "ok", endpoint.model)
+    finding = f"asked for {endpoint.model!r}, the answer names {reply.model!r}"
+    advice = (
+        "such answers are taken and counted as other_model: set model to that name if it is the "
+        "one you mean, or strict_model: true to refuse all others"
+    )
+    return Line(what, "warn", finding, advice)
+
+
 def _check_finish_reason(name: str, reply: Reply) -> Line:
     what = f"{name}: finish_reason"
     if reply.status == "ok" and not reply.reason:
@@ -141,6 +161,12 @@ def _check_finish_reason(name: str, reply: Reply) -> Line:
     if reply.reason == "empty":
         advice = "check the model's name, and that it is a chat model"
         return Line(what, "warn", "an empty answer", advice)
+    if reply.reason in ("refusal", "tool_call", "content_filter"):
+        advice = "ask another model, or one without filters and tools"
+        return Line(what, "warn", f"no text: {reply.reason}", advice)
+    if reply.reason != "length":
+        advice = "an answer that was cut cannot be told from a whole one"
+        return Line(what, "warn", f"{reply.reason}; it said {reply.text[:40]!r}", advice)
     return Line(what, "ok", f"length; it said {reply.text[:40]!r}")
 
 
@@ -153,12 +179,14 @@ def _check_usage(name: str, reply: Reply) -> Line:
 
 def _check_context(name: str, endpoint: Endpoint) -> Line:
     """Whether the model is in /models, and the context that the server states there."""
+    from critique_rl.critic.api.failures import failure_reason
+
     what = f"{name}: context"
     try:
         models = _list_models(endpoint)
     except Exception as error:
         # `transformers serve`, for one, answers 500 here where there is no cache of the Hub.
-        finding = f"/models did not answer ({type(error).__name__})"
+        finding = f"/models did not answer ({failure_reason(error, endpoint.key())})"
         return Line(what, "warn", finding, "make sure that prompt and max_tokens fit the model")
     if endpoint.model not in models:
         listed = ", ".join(sorted(models)[:5])
@@ -177,32 +205,25 @@ def _check_context(name: str, endpoint: Endpoint) -> Line:
 
 def _list_models(endpoint: Endpoint) -> dict[str, dict[str, Any]]:
     """The server's /models: id -> entry."""
-    from openai import DefaultHttpxClient, OpenAI
-
+    from critique_rl.critic.api.client import list_models
     from critique_rl.critic.api.failures import without_key
+    from critique_rl.critic.api.loop import run_in_thread
 
-    # As calls are sent: to no address that nobody named, and to this machine without a proxy.
-    http_client = DefaultHttpxClient(trust_env=not endpoint.local, follow_redirects=False)
-    client = OpenAI(
-        base_url=endpoint.base_url,
-        api_key=endpoint.key(),
-        max_retries=0,
-        timeout=10.0,
-        http_client=http_client,
-    )
-    with client:
-        models = client.models.list().data
+    models: list[dict[str, Any]] = []
+    run_in_thread(list_models(endpoint, MODELS_SECONDS, models), MODELS_SECONDS + 1)
     # A server may echo the key in what it lists.
-    return {without_key(str(model.id), endpoint.key()): model.model_dump() for model in models}
+    return {without_key(str(model["id"]), endpoint.key()): model for model in models}
 
 
-def _context_size(entry: Mapping[str, Any]) -> int | None:
+def _context_size(entry: dict[str, Any]) -> int | None:
     """Tokens of a model's context; None where its entry does not state them."""
     # llama.cpp puts it into a section `meta`.
-    about = {**entry, **(entry.get("meta") or {})}
+    meta = entry.get("meta")
+    about = entry | meta if isinstance(meta, dict) else entry
     for key in CONTEXT_KEYS:
-        if isinstance(about.get(key), int):
-            return about[key]
+        size = about.get(key)
+        if isinstance(size, int) and not isinstance(size, bool):
+            return size
     return None
 
 

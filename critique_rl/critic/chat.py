@@ -52,6 +52,7 @@ class ApiChat:
         if not conversations:
             return []
         replies = answer_all(self.endpoint, self._folder, conversations)
+        self._report_models(replies)
         missing = [reply for reply in replies if reply.unanswered]
         if missing:
             self._report(missing, len(replies))
@@ -71,6 +72,23 @@ class ApiChat:
             f"{reasons}",
             file=sys.stderr,
         )
+
+    def _report_models(self, replies: Sequence[Reply]) -> None:
+        """Say once per model that another one than the one asked for answers."""
+        counts = Counter(reply.model for reply in replies if reply.model)
+        for model, count in counts.items():
+            if model not in self._reported_models:
+                self._reported_models.add(model)
+                print(
+                    f"critic {self.endpoint.base_url}: {count} of {len(replies)} answers are of "
+                    f"another model: asked for {self.endpoint.model!r}, they name {model!r}; "
+                    "each is counted as other_model, and strict_model: true refuses them",
+                    file=sys.stderr,
+                )
+
+    @cached_property
+    def _reported_models(self) -> set[str]:
+        return set()
 
     def _stop_message(self, missing: Sequence[Reply], calls: int) -> str:
         # The others were skipped because of the first failure, so its reason is the cause.

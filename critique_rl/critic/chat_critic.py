@@ -184,8 +184,11 @@ class ChatCritic:
         if is_blank(text):
             reason = reply.reason or "empty"
             return replace(critique, text="", status="failed", reason=reason)
-        if reply.reason == "length":
-            return replace(critique, notes=("length",))
+        if reply.reason:
+            # Without a server's word, for notes are names of metrics.
+            critique = replace(critique, notes=(reply.reason.partition(":")[0],))
+        if reply.model:
+            critique = replace(critique, reason=f"other_model: {reply.model}")
         return critique
 
     def state_dict(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ THOUGHTS_OPEN = r"(?:<think(?:ing)?\s*>|\[THINK\])"
 THOUGHTS_CLOSE = r"(?:</think(?:ing)?\s*>|\[/THINK\])"
 """How models mark their thoughts: Qwen and DeepSeek, some others, Mistral."""
 
-NO_TEXT_REASONS = ("empty", "length", "content_filter")
+NO_TEXT_REASONS = ("empty", "length", "content_filter", "refusal", "tool_call")
 """Reasons of answers that arrived without usable text: a fault of the model, not of the server."""
 
 
@@ -44,8 +44,9 @@ class Chat(Protocol):
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer, or the reason why there is none. An answer cut at max_tokens is "ok" with the
-    reason "length" if its text is usable.
+    """One answer, or the reason why there is none. An answer with usable text is "ok". Its reason
+    is "length" if it was cut at max_tokens, "finish_missing" if the server gave no finish reason,
+    and "finish_unknown: <the server's word>" for one that no known server gives.
     """
 
     text: str
@@ -53,8 +54,8 @@ class Reply:
     """failed: a request was sent and brought no answer. skipped: no request was sent."""
     reason: str = ""
     """failed: "timeout", "step deadline", "connection", "empty", "length", "content_filter",
-    "bad response: ...", "prompt_too_long: <the server's words>", "http 401: <the server's words>",
-    "storage: ...". skipped: "budget", "rate limit", "circuit open", "step deadline", or "not sent
+    "refusal", "tool_call", "bad response: ...", "prompt_too_long: <the server's words>",
+    "http 401: <the server's words>", "storage: ...". skipped: "budget", "rate limit", "circuit open", "step deadline", or "not sent
     after http 401: ..." once a refusal ended the step.
     """
     usage: Usage = field(default_factory=Usage)
@@ -64,6 +65,10 @@ class Reply:
     """
     cached: bool = False
     """True if the answer was read from the cache: an earlier call paid for it."""
+    model: str = ""
+    """The model that the answer names if it is not the one asked for ("none named": no name); "" if
+    it is.
+    """
 
     @property
     def unanswered(self) -> bool:

@@ -67,8 +67,11 @@ def count_totals(totals: Mapping[str, float]) -> CritiqueCounts:
 
 
 def _reasons(totals: Mapping[str, float]) -> dict[str, int]:
-    """ "failed: timeout" and the like -> count, the commonest first."""
+    """ "failed: timeout", "written: other_model" and the like -> count, the commonest first."""
     reasons = {}
+    substitutes = round(totals.get("critique/ok/other_model", 0))
+    if substitutes:
+        reasons["written: other_model"] = substitutes
     for key, count in totals.items():
         if key.startswith(("critique/failed/", "critique/skipped/")):
             # Metric names hold no spaces, and readers no slashes.

@@ -46,7 +46,7 @@ def missing_clauses(arms: Mapping[str, CritiqueCounts | None]) -> list[str]:
         if is_no_critique_arm(counts):
             kind = f"{arm} is not a critique arm"
         share = _percent(counts.missing, counts.asked)
-        reasons = list(counts.reasons.items())
+        reasons = [item for item in counts.reasons.items() if not item[0].startswith("written")]
         words = describe_reasons(reasons[:MOST_REASONS])
         if len(reasons) > MOST_REASONS:
             words += ", and others"

@@ -53,6 +53,9 @@ def cache_key(endpoint: Endpoint, messages: Sequence[Message], sample: int) -> s
         "length_retry_factor": endpoint.length_retry_factor,
     }
     question.update(endpoint.request(messages, sample))
+    if endpoint.strict_model:
+        # An answer of another model, kept before this was set, is none.
+        question["strict_model"] = True
     canonical = json.dumps(question, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return _digest(canonical)
 
@@ -108,7 +111,10 @@ class Cache:
             The answer that the cache holds: another process's if that was first, with the usage of
             `reply`.
         """
-        value = json.dumps({"text": reply.text, "reason": reply.reason})
+        fields = {"text": reply.text, "reason": reply.reason}
+        if reply.model:
+            fields["model"] = reply.model
+        value = json.dumps(fields)
         try:
             self._connection.execute(
                 "INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", (key, value, _digest(key + value))
@@ -128,7 +134,7 @@ def _read_row(key: str, value: object, checksum: object) -> Reply | None:
     if not isinstance(value, str) or _digest(key + value) != checksum:
         return None
     fields = json.loads(value)
-    return Reply(fields["text"], reason=fields["reason"])
+    return Reply(fields["text"], reason=fields["reason"], model=fields.get("model", ""))
 
 
 @contextmanager

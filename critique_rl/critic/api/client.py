@@ -1,21 +1,22 @@
-"""The HTTP client of an endpoint: what it sends, where to, and how much of a response it reads.
+"""The HTTP client of an endpoint: what it sends, and where to.
 
-Texts go to `base_url` and nowhere else: no redirect is followed. Retries are left to `retry`.
+Texts go to `base_url` and nowhere else: no redirect is followed. Retries are left to `retry`, and
+`body` bounds what is read of a response.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
+from critique_rl.critic.api.body import ACCEPTED_ENCODINGS, body_bound
 from critique_rl.critic.api.endpoint import Endpoint
-from critique_rl.critic.api.response import BadResponse
+from critique_rl.critic.api.response import BadResponse, parse_json
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 CONNECT_SECONDS = 5.0
-MAX_BODY_BYTES = 4 << 20
-"""Longest response that is read; no critique comes near it."""
 
 
 def open_client(endpoint: Endpoint) -> AsyncOpenAI:
@@ -28,7 +29,12 @@ def open_client(endpoint: Endpoint) -> AsyncOpenAI:
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 
     # A proxy from the environment must not be asked for this machine's own addresses.
-    http_client = DefaultAsyncHttpxClient(trust_env=not endpoint.local, follow_redirects=False)
+    http_client = DefaultAsyncHttpxClient(
+        trust_env=not endpoint.local,
+        follow_redirects=False,
+        headers={"accept-encoding": ACCEPTED_ENCODINGS},
+        event_hooks={"response": [body_bound(endpoint.attempt_deadline)]},
+    )
     connect_seconds = min(CONNECT_SECONDS, endpoint.attempt_deadline)
     return AsyncOpenAI(
         base_url=endpoint.base_url,
@@ -48,22 +54,39 @@ async def read_body(client: AsyncOpenAI, request: dict[str, Any]) -> bytes:
         request: from `Endpoint.request`.
 
     Raises:
-        BadResponse: the body is longer than `MAX_BODY_BYTES`.
+        BadResponse: the body is too long, or compressed in a way that cannot be read.
         openai.APIStatusError: the server refused.
         openai.APIConnectionError: the server could not be reached.
     """
     settings = dict(request)
     for name in ("model", "messages"):
         settings.pop(name, None)
-    body = bytearray()
     # Raw bytes, not the SDK's parsed answer: for HTML it returns a str, and for cut JSON it raises
     # json's own error.
     create = client.chat.completions.with_streaming_response.create
     model = request["model"]
     messages = request["messages"]
     async with create(model=model, messages=messages, extra_body=settings) as response:
-        async for chunk in response.iter_bytes():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise BadResponse(f"over {MAX_BODY_BYTES >> 20} MB")
-    return bytes(body)
+        return await response.read()
+
+
+async def list_models(endpoint: Endpoint, seconds: float, models: list[dict[str, Any]]) -> None:
+    """Add the entries of the server's /models to a list, those with an id.
+
+    Args:
+        endpoint: the server.
+        seconds: the longest wait.
+        models: filled with the entries.
+
+    Raises:
+        BadResponse: no list of models.
+        TimeoutError: no answer in time.
+        openai.APIError: the server refused or could not be reached.
+    """
+    async with asyncio.timeout(seconds), open_client(endpoint) as client:
+        async with client.models.with_streaming_response.list() as response:
+            listed = parse_json(await response.read())
+    entries = listed.get("data") if isinstance(listed, dict) else listed
+    if not isinstance(entries, list):
+        raise BadResponse("no list of models")
+    models += [entry for entry in entries if isinstance(entry, dict) and "id" in entry]

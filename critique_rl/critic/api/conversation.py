@@ -13,11 +13,17 @@ import time
 from dataclasses import replace
 
 from critique_rl.critic.api.cache import cache_key
+from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.failures import NotSent, failure_reason, is_endpoint_alive
+from critique_rl.critic.api.response import Answer
 from critique_rl.critic.api.retry import send_with_retries
 from critique_rl.critic.api.step import Call
 from critique_rl.critic.contract import Reply
 from critique_rl.types import Usage
+
+FINISH_REASONS = {"stop": "", "length": "length", "": "finish_missing"}
+"""Finish reason of an answer with text -> reason of its reply; any other word is "finish_unknown".
+"""
 
 
 async def answer_call(call: Call) -> Reply:
@@ -67,10 +73,10 @@ async def _ask(call: Call) -> Reply:
 
 
 def _reply_of_failure(call: Call, error: Exception) -> Reply:
-    if call.cut_text:
-        # The longer answer failed; the cut one is better than none.
-        return Reply(call.cut_text, reason="length")
     step = call.step
+    if call.cut is not None and call.cut.text:
+        # The longer answer failed; the cut one is better than none.
+        return _reply_of_answer(call.cut, step.endpoint)
     step_over = not step.deadline.seconds_left()
     reason = failure_reason(error, step.client.api_key, step_over)
     if call.sent:
@@ -92,20 +98,28 @@ async def _converse(call: Call) -> Reply:
         raise NotSent("circuit open")
     call.admitted = True
     async with call.deadline.timeout:
-        text, finish_reason = await send_with_retries(call)
-        if finish_reason == "length" and step.endpoint.retries_cut_answers:
-            call.cut_text = text
-            factor = step.endpoint.length_retry_factor
-            longer_text, finish_reason = await send_with_retries(call, factor)
+        answer = await send_with_retries(call)
+        if answer.finish_reason == "length" and step.endpoint.retries_cut_answers:
+            call.cut = answer
+            longer = await send_with_retries(call, step.endpoint.length_retry_factor)
             # A reasoning model may spend the larger bound on thoughts alone.
-            text = longer_text or text
-    if finish_reason == "content_filter":
-        # Half a sentence is no critique, and a longer bound would not complete it.
-        return Reply("", "failed", "content_filter")
-    was_cut = finish_reason == "length"
-    if text:
-        if was_cut:
-            return Reply(text, reason="length")
-        return Reply(text)
-    reason = "length" if was_cut else "empty"
-    return Reply("", "failed", reason)
+            kept = longer if longer.text else answer
+            answer = replace(kept, finish_reason=longer.finish_reason)
+    return _reply_of_answer(answer, step.endpoint)
+
+
+def _reply_of_answer(answer: Answer, endpoint: Endpoint) -> Reply:
+    """The reply that an answer amounts to, by its finish reason and its text."""
+    model = endpoint.other_model(answer.model)
+    if answer.finish_reason in ("content_filter", "refusal", "tool_call"):
+        # Half a sentence is no critique, nor is a preface to a call of a tool, and a longer bound
+        # would not complete them.
+        return Reply("", "failed", answer.finish_reason, model=model)
+    reason = FINISH_REASONS.get(answer.finish_reason)
+    if reason is None:
+        reason = f"finish_unknown: {answer.finish_reason}"
+    if answer.text:
+        return Reply(answer.text, reason=reason, model=model)
+    if reason != "length":
+        reason = "empty"
+    return Reply("", "failed", reason, model=model)

@@ -23,6 +23,8 @@ RESERVED_BODY_KEYS = ("model", "messages", "n", "stream")
 """Keys that `extra_body` cannot set."""
 MESSAGE_TOKENS = 16
 """Tokens that a chat template may add to a message."""
+NO_NAME = "none named"
+"""Stands for the model of an answer that names none."""
 SQLITE_HEADER = b"SQLite format 3\0"
 """How each SQLite file begins."""
 USAGE_SLACK_TOKENS = 200_000
@@ -106,6 +108,10 @@ class Endpoint:
     seed: int | None = None
     """Sampling seed. The number of the sample is added, so that two answers to one question differ.
     """
+    strict_model: bool = False
+    """true: an answer that names another model than `model`, or none, is refused: a fallback of a
+    router, and also "gpt-4o-2024-08-06" for "gpt-4o". false: it is taken and counted.
+    """
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Further settings that a server takes, such as {chat_template_kwargs: {enable_thinking:
     false}}.
@@ -169,6 +175,8 @@ class Endpoint:
         self._check_numbers()
         self._check_caps()
         self._check_extra_body()
+        if not isinstance(self.strict_model, bool):
+            raise ValueError(f"strict_model: got {self.strict_model!r}, expected true or false")
         if self.on_failure not in ("skip", "stop"):
             raise ValueError(f"on_failure: got {self.on_failure!r}, expected skip or stop")
         self._check_cache()
@@ -297,6 +305,16 @@ class Endpoint:
         if bound is None:
             return None
         return int(bound * factor)
+
+    def other_model(self, named: str) -> str:
+        """The model that an answer names if it is not the one asked for, "" if it is.
+
+        No spelling is taken for another: the alias of a dated version, the prefix of a provider and
+        the tag of a quantization all stand for weights that may differ.
+        """
+        if named == self.model.strip():
+            return ""
+        return named or NO_NAME
 
     def request(
         self, messages: Sequence[Message], sample: int = 0, factor: float = 1.0

@@ -14,7 +14,7 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING
 
-from critique_rl.critic.api.response import BadResponse
+from critique_rl.critic.api.response import BadResponse, OtherModel, error_words
 
 if TYPE_CHECKING:
     from openai import APIStatusError
@@ -37,6 +37,8 @@ TOO_LONG_WORDS = re.compile(
 """
 MAX_WORDS = 160
 """Characters of a server's own words that a reason quotes."""
+MAX_SPACES = 20
+"""Characters that are read for each of them: a page of HTML begins with much space."""
 MIN_KEY_LENGTH = 8
 
 
@@ -81,7 +83,7 @@ def is_endpoint_alive(error: Exception | None, step_over: bool) -> bool | None:
     status = getattr(error, "status_code", None)
     if status is not None:
         return None if status in TRANSIENT_STATUSES else status < 500
-    if error is None:
+    if error is None or isinstance(error, OtherModel):
         return True
     if step_over or not is_transient(error):
         return None
@@ -134,17 +136,16 @@ def _server_words(error: APIStatusError) -> str:
         # Without its query, which may hold a token.
         address = str(redirect.url).partition("?")[0].removesuffix("/chat/completions")
         return f"it redirects, which is not followed; set base_url to {address}"
-    words = error.body.get("message") if isinstance(error.body, dict) else error.body
-    if not words:
-        words = error.message
+    words = error_words(error.body).strip() or "it gave no reason"
     if _is_used_up(error):
         return f"{NO_QUOTA}: {words}"
-    return str(words)
+    return words
 
 
 def _shorten(words: object, key: str) -> str:
     # The key goes first: a cut through the key would leave a part of it.
-    return " ".join(without_key(str(words), key).split())[:MAX_WORDS]
+    text = without_key(str(words), key)
+    return " ".join(text[: MAX_SPACES * MAX_WORDS].split())[:MAX_WORDS]
 
 
 def without_key(text: str, key: str) -> str:

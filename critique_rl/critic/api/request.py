@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from critique_rl.critic.api.client import read_body
 from critique_rl.critic.api.failures import NotSent, without_key
-from critique_rl.critic.api.response import BadResponse, parse_response
+from critique_rl.critic.api.response import Answer, BadResponse, OtherModel, parse_response
 from critique_rl.critic.api.step import Call
 from critique_rl.types import Usage
 
 
-async def send_request(call: Call, factor: float) -> tuple[str, str]:
+async def send_request(call: Call, factor: float) -> Answer:
     """Send one request, within `attempt_deadline`.
 
     Args:
@@ -19,12 +20,13 @@ async def send_request(call: Call, factor: float) -> tuple[str, str]:
         factor: multiple of max_tokens to ask for.
 
     Returns:
-        The text without thoughts, and the finish reason.
+        The answer, without the key where the server quotes it.
 
     Raises:
         NotSent: the rates, the caps or a refusal of another call forbid it.
         TimeoutError: no answer in time.
         BadResponse: a response without a usable answer.
+        OtherModel: another model answered, and `strict_model` is set.
         openai.APIError: the server refused or could not be reached.
     """
     from openai import APIStatusError
@@ -41,8 +43,10 @@ async def send_request(call: Call, factor: float) -> tuple[str, str]:
             body = await read_body(
                 step.client, endpoint.request(call.messages, call.sample, factor)
             )
-        text, finish_reason, reported = parse_response(body)
-        usage = endpoint.billed_usage(reported, most, len(body))
+        answer = parse_response(body)
+        if endpoint.strict_model and endpoint.other_model(answer.model):
+            raise OtherModel(endpoint.model, answer)
+        usage = endpoint.billed_usage(answer.usage, most, len(body))
     except (BadResponse, APIStatusError) as error:
         usage = _usage_of_failure(call, error, most)
         raise
@@ -52,7 +56,13 @@ async def send_request(call: Call, factor: float) -> tuple[str, str]:
         if usage is not None:
             _settle(call, most, usage)
     # Only now: the JSON of the body may spell the key with escapes.
-    return without_key(text, step.client.api_key), finish_reason
+    key = step.client.api_key
+    return replace(
+        answer,
+        text=without_key(answer.text, key),
+        finish_reason=without_key(answer.finish_reason, key),
+        model=without_key(answer.model, key),
+    )
 
 
 async def _wait_and_reserve(call: Call, most: Usage) -> None:

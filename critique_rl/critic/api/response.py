@@ -4,25 +4,112 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from critique_rl.critic.contract import without_thinking
 from critique_rl.types import Usage
 
-CUT_REASONS = ("length", "max_tokens", "model_length", "max_output_tokens")
-"""Finish reasons of an answer that met its bound, in lower case: OpenAI's, and those that servers
-of other kinds pass on (Gemini's MAX_TOKENS, Anthropic's, Mistral's, the Responses interface's).
+WHOLE_REASONS = (
+    "stop",
+    "stopsequence",
+    "endturn",
+    "endofturn",
+    "eos",
+    "eostoken",
+    "complete",
+    "completed",
+    "done",
+    "finished",
+    "end",
+)
+"""Finish reasons of a whole answer, as the letters alone, in lower case. Proxies pass on words of
+other interfaces, in spellings of their own: MAX_TOKENS, maxTokens, FinishReason.MAX_TOKENS.
+"""
+CUT_REASONS = (
+    "length",
+    "maxtokens",
+    "modellength",
+    "maxoutputtokens",
+    "maxlength",
+    "maxnewtokens",
+    "maxcompletiontokens",
+    "maxtokensreached",
+    "tokenlimit",
+    "lengthlimit",
+    "incomplete",
+    "modelcontextwindowexceeded",
+    "contextlength",
+    "contextlengthexceeded",
+)
+"""Those of an answer that met its bound: OpenAI's, Gemini's, Anthropic's, Mistral's, Cohere's, the
+Responses interface's.
 """
 FILTER_REASONS = (
-    "content_filter",
+    "contentfilter",
+    "contentfiltered",
     "safety",
     "recitation",
     "blocklist",
-    "prohibited_content",
+    "blocked",
+    "prohibitedcontent",
     "spii",
     "refusal",
+    "sensitive",
+    "language",
+    "imagesafety",
+    "guardrailintervened",
+    "errortoxic",
+    "moderation",
+    "contentpolicyviolation",
 )
-"""Finish reasons of an answer that a filter ended, in lower case. Its text may stop anywhere."""
+"""Those of an answer that a filter ended. Its text may stop anywhere."""
+TOOL_REASONS = (
+    "toolcalls",
+    "toolcall",
+    "tooluse",
+    "functioncall",
+    "malformedfunctioncall",
+    "unexpectedtoolcall",
+)
+"""Those of an answer that calls a tool. Its text leads up to the call."""
+BROKEN_REASONS = (
+    "error",
+    "servererror",
+    "internalerror",
+    "networkerror",
+    "abort",
+    "aborted",
+    "cancel",
+    "cancelled",
+    "canceled",
+    "interrupted",
+    "preempted",
+    "timeout",
+    "timelimit",
+    "insufficientsystemresource",
+    "pauseturn",
+    "other",
+    "finishreasonunspecified",
+)
+"""Those of an answer that the server broke off. Another request may be answered to its end."""
+KINDS_OF_REASONS = {
+    "stop": WHOLE_REASONS,
+    "length": CUT_REASONS,
+    "content_filter": FILTER_REASONS,
+    "tool_call": TOOL_REASONS,
+    "broken": BROKEN_REASONS,
+}
+MAX_REASON_LENGTH = 40
+MAX_NAME_LENGTH = 500
+MAX_VALUES = 500_000
+"""Most JSON values of a body that is parsed. 4 MB of empty lists would take 90 MB as objects."""
+JSON_TYPES = {bool: "boolean", int: "number", float: "number", dict: "object", list: "list"}
+READ_KEYS = ("choices", "message", "content", "finish_reason", "model", "usage", "error")
+"""Keys that must not have two values: which one is meant cannot be known."""
+WORDS_KEYS = ("message", "detail", "msg", "error", "errors", "error_description", "title")
+"""Where servers put what they have to say about an error, the best place first."""
 
 
 class BadResponse(ValueError):
@@ -42,29 +129,51 @@ class BadResponse(ValueError):
         self.usage = usage
         self.code = code
         self.status_code: int | None = None
-        if re.fullmatch(r"[45]\d\d", str(code)):
-            self.status_code = int(str(code))
+        if isinstance(code, int | str) and re.fullmatch(r"[45][0-9]{2}", str(code)):
+            self.status_code = int(code)
 
 
-def parse_response(body: bytes) -> tuple[str, str, Usage | None]:
+@dataclass(frozen=True)
+class Answer:
+    """What a chat completion says."""
+
+    text: str
+    """The text without thoughts."""
+    finish_reason: str
+    """stop, length, content_filter, refusal or tool_call, whatever the server's word for it; "" if
+    it gave none; else its word.
+    """
+    usage: Usage | None
+    """The reported usage; None without one that can be read."""
+    model: str
+    """The model that it names; "" if it names none."""
+
+
+class OtherModel(BadResponse):
+    """An answer of another model than the one asked for, where that is refused.
+
+    Args:
+        asked: the model that was asked for.
+        answer: the answer.
+    """
+
+    def __init__(self, asked: str, answer: Answer) -> None:
+        named = "names no model"
+        if answer.model:
+            named = f"names the model {answer.model!r}"
+        super().__init__(f"the answer {named}, not {asked!r}", answer.usage)
+
+
+def parse_response(body: bytes) -> Answer:
     """Parse the body of a chat completion.
 
     Args:
         body: the response as it came.
 
-    Returns:
-        The text without thoughts, the finish reason, and the reported usage (None without one).
-        The reason is "length" for `CUT_REASONS`, "content_filter" for `FILTER_REASONS`, and else
-        the server's.
-
     Raises:
         BadResponse: it holds no answer.
     """
-    try:
-        # "-sig" drops a byte order mark, at which json stops.
-        answer = json.loads(body.decode("utf-8-sig", errors="replace"))
-    except ValueError as error:
-        raise BadResponse("no JSON") from error
+    answer = parse_json(body)
     if not isinstance(answer, dict):
         answer = {}
     usage = parse_usage(answer.get("usage"))
@@ -79,29 +188,119 @@ def parse_response(body: bytes) -> tuple[str, str, Usage | None]:
         raise BadResponse("no message", usage)
     text = _join_parts(message.get("content"))
     if text is not None and not isinstance(text, str):
-        raise BadResponse(f"content is a {type(text).__name__}", usage)
+        raise BadResponse(f"content is a {JSON_TYPES[type(text)]}", usage)
+    finish_reason = _finish_reason(choice.get("finish_reason"))
+    if finish_reason == "broken":
+        words = str(choice["finish_reason"])
+        raise BadResponse(f"the server broke the answer off: {words}", usage)
+    if _refuses(message):
+        finish_reason = "refusal"
+    elif message.get("tool_calls") or message.get("function_call"):
+        finish_reason = "tool_call"
     if text and usage is not None and not usage.completion_tokens:
         # Some servers report zeros, and no text takes 0 tokens.
         usage = None
-    return without_thinking(text or ""), _finish_reason(choice.get("finish_reason")), usage
+    text = without_thinking(_plain_text(text or ""))
+    return Answer(text, finish_reason, usage, _model_name(answer.get("model")))
+
+
+def parse_json(body: bytes) -> Any:
+    """The value of a JSON body.
+
+    Raises:
+        BadResponse: it is no JSON, or none that can be read without doubt.
+    """
+    # Any other body costs its own length at most.
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise BadResponse(f"over {MAX_VALUES:,} values")
+    try:
+        # "-sig" drops a byte order mark, at which json stops.
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadResponse("no UTF-8") from error
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise BadResponse("nested too deeply") from error
+    except BadResponse:
+        raise
+    except ValueError as error:
+        if text.lstrip().startswith(("data:", "event:")):
+            raise BadResponse("a stream of events, which was not asked for") from error
+        raise BadResponse("no JSON") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises BadResponse for two values of a key that is read."""
+    values = dict(pairs)
+    if len(values) == len(pairs):
+        return values
+    keys = [key for key, _ in pairs]
+    for key in READ_KEYS:
+        if keys.count(key) > 1:
+            raise BadResponse(f"two values of {key!r}")
+    return values
+
+
+def _plain_text(text: str) -> str:
+    """The text with U+FFFD for half surrogates, which JSON can spell and UTF-8 cannot."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _finish_reason(reason: Any) -> str:
-    """A server's finish reason in OpenAI's word, where it has one."""
+    """The kind of a server's finish reason; its own word if that is of no known kind."""
+    if reason is None or reason == "":
+        return ""
     # Proxies spell an enumeration's member with its class: "FinishReason.MAX_TOKENS".
-    word = str(reason).rpartition(".")[2].strip().lower()
-    if word in CUT_REASONS:
-        return "length"
-    if word in FILTER_REASONS:
-        return "content_filter"
-    return str(reason)
+    word = str(reason).rpartition(".")[2] if isinstance(reason, str) else ""
+    letters = re.sub(r"[^a-z]", "", word.lower())
+    for kind, reasons in KINDS_OF_REASONS.items():
+        if letters in reasons:
+            return kind
+    if 0 < len(word) <= MAX_REASON_LENGTH:
+        return word
+    return "unreadable"
+
+
+def _model_name(name: Any) -> str:
+    if not isinstance(name, str):
+        return ""
+    name = _plain_text(name).strip()
+    # Not cut: a cut could leave a part of a key that the server quotes.
+    return name if len(name) <= MAX_NAME_LENGTH else "a name that is too long"
+
+
+def _refuses(message: dict[str, Any]) -> bool:
+    """Whether the model's own words refuse, in a field or a part that is for that."""
+    if message.get("refusal"):
+        return True
+    content = message.get("content")
+    if not isinstance(content, list):
+        return False
+    return any(isinstance(part, dict) and part.get("type") == "refusal" for part in content)
 
 
 def _error_in_body(error: Any, usage: Usage | None) -> BadResponse:
     """An error that came with status 200, in the server's words."""
-    fields = error if isinstance(error, dict) else {"message": error}
-    words = [str(fields[name]) for name in ("code", "message") if fields.get(name)]
-    return BadResponse(": ".join(words) or "an error", usage, fields.get("code"))
+    code = error.get("code") if isinstance(error, dict) else None
+    words = [error_words(error)]
+    if isinstance(code, int | str) and code:
+        words.insert(0, str(code))
+    return BadResponse(": ".join(filter(None, words)) or "an error", usage, code)
+
+
+def error_words(error: Any) -> str:
+    """What a server says about an error, from JSON of any shape; "" if it says nothing."""
+    # Error of an error, list of errors: no server goes deeper.
+    for _ in range(4):
+        if isinstance(error, list):
+            error = next(iter(error), None)
+        if not isinstance(error, Mapping):
+            break
+        error = next((error[key] for key in WORDS_KEYS if error.get(key)), None)
+    if isinstance(error, bool) or not isinstance(error, str | int | float):
+        return ""
+    return str(error)
 
 
 def _join_parts(content: Any) -> Any:

@@ -2,31 +2,33 @@
 
 Up to `attempts` requests, as long as the failure may pass (`failures.is_transient`). The wait is
 the one that the server asks for, else a random one that grows. The rest of the call's deadline
-bounds both.
+bounds both. No clock on a wall is read: a date is compared with the Date of the same response.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import time
-from email.utils import parsedate_to_datetime
+from email.utils import mktime_tz, parsedate_tz
 from typing import TYPE_CHECKING
 
 from critique_rl.critic.api.failures import is_transient
 from critique_rl.critic.api.request import send_request
+from critique_rl.critic.api.response import Answer
 from critique_rl.critic.api.step import Call
 
 if TYPE_CHECKING:
+    from httpx2 import Headers
     from tenacity import RetryCallState
 
 # Not Python's shared generator: its state is part of a run's exact continuation.
 JITTER = random.Random()
 MAX_WAIT_SECONDS = 20.0
 RETRY_AFTER_JITTER_SECONDS = 0.25
+MAX_DATE_LENGTH = 64
 
 
-async def send_with_retries(call: Call, factor: float = 1.0) -> tuple[str, str]:
+async def send_with_retries(call: Call, factor: float = 1.0) -> Answer:
     """Send a call's request until it is answered.
 
     Args:
@@ -34,7 +36,7 @@ async def send_with_retries(call: Call, factor: float = 1.0) -> tuple[str, str]:
         factor: multiple of max_tokens to ask for.
 
     Returns:
-        The text without thoughts, and the finish reason.
+        The answer.
 
     Raises:
         Exception: the last failure, of the kinds that `send_request` lists.
@@ -60,23 +62,53 @@ def wait_seconds(state: RetryCallState) -> float:
     response = getattr(state.outcome.exception(), "response", None)
     wanted = None
     if response is not None:
-        wanted = parse_retry_after(response.headers.get("retry-after", ""))
+        wanted = wanted_wait(response.headers)
     # Jitter in both cases, so that many calls do not come back together.
     if wanted is not None:
         return wanted + JITTER.uniform(0, RETRY_AFTER_JITTER_SECONDS)
     return JITTER.uniform(0, min(MAX_WAIT_SECONDS, 0.5 * 2**state.attempt_number))
 
 
-def parse_retry_after(value: str) -> float | None:
-    """Seconds from a Retry-After header, a number or a date; None if it is neither."""
+def wanted_wait(headers: Headers) -> float | None:
+    """Seconds that a server asks to wait, the longest of several; None if it asks for none.
+
+    The x-ratelimit-reset headers are not read: they tell when a whole quota is free again.
+    """
+    date = headers.get("date", "")
+    waits = [parse_retry_after(value, date) for value in headers.get_list("retry-after")]
+    for value in headers.get_list("retry-after-ms"):
+        milliseconds = parse_retry_after(value)
+        if milliseconds is not None:
+            waits.append(milliseconds / 1000)
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def parse_retry_after(value: str, date: str = "") -> float | None:
+    """Seconds from a Retry-After header, a number or a date.
+
+    Args:
+        value: the header.
+        date: the response's Date header, the server's own clock.
+
+    Returns:
+        The seconds, none negative; None if it is neither, or a date without a Date to compare.
+    """
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError):
-            return None
+        seconds = _timestamp(value) - _timestamp(date)
     # float() also reads "nan" and "inf", and a date may lie in the past.
     if math.isfinite(seconds):
         return max(seconds, 0.0)
     return None
+
+
+def _timestamp(date: str) -> float:
+    """Seconds of a date in one of HTTP's three formats; NaN if it is none."""
+    try:
+        parts = parsedate_tz(date[:MAX_DATE_LENGTH])
+        # Without a zone, as in asctime's format, it is GMT.
+        return math.nan if parts is None else mktime_tz((*parts[:9], parts[9] or 0))
+    except (ValueError, TypeError, IndexError, OverflowError):
+        # The parser raises any of these for text that only looks like a date.
+        return math.nan

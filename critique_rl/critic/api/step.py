@@ -12,6 +12,7 @@ from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.failures import concerns_all_calls, is_transient
 from critique_rl.critic.api.ledger import Ledger
 from critique_rl.critic.api.limits import Limits
+from critique_rl.critic.api.response import Answer, OtherModel
 from critique_rl.critic.contract import Reply
 from critique_rl.types import Message, Usage
 
@@ -55,7 +56,9 @@ class Step:
         if reply.status == "ok":
             self.answered = True
         status = getattr(error, "status_code", None)
-        if error is not None and status is not None and not is_transient(error):
+        is_refused = status is not None and error is not None and not is_transient(error)
+        # Tried again, for a router may go back to the model; but not for every call of a step.
+        if is_refused or isinstance(error, OtherModel):
             self.refusals += 1
         hopeless = self.refusals >= MAX_REFUSALS and not self.answered
         stops = self.endpoint.on_failure == "stop" and reply.unanswered
@@ -78,5 +81,5 @@ class Call:
     """Whether the circuit breaker let it pass, and so waits for its outcome."""
     sent: bool = False
     """Whether a request of it was sent."""
-    cut_text: str = ""
-    """The text of an answer that was cut at max_tokens, kept in case no longer one comes."""
+    cut: Answer | None = None
+    """An answer that was cut at max_tokens, kept in case no longer one comes."""

@@ -464,7 +464,8 @@ def test_settings_that_are_none_are_not_sent_and_extra_ones_are():
 def test_retry_after_reads_seconds_and_dates_and_nothing_else():
     assert parse_retry_after("2") == 2.0
     assert parse_retry_after("-1") == 0.0
-    assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    now = "Wed, 21 Oct 2015 07:28:00 GMT"
+    assert parse_retry_after("Wed, 21 Oct 2015 07:27:00 GMT", now) == 0.0
     assert [parse_retry_after(value) for value in ("", "soon", "nan", "inf")] == [None] * 4
 
 
