@@ -23,7 +23,8 @@ Message = dict[str, str]
 
 Outcome = Literal["right", "wrong", "unreadable", "abstained", "unscored"]
 """The outcomes of a verifier. "unreadable": the text holds no answer. "unscored": the answer could
-not be judged (a timeout, a reward of None). An unscored answer is counted apart, never as 0.
+not be judged (a crash, a step without time, a reward of None). An unscored answer is counted apart,
+never as 0.
 """
 
 

@@ -133,6 +133,17 @@ def slow_once(text, row):
     return True
 
 
+def hangs_on(text):
+    """A third of what a random model writes."""
+    return text != "" and ord(text[-1]) % 3 == 0
+
+
+def by_last_letter(text, row):
+    if hangs_on(text):
+        time.sleep(3600)
+    return text != "" and ord(text[-1]) % 2 == 0
+
+
 one_argument = len
 number = 3
 

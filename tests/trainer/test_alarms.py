@@ -125,3 +125,32 @@ def test_a_remedy_names_options_that_exist() -> None:
     named = {word.strip(",;.()") for rule in RULES for word in rule.remedy.split() if "_" in word}
     assert named <= known | {"dr_grpo"}
     assert len(named) >= 6
+
+
+def lost(**counts):
+    """Counters of a generation of 100 answers."""
+    return {f"verification/{name}": count for name, count in {"judged": 100, **counts}.items()}
+
+
+def test_a_share_of_lost_answers_over_a_twentieth_is_named_once(caplog) -> None:
+    callback = CollapseAlarm()
+    assert callback.check_lost(lost(timeout=5), 1) == {}
+    # 5 and 9 of 200: 7 %.
+    assert callback.check_lost(lost(timeout=9), 2) == {"alarm/verification/timeout": 0.07}
+    assert "14 of 200 answers took the verifier longer than its deadline twice" in caplog.text
+    crashed = lost(timeout=9, **{"unscored/crash": 20, "unscored/memory": 1})
+    assert callback.check_lost(crashed, 3) == {"alarm/verification/unscored": 0.07}
+    assert "21 of 300 answers could not be judged" in caplog.text
+    assert "crash (20), memory (1)" in caplog.text
+    again = CollapseAlarm()
+    again.load_state_dict(callback.state_dict())
+    assert again.check_lost(crashed, 4) == {}
+
+
+def test_what_was_lost_long_ago_gives_no_alarm() -> None:
+    callback = CollapseAlarm()
+    callback.check_lost(lost(timeout=5), 1)
+    for step in range(2, 2 + WINDOW):
+        callback.check_lost(lost(), step)
+    assert callback.check_lost(lost(timeout=50), 20) == {}
+    assert callback.check_lost(lost(timeout=1), 21) == {"alarm/verification/timeout": 0.051}

@@ -7,9 +7,11 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
 from datasets import Dataset, IterableDataset
-from tiny_trainers import trainer_of
+from tiny_trainers import history, long_words, trainer_of
 from transformers import AutoTokenizer
+from trl import GRPOConfig, GRPOTrainer
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.trainer import trl_seams
@@ -223,3 +225,52 @@ def test_rows_without_a_prompt_train_in_an_environment_without_a_critic(
     trainer.train()
     assert {attempt.question for attempt in batches[0].attempts} == {"3-7+9"}
     assert trainer.state.log_history[0]["rollout/right"] == 8
+
+
+class Sums(Countdown):
+    """Another one, which grades what the policy writes by a tool's state: here by chance."""
+
+    def __init__(self):
+        self.resets = 0
+
+    def reset(self, **row):
+        self.resets += 1
+        return f"{self.resets}+{row.get('start', 2)}"
+
+    def get_reward(self):
+        return float(self.resets % 2)
+
+
+MIXED = [{"environment": "countdown", "start": 1}, {"environment": "sums", "start": 2}] * 4
+
+
+@pytest.mark.parametrize(
+    ("rows", "factory"),
+    [
+        ([{"environment": "sums"}] * 8, {"sums": Sums}),
+        (MIXED, {"countdown": Countdown, "sums": Sums}),
+        ([{"start": 3}] * 8, Sums),
+    ],
+)
+def test_rows_without_a_prompt_train_as_trl_trains_them(
+    chat_policy, tmp_path, rows, factory
+) -> None:
+    def trained(kind, config):
+        trainer = trainer_of(
+            kind,
+            config,
+            chat_policy,
+            tmp_path,
+            long_words,
+            Dataset.from_list(rows),
+            settings={"max_steps": 3},
+            environment_factory=factory,
+        )
+        trainer.train()
+        return history(trainer), list(trainer.model.state_dict().values())
+
+    stock_history, stock_weights = trained(GRPOTrainer, GRPOConfig)
+    our_history, our_weights = trained(CritiqueGRPOTrainer, CritiqueGRPOConfig)
+    assert our_history == stock_history
+    assert len({row["reward"] for row in our_history}) > 1
+    assert all(map(torch.equal, our_weights, stock_weights))

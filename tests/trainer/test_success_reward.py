@@ -7,11 +7,13 @@ from __future__ import annotations
 import logging
 
 import pytest
+import user_verifiers
 from known_critics import DATA, Turns, Words
 from lab_trainers import critique_trainer
 from tiny_trainers import trainer_of
+from waiting import within
 
-from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, VerifierReward
+from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer, VerifierReward, build_verifier
 from critique_rl.rewards import group_wise, rlcr
 from critique_rl.types import Verdict
 
@@ -183,3 +185,34 @@ def test_no_alarm_where_the_reward_agrees(tiny_policy, tmp_path, caplog) -> None
     with caplog.at_level(logging.WARNING):
         trainer.train()
     assert not [record for record in caplog.records if "count as failed" in record.msg]
+
+
+def test_a_verifier_that_hangs_costs_a_step_its_deadline_and_no_more(
+    tiny_policy, tmp_path, caplog
+) -> None:
+    verifier = build_verifier(
+        {
+            "kind": "python",
+            "target": user_verifiers.by_last_letter,
+            "deadline": 0.2,
+            "step_deadline": 1.5,
+        }
+    )
+    reward = VerifierReward(verifier)
+    trainer = critique_trainer(tiny_policy, tmp_path, [reward], Words(), max_steps=1, seed=3)
+    with within("a step of answers that hang"):
+        [batch] = trained(trainer)
+    verifier.worker.stop()
+    pairs = [(attempt.text, attempt.verdict) for attempt in batch.attempts]
+    pairs += [(refined.text, refined.verdict) for _, _, refined in batch.refinements]
+    hanging = [verdict for text, verdict in pairs if user_verifiers.hangs_on(text)]
+    kinds = {(verdict.outcome, verdict.reason) for verdict in hanging}
+    assert len(hanging) >= 2
+    assert kinds <= {("wrong", "timeout"), ("unscored", "step deadline")}
+    [row] = [row for row in trainer.state.log_history if "loss" in row]
+    timeouts = sum(verdict.outcome == "wrong" for verdict in hanging)
+    late = sum(verdict.reason == "step deadline" for _, verdict in pairs)
+    assert row.get("verification/timeout", 0) == timeouts
+    assert row.get("verification/unscored/step deadline", 0) == late
+    assert any(name.startswith("alarm/verification/") for name in row)
+    assert "answers" in caplog.text
