@@ -2,12 +2,15 @@
 
     python tests/benchmarks/other_versions.py lowest
     python tests/benchmarks/other_versions.py newest
+    python tests/benchmarks/other_versions.py trl==1.15.0 --seams
 
 `lowest` takes the lowest version that pyproject.toml allows of each library, so it tells whether
 those bounds are true. `newest` takes the newest TRL, transformers and openai, whatever pyproject
-allows. Each makes a fresh environment in a temporary folder, installs this checkout, prints the
-versions, and runs the tests: all of them, or those given after `--`. What a new version broke is on
-the page critique_rl/docs/versions.md.
+allows. A version of one library is taken beside the tested ones of the others.
+
+Each makes a fresh environment in a temporary folder, installs this checkout, prints the versions,
+and runs the tests: all of them, or those given after `--`. What a new version breaks is on the page
+critique_rl/docs/versions.md.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -65,19 +69,19 @@ def install_lowest(python: Path, folder: Path) -> None:
     run(python, "-m", "uv", "pip", "install", "--quiet", "--python", python, "-r", found)
 
 
-def install_newest(python: Path, folder: Path) -> None:
-    """The newest of the watched libraries, beside the tested versions of the others."""
+def install_others(python: Path, folder: Path, free: Sequence[str], pins: Sequence[str]) -> None:
+    """The tested versions, but of the `free` libraries the newest that `pins` allow."""
     constraints = folder / "constraints.txt"
     tested = (ROOT / "constraints.txt").read_text().splitlines()
-    others = [line for line in tested if line.partition("==")[0] not in WATCHED]
-    constraints.write_text("\n".join(others) + "\n")
+    others = [line for line in tested if line.partition("==")[0] not in free]
+    constraints.write_text("\n".join([*others, *pins]) + "\n")
     wanted = []
     for requirement in requirements():
         name = NAME.match(requirement)
         assert name is not None, requirement
-        if name.group() in WATCHED:
+        if name.group() in free:
             # The bounds stand in the way of what is to be tried.
-            wanted.append(requirement[: re.search(r"[<>=]|$", requirement).start()])
+            wanted.append(re.split("[<>=]", requirement)[0])
         else:
             wanted.append(requirement)
     run(python, "-m", "pip", "install", "--quiet", "--constraint", constraints, *wanted)
@@ -85,7 +89,7 @@ def install_newest(python: Path, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("versions", choices=("lowest", "newest"))
+    parser.add_argument("versions", help="lowest, newest, or a version such as trl==1.15.0")
     parser.add_argument("--seams", action="store_true", help="only tests of the seams to libraries")
     parser.add_argument("more", nargs="*", help="more for pytest, after --")
     given = parser.parse_args()
@@ -98,8 +102,11 @@ def main() -> None:
         python = folder / "venv" / "bin" / "python"
         if given.versions == "lowest":
             install_lowest(python, folder)
+        elif given.versions == "newest":
+            install_others(python, folder, free=WATCHED, pins=[])
         else:
-            install_newest(python, folder)
+            library = given.versions.partition("==")[0]
+            install_others(python, folder, free=[library], pins=[given.versions])
         run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--editable", ".")
         run(python, "-m", "pip", "list")
         # Tests start `python` and `critique-rl`, which must be those of this environment.
