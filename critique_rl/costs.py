@@ -15,6 +15,7 @@ size is unknown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -52,6 +53,22 @@ class Prices:
     """Per million sampled tokens."""
     training: float = 0.0
     """Per million trained tokens."""
+
+    def __post_init__(self) -> None:
+        """Check every price. Raises ValueError for one that is negative or no number."""
+        prices = (self.prompt, self.completion, self.training)
+        if not all(_is_price(price) for price in prices):
+            raise ValueError(
+                f"prices: got prompt, completion, training {prices}; "
+                "expected numbers from 0, in US dollars per million tokens"
+            )
+
+
+def _is_price(value: object) -> bool:
+    # A negative price would refund a budget in dollars; NaN is below no budget and above none.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and value >= 0
 
 
 def count(tokens: Tokens, *owners: str) -> int:

@@ -94,6 +94,10 @@ class Usage:
     """How many answers came with missing or impossible usage. Each is counted at its reserved
     maximum.
     """
+    excess_tokens: int = 0
+    """Tokens that were billed beyond what was reserved: by a server that does not keep max_tokens,
+    or whose template is long.
+    """
 
     def __add__(self, other: Usage) -> Usage:
         """The sum, field by field."""

@@ -84,6 +84,11 @@ def body(fault: str, content: str, request: dict, key: str) -> bytes:
             return refusal(int(fault), "down")
         case "400" | "401" | "403" | "404":
             return refusal(int(fault), f"no: {key} {words}")
+        case "408":
+            return refusal(408, "too slow")
+        case "filtered":
+            error = {"message": "the prompt was filtered", "code": "content_filter"}
+            return response(400, json.dumps({"error": error}).encode())
         case "bad-json":
             return response(200, b'{"choices": [')
         case "html":
@@ -257,11 +262,11 @@ class FaultServer:
 
 
 @contextmanager
-def serving(accept_after: float = 0.0) -> Iterator[FaultServer]:
+def serving(accept_after: float = 0.0, faults: FaultServer | None = None) -> Iterator[FaultServer]:
     """A fault server in a thread of its own, on a free port. Connections made in the first
-    `accept_after` seconds wait in the kernel until then.
+    `accept_after` seconds wait in the kernel until then. `faults`: a server of another kind.
     """
-    faults = FaultServer()
+    faults = faults or FaultServer()
     ready = threading.Event()
     loops = []
     listening = socket.create_server(("127.0.0.1", 0))

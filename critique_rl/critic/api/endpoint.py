@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from critique_rl.critic.api.billing.usage_report import PartialUsage
 from critique_rl.types import Message, Usage
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -27,10 +28,12 @@ NO_NAME = "none named"
 """Stands for the model of an answer that names none."""
 SQLITE_HEADER = b"SQLite format 3\0"
 """How each SQLite file begins."""
-USAGE_SLACK_TOKENS = 200_000
+USAGE_SLACK_TOKENS = 2_000_000
 """Tokens beyond a reservation that a server may plausibly report: its own long template, thoughts
-that max_tokens does not bound.
+that max_tokens does not bound. Contexts of today's servers end there.
 """
+LONGEST_TOKEN_BYTES = 16
+"""Bytes per token that no text has on average."""
 OPERATIONAL = (
     "api_key_env",
     "attempts",
@@ -255,8 +258,7 @@ class Endpoint:
                 "caps.max_cost: no call costs anything without prices; "
                 "give prompt_price and completion_price"
             )
-        bounds_answers = caps.max_tokens is not None or caps.max_cost is not None
-        if bounds_answers and self.answer_tokens() is None:
+        if self.bounds_answers and self.answer_tokens() is None:
             raise ValueError(
                 "caps: an answer without max_tokens may cost anything; give max_tokens"
             )
@@ -265,6 +267,11 @@ class Endpoint:
     def local(self) -> bool:
         """Whether the server is on this machine."""
         return urlsplit(self.base_url).hostname in LOOPBACK
+
+    @property
+    def bounds_answers(self) -> bool:
+        """Whether a cap is on tokens or on dollars."""
+        return self.caps.max_tokens is not None or self.caps.max_cost is not None
 
     @property
     def retries_cut_answers(self) -> bool:
@@ -364,23 +371,38 @@ class Endpoint:
         if self.extra_body:
             # It may hold a JSON schema, say, which a server may put into the prompt.
             prompt_tokens += len(json.dumps(self.extra_body, default=str))
-        return self.with_price(Usage(prompt_tokens, self.answer_tokens(factor) or 0))
+        cached_tokens = 0
+        if (self.cached_prompt_price or 0.0) > self.prompt_price:
+            cached_tokens = prompt_tokens
+        most = Usage(
+            prompt_tokens, self.answer_tokens(factor) or 0, cached_prompt_tokens=cached_tokens
+        )
+        return self.with_price(most)
 
-    def billed_usage(self, reported: Usage | None, most: Usage, size: int) -> Usage:
+    def billed_usage(
+        self, reported: Usage | PartialUsage | None, most: Usage, size: int, text: str = ""
+    ) -> Usage:
         """The usage that an answer counts as.
 
         Args:
             reported: the server's report; None without one.
             most: what was reserved for the request.
             size: bytes of the response.
+            text: text of the answer.
 
         Returns:
-            The report if it is plausible, else the reservation, marked as estimated.
+            The report if it is plausible, with the reservation's counts for missing ones. Else the
+            reservation, or the bytes of a text that is too long for it, marked as estimated.
         """
+        if isinstance(reported, PartialUsage):
+            reported = reported.fill(most)
         if reported is not None and self.is_plausible(reported, most):
             return self.with_price(reported)
         # Without max_tokens nothing was reserved for the answer. It has fewer tokens than bytes.
         completion_tokens = most.completion_tokens or size
+        text_bytes = len(text.encode(errors="surrogatepass"))
+        if text_bytes > LONGEST_TOKEN_BYTES * completion_tokens:
+            completion_tokens = text_bytes
         return self.with_price(replace(most, completion_tokens=completion_tokens, estimated=1))
 
     def is_plausible(self, reported: Usage, most: Usage) -> bool:

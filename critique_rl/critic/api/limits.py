@@ -70,6 +70,15 @@ class Limits:
                 return lock
             await asyncio.sleep(POLL_SECONDS)
 
+    def first_turn(self) -> FileLock | None:
+        """The right to send the run's first request; None while another request has it."""
+        lock = FileLock(self._folder / "first.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return None
+        return lock
+
     async def pace(self, tokens: int, seconds: float) -> bool:
         """Wait for the next moment that the rates leave free.
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import replace
 
+from critique_rl.critic.api.billing.first_answer import alone_until_first_answer
+from critique_rl.critic.api.billing.usage_report import PartialUsage
 from critique_rl.critic.api.client import read_body
 from critique_rl.critic.api.failures import NotSent, without_key
-from critique_rl.critic.api.response import Answer, BadResponse, OtherModel, parse_response
+from critique_rl.critic.api.response import (
+    Answer,
+    BadResponse,
+    OtherModel,
+    Report,
+    parse_response,
+)
 from critique_rl.critic.api.step import Call
 from critique_rl.types import Usage
 
@@ -29,11 +38,17 @@ async def send_request(call: Call, factor: float) -> Answer:
         OtherModel: another model answered, and `strict_model` is set.
         openai.APIError: the server refused or could not be reached.
     """
+    most = call.step.endpoint.max_usage(call.messages, factor)
+    async with alone_until_first_answer(call):
+        return await _send_reserved(call, factor, most)
+
+
+async def _send_reserved(call: Call, factor: float, most: Usage) -> Answer:
+    """`send_request`, once no other request has to be waited for."""
     from openai import APIStatusError
 
     step = call.step
     endpoint = step.endpoint
-    most = endpoint.max_usage(call.messages, factor)
     await _wait_and_reserve(call, most)
     usage = None
     try:
@@ -46,7 +61,7 @@ async def send_request(call: Call, factor: float) -> Answer:
         answer = parse_response(body)
         if endpoint.strict_model and endpoint.other_model(answer.model):
             raise OtherModel(endpoint.model, answer)
-        usage = endpoint.billed_usage(answer.usage, most, len(body))
+        usage = endpoint.billed_usage(answer.usage, most, len(body), answer.text)
     except (BadResponse, APIStatusError) as error:
         usage = _usage_of_failure(call, error, most)
         raise
@@ -87,19 +102,39 @@ async def _wait_and_reserve(call: Call, most: Usage) -> None:
 def _usage_of_failure(call: Call, error: Exception, most: Usage) -> Usage | None:
     """The cost of a request whose response held no usable text; None if that is unknown."""
     endpoint = call.step.endpoint
+    reported: Report = getattr(error, "usage", None)
+    if isinstance(reported, PartialUsage):
+        reported = reported.fill(most)
+    if reported is not None and endpoint.is_plausible(reported, most):
+        return endpoint.with_price(reported)
     status = getattr(error, "status_code", None)
-    if status is not None and status < 500:
-        return endpoint.with_price(Usage())
     # Not so a 5xx: a gateway's 504 may hide an answer that is billed.
-    reported: Usage | None = getattr(error, "usage", None)
-    if reported is None or not endpoint.is_plausible(reported, most):
-        return None
-    return endpoint.with_price(reported)
+    is_refusal = status is not None and status < 500
+    if is_refusal and not _is_billed_refusal(error):
+        return endpoint.with_price(Usage())
+    return None
+
+
+def _is_billed_refusal(error: Exception) -> bool:
+    """Whether a 4xx may cost tokens: a timeout, or a filter that has read the prompt."""
+    # Azure bills both, by its page on the prices of filtered requests.
+    status = getattr(error, "status_code", None)
+    return status == 408 or "content_filter" in str(getattr(error, "code", None))
 
 
 def _settle(call: Call, most: Usage, usage: Usage) -> None:
     reserved = most.prompt_tokens + most.completion_tokens
     used = usage.prompt_tokens + usage.completion_tokens
-    call.step.ledger.settle(most, usage)
-    call.step.limits.give_back(reserved - used)
-    call.spent.append(usage)
+    excess = max(0, used - reserved)
+    step = call.step
+    is_first_excess = step.ledger.settle(most, usage)
+    step.limits.give_back(reserved - used)
+    call.spent.append(replace(usage, excess_tokens=excess))
+    if is_first_excess and step.endpoint.bounds_answers:
+        print(
+            f"critic {step.endpoint.base_url}: an answer was billed at {used} tokens, and at most "
+            f"{reserved} were reserved for it: the server does not keep max_tokens, or adds to "
+            f"the prompt. All later requests reserve {excess} tokens more. The caps may be "
+            "exceeded by the excess of what was out at this moment",
+            file=sys.stderr,
+        )

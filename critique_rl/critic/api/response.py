@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from critique_rl.critic.api.billing.usage_report import PartialUsage, parse_partial, parse_usage
 from critique_rl.critic.contract import without_thinking
 from critique_rl.types import Usage
 
@@ -112,6 +113,10 @@ WORDS_KEYS = ("message", "detail", "msg", "error", "errors", "error_description"
 """Where servers put what they have to say about an error, the best place first."""
 
 
+Report = Usage | PartialUsage | None
+"""What a server reports of an answer's tokens: all counts, some, or none."""
+
+
 class BadResponse(ValueError):
     """A response without a usable answer.
 
@@ -124,7 +129,7 @@ class BadResponse(ValueError):
         status_code: the code as an HTTP status from 400 to 599, None if it is none.
     """
 
-    def __init__(self, message: str, usage: Usage | None = None, code: object = None) -> None:
+    def __init__(self, message: str, usage: Report = None, code: object = None) -> None:
         super().__init__(f"bad response: {message}")
         self.usage = usage
         self.code = code
@@ -143,7 +148,7 @@ class Answer:
     """stop, length, content_filter, refusal or tool_call, whatever the server's word for it; "" if
     it gave none; else its word.
     """
-    usage: Usage | None
+    usage: Report
     """The reported usage; None without one that can be read."""
     model: str
     """The model that it names; "" if it names none."""
@@ -176,7 +181,8 @@ def parse_response(body: bytes) -> Answer:
     answer = parse_json(body)
     if not isinstance(answer, dict):
         answer = {}
-    usage = parse_usage(answer.get("usage"))
+    counts = answer.get("usage")
+    usage: Report = parse_usage(counts) or parse_partial(counts)
     choices = answer.get("choices")
     if not choices and answer.get("error"):
         raise _error_in_body(answer["error"], usage)
@@ -199,7 +205,7 @@ def parse_response(body: bytes) -> Answer:
         finish_reason = "tool_call"
     if text and usage is not None and not usage.completion_tokens:
         # Some servers report zeros, and no text takes 0 tokens.
-        usage = None
+        usage = parse_partial(counts)
     text = without_thinking(_plain_text(text or ""))
     return Answer(text, finish_reason, usage, _model_name(answer.get("model")))
 
@@ -280,7 +286,7 @@ def _refuses(message: dict[str, Any]) -> bool:
     return any(isinstance(part, dict) and part.get("type") == "refusal" for part in content)
 
 
-def _error_in_body(error: Any, usage: Usage | None) -> BadResponse:
+def _error_in_body(error: Any, usage: Report) -> BadResponse:
     """An error that came with status 200, in the server's words."""
     code = error.get("code") if isinstance(error, dict) else None
     words = [error_words(error)]
@@ -315,35 +321,3 @@ def _join_parts(content: Any) -> Any:
         if part.get("type") == "text" and isinstance(part.get("text"), str):
             texts.append(part["text"])
     return "".join(texts)
-
-
-def parse_usage(counts: Any) -> Usage | None:
-    """Token counts as the server bills them, without a price; None if they cannot be read.
-
-    A total above prompt + completion holds thoughts that some servers leave out of the completion.
-    They are billed as completion tokens, so the difference counts as such.
-    """
-    if not isinstance(counts, dict):
-        return None
-    prompt = _token_count(counts.get("prompt_tokens"))
-    completion = _token_count(counts.get("completion_tokens"))
-    if prompt is None or completion is None:
-        return None
-    total = _token_count(counts.get("total_tokens"))
-    if total is not None:
-        completion = max(completion, total - prompt)
-    details = counts.get("prompt_tokens_details")
-    cached = _token_count(details.get("cached_tokens")) if isinstance(details, dict) else 0
-    # A server that reports more cached tokens than prompt tokens would get a negative price.
-    return Usage(prompt, completion, cached_prompt_tokens=min(cached or 0, prompt))
-
-
-def _token_count(value: Any) -> int | None:
-    # JSON's true is an int in Python.
-    if isinstance(value, bool):
-        return None
-    if not isinstance(value, int):
-        return None
-    if value < 0:
-        return None
-    return value

@@ -1,7 +1,9 @@
 """SQLite files that several processes write at once and that a SIGKILL leaves intact.
 
-Write-ahead log (WAL), short transactions, and locks that wait a bounded time. WAL needs a local
-disk: processes on several machines must not share such a file over a network file system.
+Short transactions, and locks that wait a bounded time. Most files have a write-ahead log (WAL),
+which needs a local disk: processes on several machines must not share such a file over a network
+file system. The ledger has none ("DELETE": a log that exists inside a transaction only), so that
+nothing beside the file can be lost; each of its transactions takes about 0.7 ms instead of 0.2.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ LOCK_SECONDS = 5.0
 
 @contextmanager
 def open_database(
-    path: Path, schema: str, synchronous: str = "NORMAL"
+    path: Path, schema: str, synchronous: str = "NORMAL", journal: str = "WAL"
 ) -> Iterator[sqlite3.Connection]:
     """Open a connection in autocommit mode.
 
@@ -27,19 +29,20 @@ def open_database(
         path: the file; it and its folder are made if missing.
         schema: statements that create the tables unless they exist.
         synchronous: "NORMAL" survives a killed process, "FULL" a power cut too.
+        journal: "WAL", or "DELETE" for a file without a log.
 
     Raises:
         sqlite3.OperationalError: the file is locked or the disk is full.
         sqlite3.DatabaseError: the file is no database.
     """
-    connection = _connect(path, schema, synchronous)
+    connection = _connect(path, schema, synchronous, journal)
     try:
         yield connection
     finally:
         connection.close()
 
 
-def _connect(path: Path, schema: str, synchronous: str) -> sqlite3.Connection:
+def _connect(path: Path, schema: str, synchronous: str, journal: str) -> sqlite3.Connection:
     """Connect and create the tables. Raises sqlite3.Error (`open_database` lists the kinds)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock", timeout=LOCK_SECONDS)
@@ -51,7 +54,7 @@ def _connect(path: Path, schema: str, synchronous: str) -> sqlite3.Connection:
         raise sqlite3.OperationalError(f"{path} is locked") from error
     connection = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA journal_mode={journal}")
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.executescript(schema)
     except sqlite3.Error:

@@ -221,6 +221,7 @@ def _count_critique(critique: Critique) -> Counts:
     # A Counter adds fractions too; its type says int.
     counts["critique/usd"] += critique.usage.usd  # type: ignore[assignment]
     counts["critique/usage_estimated"] += critique.usage.estimated
+    counts["critique/excess_tokens"] += critique.usage.excess_tokens
     if critique.reason:
         # Without a server's words, which may hold the time or a number: a metric is averaged over
         # many steps, and there must be few names.

@@ -89,7 +89,7 @@ def test_cached_prompt_tokens_and_batch_tiers_have_prices_of_their_own():
 
 @pytest.mark.parametrize(
     ("total", "completion"),
-    [(1150, 1050), (150, 50), (120, 50), (None, 50), (-5, 50), ("1150", 50), (True, 50)],
+    [(1150, 1050), (150, 50), (120, 50), (None, 50), (-5, 50), ("1150", 1050), (True, 50)],
 )
 def test_thoughts_left_out_of_the_completion_tokens_are_billed_by_the_total(total, completion):
     counts = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": total}

@@ -1,0 +1,1 @@
+"""What a request is billed: reports of servers, the first bill, and a count that no copy lacks."""
