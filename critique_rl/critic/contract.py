@@ -118,7 +118,8 @@ def invalid_field(critique: Critique) -> str:
     # One NaN or infinity would spoil every sum of tokens and dollars from this step on.
     counts = astuple(critique.usage)
     if not all(_is_count(count) for count in counts):
-        return f"usage is {counts}"
+        # Without `excess_tokens`, which is last: user code has no ledger.
+        return f"usage is {counts[:-1]}"
     return ""
 
 
