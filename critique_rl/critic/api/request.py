@@ -10,13 +10,7 @@ from critique_rl.critic.api.billing.first_answer import alone_until_first_answer
 from critique_rl.critic.api.billing.usage_report import PartialUsage
 from critique_rl.critic.api.client import read_body
 from critique_rl.critic.api.failures import NotSent, without_key
-from critique_rl.critic.api.response import (
-    Answer,
-    BadResponse,
-    OtherModel,
-    Report,
-    parse_response,
-)
+from critique_rl.critic.api.response import Answer, BadResponse, OtherModel, Report, parse_response
 from critique_rl.critic.api.step import Call
 from critique_rl.types import Usage
 
@@ -44,7 +38,7 @@ async def send_request(call: Call, factor: float) -> Answer:
 
 
 async def _send_reserved(call: Call, factor: float, most: Usage) -> Answer:
-    """`send_request`, once no other request has to be waited for."""
+    """`send_request`, once no other request has to be waited for. Raises what that raises."""
     from openai import APIStatusError
 
     step = call.step
