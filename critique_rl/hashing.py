@@ -1,12 +1,19 @@
-"""Chance by hash: the split of a question, and draws that a replay repeats.
+"""Hashes: the split of a question, draws that a replay repeats, and checksums of files.
 
 A split follows from the question alone. No two splits can share a question, whatever seed drew it.
+Checksums are xxh3_128, faster than a disk: they tell damage, and are no proof against forgery.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
+
+import xxhash
+
+BLOCK = 1 << 22
+"""Bytes that are read at a time."""
 
 
 def split_of(question: str, bounds: Mapping[str, tuple[int, int]]) -> str:
@@ -28,3 +35,19 @@ def uniform(key: str) -> float:
     digest = hashlib.sha256(key.encode()).digest()
     # Seven bytes fill the 53 bits of a float.
     return int.from_bytes(digest[:7], "big") / 2**56
+
+
+def text_checksum(text: str) -> str:
+    """The checksum of a text, in hex."""
+    return xxhash.xxh3_128(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """The checksum of a file's bytes, in hex. Raises OSError for a file that cannot be read."""
+    checksum = xxhash.xxh3_128()
+    block = memoryview(bytearray(BLOCK))
+    # One buffer for all blocks: new ones took a third of the time.
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            checksum.update(block[:count])
+    return checksum.hexdigest()

@@ -17,7 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import FileSystemLoader, StrictUndefined, TemplateNotFound
+from jinja2 import FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound
+from jinja2.meta import find_referenced_templates
 from jinja2.sandbox import SandboxedEnvironment
 
 HERE = Path(__file__).parent
@@ -160,6 +161,26 @@ def template_names() -> list[str]:
         for path in folder.rglob("*.jinja"):
             names.add(str(path.relative_to(folder).with_suffix("")))
     return sorted(names)
+
+
+def template_sources(name: str) -> dict[str, str]:
+    """The texts of a template and of all that it includes, by name; {} where there is none."""
+    environment = _environment()
+    sources: dict[str, str] = {}
+    waiting = [f"{name}.jinja"]
+    while waiting:
+        file = waiting.pop()
+        if file in sources:
+            continue
+        try:
+            text, _, _ = FileSystemLoader(FOLDERS).get_source(environment, file)
+            included = find_referenced_templates(environment.parse(text))
+        except TemplateError:
+            # Filling it will tell.
+            continue
+        sources[file] = text
+        waiting += [inner for inner in included if inner]
+    return {file.removesuffix(".jinja"): text for file, text in sources.items()}
 
 
 def render(name: str, specials: Sequence[str] = (), **fields: str | list[str]) -> str:

@@ -9,7 +9,6 @@ of every arm, never of the best one alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +17,7 @@ from critique_rl.analysis.boundary import boundaries
 from critique_rl.analysis.comparability import BASE, ComparableRuns, select_comparable
 from critique_rl.analysis.comparison import (
     COSTS,
+    AcceptedChange,
     ArmSummary,
     Comparison,
     Cost,
@@ -42,6 +42,7 @@ from critique_rl.analysis.differences import (
 )
 from critique_rl.analysis.evaluations import (
     METRIC,
+    ArmRuns,
     Evaluation,
     Runs,
     Vote,
@@ -51,7 +52,9 @@ from critique_rl.analysis.evaluations import (
 from critique_rl.analysis.learning_curves import Step, steps, to_target
 from critique_rl.analysis.problem_matrix import problem_matrix
 from critique_rl.analysis.records import read_record
+from critique_rl.config.accepted_changes import read_accepted
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.durable_files import DamagedFile, read_json
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.costs import KINDS
 from critique_rl.metrics import EVALUATION_METRICS, expected_calibration_error, reliability_bins
@@ -119,7 +122,18 @@ def compare(
         sweep=_read_sweep(folder),
         missing=tuple(_missing_runs(folder, arms, seeds)),
         incomparable=(*comparable.left_out, *unpaired),
+        accepted_changes=_accepted_changes(folder, comparable.runs),
     )
+
+
+def _accepted_changes(folder: PipelineFolder, arms: ArmRuns) -> tuple[AcceptedChange, ...] | None:
+    """What was accepted in the middle of the compared runs; None for nothing."""
+    changes = []
+    for arm, runs in arms.items():
+        for seed in runs:
+            for item in read_accepted(folder.run(arm, seed)):
+                changes.append(AcceptedChange(arm, seed, item.step, item.changes))
+    return tuple(changes) or None
 
 
 def read_runs(
@@ -159,9 +173,14 @@ def _missing_runs(
 
 
 def _read_sweep(folder: PipelineFolder) -> Sweep | None:
+    """What was swept; None for nothing. Raises DamagedFile for a file that says something else."""
     if not folder.sweep_choice.exists():
         return None
-    return read_sweep(json.loads(folder.sweep_choice.read_text()))
+    advice = "delete it, and critique-rl run chooses again from the trials"
+    try:
+        return read_sweep(read_json(folder.sweep_choice, advice))
+    except (AttributeError, TypeError) as error:
+        raise DamagedFile(folder.sweep_choice, str(error), advice) from error
 
 
 def _base_metrics(base: Evaluation | None, metrics: Sequence[str]) -> MetricValues | None:

@@ -239,6 +239,22 @@ class MissingRun:
 
 
 @dataclass(frozen=True)
+class AcceptedChange:
+    """What differs from the start of a run since one of its steps: `--accept-changes`."""
+
+    arm: str
+    seed: int
+    step: int
+    """Later steps were trained with the changes."""
+    changes: tuple[str, ...]
+    """Each with both values, such as "prompts/refine 3f2a1b7c, now 9b1c02de"."""
+    extra: Extra = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.arm} seed {self.seed} from step {self.step}: {'; '.join(self.changes)}"
+
+
+@dataclass(frozen=True)
 class SecondTemplate:
     """The same problems in other words (`evaluation.second_template`)."""
 
@@ -307,6 +323,8 @@ class Comparison:
     """None where nothing was swept."""
     missing: tuple[MissingRun, ...]
     incomparable: tuple[LeftOut, ...]
+    accepted_changes: tuple[AcceptedChange, ...] | None = field(default=None, metadata=OPTIONAL)
+    """None, and no key in the file, where every run was trained alike from start to end."""
     extra: Extra = field(default_factory=dict)
 
     @property
@@ -338,6 +356,7 @@ class Comparison:
             sweep=read_sweep,
             missing=each(_read_missing_run),
             incomparable=each(_read_left_out),
+            accepted_changes=each(partial(read_record, AcceptedChange, changes=tuple)),
         )
 
 

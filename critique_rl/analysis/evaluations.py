@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,16 @@ import numpy as np
 from critique_rl.analysis.comparison import COSTS, Cost, MetricValues
 from critique_rl.analysis.records import read_record
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.durable_files import (
+    EVALUATE,
+    LOGGED,
+    REWRITE,
+    DamagedFile,
+    check_checksum,
+    checksum_of,
+    read_json,
+    read_jsonl,
+)
 from critique_rl.metrics import EVALUATION_METRICS, SHARES, pass_at_k, shares
 
 PROTOCOL = (
@@ -161,20 +170,39 @@ def read_evaluation(path: Path, arm: str, seed: int | None = None) -> Evaluation
             another arm or seed.
     """
     try:
-        raw = json.loads(path.read_text())
+        raw = read_json(path, EVALUATE)
+        check_checksum(path, raw, EVALUATE)
         if (raw["arm"], raw["seed"]) != (arm, seed):
             raise ValueError(
                 f"it is of arm {raw['arm']!r} with seed {raw['seed']}, and lies where that of "
                 f"{arm!r} with seed {seed} belongs"
             )
-        return _parse_evaluation(raw)
-    except (ValueError, KeyError, TypeError) as error:
+        evaluation = _parse_evaluation(raw)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         # str() of a KeyError is the bare key.
         problem = f"no {error}" if isinstance(error, KeyError) else error
+        if isinstance(error, DamagedFile):
+            problem = error.problem
         raise ConfigError(
             f"{path} is no evaluation: {problem}; expected what `critique-rl evaluate` writes: "
             f"delete it and evaluate again"
         ) from error
+    _check_logged(path, raw)
+    return evaluation
+
+
+def _check_logged(path: Path, raw: Mapping[str, Any]) -> None:
+    """Refuse metrics.jsonl beside an evaluation if it is not as it was when the run had finished.
+
+    Raises:
+        DamagedFile: It is another one, or a line is damaged.
+    """
+    metrics = path.with_name("metrics.jsonl")
+    # People hand on evaluations without their logs.
+    if LOGGED not in raw or not metrics.exists():
+        return
+    if checksum_of(read_jsonl(metrics)) != raw[LOGGED]:
+        raise DamagedFile(metrics, "its rows are not those that the run left", REWRITE)
 
 
 def _parse_evaluation(raw: Mapping[str, Any]) -> Evaluation:

@@ -19,6 +19,7 @@ from critique_rl.analysis.comparison_tables import (
     second_table,
 )
 from critique_rl.analysis.numbers_csv import numbers_csv
+from critique_rl.analysis.page.reader_warnings import accepted_sentences
 from critique_rl.analysis.table import Table, escape_markdown, to_latex, to_markdown
 from critique_rl.analysis.verdict import verdict
 from critique_rl.config.durable_files import write_text
@@ -34,7 +35,8 @@ def write_exports(folder: PipelineFolder, comparison: Comparison) -> None:
     """
     shown = paper_tables(comparison)
     sentence = verdict(comparison)
-    document = markdown(folder.path.name, sentence, shown)
+    sentences = [sentence, *accepted_sentences(comparison)]
+    document = markdown(folder.path.name, "\n\n".join(sentences), shown)
     latex = [to_latex(table) for table in shown]
     write_text(folder.markdown, document)
     write_text(folder.latex, "".join(latex))

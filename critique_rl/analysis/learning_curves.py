@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from critique_rl.analysis.comparison import SpentToTarget
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.durable_files import read_jsonl
+from critique_rl.config.durable_files import REWRITE, DamagedFile, read_jsonl, without_nan
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.intervals import crossed_interval, t_quantile
 
@@ -36,6 +36,8 @@ Rows = Mapping[str, Mapping[int, Sequence[Step]]]
 SPENT = "tokens/generated"
 STATUSES = ("ok", "cached", "failed", "skipped")
 """Statuses of a critique that was asked for; each is counted under critique/<status>."""
+SCALARS = (int, float, str, type(None))
+"""Types of a logged value."""
 SeedRuns = Mapping[int, RunFolder]
 """One arm's run folders by seed."""
 
@@ -57,12 +59,19 @@ class MeanCurve:
 
 
 def steps(run: RunFolder) -> list[dict[str, Any]]:
-    """metrics.jsonl with each step once."""
+    """metrics.jsonl with each step once; NaN and infinity are None.
+
+    Raises:
+        DamagedFile: a line is no object of numbers and texts.
+    """
     by_step: dict[int, dict[str, Any]] = {}
     for index, row in enumerate(read_jsonl(run.metrics)):
         # A resumed run may have logged its last steps twice. The later line counts: the first was
         # of a step that the checkpoint does not hold. Lines without a step stay apart.
-        by_step[row.get("step", -1 - index)] = row
+        if not all(isinstance(value, SCALARS) for value in row.values()):
+            raise DamagedFile(run.metrics, f"row {index + 1} holds no numbers", REWRITE)
+        step = row.get("step")
+        by_step[step if isinstance(step, int) else -1 - index] = without_nan(row)
     return list(by_step.values())
 
 
@@ -81,7 +90,7 @@ def _rates(row: Step) -> dict[str, float]:
     counts = {}
     for name in (*STATUSES, "leaked"):
         # A count that was not logged is 0: a run without a critic logs none of them.
-        counts[name] = row.get(f"critique/{name}") or 0
+        counts[name] = _finite_or_none(row.get(f"critique/{name}")) or 0
     leaked = counts.pop("leaked")
     asked = sum(counts.values())
     written = counts["ok"] + counts["cached"]
@@ -241,7 +250,7 @@ def _read_completions(file: Path) -> pa.Table:
     """
     try:
         return pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         # Arrow's messages have several lines.
         words = " ".join(str(error).split())
         raise ConfigError(

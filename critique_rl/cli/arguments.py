@@ -56,6 +56,16 @@ def add_json_argument(command: argparse.ArgumentParser, instead_of: str = "a tab
     command.add_argument("--json", action="store_true", help=f"print JSON instead of {instead_of}")
 
 
+def add_accept_argument(command: argparse.ArgumentParser) -> None:
+    """Add --accept-changes, without which a run never goes on with something else."""
+    command.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="go on with runs although settings, prompts, data, models, code or versions have "
+        "changed since they started; compare.json and the report say what and from which step",
+    )
+
+
 def load(arguments: argparse.Namespace) -> tuple[Pipeline, PipelineFolder]:
     """The pipeline that the arguments name, and the folder of its results.
 

@@ -31,6 +31,7 @@ from critique_rl.config.checks import ConfigError
 
 COMMANDS = (run, train, evaluate, compare, report, claims, critics, judge, doctor, init, plan, lab)
 """In the order of `--help`."""
+MISPLACED = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"critique-rl: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        # A file of the user's that may not be read, or is a folder; others are faults of ours.
+        if error.filename is None or not isinstance(error, MISPLACED):
+            raise
+        print(
+            f"critique-rl: {error.filename}: {error.strerror}; put it right or remove it",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("critique-rl: interrupted; the same command continues", file=sys.stderr)
         return 130

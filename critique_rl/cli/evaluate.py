@@ -13,6 +13,7 @@ from critique_rl.cli.arguments import (
     load,
 )
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.durable_files import EVALUATE, read_json
 
 
 def add_command(commands: Commands) -> None:
@@ -48,7 +49,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         train.evaluate_again(config, run)
     else:
         train.evaluate_base(config, folder)
-    metrics = json.loads(run.evaluation.read_text())["metrics"]
+    metrics = read_json(run.evaluation, EVALUATE)["metrics"]
     if arguments.json:
         print(json.dumps(metrics))
     else:

@@ -6,6 +6,7 @@ import argparse
 
 from critique_rl.cli.arguments import (
     Commands,
+    add_accept_argument,
     add_json_argument,
     add_pipeline_command,
     check_jobs,
@@ -22,6 +23,7 @@ def add_command(commands: Commands) -> None:
     help = "train every arm and seed of a pipeline, evaluate, compare and report"
     command = add_pipeline_command(commands, "run", run, help)
     add_json_argument(command)
+    add_accept_argument(command)
     command.add_argument(
         "--jobs", type=int, default=1, help="runs at a time, each a process of its own (default: 1)"
     )
@@ -37,7 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_jobs(arguments.jobs)
     pipeline, folder = load(arguments)
-    failed = run_all(pipeline, folder, arguments.pipeline, arguments.overrides, arguments.jobs)
+    failed = run_all(
+        pipeline,
+        folder,
+        arguments.pipeline,
+        arguments.overrides,
+        arguments.jobs,
+        arguments.accept_changes,
+    )
     # Where some runs failed, the others are compared all the same.
     if failed and not has_finished_run(pipeline, folder):
         return 1

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from critique_rl.cli.arguments import Commands, add_pipeline_command, arm_config, load
+from critique_rl.cli.arguments import (
+    Commands,
+    add_accept_argument,
+    add_pipeline_command,
+    arm_config,
+    load,
+)
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.folder_lock import lock_folder
 from critique_rl.config.run_folder import RunFolder
@@ -18,6 +24,7 @@ def add_command(commands: Commands) -> None:
     command = add_pipeline_command(commands, "train", train, help)
     command.add_argument("--arm", required=True)
     command.add_argument("--seed", type=int, required=True)
+    add_accept_argument(command)
     command.add_argument(
         "--sweep",
         action="store_true",
@@ -44,17 +51,20 @@ def train(arguments: argparse.Namespace) -> int:
         pipeline = with_chosen(pipeline, folder)
     config = arm_config(arguments.pipeline, pipeline.arms, arguments.arm)
     run = folder.run(arguments.arm, arguments.seed)
-    check_same_config(run, config, arguments.seed)
+    accepts_changes = arguments.accept_changes and not run.finished
+    check_same_config(run, config, arguments.seed, accepts_changes=accepts_changes)
     with lock_folder(run.path, "training"):
-        return _train_run(config, arguments.arm, arguments.seed, run)
+        return _train_run(config, arguments.arm, arguments.seed, run, accepts_changes)
 
 
-def _train_run(config: RunConfig, arm: str, seed: int, run: RunFolder) -> int:
+def _train_run(
+    config: RunConfig, arm: str, seed: int, run: RunFolder, accepts_changes: bool
+) -> int:
     # Imported after the checks above, which then answer without torch and TRL.
     from critique_rl.experiment import train as experiment
 
     try:
-        experiment.train(config, arm, seed, run)
+        experiment.train(config, arm, seed, run, accepts_changes)
     except experiment.Interrupted as interruption:
         print(f"critique-rl: {interruption}", file=sys.stderr)
         return 130

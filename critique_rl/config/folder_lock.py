@@ -15,6 +15,10 @@ from filelock import FileLock, Timeout
 from critique_rl.config.checks import ConfigError
 
 
+class FolderLocked(ConfigError):
+    """Another process holds the lock of a folder."""
+
+
 @contextmanager
 def lock_folder(folder: Path, activity: str) -> Iterator[None]:
     """Lock a folder for this process until the block ends.
@@ -24,9 +28,13 @@ def lock_folder(folder: Path, activity: str) -> Iterator[None]:
         activity: For the message to a second process, such as "training".
 
     Raises:
-        ConfigError: Where another process holds the lock.
+        FolderLocked: Another process holds the lock.
+        ConfigError: The folder or the file of the lock cannot be used.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}; give another --out") from error
     # The ranks of one launch share the folder; rank 0 holds the lock for all of them.
     if os.environ.get("RANK", "0") != "0":
         yield
@@ -35,9 +43,13 @@ def lock_folder(folder: Path, activity: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ConfigError(
+        raise FolderLocked(
             f"{folder}: another process is {activity} here; "
             "wait for it, stop it, or give another --out"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"{folder / '.lock'} cannot be locked ({error.strerror or error}); remove it"
         ) from error
     try:
         yield
@@ -51,5 +63,5 @@ def is_locked(folder: Path) -> bool:
     try:
         with lock_folder(folder, ""):
             return False
-    except ConfigError:
+    except FolderLocked:
         return True

@@ -43,8 +43,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-SCHEMA = 1
-"""Version of the layout, in each run's config.yaml. A folder of another version is refused."""
+FIRST_SCHEMA = 1
+"""Version of the layout without `inputs` and checksums. The first of its files had no `schema`."""
+SCHEMA = 2
+"""Version of the layout, in each run's config.yaml."""
+READABLE = (FIRST_SCHEMA, SCHEMA)
+"""Versions that can be read. A folder of another one is refused."""
 
 
 @dataclass(frozen=True)

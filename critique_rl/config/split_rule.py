@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import yaml
-
+from critique_rl.config.durable_files import read_yaml
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline, RunConfig
 
@@ -58,17 +58,18 @@ def _rule_of_folder(folder: PipelineFolder) -> Any:
     """The rule of the first run of a task on the user's data; None where there is no such run."""
     for pattern in CONFIGS:
         for path in sorted(folder.path.glob(pattern)):
-            task = _stored_task(path.read_text())
+            task = _stored_task(path)
             if task.get("name") == "data":
-                options = task.get("options") or {}
-                return options.get(KEY, 1)
+                options = task.get("options")
+                return options.get(KEY, 1) if isinstance(options, dict) else 1
     return None
 
 
-def _stored_task(text: str) -> dict[str, Any]:
+def _stored_task(path: Path) -> dict[str, Any]:
     """The section `task` of a config.yaml; {} for a file that another check will refuse."""
     try:
-        stored = yaml.safe_load(text)
+        stored = read_yaml(path)
         return dict(stored["task"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+    # ConfigError of `read_yaml` is a ValueError.
+    except (KeyError, TypeError, ValueError):
         return {}

@@ -131,7 +131,8 @@ def _default_options() -> dict[str, Any]:
         "lr_scheduler_type": "constant",
         "save_strategy": "steps",
         "save_steps": 50,
-        "save_total_limit": 1,
+        # Two, so that a damaged checkpoint has one before it to fall back to.
+        "save_total_limit": 2,
         # In a log file each refresh of the bar would be a line.
         "disable_tqdm": not sys.stderr.isatty(),
     }

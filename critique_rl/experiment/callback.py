@@ -6,17 +6,18 @@ or a stop signal ends the run with a checkpoint. Decisions are the same on all r
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
-from critique_rl.config.durable_files import append_jsonl, write_json
+from critique_rl.config.durable_files import DamagedFile, append_jsonl, read_json, write_json
+from critique_rl.config.folder_checksums import first_fault, folder_checksums
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import RunConfig
 from critique_rl.experiment.evaluate import evaluate_policy
@@ -27,13 +28,41 @@ from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 from critique_rl.trainer.plateau import PlateauDetector
 from critique_rl.trainer.trl_seams import metric
 
+BEST = "put back a copy, or remove the run's folder to train it again"
+
 
 def read_best(folder: RunFolder) -> dict[str, Any]:
-    """best.json: {"step", "value", "metric"}; {} where no policy was kept."""
-    if not folder.best.exists():
-        return {}
-    text = folder.best.read_text()
-    return json.loads(text)
+    """best.json: {"step", "value", "metric", "files"}; {} where no policy was kept.
+
+    Raises:
+        DamagedFile: it is something else.
+    """
+    best = read_json(folder.best, BEST)
+    if best and not (isinstance(best.get("step"), int) and "value" in best):
+        raise DamagedFile(folder.best, "no step and value", BEST)
+    return best
+
+
+def best_policy(folder: RunFolder, best: dict[str, Any]) -> Path:
+    """The folder of the best policy.
+
+    Args:
+        folder: The run's folder.
+        best: From `read_best`.
+
+    Raises:
+        DamagedFile: Its files are not those that were saved.
+    """
+    kept = folder.best_model / f"step{best['step']:05d}"
+    checksums = best.get("files")
+    words = ""
+    if not kept.is_dir():
+        words = "it is missing"
+    elif isinstance(checksums, dict):
+        words = first_fault(kept, checksums)
+    if words:
+        raise DamagedFile(kept, words, BEST)
+    return kept
 
 
 def is_spent(config: RunConfig, spent: dict[str, float]) -> bool:
@@ -180,7 +209,8 @@ class RunCallback(TrainerCallback):
         self.trainer.save_model(str(kept))
         if self.trainer.accelerator.is_main_process:
             # Old policies go last, so that best.json always names one that is there.
-            best = {"step": step, "value": value, "metric": best_by}
+            files = folder_checksums(kept)
+            best = {"step": step, "value": value, "metric": best_by, "files": files}
             write_json(self.folder.best, best)
             for other in self.folder.best_model.iterdir():
                 if other != kept:

@@ -16,10 +16,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NoReturn
 
-import yaml
 from rich.console import Console
 from rich.live import Live
 
+from critique_rl.config.durable_files import read_yaml
 from critique_rl.config.folder_lock import is_locked, lock_folder
 from critique_rl.config.resolved_run import base_config, run_defaults
 from critique_rl.config.run_folder import PipelineFolder
@@ -31,13 +31,19 @@ from critique_rl.experiment.same_config import check_folders, fill_defaults
 from critique_rl.experiment.sweep import choose, trials, with_chosen
 
 BASE = "base"
+ACCEPT = "--accept-changes"
 STARTED_BEFORE = "running (started before)"
 """Status of a run that a process of an earlier campaign trains."""
 Running = list[tuple[Job, BaseProcess]]
 
 
 def run_all(
-    pipeline: Pipeline, folder: PipelineFolder, path: Path, overrides: Sequence[str], jobs: int
+    pipeline: Pipeline,
+    folder: PipelineFolder,
+    path: Path,
+    overrides: Sequence[str],
+    jobs: int,
+    accepts_changes: bool = False,
 ) -> list[str]:
     """Run everything that is not finished.
 
@@ -47,6 +53,7 @@ def run_all(
         path: The pipeline's file, which each process reads again.
         overrides: `key=value` words for that file.
         jobs: Runs at a time.
+        accepts_changes: Whether started runs go on where something has changed since.
 
     Returns:
         The names of the runs that failed.
@@ -56,6 +63,8 @@ def run_all(
         KeyboardInterrupt: After all runs were asked to stop, and did.
     """
     tail = [str(path), *overrides, "--out", str(folder.path.parent)]
+    if accepts_changes:
+        tail.append(ACCEPT)
     with lock_folder(folder.path, "running this pipeline"):
         if pipeline.sweep is not None:
             sweep_tail = [*tail, "--sweep"]
@@ -72,18 +81,31 @@ def _run_missing(
     pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jobs: int, with_base: bool = True
 ) -> list[str]:
     """Run what one pipeline, or its trials, lacks; the names of the runs that failed."""
-    check_folders(pipeline, folder)
+    accepts_changes = ACCEPT in tail
+    check_folders(pipeline, folder, accepts_changes=accepts_changes)
     todo = _missing_runs(pipeline, folder, tail)
     if with_base and _is_base_due(pipeline, folder):
-        command = ["evaluate", *tail]
+        command = ["evaluate", *[word for word in tail if word != ACCEPT]]
         base = Job(BASE, None, folder.base, command)
         todo.insert(0, base)
     if not todo:
         return []
+    _check_due(pipeline, todo, accepts_changes)
+    print(estimate(pipeline, folder, todo, jobs), file=sys.stderr)
+    return _execute(todo, jobs, pipeline)
+
+
+def _check_due(pipeline: Pipeline, todo: list[Job], accepts_changes: bool) -> None:
+    """Refuse settings, and inputs that have changed, before the first process starts; warn.
+
+    Raises:
+        ConfigError: The first of them.
+    """
     # Imported here: `critique-rl run` on finished runs then needs neither torch nor TRL.
     from critique_rl.experiment.foresight.findings import refuse_or_warn
     from critique_rl.experiment.foresight.foresee import foresee
     from critique_rl.experiment.preflight import check_arms, check_primary, check_sampling
+    from critique_rl.experiment.resume.changes import check_inputs
 
     check_arms(dict(pipeline.arms))
     for config in pipeline.arms.values():
@@ -98,8 +120,11 @@ def _run_missing(
             arms[arm] = config
     for warning in refuse_or_warn(foresee(arms)):
         print(warning, file=sys.stderr)
-    print(estimate(pipeline, folder, todo, jobs), file=sys.stderr)
-    return _execute(todo, jobs, pipeline)
+    if accepts_changes:
+        return
+    for job in todo:
+        if job.seed is not None:
+            check_inputs(job.folder, pipeline.arms[job.arm], job.seed)
 
 
 def _missing_runs(pipeline: Pipeline, folder: PipelineFolder, tail: list[str]) -> list[Job]:
@@ -124,7 +149,7 @@ def _is_base_due(pipeline: Pipeline, folder: PipelineFolder) -> bool:
     # Folders older than the base's config.yaml are trusted: nothing says how they were judged.
     if not folder.base.config.exists():
         return False
-    stored = yaml.safe_load(folder.base.config.read_text())
+    stored = read_yaml(folder.base.config, "delete the folder base and evaluate it again")
     # Options that a later version added have their defaults in older folders.
     defaults = {name: run_defaults()[name] for name in ("policy", "evaluation")}
     evaluated = fill_defaults(defaults, stored)
@@ -150,8 +175,18 @@ def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
         signal.signal(signal.SIGTERM, previous_handler)
     failed = [job for job in done if job.status.startswith("failed")]
     for job in failed:
-        print(f"failed: {job.name}; see {job.folder.log}", file=sys.stderr)
+        print(f"failed: {job.name}; see {job.folder.log}{_last_words(job)}", file=sys.stderr)
     return [job.name for job in failed]
+
+
+def _last_words(job: Job) -> str:
+    """The sentence that a failed run ended with, where it did not end by a fault of ours."""
+    if not job.folder.log.is_file():
+        return ""
+    lines = job.folder.log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    if lines and lines[-1].startswith("critique-rl: "):
+        return f": {lines[-1].removeprefix('critique-rl: ')}"
+    return ""
 
 
 def _run_jobs(todo: list[Job], running: Running, jobs: int, pipeline: Pipeline) -> list[Job]:

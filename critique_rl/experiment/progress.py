@@ -6,7 +6,6 @@ All figures are read from the run folders, so they hold for runs that another pr
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
-from critique_rl.config.durable_files import read_jsonl
+from critique_rl.config.durable_files import EVALUATE, read_json, readable_rows
 from critique_rl.config.run_folder import PipelineFolder, RunFolder
 from critique_rl.config.schema import Pipeline
 from critique_rl.costs import KINDS
@@ -122,14 +121,18 @@ def _finished_costs(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, lis
         for seed in pipeline.seeds:
             run = folder.run(arm, seed)
             if run.finished:
-                evaluation = json.loads(run.evaluation.read_text())
+                evaluation = read_json(run.evaluation, EVALUATE)
                 costs_of_arm = costs.setdefault(arm, [])
-                costs_of_arm.append(evaluation["cost"])
+                cost = evaluation.get("cost")
+                costs_of_arm.append(cost if isinstance(cost, dict) else {})
     return costs
 
 
 def _mean_cost(costs: list[Costs], key: str) -> float:
-    values = [cost[key] for cost in costs]
+    values = []
+    for cost in costs:
+        value = cost.get(key)
+        values.append(value if isinstance(value, int | float) else 0.0)
     return sum(values) / len(values)
 
 
@@ -156,7 +159,9 @@ def _metrics(job: Job) -> Rows:
 
 @functools.lru_cache(maxsize=256)
 def _read_metrics(path: Path, size: int) -> Rows:
-    return read_jsonl(path)
+    # The table shows what can be read: a damaged line is the business of who continues the run.
+    rows, _ = readable_rows(path)
+    return rows
 
 
 def _latest(rows: Rows, metric: str) -> Any:

@@ -1,38 +1,82 @@
 """Whether a run folder was started with the settings that a pipeline has now.
 
 A result is compared under the name of its folder, so a folder with other settings is refused. Some
-options change no result, and may differ: kept checkpoints, and a critic's caps and deadlines.
+options change no result, and may differ: kept checkpoints, log levels, a critic's caps and
+deadlines. So may the path of a model or of data with the content that the run was started with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.durable_files import DamagedFile, read_yaml
 from critique_rl.config.resolved_run import run_defaults, to_dict, with_seed
-from critique_rl.config.run_folder import SCHEMA, PipelineFolder, RunFolder
+from critique_rl.config.run_folder import FIRST_SCHEMA, READABLE, PipelineFolder, RunFolder
 from critique_rl.config.schema import Pipeline, RunConfig
 from critique_rl.critic.api.endpoint import OPERATIONAL
 
+INPUTS = "inputs"
+"""Key of config.yaml: what the run's numbers depend on beside its settings (`resume.inputs`)."""
+FREE = ("trl.log", "trl.hub_", "trl.push_to_hub", "trl.save_", "trl.report_to", "trl.run_name")
+"""Begin the keys of further options that change no number: where and how often something is told
+or saved.
+"""
+FREE_OPTIONS = ("disable_tqdm", "project", "trackio_space_id", "num_completions_to_print")
+PATHS = {
+    "policy.model": "policy/",
+    "critic.model": "critic/",
+    "task.options.train": "data/",
+    "task.options.validation": "data/",
+    "task.options.test": "data/",
+}
+"""Option that names a place -> the inputs that say what lay there."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One option that differs from what a run was started with."""
+
+    key: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.before!r}, now {self.now!r}"
+
 
 def check_folders(
-    pipeline: Pipeline, folder: PipelineFolder, ignored_sections: Sequence[str] = ()
+    pipeline: Pipeline,
+    folder: PipelineFolder,
+    ignored_sections: Sequence[str] = (),
+    accepts_changes: bool = False,
 ) -> None:
     """Check the folder of every arm and seed by `check_same_config`.
+
+    Args:
+        pipeline: Its arms and seeds.
+        folder: Its results.
+        ignored_sections: Sections that may differ.
+        accepts_changes: Runs that are not finished may have been started with other settings.
 
     Raises:
         ConfigError: the first run folder that was started with other settings.
     """
     for arm, config in pipeline.arms.items():
         for seed in pipeline.seeds:
-            check_same_config(folder.run(arm, seed), config, seed, ignored_sections)
+            run = folder.run(arm, seed)
+            accepted = accepts_changes and not run.finished
+            check_same_config(run, config, seed, ignored_sections, accepted)
 
 
 def check_same_config(
-    run: RunFolder, config: RunConfig, seed: int, ignored_sections: Sequence[str] = ()
+    run: RunFolder,
+    config: RunConfig,
+    seed: int,
+    ignored_sections: Sequence[str] = (),
+    accepts_changes: bool = False,
 ) -> None:
     """Refuse a run folder that was started with other settings than `config`.
 
@@ -41,19 +85,38 @@ def check_same_config(
         config: The arm as the pipeline has it now.
         seed: The run's seed.
         ignored_sections: Sections that may differ, such as "evaluation".
+        accepts_changes: Settings may differ; damage and other layouts are refused all the same.
 
     Raises:
         ConfigError: The settings differ, or another version wrote the folder.
     """
-    if not run.config.exists():
-        return
-    stored = yaml.safe_load(run.config.read_text())
-    # A folder older than the key `schema` has the first layout.
-    if stored.get("schema", SCHEMA) != SCHEMA:
-        raise ConfigError(
-            f"{run.path} has layout {stored['schema']}, this version reads {SCHEMA}; "
-            "give another --out, or use the version that wrote it"
-        )
+    changes = config_changes(run, config, seed, ignored_sections)
+    if changes and not accepts_changes:
+        words = "; ".join(str(change) for change in changes)
+        advice = "remove the folder, or give another --out"
+        if not run.finished:
+            advice += "; --accept-changes goes on with them, and the report says so"
+        raise ConfigError(f"{run.path} was started with other settings ({words}); {advice}")
+
+
+def config_changes(
+    run: RunFolder, config: RunConfig, seed: int, ignored_sections: Sequence[str] = ()
+) -> list[Change]:
+    """The settings that differ from those a run folder was started with.
+
+    Args:
+        run: The folder; [] where it has no config.yaml.
+        config: The arm as the pipeline has it now.
+        seed: The run's seed.
+        ignored_sections: Sections that may differ.
+
+    Raises:
+        ConfigError: config.yaml is damaged, or another version wrote it.
+    """
+    stored = read_config(run)
+    if not stored:
+        return []
+    inputs = stored.get(INPUTS)
     stored = fill_defaults(run_defaults(), stored)
     wanted = to_dict(with_seed(config, seed))
     for settings in (stored, wanted):
@@ -61,16 +124,68 @@ def check_same_config(
     # Which checkpoints are kept changes no result: an arm that branches from a finished run may be
     # added.
     ignored = {"keep_steps", *ignored_sections}
-    changed = [
-        key for key, value in wanted.items() if key not in ignored and stored.get(key) != value
-    ]
-    if changed:
-        differences = [_difference(key, stored.get(key), wanted[key]) for key in changed]
-        words = "; ".join(differences)
+    changes: list[Change] = []
+    for key, value in wanted.items():
+        if key not in ignored:
+            changes += _changes(key, stored.get(key), value)
+    changes = [change for change in changes if not _is_free(change.key)]
+    if inputs and any(change.key in PATHS for change in changes):
+        changes = _without_moves(changes, inputs, config, seed)
+    return changes
+
+
+def read_config(run: RunFolder) -> dict[str, Any]:
+    """A run's config.yaml; {} where there is none.
+
+    Raises:
+        ConfigError: It is damaged, has another layout, or is lost from a run with checkpoints.
+    """
+    if not run.config.exists():
+        if not run.finished and any(run.checkpoints.glob("checkpoint-[0-9]*/critique_rl.json")):
+            raise ConfigError(
+                f"{run.config} is missing, so nothing says how the checkpoints beside it were "
+                "made; put it back, or remove the folder"
+            )
+        return {}
+    stored = read_yaml(run.config, _ADVICE)
+    # The first versions wrote no key `schema`.
+    layout = stored.get("schema", FIRST_SCHEMA)
+    if layout not in READABLE:
+        versions = " and ".join(str(schema) for schema in READABLE)
         raise ConfigError(
-            f"{run.path} was started with other settings ({words}); "
-            "remove the folder, or give another --out"
+            f"{run.path} has layout {layout}, this version reads {versions}; "
+            "give another --out, or use the version that wrote it"
         )
+    for section, default in run_defaults().items():
+        if isinstance(default, dict) and not isinstance(stored.get(section, default), dict):
+            raise DamagedFile(run.config, f"{section} is no section", _ADVICE)
+    if INPUTS in stored and not isinstance(stored[INPUTS], dict):
+        raise DamagedFile(run.config, f"{INPUTS} is no section", _ADVICE)
+    return stored
+
+
+_ADVICE = "put back a copy, or remove the run's folder to train it again"
+
+
+def _is_free(key: str) -> bool:
+    option = key.removeprefix("trl.")
+    return key.startswith(FREE) or (key != option and option in FREE_OPTIONS)
+
+
+def _without_moves(
+    changes: list[Change], inputs: dict[str, str], config: RunConfig, seed: int
+) -> list[Change]:
+    """The changes without paths at which the same content lies as when the run was started."""
+    # Imported here: most commands never need it, and it imports TRL.
+    from critique_rl.experiment.resume.inputs import inputs_at
+
+    kept = []
+    for change in changes:
+        prefix = PATHS.get(change.key)
+        before = {name: value for name, value in inputs.items() if name.startswith(prefix or "?")}
+        if not before or inputs_at(prefix or "", config, seed) != before:
+            kept.append(change)
+    return kept
 
 
 def _answer_options(critic: dict[str, Any]) -> dict[str, Any]:
@@ -85,16 +200,16 @@ def _answer_options(critic: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _difference(key: str, before: Any, now: Any) -> str:
-    """Name each option that differs in a section, with both values."""
+def _changes(key: str, before: Any, now: Any) -> list[Change]:
+    """Each option that differs in a section."""
+    if before == now:
+        return []
     if not (isinstance(before, dict) and isinstance(now, dict)):
-        return f"{key} {before!r}, now {now!r}"
-    differences = [
-        _difference(f"{key}.{name}", before.get(name), now.get(name))
-        for name in before | now
-        if before.get(name) != now.get(name)
-    ]
-    return "; ".join(differences)
+        return [Change(key, before, now)]
+    changes: list[Change] = []
+    for name in before | now:
+        changes += _changes(f"{key}.{name}", before.get(name), now.get(name))
+    return changes
 
 
 def fill_defaults(defaults: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,18 @@ values, which no reader could call equal.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.durable_files import write_json
+from critique_rl.config.durable_files import (
+    EVALUATE,
+    DamagedFile,
+    check_checksum,
+    read_json,
+    write_json,
+)
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import BudgetConfig, Pipeline, RunConfig, SweepConfig
 
@@ -111,8 +117,11 @@ def _score(folder: PipelineFolder, arm: str, value: float, sweep: SweepConfig) -
     trial = _trial_arm(arm, value)
     scores = []
     for seed in sweep.seeds:
-        evaluation = json.loads(folder.run(trial, seed).evaluation.read_text())
-        score = evaluation["metrics"].get(sweep.metric)
+        path = folder.run(trial, seed).evaluation
+        evaluation = read_json(path, EVALUATE)
+        check_checksum(path, evaluation, EVALUATE)
+        metrics = evaluation.get("metrics")
+        score = metrics.get(sweep.metric) if isinstance(metrics, dict) else None
         if score is None:
             raise ConfigError(
                 f"sweep.metric: {trial} has no {sweep.metric!r}; "
@@ -133,7 +142,7 @@ def with_chosen(pipeline: Pipeline, folder: PipelineFolder) -> Pipeline:
         return pipeline
     path = folder.sweep_choice
     if path.exists():
-        choice = json.loads(path.read_text())
+        choice = _read_choice(path)
     else:
         choice = _choose_if_finished(pipeline, folder)
     values = sorted(f"{value:g}" for value in sweep.values)
@@ -148,6 +157,23 @@ def with_chosen(pipeline: Pipeline, folder: PipelineFolder) -> Pipeline:
             )
         arms[arm] = with_value(config, sweep.key, chosen["chosen"])
     return replace(pipeline, arms=arms)
+
+
+def _read_choice(path: Path) -> dict[str, Any]:
+    """The stored choice. Raises DamagedFile where it says nothing of that kind."""
+    advice = "delete it, and critique-rl run chooses again from the trials"
+    choice = read_json(path, advice)
+    arms = choice.get("arms")
+    choices = list(arms.values()) if isinstance(arms, dict) else [None]
+    if "key" not in choice or not all(map(_is_choice, choices)):
+        raise DamagedFile(path, "no choice of a sweep", advice)
+    return choice
+
+
+def _is_choice(arm: Any) -> bool:
+    if not isinstance(arm, dict) or not isinstance(arm.get("tried"), dict):
+        return False
+    return isinstance(arm.get("chosen"), int | float)
 
 
 def _choose_if_finished(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, Any]:

@@ -7,7 +7,6 @@ checkpoint; the same command continues from there.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import signal
@@ -21,28 +20,44 @@ from typing import Any
 # Read while TRL is imported, which otherwise prints a warning about its experimental parts.
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
-import yaml
 from transformers.trainer import TRAINER_STATE_NAME
 
-from critique_rl.config.durable_files import read_jsonl, write_json, write_yaml
+from critique_rl.config.accepted_changes import KEY, Accepted
+from critique_rl.config.durable_files import (
+    EVALUATE,
+    LOGGED,
+    check_checksum,
+    checksum_of,
+    read_json,
+    read_jsonl,
+    read_yaml,
+    readable_rows,
+    with_checksum,
+    write_json,
+    write_yaml,
+)
 from critique_rl.config.resolved_run import base_config, to_dict, with_seed
 from critique_rl.config.run_folder import SCHEMA, PipelineFolder, RunFolder
 from critique_rl.config.schema import RunConfig
 from critique_rl.costs import costs
 from critique_rl.critic.contract import CriticFailed
-from critique_rl.experiment.branch import branch_off, cut_metrics, read_origin
+from critique_rl.experiment.branch import branch_off, read_origin, trunk_checkpoint
 from critique_rl.experiment.build import (
     build_trainer,
     load_start_policy,
     load_weights,
     move_to_device,
 )
-from critique_rl.experiment.callback import RunCallback, is_spent, read_best
+from critique_rl.experiment.callback import RunCallback, best_policy, is_spent, read_best
 from critique_rl.experiment.evaluate import final_evaluation, machine, versions
 from critique_rl.experiment.preflight import check_arms, warn_sampling
+from critique_rl.experiment.resume.changes import accepted_changes
+from critique_rl.experiment.resume.inputs import Inputs, read_inputs
+from critique_rl.experiment.resume.start import bring_back, delete_best, whole_checkpoint
+from critique_rl.experiment.same_config import INPUTS
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.task import Task
-from critique_rl.trainer.checkpoint import last_sealed, read_state, remove_unsealed, step_of
+from critique_rl.trainer.checkpoint import DamagedCheckpoint, last_sealed, read_state, step_of
 from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 from critique_rl.trainer.model_card import CARD
 from critique_rl.trainer.presets import deviations
@@ -77,7 +92,8 @@ def evaluate_base(config: RunConfig, pipeline: PipelineFolder) -> None:
     # The one that makes the base count as finished comes last.
     for folder, seed in ((pipeline.base_again, 2), (pipeline.base, 1)):
         about = {"arm": "base", "seed": None, "cost": dict(cost)}
-        write_json(folder.evaluation, final_evaluation(model, tokenizer, task, config, about, seed))
+        evaluation = final_evaluation(model, tokenizer, task, config, about, seed)
+        write_json(folder.evaluation, with_checksum(evaluation))
 
 
 def evaluate_again(config: RunConfig, folder: RunFolder) -> None:
@@ -85,16 +101,20 @@ def evaluate_again(config: RunConfig, folder: RunFolder) -> None:
 
     Arm, seed and cost stay as they are.
     """
-    stored = json.loads(folder.evaluation.read_text())
-    about = {key: stored[key] for key in ("arm", "seed", "cost")}
+    stored = read_json(folder.evaluation, EVALUATE)
+    check_checksum(folder.evaluation, stored, EVALUATE)
+    about = {key: stored[key] for key in ("arm", "seed", "cost", LOGGED) if key in stored}
     # An absolute path, which no Hub id can be taken for.
     model, tokenizer = load_weights(config, str(folder.model.resolve()))
     move_to_device(model)
     task = load_task(config.task, 0)
-    write_json(folder.evaluation, final_evaluation(model, tokenizer, task, config, about))
+    evaluation = final_evaluation(model, tokenizer, task, config, about)
+    write_json(folder.evaluation, with_checksum(evaluation))
 
 
-def train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
+def train(
+    config: RunConfig, arm: str, seed: int, folder: RunFolder, accepts_changes: bool = False
+) -> None:
     """Train one arm with one seed and evaluate it, from the last checkpoint if there is one.
 
     Args:
@@ -102,14 +122,19 @@ def train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
         arm: Its name.
         seed: Orders the prompts and samples the completions.
         folder: Where the run writes.
+        accepts_changes: Whether it goes on where settings or inputs have changed since its start.
 
     Raises:
-        ConfigError: Settings that cannot be used.
+        ConfigError: Settings that cannot be used, or have changed.
         Interrupted: The run was asked to stop.
         RunFailed: The loss is not finite, the disk is full, or a critic failed that may not.
     """
     try:
-        _train(config, arm, seed, folder)
+        _train(config, arm, seed, folder, accepts_changes)
+    except DamagedCheckpoint as error:
+        raise RunFailed(
+            f"{error}; remove it, and the same command goes on from the one before"
+        ) from error
     except Diverged as error:
         raise RunFailed(
             f"{error}; {_survivors(folder)}. "
@@ -121,6 +146,10 @@ def train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
             "changed), and the same command continues"
         ) from error
     except Exception as error:
+        if _is_misplaced(error, folder):
+            raise RunFailed(
+                f"{error}; put it right or remove it, and the same command continues"
+            ) from error
         if not _is_storage_error(error):
             raise
         raise RunFailed(
@@ -135,9 +164,17 @@ def _is_storage_error(error: Exception) -> bool:
     return any(word in str(error) for word in STORAGE_WORDS)
 
 
+def _is_misplaced(error: Exception, folder: RunFolder) -> bool:
+    """True for a file of the run folder that may not be read, or a folder where a file belongs."""
+    kinds = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+    if not isinstance(error, kinds):
+        return False
+    return str(error.filename).startswith(str(folder.path))
+
+
 def _survivors(folder: RunFolder) -> str:
     """The words that name what is left of a failed run."""
-    rows = read_jsonl(folder.metrics)
+    rows, _ = readable_rows(folder.metrics)
     checkpoint = last_sealed(folder.checkpoints)
     kept = f"the checkpoint of step {step_of(checkpoint)}" if checkpoint else "no checkpoint"
     return f"in {folder.path} survive the metrics of {len(rows)} steps, and {kept}"
@@ -164,7 +201,9 @@ def stop_signals(handler: Callable[..., None]) -> Iterator[None]:
                 signal.signal(number, previous_handler)
 
 
-def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
+def _train(
+    config: RunConfig, arm: str, seed: int, folder: RunFolder, accepts_changes: bool
+) -> None:
     """`train`, with the errors of its parts.
 
     Raises:
@@ -182,9 +221,9 @@ def _train(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
     with stop_signals(callback.interrupt):
         # The other ranks then find a folder in order, and change nothing in it.
         with trainer.accelerator.main_process_first():
-            _write_config(config, arm, seed, folder)
-            checkpoint = _start_checkpoint(config, seed, folder)
-            callback.started -= _continue_metrics(folder, checkpoint)
+            inputs = read_inputs(config, task, trainer.args)
+            checkpoint = _start(config, arm, inputs, folder, accepts_changes)
+            callback.started -= bring_back(folder, checkpoint)
         _take_steps(trainer, config, checkpoint)
         if callback.interrupted:
             raise Interrupted(
@@ -211,20 +250,56 @@ def _take_steps(trainer: CritiqueGRPOTrainer, config: RunConfig, checkpoint: Pat
         trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
-def _write_config(config: RunConfig, arm: str, seed: int, folder: RunFolder) -> None:
+def _start(
+    config: RunConfig, arm: str, inputs: Inputs, folder: RunFolder, accepts_changes: bool
+) -> Path | None:
+    """The checkpoint that the run goes on from, None for a new run; its settings are written.
+
+    Raises:
+        ConfigError: No checkpoint is whole, or something has changed that the user does not take.
+    """
+    seed = config.trl["seed"]
+    checkpoint = whole_checkpoint(folder)
+    origin = checkpoint
+    if checkpoint is None and config.branch_from is not None:
+        origin = trunk_checkpoint(config.branch_from, folder)
+    accepted = accepted_changes(folder, config, seed, inputs, origin, accepts_changes)
+    step = 0
+    if origin is not None:
+        step = step_of(origin)
+    takes_another_course = not step or any(item.step == step for item in accepted)
+    best = read_best(folder)
+    if takes_another_course and best.get("step", 0) > step:
+        # It would be kept, though its step may now come out otherwise.
+        delete_best(folder)
+    elif best:
+        best_policy(folder, best)
+    # Before any checkpoint: one without a config.yaml says nothing of how it was made.
+    _write_config(config, arm, folder, inputs, accepted)
+    if checkpoint is None and config.branch_from is not None:
+        return branch_off(config.branch_from, folder, seed)
+    return checkpoint
+
+
+def _write_config(
+    config: RunConfig, arm: str, folder: RunFolder, inputs: Inputs, accepted: list[Accepted]
+) -> None:
     explicit_options = {**config.trl, **config.method}
     deviates = deviations(config.preset, explicit_options) if config.preset else {}
     content = {
         "schema": SCHEMA,
         "run_id": _run_id(folder),
         "arm": arm,
-        "seed": seed,
+        "seed": config.trl["seed"],
         **to_dict(config),
         "deviates": deviates,
+        INPUTS: inputs,
         "versions": versions(),
         "machine": machine(),
         "command": sys.argv,
     }
+    if accepted:
+        content[KEY] = [item.to_yaml() for item in accepted]
     write_yaml(folder.config, content)
 
 
@@ -232,38 +307,13 @@ def _run_id(folder: RunFolder) -> str:
     """The id of the run folder, the same however often the run is continued."""
     stored = None
     if folder.config.exists():
-        stored = yaml.safe_load(folder.config.read_text()).get("run_id")
+        stored = read_yaml(folder.config).get("run_id")
     run_id = stored or uuid.uuid4().hex[:12]
     # Trackers then continue a continued run instead of opening another; a user's choice stands.
     os.environ.setdefault("WANDB_RUN_ID", run_id)
     os.environ.setdefault("WANDB_RESUME", "allow")
     os.environ.setdefault("SWANLAB_RUN_ID", run_id)
     return run_id
-
-
-def _start_checkpoint(config: RunConfig, seed: int, folder: RunFolder) -> Path | None:
-    """The checkpoint that the run goes on from; None for a new run.
-
-    Half-written checkpoints are removed.
-    """
-    remove_unsealed(folder.checkpoints)
-    checkpoint = last_sealed(folder.checkpoints)
-    if checkpoint is None and config.branch_from is not None:
-        return branch_off(config.branch_from, folder, seed)
-    return checkpoint
-
-
-def _continue_metrics(folder: RunFolder, checkpoint: Path | None) -> float:
-    """Cut the metrics back to the checkpoint's step; the seconds trained until there."""
-    step = 0
-    if checkpoint is not None:
-        step = step_of(checkpoint)
-        print(f"continuing from step {step}", file=sys.stderr)
-    # The steps after it are taken again, and each must have one row.
-    rows = cut_metrics(folder, folder, step) if folder.metrics.exists() else []
-    if rows:
-        return rows[-1]["seconds"]
-    return 0.0
 
 
 def _is_last(config: RunConfig, checkpoint: Path, trainer: CritiqueGRPOTrainer) -> bool:
@@ -277,7 +327,7 @@ def _is_last(config: RunConfig, checkpoint: Path, trainer: CritiqueGRPOTrainer) 
     last_step = trainer.args.max_steps
     if last_step <= 0:
         # A run over epochs: how many steps these are, the checkpoint knows.
-        last_step = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())["max_steps"]
+        last_step = read_json(checkpoint / TRAINER_STATE_NAME)["max_steps"]
     return is_spent(config, spent) or step_of(checkpoint) >= last_step
 
 
@@ -296,7 +346,7 @@ def _finish(
         model = trainer.accelerator.unwrap_model(trainer.model)
         tokenizer = trainer.processing_class
         if best:
-            source = folder.best_model / f"step{best['step']:05d}"
+            source = best_policy(folder, best)
             shutil.copytree(source, folder.model, dirs_exist_ok=True)
             about["best"] = best
         if best or trainer.is_sharded:
@@ -306,7 +356,8 @@ def _finish(
         evaluation = final_evaluation(model, tokenizer, task, config, about)
         _write_card(trainer, evaluation, folder)
         # Last: its presence means that the run is finished.
-        write_json(folder.evaluation, evaluation)
+        evaluation[LOGGED] = checksum_of(read_jsonl(folder.metrics))
+        write_json(folder.evaluation, with_checksum(evaluation))
     trainer.accelerator.wait_for_everyone()
 
 

@@ -1,90 +1,69 @@
-"""Sealed checkpoints: a checkpoint is complete, or it is ignored.
+"""Sealed checkpoints: a checkpoint is whole, or it is not continued from.
 
 transformers writes a checkpoint's files one by one. Here they are flushed to disk first; then
 `critique_rl.json` is written. It holds the state that transformers does not keep (token counts,
-metrics not logged yet, states of callbacks), and it seals the checkpoint: one without it is never
-picked. Left out: the lock on a run folder, which is the experiment's.
+metrics not logged yet, states of callbacks) and a checksum of every file, and it seals the
+checkpoint: one without it was never finished. Where a checksum differs, the checkpoint is damaged,
+and the one before it is taken. Seals of earlier versions have no checksums: there only what can be
+seen without them is checked. Left out: the lock on a run folder, which is the experiment's.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Collection, Mapping
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer import TRAINER_STATE_NAME
+
 from critique_rl.config.durable_files import write_text
+from critique_rl.config.folder_checksums import first_fault, folder_checksums
+from critique_rl.hashing import text_checksum
 
 STATE = "critique_rl.json"
 PREFIX = "checkpoint-"
 GENERATION = "generation-rank{}.pt"
 """One rank's generation in progress, in checkpoints that lie inside a generation."""
+FILES = "files"
+"""Key of the seal: path within the checkpoint -> checksum."""
+CHECKSUM = "checksum"
+"""Key of the seal: the checksum of all else in it."""
+ASIDE = "damaged-"
+"""Begins the name of a damaged checkpoint."""
+FIRST_KEY = "kept_steps"
+"""A key of every seal, those of the first version too."""
+PARTS = ("optimizer", "scheduler", "rng_state")
+"""Begin the names of files without which transformers continues, and takes another course."""
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that is not whole; the message says what is wrong with it."""
+
+
+# ---- write ---------------------------------------------------------------------------------------
 
 
 def seal(checkpoint: Path, state: Mapping[str, Any]) -> None:
-    """Flush a written checkpoint to disk, then seal it by writing `state`."""
+    """Flush a written checkpoint to disk, then seal it by writing `state` and checksums."""
     # The folder too: its entries are data of their own, and a power cut may lose them.
     for path in [*checkpoint.rglob("*"), checkpoint]:
         handle = os.open(path, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
     # NaN is allowed: a metric that is not logged yet may be one.
-    write_text(checkpoint / STATE, json.dumps(state))
+    content = {**state, FILES: folder_checksums(checkpoint, [STATE])}
+    plain = json.loads(json.dumps(content))
+    checksum = _content_checksum(plain)
+    write_text(checkpoint / STATE, json.dumps({**plain, CHECKSUM: checksum}))
 
 
-def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The state that `seal` wrote; {} for a checkpoint of stock transformers."""
-    path = checkpoint / STATE
-    if path.exists():
-        return json.loads(path.read_text())
-    return {}
-
-
-def step_of(checkpoint: Path) -> int:
-    """The optimizer step after which the checkpoint was written."""
-    return int(checkpoint.name.removeprefix(PREFIX))
-
-
-def sealed_checkpoints(folder: Path) -> list[Path]:
-    """The sealed checkpoints of a folder, by step."""
-    sealed = []
-    for path in folder.glob(f"{PREFIX}*"):
-        is_step = path.name.removeprefix(PREFIX).isdigit()
-        if is_step and (path / STATE).exists():
-            sealed.append(path)
-    return sorted(sealed, key=step_of)
-
-
-def last_sealed(folder: Path) -> Path | None:
-    """The newest sealed checkpoint, or None."""
-    sealed = sealed_checkpoints(folder)
-    if sealed:
-        return sealed[-1]
-    return None
-
-
-def remove_unsealed(folder: Path) -> None:
-    """Delete checkpoints that a killed process left half-written or half-deleted."""
-    sealed = sealed_checkpoints(folder)
-    for path in folder.glob(f"{PREFIX}*"):
-        if path not in sealed:
-            shutil.rmtree(path)
-
-
-def rotate(folder: Path, limit: int | None, kept: Collection[Path] = ()) -> None:
-    """Delete all sealed checkpoints but the newest `limit` (None or 0: all stay) and those `kept`.
-
-    A kept checkpoint does not count against the limit.
-    """
-    if not limit:
-        return
-    candidates = [path for path in sealed_checkpoints(folder) if path not in kept]
-    for path in candidates[:-limit]:
-        # The seal goes first: a checkpoint that is half deleted is never picked.
-        (path / STATE).unlink()
-        shutil.rmtree(path)
+def _content_checksum(content: Mapping[str, Any]) -> str:
+    return text_checksum(json.dumps(content))
 
 
 def copy_checkpoint(checkpoint: Path, folder: Path) -> None:
@@ -98,3 +77,240 @@ def copy_checkpoint(checkpoint: Path, folder: Path) -> None:
     left_out = shutil.ignore_patterns(STATE, GENERATION.format("*"))
     shutil.copytree(checkpoint, target, ignore=left_out, dirs_exist_ok=True)
     seal(target, read_state(checkpoint))
+
+
+def rotate(folder: Path, limit: int | None, kept: Collection[Path] = ()) -> None:
+    """Delete all sealed checkpoints but the newest `limit` (None or 0: all stay) and those `kept`.
+
+    A kept checkpoint does not count against the limit.
+    """
+    if not limit:
+        return
+    candidates = [path for path in sealed_checkpoints(folder) if path not in kept]
+    for path in candidates[:-limit]:
+        delete(path)
+
+
+def delete(checkpoint: Path) -> None:
+    """Delete a checkpoint, or what lies in its place."""
+    if checkpoint.is_symlink() or checkpoint.is_file():
+        checkpoint.unlink()
+    elif checkpoint.exists():
+        # The seal goes first: a checkpoint that is half deleted is never picked.
+        state = checkpoint / STATE
+        if state.is_file() or state.is_symlink():
+            state.unlink()
+        shutil.rmtree(checkpoint)
+
+
+def remove_unsealed(folder: Path) -> list[Path]:
+    """Delete checkpoints that a killed process left half-written or half-deleted.
+
+    Folders of the user such as `checkpoint-best` stay.
+
+    Returns:
+        Those deleted.
+    """
+    unsealed = [path for path in _checkpoints(folder) if not _is_sealed(path)]
+    for path in unsealed:
+        delete(path)
+    return unsealed
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Rename a damaged checkpoint, so that the run can write its step again; the new path."""
+    target = checkpoint.with_name(f"{ASIDE}{checkpoint.name}")
+    delete(target)
+    checkpoint.rename(target)
+    return target
+
+
+# ---- read ----------------------------------------------------------------------------------------
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The state that `seal` wrote; {} for a checkpoint of stock transformers.
+
+    Raises:
+        DamagedCheckpoint: the seal cannot be read.
+    """
+    if not _is_sealed(checkpoint):
+        return {}
+    content = _read_seal(checkpoint)
+    return {key: value for key, value in content.items() if key not in (FILES, CHECKSUM)}
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which the checkpoint was written."""
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def sealed_checkpoints(folder: Path) -> list[Path]:
+    """The sealed checkpoints of a folder, by step; their checksums are not read."""
+    sealed = [path for path in _checkpoints(folder) if _is_sealed(path)]
+    return sorted(sealed, key=step_of)
+
+
+def last_sealed(folder: Path) -> Path | None:
+    """The newest sealed checkpoint, or None."""
+    sealed = sealed_checkpoints(folder)
+    if sealed:
+        return sealed[-1]
+    return None
+
+
+def newest_whole(folder: Path) -> tuple[Path | None, dict[Path, str]]:
+    """The newest checkpoint without a fault.
+
+    Returns:
+        It, or None; and the newer ones, each with its fault.
+    """
+    damaged: dict[Path, str] = {}
+    sealed = sealed_checkpoints(folder)
+    for i, path in reversed(list(enumerate(sealed))):
+        words = fault(path) or _lost_checksums(path, sealed[:i])
+        if not words:
+            return path, damaged
+        damaged[path] = words
+    return None, damaged
+
+
+def _lost_checksums(checkpoint: Path, earlier: Sequence[Path]) -> str:
+    """A fault where a whole checkpoint has no checksums, and an earlier one has."""
+    if has_checksums(checkpoint):
+        return ""
+    if any(not fault(path) and has_checksums(path) for path in earlier):
+        return f"{STATE} has lost its checksums"
+    return ""
+
+
+def fault(checkpoint: Path) -> str:
+    """What is wrong with a sealed checkpoint, in a few words; "" where it is whole."""
+    try:
+        seal_content = _read_seal(checkpoint)
+        _check_step(checkpoint)
+        if FILES in seal_content:
+            return first_fault(checkpoint, seal_content[FILES], [STATE])
+        return _visible_fault(checkpoint)
+    except DamagedCheckpoint as error:
+        return str(error)
+    except OSError as error:
+        name = Path(str(error.filename or checkpoint)).name
+        return f"{name} cannot be read: {error.strerror or error}"
+
+
+def has_checksums(checkpoint: Path) -> bool:
+    """False for a whole checkpoint of an earlier version, whose files have no checksums."""
+    return FILES in _read_seal(checkpoint)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Everything with the name of a checkpoint of a step."""
+    paths = []
+    for path in folder.glob(f"{PREFIX}*"):
+        if re.fullmatch(rf"{PREFIX}[0-9]+", path.name):
+            paths.append(path)
+    return paths
+
+
+def _is_sealed(checkpoint: Path) -> bool:
+    try:
+        # Not `exists`: a seal that is a broken link, or that may not be read, is damage.
+        (checkpoint / STATE).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _read_seal(checkpoint: Path) -> dict[str, Any]:
+    """The seal.
+
+    Raises:
+        DamagedCheckpoint: it is not what `seal` wrote.
+        OSError: it cannot be read.
+    """
+    if not (checkpoint / STATE).is_file():
+        raise DamagedCheckpoint(f"{STATE} is no file")
+    try:
+        content = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{STATE} is no JSON") from error
+    if not isinstance(content, dict):
+        raise DamagedCheckpoint(f"{STATE} is no seal")
+    is_new = FILES in content or CHECKSUM in content
+    if not is_new and FIRST_KEY in content:
+        return content
+    rest = {key: value for key, value in content.items() if key != CHECKSUM}
+    if not isinstance(content.get(FILES), dict) or content.get(CHECKSUM) != _content_checksum(rest):
+        raise DamagedCheckpoint(f"{STATE} has another checksum")
+    return content
+
+
+def _check_step(checkpoint: Path) -> None:
+    """Raises DamagedCheckpoint where the folder's name says another step than its state."""
+    path = checkpoint / TRAINER_STATE_NAME
+    # Seals in tests of this room have no files of transformers.
+    if not path.is_file():
+        return
+    try:
+        step = json.loads(path.read_text(encoding="utf-8"))["global_step"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{TRAINER_STATE_NAME} is no state of a trainer") from error
+    if step != step_of(checkpoint):
+        raise DamagedCheckpoint(f"it is of step {step}")
+
+
+def _visible_fault(checkpoint: Path) -> str:
+    """The fault of a checkpoint without checksums, as far as it shows; "" where none does."""
+    names = sorted(path.name for path in checkpoint.iterdir())
+    if TRAINER_STATE_NAME not in names:
+        return f"{TRAINER_STATE_NAME} is missing"
+    for part in PARTS:
+        if not any(name.startswith(part) for name in names):
+            return f"{part} is missing"
+    if not any(name.endswith((".safetensors", ".bin")) or "fsdp" in name for name in names):
+        return "the weights are missing"
+    for path in sorted(checkpoint.iterdir()):
+        words = _format_fault(path)
+        if words:
+            return f"{path.name} {words}"
+    return ""
+
+
+def _format_fault(path: Path) -> str:
+    """What is wrong with a file by its format, in a few words; "" where nothing shows."""
+    if path.suffix not in (".json", ".safetensors", ".pt", ".pth", ".bin"):
+        return ""
+    if not path.is_file():
+        return "is no file"
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+            return ""
+        if path.suffix == ".safetensors":
+            return _safetensors_fault(path)
+        # torch saves archives, which have checksums of their own.
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile, EOFError):
+        return "is damaged"
+    if bad:
+        return "is damaged"
+    return ""
+
+
+def _safetensors_fault(path: Path) -> str:
+    """Raises ValueError, KeyError or TypeError for a header that cannot be read."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length + 8 > size:
+            return "is cut short"
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    if 8 + length + end != size:
+        return "is cut short"
+    return ""

@@ -1,4 +1,4 @@
-"""GRPOTrainer whose runs continue exactly, from sealed checkpoints only.
+"""GRPOTrainer whose runs continue exactly, from whole checkpoints only.
 
 transformers and TRL lose four things. TRL keeps no sampled batch, so a checkpoint waits here until
 the last generation is used up. One that cannot wait holds the batch: that of a run which stops
@@ -13,7 +13,10 @@ Training itself is unchanged: an uninterrupted run is stock GRPOTrainer's, bit f
 from __future__ import annotations
 
 import logging
+import pickle
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,16 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer
 
 from critique_rl.trainer import trl_seams
-from critique_rl.trainer.checkpoint import last_sealed, read_state, rotate, seal
+from critique_rl.trainer.checkpoint import (
+    DamagedCheckpoint,
+    delete,
+    fault,
+    newest_whole,
+    read_state,
+    rotate,
+    seal,
+    sealed_checkpoints,
+)
 from critique_rl.trainer.rollout.generation_in_progress import (
     is_boundary,
     load_generation,
@@ -62,21 +74,35 @@ class ResumableGRPOTrainer(GRPOTrainer):
         return self.args.lr_scheduler_type not in FIXED_SCHEDULES
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
-        """TRL's `train`. True continues from the newest sealed checkpoint of output_dir.
+        """TRL's `train`. True continues from the newest whole checkpoint of output_dir.
 
         Raises:
-            ValueError: True, and output_dir has no sealed checkpoint.
+            ValueError: True, and output_dir has no whole checkpoint; or the named one is damaged.
             Diverged: weights are not finite when a checkpoint is due.
         """
         if resume_from_checkpoint is True:
-            newest = last_sealed(Path(str(self.args.output_dir)))
-            if newest is None:
-                raise ValueError(
-                    f"resume_from_checkpoint: no complete checkpoint in {self.args.output_dir}; "
-                    "leave it out to start anew"
-                )
-            resume_from_checkpoint = str(newest)
+            resume_from_checkpoint = str(self._newest_whole())
+        elif resume_from_checkpoint:
+            _refuse_damaged(Path(resume_from_checkpoint))
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _newest_whole(self) -> Path:
+        """The newest whole checkpoint of output_dir; damaged ones that are newer are named.
+
+        Raises:
+            ValueError: there is none.
+        """
+        newest, damaged = newest_whole(Path(str(self.args.output_dir)))
+        words = [f"{path.name}: {words}" for path, words in damaged.items()]
+        if newest is None:
+            faults = f" ({'; '.join(words)})" if words else ""
+            raise ValueError(
+                f"resume_from_checkpoint: no complete checkpoint in {self.args.output_dir}{faults};"
+                " leave it out to start anew"
+            )
+        if words and self.is_world_process_zero():
+            logger.warning("damaged (%s): going on from %s", "; ".join(words), newest.name)
+        return newest
 
     def extra_state(self) -> dict[str, Any]:
         """State that the next process needs beside transformers' files, as JSON."""
@@ -115,6 +141,12 @@ class ResumableGRPOTrainer(GRPOTrainer):
             Diverged: weights are not finite; the checkpoints on disk stay.
         """
         _refuse_weights_that_are_not_finite(model, self.state.global_step)
+        folder = trl_seams.checkpoints_folder(self, trial)
+        checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            # Left by a run that went on from an earlier step: its seal would be of other files.
+            delete(checkpoint)
+        self.accelerator.wait_for_everyone()
         # transformers would delete the older checkpoint before this one is sealed.
         limit = self.args.save_total_limit
         self.args.save_total_limit = None
@@ -123,8 +155,6 @@ class ResumableGRPOTrainer(GRPOTrainer):
         finally:
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
-        folder = trl_seams.checkpoints_folder(self, trial)
-        checkpoint = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self.save_extra_files(checkpoint)
         if not self.at_boundary:
             save_generation(self, checkpoint)
@@ -137,7 +167,15 @@ class ResumableGRPOTrainer(GRPOTrainer):
                 kept.append(Path(self.state.best_model_checkpoint))
             rotate(folder, limit, kept)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        with _loading(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def _load_optimizer_and_scheduler(self, checkpoint):
+        with _loading(checkpoint):
+            self._load_optimizer_and_more(checkpoint)
+
+    def _load_optimizer_and_more(self, checkpoint) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
@@ -171,6 +209,38 @@ class ResumableGRPOTrainer(GRPOTrainer):
                 name = f"{name}-{counts[name]}"
             named[name] = callback
         return named
+
+
+@contextmanager
+def _loading(checkpoint: Any) -> Iterator[None]:
+    """Name the checkpoint in errors of the libraries that load it.
+
+    Raises:
+        DamagedCheckpoint: its files cannot be loaded, or are of another model.
+    """
+    try:
+        yield
+    except (DamagedCheckpoint, NotImplementedError):
+        raise
+    except (RuntimeError, ValueError, KeyError, EOFError, OSError, pickle.UnpicklingError) as error:
+        words = " ".join(str(error).split())[:300]
+        raise DamagedCheckpoint(f"{checkpoint} cannot be loaded: {words}") from error
+
+
+def _refuse_damaged(checkpoint: Path) -> None:
+    """Refuse a checkpoint that somebody named; one of stock transformers has no seal, and passes.
+
+    Raises:
+        DamagedCheckpoint: it is sealed, and not whole.
+    """
+    if checkpoint not in sealed_checkpoints(checkpoint.parent):
+        return
+    words = fault(checkpoint)
+    if words:
+        raise DamagedCheckpoint(
+            f"{checkpoint} is damaged ({words}); resume_from_checkpoint=True takes the newest "
+            "whole one"
+        )
 
 
 def _refuse_weights_that_are_not_finite(model: torch.nn.Module, step: int) -> None:

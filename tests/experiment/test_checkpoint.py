@@ -24,10 +24,12 @@ from critique_rl.experiment import processes
 from critique_rl.trainer.checkpoint import (
     STATE,
     last_sealed,
+    newest_whole,
     remove_unsealed,
     rotate,
     seal,
     sealed_checkpoints,
+    set_aside,
 )
 from critique_rl.trainer.resume import Diverged
 
@@ -44,9 +46,14 @@ def checkpoints(folder: Path, *steps: int) -> None:
 def test_a_half_written_checkpoint_is_never_picked_and_goes(tmp_path) -> None:
     checkpoints(tmp_path, 5, 10)
     (tmp_path / "checkpoint-15").mkdir()
+    (tmp_path / "checkpoint-best").mkdir()
     assert last_sealed(tmp_path) == tmp_path / "checkpoint-10"
     remove_unsealed(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-5"]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "checkpoint-10",
+        "checkpoint-5",
+        "checkpoint-best",
+    }
     assert last_sealed(tmp_path / "nowhere") is None
 
 
@@ -60,6 +67,63 @@ def test_rotation_keeps_the_newest_by_step(tmp_path, limit, left) -> None:
     checkpoints(tmp_path, 30)
     rotate(tmp_path, 1, kept=[tmp_path / f"checkpoint-{left[0]}"])
     assert [int(path.name[11:]) for path in sealed_checkpoints(tmp_path)] == [left[0], 30]
+
+
+DAMAGES = {
+    "a flipped bit": lambda folder: flip(folder / "weights"),
+    "a file cut short": lambda folder: (folder / "weights").write_bytes(b"0"),
+    "an empty file": lambda folder: (folder / "weights").write_bytes(b""),
+    "a missing file": lambda folder: (folder / "weights").unlink(),
+    "a further file": lambda folder: (folder / "adapter_config.json").write_text("{}"),
+    "a folder for a file": lambda folder: replaced(folder / "weights").mkdir(),
+    "a broken link": lambda folder: replaced(folder / "weights").symlink_to("nowhere"),
+    "a pipe for a file": lambda folder: os.mkfifo(replaced(folder / "weights")),
+    "a seal of nothing": lambda folder: (folder / STATE).write_text("{}"),
+    "a seal without checksums": lambda folder: (folder / STATE).write_text('{"kept_steps": []}'),
+    "half a seal": lambda folder: (folder / STATE).write_text((folder / STATE).read_text()[:30]),
+    "a seal of zeros": lambda folder: (folder / STATE).write_bytes(b"\0" * 99),
+    "a folder for a seal": lambda folder: replaced(folder / STATE).mkdir(),
+    "another checkpoint's seal": lambda folder: (folder / STATE).write_bytes(
+        (folder.parent / "checkpoint-5" / STATE).read_bytes()
+    ),
+    "another count in the seal": lambda folder: (folder / STATE).write_text(
+        (folder / STATE).read_text().replace("10.5", "11.5")
+    ),
+}
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def replaced(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_seen_and_the_one_before_it_taken(tmp_path, damage) -> None:
+    for step in (5, 10):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "weights").write_bytes(os.urandom(5000))
+        seal(folder, {"kept_steps": [], "tokens": step + 0.5})
+    assert newest_whole(tmp_path) == (tmp_path / "checkpoint-10", {})
+    DAMAGES[damage](tmp_path / "checkpoint-10")
+    newest, damaged = newest_whole(tmp_path)
+    assert newest == tmp_path / "checkpoint-5"
+    assert list(damaged) == [tmp_path / "checkpoint-10"]
+    aside = set_aside(tmp_path / "checkpoint-10")
+    assert aside.name == "damaged-checkpoint-10"
+    assert newest_whole(tmp_path) == (tmp_path / "checkpoint-5", {})
+
+
+def test_litter_of_a_file_system_is_no_damage(tmp_path) -> None:
+    checkpoints(tmp_path, 5)
+    (tmp_path / "checkpoint-5" / ".nfs0001").write_text("")
+    assert newest_whole(tmp_path) == (tmp_path / "checkpoint-5", {})
 
 
 @pytest.mark.processes

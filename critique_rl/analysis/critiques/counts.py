@@ -28,15 +28,23 @@ def critique_counts(logged: Sequence[Step]) -> CritiqueCounts | None:
         return None
     totals: Counter[str] = Counter()
     right = 0.0
+    refined = 0.0
     for row in logged:
         counts = {key: value for key, value in row.items() if key.startswith("critique/")}
         totals.update({key: value for key, value in counts.items() if _is_number(value)})
         # The log has the rate of right refinements, and not their count.
-        candidates = row.get("refine/candidates") or 0
-        right += (row.get("refine/rescue_rate") or 0) * candidates
-        totals["refine/candidates"] += candidates
+        candidates = _number(row, "refine/candidates")
+        right += _number(row, "refine/rescue_rate") * candidates
+        refined += candidates
+    totals["refine/candidates"] = round(refined)
     totals["refine/right"] = round(right)
     return count_totals(totals)
+
+
+def _number(row: Step, key: str) -> float:
+    """A logged number; 0 where there is none."""
+    value = row.get(key)
+    return value if isinstance(value, int | float) else 0
 
 
 def _is_number(value: object) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,6 +27,9 @@ ABOUT_THE_RUN = (
     "machine",
     "deviates",
     "keep_steps",
+    "inputs.data",
+    "inputs.data/train",
+    "accepted_changes",
 )
 """Keys that differ between runs of one arm, or that have their own place on the page."""
 DECODING = (
@@ -112,6 +116,9 @@ class Configs:
         flats = [self.first(arm) for arm in self.arms]
         rows = []
         for key in _shared_keys(flats):
+            # Arms read other prompts by design.
+            if key.startswith("inputs."):
+                continue
             values = [_words(flat.get(key)) for flat in flats]
             if len(set(values)) > 1:
                 rows.append((key, values))
@@ -205,18 +212,28 @@ def read_configs(runs: Mapping[str, SeedRuns]) -> Configs:
         flat[arm] = {}
         for seed, run in seeds.items():
             if run.config.exists():
-                text = run.config.read_text(encoding="utf-8", errors="replace")
+                text = _read_text(run.config)
                 data = _parse(text)
                 texts[arm][seed] = text
                 flat[arm][seed] = _flatten(data)
     return Configs(texts, flat)
 
 
+def _read_text(path: Path) -> str:
+    """The file as far as it can be read; what it cannot show, the page does not need."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror}"
+
+
 def _parse(text: str) -> Mapping[str, Any]:
     try:
         # A subclass of yaml's safe loader: no tag of a file can construct an object.
         data = yaml.load(text, LOADER)
-    except yaml.YAMLError:
+        # A file can hold itself, which `_flatten` would follow for ever.
+        json.dumps(data, default=str)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         return {}
     if isinstance(data, Mapping):
         return data

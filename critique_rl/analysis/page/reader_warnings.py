@@ -44,7 +44,14 @@ def _about_runs(comparison: Comparison) -> list[str]:
         if item.seed is not None:
             place += f" seed {item.seed}"
         sentences.append(f"Left out: {place}: {item.reason}")
+    sentences += accepted_sentences(comparison)
     return sentences
+
+
+def accepted_sentences(comparison: Comparison) -> list[str]:
+    """A sentence for each change that was accepted in the middle of a run."""
+    changes = comparison.accepted_changes or ()
+    return [f"Changed in the middle of a run, and accepted: {change}." for change in changes]
 
 
 def _missing_seeds(comparison: Comparison) -> dict[str, list[str]]:

@@ -195,7 +195,8 @@ def _read_candidates(
             break
         try:
             transcripts = list(_read_file(arm, seed, file, wanted))
-        except (pa.ArrowException, OSError) as error:
+        # A damaged table may lack a column, or hold other types.
+        except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
             # Arrow's messages have several lines.
             words = " ".join(str(error).split())
             place = f"{arm}/seed{seed}/{file.name}"

@@ -1,0 +1,1 @@
+"""Continued means the same run: what a run goes on from, and what may have changed since."""

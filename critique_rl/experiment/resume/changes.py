@@ -1,0 +1,163 @@
+"""What has changed since a run was started, and whether the user takes it.
+
+Settings are `same_config`'s, all else is `inputs`. A run without a checkpoint starts over with what
+there is now, so nothing can have changed in the middle of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from critique_rl.config.accepted_changes import Accepted, parse_accepted
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.run_folder import PipelineFolder, RunFolder
+from critique_rl.config.schema import RunConfig
+from critique_rl.experiment.build import trainer_arguments
+from critique_rl.experiment.resume.inputs import Inputs, read_inputs, short_python
+from critique_rl.experiment.same_config import INPUTS, Change, config_changes, read_config
+from critique_rl.tasks.load import load_task
+from critique_rl.trainer.checkpoint import has_checksums, sealed_checkpoints, step_of
+
+SHOWN = 8
+"""Digits of a checksum that are shown."""
+COMPARED = ("python", "torch", "transformers", "trl")
+"""Versions that folders without inputs have too."""
+ADVICE = (
+    "Bring it back, give another --out, or give --accept-changes: the run then goes on with it, "
+    "and the report says from which step"
+)
+
+
+def accepted_changes(
+    run: RunFolder,
+    config: RunConfig,
+    seed: int,
+    inputs: Inputs,
+    checkpoint: Path | None,
+    accepts: bool,
+) -> list[Accepted]:
+    """The changes accepted in a run so far, with those that are accepted now.
+
+    Args:
+        run: The folder that is continued.
+        config: The run as its pipeline has it now.
+        seed: Its seed.
+        inputs: Its inputs now.
+        checkpoint: What it goes on from; None for a start.
+        accepts: Whether the user takes changes.
+
+    Raises:
+        ConfigError: Something has changed that the user does not take.
+    """
+    if checkpoint is None:
+        return []
+    stored = _started_with(run, config, seed)
+    step = step_of(checkpoint)
+    changes = [str(change) for change in config_changes(run, config, seed)]
+    changes += input_changes(stored, inputs)
+    _note_unchecked(run, stored, checkpoint)
+    if changes and not accepts:
+        words = "; ".join(changes)
+        raise ConfigError(
+            f"{run.path} cannot go on as the same run: {words}. {ADVICE[0].upper()}{ADVICE[1:]}"
+        )
+    # Steps after the checkpoint are taken again, with what is there now.
+    accepted = [Accepted(min(item.step, step), item.changes) for item in parse_accepted(stored)]
+    if changes:
+        print(f"accepted at step {step}: {'; '.join(changes)}", file=sys.stderr)
+        accepted.append(Accepted(step, tuple(changes)))
+    return accepted
+
+
+def check_inputs(run: RunFolder, config: RunConfig, seed: int) -> None:
+    """Refuse changed inputs of a run that has a checkpoint, before its process is started.
+
+    Raises:
+        ConfigError: Something has changed.
+    """
+    sealed = sealed_checkpoints(run.checkpoints)
+    stored = read_config(run)
+    if not sealed or not stored:
+        return
+    arguments = trainer_arguments(config, run)
+    inputs = read_inputs(config, load_task(config.task, seed), arguments)
+    changes = input_changes(stored, inputs)
+    if changes:
+        words = "; ".join(changes)
+        raise ConfigError(
+            f"{run.path} cannot go on as the same run: {words}. {ADVICE[0].upper()}{ADVICE[1:]}"
+        )
+
+
+def _started_with(run: RunFolder, config: RunConfig, seed: int) -> dict[str, Any]:
+    """The config.yaml that the run was started with; that of its trunk for a new branch."""
+    stored = read_config(run)
+    if stored or config.branch_from is None:
+        return stored
+    trunk = PipelineFolder(run.path.parent.parent).run(config.branch_from.arm, seed)
+    stored = read_config(trunk)
+    return {key: value for key, value in stored.items() if key != "accepted_changes"}
+
+
+def input_changes(stored: Mapping[str, Any], inputs: Inputs) -> list[str]:
+    """Inputs that differ from those of a config.yaml, in words with both values, cut short.
+
+    Of a folder without inputs, the versions are compared that it has.
+    """
+    before = stored.get(INPUTS) or _old_versions(stored)
+    names = [name for name in before if name in inputs] + _lost(before, inputs)
+    names += _lost(inputs, before)
+    changes = []
+    for name in names:
+        if before.get(name) != inputs.get(name):
+            change = Change(name, _short(before.get(name)), _short(inputs.get(name)))
+            changes.append(f"{change.key} {change.before}, now {change.now}")
+    return changes
+
+
+def _lost(some: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    """Names that only the first has, of kinds of which both have some."""
+    kinds = {name.partition("/")[0] for name in others if "/" in name}
+    return [
+        name
+        for name in some
+        if name not in others and name.partition("/")[0] in kinds and not name.endswith("/commit")
+    ]
+
+
+def _old_versions(stored: Mapping[str, Any]) -> dict[str, str]:
+    versions = stored.get("versions")
+    if not isinstance(versions, Mapping):
+        return {}
+    known = {name: str(versions[name]) for name in COMPARED if name in versions}
+    if "python" in known:
+        known["python"] = short_python(known["python"])
+    return known
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "absent"
+    # A checksum stands last, after a count of rows.
+    words = str(value).split(" ")
+    if len(words[-1]) > 2 * SHOWN and words[-1].isalnum():
+        words[-1] = words[-1][:SHOWN]
+    return " ".join(words)
+
+
+def _note_unchecked(run: RunFolder, stored: Mapping[str, Any], checkpoint: Path) -> None:
+    """Say what cannot be compared in a folder of an earlier version."""
+    missing = []
+    if not stored.get(INPUTS):
+        missing.append("no checksums of prompts, rows, policy and code")
+    if not has_checksums(checkpoint):
+        missing.append(f"none of {checkpoint.name}'s files")
+    if missing:
+        print(
+            f"note: an earlier version started {run.path}: it kept {' and '.join(missing)}, so "
+            "these could not be checked",
+            file=sys.stderr,
+        )

@@ -1,0 +1,163 @@
+"""The checkpoint that a run goes on from, and its files brought back to that step.
+
+Files of later steps go: these steps are taken again, and each must be there once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer import TRAINER_STATE_NAME
+
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.durable_files import (
+    DELETE,
+    jsonl_line,
+    read_json,
+    readable_rows,
+    without_nan,
+    write_text,
+)
+from critique_rl.config.run_folder import RunFolder
+from critique_rl.trainer.checkpoint import newest_whole, remove_unsealed, set_aside, step_of
+
+Row = dict[str, Any]
+"""A row of metrics.jsonl."""
+STEP = re.compile(r"(?:step|completions_)(\d+)")
+"""Begins the name of a table of one step."""
+
+
+def whole_checkpoint(folder: RunFolder) -> Path | None:
+    """The newest whole checkpoint; None where no checkpoint was ever finished.
+
+    Half-written ones are deleted, and newer damaged ones set aside. Both are said.
+
+    Raises:
+        ConfigError: Every checkpoint is damaged.
+    """
+    for path in remove_unsealed(folder.checkpoints):
+        print(f"{path}: it was not finished, and is deleted", file=sys.stderr)
+    checkpoint, damaged = newest_whole(folder.checkpoints)
+    if damaged and checkpoint is None:
+        words = "; ".join(f"{path.name}: {fault}" for path, fault in damaged.items())
+        raise ConfigError(
+            f"{folder.path}: no checkpoint is whole ({words}); put back a copy, or remove "
+            f"{folder.checkpoints}, and the same command starts the run over"
+        )
+    for path, fault in damaged.items():
+        aside = set_aside(path)
+        print(
+            f"{path.name} is damaged ({fault}) and now named {aside.name}: "
+            f"the run goes on from {checkpoint.name if checkpoint else 'its start'}",
+            file=sys.stderr,
+        )
+    return checkpoint
+
+
+def bring_back(folder: RunFolder, checkpoint: Path | None) -> float:
+    """Bring metrics and tables back to the checkpoint's step; the seconds trained until there."""
+    step = 0
+    if checkpoint is not None:
+        step = step_of(checkpoint)
+        print(f"continuing from step {step}", file=sys.stderr)
+    for place in (folder.rollouts, folder.checkpoints / "completions"):
+        _delete_later(place, step)
+    if checkpoint is None and not folder.metrics.exists():
+        return 0.0
+    rows = write_metrics(folder, folder, step, checkpoint)
+    if rows:
+        return float(rows[-1]["seconds"])
+    return 0.0
+
+
+def _delete_later(place: Path, step: int) -> None:
+    """Delete the tables of steps after `step`."""
+    for path in place.glob("*.parquet"):
+        match = STEP.match(path.name)
+        if match and int(match[1]) > step:
+            path.unlink()
+
+
+def write_metrics(
+    source: RunFolder, target: RunFolder, step: int, checkpoint: Path | None
+) -> list[Row]:
+    """Write the metrics of `source` up to `step` as those of `target`, which may be the same run.
+
+    A checkpoint holds all rows until its step, but for the time that they took. So damaged rows are
+    taken from there.
+
+    Returns:
+        The rows written, one per step.
+    """
+    rows, damaged = readable_rows(source.metrics)
+    logged = {row["step"]: row for row in rows if _is_row(row) and row["step"] <= step}
+    kept = {row["step"]: row for row in _history(checkpoint)}
+    repaired = {number for number, row in kept.items() if not _is_same(logged.get(number), row)}
+    seconds = 0.0
+    written = []
+    for number in sorted({*logged, *kept}):
+        row = logged.get(number, {})
+        seconds = _seconds(row, seconds)
+        values = row
+        if number in repaired:
+            values = kept[number]
+        written.append({**values, "step": number, "seconds": seconds})
+    if repaired or damaged:
+        lost = f"{len(damaged)} damaged lines, " if damaged else ""
+        print(
+            f"{source.metrics}: {lost}{len(repaired)} rows are written again from the checkpoint",
+            file=sys.stderr,
+        )
+    ordered = [{"step": row["step"], "seconds": row["seconds"], **row} for row in written]
+    write_text(target.metrics, "".join(map(jsonl_line, ordered)))
+    return ordered
+
+
+def _is_row(row: Row) -> bool:
+    step = row.get("step")
+    return isinstance(step, int) and not isinstance(step, bool) and step > 0
+
+
+def _history(checkpoint: Path | None) -> list[Row]:
+    """The rows that a checkpoint keeps: those of training steps, without values that are None."""
+    if checkpoint is None:
+        return []
+    state = read_json(checkpoint / TRAINER_STATE_NAME, DELETE)
+    rows: Sequence[Any] = state.get("log_history") or []
+    known = []
+    for row in rows:
+        is_step = _is_row(row) and ("loss" in row or "reward" in row)
+        if is_step:
+            known.append({key: value for key, value in row.items() if value is not None})
+    return known
+
+
+def _is_same(row: Row | None, kept: Row) -> bool:
+    if row is None:
+        return False
+    logged = {key: value for key, value in row.items() if key != "seconds"}
+    return _plain(logged) == _plain(kept)
+
+
+def _plain(row: Row) -> str:
+    return json.dumps(without_nan(row), sort_keys=True)
+
+
+def _seconds(row: Row, before: float) -> float:
+    seconds = row.get("seconds")
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool):
+        return max(before, float(seconds))
+    return before
+
+
+def delete_best(folder: RunFolder) -> None:
+    """Delete the best policy so far, which may be of a step that is not taken again alike."""
+    folder.best.unlink(missing_ok=True)
+    if folder.best_model.is_dir():
+        shutil.rmtree(folder.best_model)
