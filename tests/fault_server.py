@@ -17,52 +17,10 @@ from contextlib import contextmanager
 from functools import cache
 
 import waiting
+from faulty_answers import completion, faulty, refusal, response
 
-ANSWER = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 SECONDS = 3600
 """How long what hangs hangs: longer than any test waits."""
-
-
-def completion(content: object, finish: str = "stop", usage: object = ANSWER) -> bytes:
-    choices = [
-        {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}
-    ]
-    return json.dumps(
-        {
-            "id": "1",
-            "object": "chat.completion",
-            "created": 0,
-            "model": "m",
-            "choices": choices,
-            "usage": usage,
-        }
-    ).encode()
-
-
-def response(
-    status: int,
-    body: bytes,
-    *headers: str,
-    kind: str = "application/json",
-    length: int | None = None,
-) -> bytes:
-    length = len(body) if length is None else length
-    lines = [
-        f"HTTP/1.1 {status} X",
-        f"content-type: {kind}",
-        f"content-length: {length}",
-        "connection: close",
-        *headers,
-        "",
-        "",
-    ]
-    return "\r\n".join(lines).encode() + body
-
-
-def refusal(status: int, words: str, *headers: str) -> bytes:
-    return response(
-        status, json.dumps({"error": {"message": words, "type": "x"}}).encode(), *headers
-    )
 
 
 @cache
@@ -72,6 +30,9 @@ def huge() -> bytes:
 
 def body(fault: str, content: str, request: dict, key: str) -> bytes:
     """The whole response of a fault that is one."""
+    lie = faulty(fault, content)
+    if lie is not None:
+        return lie
     words = "and so on " * 99
     match fault:
         case "429":
@@ -91,12 +52,8 @@ def body(fault: str, content: str, request: dict, key: str) -> bytes:
             return response(400, json.dumps({"error": error}).encode())
         case "bad-json":
             return response(200, b'{"choices": [')
-        case "html":
-            return response(200, b"<html>welcome</html>", kind="text/html")
         case "no-choices":
             return response(200, b'{"choices": []}')
-        case "null":
-            return response(200, b"null")
         case "redirect":
             return response(307, b"", "location: /elsewhere/v1/chat/completions?a=b")
         case "error-200" | "error-200-down":
@@ -242,6 +199,25 @@ class FaultServer:
                 writer.write(good[:-20])
                 await writer.drain()
                 writer.transport.abort()
+            case "reset-at-once":
+                writer.transport.abort()
+            case "reset-in-headers":
+                writer.write(good[:30])
+                await writer.drain()
+                writer.transport.abort()
+            case "close-at-once":
+                pass
+            case "endless" | "endless-429" | "endless-headers" | "endless-trailers" | "storm":
+                await self.send_endlessly(fault, writer)
+            case "error-trickle":
+                writer.write(response(503, b'{"error": {"message": "down', length=999))
+                await writer.drain()
+                await asyncio.sleep(SECONDS)
+            case "drip-headers":
+                for byte in good:
+                    writer.write(bytes([byte]))
+                    await writer.drain()
+                    await asyncio.sleep(1)
             case "slow":
                 await asyncio.sleep(0.2)
                 writer.write(good)
@@ -259,6 +235,29 @@ class FaultServer:
                 writer.write(response(200, completion("counted", usage=used)))
             case _:
                 writer.write(body(fault, content, request, _key(head)))
+
+    async def send_endlessly(self, fault: str, writer: asyncio.StreamWriter) -> None:
+        """Send until the client leaves."""
+        head = b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\n"
+        chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+        match fault:
+            case "endless":
+                head += b"transfer-encoding: chunked\r\n\r\n"
+            case "endless-429":
+                head = b"HTTP/1.1 429 X\r\nretry-after: 0\r\ntransfer-encoding: chunked\r\n\r\n"
+            case "endless-headers":
+                chunk = b"x-more: and more\r\n" * 1000
+            case "endless-trailers":
+                head += b"transfer-encoding: chunked\r\n\r\n1\r\n \r\n0\r\n"
+                chunk = b"x-more: and more\r\n" * 1000
+            case "storm":
+                head = b""
+                chunk = b"HTTP/1.1 102 Processing\r\n\r\n" * 100
+        writer.write(head)
+        while True:
+            writer.write(chunk)
+            await writer.drain()
+            await asyncio.sleep(0.001)
 
 
 @contextmanager

@@ -55,8 +55,8 @@ class Reply:
     reason: str = ""
     """failed: "timeout", "step deadline", "connection", "empty", "length", "content_filter",
     "refusal", "tool_call", "bad response: ...", "prompt_too_long: <the server's words>",
-    "http 401: <the server's words>", "storage: ...". skipped: "budget", "rate limit", "circuit open", "step deadline", or "not sent
-    after http 401: ..." once a refusal ended the step.
+    "http 401: <the server's words>", "storage: ...". skipped: "budget", "rate limit", "circuit
+    open", "step deadline", or "not sent after http 401: ..." once a refusal ended the step.
     """
     usage: Usage = field(default_factory=Usage)
     """Sum over all attempts that brought an answer, as the server reported it. An answer without a

@@ -4,8 +4,8 @@
     open        after `circuit_failures` failed conversations in a row, none for `circuit_seconds`
     half-open   then one conversation probes: an answer closes the circuit, a failure opens it again
 
-The state is a row of the limits' file, so all ranks of a run on one machine share it. Clocks are
-wall time, which ranks share.
+The state is a row of the limits' file, so all ranks of a run on one machine share it, and so is
+their clock (`limits`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class CircuitBreaker:
             ).fetchone()
             if failures < self._endpoint.circuit_failures:
                 return True
-            now = time.time()
+            now = time.monotonic()
             if now < closed:
                 return False
             if self._begin_probe(probed, now):
@@ -82,7 +82,7 @@ class CircuitBreaker:
                 "UPDATE circuit SET failures = 0, closed = 0, probed = 0 WHERE failures > 0"
             )
         else:
-            until = time.time() + self._endpoint.circuit_seconds
+            until = time.monotonic() + self._endpoint.circuit_seconds
             self._connection.execute(
                 "UPDATE circuit SET failures = failures + 1, probed = 0, "
                 "closed = CASE WHEN failures + 1 >= ? THEN ? ELSE closed END",

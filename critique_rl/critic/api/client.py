@@ -83,9 +83,12 @@ async def list_models(endpoint: Endpoint, seconds: float, models: list[dict[str,
         TimeoutError: no answer in time.
         openai.APIError: the server refused or could not be reached.
     """
-    async with asyncio.timeout(seconds), open_client(endpoint) as client:
-        async with client.models.with_streaming_response.list() as response:
-            listed = parse_json(await response.read())
+    async with (
+        asyncio.timeout(seconds),
+        open_client(endpoint) as client,
+        client.models.with_streaming_response.list() as response,
+    ):
+        listed = parse_json(await response.read())
     entries = listed.get("data") if isinstance(listed, dict) else listed
     if not isinstance(entries, list):
         raise BadResponse("no list of models")

@@ -2,8 +2,10 @@
 
 Concurrent calls: slots are file locks, which the kernel releases when a process dies. Requests and
 tokens per minute: each call takes the next free moment (GCRA, ITU-T I.371). Any minute then holds
-one request more than the rate at most. The circuit breaker keeps its state in the same file. Clocks
-are wall time, which ranks share.
+one request more than the rate at most. The circuit breaker keeps its state in the same file.
+
+The clock is `time.monotonic`: all processes of a machine share it, and nobody can set it. It starts
+anew with the machine, so moments of an earlier start are forgotten.
 """
 
 from __future__ import annotations
@@ -26,10 +28,13 @@ SCHEMA = (
     """
 CREATE TABLE IF NOT EXISTS pace (name TEXT PRIMARY KEY, free REAL) WITHOUT ROWID;
 INSERT OR IGNORE INTO pace VALUES ('requests', 0), ('tokens', 0);
+CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), latest REAL);
 """
     + circuit_breaker.SCHEMA
 )
-"""free: the moment from which the rate has room again."""
+"""free: the moment from which the rate has room again. latest: the latest moment at which the file
+was opened. An earlier version kept no such row, and wall time in the others.
+"""
 POLL_SECONDS = 0.02
 """Between two looks for a slot that another process may free."""
 
@@ -105,7 +110,7 @@ class Limits:
         if not intervals:
             return 0.0
         with transaction(self._connection):
-            now = time.time()
+            now = time.monotonic()
             free = dict(self._connection.execute("SELECT name, free FROM pace"))
             start: float = max(now, *(free[name] for name in intervals))
             if start - now > seconds:
@@ -154,4 +159,16 @@ def open_limits(folder: Path, endpoint: Endpoint) -> Iterator[Limits]:
         # A damaged file may go: it holds no more than the last minute.
         path.unlink(missing_ok=True)
     with open_database(path, SCHEMA) as connection:
+        _forget_other_clock(connection)
         yield Limits(connection, folder, endpoint)
+
+
+def _forget_other_clock(connection: sqlite3.Connection) -> None:
+    """Forget the moments of another clock: of an earlier start of the machine, or wall time."""
+    with transaction(connection):
+        now = time.monotonic()
+        row = connection.execute("SELECT latest FROM clock").fetchone()
+        if row is None or not isinstance(row[0], float) or row[0] > now:
+            connection.execute("UPDATE pace SET free = 0")
+            connection.execute("UPDATE circuit SET failures = 0, closed = 0, probed = 0")
+        connection.execute("INSERT OR REPLACE INTO clock VALUES (1, ?)", (now,))

@@ -106,7 +106,14 @@ MAX_REASON_LENGTH = 40
 MAX_NAME_LENGTH = 500
 MAX_VALUES = 500_000
 """Most JSON values of a body that is parsed. 4 MB of empty lists would take 90 MB as objects."""
-JSON_TYPES = {bool: "boolean", int: "number", float: "number", dict: "object", list: "list"}
+JSON_TYPES = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    dict: "an object",
+    list: "a list",
+}
+"""Type -> its name for readers."""
 READ_KEYS = ("choices", "message", "content", "finish_reason", "model", "usage", "error")
 """Keys that must not have two values: which one is meant cannot be known."""
 WORDS_KEYS = ("message", "detail", "msg", "error", "errors", "error_description", "title")
@@ -194,7 +201,7 @@ def parse_response(body: bytes) -> Answer:
         raise BadResponse("no message", usage)
     text = _join_parts(message.get("content"))
     if text is not None and not isinstance(text, str):
-        raise BadResponse(f"content is a {JSON_TYPES[type(text)]}", usage)
+        raise BadResponse(f"content is {JSON_TYPES[type(text)]}", usage)
     finish_reason = _finish_reason(choice.get("finish_reason"))
     if finish_reason == "broken":
         words = str(choice["finish_reason"])

@@ -401,9 +401,9 @@ def test_settings_that_cannot_work_are_refused(settings, message):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The wall clock of limits and circuit breaker. It stands still: `clock.now += 1` moves it."""
-    hands = SimpleNamespace(now=time.time())
-    still = SimpleNamespace(time=lambda: hands.now)
+    """The clock of limits and circuit breaker. It stands still: `clock.now += 1` moves it."""
+    hands = SimpleNamespace(now=time.monotonic())
+    still = SimpleNamespace(monotonic=lambda: hands.now)
     for module in ("limits", "circuit_breaker"):
         monkeypatch.setattr(f"critique_rl.critic.api.{module}.time", still)
     return hands
