@@ -43,9 +43,9 @@ OPTIONS = {
     "in a fresh process; if it takes too long again, it is wrong, with the reason `timeout`.",
     "step_deadline": "Seconds for all answers of a step: rollouts, refinements, and pieces of "
     "critiques that hang. Each 256 answers of an evaluation have as many. What is not judged by "
-    "then is unscored.",
-    "workers": "Processes that judge; null: one per core, at most 4, shared among the ranks of a "
-    "machine.",
+    "then is unscored. null: 120, or 24 deadlines if that is more.",
+    "workers": "Processes that judge; null: two per core, at most 4, where the ranks of a machine "
+    "share its cores.",
     "memory_gb": "Gigabytes that each process may hold; then it is killed.",
 }
 NUMBERS = {"deadline": "seconds", "step_deadline": "seconds", "memory_gb": "gigabytes"}
@@ -123,7 +123,7 @@ class MathVerifier(WorkerVerifier):
     def __init__(
         self,
         deadline: float = 5.0,
-        step_deadline: float = 120.0,
+        step_deadline: float | None = None,
         workers: int | None = None,
         memory_gb: float = 2.0,
     ):
@@ -179,7 +179,7 @@ def _pool(
     target: str,
     options: Mapping[str, Any],
     deadline: float,
-    step_deadline: float,
+    step_deadline: float | None,
     workers: int | None,
     memory_gb: float,
 ) -> Pool:
@@ -231,6 +231,8 @@ def _check_numbers(options: Mapping[str, Any]) -> None:
     """Raise ConfigError for a time or a size that is none, or a threshold that is no number."""
     for name, unit in NUMBERS.items():
         value = options.get(name, 1)
+        if value is None and name == "step_deadline":
+            continue
         # NaN is not above 0 either.
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not (is_number and 0 < value < math.inf):
@@ -250,7 +252,7 @@ def user_verifier(
     target: Any = None,
     threshold: float = 0.5,
     deadline: float = 5.0,
-    step_deadline: float = 120.0,
+    step_deadline: float | None = None,
     workers: int | None = None,
     memory_gb: float = 2.0,
 ) -> WorkerVerifier:
@@ -260,7 +262,7 @@ def user_verifier(
         target: "module:function" of the user's function, or in Python the function itself.
         threshold: The least number that is right.
         deadline: Seconds per answer.
-        step_deadline: Seconds for all answers of a step.
+        step_deadline: Seconds for all answers of a step; None: as in `workers.pool`.
         workers: Processes; None: `workers.pool.default_workers`.
         memory_gb: Gigabytes that each process may hold.
 

@@ -96,13 +96,14 @@ def lost_sentences(counts: Mapping[str, int]) -> dict[str, str]:
     if timeouts > ALARMING_LOSS * judged:
         sentences["timeout"] = (
             f"{timeouts} of {judged} answers took the verifier longer than its deadline twice and "
-            "count as wrong: look at them in rollouts/, or raise task.verifier.deadline"
+            "count as wrong: look at these answers, or raise the verifier's deadline"
         )
     total = unscored.total()
     if total > ALARMING_LOSS * judged:
         reasons = ", ".join(f"{code} ({count})" for code, count in unscored.most_common(3))
         sentences["unscored"] = (
             f"{total} of {judged} answers could not be judged and count neither as right nor as "
-            f"wrong: {reasons}; look at the verifier, task.verifier.step_deadline and memory_gb"
+            f"wrong: {reasons}; look at these answers, and at the verifier's step_deadline, "
+            "workers and memory_gb"
         )
     return sentences

@@ -341,7 +341,8 @@ class Worker:
         text = piece[:left].decode(errors="replace")
         if self._printed >= LONGEST_OUTPUT:
             text += f"\n[{self.target}: further output of this process is dropped]\n"
-        with suppress(OSError, ValueError):
+        # Where there is no stderr, or none that takes text, nobody reads it.
+        with suppress(OSError, ValueError, AttributeError):
             sys.stderr.write(text)
 
     def _end_code(self, process: subprocess.Popen[bytes]) -> str:

@@ -11,6 +11,8 @@ from arm_evaluations import compared, printed, put, two_arms
 from critique_rl.analysis.comparison import Boundary, MissingRun
 from critique_rl.analysis.exports import paper_tables
 from critique_rl.analysis.numbers_csv import numbers
+from critique_rl.analysis.page.configs import Configs
+from critique_rl.analysis.page.reader_warnings import reader_warnings
 from critique_rl.analysis.verdict import verdict
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import write_json
@@ -81,11 +83,15 @@ def test_problems_without_enough_judged_samples_drop_out_of_that_metric(tmp_path
         )
     path = PipelineFolder(tmp_path).run("scalar", 0).evaluation
     evaluation = json.loads(path.read_text())
-    evaluation["problems"][0] |= {"n": 3, "unscored": 1}
+    evaluation["problems"][0] |= {"n": 3, "unscored": 1, "timeouts": 2}
     path.write_text(json.dumps(evaluation))
     comparison = compared(tmp_path, seeds=[0])
     assert [pair.problems for pair in comparison.comparisons] == [2, 1]
-    assert comparison.arms["scalar"].unscored == 1
+    arm = comparison.arms["scalar"]
+    assert (arm.unscored, arm.timeouts, arm.samples) == (1, 2, 8)
+    warnings = "\n".join(reader_warnings(comparison, {}, Configs({}, {})))
+    assert "wrong: scalar 1. That is over 5% of the answers of scalar 12%." in warnings
+    assert "too long twice, and count as wrong: scalar 2. That is over 5%" in warnings
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,9 @@ def test_agreement_is_the_commonest_answers_share_of_what_was_judged() -> None:
         False,
     )
     assert tally(ROWS[0], [right, right, wrong])["agreed_right"] is True
+    assert "timeouts" not in counts
+    slow = tally(ROWS[0], [right, Verdict("wrong", reason="timeout")])
+    assert (slow["n"], slow["right"], slow["timeouts"]) == (2, 1, 1)
     assert tally(ROWS[0], [none, none])["agreement"] is None
 
 

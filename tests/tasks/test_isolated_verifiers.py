@@ -105,15 +105,12 @@ def test_a_function_of_the_users_own_judges(function, text, prompt, outcome) -> 
 OUTCOMES = {
     "loop": ("wrong", "timeout"),
     "hold the interpreter": ("wrong", "timeout"),
-    "deaf": ("wrong", "timeout"),
     "own alarm": ("wrong", "timeout"),
     "endless flood": ("wrong", "timeout"),
     "raise": ("unscored", "error KeyError"),
-    "exit": ("unscored", "error SystemExit"),
     "own exception": ("unscored", "error Stop"),
     "recursion": ("unscored", "error RecursionError"),
     "not json": ("unscored", "error TypeError"),
-    "kill": ("unscored", "crash"),
     "exit at once": ("unscored", "crash"),
     "write to the pipes": ("unscored", "crash"),
     "memory": ("unscored", "memory"),
@@ -135,11 +132,17 @@ def judge_all(verifier, texts):
 
 
 def test_no_behaviour_of_a_function_holds_the_others_up(capsys) -> None:
-    verifier = hostile(deadline=0.6, memory_gb=0.12, workers=4)
-    texts = list(OUTCOMES)
+    verifier = hostile(deadline=0.3, memory_gb=0.12, workers=4)
+    hanging = [text for text, (_, reason) in OUTCOMES.items() if reason == "timeout"]
+    others = [text for text in OUTCOMES if text not in hanging]
     with within("all behaviours"):
-        assert dict(zip(texts, judge_all(verifier, texts), strict=True)) == OUTCOMES
-    assert (verifier.worker.calls, verifier.worker.lost) == (18, 15)
+        outcomes = judge_all(verifier, hanging)
+        # What hangs has been killed; what does not has its time on a busy machine.
+        verifier.worker.deadline = SECONDS
+        verifier.worker.stop()
+        outcomes += judge_all(verifier, others)
+    assert dict(zip(hanging + others, outcomes, strict=True)) == OUTCOMES
+    assert (verifier.worker.calls, verifier.worker.lost) == (15, 12)
     verifier.worker.stop()
     # A flood is passed on up to a bound per process.
     assert len(capsys.readouterr().err) < 100 * LONGEST_OUTPUT
@@ -162,7 +165,7 @@ def test_an_answer_that_was_slow_once_is_judged(tmp_path) -> None:
 
 
 def test_what_is_not_judged_before_the_step_ends_is_unscored() -> None:
-    verifier = hostile(deadline=SECONDS, step_deadline=0.5, workers=2)
+    verifier = hostile(deadline=SECONDS, step_deadline=1, workers=2)
     with within("the step", seconds=20):
         verdicts = judge_all(verifier, ["print"] * 3 + ["sleep"] * 20)
     assert verdicts == [("right", "")] * 3 + [("unscored", "step deadline")] * 20
@@ -171,7 +174,7 @@ def test_what_is_not_judged_before_the_step_ends_is_unscored() -> None:
 
 
 def test_all_batches_of_a_step_share_its_deadline() -> None:
-    reward = VerifierReward(hostile(deadline=SECONDS, step_deadline=0.6))
+    reward = VerifierReward(hostile(deadline=SECONDS, step_deadline=1))
     with one_deadline([reward]):
         assert reward(["print", "sleep"]) == [1.0, None]
         # The refinements of that step.
@@ -181,7 +184,7 @@ def test_all_batches_of_a_step_share_its_deadline() -> None:
 
 
 def test_hanging_does_not_pay() -> None:
-    reward = VerifierReward(hostile(deadline=0.3))
+    reward = VerifierReward(hostile(deadline=0.5))
     assert reward(["sleep", "print", "exit at once"]) == [0.0, 1.0, None]
     reward.verifier.worker.stop()
 

@@ -13,6 +13,7 @@ alone in a fresh process. Nothing that a call does holds others up for longer th
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
@@ -24,10 +25,13 @@ from typing import Any
 
 from critique_rl.tasks.killable_process import MEMORY, NoAnswer, Worker, wait_for_any
 
+logger = logging.getLogger(__name__)
 SPREAD_SECONDS = 0.2
 """Seconds of a batch after which further processes are started: most batches need none."""
 LOOK_SECONDS = 0.05
 """The longest wait between two looks at the clock."""
+STEP_SECONDS = 120.0
+STEP_DEADLINES = 24
 FAILED_STARTS = 3
 """Processes of a batch that may fail to start."""
 LOST = ("timeout", "crash", "memory")
@@ -38,11 +42,20 @@ Answer = Any
 """A value as JSON, or a `NoAnswer`."""
 
 
+def rank_cores() -> int:
+    """The cores of this process, shared among the ranks of a machine; at least 1."""
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
+    if ranks.isdecimal() and int(ranks):
+        cores //= int(ranks)
+    return max(1, cores)
+
+
 def default_workers() -> int:
-    """As many as this process has cores, at most 4, shared among the ranks of a machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    return max(1, min(4, cores or 1) // max(ranks, 1))
+    """Two per core, at most 4: what hangs often sleeps, and then costs no core."""
+    return min(4, 2 * rank_cores())
 
 
 @dataclass(eq=False)
@@ -55,8 +68,10 @@ class Pool:
     """As in `Worker`."""
     deadline: float = 5.0
     """Wall seconds per call."""
-    step_deadline: float = 120.0
-    """Wall seconds per batch, or for all batches within a `step`."""
+    step_deadline: float | None = None
+    """Wall seconds per batch, or for all batches within a `step`; None: `STEP_SECONDS`, or
+    `STEP_DEADLINES` times the deadline if that is more.
+    """
     workers: int | None = None
     """The most processes; None: `default_workers`."""
     memory: int = MEMORY
@@ -110,7 +125,7 @@ class Pool:
         if self._left is not None:
             yield
             return
-        self._left = self.step_deadline
+        self._left = self.step_seconds
         try:
             yield
         finally:
@@ -144,7 +159,7 @@ class Pool:
         """
         with self._lock:
             start = time.monotonic()
-            seconds = self.step_deadline if self._left is None else self._left
+            seconds = self.step_seconds if self._left is None else self._left
             batch = _Batch(self, questions, tries, start + seconds)
             try:
                 batch.run()
@@ -179,6 +194,13 @@ class Pool:
         worker.memory = self.memory
 
     @property
+    def step_seconds(self) -> float:
+        """Seconds of a step."""
+        if self.step_deadline is None:
+            return max(STEP_SECONDS, STEP_DEADLINES * self.deadline)
+        return self.step_deadline
+
+    @property
     def most_workers(self) -> int:
         """The most processes."""
         return self.workers or default_workers()
@@ -202,6 +224,7 @@ class _Batch:
         self.sent: dict[int, float] = {}
         self.first_seconds = self.again_seconds = 0.0
         self.failed_starts = 0
+        self.cores = rank_cores()
         self.spread = self.half_time = self.end
 
     def run(self) -> None:
@@ -230,9 +253,14 @@ class _Batch:
     # ---- questions to workers --------------------------------------------------------------------
 
     def _waiting(self) -> int:
-        """Questions for which no worker is starting."""
+        """Questions that may be asked now, and for which no worker is starting."""
         starting = sum(place is None for place in self.busy.values())
-        return len(self.first) + len(self.again) - starting
+        return len(self.first) + min(len(self.again), self._free_cores()) - starting
+
+    def _free_cores(self) -> int:
+        """Second tries that may begin: each has a core to itself, or it would be slow again."""
+        running = sum(place in self.losses for place in self.busy.values())
+        return max(0, self.cores - running)
 
     def _hand_out(self, now: float) -> None:
         """Give questions to idle workers; start workers where questions wait."""
@@ -266,7 +294,7 @@ class _Batch:
         many hanging answers would leave no time to find out that they hang again.
         """
         is_their_turn = now >= self.half_time and self.first_seconds > self.again_seconds
-        if self.again and (is_their_turn or not self.first):
+        if not self.first or (is_their_turn and self.again and self._free_cores()):
             return self.again
         return self.first
 
@@ -295,6 +323,7 @@ class _Batch:
             self.failed_starts += 1
             if "error" in reply:
                 worker.stop()
+                logger.warning("%s: a worker did not start: %s", worker.target, reply["error"])
             else:
                 self.failed_starts = 0
             return
