@@ -387,7 +387,8 @@ def _launch_child(mark: str) -> subprocess.Popen[bytes]:
         MARK: mark,
     }
     process = subprocess.Popen(
-        [sys.executable, "-c", CHILD_CODE],
+        # Without -P the working folder comes first, and may hold another package of our name.
+        [sys.executable, "-P", "-c", CHILD_CODE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

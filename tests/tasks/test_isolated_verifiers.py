@@ -212,6 +212,15 @@ def test_a_function_itself_is_given_processes() -> None:
         build_verifier(lambda text, row: True)
 
 
+def test_the_working_folder_hides_no_module_of_ours(tmp_path, monkeypatch) -> None:
+    (tmp_path / "critique_rl").mkdir()
+    (tmp_path / "critique_rl" / "__init__.py").write_text("raise ImportError('another one')")
+    monkeypatch.chdir(tmp_path)
+    verifier = build_verifier(user_verifiers.same)
+    assert verifier("7", {"answer": "7"}).outcome == "right"
+    verifier.worker.stop()
+
+
 def test_a_row_that_is_no_json_is_unscored() -> None:
     verifier = build_verifier(user_verifiers.same)
     circle = {}
