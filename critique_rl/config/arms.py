@@ -13,6 +13,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, check_keys, read_mapping, read_section, suggest
+from critique_rl.config.names import check_names
+from critique_rl.config.ranges import check_ranges
 from critique_rl.config.schema import (
     BranchConfig,
     BudgetConfig,
@@ -63,8 +65,10 @@ def parse_arms(data: Mapping[str, Any]) -> dict[str, RunConfig]:
     Raises:
         ConfigError: For an arm that cannot be used.
     """
+    changes_by_arm = data.get("arms")
     # `arms:` with nothing below it is null in YAML.
-    changes_by_arm = data.get("arms") or {}
+    if changes_by_arm is None:
+        changes_by_arm = {}
     if not isinstance(changes_by_arm, Mapping):
         raise ConfigError(
             f"arms: got {data['arms']!r}, "
@@ -77,11 +81,12 @@ def parse_arms(data: Mapping[str, Any]) -> dict[str, RunConfig]:
             "arms: 'base' is the policy before training, which every pipeline evaluates; "
             "give the arm another name"
         )
+    check_names(changes_by_arm, "arms")
     shared = {key: data[key] for key in RUN_KEYS if key in data}
     arms = {}
     for arm, changes in changes_by_arm.items():
         where = f"arm {arm}"
-        section = read_mapping(changes or {}, where)
+        section = {} if changes is None else read_mapping(changes, where)
         check_keys(section, RUN_KEYS, where)
         arms[arm] = _parse_run(where, _merge(shared, section))
     return _keep_branch_steps(arms)
@@ -112,6 +117,7 @@ def _parse_run(where: str, data: Mapping[str, Any]) -> RunConfig:
             raise ConfigError(
                 f"{where}, {section}: no 'kind'; expected one such as {{kind: {example}}}"
             )
+    check_ranges(config, where)
     _check_curve(where, config)
     _check_budget(where, config)
     return config
@@ -140,10 +146,17 @@ def _parse_steps(value: Any, where: str) -> tuple[int, ...]:
     """Steps whose checkpoints are kept. Raises ConfigError for anything but a list of them."""
     fits = isinstance(value, list)
     if fits:
-        fits = all(isinstance(step, int) and step > 0 for step in value)
+        fits = all(_is_step(step) for step in value) and len(set(value)) == len(value)
     if not fits:
-        raise ConfigError(f"{where}: got {value!r}, expected a list of steps, such as [100, 200]")
+        raise ConfigError(
+            f"{where}: got {value!r}, expected a list of different steps, such as [100, 200]"
+        )
     return tuple(value)
+
+
+def _is_step(value: Any) -> bool:
+    # bool is a subclass of int, and YAML reads `yes` and `on` as True.
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _check_curve(where: str, config: RunConfig) -> None:

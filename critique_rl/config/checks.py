@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Section = TypeVar("Section", bound="DataclassInstance")
-SCALARS: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "str": str}
-"""First word of a field's annotation -> types that a YAML value of that field may have."""
+SCALARS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "None": (type(None),),
+}
+"""Part of a field's annotation -> types that a YAML value of that field may have."""
 
 
 class ConfigError(ValueError):
@@ -61,6 +67,12 @@ def read_mapping(value: Any, where: str) -> dict[str, Any]:
     """A section with free keys as a dict. Raises ConfigError for anything but a mapping."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: got {value!r}, expected a mapping")
+    for key in value:
+        if not isinstance(key, str):
+            raise ConfigError(
+                f"{where}: got the key {key!r} ({type(key).__name__}), expected a text; "
+                "put it in quotes"
+            )
     return dict(value)
 
 
@@ -106,15 +118,28 @@ def _as_field(item: Any) -> Any:
 
 
 def _check_scalar(value: Any, annotation: str, where: str) -> None:
-    """Raise ConfigError for a number or a text of another type than the field's annotation."""
-    first_type, _, _ = annotation.partition(" | ")
-    expected = SCALARS.get(first_type)
-    if expected is None:
+    """Raise ConfigError for a value of another type than the field's annotation."""
+    if annotation.startswith(("Mapping[", "dict[")):
+        read_mapping(value, where)
         return
-    is_optional = annotation.endswith("None")
-    if is_optional and value is None:
+    if annotation == "tuple[int, ...]":
+        is_list = isinstance(value, list | tuple)
+        if not is_list or not all(_is_scalar(item, (int,)) for item in value):
+            raise ConfigError(
+                f"{where}: got {value!r}, expected a list of whole numbers, such as [1, 4]"
+            )
         return
-    # bool is a subclass of int, and YAML reads `yes` and `on` as True.
-    is_bool = isinstance(value, bool)
-    if is_bool or not isinstance(value, expected):
+    expected: list[type] = []
+    for part in annotation.split(" | "):
+        if part not in SCALARS:
+            return
+        expected += SCALARS[part]
+    if not _is_scalar(value, tuple(expected)):
         raise ConfigError(f"{where}: got {value!r}, expected {annotation}")
+
+
+def _is_scalar(value: Any, types: tuple[type, ...]) -> bool:
+    # bool is a subclass of int, and YAML reads `yes` and `on` as True.
+    if isinstance(value, bool):
+        return bool in types
+    return isinstance(value, types)

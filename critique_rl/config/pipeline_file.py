@@ -6,15 +6,17 @@ the sections of runs. Nothing heavy is imported, so that a mistake is named at o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from critique_rl.config.arms import RUN_KEYS, parse_arms
 from critique_rl.config.checks import ConfigError, check_keys, read_section, suggest
+from critique_rl.config.names import check_name, check_names, shown
+from critique_rl.config.ranges import check_seeds, check_values
 from critique_rl.config.schema import Pipeline, RunConfig, SweepConfig
+from critique_rl.config.yaml_text import MOST_CHARACTERS, read_yaml
 
 PIPELINE_KEYS = (
     *RUN_KEYS,
@@ -40,16 +42,10 @@ def load_pipeline(path: Path, overrides: Iterable[str] = ()) -> Pipeline:
     Raises:
         ConfigError: For a file that cannot be read, and for a mistake in it.
     """
-    path = pipeline_path(path)
-    advice = "give the path of a YAML file, such as pipelines/quickstart.yaml"
-    try:
-        data = yaml.safe_load(path.read_text())
-    except IsADirectoryError as error:
-        raise ConfigError(f"{path} is a folder; {advice}") from error
-    except FileNotFoundError as error:
-        raise ConfigError(f"no pipeline file {path}; {advice}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+    text = _read_text(path)
+    # The name has no wrong signs by then that would confuse what is printed about the file.
+    name = check_name(path.stem, f"the pipeline's name, that of its file {shown(path.name)}", False)
+    data = read_yaml(text, str(path))
     if not isinstance(data, dict):
         raise ConfigError(
             f"{path}: got {type(data).__name__}, "
@@ -57,7 +53,30 @@ def load_pipeline(path: Path, overrides: Iterable[str] = ()) -> Pipeline:
         )
     for override in overrides:
         _override(data, override)
-    return parse_pipeline(path.stem, data)
+    return parse_pipeline(name, data)
+
+
+def _read_text(path: Path) -> str:
+    """The text of a pipeline file. Raises ConfigError for what is no readable file of text."""
+    advice = "give the path of a YAML file, such as pipelines/quickstart.yaml"
+    try:
+        path = pipeline_path(path)
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; {advice}")
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is no file; {advice}")
+        with path.open("rb") as file:
+            content = file.read(4 * MOST_CHARACTERS + 1)
+        return content.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise ConfigError(f"no pipeline file {path}; {advice}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no UTF-8 ({error.reason}); save it as UTF-8") from error
+    except ConfigError:
+        raise
+    # A path with a NUL is a ValueError.
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{shown(str(path))} cannot be read ({error}); {advice}") from error
 
 
 def pipeline_path(path: Path) -> Path:
@@ -86,13 +105,15 @@ def _override(data: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     section: Any = data
     for parent in parents:
-        section = section.setdefault(parent, {})
+        # `arms:` with nothing below it is null in YAML.
+        if section.get(parent) is None:
+            section[parent] = {}
+        # An alias gives two sections one mapping, and only this one is changed.
+        section[parent] = copy.copy(section[parent])
+        section = section[parent]
         if not isinstance(section, dict):
             raise ConfigError(f"override {override!r}: {parent!r} is a value, not a section")
-    try:
-        section[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: {text!r} is not YAML") from error
+    section[last] = read_yaml(text, f"override {override!r}")
 
 
 def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
@@ -105,7 +126,9 @@ def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
     Raises:
         ConfigError: At the first mistake.
     """
+    check_name(name, "the pipeline's name", is_folder=False)
     check_keys(data, PIPELINE_KEYS, f"pipeline {name}")
+    check_values(data)
     for required in ("task", "policy"):
         if required not in data:
             raise ConfigError(
@@ -114,7 +137,7 @@ def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
     arms = parse_arms(data)
     default_control = "scalar" if "scalar" in arms else next(iter(arms))
     control = data.get("control", default_control)
-    if control not in arms:
+    if not isinstance(control, str) or control not in arms:
         raise ConfigError(f"control: no arm {control!r}; {suggest(str(control), arms)}")
     seeds = _parse_seeds(data.get("seeds", [0]))
     sweep = None
@@ -124,12 +147,12 @@ def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
         name=name,
         arms=arms,
         seeds=seeds,
-        primary=str(data.get("primary", "pass@1/all")),
+        primary=_parse_primary(data.get("primary", "pass@1/all")),
         control=control,
         target=_parse_target(data.get("target")),
         delta=_parse_delta(data.get("delta")),
         sweep=sweep,
-        external=_parse_external(data.get("external") or {}, arms),
+        external=_parse_external(data.get("external"), arms),
         claim=data.get("claim"),
     )
 
@@ -139,15 +162,20 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _parse_primary(value: Any) -> str:
+    """The name of a metric. Raises ConfigError for anything but a text."""
+    if not isinstance(value, str):
+        raise ConfigError(f"primary: got {value!r}, expected a metric, such as pass@1/all")
+    return value
+
+
 def _parse_seeds(value: Any) -> tuple[int, ...]:
     """A list of different integers as a tuple. Raises ConfigError for anything else."""
-    is_integers = isinstance(value, list) and all(
-        isinstance(seed, int) and not isinstance(seed, bool) for seed in value
-    )
-    if not is_integers or not value or len(set(value)) < len(value):
+    if not isinstance(value, list):
         raise ConfigError(
             f"seeds: got {value!r}, expected a list of different whole numbers, such as [0, 1, 2]"
         )
+    check_seeds(value, "seeds")
     return tuple(value)
 
 
@@ -177,6 +205,8 @@ def _parse_delta(value: Any) -> float | None:
 
 def _parse_external(value: Any, arms: Iterable[str]) -> dict[str, str]:
     """Names and output folders of plain TRL runs. Raises ConfigError for the name of an arm."""
+    if value is None:
+        return {}
     is_folders = isinstance(value, Mapping) and all(
         isinstance(folder, str) and folder for folder in value.values()
     )
@@ -185,7 +215,8 @@ def _parse_external(value: Any, arms: Iterable[str]) -> dict[str, str]:
             f"external: got {value!r}, expected a mapping from names to output folders "
             "of plain TRL runs, such as {grpo: outputs/grpo}"
         )
-    folders = {str(name): folder for name, folder in value.items()}
+    check_names(value, "external", is_folder=False)
+    folders = dict(value)
     for name in folders:
         if name in arms:
             raise ConfigError(
@@ -205,13 +236,16 @@ def _parse_sweep(value: Any, seeds: tuple[int, ...], arms: Mapping[str, RunConfi
             "expected an option of the trl: or method: section, such as trl.learning_rate"
         )
     is_numbers = isinstance(sweep.values, tuple) and all(_is_number(item) for item in sweep.values)
-    if not is_numbers or len(set(sweep.values)) < max(2, len(sweep.values)):
+    # The folder of a trial has six digits of its value.
+    distinct = {f"{item:g}" for item in sweep.values} if is_numbers else set()
+    if not is_numbers or len(distinct) < max(2, len(sweep.values)):
         raise ConfigError(
             f"sweep.values: got {value['values']!r}, "
-            "expected a list of two different numbers or more "
+            "expected a list of two different numbers or more, different in six digits "
             "(YAML reads 1e-4 as text; write 1.0e-4)"
         )
-    shared_seeds = set(_parse_seeds(list(sweep.seeds))) & set(seeds)
+    check_seeds(sweep.seeds, "sweep.seeds")
+    shared_seeds = set(sweep.seeds) & set(seeds)
     if shared_seeds:
         raise ConfigError(
             f"sweep.seeds: got {list(sweep.seeds)}, expected none of the pipeline's own seeds: "

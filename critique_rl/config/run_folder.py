@@ -39,9 +39,12 @@ Columns of a rollouts parquet, one row per attempt:
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 FIRST_SCHEMA = 1
 """Version of the layout without `inputs` and checksums. The first of its files had no `schema`."""
@@ -49,6 +52,9 @@ SCHEMA = 2
 """Version of the layout, in each run's config.yaml."""
 READABLE = (FIRST_SCHEMA, SCHEMA)
 """Versions that can be read. A folder of another one is refused."""
+
+LONGEST_CRITIC = 60
+"""Characters of a critic's name that its folder of the bench keeps."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,12 @@ class PipelineFolder:
     def bench_critic(self, name: str) -> Path:
         """Folder of a critic of the bench, for its answers and their costs."""
         # Critics are named by the user and may hold slashes, as Hub ids do.
-        return self.path / "bench" / re.sub(r"[^\w.-]+", "-", name)
+        safe = re.sub(r"[^\w.-]+", "-", name)
+        if safe == name and name.strip(".") and len(name) <= LONGEST_CRITIC:
+            return self.path / "bench" / name
+        # Two names that differ in such signs alone are two critics.
+        digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+        return self.path / "bench" / f"{safe[:LONGEST_CRITIC]}-{digest[:8]}"
 
     @property
     def sweep(self) -> PipelineFolder:
@@ -180,3 +191,23 @@ class ClaimsFolder:
     @property
     def json(self) -> Path:
         return self.path / "claims.json"
+
+
+@cache
+def result_names(*kinds: type[Any]) -> frozenset[str]:
+    """Names of the files and folders that these folders hold, so that nothing else is called so.
+
+    Args:
+        kinds: Classes of this module.
+    """
+    root = Path("results")
+    names: set[str] = set()
+    for kind in kinds:
+        for attribute, value in vars(kind).items():
+            if not isinstance(value, property):
+                continue
+            place = getattr(kind(root), attribute)
+            path = getattr(place, "path", place)
+            if isinstance(path, Path):
+                names.add(path.relative_to(root).parts[0])
+    return frozenset(name.casefold() for name in names)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, suggest
+from critique_rl.config.names import family_fault, shown
 from critique_rl.tasks.answer_text import final_answer
 from critique_rl.tasks.data_source import DataOptions, read_dataset, utf8_error
 from critique_rl.tasks.messages import content_text, prompt_fault, question_of
@@ -142,11 +143,12 @@ def _read_row(raw: Row, reading: Reading, place: int) -> Row | str:
             return asked
         texts |= asked
         question = asked["question"]
-    family = texts.get("family") or DEFAULT_FAMILY
-    if family == "all":
+    # A family is part of a metric's name, which is one line.
+    family = " ".join(texts.get("family", "").split()) or DEFAULT_FAMILY
+    fault = family_fault(family)
+    if fault:
         raise ConfigError(
-            "task.options.family: 'all' is the name of all families together; "
-            "give that family another one"
+            f"task.options.family: {shown(family)} {fault}; give that family another name"
         )
     row = _other_columns(raw, reading)
     row |= texts

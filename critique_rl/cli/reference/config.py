@@ -157,7 +157,7 @@ def _dataclass_section(title: str, cls: type, keys: Sequence[Key] | None = None)
 
 def _file_keys() -> list[Key]:
     """Keys of the experiment; defaults are the values of a file that leaves them out."""
-    empty = parse_pipeline("", {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}})
+    empty = parse_pipeline("name", {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}})
     keys = []
     for key in keys_of(PipelineFile):
         if key.name == "name":

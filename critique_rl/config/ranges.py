@@ -1,0 +1,174 @@
+"""Ranges of the numbers of a pipeline's sections, and what no value anywhere in it may be.
+
+Left out: numbers of `trl:` and `method:` (`trainer`), and those of a critic (`critic.build`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.yaml_text import find_in
+
+MOST_SEED = 2**32 - 1
+"""The largest seed that NumPy takes, which every run seeds too."""
+MOST_COUNT = 10**9
+SPLITS = ("test", "validation")
+LOST_CHARACTER = re.compile("[\x00\ud800-\udfff]")
+"""A NUL, which ends a path, and half of a character, which no file can hold."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from `least` to `most`, both included unless `above` says otherwise."""
+
+    least: float
+    most: float = math.inf
+    above: bool = False
+    """`least` itself is left out."""
+
+    def holds(self, number: float) -> bool:
+        """Whether a number is finite and in the range. NaN is in none."""
+        if not math.isfinite(number) or number > self.most:
+            return False
+        if self.above:
+            return number > self.least
+        return number >= self.least
+
+    def words(self) -> str:
+        """The range as an error says it."""
+        start = f"above {self.least:g}" if self.above else f"from {self.least:g}"
+        if self.most == math.inf:
+            return f"a number {start}"
+        return f"a number {start} to {self.most:.10g}"
+
+
+COUNT = Range(1, MOST_COUNT)
+SECTION_RANGES: Mapping[str, Mapping[str, Range]] = {
+    "task": {"size": COUNT},
+    "evaluation": {
+        "problems": COUNT,
+        "samples": COUNT,
+        "temperature": Range(0),
+        "top_p": Range(0, 1, above=True),
+        "curve_every": Range(0, MOST_COUNT),
+        "curve_problems": Range(0, MOST_COUNT),
+        "curve_samples": Range(0, MOST_COUNT),
+    },
+    "prices": {"prompt": Range(0), "completion": Range(0), "training": Range(0)},
+}
+"""Section -> key -> its range. Amounts of a budget are checked elsewhere: only one may be given."""
+
+
+def check_values(data: Mapping[str, Any]) -> None:
+    """Check every value of a pipeline, wherever it stands.
+
+    Args:
+        data: The pipeline as read from YAML.
+
+    Raises:
+        ConfigError: A number that is not finite or has too many digits, or a text that no file can
+            hold.
+    """
+    for place in find_in(data, _is_unbounded):
+        raise ConfigError(
+            f"{place}: got a number that is infinite, not a number (nan) or over 2**63, "
+            "expected a finite one"
+        )
+    for place in find_in(data, _is_lost):
+        raise ConfigError(
+            f"{place}: the text holds a NUL or half of a character, which no file can hold; "
+            "write it anew"
+        )
+
+
+def _is_unbounded(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return isinstance(value, int) and abs(value) >= 2**63
+
+
+def _is_lost(value: Any) -> bool:
+    return isinstance(value, str) and LOST_CHARACTER.search(value) is not None
+
+
+def check_ranges(config: Any, where: str) -> None:
+    """Check the numbers of a resolved arm's sections.
+
+    Args:
+        config: The arm, a RunConfig.
+        where: The arm, with which messages begin.
+
+    Raises:
+        ConfigError: A number out of its range.
+    """
+    for section, ranges in SECTION_RANGES.items():
+        for key, allowed in ranges.items():
+            value = getattr(getattr(config, section), key)
+            if not allowed.holds(value):
+                raise ConfigError(
+                    f"{where}, {section}.{key}: got {value!r}, expected {allowed.words()}"
+                )
+    _check_evaluation(config.evaluation, f"{where}, evaluation")
+    _check_families(config.task.families, f"{where}, task.families")
+
+
+def _check_evaluation(evaluation: Any, where: str) -> None:
+    """Raises ConfigError for an unknown split, or a list of k that gives no pass@k."""
+    if evaluation.split not in SPLITS:
+        raise ConfigError(
+            f"{where}.split: got {evaluation.split!r}, expected {' or '.join(SPLITS)}"
+        )
+    ks = evaluation.ks
+    # The type of its numbers is checked where the section is read.
+    if not ks or len(set(ks)) < len(ks) or not all(COUNT.holds(k) for k in ks):
+        raise ConfigError(
+            f"{where}.ks: got {list(ks)!r}, "
+            "expected a list of different whole numbers from 1, such as [1, 4]"
+        )
+    if min(ks) > evaluation.samples:
+        raise ConfigError(
+            f"{where}.ks: got {list(ks)!r} with {evaluation.samples} samples a problem, "
+            "and pass@k needs k samples; add a smaller k, or raise evaluation.samples"
+        )
+
+
+def _check_families(families: Mapping[str, Any], where: str) -> None:
+    """Raises ConfigError for shares that are no numbers, negative, or all 0."""
+    shares = list(families.values())
+    for share in shares:
+        is_number = isinstance(share, int | float) and not isinstance(share, bool)
+        if not is_number or not Range(0).holds(share):
+            raise ConfigError(
+                f"{where}: got the share {share!r}, expected a number from 0, such as 0.5"
+            )
+    if shares and not sum(shares):
+        raise ConfigError(f"{where}: got shares of 0 alone, expected one above 0")
+
+
+def check_seeds(seeds: Any, where: str) -> None:
+    """Check a list of seeds.
+
+    Args:
+        seeds: As read from YAML, or a tuple.
+        where: The key, with which the message begins.
+
+    Raises:
+        ConfigError: Anything but different whole numbers in the range that every library takes.
+    """
+    fits = isinstance(seeds, list | tuple) and len(seeds) > 0
+    if not fits or not all(is_seed(seed) for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise ConfigError(
+            f"{where}: got {seeds!r}, expected a list of different whole numbers "
+            f"from 0 to {MOST_SEED}, such as [0, 1, 2]"
+        )
+
+
+def is_seed(value: Any) -> bool:
+    """Whether a value is a seed."""
+    # bool is a subclass of int, and YAML reads `yes` and `on` as True.
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_SEED
