@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, suggest
+from critique_rl.config.names import path_word
 from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline, RunConfig
@@ -120,7 +121,7 @@ def check_jobs(jobs: int) -> None:
 
 def pipeline_words(path: Path, overrides: Iterable[str], out: Path) -> list[str]:
     """The words of a command line that name the same pipeline and folder."""
-    return [str(path), *overrides, "--out", str(out)]
+    return [path_word(path), *overrides, "--out", path_word(out)]
 
 
 def has_finished_run(pipeline: Pipeline, folder: PipelineFolder) -> bool:

@@ -18,6 +18,7 @@ from critique_rl.cli.compare import write_comparison
 from critique_rl.cli.report import write_report_page
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import write_json, write_text
+from critique_rl.config.names import check_names
 from critique_rl.config.pipeline_file import load_pipeline, pipeline_path
 from critique_rl.config.run_folder import ClaimsFolder, PipelineFolder
 from critique_rl.config.schema import Pipeline
@@ -62,7 +63,7 @@ def claims(arguments: argparse.Namespace) -> int:
     """
     from critique_rl.analysis.claim_reports import markdown
     from critique_rl.analysis.records import to_json
-    from critique_rl.experiment.campaign import run_all
+    from critique_rl.experiment.campaign import check_settings, run_all
 
     check_jobs(arguments.jobs)
     # Results of a quick look must never be taken for those of the claims.
@@ -70,7 +71,13 @@ def claims(arguments: argparse.Namespace) -> int:
     results = ClaimsFolder(arguments.out or Path(default_out))
     reports: list[ClaimReport] = []
     failed: list[str] = []
-    for path, overrides in _claim_pipelines(arguments.folder, arguments.quick):
+    planned = _claim_pipelines(arguments.folder, arguments.quick)
+    # What is wrong in the last pipeline would otherwise show after the days of the others.
+    for path, overrides in planned:
+        pipeline = load_pipeline(path, overrides)
+        folder = results.pipeline(pipeline.name)
+        check_settings(with_stored_split(pipeline, folder), folder)
+    for path, overrides in planned:
         pipeline = load_pipeline(path, overrides)
         folder = results.pipeline(pipeline.name)
         pipeline = with_stored_split(pipeline, folder)
@@ -112,6 +119,7 @@ def _claim_pipelines(folder: Path, quick: bool) -> list[tuple[Path, list[str]]]:
             )
         overrides = quick_overrides(pipeline) if quick else []
         pipelines.append((path, overrides))
+    check_names((path.stem for path in paths), "pipelines", is_folder=False)
     return pipelines
 
 

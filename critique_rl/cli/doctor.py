@@ -24,6 +24,7 @@ from critique_rl.cli.doctor_checks import (
     check_settings,
 )
 from critique_rl.cli.doctor_endpoint import ENDPOINT_OPTIONS, check_endpoint
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline, RunConfig
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -104,10 +105,10 @@ def check(
         }
     if pipeline:
         endpoints |= _endpoints_of_arms(pipeline)
-        settings = check_settings(pipeline)
-        lines += [*check_policy(pipeline), settings]
+        settings = [*check_settings(pipeline, PipelineFolder(out / pipeline.name))]
+        lines += [*check_policy(pipeline), *settings]
         # Settings that `run` refuses cannot be built, and so not be looked at.
-        if settings.status == "ok":
+        if all(line.status == "ok" for line in settings):
             lines += check_foresight(pipeline)
         lines += check_reach(pipeline)
     checked = set()

@@ -11,6 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.folder_lock import check_writable
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
 
 Status = Literal["ok", "warn", "fail"]
@@ -133,10 +136,12 @@ def _check_precision(pipeline: Pipeline) -> Iterator[Line]:
 
 def check_disk(out: Path) -> Line:
     """Whether the folder for results can be written, and has room."""
+    try:
+        check_writable(out)
+    except ConfigError as error:
+        return Line("disk", "fail", f"{out} cannot be written", str(error))
     # It need not exist yet: the nearest parent that does is on the same disk.
     place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not os.access(place, os.W_OK):
-        return Line("disk", "fail", f"{out} cannot be written", "give another --out")
     free = shutil.disk_usage(place).free / 2**30
     finding = f"{free:.1f} GiB free for {out}"
     if free >= ENOUGH_GIB:
@@ -149,17 +154,21 @@ def check_disk(out: Path) -> Line:
     return Line("disk", status, finding, advice)
 
 
-def check_settings(pipeline: Pipeline) -> Line:
-    """Whether `run` would refuse the settings before its first run."""
-    from critique_rl.experiment.preflight import check_arms, check_primary
+def check_settings(pipeline: Pipeline, folder: PipelineFolder) -> Iterator[Line]:
+    """A line for each setting that `run` would refuse before its first run, or one that all fit."""
+    from critique_rl.experiment.plan import check_stored
+    from critique_rl.experiment.preflight import check_started, setting_refusals
 
+    refusals = setting_refusals(pipeline)
     try:
-        check_arms(dict(pipeline.arms))
-        for config in pipeline.arms.values():
-            check_primary(pipeline.primary, config)
-    except (ValueError, OSError, ImportError) as error:
-        return Line("settings", "fail", "run would refuse them", str(error))
-    return Line("settings", "ok", f"{len(pipeline.arms)} arms, primary {pipeline.primary}")
+        check_stored(pipeline, folder)
+        check_started(pipeline, folder)
+    except ConfigError as error:
+        refusals.append(str(error))
+    for refusal in refusals:
+        yield Line("settings", "fail", "run would refuse them", refusal)
+    if not refusals:
+        yield Line("settings", "ok", f"{len(pipeline.arms)} arms, primary {pipeline.primary}")
 
 
 def check_reach(pipeline: Pipeline) -> Iterator[Line]:

@@ -14,6 +14,7 @@ from critique_rl.cli.arguments import (
 )
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import EVALUATE, read_json
+from critique_rl.config.folder_lock import check_writable
 
 
 def add_command(commands: Commands) -> None:
@@ -32,6 +33,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         ConfigError: No such arm, or its run is not finished.
     """
     pipeline, folder = load(arguments)
+    check_writable(folder.path)
     arm = arguments.arm or pipeline.control
     config = arm_config(arguments.pipeline, pipeline.arms, arm)
     run = folder.base

@@ -11,8 +11,9 @@ from pathlib import Path
 from critique_rl.cli.arguments import Commands, add_pipeline_command, load, pipeline_words
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import pipeline_path
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
-from critique_rl.experiment.plan import FORMATS, launcher, render_plan, stages
+from critique_rl.experiment.plan import FORMATS, check_stored, launcher, render_plan, stages
 
 
 def add_command(commands: Commands) -> None:
@@ -46,15 +47,18 @@ def plan(arguments: argparse.Namespace) -> int:
     """Print the commands; their number and what follows them go to standard error.
 
     Raises:
-        ConfigError: A pipeline or an accelerate config that cannot be used.
+        ConfigError: A pipeline, its settings or an accelerate config that cannot be used.
     """
     pipeline, folder = load(arguments)
     words = pipeline_words(arguments.pipeline, arguments.overrides, arguments.out)
     prefix = arguments.prefix
     if arguments.accelerate:
         prefix = launcher(pipeline_path(arguments.accelerate))
+    check_stored(pipeline, folder)
     planned = stages(pipeline, folder, words, prefix)
     if planned:
+        for warning in _check_settings(pipeline, folder):
+            print(warning, file=sys.stderr)
         print(render_plan(planned, arguments.format, pipeline.name))
     # Standard output is the script alone, so that it can be piped into a shell.
     counts = ", then ".join(str(len(stage)) for stage in planned) or "no"
@@ -66,6 +70,16 @@ def plan(arguments: argparse.Namespace) -> int:
     for line in _reach(pipeline):
         print(line, file=sys.stderr)
     return 0
+
+
+def _check_settings(pipeline: Pipeline, folder: PipelineFolder) -> list[str]:
+    """Warnings. Raises ConfigError for settings that a run would refuse."""
+    # Imported here: it brings TRL, which a plan without runs does not need.
+    from critique_rl.experiment.preflight import check_pipeline, check_started
+
+    warnings = check_pipeline(pipeline, download=False)
+    check_started(pipeline, folder)
+    return warnings
 
 
 def _reach(pipeline: Pipeline) -> Iterator[str]:

@@ -13,9 +13,10 @@ from critique_rl.cli.arguments import (
     load,
 )
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.folder_lock import lock_folder
+from critique_rl.config.folder_lock import check_writable, lock_folder
+from critique_rl.config.ranges import MOST_SEED, is_seed
 from critique_rl.config.run_folder import RunFolder
-from critique_rl.config.schema import RunConfig
+from critique_rl.config.schema import Pipeline, RunConfig
 
 
 def add_command(commands: Commands) -> None:
@@ -30,18 +31,27 @@ def add_command(commands: Commands) -> None:
         action="store_true",
         help="a trial of the pipeline's sweep: the arm is <arm>@<value>",
     )
+    # Of the runs that `run` starts, which has looked at the settings.
+    command.add_argument("--checked", action="store_true", help=argparse.SUPPRESS)
 
 
 def train(arguments: argparse.Namespace) -> int:
     """Train one run: 130 where it was asked to stop, 1 where it could not go on.
 
     Raises:
-        ConfigError: No such arm, or its folder was started with other settings.
+        ConfigError: No such arm, settings that cannot be used, or a folder that was started with
+            others.
     """
     from critique_rl.experiment.same_config import check_same_config
     from critique_rl.experiment.sweep import trials, with_chosen
 
     pipeline, folder = load(arguments)
+    check_writable(folder.path)
+    if not is_seed(arguments.seed):
+        raise ConfigError(
+            f"--seed: got {arguments.seed}, expected a whole number from 0 to {MOST_SEED}"
+        )
+    given = pipeline
     if arguments.sweep:
         if pipeline.sweep is None:
             raise ConfigError(f"--sweep: {arguments.pipeline} has no sweep: section")
@@ -53,8 +63,19 @@ def train(arguments: argparse.Namespace) -> int:
     run = folder.run(arguments.arm, arguments.seed)
     accepts_changes = arguments.accept_changes and not run.finished
     check_same_config(run, config, arguments.seed, accepts_changes=accepts_changes)
+    if not arguments.checked and not run.finished:
+        _check_settings(given)
     with lock_folder(run.path, "training"):
         return _train_run(config, arguments.arm, arguments.seed, run, accepts_changes)
+
+
+def _check_settings(pipeline: Pipeline) -> None:
+    """Print warnings. Raises ConfigError for settings that `run` would refuse."""
+    from critique_rl.experiment.preflight import check_pipeline
+
+    # Loading the policy fetches what is not here.
+    for warning in check_pipeline(pipeline, download=False):
+        print(warning, file=sys.stderr)
 
 
 def _train_run(

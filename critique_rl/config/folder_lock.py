@@ -19,6 +19,28 @@ class FolderLocked(ConfigError):
     """Another process holds the lock of a folder."""
 
 
+def check_writable(folder: Path) -> None:
+    """Check that a folder is there, or can be made.
+
+    Raises:
+        ConfigError: A file stands in its place or above it, or it cannot be written.
+    """
+    try:
+        place = folder.absolute()
+        while not place.exists():
+            place = place.parent
+        fault = ""
+        if not place.is_dir():
+            fault = f"{place} is no folder"
+        elif not os.access(place, os.W_OK | os.X_OK):
+            fault = f"{place} cannot be written"
+    # A name that is too long, or a NUL.
+    except (OSError, ValueError) as error:
+        fault = str(error)
+    if fault:
+        raise ConfigError(f"--out: {fault}; give another --out")
+
+
 @contextmanager
 def lock_folder(folder: Path, activity: str) -> Iterator[None]:
     """Lock a folder for this process until the block ends.
@@ -31,6 +53,7 @@ def lock_folder(folder: Path, activity: str) -> Iterator[None]:
         FolderLocked: Another process holds the lock.
         ConfigError: The folder or the file of the lock cannot be used.
     """
+    check_writable(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from critique_rl.config.checks import ConfigError
@@ -138,6 +139,14 @@ def shown(name: str) -> str:
     if len(name) <= MOST_BYTES:
         return repr(name)
     return f"{name[:40]!r}..."
+
+
+def path_word(path: Path) -> str:
+    """A path as a word of a command line, which is taken for no option."""
+    word = str(path)
+    if word.startswith("-"):
+        return f"./{word}"
+    return word
 
 
 # ---- families ------------------------------------------------------------------------------------

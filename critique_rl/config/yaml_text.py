@@ -103,7 +103,7 @@ def _check_depth(text: str, where: str) -> None:
         if isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MOST_DEPTH:
-            raise _too_deep(where, event.start_mark.line)
+            raise _too_deep(where, event.start_mark.line)  # type: ignore[union-attr]
 
 
 def _too_deep(where: str, line: int) -> ConfigError:

@@ -8,6 +8,7 @@ another.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -142,7 +143,7 @@ def _check_values(options: Mapping[str, Any], where: str) -> None:
         value = options.get(name, 1)
         # YAML's true is an int in Python.
         is_number = isinstance(value, types) and not isinstance(value, bool)
-        if not is_number or value <= 0:
+        if not is_number or not 0 < value < math.inf:
             detail = "" if float in types else ", a whole one"
             raise ConfigError(f"{where}, {name}: got {value!r}, expected a number above 0{detail}")
 

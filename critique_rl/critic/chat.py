@@ -165,7 +165,8 @@ class LocalChat:
                 f"got prompt_price, completion_price {prices}; expected numbers, none negative"
             )
         counts_fit = min(self.max_tokens, self.batch) >= 1
-        if not counts_fit or self.temperature < 0 or not 0 < self.top_p <= 1:
+        is_temperature = 0 <= self.temperature < math.inf
+        if not counts_fit or not is_temperature or not 0 < self.top_p <= 1:
             raise ValueError(
                 f"got max_tokens={self.max_tokens}, batch={self.batch}, "
                 f"temperature={self.temperature}, top_p={self.top_p}; expected whole numbers "

@@ -18,6 +18,7 @@ from critique_rl.config.checks import ConfigError, check_keys
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import RunConfig
 from critique_rl.critic.build import build_critic
+from critique_rl.experiment.foresight.trl_values import check_trl_values
 from critique_rl.experiment.rollout_log import write_rollouts
 from critique_rl.policy import load_policy
 from critique_rl.sampling.sample import prompt_lengths
@@ -60,7 +61,7 @@ def trainer_arguments(config: RunConfig, folder: RunFolder) -> CritiqueGRPOConfi
     _check_option_names(config)
     _check_fixed_options(config)
     preset_options = preset(config.preset) if config.preset else {}
-    _check_numbers(config)
+    check_trl_values(config.trl, fields(trl.GRPOConfig))
     options = {
         **_default_options(),
         "max_steps": _max_steps(config),
@@ -70,8 +71,12 @@ def trainer_arguments(config: RunConfig, folder: RunFolder) -> CritiqueGRPOConfi
     }
     try:
         return CritiqueGRPOConfig(output_dir=str(folder.checkpoints), **options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"trl/method: {error}") from error
+    except ConfigError:
+        raise
+    # transformers and TRL let Python's errors through for values of a wrong form.
+    except Exception as error:
+        words = " ".join(str(error).split())
+        raise ConfigError(f"trl/method: {words}") from error
 
 
 def _check_option_names(config: RunConfig) -> None:
@@ -97,25 +102,6 @@ def _check_fixed_options(config: RunConfig) -> None:
     for key, (allowed, reason) in FIXED.items():
         if config.trl.get(key, allowed) != allowed:
             raise ConfigError(f"trl.{key}: got {config.trl[key]!r}, expected {allowed!r}: {reason}")
-
-
-def _check_numbers(config: RunConfig) -> None:
-    """Refuse text where TRL wants a number.
-
-    Raises:
-        ConfigError: Such a text.
-    """
-    # TRL checks no types: the run would end at its first step, or after.
-    for f in fields(trl.GRPOConfig):
-        value = config.trl.get(f.name)
-        annotation = str(f.type)
-        takes_text = "str" in annotation
-        takes_number = "float" in annotation or "int" in annotation
-        if isinstance(value, str) and takes_number and not takes_text:
-            raise ConfigError(
-                f"trl.{f.name}: got {value!r}, expected a number "
-                "(YAML reads 1e-4 as text; write 1.0e-4)"
-            )
 
 
 def _default_options() -> dict[str, Any]:

@@ -21,10 +21,11 @@ from rich.live import Live
 
 from critique_rl.config.durable_files import read_yaml
 from critique_rl.config.folder_lock import is_locked, lock_folder
+from critique_rl.config.names import path_word
 from critique_rl.config.resolved_run import base_config, run_defaults
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
-from critique_rl.experiment.plan import train_words
+from critique_rl.experiment.plan import check_stored, train_words
 from critique_rl.experiment.processes import start
 from critique_rl.experiment.progress import Job, budget_share, estimate, progress_table, time_left
 from critique_rl.experiment.same_config import check_folders, fill_defaults
@@ -62,9 +63,12 @@ def run_all(
         ConfigError: The settings cannot be used, or another process runs this pipeline.
         KeyboardInterrupt: After all runs were asked to stop, and did.
     """
-    tail = [str(path), *overrides, "--out", str(folder.path.parent)]
+    tail = [path_word(path), *overrides, "--out", path_word(folder.path.parent)]
     if accepts_changes:
         tail.append(ACCEPT)
+    # Before the folder is made and the first trial runs.
+    for warning in check_settings(pipeline, folder, accepts_changes):
+        print(warning, file=sys.stderr)
     with lock_folder(folder.path, "running this pipeline"):
         if pipeline.sweep is not None:
             sweep_tail = [*tail, "--sweep"]
@@ -90,41 +94,34 @@ def _run_missing(
         todo.insert(0, base)
     if not todo:
         return []
-    _check_due(pipeline, todo, accepts_changes)
     print(estimate(pipeline, folder, todo, jobs), file=sys.stderr)
     return _execute(todo, jobs, pipeline)
 
 
-def _check_due(pipeline: Pipeline, todo: list[Job], accepts_changes: bool) -> None:
-    """Refuse settings, and inputs that have changed, before the first process starts; warn.
+def check_settings(
+    pipeline: Pipeline, folder: PipelineFolder, accepts_changes: bool = False
+) -> list[str]:
+    """Refuse settings that cannot be used, and inputs that have changed, where something is to do.
+
+    Returns:
+        Warnings, a line each.
 
     Raises:
-        ConfigError: The first of them.
+        ConfigError: Every setting that cannot be used.
     """
+    check_stored(pipeline, folder, accepts_changes)
+    due = {job.arm for job in _missing_runs(pipeline, folder, [])}
+    if pipeline.sweep is not None and _missing_runs(trials(pipeline), folder.sweep, []):
+        due |= set(pipeline.arms)
+    if not due and not _is_base_due(pipeline, folder):
+        return []
     # Imported here: `critique-rl run` on finished runs then needs neither torch nor TRL.
-    from critique_rl.experiment.foresight.findings import refuse_or_warn
-    from critique_rl.experiment.foresight.foresee import foresee
-    from critique_rl.experiment.preflight import check_arms, check_primary, check_sampling
-    from critique_rl.experiment.resume.changes import check_inputs
+    from critique_rl.experiment.preflight import check_pipeline, check_started
 
-    check_arms(dict(pipeline.arms))
-    for config in pipeline.arms.values():
-        check_primary(pipeline.primary, config)
-    for sampling in check_sampling(pipeline.arms):
-        print(f"warning: {sampling}", file=sys.stderr)
-    # Arms that have finished are not asked for a key again.
-    due = {job.arm for job in todo}
-    arms = {}
-    for arm, config in pipeline.arms.items():
-        if arm in due:
-            arms[arm] = config
-    for warning in refuse_or_warn(foresee(arms)):
-        print(warning, file=sys.stderr)
-    if accepts_changes:
-        return
-    for job in todo:
-        if job.seed is not None:
-            check_inputs(job.folder, pipeline.arms[job.arm], job.seed)
+    warnings = check_pipeline(pipeline, due)
+    if not accepts_changes:
+        check_started(pipeline, folder)
+    return warnings
 
 
 def _missing_runs(pipeline: Pipeline, folder: PipelineFolder, tail: list[str]) -> list[Job]:
@@ -137,7 +134,8 @@ def _missing_runs(pipeline: Pipeline, folder: PipelineFolder, tail: list[str]) -
                 continue
             branch = config.branch_from
             trunk = folder.run(branch.arm, seed) if branch else None
-            command = train_words(tail, arm, seed)
+            # The settings were looked at before the first run.
+            command = [*train_words(tail, arm, seed), "--checked"]
             missing.append(Job(arm, seed, run, command, trunk))
     return missing
 

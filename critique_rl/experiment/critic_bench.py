@@ -6,13 +6,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from critique_rl.analysis.table import Table
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import write_json
+from critique_rl.config.names import shown
+from critique_rl.config.ranges import check_values
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
+from critique_rl.config.yaml_text import read_yaml
 from critique_rl.critic.build import build_critic
 from critique_rl.critic.chat_critic import ChatCritic
 from critique_rl.critic.contract import Chat, Critic
@@ -68,8 +69,10 @@ def critic_specs(pipeline: Pipeline, given: Sequence[str]) -> dict[str, Spec]:
     """
     specs: dict[str, Spec] = {RETRY: {"kind": RETRY}}
     if given:
-        parsed = {text: parse_spec(text) for text in given}
-        for text, spec in parsed.items():
+        for text in given:
+            spec = parse_spec(text)
+            if spec in specs.values() and spec != specs[RETRY]:
+                raise ConfigError(f"--critic: {text!r} is given twice; give each critic once")
             if spec != specs[RETRY]:
                 specs[text] = spec
         return specs
@@ -87,12 +90,8 @@ def parse_spec(text: str) -> Spec:
         ConfigError: the text is neither, or its kind is "none".
     """
     example = "'{kind: local, model: DIR}'"
-    try:
-        spec = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"--critic: {text!r} is not YAML; give a kind, or such as {example}"
-        ) from error
+    spec = read_yaml(text, f"--critic {shown(text)}")
+    check_values({"--critic": spec})
     if isinstance(spec, str):
         spec = {"kind": spec}
     if not isinstance(spec, Mapping) or spec.get("kind") in (None, "none"):

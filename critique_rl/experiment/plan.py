@@ -6,22 +6,30 @@ cluster to run. Nothing is run here. The formats:
 - slurm: a script that submits one job array per stage
 - sky: a script that starts one managed job of SkyPilot per run
 
-Trials of a sweep are the first stage, arms that branch from another one the last. All runs need one
+Every word is quoted for a shell, and a job has a name that its scheduler takes. A run is installed
+from the checkout or from a wheel of this version: no index has this package. Trials of a sweep are
+the first stage, arms that branch from another one the last. All runs need one
 folder for results that renames files atomically (a disk, NFS or Lustre, not a mounted bucket). Left
 out: resources, which only the user knows; each script has one place to write them in.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.folder_lock import check_writable
+from critique_rl.config.names import path_word
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
-from critique_rl.experiment.sweep import trials
+from critique_rl.experiment.same_config import check_folders
+from critique_rl.experiment.sweep import trials, with_chosen
 
 FORMATS = ("lines", "parallel", "slurm", "sky")
 
@@ -61,15 +69,28 @@ SKY_HEAD = (
     "so that arms that branch find the runs they branch from.\n"
     """cat > sky-task.yaml <<'TASK'
 resources: {accelerators: "H100:1"}
+# The checkout of critique_rl, or a folder with its wheel (pip wheel --no-deps CHECKOUT).
 workdir: .
 # volumes: {/results: NAME}
-setup: pip install critique_rl
-run: eval "$COMMAND"
+setup: |
+  if [ -f pyproject.toml ] && [ -d critique_rl ]; then
+    pip install --constraint constraints.txt .
+  else
+    pip install ./critique_rl-VERSION-py3-none-any.whl
+  fi
+run: |
+  eval "$COMMAND"
 TASK
 set -u"""
 )
 # In the background: `sky jobs launch` waits for its job, and the runs of a stage are independent.
 SKY = "sky jobs launch --yes --name {name} --env COMMAND={command} sky-task.yaml &"
+LONGEST_JOB = 60
+"""Characters of a job's name. SkyPilot's are letters, digits, - _ . after a letter; clouds shorten
+what is longer.
+"""
+LINE_ENDS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
+"""Signs that end a line of a plan, or of which a shell makes something else."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +115,54 @@ def train_words(tail: Sequence[str], arm: str, seed: int) -> list[str]:
     return ["train", *tail, "--arm", arm, "--seed", str(seed)]
 
 
+def job_name(*parts: str) -> str:
+    """A name of a job that SkyPilot and Slurm take, different for different parts."""
+    wanted = "-".join(parts)
+    name = re.sub(r"[^a-zA-Z0-9._-]+", "-", wanted)
+    if not name[0].isalpha():
+        name = f"run-{name}"
+    if name == wanted and name[-1].isalnum() and len(name) <= LONGEST_JOB:
+        return name
+    # Two names that differ only in signs that are taken out stay two.
+    digest = hashlib.sha256(wanted.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{name[: LONGEST_JOB - 9]}-{digest}"
+
+
+def check_stored(
+    pipeline: Pipeline, folder: PipelineFolder, accepts_changes: bool = False
+) -> None:
+    """Refuse a folder that cannot be written, or whose runs were started with other settings.
+
+    Raises:
+        ConfigError: The first of these.
+    """
+    check_writable(folder.path)
+    if pipeline.sweep is None:
+        check_folders(pipeline, folder, accepts_changes=accepts_changes)
+        return
+    check_folders(trials(pipeline), folder.sweep, accepts_changes=accepts_changes)
+    try:
+        chosen = with_chosen(pipeline, folder)
+    except ConfigError:
+        # The trials come first, and choose anew.
+        return
+    check_folders(chosen, folder, accepts_changes=accepts_changes)
+
+
+def check_words(words: Iterable[str]) -> None:
+    """Refuse words that end a line: a plan has a run in each.
+
+    Raises:
+        ConfigError: The first such word.
+    """
+    for word in words:
+        if LINE_ENDS.search(word):
+            raise ConfigError(
+                f"plan: got {word!r} in the command, which holds a line end or another control "
+                "character, and a plan has a run a line; give it without"
+            )
+
+
 def launcher(config: Path) -> str:
     """The prefix that starts a run on several processes, as an accelerate config says.
 
@@ -105,7 +174,7 @@ def launcher(config: Path) -> str:
             f"--accelerate: no file {config}; give one such as pipelines/accelerate/ddp.yaml, "
             "or what accelerate config wrote"
         )
-    return f"accelerate launch --config_file {shlex.quote(str(config))} -m critique_rl"
+    return f"accelerate launch --config_file {shlex.quote(path_word(config))} -m critique_rl"
 
 
 def stages(pipeline: Pipeline, folder: PipelineFolder, tail: Sequence[str], prefix: str) -> Stages:
@@ -115,8 +184,12 @@ def stages(pipeline: Pipeline, folder: PipelineFolder, tail: Sequence[str], pref
         pipeline: The experiment.
         folder: Its results, which tell what is finished.
         tail: The pipeline's file, its overrides and --out, as on the command line.
-        prefix: The start of each command, such as `launcher` gives.
+        prefix: The start of each command, such as `launcher` gives, as a shell reads it.
+
+    Raises:
+        ConfigError: A word holds a line end.
     """
+    check_words([*tail, prefix])
     candidates: Stages = []
     if pipeline.sweep is not None:
         trial_tail = [*tail, "--sweep"]
@@ -150,7 +223,9 @@ def render_plan(planned: Stages, form: str, name: str) -> str:
             parts = [_job_array(stage, number, name) for number, stage in enumerate(planned, 1)]
             return _script(SLURM_HEAD, parts)
         case "sky":
-            return _script(SKY_HEAD, [_managed_jobs(stage, name) for stage in planned])
+            # The metadata of the package have its version; a wheel's name holds it too.
+            head = SKY_HEAD.replace("VERSION", version("critique_rl"))
+            return _script(head, [_managed_jobs(stage, name) for stage in planned])
     return "\n".join(_lines(stage) for stage in planned)
 
 
@@ -162,7 +237,7 @@ def _job_array(stage: list[PlannedRun], number: int, name: str) -> str:
     commands = "\n".join(f"  {shlex.quote(run.command)}" for run in stage)
     after = AFTER.format(number - 1) if number > 1 else ""
     return SLURM.format(
-        stage=number, after=after, last=len(stage) - 1, name=shlex.quote(name), commands=commands
+        stage=number, after=after, last=len(stage) - 1, name=job_name(name), commands=commands
     )
 
 
@@ -171,7 +246,7 @@ def _managed_jobs(stage: list[PlannedRun], name: str) -> str:
     for run in stage:
         # The command is quoted once more: it is the value of an environment variable.
         command = shlex.quote(run.command)
-        lines.append(SKY.format(name=f"{name}-{run.name}", command=command))
+        lines.append(SKY.format(name=job_name(name, run.name), command=command))
     return "\n".join([*lines, "wait"])
 
 

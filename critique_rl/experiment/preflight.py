@@ -7,19 +7,24 @@ or the critic. Left out: the policy, which would have to be loaded; `critique-rl
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import AutoConfig, GenerationConfig
 
 from critique_rl.config.checks import ConfigError, suggest
-from critique_rl.config.run_folder import RunFolder
-from critique_rl.config.schema import PlateauConfig, RunConfig, TaskConfig
+from critique_rl.config.run_folder import PipelineFolder, RunFolder
+from critique_rl.config.schema import Pipeline, PlateauConfig, RunConfig
 from critique_rl.critic.build import build_critic
+from critique_rl.critic.contract import Critic
 from critique_rl.experiment.build import trainer_arguments
 from critique_rl.experiment.evaluate import rollout_options
+from critique_rl.experiment.foresight.findings import refuse_or_warn
+from critique_rl.experiment.foresight.foresee import foresee
+from critique_rl.experiment.resume.changes import check_inputs
+from critique_rl.experiment.sweep import trials
 from critique_rl.metrics import EVALUATION_METRICS, SHARES
 from critique_rl.policy import resolve_model
 from critique_rl.prompts import template_names
@@ -36,7 +41,78 @@ from critique_rl.trainer.rollout.success import success_rule
 warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
 
 FEW_PROMPTS = 16
-"""Training prompts of a task that is loaded only to be looked at."""
+"""Training prompts of a task of the lab that is loaded only to be looked at."""
+MOST_LAB_ROWS = 100_000
+"""Rows of a world of the lab, which are drawn one by one, some milliseconds each."""
+Tasks = dict[str, Task]
+"""What arms share is loaded once: the `task:` section as text -> the task."""
+Result = TypeVar("Result")
+
+
+# ---- all commands --------------------------------------------------------------------------------
+
+
+def check_pipeline(
+    pipeline: Pipeline, due: Collection[str] | None = None, download: bool = True
+) -> list[str]:
+    """Refuse what `run` refuses: the one check of `run`, `train` and `plan`.
+
+    Args:
+        pipeline: The experiment, with its sweep.
+        due: Arms whose runs are still to do; None for all. Others are not asked for a key.
+        download: Whether a policy's tokenizer may come from the Hub.
+
+    Returns:
+        Warnings, a line each.
+
+    Raises:
+        ConfigError: Every setting that cannot be used, a line each.
+    """
+    refusals = setting_refusals(pipeline)
+    if refusals:
+        raise ConfigError("\n".join(refusals))
+    warnings = [f"warning: {sampling}" for sampling in check_sampling(pipeline.arms)]
+    arms = {}
+    for arm, config in pipeline.arms.items():
+        if due is None or arm in due:
+            arms[arm] = config
+    return warnings + refuse_or_warn(foresee(arms, download))
+
+
+def setting_refusals(pipeline: Pipeline) -> list[str]:
+    """A sentence for each setting that cannot be used, those of a sweep's trials included."""
+    tasks: Tasks = {}
+    refusals = _arms_refusals(pipeline, tasks)
+    # Trials have the same settings but for one option: what is wrong would be said again.
+    if not refusals and pipeline.sweep is not None:
+        refusals = _arms_refusals(trials(pipeline), tasks)
+    return refusals
+
+
+def check_started(pipeline: Pipeline, folder: PipelineFolder) -> None:
+    """Refuse runs that would go on with other inputs than they were started with.
+
+    Raises:
+        ConfigError: The first such run.
+    """
+    # Runs that follow a sweep look themselves: their settings are not chosen yet.
+    if pipeline.sweep is not None:
+        pipeline = trials(pipeline)
+        folder = folder.sweep
+    for arm, config in pipeline.arms.items():
+        for seed in pipeline.seeds:
+            run = folder.run(arm, seed)
+            if run.config.exists() and not run.finished:
+                check_inputs(run, config, seed)
+
+
+def _arms_refusals(pipeline: Pipeline, tasks: Tasks) -> list[str]:
+    refusals = []
+    for arm, config in pipeline.arms.items():
+        faults = _arm_faults(config, tasks)
+        _collect(faults, _check_primary, pipeline.primary, config, tasks)
+        refusals += [f"arm {arm}: {fault}" for fault in faults]
+    return refusals
 
 
 def check_arms(arms: Mapping[str, RunConfig]) -> None:
@@ -45,39 +121,166 @@ def check_arms(arms: Mapping[str, RunConfig]) -> None:
     Raises:
         ConfigError: The first setting that a run would refuse, with the name of its arm.
     """
+    tasks: Tasks = {}
     for arm, config in arms.items():
-        try:
-            _check_arm(config)
-        except ValueError as error:
-            raise ConfigError(f"arm {arm}: {error}") from error
+        for fault in _arm_faults(config, tasks):
+            raise ConfigError(f"arm {arm}: {fault}")
 
 
-def _check_arm(config: RunConfig) -> None:
-    """Build everything but policy and trainer.
+def _collect(faults: list[str], check: Callable[..., Result], *arguments: Any) -> Result | None:
+    """The result of a check; None where it fails, and then `faults` has why."""
+    try:
+        return check(*arguments)
+    # TypeError: a value of a wrong form that a verifier or a user's class takes no further.
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        words = "\n".join(line for line in str(error).splitlines() if line.strip())
+        if words not in faults:
+            faults.append(words)
+        return None
+
+
+def _arm_faults(config: RunConfig, tasks: Tasks) -> list[str]:
+    """Build everything but policy and trainer; why what cannot be built cannot, a text each."""
+    faults: list[str] = []
+    # Nothing is written here, so the folder needs no place.
+    arguments = _collect(faults, trainer_arguments, config, RunFolder(Path("unused")))
+    _collect(faults, _check_policy, config)
+    _collect(faults, _check_templates, config)
+    _collect(faults, _check_lab_size, config)
+    if config.plateau is not None:
+        _collect(faults, plateau_rule, config.plateau)
+    task = _collect(faults, _load_task, config, tasks)
+    if task is None:
+        return faults
+    critics: list[Critic | None] = []
+    _collect(faults, _build_into, critics, config, task)
+    _collect(faults, _check_best_by, config, task)
+    _collect(faults, _check_plateau_family, config, task)
+    if arguments is None:
+        return faults
+    _collect(faults, _check_branch_points, config, arguments)
+    _collect(faults, _check_rows, config, task, arguments)
+    if critics:
+        _collect(faults, _check_reward, config, task, arguments, critics[0])
+        _collect(faults, arguments.check_trains, critics[0] is not None)
+    return faults
+
+
+def _check_policy(config: RunConfig) -> None:
+    """Refuse a policy that is not there; of the Hub only a run knows.
 
     Raises:
-        ValueError: The first setting that cannot be used; often a ConfigError.
+        ConfigError: No such folder, or a package that is not installed.
     """
-    # Nothing is written here, so the folder needs no place.
-    arguments = trainer_arguments(config, RunFolder(Path("unused")))
-    _check_branch_points(config, arguments)
-    task = _load_small_task(config.task)
-    critic = build_critic(config.critic, task)
+    try:
+        resolve_model(config.policy.model)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"policy: {error}") from error
+
+
+def _build_into(critics: list[Critic | None], config: RunConfig, task: Task) -> None:
+    """Append the arm's critic, which is None for the kind none.
+
+    Raises:
+        ConfigError: A `critic:` section that cannot be used.
+    """
+    critics.append(build_critic(config.critic, task))
+
+
+def _check_reward(
+    config: RunConfig, task: Task, arguments: CritiqueGRPOConfig, critic: Critic | None
+) -> None:
+    """Refuse a reward, or a rule of success on it, that cannot work.
+
+    Raises:
+        ValueError: The first setting that cannot be used.
+    """
     assert arguments.num_generations is not None, "TRL's arguments refuse null"
     rewards, weights = build_reward(config.reward, task.verifier, arguments.num_generations)
+    given = config.trl.get("reward_weights")
+    if given is not None and len(rewards) == 1 and len(given) != 1:
+        raise ConfigError(
+            f"trl.reward_weights: got {given!r}, expected one number, "
+            "for there is one reward; leave it out"
+        )
     if len(rewards) > 1:
         arguments.success_reward = arguments.success_reward or "correct"
     names = [reward.__name__ for reward in rewards]
     success_rule(rewards, names, weights, arguments, critic is not None)
-    _check_best_by(config, task)
-    _check_plateau_family(config, task)
-    _check_templates(config)
-    arguments.check_trains(critic is not None)
 
 
-def _load_small_task(config: TaskConfig) -> Task:
-    """The task with few training prompts: only its verifier and its families are looked at."""
-    return load_task(replace(config, size=FEW_PROMPTS), 0)
+def _check_lab_size(config: RunConfig) -> None:
+    """Refuse sizes that a world of the lab could not be drawn to in a day.
+
+    Raises:
+        ConfigError: Too many rows.
+    """
+    if not config.task.name.startswith("lab/"):
+        return
+    sizes = {
+        "task.size": config.task.size,
+        "evaluation.problems": config.evaluation.problems,
+        "evaluation.curve_problems": config.evaluation.curve_problems,
+    }
+    for name, size in sizes.items():
+        if size > MOST_LAB_ROWS:
+            raise ConfigError(
+                f"{name}: got {size}, expected at most {MOST_LAB_ROWS} of {config.task.name}"
+            )
+
+
+def _load_task(config: RunConfig, tasks: Tasks) -> Task:
+    """The arm's task, as large as the run has it, and its held-out problems.
+
+    Raises:
+        ConfigError: The task cannot be loaded, or has too few problems.
+    """
+    section = config.task
+    is_lab = section.name.startswith("lab/")
+    if is_lab and section.repeat_one is None:
+        # Drawing them all takes seconds, and the worlds have enough.
+        section = replace(section, size=min(section.size, FEW_PROMPTS))
+    evaluation = config.evaluation
+    key = repr((section, evaluation.split, evaluation.problems, evaluation.curve_problems))
+    if key not in tasks:
+        task = load_task(section, 0)
+        if section.name not in SLOW_WORLDS:
+            task.held_out(evaluation.split, evaluation.problems)
+            if evaluation.curve_every:
+                task.held_out("validation", evaluation.curve_problems)
+        tasks[key] = task
+    return tasks[key]
+
+
+SLOW_WORLDS = ("lab/chain", "lab/legs")
+"""Their held-out problems are drawn for seconds, and there are more than anyone asks for."""
+
+
+def _check_rows(config: RunConfig, task: Task, arguments: CritiqueGRPOConfig) -> None:
+    """Refuse fewer training prompts than one generation takes.
+
+    Raises:
+        ConfigError: TRL leaves out a last part of prompts, here all, and would train nothing.
+    """
+    rows = len(task.train)
+    if config.task.name.startswith("lab/"):
+        rows = config.task.size
+    if not rows:
+        raise ConfigError(
+            f"task {task.name}: the training set is empty; raise task.size or check task.families"
+        )
+    assert arguments.generation_batch_size is not None, "TRL's arguments fill it in"
+    assert arguments.num_generations is not None, "TRL's arguments refuse null"
+    prompts = arguments.generation_batch_size // arguments.num_generations
+    if rows < prompts:
+        raise ConfigError(
+            f"task.size: got {rows} training prompts, expected at least {prompts}, those of one "
+            "generation (trl.per_device_train_batch_size and steps_per_generation by "
+            "num_generations); give more, or lower them"
+        )
+
+
+# ---- settings of an arm --------------------------------------------------------------------------
 
 
 def plateau_rule(plateau: PlateauConfig) -> PlateauRule:
@@ -98,7 +301,7 @@ def _check_branch_points(config: RunConfig, arguments: CritiqueGRPOConfig) -> No
     """Refuse steps at which no run can branch.
 
     Raises:
-        ConfigError: A step within a generation, or a plateau rule that cannot work.
+        ConfigError: A step within a generation.
     """
     # Checkpoints are written where a generation is used up: TRL keeps no half-used one.
     assert arguments.steps_per_generation is not None, "TRL's arguments fill it in"
@@ -106,7 +309,6 @@ def _check_branch_points(config: RunConfig, arguments: CritiqueGRPOConfig) -> No
     period = max(1, micro_batches // arguments.gradient_accumulation_steps)
     steps = [("a step to branch at", step) for step in config.keep_steps]
     if config.plateau is not None:
-        plateau_rule(config.plateau)
         steps.insert(0, ("evaluation.curve_every", config.evaluation.curve_every))
     for name, step in steps:
         if step % period:
@@ -220,14 +422,22 @@ def check_primary(primary: str, config: RunConfig) -> None:
     Raises:
         ConfigError: No such metric with this arm's `evaluation.ks` and families.
     """
-    task = _load_small_task(config.task)
+    _check_primary(primary, config, {})
+
+
+def _check_primary(primary: str, config: RunConfig, tasks: Tasks) -> None:
+    """`check_primary` with the tasks that are loaded. Raises ConfigError as it does."""
+    task = _load_task(config, tasks)
     rows = task.held_out(config.evaluation.split, 1)
     families = {str(row["family"]) for row in rows} | {"all"}
-    pass_metrics = [f"pass@{k}/{family}" for k in config.evaluation.ks for family in families]
+    samples = config.evaluation.samples
+    # A k above the samples is left out of the evaluation.
+    ks = [k for k in config.evaluation.ks if k <= samples]
+    pass_metrics = [f"pass@{k}/{family}" for k in ks for family in families]
     shares = [f"{name}/{family}" for name in SHARES for family in families]
     if primary not in (*pass_metrics, *EVALUATION_METRICS, *shares):
         # Only pass@k is suggested: not every task has the other metrics.
         raise ConfigError(
-            f"primary: no metric {primary!r} with these evaluation.ks and families; "
+            f"primary: no metric {primary!r} with these evaluation.ks, samples and families; "
             f"{suggest(primary, pass_metrics)}"
         )

@@ -75,6 +75,9 @@ SPLITS = {"base": (0, 50), "train": (50, 80), "validation": (80, 90), "test": (9
 Naming = dict[int, str]
 """{step, counted from 1: kind of hazard}, on a path or in a critique."""
 
+MOST_REPEATS = 20_000
+"""That many known problems in a row: the family has few others, or none."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -325,10 +328,22 @@ def problems(family_name: str, split: str, count: int, seed: int) -> list[Proble
         split: one of SPLITS.
         count: number of problems.
         seed: the same seed gives the same list.
+
+    Raises:
+        ValueError: the family has fewer.
     """
     rng = random.Random(f"{family_name}/{split}/{seed}")
     by_question: dict[str, Problem] = {}
+    repeats = 0
     while len(by_question) < count:
         problem = sample_problem(family_name, split, rng)
+        repeats += 1
+        if problem.question not in by_question:
+            repeats = 0
         by_question[problem.question] = problem
+        if repeats > MOST_REPEATS:
+            raise ValueError(
+                f"lab/chain: got {count} problems of {family_name} in {split}, "
+                f"expected at most {len(by_question)}: ask for fewer"
+            )
     return list(by_question.values())

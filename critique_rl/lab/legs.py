@@ -60,6 +60,9 @@ LINE = re.compile(r"([A-Z])(\d{1,9})\*(\d{1,9})=(\d{1,9}) (\d{1,9})", re.ASCII)
 Fault = tuple[str, Span]
 """("count" | "legs" | "product" | "sum", span of the wrong number)."""
 
+MOST_REPEATS = 20_000
+"""That many known problems in a row: the family has few others, or none."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -191,12 +194,24 @@ def problems(family_name: str, split: str, count: int, seed: int) -> list[Proble
         split: one of SPLITS.
         count: number of problems.
         seed: the same seed gives the same list.
+
+    Raises:
+        ValueError: the family has fewer.
     """
     rng = random.Random(f"legs/{family_name}/{split}/{seed}")
     by_question: dict[str, Problem] = {}
+    repeats = 0
     while len(by_question) < count:
         problem = sample_problem(family_name, split, rng)
+        repeats += 1
+        if problem.question not in by_question:
+            repeats = 0
         by_question[problem.question] = problem
+        if repeats > MOST_REPEATS:
+            raise ValueError(
+                f"lab/legs: got {count} problems of {family_name} in {split}, "
+                f"expected at most {len(by_question)}: ask for fewer"
+            )
     return list(by_question.values())
 
 

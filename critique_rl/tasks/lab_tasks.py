@@ -32,6 +32,7 @@ Problems = Callable[[str, str, int, int], list[Any]]
 
 
 def _lab_chain(config: TaskConfig, seed: int) -> Task:
+    check_keys(config.options, (), "task, options")
     rows = _row_source(chain.problems, _chain_row)
     return Task(
         name=config.name,

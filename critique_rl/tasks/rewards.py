@@ -182,7 +182,7 @@ def random_reward(rate: float, seed: int = 0) -> RewardFunction:
     Raises:
         ValueError: For a rate outside of 0 to 1.
     """
-    if not 0 <= rate <= 1:
+    if isinstance(rate, bool) or not 0 <= rate <= 1:
         raise ValueError(f"random_reward: got rate {rate}, expected a probability, from 0 to 1")
 
     # TRL logs the reward under the function's name.

@@ -20,7 +20,12 @@ from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.experiment.plan import render_plan, stages
 from critique_rl.experiment.sweep import with_chosen
 
-BASIC = {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}, "seeds": [0, 1]}
+BASIC = {
+    "task": {"name": "lab/chain"},
+    "policy": {"model": "lab"},
+    "trl": {"max_completion_length": 48},
+    "seeds": [0, 1],
+}
 SWEEP = {"values": [1.0e-4, 3.0e-4], "seeds": [9]}
 BRANCH = {
     "scalar": {"budget": {"optimizer_steps": 8}},

@@ -239,6 +239,11 @@ class Endpoint:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name}: got {value}, expected a positive number")
+        temperature = self.temperature
+        if temperature is not None and not 0 <= temperature < math.inf:
+            raise ValueError(f"temperature: got {temperature}, expected a number from 0")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p: got {self.top_p}, expected a number above 0 and at most 1")
         if not 1 <= self.length_retry_factor <= 16:
             raise ValueError(
                 f"length_retry_factor: got {self.length_retry_factor}, expected 1 (never) to 16"

@@ -1,0 +1,151 @@
+"""Types, ranges and choices of TRL's options, which TRL reads unchecked: a wrong one would end the
+run at its first step, or train nothing without a word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from critique_rl.config.checks import ConfigError, suggest
+from critique_rl.config.ranges import MOST_COUNT, MOST_SEED, Range
+
+TYPES: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "Literal": (bool,),
+    "str": (str,),
+    "dict": (dict,),
+    "list": (list, tuple),
+    "None": (type(None),),
+    "NoneType": (type(None),),
+}
+"""Word of an annotation -> types that YAML gives for it."""
+WORDS = re.compile(rf"\b({'|'.join(TYPES)})\b")
+COUNT = Range(1, MOST_COUNT)
+SHARE = Range(0, 1)
+POSITIVE_SHARE = Range(0, 1, above=True)
+NOT_NEGATIVE = Range(0)
+POSITIVE = Range(0, above=True)
+SEEDS = Range(0, MOST_SEED)
+RANGES: Mapping[str, Range] = {
+    "learning_rate": NOT_NEGATIVE,
+    "num_train_epochs": POSITIVE,
+    "max_steps": Range(-1, MOST_COUNT),
+    "warmup_steps": NOT_NEGATIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "adam_beta1": SHARE,
+    "adam_beta2": SHARE,
+    "adam_epsilon": NOT_NEGATIVE,
+    "max_grad_norm": NOT_NEGATIVE,
+    "label_smoothing_factor": SHARE,
+    "save_steps": POSITIVE,
+    "save_total_limit": COUNT,
+    "seed": SEEDS,
+    "data_seed": SEEDS,
+    "dataloader_num_workers": Range(0, 1024),
+    "ddp_timeout": COUNT,
+    "per_device_train_batch_size": COUNT,
+    "per_device_eval_batch_size": COUNT,
+    "gradient_accumulation_steps": COUNT,
+    "torch_empty_cache_steps": COUNT,
+    "num_generations": Range(2, MOST_COUNT),
+    "num_generations_eval": COUNT,
+    "max_completion_length": COUNT,
+    "generation_batch_size": COUNT,
+    "steps_per_generation": COUNT,
+    "num_iterations": COUNT,
+    "temperature": POSITIVE,
+    "top_p": POSITIVE_SHARE,
+    "top_k": Range(-1, MOST_COUNT),
+    "min_p": SHARE,
+    "repetition_penalty": POSITIVE,
+    "beta": NOT_NEGATIVE,
+    "epsilon": NOT_NEGATIVE,
+    "epsilon_high": NOT_NEGATIVE,
+    "delta": NOT_NEGATIVE,
+    "sapo_temperature_neg": POSITIVE,
+    "sapo_temperature_pos": POSITIVE,
+    "ref_model_mixup_alpha": SHARE,
+    "ref_model_sync_steps": COUNT,
+    "top_entropy_quantile": SHARE,
+    "entropy_coef": NOT_NEGATIVE,
+    "vllm_server_port": Range(1, 65535),
+    "vllm_group_port": Range(1, 65535),
+    "vllm_server_timeout": POSITIVE,
+    "vllm_gpu_memory_utilization": POSITIVE_SHARE,
+    "vllm_max_model_length": COUNT,
+    "vllm_tensor_parallel_size": COUNT,
+    "vllm_importance_sampling_clip_max": NOT_NEGATIVE,
+    "vllm_importance_sampling_clip_min": NOT_NEGATIVE,
+    "vllm_importance_sampling_cap": NOT_NEGATIVE,
+}
+"""Option -> its range. None passes where TRL takes it."""
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo"),
+    "importance_sampling_level": ("token", "sequence"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "scale_rewards": ("group", "batch", "none"),
+    "vllm_mode": ("colocate", "server"),
+}
+"""Option -> its values: TRL names others at the first loss only."""
+
+
+def check_trl_values(options: Mapping[str, Any], known: Sequence[dataclasses.Field[Any]]) -> None:
+    """Check the values of a `trl:` section.
+
+    Args:
+        options: The section, whose names are known.
+        known: The fields of GRPOConfig.
+
+    Raises:
+        ConfigError: At the first value that TRL would meet too late.
+    """
+    annotations = {field.name: str(field.type) for field in known}
+    for name, value in options.items():
+        _check_type(name, value, annotations[name])
+        _check_value(name, value)
+    if options.get("max_steps") == 0:
+        raise ConfigError("trl.max_steps: got 0, expected 1 or more, or -1 for no limit of steps")
+    steps = options.get("save_steps", 1)
+    # Below 1 it is a share of the run.
+    if steps >= 1 and steps != int(steps):
+        raise ConfigError(f"trl.save_steps: got {steps}, expected a whole number, or a share of 1")
+
+
+def _check_type(name: str, value: Any, annotation: str) -> None:
+    """Raises ConfigError for a value of another type than the field's."""
+    words = set(WORDS.findall(annotation))
+    if not words - {"None", "NoneType"}:
+        # Only Python makes such an object.
+        return
+    expected: list[type] = []
+    for word in words:
+        expected += TYPES[word]
+    # scale_rewards: TRL's own documentation has true and false too.
+    if name == "scale_rewards":
+        expected.append(bool)
+    is_bool = isinstance(value, bool)
+    fits = bool in expected if is_bool else isinstance(value, tuple(expected))
+    if fits:
+        return
+    takes_number = bool(words & {"int", "float"})
+    if isinstance(value, str) and takes_number:
+        raise ConfigError(
+            f"trl.{name}: got {value!r}, expected a number (YAML reads 1e-4 as text; write 1.0e-4)"
+        )
+    raise ConfigError(f"trl.{name}: got {value!r}, expected {' or '.join(sorted(words))}")
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Raises ConfigError for a number out of its range, or a word that TRL does not know."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    allowed = RANGES.get(name)
+    if allowed is not None and is_number and not allowed.holds(value):
+        raise ConfigError(f"trl.{name}: got {value!r}, expected {allowed.words()}")
+    choices = CHOICES.get(name)
+    if choices is not None and isinstance(value, str) and value not in choices:
+        raise ConfigError(f"trl.{name}: got {value!r}; {suggest(value, choices)}")
