@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from critique_rl.cli.arguments import Commands, load
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.folder_lock import check_writable
 
 if TYPE_CHECKING:
     from critique_rl.analysis.table import Table
@@ -91,8 +92,6 @@ def critics(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: Numbers out of range, or neither a pipeline nor --champ.
     """
-    from critique_rl.experiment import critic_bench as bench
-
     specs = list(arguments.critic)
     if arguments.base_url:
         specs.append(_endpoint_spec(arguments.base_url, arguments.model))
@@ -101,18 +100,24 @@ def critics(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             "--problems, --samples, --attempts: expected 1 or more, and --limit 0 (all) or more"
         )
+    if arguments.champ and arguments.pipeline:
+        raise ConfigError(
+            f"--champ: needs no pipeline, got {arguments.pipeline}; "
+            "give --base-url and --model, or --critic"
+        )
     if arguments.champ:
-        if arguments.pipeline:
-            raise ConfigError(
-                f"--champ: needs no pipeline, got {arguments.pipeline}; "
-                "give --base-url and --model, or --critic"
-            )
+        from critique_rl.experiment import critic_bench as bench
+
         data = bench.localisation_bench(specs, arguments.limit, arguments.knows)
         _print_bench(arguments, data, bench.localisation_table(data), [])
         return 0
     if arguments.pipeline is None:
         raise ConfigError("critics: give a pipeline, such as pipelines/quickstart.yaml, or --champ")
     pipeline, folder = load(arguments)
+    check_writable(folder.path)
+    # Imported after the checks above, which then answer without torch and TRL.
+    from critique_rl.experiment import critic_bench as bench
+
     size = bench.BenchSize(
         arguments.problems, arguments.samples, arguments.attempts, arguments.split, arguments.family
     )

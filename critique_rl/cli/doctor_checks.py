@@ -191,6 +191,10 @@ def check_reach(pipeline: Pipeline) -> Iterator[Line]:
 def check_foresight(pipeline: Pipeline) -> Iterator[Line]:
     """What would make the runs' results say little, a line each."""
     from critique_rl.experiment.foresight.foresee import foresee
+    from critique_rl.experiment.preflight import check_sampling
+
+    for warning in check_sampling(pipeline.arms):
+        yield Line("sampling", "warn", warning.finding, warning.advice)
 
     findings = foresee(pipeline.arms, download=False)
     for finding, arms in findings.items():
@@ -225,10 +229,6 @@ def check_policy(pipeline: Pipeline) -> Iterator[Line]:
         return
     yield Line("policy", "ok", config.policy.model)
     yield _check_chat_template(tokenizer, config.trl.get("chat_template_kwargs") or {})
-    from critique_rl.experiment.preflight import check_sampling
-
-    for warning in check_sampling(pipeline.arms):
-        yield Line("sampling", "warn", warning.finding, warning.advice)
 
 
 def _check_chat_template(tokenizer: Any, chat_template_kwargs: Mapping[str, Any]) -> Line:

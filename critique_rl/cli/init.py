@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from critique_rl.cli.arguments import Commands
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.names import check_name, shown
 
 if TYPE_CHECKING:
     from critique_rl.config.schema import Pipeline
@@ -189,6 +190,8 @@ def write_first_pipeline(
 
     from critique_rl.config.pipeline_file import parse_pipeline
 
+    # Reading the data may take minutes.
+    check_name(out.stem, f"--out {shown(out.name)}", is_folder=False)
     if out.exists():
         raise ConfigError(f"--out: {out} exists already; give another name, or remove it")
     if not out.absolute().parent.is_dir():

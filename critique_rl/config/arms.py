@@ -79,7 +79,7 @@ def parse_arms(data: Mapping[str, Any]) -> dict[str, RunConfig]:
     if "base" in changes_by_arm:
         raise ConfigError(
             "arms: 'base' is the policy before training, which every pipeline evaluates; "
-            "give the arm another name"
+            "expected another name for the arm"
         )
     check_names(changes_by_arm, "arms")
     shared = {key: data[key] for key in RUN_KEYS if key in data}

@@ -163,9 +163,16 @@ def check_seeds(seeds: Any, where: str) -> None:
     fits = isinstance(seeds, list | tuple) and len(seeds) > 0
     if not fits or not all(is_seed(seed) for seed in seeds) or len(set(seeds)) < len(seeds):
         raise ConfigError(
-            f"{where}: got {seeds!r}, expected a list of different whole numbers "
+            f"{where}: got {_listed(seeds)!r}, expected a list of different whole numbers "
             f"from 0 to {MOST_SEED}, such as [0, 1, 2]"
         )
+
+
+def _listed(seeds: Any) -> Any:
+    """A tuple as the list that a file has."""
+    if isinstance(seeds, tuple):
+        return list(seeds)
+    return seeds
 
 
 def is_seed(value: Any) -> bool:

@@ -107,11 +107,17 @@ def check_started(pipeline: Pipeline, folder: PipelineFolder) -> None:
 
 
 def _arms_refusals(pipeline: Pipeline, tasks: Tasks) -> list[str]:
-    refusals = []
+    """The faults of all arms; one that several arms share stands there once."""
+    arms_by_fault: dict[str, list[str]] = {}
     for arm, config in pipeline.arms.items():
         faults = _arm_faults(config, tasks)
         _collect(faults, _check_primary, pipeline.primary, config, tasks)
-        refusals += [f"arm {arm}: {fault}" for fault in faults]
+        for fault in faults:
+            arms_by_fault.setdefault(fault, []).append(arm)
+    refusals = []
+    for fault, arms in arms_by_fault.items():
+        noun = "arms" if len(arms) > 1 else "arm"
+        refusals.append(f"{noun} {', '.join(arms)}: {fault}")
     return refusals
 
 

@@ -141,3 +141,83 @@ def test_external_runs_are_named_in_the_pipeline():
             parse_pipeline("p", data | {"external": wrong})
     with pytest.raises(ConfigError, match="external: 'scalar' is an arm of this pipeline"):
         parse_pipeline("p", data | {"external": {"scalar": "outputs/plain"}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "seeds: [0]\ntask: {name: lab/chain}\nseeds: [1]\n",
+            r"'seeds' stands twice.*line 1 and.* 3",
+        ),
+        ("arms:\n  a: {}\n  b: {}\n  a: {}\n", r"'a' stands twice.*line 2 and in line 4"),
+        ("trl: {beta: 0, seed: 1, beta: 1}\n", r"'beta' stands twice.*line 1 and in line 1"),
+        ("a: &x {b: 1}\nc: {<<: *x, <<: *x}\n", "'<<' stands twice"),
+        ("'seeds': [0]\nseeds: [1]\n", "'seeds' stands twice"),
+        ("a: &a [*a]\n", "an alias stands inside its own anchor"),
+        ("a: !!python/object/apply:os.getcwd []\n", "got the tag .*python.* expected none"),
+        ("a: !mine 3\n", "got the tag '!mine', expected none"),
+        ("task:\n\tname: lab/chain\n", "indent by spaces, never by tabs"),
+        ("a: 1\n---\nb: 2\n", "another document"),
+        ("? {a: 1}\n: 2\n", "a key is a list or a mapping"),
+        ("[" * 500, "nested deeper than 40"),
+        ("a: !!int x\n", "a value cannot be read"),
+        ("a: [\n", "is not YAML: line 2"),
+        ("a: '\x01'\n", "is not YAML"),
+        ("3\n", "got int, expected a mapping"),
+        ("", "got NoneType, expected a mapping"),
+    ],
+)
+def test_yaml_that_could_mean_two_things_is_refused_with_its_lines(tmp_path, text, message) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        load_pipeline(path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_aliases_may_not_multiply_a_file(tmp_path) -> None:
+    path = tmp_path / "p.yaml"
+    levels = ["a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]"]
+    for level in range(1, 9):
+        aliases = ", ".join([f"*a{level - 1}"] * 9)
+        levels.append(f"a{level}: &a{level} [{aliases}]")
+    path.write_text("\n".join(levels))
+    with pytest.raises(ConfigError, match="with its aliases it has more than 100000 values"):
+        load_pipeline(path)
+    chain = ["a0: &a0 {x: 1}", *(f"a{i}: &a{i} {{x: *a{i - 1}}}" for i in range(1, 99))]
+    path.write_text("\n".join(chain))
+    with pytest.raises(ConfigError, match="nested deeper than 40"):
+        load_pipeline(path)
+
+
+def test_merge_keys_are_merged_and_an_override_changes_one_section_alone(tmp_path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "task: {name: lab/chain}\npolicy: {model: lab}\narms:\n"
+        "  a: {trl: &shared {beta: 0.1, seed: 3}}\n"
+        "  b: {trl: *shared}\n"
+        "  c: {trl: {<<: *shared, beta: 0.2}}\n"
+    )
+    arms = load_pipeline(path, ["arms.a.trl.beta=0.3", "arms.d="]).arms
+    assert [arms[name].trl.get("beta") for name in "abcd"] == [0.3, 0.1, 0.2, None]
+    assert arms["c"].trl["seed"] == 3
+    with pytest.raises(ConfigError, match=r"override 'arms=.*'x' stands twice"):
+        load_pipeline(path, ["arms={x: {}, x: {}}"])
+
+
+def test_a_date_is_text_and_files_that_are_none_are_refused(tmp_path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("task: {name: lab/chain}\npolicy: {model: 2026-01-31}\n")
+    assert load_pipeline(path).arms["scalar"].policy.model == "2026-01-31"
+    path.write_bytes("task: {name: caf\u00e9}\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match="no UTF-8"):
+        load_pipeline(path)
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_pipeline(tmp_path)
+    for name in ("x" * 5000, "a\x00b"):
+        with pytest.raises(ConfigError, match=r"cannot be read|no pipeline file"):
+            load_pipeline(tmp_path / name)
+    if Path("/dev/null").exists():
+        with pytest.raises(ConfigError, match="is no file"):
+            load_pipeline(Path("/dev/null"))

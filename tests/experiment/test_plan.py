@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from waiting import SECONDS
 
+from critique_rl.cli.arguments import pipeline_words
 from critique_rl.cli.entry import main
 from critique_rl.config.durable_files import write_json
 from critique_rl.config.pipeline_file import load_pipeline
@@ -117,6 +119,72 @@ def test_an_accelerate_config_starts_every_command_and_a_missing_one_is_refused(
         "no file pipelines/accelerate/fsdp3.yaml; give one such as pipelines/accelerate/ddp.yaml"
         in capsys.readouterr().err
     )
+
+
+SKY_NAME = re.compile("[a-zA-Z]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?")
+"""SkyPilot's CLUSTER_NAME_VALID_REGEX, by which names of managed jobs are checked too."""
+ODD_NAMES = [
+    "it's",
+    "a b",
+    "lr=1e-4",
+    "7+1",
+    "50%",
+    "критик",
+    "批",
+    "(none)",
+    "x" * 100,
+    "a_",
+    "v1.2",
+]
+
+
+def test_every_word_is_quoted_and_every_job_has_a_name_that_its_scheduler_takes(tmp_path) -> None:
+    arms = {name: {} for name in ODD_NAMES}
+    folder = tmp_path / "$HOME `x` 'a' \"b\" -c"
+    folder.mkdir()
+    path = file_of(folder, arms=arms, sweep=SWEEP)
+    pipeline = load_pipeline(path)
+    out = str(folder / "r;u*n|s")
+    tail = [str(path), "trl={beta: 0.1}", "--out", out]
+    planned = stages(pipeline, PipelineFolder(Path(out) / pipeline.name), tail, "critique-rl")
+    count = sum(len(stage) for stage in planned)
+    assert count == len(ODD_NAMES) * (2 + 2)
+    for run in (run for stage in planned for run in stage):
+        words = shlex.split(run.command)
+        assert words[:6] == ["critique-rl", "train", *tail]
+        assert words[words.index("--arm") + 1].partition("@")[0] in arms
+    for form in ("lines", "parallel", "slurm", "sky"):
+        script = render_plan(planned, form, "50% it's")
+        checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+        assert checked.returncode == 0, checked.stderr
+    names = re.findall(r"--name (\S+) ", script)
+    assert len(set(names)) == count
+    for name in names:
+        assert SKY_NAME.fullmatch(name), name
+        assert len(name) <= 60
+
+
+def test_the_task_of_skypilot_is_yaml_and_installs_no_index_name(tmp_path) -> None:
+    planned = stages(load_pipeline(file_of(tmp_path)), PipelineFolder(tmp_path), ["p"], "run")
+    script = render_plan(planned, "sky", "p")
+    task = yaml.safe_load(script.partition("<<'TASK'\n")[2].partition("\nTASK\n")[0])
+    assert set(task) == {"resources", "workdir", "setup", "run"}
+    for part in ("setup", "run"):
+        assert subprocess.run(["bash", "-n"], input=task[part], text=True).returncode == 0
+    installed = re.findall(r"pip install (.*)", task["setup"])
+    assert installed[0].split()[-1] == "."
+    assert re.fullmatch(r"\./critique_rl-[\d.]+-py3-none-any\.whl", installed[1])
+
+
+def test_a_word_that_ends_a_line_is_refused_and_a_path_is_no_option(tmp_path, capsys) -> None:
+    path = file_of(tmp_path)
+    assert main(["plan", str(path), "seeds=[0,\n1]"]) == 2
+    assert "a plan has a run a line" in capsys.readouterr().err
+    assert pipeline_words(Path("./-x/p.yaml"), [], Path("-out")) == [
+        "./-x/p.yaml",
+        "--out",
+        "./-out",
+    ]
 
 
 @pytest.mark.processes

@@ -25,6 +25,10 @@ TYPES: Mapping[str, tuple[type, ...]] = {
 }
 """Word of an annotation -> types that YAML gives for it."""
 WORDS = re.compile(rf"\b({'|'.join(TYPES)})\b")
+ITEMS = re.compile(r"(list|dict)\[[^\]]*\]")
+"""The part of an annotation that is about what a list or a mapping holds."""
+NEVER_NULL = ("max_completion_length", "num_generations")
+"""Options that TRL takes without a number, and that a run here cannot do without."""
 COUNT = Range(1, MOST_COUNT)
 SHARE = Range(0, 1)
 POSITIVE_SHARE = Range(0, 1, above=True)
@@ -104,6 +108,8 @@ def check_trl_values(options: Mapping[str, Any], known: Sequence[dataclasses.Fie
     Raises:
         ConfigError: At the first value that TRL would meet too late.
     """
+    if "output_dir" in options:
+        raise ConfigError("trl.output_dir: checkpoints lie in the run's folder; give --out instead")
     annotations = {field.name: str(field.type) for field in known}
     for name, value in options.items():
         _check_type(name, value, annotations[name])
@@ -118,10 +124,12 @@ def check_trl_values(options: Mapping[str, Any], known: Sequence[dataclasses.Fie
 
 def _check_type(name: str, value: Any, annotation: str) -> None:
     """Raises ConfigError for a value of another type than the field's."""
-    words = set(WORDS.findall(annotation))
+    words = set(WORDS.findall(ITEMS.sub(r"\1", annotation)))
     if not words - {"None", "NoneType"}:
         # Only Python makes such an object.
         return
+    if value is None and name in NEVER_NULL:
+        raise ConfigError(f"trl.{name}: got null, expected a whole number")
     expected: list[type] = []
     for word in words:
         expected += TYPES[word]
