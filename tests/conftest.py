@@ -17,9 +17,26 @@ os.environ.update(
     }
 )
 
+import hypothesis
 import pytest
 import torch
 
+# Properties: some dozen cases, always the same; CRITIQUE_RL_CASES=10000 asks for the long form.
+hypothesis.settings.register_profile(
+    "suite",
+    max_examples=50,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.register_profile(
+    "long",
+    hypothesis.settings.get_profile("suite"),
+    max_examples=int(os.environ.get("CRITIQUE_RL_CASES", "10000")),
+    derandomize=False,
+)
+hypothesis.settings.load_profile("long" if "CRITIQUE_RL_CASES" in os.environ else "suite")
 torch.set_num_threads(1)
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process they
 # start would inherit that.

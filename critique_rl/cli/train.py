@@ -57,14 +57,15 @@ def train(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"--sweep: {arguments.pipeline} has no sweep: section")
         pipeline = trials(pipeline)
         folder = folder.sweep
-    else:
-        pipeline = with_chosen(pipeline, folder)
-    config = arm_config(arguments.pipeline, pipeline.arms, arguments.arm)
+    arm_config(arguments.pipeline, pipeline.arms, arguments.arm)
     run = folder.run(arguments.arm, arguments.seed)
-    accepts_changes = arguments.accept_changes and not run.finished
-    check_same_config(run, config, arguments.seed, accepts_changes=accepts_changes)
     if not arguments.checked and not run.finished:
         _check_settings(given)
+    if not arguments.sweep:
+        pipeline = with_chosen(pipeline, folder)
+    config = pipeline.arms[arguments.arm]
+    accepts_changes = arguments.accept_changes and not run.finished
+    check_same_config(run, config, arguments.seed, accepts_changes=accepts_changes)
     with lock_folder(run.path, "training"):
         return _train_run(config, arguments.arm, arguments.seed, run, accepts_changes)
 

@@ -128,9 +128,7 @@ def job_name(*parts: str) -> str:
     return f"{name[: LONGEST_JOB - 9]}-{digest}"
 
 
-def check_stored(
-    pipeline: Pipeline, folder: PipelineFolder, accepts_changes: bool = False
-) -> None:
+def check_stored(pipeline: Pipeline, folder: PipelineFolder, accepts_changes: bool = False) -> None:
     """Refuse a folder that cannot be written, or whose runs were started with other settings.
 
     Raises:
