@@ -36,7 +36,7 @@ Rows = Mapping[str, Mapping[int, Sequence[Step]]]
 SPENT = "tokens/generated"
 STATUSES = ("ok", "cached", "failed", "skipped")
 """Statuses of a critique that was asked for; each is counted under critique/<status>."""
-SCALARS = (int, float, str, type(None))
+LOGGED_TYPES = (int, float, type(None))
 """Types of a logged value."""
 SeedRuns = Mapping[int, RunFolder]
 """One arm's run folders by seed."""
@@ -62,14 +62,16 @@ def steps(run: RunFolder) -> list[dict[str, Any]]:
     """metrics.jsonl with each step once; NaN and infinity are None.
 
     Raises:
-        DamagedFile: a line is no object of numbers and texts.
+        DamagedFile: a line is no object of numbers.
     """
     by_step: dict[int, dict[str, Any]] = {}
     for index, row in enumerate(read_jsonl(run.metrics)):
         # A resumed run may have logged its last steps twice. The later line counts: the first was
         # of a step that the checkpoint does not hold. Lines without a step stay apart.
-        if not all(isinstance(value, SCALARS) for value in row.values()):
-            raise DamagedFile(run.metrics, f"row {index + 1} holds no numbers", REWRITE)
+        if not all(isinstance(value, LOGGED_TYPES) for value in row.values()):
+            raise DamagedFile(
+                run.metrics, f"row {index + 1} holds something else than numbers", REWRITE
+            )
         step = row.get("step")
         by_step[step if isinstance(step, int) else -1 - index] = without_nan(row)
     return list(by_step.values())

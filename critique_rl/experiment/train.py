@@ -348,7 +348,7 @@ def _finish(
         if best:
             source = best_policy(folder, best)
             shutil.copytree(source, folder.model, dirs_exist_ok=True)
-            about["best"] = best
+            about["best"] = {key: best[key] for key in ("step", "value", "metric") if key in best}
         if best or trainer.is_sharded:
             # A sharded policy answers only where all ranks ask it.
             model, tokenizer = load_weights(config, str(folder.model.resolve()))

@@ -16,6 +16,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ FILES = "files"
 """Key of the seal: path within the checkpoint -> checksum."""
 CHECKSUM = "checksum"
 """Key of the seal: the checksum of all else in it."""
+LARGE = 1 << 26
+"""Bytes above which checksums are made beside the flush."""
 ASIDE = "damaged-"
 """Begins the name of a damaged checkpoint."""
 FIRST_KEY = "kept_steps"
@@ -50,13 +53,21 @@ class DamagedCheckpoint(ValueError):
 
 def seal(checkpoint: Path, state: Mapping[str, Any]) -> None:
     """Flush a written checkpoint to disk, then seal it by writing `state` and checksums."""
-    # The folder too: its entries are data of their own, and a power cut may lose them.
-    for path in [*checkpoint.rglob("*"), checkpoint]:
-        handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+    paths = list(checkpoint.rglob("*"))
+    is_large = sum(path.stat().st_size for path in paths) > LARGE
+    with ThreadPoolExecutor(1) as reader:
+        # Of a large one while the disk writes: what was just written is still in memory. For a
+        # small one, taking turns with a thread takes longer than that.
+        if is_large:
+            reading = reader.submit(folder_checksums, checkpoint, [STATE])
+        # The folder too: its entries are data of their own, and a power cut may lose them.
+        for path in [*paths, checkpoint]:
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+        checksums = reading.result() if is_large else folder_checksums(checkpoint, [STATE])
     # NaN is allowed: a metric that is not logged yet may be one.
-    content = {**state, FILES: folder_checksums(checkpoint, [STATE])}
+    content = {**state, FILES: checksums}
     plain = json.loads(json.dumps(content))
     checksum = _content_checksum(plain)
     write_text(checkpoint / STATE, json.dumps({**plain, CHECKSUM: checksum}))
