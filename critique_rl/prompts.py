@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,13 @@ from jinja2.sandbox import SandboxedEnvironment
 HERE = Path(__file__).parent
 FOLDERS = (HERE.parent / "prompts", HERE / "_prompts")
 
+LONGEST_TEXT = 1_000_000
+"""Characters of the longest text of a model, a server or a user that is read: about 250,000 tokens,
+twice the longest answer of today's models. A longer one is refused with that reason, or cut. Every
+reader is linear, and at this length takes a second at most (tests/benchmarks/degenerate_text.py).
+"""
+TOO_LONG = f"over {LONGEST_TEXT:,} characters"
+"""The reason of a refusal."""
 # C0 and C1 but for tab and newline, zero-width marks, and marks that turn the direction of writing.
 CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028\u2029\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
@@ -67,7 +75,11 @@ def is_blank(text: str) -> bool:
 
 
 def clean(text: str) -> str:
-    """Text without control characters and half surrogates, which files and servers refuse."""
+    """Text without control characters and half surrogates, which files and servers refuse.
+
+    One of over `LONGEST_TEXT` characters is shortened to its two ends, with a marked gap between.
+    """
+    text = cut(text, LONGEST_TEXT)
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
     return CONTROL.sub("", lines).encode("utf-8", "replace").decode()
 
@@ -80,13 +92,38 @@ def neutralise(text: str, specials: Sequence[str] = ()) -> str:
         specials: further special tokens, those of a known tokenizer.
     """
     text = SPECIAL.sub(_break_token, clean(text))
-    # Longest first: a token that begins another would else hide the longer one.
-    longest_first = sorted(specials, key=len, reverse=True)
     # One character cannot be broken in two.
-    breakable = [re.escape(token) for token in longest_first if len(token) > 1]
+    breakable = tuple(token for token in specials if len(token) > 1)
     if not breakable:
         return text
-    return re.sub("|".join(breakable), _break_token, text)
+    return _any_of(breakable).sub(_break_token, text)
+
+
+@cache
+def _any_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
+    """The longest of some tokens at a place.
+
+    Tokens share their beginnings in the pattern: a tokenizer may have thousands of them, and a text
+    of nothing but "<" would else be compared with each at every place.
+    """
+    return re.compile(_branches(sorted(set(tokens))))
+
+
+def _branches(tokens: Sequence[str]) -> str:
+    """A pattern of sorted tokens that prefers longer ones."""
+    pairs = zip(tokens[0], tokens[-1], strict=False)
+    # The first and the last of sorted texts share what all share.
+    equal = takewhile(lambda pair: pair[0] == pair[1], pairs)
+    start = "".join(letter for letter, _ in equal)
+    by_letter: dict[str, list[str]] = {}
+    for token in tokens:
+        rest = token[len(start) :]
+        by_letter.setdefault(rest[:1], []).append(rest)
+    has_end = by_letter.pop("", None) is not None
+    branches = "|".join(_branches(group) for group in by_letter.values())
+    if not branches:
+        return re.escape(start)
+    return f"{re.escape(start)}(?:{branches}){'?' * has_end}"
 
 
 def _break_token(match: re.Match[str]) -> str:

@@ -21,7 +21,8 @@ from typing import Any
 from critique_rl.critic.api.calls import answer_all
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.ledger import open_ledger
-from critique_rl.critic.contract import CriticFailed, Reply, without_thinking
+from critique_rl.critic.contract import CriticFailed, Reply, read_answer
+from critique_rl.critic.thoughts import sampled_answer
 from critique_rl.policy import load_policy, resolve_model
 from critique_rl.prompts import special_tokens
 from critique_rl.types import Message, Usage
@@ -206,7 +207,8 @@ class LocalChat:
         for i, answer in zip(fits, answers, strict=True):
             usd = lengths[i] * self.prompt_price + answer.tokens * self.completion_price
             usage = Usage(lengths[i], answer.tokens, usd=usd / 1e6)
-            replies[i] = _reply_of(answer.text, answer.truncated, usage)
+            text = sampled_answer(tokenizer, answer.prompt_ids, answer.ids, answer.text)
+            replies[i] = read_answer(text, answer.truncated, usage)
         return replies
 
     @property
@@ -244,14 +246,6 @@ def _default_device() -> str:
         return "cpu"
     # With its index: each rank has its own accelerator.
     return f"{accelerator.type}:{torch.accelerator.current_device_index()}"
-
-
-def _reply_of(text: str, cut: bool, usage: Usage) -> Reply:
-    text = without_thinking(text)
-    reason = "length" if cut else ""
-    if text:
-        return Reply(text, reason=reason, usage=usage)
-    return Reply("", "failed", reason or "empty", usage)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from critique_rl.critic.contract import Chat, Reply, without_thinking
 from critique_rl.critic.leaks import IsAnswer, OnLeak, handle_leak
-from critique_rl.prompts import clean, cut, is_blank, render
+from critique_rl.prompts import LONGEST_TEXT, TOO_LONG, clean, cut, is_blank, render
 from critique_rl.tasks.answer_text import told_answer, told_solution
 from critique_rl.tasks.messages import conversation_text
 from critique_rl.types import Attempt, Critique, Message, Usage
@@ -175,15 +175,17 @@ class ChatCritic:
         return replace(chosen, usage=cost, notes=notes)
 
     def _read(self, reply: Reply) -> Critique:
-        cleaned = clean(reply.text)
-        text = without_thinking(cleaned)
-        critique = Critique(text, self.name, usage=reply.usage, cached=reply.cached)
+        critique = Critique("", self.name, usage=reply.usage, cached=reply.cached)
         if reply.status != "ok":
-            return replace(critique, text="", status=reply.status, reason=reply.reason)
+            return replace(critique, status=reply.status, reason=reply.reason)
+        if len(reply.text) > LONGEST_TEXT:
+            return replace(critique, status="failed", reason=TOO_LONG)
+        text = without_thinking(clean(reply.text))
         # A row refined with a text that nobody sees would be the kind `retry` by another name.
         if is_blank(text):
             reason = reply.reason or "empty"
-            return replace(critique, text="", status="failed", reason=reason)
+            return replace(critique, status="failed", reason=reason)
+        critique = replace(critique, text=text)
         if reply.reason:
             # Without a server's word, for notes are names of metrics.
             critique = replace(critique, notes=(reply.reason.partition(":")[0],))

@@ -7,20 +7,17 @@ is the critic that asks a chat. Left out: rewards. A critic never sets one.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Literal, Protocol
 
+from critique_rl.critic.thoughts import without_thinking as without_thinking
+from critique_rl.prompts import LONGEST_TEXT, TOO_LONG
 from critique_rl.types import Attempt, Critique, Message, Usage
 
 Status = Literal["ok", "failed", "skipped"]
 
-THOUGHTS_OPEN = r"(?:<think(?:ing)?\s*>|\[THINK\])"
-THOUGHTS_CLOSE = r"(?:</think(?:ing)?\s*>|\[/THINK\])"
-"""How models mark their thoughts: Qwen and DeepSeek, some others, Mistral."""
-
-NO_TEXT_REASONS = ("empty", "length", "content_filter", "refusal", "tool_call")
+NO_TEXT_REASONS = ("empty", "length", "content_filter", "refusal", "tool_call", TOO_LONG)
 """Reasons of answers that arrived without usable text: a fault of the model, not of the server."""
 
 
@@ -89,14 +86,20 @@ class CriticFailed(RuntimeError):
         self.replies = list(replies)
 
 
-def without_thinking(text: str) -> str:
-    """The text after a reasoning model's thoughts; "" if the answer was cut while it thought."""
-    text = re.sub(rf"(?is){THOUGHTS_OPEN}.*?{THOUGHTS_CLOSE}", "", text)
-    # Some chat templates open the thoughts in the prompt, so the answer only closes them.
-    text = re.split(f"(?i){THOUGHTS_CLOSE}", text)[-1]
-    # Only a mark at the start of a line opens thoughts: a critique may speak of a <think> tag, and
-    # must not lose the text after it.
-    return re.sub(rf"(?ism)^\s*{THOUGHTS_OPEN}.*", "", text).strip()
+def read_answer(text: str, is_cut: bool, usage: Usage) -> Reply:
+    """The reply of a model in this process, as a server's is read.
+
+    Args:
+        text: the answer without its thoughts (`thoughts.sampled_answer`).
+        is_cut: whether the answer met its longest length.
+        usage: its cost.
+    """
+    reason = "length" if is_cut else ""
+    if len(text) > LONGEST_TEXT:
+        return Reply("", "failed", TOO_LONG, usage)
+    if text:
+        return Reply(text, reason=reason, usage=usage)
+    return Reply("", "failed", reason or "empty", usage)
 
 
 def invalid_field(critique: Critique) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from critique_rl.prompts import LONGEST_TEXT
 from critique_rl.tasks.answer_text import NUMBER
 from critique_rl.types import Attempt, Critique
 
@@ -28,6 +30,8 @@ Span = tuple[int, int]
 # A verifier may take milliseconds per piece.
 MAX_PIECES = 200
 """Different pieces of one critique that are verified, the likeliest first."""
+MAX_SPANS = 10_000
+"""Places of one kind that are looked at, the last ones: a text of a million numbers holds none."""
 # Some pieces hang a verifier until its own deadline.
 MAX_SECONDS = 5.0
 """Seconds for all pieces of one critique."""
@@ -74,13 +78,15 @@ def leak_spans(text: str, attempt: Attempt, is_answer: IsAnswer) -> tuple[list[S
     Returns:
         The spans of those pieces, in order, and whether every piece was verified.
     """
+    if len(text) > LONGEST_TEXT:
+        return [], False
     # Both replacements are character for character, so spans hold in the original text.
     text = EMPHASIS.sub(" ", text.translate(FULL_WIDTH))
     stop = time.monotonic() + MAX_SECONDS
     verdicts: dict[str, bool] = {}
     spans: set[Span] = set()
-    complete = True
-    for start, end in _candidate_spans(text, attempt.question):
+    candidates, complete = _candidate_spans(text, attempt.question)
+    for start, end in candidates:
         piece = text[start:end].strip(" *\"'`")  # quotes and emphasis
         if not piece:
             continue
@@ -96,13 +102,15 @@ def leak_spans(text: str, attempt: Attempt, is_answer: IsAnswer) -> tuple[list[S
     return sorted(spans), complete
 
 
-def _candidate_spans(text: str, question: str) -> list[Span]:
-    """Spans of pieces that may be the answer, the likeliest first."""
+def _candidate_spans(text: str, question: str) -> tuple[list[Span], bool]:
+    """Spans of pieces that may be the answer, the likeliest first, and whether these are all."""
     # Critics quote questions, so a number of the question counts only if it is called the answer.
-    quoted = {match[0] for match in NUMBER.finditer(question)}
+    quoted = {match[0] for match in _last_matches(NUMBER, question[:LONGEST_TEXT])}
     declared: list[Span] = []
     others: list[Span] = []
-    for match in NUMBER.finditer(text):
+    numbers = _last_matches(NUMBER, text)
+    complete = len(numbers) < MAX_SPANS
+    for match in numbers:
         start = match.start()
         if DECLARED.search(text[max(0, start - DECLARED_WINDOW) : start]):
             declared.append(match.span())
@@ -112,10 +120,16 @@ def _candidate_spans(text: str, question: str) -> list[Span]:
             others.append(match.span())
     marked: list[Span] = []
     for pattern in (FORMULA, PHRASE, CHOICE):
-        for match in pattern.finditer(text):
+        matches = _last_matches(pattern, text)
+        complete = complete and len(matches) < MAX_SPANS
+        for match in matches:
             marked.append(match.span(match.lastindex or 0))
     # The other numbers from the last on: answers stand at the end.
-    return marked + declared + others[::-1]
+    return marked + declared + others[::-1], complete
+
+
+def _last_matches(pattern: re.Pattern[str], text: str) -> Collection[re.Match[str]]:
+    return deque(pattern.finditer(text), maxlen=MAX_SPANS)
 
 
 def leaks_answer(text: str, attempt: Attempt, is_answer: IsAnswer) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 from critique_rl.config.user_code import load_target
 from critique_rl.critic.contract import invalid_field
 from critique_rl.critic.leaks import IsAnswer, OnLeak, handle_leak
-from critique_rl.prompts import clean, is_blank
+from critique_rl.prompts import LONGEST_TEXT, TOO_LONG, clean, is_blank
 from critique_rl.types import Attempt, Critique
 
 Answer = str | Critique | None
@@ -98,6 +98,8 @@ class UserCritic:
         critique = replace(critique, critic=self.name, usage=usage)
         if critique.status != "ok":
             return replace(critique, text="", reason=critique.reason or critique.status)
+        if len(critique.text) > LONGEST_TEXT:
+            return Critique("", self.name, "failed", TOO_LONG, usage=usage)
         # A row refined with a text that nobody sees would be the kind `retry` by another name.
         if is_blank(critique.text):
             return Critique("", self.name, "failed", "empty", usage=usage)

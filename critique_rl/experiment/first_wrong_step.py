@@ -72,7 +72,8 @@ def load_champ() -> list[AnnotatedSolution]:
 def _annotated_solution(problem: Any, annotation: Any) -> AnnotatedSolution:
     lines = []
     wrong = set()
-    for number, match in enumerate(re.finditer(r"[^\n]*\S[^\n]*", annotation.text), 1):
+    steps = [match for match in re.finditer(r"[^\n]+", annotation.text) if match[0].strip()]
+    for number, match in enumerate(steps, 1):
         lines.append(match[0].strip())
         # CHAMP marks characters, from start_idx up to end_idx, and None for no mistake.
         if annotation.start_idx is None:

@@ -27,7 +27,8 @@ from critique_rl.config.resolved_run import run_defaults, to_dict
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import RunConfig
 from critique_rl.critic.chat import PolicyChat
-from critique_rl.critic.contract import Critic, CriticFailed, Reply
+from critique_rl.critic.contract import Critic, CriticFailed, Reply, read_answer
+from critique_rl.critic.thoughts import sampled_answer
 from critique_rl.experiment.evaluate import sampling_record, second_verdicts, training_sampling
 from critique_rl.experiment.same_config import fill_defaults
 from critique_rl.intervals import Interval, crossed_interval
@@ -324,7 +325,8 @@ def lend_policy(critic: Critic, model, tokenizer, config: RunConfig) -> None:
         replies = [Reply("", "failed", "prompt_too_long") for _ in lengths]
         for i, reply in zip(asked, answers, strict=True):
             usage = Usage(lengths[i], reply.tokens)
-            replies[i] = Reply(reply.text, usage=usage)
+            text = sampled_answer(tokenizer, reply.prompt_ids, reply.ids, reply.text)
+            replies[i] = read_answer(text, reply.truncated, usage)
         return replies
 
     chat.sample = answer

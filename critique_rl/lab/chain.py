@@ -130,7 +130,7 @@ class Problem:
 
 def parse_problem(question: str) -> Problem:
     """The inverse of `Problem.question`: "3 A-7 B+9" -> Problem(3, (-7, 9))."""
-    terms = [int(term) for term in re.findall(r"[+-]?\d+", question)]
+    terms = [int(term) for term in re.findall(r"[+-]?\d{1,9}", question)]
     return Problem(terms[0], tuple(terms[1:]))
 
 
@@ -224,7 +224,8 @@ def faulty_spans(question: str, text: str) -> tuple[Span, ...]:
     spans = []
     line_start = 0
     value = problem.start
-    for delta, line in zip(problem.deltas, text.split("\n"), strict=False):
+    lines = text.split("\n", len(problem.deltas))
+    for delta, line in zip(problem.deltas, lines, strict=False):
         head, equals, result = line.partition("=")
         # Nine digits at most: Python refuses to convert thousands of them.
         if not equals or re.fullmatch(r"-?\d{1,9}", result) is None:

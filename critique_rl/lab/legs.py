@@ -140,7 +140,7 @@ def from_entry(entry: dict[str, Any]) -> Problem:
 def parse_problem(question: str) -> Problem:
     """The inverse of `Problem.question`: "... you have 3 crabs, 1 wasp?" -> crab 3, wasp 1."""
     start = len(preamble())
-    listed = re.findall(r"(\d+) ([a-z ]+)", question[start:])
+    listed = re.findall(r"(?<!\d)(\d{1,9}) ([a-z ]+)", question[start:])
     animals = []
     total = 0
     for digits, name in listed:
@@ -245,7 +245,7 @@ def faults(problem: Problem, text: str) -> dict[int, list[Fault]]:
     wrong_lines: dict[int, list[Fault]] = {}
     line_start = 0
     total = 0
-    lines = text.split("\n")
+    lines = text.split("\n", len(problem.animals))
     for i, (kind, count) in enumerate(problem.animals):
         line = lines[i] if i < len(lines) else ""
         match = LINE.fullmatch(line)

@@ -38,6 +38,10 @@ class Sample:
     """Its length in tokens, the end token included."""
     truncated: bool = False
     """True if it reached `max_new_tokens` without an end token."""
+    ids: Sequence[int] = ()
+    """Its tokens, the end token included."""
+    prompt_ids: Sequence[int] = ()
+    """Tokens of its prompt."""
 
 
 @contextmanager
@@ -96,7 +100,8 @@ def sample(
             completions = completions_of(tokenizer, chunk_prompts, chunk_ids, answers)
             for i, answer, completion in zip(chunk, answers, completions, strict=True):
                 truncated = is_truncated(answer, stops, pad)
-                samples[i] = Sample(i, content_of(completion), len(answer), truncated)
+                text = content_of(completion)
+                samples[i] = Sample(i, text, len(answer), truncated, answer, ids[i])
     return [samples[i] for i in range(len(prompts))]
 
 

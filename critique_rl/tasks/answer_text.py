@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from critique_rl.prompts import LONGEST_TEXT
 from critique_rl.tasks.answers.marked import marked_part
 from critique_rl.tasks.answers.numbers import read_quantity
 from critique_rl.tasks.row import Row
@@ -19,18 +20,25 @@ NUMBER = re.compile(rf"(?<!\w)(?<!\d\.){SIGN}(?:{DIGITS}){EXPONENT_OR_DENOMINATO
 PLAIN_UNITS = ("", "$", "\u20ac", "\u00a3")
 """Signs beside a plain number."""
 CODE = re.compile(r"[-+]?0\d+")
+LONGEST_NUMBER = 400
+"""Characters of the longest number whose value is taken."""
+LARGE_EXPONENT = re.compile(r"[eE][-+]?[\d_]{4}")
 
 
 def gold_answer(row: Row) -> str:
     """row["answer"] as text.
 
     Returns:
-        "" where the row has no answer, or an integer with more digits than Python prints.
+        "" where the row has no answer, one of over `LONGEST_TEXT` characters, or an integer with
+        more digits than Python prints.
     """
     try:
-        return str(row.get("answer", ""))
+        gold = str(row.get("answer", ""))
     except ValueError:
         return ""
+    if len(gold) > LONGEST_TEXT:
+        return ""
+    return gold
 
 
 def final_answer(answer: str) -> str:
@@ -76,7 +84,10 @@ def _cell(row: Row, column: str) -> str:
 
 
 def number_value(number: str) -> Fraction | None:
-    """The exact value of a decimal number; None for other texts."""
+    """The exact value of a decimal number; None for other texts, and for longer ones."""
+    # A short text may be a number of a billion digits: 1e999999999.
+    if len(number) > LONGEST_NUMBER or LARGE_EXPONENT.search(number):
+        return None
     try:
         return Fraction(number)
     except (ValueError, ZeroDivisionError):
@@ -88,6 +99,8 @@ def is_number(answer: str) -> bool:
 
     "18", "$1,200" and "... #### 18" are; "12 apples" and the code "007" are not.
     """
+    if len(answer) > LONGEST_TEXT:
+        return False
     part = marked_part(answer)
     text = answer if part is None else part
     if CODE.fullmatch(text.strip()):

@@ -22,8 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, check_keys, suggest
+from critique_rl.prompts import LONGEST_TEXT, TOO_LONG
 from critique_rl.tasks.answer_text import gold_answer
-from critique_rl.tasks.answers.formulas import answer_part
+from critique_rl.tasks.answers.formulas import LONGEST, answer_part
 from critique_rl.tasks.answers.letters import read_letter
 from critique_rl.tasks.answers.marked import marked_part
 from critique_rl.tasks.killable_process import NoAnswer
@@ -168,10 +169,16 @@ def _judge_without_library(text: str, gold: str) -> Verdict | None:
     """The verdict on what needs no mathematics; None for all else."""
     if not gold.strip():
         return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
+    if len(text) > LONGEST_TEXT:
+        return Verdict("unreadable", reason=TOO_LONG)
     if LETTER.fullmatch(gold.strip()) and read_letter(text) == gold.strip():
         return Verdict("right", gold.strip())
-    if not answer_part(text).strip():
+    part = answer_part(text)
+    if not part.strip():
         return Verdict("unreadable", reason="no answer of a known form")
+    # Neither sent nor kept: nothing would be compared.
+    if max(len(part), len(marked_part(gold) or gold)) > LONGEST:
+        return Verdict("unreadable", reason=f"a formula of over {LONGEST:,} characters")
     return None
 
 

@@ -22,8 +22,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
+from typing import Any, TypeVar
 
 from critique_rl.config.checks import suggest
+from critique_rl.prompts import LONGEST_TEXT, TOO_LONG
 from critique_rl.tasks.answer_text import gold_answer, number_value
 from critique_rl.tasks.answers.letters import LETTER_ALONE, read_letter
 from critique_rl.tasks.answers.marked import last_box, marked_part
@@ -50,10 +53,33 @@ TAGS = (
     "</confidence>",
 )
 """Tags of RLCR's format, in order."""
+Rule = TypeVar("Rule", bound=Callable[..., Verdict])
+"""A rule: (text, row, ...) -> verdict."""
 Judge = Callable[[str, Row], bool]
 """(boxed answer, row) -> whether an answer without an exact match is right."""
 
 
+def bounded(rule: Rule) -> Rule:
+    """The rule for texts of at most `LONGEST_TEXT` characters; longer ones are unreadable.
+
+    They are not unscored: a policy could else escape the rule by writing on and on.
+    """
+
+    @wraps(rule)
+    def judge(text: str, row: Row, *others: Any, **settings: Any) -> Verdict:
+        if len(text) <= LONGEST_TEXT:
+            return rule(text, row, *others, **settings)
+        # A gold answer that the rule cannot read is the row's fault, whatever the text looks like.
+        without_text = rule("", row, *others, **settings)
+        if without_text.outcome == "unscored":
+            return without_text
+        return Verdict("unreadable", reason=TOO_LONG)
+
+    bounded_rule: Any = judge
+    return bounded_rule
+
+
+@bounded
 def last_number(text: str, row: Row) -> Verdict:
     """Compare the number that the text declares, or ends in, with row["answer"].
 
@@ -84,6 +110,7 @@ def _read_answer_number(text: str) -> Quantity | None:
     return read_last_quantity(text)
 
 
+@bounded
 def hash_line(text: str, row: Row) -> Verdict:
     """Compare the integer of a last line that is exactly "#<integer>" with row["answer"].
 
@@ -100,6 +127,7 @@ def hash_line(text: str, row: Row) -> Verdict:
     return Verdict(_outcome(is_right), answer[1])
 
 
+@bounded
 def hash_confidence(text: str, row: Row) -> Verdict:
     """`hash_line` on the last line but one, and a last line that is exactly "@" and 0 to 100.
 
@@ -118,6 +146,7 @@ def hash_confidence(text: str, row: Row) -> Verdict:
     return replace(verdict, confidence=share)
 
 
+@bounded
 def choice(text: str, row: Row) -> Verdict:
     """Compare the letter that a text declares with row["answer"]: in its last \\boxed{}, else after
     its last "answer is" or "Answer:", else the one that is marked.
@@ -134,6 +163,7 @@ def choice(text: str, row: Row) -> Verdict:
     return Verdict(_outcome(is_right), letter)
 
 
+@bounded
 def tagged_answer(text: str, row: Row) -> Verdict:
     """RLCR's format "tabc" (arXiv 2507.16806): thinking, then `TAGS` with nothing between them, and
     a confidence from 0 to 1 at the end.
@@ -162,6 +192,7 @@ def tagged_answer(text: str, row: Row) -> Verdict:
     return replace(verdict, confidence=float(confidence))
 
 
+@bounded
 def boxed_answer(text: str, row: Row, judge: Judge | None = None) -> Verdict:
     """TruthRL's order of checks (arXiv 2509.25760, its code): no box, "I don't know", "invalid
     question", match, then `judge` if given.
@@ -172,13 +203,14 @@ def boxed_answer(text: str, row: Row, judge: Judge | None = None) -> Verdict:
     return _judge_box(text, row, judge, match_first=False)
 
 
+@bounded
 def boxed_answer_evaluated(text: str, row: Row, judge: Judge | None = None) -> Verdict:
     """`boxed_answer` as TruthRL evaluates: the match comes before "invalid question"."""
     return _judge_box(text, row, judge, match_first=True)
 
 
 def _judge_box(text: str, row: Row, judge: Judge | None, match_first: bool) -> Verdict:
-    if row.get("answer") in (None, ""):
+    if row.get("answer") is None or not gold_answer(row):
         return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
     answer = last_box(text)
     if not (answer and answer.strip()):

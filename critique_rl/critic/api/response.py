@@ -10,6 +10,7 @@ from typing import Any
 
 from critique_rl.critic.api.billing.usage_report import PartialUsage, parse_partial, parse_usage
 from critique_rl.critic.contract import without_thinking
+from critique_rl.prompts import LONGEST_TEXT, TOO_LONG
 from critique_rl.types import Usage
 
 WHOLE_REASONS = (
@@ -202,6 +203,8 @@ def parse_response(body: bytes) -> Answer:
     text = _join_parts(message.get("content"))
     if text is not None and not isinstance(text, str):
         raise BadResponse(f"content is {JSON_TYPES[type(text)]}", usage)
+    if text and len(text) > LONGEST_TEXT:
+        raise BadResponse(TOO_LONG, usage)
     finish_reason = _finish_reason(choice.get("finish_reason"))
     if finish_reason == "broken":
         words = str(choice["finish_reason"])

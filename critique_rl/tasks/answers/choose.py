@@ -14,9 +14,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from critique_rl.prompts import LONGEST_TEXT
 from critique_rl.tasks.answers.formulas import is_phrase
 from critique_rl.tasks.answers.letters import LETTER_ALONE
-from critique_rl.tasks.answers.marked import marked_part
+from critique_rl.tasks.answers.marked import LONGEST, marked_part
 from critique_rl.tasks.answers.numbers import Quantity, read_quantity
 from critique_rl.tasks.answers.phrases import LEADING_ZERO, tokens
 from critique_rl.tasks.answers.plain import plain_text
@@ -27,7 +28,7 @@ MOST_UNIT_WORDS = 3
 """Words after a number that may be its unit; more are a sentence."""
 FORMULA_SIGN = re.compile(
     r"\\[A-Za-z{]|[\^=<>]|\d\s?[a-z](?![a-z])|(?<![A-Za-z])[a-z\d)]\s?[-+*/]\s?[a-z\d(](?![A-Za-z])"
-    r"|^[(\[].*,.*[)\]]$|^\d[^A-Za-z]*,\s?[-\d]"
+    r"|^[(\[][^,\n]*,.*[)\]]$|^\d[^A-Za-z]*,\s?[-\d]"
 )
 """What formulas, lists and intervals have and words do not."""
 
@@ -68,8 +69,10 @@ def is_formula(gold: str) -> bool:
 
 
 def _marked(gold: str) -> str:
+    """The part of a gold answer that is compared; a longer one than any answer is cut."""
+    gold = gold[:LONGEST_TEXT]
     part = marked_part(gold)
-    return (gold if part is None else part).strip()
+    return (gold if part is None else part).strip()[:LONGEST]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ SameExpression = Callable[[str, str], Judgement]
 """Compares two expressions in LaTeX: (gold, answer) -> judgement."""
 TAIL = 4000
 """Characters at the end of an unmarked text that are searched for its answer."""
+LONGEST = 10_000
+"""Characters of the longest formula that is compared."""
 MOST_PARTS = 24
 """Elements of the longest list that is compared."""
 FORMULA = re.compile(
@@ -58,7 +60,7 @@ BRACKETS = {"(": ")", "[": "]", "\\{": "\\}"}
 ORDER_SIGNS = re.compile(r"\\le(?![a-z])|\\ge(?![a-z])|<|>")
 CONDITION_SIGN = re.compile(r"\\(?:le|ge|ne|in)(?![a-z])|[<>]")
 VARIABLE = re.compile(r"\s*\\?[A-Za-z][a-z]{0,4}\s*")
-SEPARATOR = re.compile(r"\s*[,;]\s*(?:and|or)\s|\s(?:and|or)\s|[,;]")
+SEPARATOR = re.compile(r"\s{0,99}[,;]\s{0,99}(?:and|or)\s|\s(?:and|or)\s|[,;]")
 UNION = re.compile(r"\\cup(?![a-z])|\s[Uu]\s|\sor\s")
 PLUS_MINUS = re.compile(r"\\[pm][pm](?![a-z])")
 CONDITION = re.compile(
@@ -155,6 +157,8 @@ def compare_formulas(gold: str, answer: str, same: SameExpression, depth: int = 
     Returns:
         The outcome and its reason.
     """
+    if max(len(gold), len(answer)) > LONGEST:
+        return "unreadable", f"a formula of over {LONGEST:,} characters"
     plain_gold = plain_text(gold).strip().rstrip(".")
     plain_answer = plain_text(answer).strip().rstrip(".,;")
     if not plain_answer:
@@ -163,7 +167,7 @@ def compare_formulas(gold: str, answer: str, same: SameExpression, depth: int = 
         return "right", ""
     if is_phrase(plain_gold):
         return compare_phrases(gold, answer)
-    if UNSURE.search(plain_gold) or UNSURE.search(plain_answer):
+    if UNSURE.search(f"{plain_gold} {plain_answer}"):
         return "unreadable", "signs that no rule compares"
     quantity = read_gold_quantity(gold)
     answer_quantity = read_quantity(answer)
@@ -172,11 +176,9 @@ def compare_formulas(gold: str, answer: str, same: SameExpression, depth: int = 
         if len(names) > 1:
             return "unreadable", "another variable"
         return compare_quantities(quantity, answer_quantity)
-    fault = _form_fault(plain_gold, plain_answer, quantity is not None)
+    fault = _form_fault(plain_gold, plain_answer, quantity is not None, depth)
     if fault:
         return "unreadable", fault
-    if depth > 3:
-        return "unreadable", "lists in lists"
     gold_parts = read_parts(plain_gold)
     answer_parts = read_parts(plain_answer)
     if gold_parts.kind == answer_parts.kind == "scalar":
@@ -190,7 +192,7 @@ def _dropped_signs(plain: str) -> list[str]:
     return sorted(signs)
 
 
-def _form_fault(plain_gold: str, plain_answer: str, is_number: bool) -> str:
+def _form_fault(plain_gold: str, plain_answer: str, is_number: bool, depth: int) -> str:
     """Why no library may be asked about an answer; "" where one may."""
     if _dropped_signs(plain_gold) != _dropped_signs(plain_answer):
         return "a sign that the library drops"
@@ -202,6 +204,8 @@ def _form_fault(plain_gold: str, plain_answer: str, is_number: bool) -> str:
         return "letters beside a number"
     if UNFINISHED.search(plain_answer):
         return "no formula that is complete"
+    if depth > 3:
+        return "lists in lists"
     return ""
 
 
@@ -228,7 +232,7 @@ def is_phrase(plain: str) -> bool:
         return True
     if re.fullmatch(r"[A-Za-z]{2,}", plain) and plain not in FUNCTIONS:
         return True
-    if re.fullmatch(r"[A-Z]{2,}|[A-Za-z](?:\s?[,<>;-]?\s?[A-Z]){2,}", plain):
+    if re.fullmatch(r"[A-Z]{2,}|[A-Za-z](?:(?:\s?[,<>;-]\s?|\s{0,2})[A-Z]){2,}", plain):
         return True
     return has_words(_split_unit(plain)[0])
 
@@ -262,6 +266,8 @@ class Parts:
 
 def read_parts(plain: str) -> Parts:
     """Take a formula apart: brackets, commas, "or", plus or minus, an inequality."""
+    if len(plain) > LONGEST:
+        return Parts("scalar", (plain,))
     text = _normal_set(plain.strip())
     interval = read_inequality(text)
     if interval is not None:
@@ -528,7 +534,8 @@ def _split_name(text: str) -> tuple[str, str]:
 def _split_unit(text: str) -> tuple[str, str]:
     """An expression and the unit after it; "" where there is none."""
     for match in UNIT_START.finditer(text):
-        if not BEFORE_UNIT.search(text[: match.start()].rstrip()):
+        before = text[max(0, match.start() - 40) : match.start()]
+        if not BEFORE_UNIT.search(before.rstrip()):
             continue
         unit = read_unit(text[match.start() :])
         if unit is not None and unit.factor == 1:

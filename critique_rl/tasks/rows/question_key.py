@@ -10,10 +10,16 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from itertools import chain, pairwise
 from typing import Any
 
+from critique_rl.prompts import LONGEST_TEXT
+
+Token = re.Match[str] | None
+"""A match of `TOKEN`; None before the first one and behind the last one."""
+
 TOKEN = re.compile(
-    r"(?P<number>\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?|\d+(?:\.\d+)*|(?<![\w.])\.\d+)"
+    r"(?P<number>\d{1,3}(?:,\d{3}){1,99}(?![\d,])(?:\.\d+)?|\d+(?:\.\d+)*|(?<![\w.])\.\d+)"
     r"|(?P<word>[^\W\d_]{2,}'[^\W\d_]+|[^\W\d_]+)"
     r"|(?P<sign>\S)"
 )
@@ -25,6 +31,10 @@ DASHES = dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-")
 SAME_SIGNS = str.maketrans({**SINGLE_QUOTES, **DOUBLE_QUOTES, **DASHES})
 SMALL_FORMS = {"<super>": "^", "<sub>": "_", "<fraction>": " "}
 """Kind of a character's decomposition -> what NFKC would lose: "3²" is not "32"."""
+
+MOST_ACCENTS = 30
+JOINER = "\u034f"
+"""An invisible character between accents (COMBINING GRAPHEME JOINER)."""
 
 
 def question_key(prompt: Any) -> str:
@@ -53,13 +63,22 @@ def last_user_text(prompt: Any) -> str:
 
 
 def normalise(text: str) -> str:
-    """A text without what typing changes: its words, numbers and signs with spaces between."""
+    """A text without what typing changes: its words, numbers and signs with spaces between.
+
+    One of over `LONGEST_TEXT` characters stays as it is typed.
+    """
+    if len(text) > LONGEST_TEXT:
+        return text
     text = _unicode_form(text)
-    matches = list(TOKEN.finditer(text))
-    quotes = _quotation_marks(text, matches)
+    is_open = {"'": False, '"': False}
     kept = []
-    for i, match in enumerate(matches):
-        is_mark = i in quotes or _is_sentence_mark(text, match) or _is_hyphen(matches, i)
+    before = None
+    # One token at a time with its neighbours: a list of all takes 200 bytes per character.
+    for match, after in pairwise(chain(TOKEN.finditer(text), [None])):
+        assert match is not None  # only the last one of a pair is
+        is_quote = _is_quotation_mark(text, before, match, is_open)
+        is_mark = is_quote or _is_sentence_mark(text, match) or _is_hyphen(before, match, after)
+        before = match
         if is_mark:
             continue
         token = match[0]
@@ -71,59 +90,101 @@ def normalise(text: str) -> str:
     return " ".join(kept)
 
 
+class MarkedForms(dict[int, int | str]):
+    """For `str.translate`: a superscript and its like -> the character with its mark before it."""
+
+    def __missing__(self, code: int) -> int | str:
+        kind, _, _ = unicodedata.decomposition(chr(code)).partition(" ")
+        self[code] = code
+        if kind in SMALL_FORMS:
+            self[code] = SMALL_FORMS[kind] + chr(code)
+        return self[code]
+
+
+class WithoutInvisible(dict[int, int | None]):
+    """For `str.translate`: soft hyphens and zero-width spaces -> nothing."""
+
+    def __missing__(self, code: int) -> int | None:
+        self[code] = code
+        if unicodedata.category(chr(code)) == "Cf":
+            self[code] = None
+        return self[code]
+
+
+MARKED_FORMS = MarkedForms()
+WITHOUT_INVISIBLE = WithoutInvisible()
+
+
 def _unicode_form(text: str) -> str:
     """NFKC in lower case, with superscripts marked and one sign for each kind of quote and dash."""
     # Before NFKC, which gives a prime or an acute accent a form with a space.
     text = text.translate(SAME_SIGNS)
     if text.isascii():
         return text.lower()
-    characters = []
-    for character in text:
-        decomposition = unicodedata.decomposition(character)
-        kind, _, _ = decomposition.partition(" ")
-        mark = SMALL_FORMS.get(kind, "")
-        characters.append(mark + character)
-    marked = "".join(characters)
-    lower = unicodedata.normalize("NFKC", marked).casefold()
-    # Soft hyphens and zero-width spaces are invisible.
-    visible = [c for c in lower if unicodedata.category(c) != "Cf"]
+    text = _with_short_accents(text.translate(MARKED_FORMS))
+    lower = unicodedata.normalize("NFKC", text).casefold()
+    visible = lower.translate(WITHOUT_INVISIBLE)
     # Once more, because casefold can leave the normal form.
-    text = unicodedata.normalize("NFKC", "".join(visible))
+    text = unicodedata.normalize("NFKC", _with_short_accents(visible))
     text = text.translate(SAME_SIGNS)
     return text.replace("\u2044", "/")
 
 
-def _quotation_marks(text: str, matches: list[re.Match[str]]) -> set[int]:
-    """Places of the tokens that quote, and not those of f'(x), 5' or 3"."""
-    places = set()
-    is_open = {"'": False, '"': False}
-    for i, match in enumerate(matches):
-        sign = match[0]
-        if sign not in is_open:
+def _with_short_accents(text: str) -> str:
+    """The text with at most `MOST_ACCENTS` accents on one letter, the others behind a joiner.
+
+    As Unicode's stream-safe format has it: normal forms sort the accents of a letter, and the time
+    of it grows with the square of their number.
+    """
+    run = 0
+    position = 0
+    parts = []
+    for place, character in enumerate(text):
+        if not unicodedata.combining(character):
+            run = 0
             continue
-        start = match.start()
-        before = text[start - 1 : start]
-        opens = not before.isalnum() and before not in (")", "]", "'", '"')
-        # After a digit, a bracket or a single letter a mark that was not opened is a prime.
-        is_prime = before in (")", "]") or before.isdigit() or _ends_in_letter(matches, i)
-        if is_open[sign]:
-            is_open[sign] = False
-            places.add(i)
-        elif opens:
-            is_open[sign] = True
-            places.add(i)
-        elif not is_prime:
-            places.add(i)
-    return places
+        run += 1
+        if run > MOST_ACCENTS:
+            parts += [text[position:place], JOINER]
+            position = place
+            run = 1
+    parts.append(text[position:])
+    return "".join(parts)
 
 
-def _ends_in_letter(matches: list[re.Match[str]], i: int) -> bool:
-    """True where the token directly before place `i` is one letter, or another prime."""
-    if i == 0:
+def _is_quotation_mark(
+    text: str, before: Token, match: re.Match[str], is_open: dict[str, bool]
+) -> bool:
+    """Whether a token quotes, and is none of the marks of f'(x), 5' or 3".
+
+    Args:
+        text: The text.
+        before: The token before it.
+        match: The token.
+        is_open: Mark -> whether it is open; changed by a token that quotes.
+    """
+    sign = match[0]
+    if sign not in is_open:
         return False
-    before = matches[i - 1]
-    is_close = before.end() == matches[i].start()
-    return is_close and len(before[0]) == 1
+    start = match.start()
+    letter = text[start - 1 : start]
+    opens = not letter.isalnum() and letter not in (")", "]", "'", '"')
+    # After a digit, a bracket or a single letter a mark that was not opened is a prime.
+    is_prime = letter in (")", "]") or letter.isdigit() or _ends_in_letter(before, match)
+    if is_open[sign]:
+        is_open[sign] = False
+        return True
+    if opens:
+        is_open[sign] = True
+        return True
+    return not is_prime
+
+
+def _ends_in_letter(before: Token, match: re.Match[str]) -> bool:
+    """True where the token directly before another is one letter, or another prime."""
+    if before is None:
+        return False
+    return before.end() == match.start() and len(before[0]) == 1
 
 
 def _is_sentence_mark(text: str, match: re.Match[str]) -> bool:
@@ -144,13 +205,12 @@ def _is_sentence_mark(text: str, match: re.Match[str]) -> bool:
     return letters != 1
 
 
-def _is_hyphen(matches: list[re.Match[str]], i: int) -> bool:
+def _is_hyphen(before: Token, match: re.Match[str], after: Token) -> bool:
     """True for a dash between two words, which is no minus: one letter is a variable."""
-    has_neighbours = 0 < i < len(matches) - 1
-    if matches[i][0] != "-" or not has_neighbours:
+    if match[0] != "-":
         return False
-    for neighbour in (matches[i - 1], matches[i + 1]):
-        is_long_word = neighbour["word"] and len(neighbour[0]) > 1
-        if not is_long_word:
-            return False
-    return True
+    return _is_long_word(before) and _is_long_word(after)
+
+
+def _is_long_word(token: Token) -> bool:
+    return token is not None and bool(token["word"]) and len(token[0]) > 1

@@ -15,12 +15,14 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from critique_rl.critic.chat import PolicyChat
-from critique_rl.critic.contract import Critic, CriticFailed, Reply, invalid_field
+from critique_rl.critic.contract import Critic, CriticFailed, Reply, invalid_field, read_answer
+from critique_rl.critic.thoughts import sampled_answer
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.rollout.generation import Counts, Critiques
 from critique_rl.trainer.rollout.refine import refine_prompt, select_failed
+from critique_rl.trainer.rollout.sampled import Sampled
 from critique_rl.trainer.rollout.sampler import Sampler
-from critique_rl.types import Attempt, Critique, Message
+from critique_rl.types import Attempt, Critique, Message, Usage
 
 
 class CriticTurn:
@@ -100,13 +102,25 @@ class CriticTurn:
         sampled = self.sampler.sample_uneven(asked, self._spare_prompt)
         self._reply_tokens["tokens/self_critique"] += sampled.completion_tokens
         self._reply_tokens["tokens/self_critique_prompt"] += sampled.prompt_tokens
-        texts = iter(sampled.texts)
+        answers = iter(self._answers(sampled))
         replies = []
         for length in lengths:
             if length <= limit:
-                replies.append(Reply(next(texts)))
+                replies.append(next(answers))
             else:
                 replies.append(Reply("", "failed", "prompt_too_long"))
+        return replies
+
+    def _answers(self, sampled: Sampled) -> list[Reply]:
+        """The policy's answers without their thoughts. The trainer counts their tokens."""
+        are_cut = self.sampler.truncated(sampled.completion_ids)
+        texts = sampled.texts
+        replies = []
+        for i, is_cut in enumerate(are_cut):
+            prompt_ids = sampled.prompt_ids[i]
+            ids = sampled.completion_ids[i]
+            text = sampled_answer(self.sampler.tokenizer, prompt_ids, ids, texts[i])
+            replies.append(read_answer(text, is_cut, Usage()))
         return replies
 
     def refine_prompt(self, attempt: Attempt, critique: Critique) -> Any:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from critique_rl.prompts import render
+from critique_rl.prompts import LONGEST_TEXT, render
 from critique_rl.tasks.messages import replace_question
 from critique_rl.types import Attempt, Critique, Verdict
 
@@ -84,9 +84,10 @@ def refine_prompt(
 def mentions_critique(text: str) -> bool:
     """Whether an answer speaks of a critique that its reader cannot see ("as you noted").
 
-    A policy that learns from such an answer would say so unasked.
+    A policy that learns from such an answer would say so unasked. Of an answer of over
+    `LONGEST_TEXT` characters the rest is not read.
     """
-    return MENTIONS.search(text) is not None
+    return MENTIONS.search(text, 0, LONGEST_TEXT) is not None
 
 
 def choose_candidates(
