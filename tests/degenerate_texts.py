@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 from critique_rl.analysis.page import text_cuts
@@ -36,7 +35,7 @@ from critique_rl.tasks.answers import (
     plain,
     units,
 )
-from critique_rl.tasks.isolated_verifiers import MathVerifier
+from critique_rl.tasks.isolated_verifiers import _judge_without_library
 from critique_rl.tasks.messages import conversation_text, replace_question, text_of
 from critique_rl.tasks.rows import choices, question_key, written
 from critique_rl.trainer.rollout.refine import mentions_critique, refine_prompt
@@ -169,21 +168,6 @@ def read_body(raw: bytes) -> Any:
         return str(error)
 
 
-def math_in_process(text: str) -> Verdict:
-    """What `MathVerifier` does before it asks its process."""
-    verifier = MathVerifier.__new__(MathVerifier)
-    verifier.worker = SimpleNamespace(ask=lambda question: ["wrong", None, ""])
-    verifier._verdicts = {}
-    verifier._verdicts = __import__("collections").OrderedDict()
-    return verifier(text, ROW)
-
-
-def tokenizer() -> Any:
-    from critique_rl.lab.base import build_tokenizer
-
-    return build_tokenizer()
-
-
 def as_json(text: str) -> Any:
     try:
         return written.parse_json(text)
@@ -237,7 +221,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "choice": judge(verifiers.choice, LETTER_ROW),
     "boxed_answer": judge(verifiers.boxed_answer),
     "boxed_answer_evaluated": judge(verifiers.boxed_answer_evaluated),
-    "math, in this process": math_in_process,
+    "math, in this process": lambda text: _judge_without_library(text, "42"),
     "gold of last_number": lambda text: verifiers.last_number("42", {"answer": text}),
     "gold of boxed_answer": lambda text: verifiers.boxed_answer("\\boxed{4}", {"answer": text}),
     "gold of choice": lambda text: verifiers.choice("Answer: A", {"answer": text}),
