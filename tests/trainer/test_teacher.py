@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.trainer import hidden_states
+from critique_rl.trainer.checkpoint import STATE, DamagedCheckpoint
 from critique_rl.trainer.teacher import FILE, Teacher
 
 
@@ -110,6 +111,12 @@ def test_a_resumed_run_has_the_teacher_of_an_uninterrupted_one(tiny_policy, tmp_
     )
     assert any(not torch.equal(value, start[name]) for name, value in kept.items())
     (tmp_path / "checkpoint-2" / FILE).unlink()
+    with pytest.raises(DamagedCheckpoint, match=r"teacher\.safetensors is missing"):
+        critique_trainer(tiny_policy, tmp_path, Turns([0.0] * 8), **settings).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-2")
+        )
+    # A checkpoint of stock transformers has no seal.
+    (tmp_path / "checkpoint-2" / STATE).unlink()
     with pytest.raises(
         FileNotFoundError,
         match=r"checkpoint-2/teacher\.safetensors: the checkpoint has no EMA teacher",
