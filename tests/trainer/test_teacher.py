@@ -118,7 +118,7 @@ def test_a_resumed_run_has_the_teacher_of_an_uninterrupted_one(tiny_policy, tmp_
     # A checkpoint of stock transformers has no seal.
     (tmp_path / "checkpoint-2" / STATE).unlink()
     with pytest.raises(
-        FileNotFoundError,
+        DamagedCheckpoint,
         match=r"checkpoint-2/teacher\.safetensors: the checkpoint has no EMA teacher",
     ):
         critique_trainer(tiny_policy, tmp_path, Turns([0.0] * 8), **settings).train(
