@@ -96,21 +96,22 @@ def neutralise(text: str, specials: Sequence[str] = ()) -> str:
     breakable = tuple(token for token in specials if len(token) > 1)
     if not breakable:
         return text
-    return _any_of(breakable).sub(_break_token, text)
+    return _any_of(breakable).sub(r"\1 ", text)
 
 
 @cache
 def _any_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
-    """The longest of some tokens at a place.
+    """The first character of any token, also of one that begins inside another.
 
     Tokens share their beginnings in the pattern: a tokenizer may have thousands of them, and a text
     of nothing but "<" would else be compared with each at every place.
     """
-    return re.compile(_branches(sorted(set(tokens))))
+    tree = _branches(sorted(set(tokens)))
+    return re.compile(f"(?={tree})(.)", re.DOTALL)
 
 
 def _branches(tokens: Sequence[str]) -> str:
-    """A pattern of sorted tokens that prefers longer ones."""
+    """A pattern that finds the beginning of any of some sorted tokens."""
     pairs = zip(tokens[0], tokens[-1], strict=False)
     # The first and the last of sorted texts share what all share.
     equal = takewhile(lambda pair: pair[0] == pair[1], pairs)
@@ -119,11 +120,11 @@ def _branches(tokens: Sequence[str]) -> str:
     for token in tokens:
         rest = token[len(start) :]
         by_letter.setdefault(rest[:1], []).append(rest)
-    has_end = by_letter.pop("", None) is not None
-    branches = "|".join(_branches(group) for group in by_letter.values())
-    if not branches:
+    if "" in by_letter:
+        # One of them ends here, so longer ones need no look.
         return re.escape(start)
-    return f"{re.escape(start)}(?:{branches}){'?' * has_end}"
+    branches = "|".join(_branches(group) for group in by_letter.values())
+    return f"{re.escape(start)}(?:{branches})"
 
 
 def _break_token(match: re.Match[str]) -> str:

@@ -7,8 +7,15 @@ servers and users.
 from __future__ import annotations
 
 import json
+import os
+import resource
+import select
+import signal
+import struct
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from critique_rl.analysis.page import text_cuts
@@ -32,7 +39,6 @@ from critique_rl.tasks.answers import (
     marked,
     numbers,
     phrases,
-    plain,
     units,
 )
 from critique_rl.tasks.isolated_verifiers import _judge_without_library
@@ -240,13 +246,11 @@ READERS: dict[str, Callable[[str], Any]] = {
     "compare_formulas, gold": lambda text: formulas.compare_formulas(text, "x+1", same),
     "read_parts": formulas.read_parts,
     "is_phrase": formulas.is_phrase,
-    "plain_text": plain.plain_text,
     "dates": dates.read_dates,
     "time": dates.read_time,
     "final_answer": answer_text.final_answer,
     "is_number": answer_text.is_number,
     "number_value": answer_text.number_value,
-    "gold numbers": lambda text: list(answer_text.NUMBER.finditer(text)),
     "choose_verifier": lambda text: choose.choose_verifier([text]),
     "judged_examples": lambda text: choose.judged_examples([text, "42"], "boxed_answer"),
     "perturbations": lambda text: choose.perturbations(text, "boxed_answer"),
@@ -267,3 +271,42 @@ READERS: dict[str, Callable[[str], Any]] = {
     "record": _writable,
 }
 """Name -> function of one text."""
+
+
+# ---- measured in a process of its own ------------------------------------------------------------
+
+
+def resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def measure(work: Callable[[], Any], deadline: float) -> tuple[float, float, str]:
+    """(seconds, bytes over idle, the error) of a call in a process that is forked from this one.
+
+    A call that hangs ends with its process: "killed". Seconds are those of the processor.
+    """
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        error = ""
+        idle = resident()
+        start = time.process_time()
+        try:
+            work()
+        except BaseException as failure:
+            error = f"{type(failure).__name__}: {failure}"[:800]
+        seconds = time.process_time() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        os.write(write_end, struct.pack("dd", seconds, peak - idle) + error.encode())
+        os._exit(0)
+    os.close(write_end)
+    ready, _, _ = select.select([read_end], [], [], deadline)
+    if not ready:
+        os.kill(child, signal.SIGKILL)
+    answer = os.read(read_end, 1000)
+    os.close(read_end)
+    os.waitpid(child, 0)
+    if not answer:
+        return (deadline, 0.0, "killed")
+    return (*struct.unpack("dd", answer[:16]), answer[16:].decode())

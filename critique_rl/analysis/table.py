@@ -5,7 +5,6 @@ Names of arms and metrics are the user's and are escaped for each format.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +13,7 @@ from rich import box
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
+MARKDOWN_ESCAPES = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_|<>"})
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -91,7 +91,7 @@ def to_markdown(table: Table) -> str:
 def escape_markdown(text: str) -> str:
     """Text on one line that ends no cell, opens no tag and emphasises nothing."""
     line = " ".join(text.split())
-    escaped = re.sub(r"([\\`*_|<>])", r"\\\1", line)
+    escaped = line.translate(MARKDOWN_ESCAPES)
     # Brackets stay: without a parenthesis behind them they are no link.
     return escaped.replace("](", "]\\(")
 

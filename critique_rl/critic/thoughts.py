@@ -30,7 +30,7 @@ MARK = re.compile(
     r"(?:[ \t][^<>\n]{0,80})?(?:>|&gt;)"
     r"|\[(?P<square_slash>/?)(?P<square>THINK(?:ING)?)\]"
     r"|\u25c1(?P<wedge_slash>/?)(?P<wedge>think(?:ing)?)\u25b7"
-    r"|<\|channel>(?:thought|analysis)\b|<unused94>(?:thought\b)?"
+    r"|<\|channel>(?:thought|analysis)|<unused94>(?:thought)?"
     r"|<\|\w{9,20}\|>|<channel\|>|<unused95>",
     re.IGNORECASE,
 )

@@ -200,11 +200,7 @@ def parse_response(body: bytes) -> Answer:
     message = choice.get("message")
     if not isinstance(message, dict):
         raise BadResponse("no message", usage)
-    text = _join_parts(message.get("content"))
-    if text is not None and not isinstance(text, str):
-        raise BadResponse(f"content is {JSON_TYPES[type(text)]}", usage)
-    if text and len(text) > LONGEST_TEXT:
-        raise BadResponse(TOO_LONG, usage)
+    text = _read_content(message.get("content"), usage)
     finish_reason = _finish_reason(choice.get("finish_reason"))
     if finish_reason == "broken":
         words = str(choice["finish_reason"])
@@ -216,7 +212,7 @@ def parse_response(body: bytes) -> Answer:
     if text and usage is not None and not usage.completion_tokens:
         # Some servers report zeros, and no text takes 0 tokens.
         usage = parse_partial(counts)
-    text = without_thinking(_plain_text(text or ""))
+    text = without_thinking(_plain_text(text))
     return Answer(text, finish_reason, usage, _model_name(answer.get("model")))
 
 
@@ -256,6 +252,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if keys.count(key) > 1:
             raise BadResponse(f"two values of {key!r}")
     return values
+
+
+def _read_content(content: Any, usage: Report) -> str:
+    """The text of a message's content, "" for none. Raises BadResponse for another type."""
+    text = _join_parts(content)
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise BadResponse(f"content is {JSON_TYPES[type(text)]}", usage)
+    if len(text) > LONGEST_TEXT:
+        raise BadResponse(TOO_LONG, usage)
+    return text
 
 
 def _plain_text(text: str) -> str:

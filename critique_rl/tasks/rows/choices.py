@@ -31,6 +31,10 @@ LABEL = re.compile(r"[A-Ja-j]|\d{1,2}", re.ASCII)
 INLINE_CHOICE = re.compile(r"(?<!\w)[A-Ea-e1-5]\s?[).:]")
 INLINE_LABEL = re.compile(r"\(?([A-J])\s?[).:]\s*")
 BRACKETS = ("[", "{")
+LONGEST_LIST = 20_000
+"""Characters of the longest cell that may be a list of choices; Python's reader of lists takes a
+thousand bytes per character.
+"""
 LABEL_MARKS = "().:[] \t\n"
 LEAST_SHARE = 0.9
 """Share of the rows that a reading has to fit."""
@@ -239,9 +243,11 @@ def plain_texts(value: Any) -> Any:
 
 def _parsed(text: str) -> Any:
     """The list or object that a cell of CSV holds, as JSON or pandas write it; else the text."""
+    if len(text) > LONGEST_LIST:
+        return text
     try:
         return json.loads(text, parse_int=str, parse_float=str)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     # NumPy writes no commas, and Python would read ['3' '2'] as one text.
     if re.search(r"['\"]\s+['\"]", text):

@@ -109,11 +109,14 @@ def parse_json(text: str) -> Any:
     """Read JSON with its numbers as they are written, and NaN as an empty cell.
 
     Raises:
-        ValueError: For a text that is no JSON.
+        ValueError: For a text that is no JSON, or nested too deeply.
     """
-    return json.loads(
-        text, parse_int=WrittenNumber, parse_float=WrittenNumber, parse_constant=_constant
-    )
+    try:
+        return json.loads(
+            text, parse_int=WrittenNumber, parse_float=WrittenNumber, parse_constant=_constant
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _constant(name: str) -> WrittenNumber | None:

@@ -24,6 +24,11 @@ from critique_rl.trainer.rollout.sampled import Sampled
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.types import Attempt, Critique, Message, Usage
 
+MOST_PER_TOKEN = 64
+"""Characters per token of no text that fits a prompt. A tokenizer takes 400 bytes per token, so a
+longer text is not even tokenized.
+"""
+
 
 class CriticTurn:
     """Asks one critic about the failed rollouts of each generation batch."""
@@ -178,10 +183,16 @@ class CriticTurn:
 
     def _skip_long(self, attempts: list[Attempt], critiques: Critiques) -> Critiques:
         """Mark critiques as skipped whose refine prompt leaves no room for an answer."""
-        usable = [i for i, critique in critiques.items() if critique.status == "ok"]
-        prompts = [self.refine_prompt(attempts[i], critiques[i]) for i in usable]
         limit = self.sampler.prompt_limit
         kept = dict(critiques)
+        usable = []
+        for i, critique in critiques.items():
+            characters = len(attempts[i].text) + len(critique.text)
+            if critique.status == "ok" and characters > MOST_PER_TOKEN * limit:
+                kept[i] = replace(critique, status="skipped", reason="prompt_too_long")
+            elif critique.status == "ok":
+                usable.append(i)
+        prompts = [self.refine_prompt(attempts[i], critiques[i]) for i in usable]
         for i, ids in zip(usable, self.sampler.prompt_ids(prompts), strict=True):
             if len(ids) > limit:
                 kept[i] = replace(critiques[i], status="skipped", reason="prompt_too_long")

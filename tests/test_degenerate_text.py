@@ -1,0 +1,243 @@
+"""No text can hold a step: degenerate texts of 44 kinds go through every reader of texts in a
+process of their own, and arbitrary replies leave no thought behind.
+
+Times and memory at 10^5 to 4 x 10^6 characters: benchmarks/degenerate_text.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from degenerate_texts import (
+    ATTEMPT,
+    READERS,
+    ROW,
+    SPECIALS,
+    UNITS,
+    OneReply,
+    body,
+    critique_of_reply,
+    degenerate,
+    measure,
+    read_body,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from critique_rl.critic.chat_critic import ChatCritic
+from critique_rl.critic.contract import without_thinking
+from critique_rl.critic.leaks import leak_spans
+from critique_rl.critic.thoughts import find_marks, opened_mark, sampled_answer
+from critique_rl.prompts import LONGEST_TEXT, TOO_LONG, neutralise
+from critique_rl.tasks.answers.formulas import is_phrase
+from critique_rl.tasks.rows.question_key import question_key
+from critique_rl.tasks.verifiers import VERIFIERS
+from critique_rl.types import Verdict
+
+LENGTH = 20_000
+SHARE = 9
+"""Of every so many pairs of a reader and a kind one is run; the benchmark runs all of them."""
+MOST_SECONDS = 60.0
+"""For all pairs together, which take a few seconds: a square of the length takes minutes."""
+MARKS = {
+    "<think>": "</think>",
+    "<THINKING >": "</Thinking>",
+    "<thought>": "</thought>",
+    "<reasoning>": "</reasoning>",
+    "<seed:think>": "</seed:think>",
+    '<thinking type="long">': "</thinking>",
+    "&lt;think&gt;": "&lt;/think&gt;",
+    "[THINK]": "[/THINK]",
+    "\u25c1think\u25b7": "\u25c1/think\u25b7",
+    "<|begin_of_thought|>": "<|end_of_thought|>",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+    "<|inner_prefix|>": "<|inner_suffix|>",
+    "<|channel>thought": "<channel|>",
+    "<unused94>thought": "<unused95>",
+    "<|channel|>analysis<|message|>": "<|end|><|start|>assistant<|channel|>final<|message|>",
+}
+"""The mark that opens thoughts -> the one that ends them."""
+
+
+def read_every_ninth_pair() -> None:
+    for i, (name, read) in enumerate(READERS.items()):
+        for j, kind in enumerate(UNITS):
+            if (i + j) % SHARE == 0:
+                try:
+                    read(degenerate(kind, LENGTH))
+                except Exception as error:
+                    raise AssertionError(f"{name}, {kind}: {error!r}") from error
+
+
+def test_no_reader_hangs_or_raises_at_any_kind_of_text() -> None:
+    assert len(UNITS) >= 30
+    seconds, _, error = measure(read_every_ninth_pair, MOST_SECONDS)
+    assert error == "", error
+    assert seconds < MOST_SECONDS
+
+
+def test_what_took_the_square_of_the_length_is_read_at_200_000_characters() -> None:
+    def read_all() -> None:
+        without_thinking("\n" * 200_000)
+        without_thinking(" \t\n" * 60_000)
+        question_key("1" + ",111" * 50_000 + "1")
+        question_key("a" + "\u0301\u0316" * 100_000)
+        # 2^40 steps: each space belonged to one of two optional parts of the pattern.
+        assert not is_phrase("A " * 40 + "1")
+
+    _, _, error = measure(read_all, MOST_SECONDS)
+    assert error == "", error
+
+
+@pytest.mark.parametrize("name", VERIFIERS)
+def test_a_text_over_the_bound_is_unreadable_and_never_wrong(name) -> None:
+    row = {**ROW, "answer": "B"} if name == "choice" else ROW
+    text = "#42\\boxed{7}" * (LONGEST_TEXT // 8)
+    verdict = VERIFIERS[name](text, row)
+    assert (verdict.outcome, verdict.reason) == ("unreadable", TOO_LONG)
+    # The row's fault comes first.
+    assert VERIFIERS[name](text, {**ROW, "answer": ""}).outcome == "unscored"
+
+
+def test_a_reply_over_the_bound_is_refused_with_that_reason() -> None:
+    text = "a" * (LONGEST_TEXT + 1)
+    critique = critique_of_reply(text)
+    assert (critique.text, critique.status, critique.reason) == ("", "failed", TOO_LONG)
+    assert read_body(body(text)) == f"bad response: {TOO_LONG}"
+    assert without_thinking(text) == ""
+    assert leak_spans(text, ATTEMPT, lambda piece, row: True) == ([], False)
+    assert len(neutralise(text + "a" * 1000)) < LONGEST_TEXT + 100
+
+
+# ---- thoughts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("opening", "closing"), MARKS.items())
+def test_thoughts_between_any_marks_are_removed_and_cut_ones_leave_nothing(opening, closing):
+    assert without_thinking(f"{opening}It is 42.{closing}\nLook again.") == "Look again."
+    assert without_thinking(f"It is 42.{closing}\n\nLook again.") == "Look again."
+    assert without_thinking(f"{opening}\nIt is 42.") == ""
+    assert without_thinking(f"{opening}It is 4") == ""
+    assert without_thinking(f"  {opening}a{closing}") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("<|channel|>analysis<|message|>42<|end|><|start|>assistant<|channel|>final", ""),
+        ("<|channel|>commentary to=x <|constrain|>json<|message|>{}<|call|>", ""),
+        ("<|start|>assistant<|channel|>final<|message|>Look.<|return|>", "Look."),
+        ("<|channel|>final <|constrain|>json<|message|>Look.<|end|>", "Look."),
+        ("analysisWe need 42.assistantfinalLook.", "Look."),
+        ("analysisWe need 42.", ""),
+        ("The analysis is right.", "The analysis is right."),
+        ("<|begin_of_solution|>Look.<|end_of_solution|>", "Look."),
+        ("Here is my thought process: 42. Here is my response: Look.", "Look."),
+        ("<think>a<think>b</think>c</think>d", "d"),
+        ("Look. <think>a <reasoning>42</reasoning> b</think> Again.", "Look.  Again."),
+        ("Sure. <think>It is 42", "Sure."),
+        ("Sure. <|begin_of_thought|> It is 42", "Sure."),
+        ("Close the <think> tag, then <b>bold</b>.", "Close the <think> tag, then <b>bold</b>."),
+        # Two halves of a mark meet where the thought was.
+        ("<thi<think>x</think>nk>42", ""),
+    ],
+)
+def test_what_is_an_answer_beside_thoughts(text, left) -> None:
+    assert without_thinking(text) == left
+
+
+class WordTokenizer:
+    """A tokenizer of whole words; its special tokens are left out of a text where asked."""
+
+    all_special_ids = (0, 1, 2)
+    words = ("[THINK]", "[/THINK]", "<|end|>", "It is 42.", " Look again.", "assistant ")
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(self.words[i] for i in ids)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "text", "left"),
+    [
+        # The marks are special tokens, which the text lacks.
+        ((5,), (0, 3, 1, 4, 2), "It is 42. Look again.", "Look again."),
+        ((5,), (0, 3), "It is 42.", ""),
+        # The template opens the thoughts: the answer was cut before it closed them, or not.
+        ((5, 0), (3,), "It is 42.", ""),
+        ((5, 0), (3, 1, 4), "It is 42. Look again.", "Look again."),
+        ((0, 1, 5), (4, 2), " Look again.", "Look again."),
+    ],
+)
+def test_thoughts_of_a_model_in_this_process_end_where_its_tokens_say(prompt, answer, text, left):
+    assert sampled_answer(WordTokenizer(), prompt, answer, text) == left
+
+
+def test_a_prompt_opens_thoughts_at_its_end_only() -> None:
+    assert opened_mark("<|im_start|>assistant\n<think>\n") == "<think>"
+    assert opened_mark("<think>\n\n</think>\n\n") == ""
+    assert opened_mark("What does <think> mean? assistant:") == ""
+    assert opened_mark("assistant<|channel|>analysis<|message|>").endswith("<|message|>")
+
+
+# ---- arbitrary replies ---------------------------------------------------------------------------
+
+PIECES = st.sampled_from(
+    (
+        *MARKS,
+        *MARKS.values(),
+        *UNITS.values(),
+        "Look again.",
+        "42",
+        " ",
+        "<thi",
+        "nk>",
+        "assistantfinal",
+    )
+)
+REPLIES = st.one_of(st.text(max_size=200), st.lists(PIECES, max_size=12).map("".join))
+
+
+@given(REPLIES)
+def test_without_thinking_is_idempotent_and_leaves_no_thought(text: str) -> None:
+    left = without_thinking(text)
+    assert without_thinking(left) == left
+    assert len(left) <= len(text)
+    assert left == left.strip()
+    for mark in find_marks(left):
+        # Of an opening tag a critique may speak, with words before it on its line.
+        assert mark.role == "open"
+        assert mark.is_tag
+        assert left[: mark.start].rpartition("\n")[2].strip()
+
+
+@given(REPLIES, st.sampled_from(("keep", "redact", "drop")))
+def test_any_reply_becomes_a_critique_or_a_counted_failure(text: str, on_leak: str) -> None:
+    critic = ChatCritic(OneReply(text), is_answer=answers_42, on_leak=on_leak)
+    [critique] = critic.critique([ATTEMPT])
+    assert critique.status in ("ok", "failed", "skipped")
+    assert bool(critique.text.strip()) == (critique.status == "ok")
+    assert bool(critique.reason) == (critique.status != "ok")
+    answer = read_body(body(text))
+    assert without_thinking(answer.text) == answer.text
+
+
+def answers_42(piece: str, row: Mapping[str, object]) -> bool:
+    return VERIFIERS["last_number"](piece, row).outcome == "right"
+
+
+@given(REPLIES, st.sampled_from(sorted(VERIFIERS)))
+def test_any_text_has_a_verdict(text: str, name: str) -> None:
+    row = {**ROW, "answer": "B"} if name == "choice" else ROW
+    assert isinstance(VERIFIERS[name](text, row), Verdict)
+
+
+@given(st.text(max_size=60), st.lists(st.text(min_size=2, max_size=4), max_size=4))
+def test_no_special_token_is_left_in_a_prompt(text: str, specials: list[str]) -> None:
+    specials = [special for special in specials if " " not in special and special.isprintable()]
+    left = neutralise(text + "".join(specials), (*specials, *SPECIALS))
+    assert not any(special in left for special in specials)
+
+
+def test_degenerate_texts_have_the_length_that_is_asked_for() -> None:
+    assert {len(degenerate(kind, 1000)) for kind in UNITS} == {1000}
