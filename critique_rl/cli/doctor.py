@@ -110,7 +110,7 @@ def check(
         # Settings that `run` refuses cannot be built, and so not be looked at.
         if all(line.status == "ok" for line in settings):
             lines += check_foresight(pipeline)
-        lines += check_reach(pipeline)
+            lines += check_reach(pipeline)
     checked = set()
     for name, options in endpoints.items():
         # Arms often share an endpoint, and each check costs tokens.

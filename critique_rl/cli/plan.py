@@ -13,7 +13,15 @@ from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import pipeline_path
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
-from critique_rl.experiment.plan import FORMATS, check_stored, launcher, render_plan, stages
+from critique_rl.experiment.plan import (
+    FORMATS,
+    check_stored,
+    launcher,
+    on_ranks,
+    rank_count,
+    render_plan,
+    stages,
+)
 
 
 def add_command(commands: Commands) -> None:
@@ -52,12 +60,15 @@ def plan(arguments: argparse.Namespace) -> int:
     pipeline, folder = load(arguments)
     words = pipeline_words(arguments.pipeline, arguments.overrides, arguments.out)
     prefix = arguments.prefix
+    accelerate = None
     if arguments.accelerate:
-        prefix = launcher(pipeline_path(arguments.accelerate))
+        accelerate = pipeline_path(arguments.accelerate)
+        prefix = launcher(accelerate)
     check_stored(pipeline, folder)
     planned = stages(pipeline, folder, words, prefix)
     if planned:
-        for warning in _check_settings(pipeline, folder):
+        ranks = rank_count(prefix, accelerate)
+        for warning in _check_settings(pipeline, folder, ranks):
             print(warning, file=sys.stderr)
         print(render_plan(planned, arguments.format, pipeline.name))
     # Standard output is the script alone, so that it can be piped into a shell.
@@ -72,12 +83,12 @@ def plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_settings(pipeline: Pipeline, folder: PipelineFolder) -> list[str]:
+def _check_settings(pipeline: Pipeline, folder: PipelineFolder, ranks: int) -> list[str]:
     """Warnings. Raises ConfigError for settings that a run would refuse."""
     # Imported here: it brings TRL, which a plan without runs does not need.
     from critique_rl.experiment.preflight import check_pipeline, check_started
 
-    warnings = check_pipeline(pipeline, download=False)
+    warnings = check_pipeline(on_ranks(pipeline, ranks), download=False)
     check_started(pipeline, folder)
     return warnings
 

@@ -63,6 +63,9 @@ SECTION_RANGES: Mapping[str, Mapping[str, Range]] = {
 }
 """Section -> key -> its range. Amounts of a budget are checked elsewhere: only one may be given."""
 
+REASONS = {"task.size": "; with less the training set is empty"}
+"""Key -> the end of its error."""
+
 
 def check_values(data: Mapping[str, Any]) -> None:
     """Check every value of a pipeline, wherever it stands.
@@ -74,12 +77,14 @@ def check_values(data: Mapping[str, Any]) -> None:
         ConfigError: A number that is not finite or has too many digits, or a text that no file can
             hold.
     """
-    for place in find_in(data, _is_unbounded):
-        raise ConfigError(
-            f"{place}: got a number that is infinite, not a number (nan) or over 2**63, "
-            "expected a finite one"
-        )
-    for place in find_in(data, _is_lost):
+    for place, value in find_in(data, _is_unbounded):
+        section = place.split(".")
+        # Their own checks know more of these numbers.
+        if "trl" in section or "method" in section:
+            continue
+        number = repr(value) if isinstance(value, float) else "a number over 2**63"
+        raise ConfigError(f"{place}: got {number}, expected a finite number")
+    for place, _ in find_in(data, _is_lost):
         raise ConfigError(
             f"{place}: the text holds a NUL or half of a character, which no file can hold; "
             "write it anew"
@@ -110,8 +115,9 @@ def check_ranges(config: Any, where: str) -> None:
         for key, allowed in ranges.items():
             value = getattr(getattr(config, section), key)
             if not allowed.holds(value):
+                reason = REASONS.get(f"{section}.{key}", "")
                 raise ConfigError(
-                    f"{where}, {section}.{key}: got {value!r}, expected {allowed.words()}"
+                    f"{where}, {section}.{key}: got {value!r}, expected {allowed.words()}{reason}"
                 )
     _check_evaluation(config.evaluation, f"{where}, evaluation")
     _check_families(config.task.families, f"{where}, task.families")
@@ -129,6 +135,13 @@ def _check_evaluation(evaluation: Any, where: str) -> None:
         raise ConfigError(
             f"{where}.ks: got {list(ks)!r}, "
             "expected a list of different whole numbers from 1, such as [1, 4]"
+        )
+    has_points = evaluation.curve_problems >= 1 and evaluation.curve_samples >= 1
+    if evaluation.curve_every and not has_points:
+        raise ConfigError(
+            f"{where}.curve_every: got {evaluation.curve_every} with "
+            f"{evaluation.curve_problems} problems and {evaluation.curve_samples} samples; "
+            "set evaluation.curve_problems and curve_samples to 1 or more, or curve_every to 0"
         )
     if min(ks) > evaluation.samples:
         raise ConfigError(

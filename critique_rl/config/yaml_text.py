@@ -229,8 +229,10 @@ def _words(error: yaml.MarkedYAMLError) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {words}{advice}"
 
 
-def find_in(value: Any, is_wanted: Callable[[Any], bool], path: str = "") -> Iterator[str]:
-    """The dotted places of the values inside of plain data that are wanted."""
+def find_in(
+    value: Any, is_wanted: Callable[[Any], bool], path: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """(dotted place, value) of the values inside of plain data that are wanted."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from find_in(item, is_wanted, f"{path}.{key}")
@@ -238,4 +240,4 @@ def find_in(value: Any, is_wanted: Callable[[Any], bool], path: str = "") -> Ite
         for place, item in enumerate(value):
             yield from find_in(item, is_wanted, f"{path}[{place}]")
     elif is_wanted(value):
-        yield path.removeprefix(".")
+        yield path.removeprefix("."), value

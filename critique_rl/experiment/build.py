@@ -41,6 +41,10 @@ FIXED = {
         "steps",
         "runs are continued from their checkpoints; save_steps and save_total_limit say how many",
     ),
+    "eval_strategy": (
+        "no",
+        "policies are judged by the evaluation: section, and curves by its curve_every",
+    ),
     "logging_steps": (1, "metrics.jsonl has one row a step, so that a continued run has the same"),
 }
 """TRL option -> (the only allowed value, the reason): what a run folder's promises need."""

@@ -19,7 +19,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from critique_rl.config.folder_lock import check_writable
 from critique_rl.config.names import path_word
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
+from critique_rl.config.yaml_text import read_yaml
 from critique_rl.experiment.same_config import check_folders
 from critique_rl.experiment.sweep import trials, with_chosen
 
@@ -85,6 +86,9 @@ set -u"""
 )
 # In the background: `sky jobs launch` waits for its job, and the runs of a stage are independent.
 SKY = "sky jobs launch --yes --name {name} --env COMMAND={command} sky-task.yaml &"
+RANK_ROWS = "per_device_train_batch_size"
+DEFAULT_RANK_ROWS = 8
+"""TRL's default of it."""
 LONGEST_JOB = 60
 """Characters of a job's name. SkyPilot's are letters, digits, - _ . after a letter; clouds shorten
 what is longer.
@@ -173,6 +177,34 @@ def launcher(config: Path) -> str:
             "or what accelerate config wrote"
         )
     return f"accelerate launch --config_file {shlex.quote(path_word(config))} -m critique_rl"
+
+
+def rank_count(prefix: str, accelerate: Path | None) -> int:
+    """Processes that a planned run is started on, as far as the prefix or the config tells."""
+    match = re.search(r"--(?:num|nproc)[_-](?:processes|per[_-]node)[ =](\d+)", prefix)
+    if match:
+        return max(1, int(match[1]))
+    if accelerate is None:
+        return 1
+    config = read_yaml(accelerate.read_text(), str(accelerate))
+    count = config.get("num_processes", 1) if isinstance(config, dict) else 1
+    return count if isinstance(count, int) and count > 0 else 1
+
+
+def on_ranks(pipeline: Pipeline, count: int) -> Pipeline:
+    """The pipeline as one process would have to run it to take as many rows a step as `count` do.
+
+    Only to check it by: TRL's rules are about the rows of all processes together.
+    """
+    if count == 1:
+        return pipeline
+    arms = {}
+    for arm, config in pipeline.arms.items():
+        rows = config.trl.get(RANK_ROWS, DEFAULT_RANK_ROWS)
+        arms[arm] = config
+        if isinstance(rows, int) and not isinstance(rows, bool) and rows > 0:
+            arms[arm] = replace(config, trl={**config.trl, RANK_ROWS: rows * count})
+    return replace(pipeline, arms=arms)
 
 
 def stages(pipeline: Pipeline, folder: PipelineFolder, tail: Sequence[str], prefix: str) -> Stages:

@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, GenerationConfig
+from transformers.integrations import get_reporting_integration_callbacks
 
 from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.run_folder import PipelineFolder, RunFolder
@@ -31,9 +33,11 @@ from critique_rl.prompts import template_names
 from critique_rl.sampling.settings import neutral_config
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import build_reward
+from critique_rl.tasks.rows.training_set import training_set
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.plateau import PlateauRule
+from critique_rl.trainer.refusals import refuse_missing_column
 from critique_rl.trainer.rollout.sampling_options import SamplingWarning, sampling_warnings
 from critique_rl.trainer.rollout.success import success_rule
 
@@ -166,6 +170,8 @@ def _arm_faults(config: RunConfig, tasks: Tasks) -> list[str]:
         return faults
     _collect(faults, _check_branch_points, config, arguments)
     _collect(faults, _check_rows, config, task, arguments)
+    _collect(faults, _check_column, task, arguments)
+    _collect(faults, _check_trl_pairs, arguments)
     if critics:
         _collect(faults, _check_reward, config, task, arguments, critics[0])
         _collect(faults, arguments.check_trains, critics[0] is not None)
@@ -179,7 +185,10 @@ def _check_policy(config: RunConfig) -> None:
         ConfigError: No such folder, or a package that is not installed.
     """
     try:
-        resolve_model(config.policy.model)
+        model = resolve_model(config.policy.model)
+        if not Path(model).is_dir():
+            validate_repo_id(model)
+    # A name that the Hub could not have is a ValueError.
     except (OSError, ValueError) as error:
         raise ConfigError(f"policy: {error}") from error
 
@@ -204,10 +213,10 @@ def _check_reward(
     assert arguments.num_generations is not None, "TRL's arguments refuse null"
     rewards, weights = build_reward(config.reward, task.verifier, arguments.num_generations)
     given = config.trl.get("reward_weights")
-    if given is not None and len(rewards) == 1 and len(given) != 1:
+    if given is not None and list(given) != weights:
         raise ConfigError(
-            f"trl.reward_weights: got {given!r}, expected one number, "
-            "for there is one reward; leave it out"
+            f"trl.reward_weights: got {given!r}, expected {weights}, those of the reward: section; "
+            "leave it out"
         )
     if len(rewards) > 1:
         arguments.success_reward = arguments.success_reward or "correct"
@@ -284,6 +293,31 @@ def _check_rows(config: RunConfig, task: Task, arguments: CritiqueGRPOConfig) ->
             "generation (trl.per_device_train_batch_size and steps_per_generation by "
             "num_generations); give more, or lower them"
         )
+
+
+def _check_trl_pairs(arguments: CritiqueGRPOConfig) -> None:
+    """Refuse what TRL refuses once its trainer has the policy.
+
+    Raises:
+        ValueError: An unknown tracker, or a reference model that nothing reads.
+    """
+    get_reporting_integration_callbacks(arguments.report_to)
+    if arguments.sync_ref_model and not arguments.beta:
+        raise ConfigError(
+            "trl.sync_ref_model: got true with beta 0, which reads no reference model; "
+            "leave it out, or set trl.beta above 0"
+        )
+
+
+def _check_column(task: Task, arguments: CritiqueGRPOConfig) -> None:
+    """Refuse expert traces of a column that the task has not.
+
+    Raises:
+        ValueError: No such column.
+    """
+    if arguments.refine_column is not None:
+        dataset = training_set(task.train[:FEW_PROMPTS])
+        refuse_missing_column(dataset, arguments.refine_column, "refine_column")
 
 
 # ---- settings of an arm --------------------------------------------------------------------------
@@ -444,6 +478,6 @@ def _check_primary(primary: str, config: RunConfig, tasks: Tasks) -> None:
     if primary not in (*pass_metrics, *EVALUATION_METRICS, *shares):
         # Only pass@k is suggested: not every task has the other metrics.
         raise ConfigError(
-            f"primary: no metric {primary!r} with these evaluation.ks, samples and families; "
+            f"primary: no metric {primary!r} with these evaluation.ks and families; "
             f"{suggest(primary, pass_metrics)}"
         )

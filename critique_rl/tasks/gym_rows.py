@@ -85,6 +85,6 @@ def _instances(
     draws = size * DRAWS
     try:
         yield from reasoning_gym.create_dataset(name, size=draws, seed=mixed_seed, **config)
-    # An unknown setting, which the message names.
-    except TypeError as error:
+    # An unknown setting, which the message names, or one out of its range.
+    except (TypeError, AssertionError) as error:
         raise ValueError(f"reasoning-gym/{name} does not take these options: {error}") from error

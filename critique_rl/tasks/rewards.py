@@ -172,7 +172,7 @@ VERIFIER_REWARDS: dict[str, Callable[[Verifier], VerifierReward]] = {
 """Kinds of the `reward:` section without options, which read the verifier's verdict alone."""
 
 
-def random_reward(rate: float, seed: int = 0) -> RewardFunction:
+def random_reward(rate: Any, seed: int = 0) -> RewardFunction:
     """Control: 1 with probability `rate`, whatever the answer.
 
     Args:
@@ -182,7 +182,8 @@ def random_reward(rate: float, seed: int = 0) -> RewardFunction:
     Raises:
         ValueError: For a rate outside of 0 to 1.
     """
-    if isinstance(rate, bool) or not 0 <= rate <= 1:
+    is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if not is_number or not 0 <= rate <= 1:
         raise ValueError(f"random_reward: got rate {rate}, expected a probability, from 0 to 1")
 
     # TRL logs the reward under the function's name.
@@ -273,9 +274,9 @@ def build_reward(
     function: RewardFunction
     if kind == "random":
         try:
-            function = random_reward(**options, seed=seed)
+            function = random_reward(options.get("rate"), seed)
         # A missing rate, or one out of range.
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ConfigError(f"reward {kind}: {error}") from error
     elif kind == "majority_vote":
         function = MajorityVote(verifier, num_generations)

@@ -19,7 +19,7 @@ from critique_rl.cli.entry import main
 from critique_rl.config.durable_files import write_json
 from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.config.run_folder import PipelineFolder
-from critique_rl.experiment.plan import render_plan, stages
+from critique_rl.experiment.plan import rank_count, render_plan, stages
 from critique_rl.experiment.sweep import with_chosen
 
 BASIC = {
@@ -185,6 +185,19 @@ def test_a_word_that_ends_a_line_is_refused_and_a_path_is_no_option(tmp_path, ca
         "--out",
         "./-out",
     ]
+
+
+def test_rows_are_counted_over_the_processes_that_a_run_is_started_on(tmp_path, capsys) -> None:
+    trl = {"max_completion_length": 48, "per_device_train_batch_size": 2}
+    path = file_of(tmp_path, trl=trl, arms={"scalar": {}})
+    config = tmp_path / "ranks.yaml"
+    config.write_text("num_processes: 4\n")
+    assert main(["plan", str(path)]) == 2
+    assert "must be divisible by num_generations" in capsys.readouterr().err
+    for start in (["--accelerate", str(config)], ["--prefix", "torchrun --nproc_per_node 4 -m x"]):
+        assert main(["plan", str(path), *start]) == 0
+    for prefix in ("accelerate launch --num_processes=8 -m critique_rl", "x --nproc-per-node 8"):
+        assert rank_count(prefix, None) == 8
 
 
 @pytest.mark.processes

@@ -64,11 +64,16 @@ class Lengths:
     def check(self, config: RunConfig) -> list[Finding]:
         """Findings of one arm."""
         policy = self._policy(config.policy.model)
+        if policy is None and _is_folder(config.policy.model):
+            words = f"{config.policy.model} has no configuration or no tokenizer that loads"
+            advice = "save model and tokenizer into the folder, or give another policy"
+            return [Finding("policy", True, words, advice)]
         if policy is None and not self._download:
             words = f"not looked at, for {config.policy.model} is not on this machine"
             return [Finding("lengths", False, words, "look again once it is, or let run look")]
         if policy is None:
-            return []
+            words = f"{config.policy.model} is neither on this machine nor to be had from the Hub"
+            return [Finding("policy", True, words, "check the name, HF_TOKEN and the network")]
         arguments = trainer_arguments(config, UNUSED)
         prompts, rows = self._task(config)
         if "refine_template" not in config.method:
@@ -97,6 +102,13 @@ class Lengths:
         return self._tasks[key]
 
 
+def _is_folder(model: str) -> bool:
+    try:
+        return Path(resolve_model(model)).is_dir()
+    except OSError:
+        return False
+
+
 def _read_policy(model: str, download: bool) -> Policy | None:
     from transformers import AutoConfig, AutoTokenizer
 
@@ -106,8 +118,7 @@ def _read_policy(model: str, download: bool) -> Policy | None:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=local)
         settings = AutoConfig.from_pretrained(path, local_files_only=local)
     except Exception:
-        # Broken or absent files end in errors of many kinds. The doctor's check of the policy
-        # names them, and so does the run that loads it.
+        # Broken or absent files end in errors of many kinds, which the doctor's check names.
         return None
     return Policy(tokenizer, getattr(settings, "max_position_embeddings", None))
 

@@ -5,12 +5,13 @@ run at its first step, or train nothing without a word.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, suggest
-from critique_rl.config.ranges import MOST_COUNT, MOST_SEED, Range
+from critique_rl.config.ranges import MOST_COUNT, MOST_SEED, Range, check_values
 
 TYPES: Mapping[str, tuple[type, ...]] = {
     "int": (int,),
@@ -88,6 +89,8 @@ RANGES: Mapping[str, Range] = {
     "vllm_importance_sampling_cap": NOT_NEGATIVE,
 }
 """Option -> its range. None passes where TRL takes it."""
+OBJECTS = ("chat_template_kwargs", "generation_kwargs", "model_init_kwargs")
+"""Options that are a mapping, or the text of one."""
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo"),
     "importance_sampling_level": ("token", "sequence"),
@@ -152,8 +155,23 @@ def _check_value(name: str, value: Any) -> None:
     """Raises ConfigError for a number out of its range, or a word that TRL does not know."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     allowed = RANGES.get(name)
+    if not is_number or allowed is None:
+        # Numbers without a range here, and what lists and mappings hold, are finite at least.
+        check_values({name: value})
+    if name in OBJECTS and isinstance(value, str):
+        _check_object(name, value)
     if allowed is not None and is_number and not allowed.holds(value):
         raise ConfigError(f"trl.{name}: got {value!r}, expected {allowed.words()}")
     choices = CHOICES.get(name)
     if choices is not None and isinstance(value, str) and value not in choices:
         raise ConfigError(f"trl.{name}: got {value!r}; {suggest(value, choices)}")
+
+
+def _check_object(name: str, text: str) -> None:
+    """Raises ConfigError for a text that is no JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ConfigError(f"trl.{name}: got {text!r}, expected a mapping, such as {{a: 1}}")
