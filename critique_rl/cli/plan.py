@@ -88,7 +88,7 @@ def _check_settings(pipeline: Pipeline, folder: PipelineFolder, ranks: int) -> l
     # Imported here: it brings TRL, which a plan without runs does not need.
     from critique_rl.experiment.preflight import check_pipeline, check_started
 
-    warnings = check_pipeline(on_ranks(pipeline, ranks), download=False)
+    warnings = check_pipeline(on_ranks(pipeline, ranks), download=False, is_elsewhere=True)
     check_started(pipeline, folder)
     return warnings
 

@@ -18,7 +18,13 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.run_folder import PipelineFolder, RunFolder
-from critique_rl.config.schema import Pipeline, PlateauConfig, RunConfig
+from critique_rl.config.schema import (
+    EvaluationConfig,
+    Pipeline,
+    PlateauConfig,
+    RunConfig,
+    TaskConfig,
+)
 from critique_rl.critic.build import build_critic
 from critique_rl.critic.contract import Critic
 from critique_rl.experiment.build import trainer_arguments
@@ -48,16 +54,23 @@ FEW_PROMPTS = 16
 """Training prompts of a task of the lab that is loaded only to be looked at."""
 MOST_LAB_ROWS = 100_000
 """Rows of a world of the lab, which are drawn one by one, some milliseconds each."""
-Tasks = dict[str, Task]
-"""What arms share is loaded once: the `task:` section as text -> the task."""
+Tasks = dict[str, Task | ConfigError]
+"""What arms share is loaded once: the `task:` section as text -> the task, or why it is none."""
 Result = TypeVar("Result")
 
 
 # ---- all commands --------------------------------------------------------------------------------
 
 
+class TaskNotHere(ConfigError):
+    """Data of the Hub that this machine does not reach."""
+
+
 def check_pipeline(
-    pipeline: Pipeline, due: Collection[str] | None = None, download: bool = True
+    pipeline: Pipeline,
+    due: Collection[str] | None = None,
+    download: bool = True,
+    is_elsewhere: bool = False,
 ) -> list[str]:
     """Refuse what `run` refuses: the one check of `run`, `train` and `plan`.
 
@@ -65,6 +78,8 @@ def check_pipeline(
         pipeline: The experiment, with its sweep.
         due: Arms whose runs are still to do; None for all. Others are not asked for a key.
         download: Whether a policy's tokenizer may come from the Hub.
+        is_elsewhere: The runs start on other machines: data of the Hub that this one does not reach
+            are not looked at.
 
     Returns:
         Warnings, a line each.
@@ -72,24 +87,47 @@ def check_pipeline(
     Raises:
         ConfigError: Every setting that cannot be used, a line each.
     """
-    refusals = setting_refusals(pipeline)
+    tasks: Tasks = {}
+    refusals = setting_refusals(pipeline, is_elsewhere, tasks)
     if refusals:
         raise ConfigError("\n".join(refusals))
     warnings = [f"warning: {sampling}" for sampling in check_sampling(pipeline.arms)]
     arms = {}
     for arm, config in pipeline.arms.items():
-        if due is None or arm in due:
+        is_due = due is None or arm in due
+        if is_due and not (is_elsewhere and _missing_task(config, tasks)):
             arms[arm] = config
     return warnings + refuse_or_warn(foresee(arms, download))
 
 
-def setting_refusals(pipeline: Pipeline) -> list[str]:
-    """A sentence for each setting that cannot be used, those of a sweep's trials included."""
-    tasks: Tasks = {}
-    refusals = _arms_refusals(pipeline, tasks)
+def _missing_task(config: RunConfig, tasks: Tasks) -> str:
+    """Why this machine does not reach an arm's data of the Hub; "" where it does."""
+    try:
+        _load_task(config, tasks)
+    except TaskNotHere as error:
+        return str(error)
+    except (ValueError, OSError, ImportError, TypeError):
+        # It is said with the other faults.
+        return ""
+    return ""
+
+
+def setting_refusals(
+    pipeline: Pipeline, is_elsewhere: bool = False, tasks: Tasks | None = None
+) -> list[str]:
+    """A sentence for each setting that cannot be used, those of a sweep's trials included.
+
+    Args:
+        pipeline: The experiment.
+        is_elsewhere: See `check_pipeline`.
+        tasks: Tasks that are loaded, to which others are added.
+    """
+    if tasks is None:
+        tasks = {}
+    refusals = _arms_refusals(pipeline, tasks, is_elsewhere)
     # Trials have the same settings but for one option: what is wrong would be said again.
     if not refusals and pipeline.sweep is not None:
-        refusals = _arms_refusals(trials(pipeline), tasks)
+        refusals = _arms_refusals(trials(pipeline), tasks, is_elsewhere)
     return refusals
 
 
@@ -110,13 +148,16 @@ def check_started(pipeline: Pipeline, folder: PipelineFolder) -> None:
                 check_inputs(run, config, seed)
 
 
-def _arms_refusals(pipeline: Pipeline, tasks: Tasks) -> list[str]:
+def _arms_refusals(pipeline: Pipeline, tasks: Tasks, is_elsewhere: bool) -> list[str]:
     """The faults of all arms; one that several arms share stands there once."""
     arms_by_fault: dict[str, list[str]] = {}
     for arm, config in pipeline.arms.items():
         faults = _arm_faults(config, tasks)
         _collect(faults, _check_primary, pipeline.primary, config, tasks)
+        missing = _missing_task(config, tasks) if is_elsewhere else ""
         for fault in faults:
+            if missing and fault == _one_text(missing):
+                continue
             arms_by_fault.setdefault(fault, []).append(arm)
     refusals = []
     for fault, arms in arms_by_fault.items():
@@ -143,10 +184,15 @@ def _collect(faults: list[str], check: Callable[..., Result], *arguments: Any) -
         return check(*arguments)
     # TypeError: a value of a wrong form that a verifier or a user's class takes no further.
     except (ValueError, TypeError, OSError, ImportError) as error:
-        words = "\n".join(line for line in str(error).splitlines() if line.strip())
+        words = _one_text(str(error))
         if words not in faults:
             faults.append(words)
         return None
+
+
+def _one_text(words: str) -> str:
+    """An error's words without empty lines."""
+    return "\n".join(line for line in words.splitlines() if line.strip())
 
 
 def _arm_faults(config: RunConfig, tasks: Tasks) -> list[str]:
@@ -258,13 +304,34 @@ def _load_task(config: RunConfig, tasks: Tasks) -> Task:
     evaluation = config.evaluation
     key = repr((section, evaluation.split, evaluation.problems, evaluation.curve_problems))
     if key not in tasks:
-        task = load_task(section, 0)
-        if section.name not in SLOW_WORLDS:
-            task.held_out(evaluation.split, evaluation.problems)
-            if evaluation.curve_every:
-                task.held_out("validation", evaluation.curve_problems)
-        tasks[key] = task
-    return tasks[key]
+        try:
+            tasks[key] = _load_all(section, evaluation)
+        except ConfigError as error:
+            # What the Hub does not give is not asked for again.
+            tasks[key] = error
+            if _is_of_hub(section) and str(error).startswith("cannot read "):
+                tasks[key] = TaskNotHere(str(error))
+    loaded = tasks[key]
+    if isinstance(loaded, ConfigError):
+        raise loaded
+    return loaded
+
+
+def _load_all(section: TaskConfig, evaluation: EvaluationConfig) -> Task:
+    """A task whose held-out problems have been asked for. Raises ConfigError as `_load_task`."""
+    task = load_task(section, 0)
+    if section.name not in SLOW_WORLDS:
+        task.held_out(evaluation.split, evaluation.problems)
+        if evaluation.curve_every:
+            task.held_out("validation", evaluation.curve_problems)
+    return task
+
+
+def _is_of_hub(section: TaskConfig) -> bool:
+    """Whether the rows of a task are no files of this machine."""
+    source = str(section.options.get("train", ""))
+    is_path = source.startswith((".", "/", "~")) or Path(source).exists()
+    return section.name == "data" and not is_path and not Path(source).suffix
 
 
 SLOW_WORLDS = ("lab/chain", "lab/legs")
