@@ -112,7 +112,9 @@ def kill_tree(pid: int, delay: float, alone: bool = False) -> bool:
     """
     end = time.monotonic() + delay
     while time.monotonic() < end:
-        if os.waitpid(pid, os.WNOHANG)[0]:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            assert status == 0, f"the campaign failed ({status}); see its log"
             return False
         time.sleep(0.002)
     campaign = psutil.Process(pid)
@@ -242,7 +244,7 @@ def main() -> None:
             else:
                 break
         if not here:
-            shutil.rmtree(out)
+            shutil.rmtree(out, ignore_errors=True)
             continue
         finish(path, out)
         wrong = difference(result(out), wanted)
