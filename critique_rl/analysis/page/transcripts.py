@@ -43,6 +43,18 @@ PHASES = ("late", "early")
 FLAGS = ["role", "attempt", "outcome", "critique_status", "leaked", "chosen"]
 TEXTS = ("question", "text", "critique", "answer", "critique_reason", "critic", "family")
 
+TEXT = (str,)
+COLUMNS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("question", "text", "outcome", "family", "critic"), TEXT),
+    **dict.fromkeys(("critique", "critique_status"), TEXT),
+    **dict.fromkeys(("answer", "critique_reason"), (str, type(None))),
+    "step": (int,),
+    "reward": (int, float, type(None)),
+    "leaked": (bool,),
+    "chosen": (bool,),
+}
+"""Columns that the page shows -> their types."""
+
 Row = Mapping[str, Any]
 """A row of a rollouts parquet; `config.run_folder` names the columns."""
 Flags = Mapping[str, list[Any]]
@@ -235,8 +247,21 @@ def _read_rows(file: Path, pairs: Iterable[Pair]) -> dict[int, Row]:
             numbers.add(candidate)
     ascending = sorted(numbers)
     table = pq.read_table(file)
-    rows = table.take(pa.array(ascending))
-    return dict(zip(ascending, rows.to_pylist(), strict=True))
+    rows = table.take(pa.array(ascending)).to_pylist()
+    for row in rows:
+        _check_row(row)
+    return dict(zip(ascending, rows, strict=True))
+
+
+def _check_row(row: Row) -> None:
+    """Refuse a row of a damaged table, whose columns have other names or types.
+
+    Raises:
+        TypeError: the first such column.
+    """
+    for name, kinds in COLUMNS.items():
+        if not isinstance(row.get(name), kinds):
+            raise TypeError(f"column {name} is damaged")
 
 
 def _first_of_each(flags: Flags, wanted: Sequence[str]) -> dict[str, Pair]:

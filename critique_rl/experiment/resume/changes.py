@@ -25,6 +25,9 @@ SHOWN = 8
 """Digits of a checksum that are shown."""
 COMPARED = ("python", "torch", "transformers", "trl")
 """Versions that folders without inputs have too."""
+PER_RUN = ("data/train", "ranks")
+"""Inputs that may differ between the runs of an arm."""
+CANNOT = "cannot go on as the same run"
 ADVICE = (
     "Bring it back, give another --out, or give --accept-changes: the run then goes on with it, "
     "and the report says from which step"
@@ -53,12 +56,15 @@ def accepted_changes(
         ConfigError: Something has changed that the user does not take.
     """
     if checkpoint is None:
-        return []
-    stored = _started_with(run, config, seed)
-    step = step_of(checkpoint)
-    changes = [str(change) for change in config_changes(run, config, seed)]
-    changes += input_changes(stored, inputs)
-    _note_unchecked(run, stored, checkpoint)
+        step = 0
+        stored: dict[str, Any] = {}
+        changes = changes_between_runs(run, inputs)
+    else:
+        step = step_of(checkpoint)
+        stored = _started_with(run, config, seed)
+        changes = [str(change) for change in config_changes(run, config, seed)]
+        changes += input_changes(stored, inputs)
+        _note_unchecked(run, stored, checkpoint)
     if changes and not accepts:
         words = "; ".join(changes)
         raise ConfigError(
@@ -73,23 +79,62 @@ def accepted_changes(
 
 
 def check_inputs(run: RunFolder, config: RunConfig, seed: int) -> None:
-    """Refuse changed inputs of a run that has a checkpoint, before its process is started.
+    """Refuse changed inputs of a run before its process is started.
 
     Raises:
-        ConfigError: Something has changed.
+        ConfigError: Something has changed since the run started, or since others of its pipeline.
     """
-    sealed = sealed_checkpoints(run.checkpoints)
-    stored = read_config(run)
-    if not sealed or not stored:
+    stored: dict[str, Any] = {}
+    if sealed_checkpoints(run.checkpoints):
+        stored = read_config(run)
+    if not stored and not _runs_with_inputs(run):
         return
     arguments = trainer_arguments(config, run)
     inputs = read_inputs(config, load_task(config.task, seed), arguments)
-    changes = input_changes(stored, inputs)
+    changes = input_changes(stored, inputs) if stored else changes_between_runs(run, inputs)
     if changes:
-        words = "; ".join(changes)
-        raise ConfigError(
-            f"{run.path} cannot go on as the same run: {words}. {ADVICE[0].upper()}{ADVICE[1:]}"
-        )
+        raise ConfigError(f"{run.path} {CANNOT}: {'; '.join(changes)}. {ADVICE}")
+
+
+def changes_between_runs(run: RunFolder, inputs: Inputs) -> list[str]:
+    """Inputs of a new run that differ from those of the runs beside it, in words.
+
+    Of other seeds all count but the training rows, which the seed draws; of other arms only those
+    that no arm chooses: versions, and templates of one name.
+    """
+    for other, stored in _runs_with_inputs(run).items():
+        is_same_arm = other.parent == run.path.parent
+        known = {
+            name: value
+            for name, value in stored.items()
+            if name not in PER_RUN and (is_same_arm or "/" not in name or name[:8] == "prompts/")
+        }
+        if not is_same_arm:
+            known = {name: value for name, value in known.items() if name in inputs}
+        ours = {
+            name: value
+            for name, value in inputs.items()
+            if name not in PER_RUN and (is_same_arm or name in known)
+        }
+        changes = input_changes({INPUTS: known}, ours)
+        if changes:
+            return [
+                f"{change} (in {other.parent.name}/{other.name} the first)" for change in changes
+            ]
+    return []
+
+
+def _runs_with_inputs(run: RunFolder) -> dict[Path, dict[str, Any]]:
+    """The inputs of the other runs of a pipeline that have finished or left a checkpoint."""
+    inputs = {}
+    for path in sorted(run.path.parent.parent.glob("*/seed*/config.yaml")):
+        other = RunFolder(path.parent)
+        is_kept = other.finished or sealed_checkpoints(other.checkpoints)
+        if other.path != run.path and is_kept:
+            stored = read_config(other).get(INPUTS)
+            if stored:
+                inputs[other.path] = stored
+    return inputs
 
 
 def _started_with(run: RunFolder, config: RunConfig, seed: int) -> dict[str, Any]:
