@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import trl
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -145,10 +146,11 @@ def load_start_policy(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTok
     """
     try:
         return load_weights(config, config.policy.model, **config.policy.options)
-    except OSError as error:
-        # FileNotFoundError from `load_policy`, and what transformers raises for a name that is
-        # neither a folder nor on the Hub.
-        raise ConfigError(f"policy: {error}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        # FileNotFoundError from `load_policy`, what transformers raises for a name that is neither
+        # a folder nor on the Hub, and what libraries raise for damaged files.
+        words = " ".join(str(error).split())[:500]
+        raise ConfigError(f"policy: {words}") from error
 
 
 def load_weights(

@@ -159,7 +159,8 @@ def read_config(run: RunFolder) -> dict[str, Any]:
     for section, default in run_defaults().items():
         if isinstance(default, dict) and not isinstance(stored.get(section, default), dict):
             raise DamagedFile(run.config, f"{section} is no section", _ADVICE)
-    if INPUTS in stored and not isinstance(stored[INPUTS], dict):
+    # The file ends with them: one that was cut short has lost some.
+    if (layout != FIRST_SCHEMA or INPUTS in stored) and not isinstance(stored.get(INPUTS), dict):
         raise DamagedFile(run.config, f"{INPUTS} is no section", _ADVICE)
     return stored
 

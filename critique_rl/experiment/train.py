@@ -286,6 +286,7 @@ def _write_config(
 ) -> None:
     explicit_options = {**config.trl, **config.method}
     deviates = deviations(config.preset, explicit_options) if config.preset else {}
+    entries = [item.to_yaml() for item in accepted]
     content = {
         "schema": SCHEMA,
         "run_id": _run_id(folder),
@@ -293,13 +294,12 @@ def _write_config(
         "seed": config.trl["seed"],
         **to_dict(config),
         "deviates": deviates,
+        **({KEY: entries} if entries else {}),
         INPUTS: inputs,
         "versions": versions(),
         "machine": machine(),
         "command": sys.argv,
     }
-    if accepted:
-        content[KEY] = [item.to_yaml() for item in accepted]
     write_yaml(folder.config, content)
 
 

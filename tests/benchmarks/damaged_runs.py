@@ -297,6 +297,26 @@ def both(case: Case) -> None:
         flip(path)
 
 
+def file_for(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
+def swapped(case: Case) -> None:
+    first = case.last.with_name("checkpoint-4") / "critique_rl.json"
+    second = case.last / "critique_rl.json"
+    one, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(one)
+
+
+def larger_policy(case: Case) -> None:
+    from critique_rl.lab.base import Recipe, build_model, build_tokenizer
+
+    model = build_model(Recipe(hidden_size=64, layers=1), len(build_tokenizer()))
+    model.save_pretrained(case.folder / "policy")
+
+
 def moved_policy(case: Case) -> None:
     shutil.move(case.folder / "policy", case.folder / "elsewhere")
     edit(case.folder / "small.yaml", "./policy", "./elsewhere")
@@ -385,6 +405,11 @@ def stopped_ways() -> list[Way]:
             nothing,
             words=("--accept-changes",),
             patch=other_template,
+        ),
+        Way(
+            "config.yaml says another torch",
+            "refusal",
+            lambda c: edit(c.run / "config.yaml", "versions:\n", "versions:\n  torch: 1.0\nx:\n"),
         ),
         Way("torch of another version", "refusal", nothing, patch=other_version("torch")),
         Way("TRL of another version", "refusal", nothing, patch=other_version("trl")),
@@ -498,6 +523,66 @@ def stopped_ways() -> list[Way]:
         Way("the lock's file holds text", "exact", lambda c: (c.run / ".lock").write_text("4711")),
         Way("a folder for the lock", "refusal", lambda c: replaced(c.run / ".lock").mkdir()),
         Way(
+            "a file for the folder checkpoints",
+            "exact|refusal",
+            lambda c: file_for(c.run / "checkpoints"),
+        ),
+        Way("a file for the folder rollouts", "refusal", lambda c: file_for(c.run / "rollouts")),
+        Way("a file for the folder model", "refusal", lambda c: (c.run / "model").write_text("")),
+        Way(
+            "a folder for metrics.jsonl",
+            "refusal",
+            lambda c: replaced(c.run / "metrics.jsonl").mkdir(),
+        ),
+        Way("a folder for best.json", "refusal", lambda c: replaced(c.run / "best.json").mkdir()),
+        Way(
+            "a pipe for config.yaml",
+            "refusal",
+            lambda c: os.mkfifo(replaced(c.run / "config.yaml")),
+        ),
+        Way(
+            "a pipe for metrics.jsonl",
+            "refusal",
+            lambda c: os.mkfifo(replaced(c.run / "metrics.jsonl")),
+        ),
+        Way("policy deleted", "refusal", lambda c: shutil.rmtree(c.folder / "policy")),
+        Way(
+            "policy: weights cut short",
+            "refusal",
+            lambda c: cut(c.folder / "policy" / "model.safetensors"),
+        ),
+        Way(
+            "policy: config is garbage",
+            "refusal",
+            lambda c: (c.folder / "policy" / "config.json").write_text("{"),
+        ),
+        Way(
+            "policy of another size, accepted",
+            "refusal",
+            larger_policy,
+            words=("--accept-changes",),
+        ),
+        Way("data deleted", "refusal", lambda c: (c.folder / "data.jsonl").unlink()),
+        Way(
+            "the user's verifier deleted", "refusal", lambda c: (c.folder / "my_judge.py").unlink()
+        ),
+        Way(
+            "the user's verifier is no Python",
+            "refusal",
+            lambda c: (c.folder / "my_judge.py").write_text("def ("),
+        ),
+        Way(
+            "config.yaml holds itself",
+            "refusal",
+            lambda c: edit(c.run / "config.yaml", "schema: 2", "schema: 2\nx: &x [*x]"),
+        ),
+        Way(
+            "config.yaml: layout missing",
+            "exact",
+            lambda c: edit(c.run / "config.yaml", "schema: 2\n", ""),
+        ),
+        Way("both checkpoints: seals swapped", "refusal", swapped),
+        Way(
             "eval.json there and empty",
             "exact|refusal",
             lambda c: (c.run / "eval.json").write_text(""),
@@ -529,7 +614,7 @@ def finished_ways() -> list[Way]:
             "exact / refusal",
             lambda c: (c.results / "base" / "config.yaml").write_bytes(b"\xff{"),
         ),
-        way("config.yaml cut short", "refusal", lambda c: cut(c.run / "config.yaml")),
+        way("config.yaml cut short", "exact|refusal", lambda c: cut(c.run / "config.yaml")),
         way(
             "metrics: garbage in the middle",
             "refusal",
@@ -558,6 +643,18 @@ def finished_ways() -> list[Way]:
             "compare.json is garbage",
             "exact",
             lambda c: (c.results / "compare.json").write_bytes(b"\xff\0"),
+        ),
+        way("a folder for log.txt", "exact", lambda c: replaced(c.run / "log.txt").mkdir()),
+        way("a pipe for eval.json", "refusal", lambda c: os.mkfifo(replaced(c.run / "eval.json"))),
+        way(
+            "a pipe for a table",
+            "exact",
+            lambda c: os.mkfifo(replaced(next((c.run / "rollouts").iterdir()))),
+        ),
+        way(
+            "a folder for report.html",
+            "exact / refusal",
+            lambda c: replaced(c.results / "report.html").mkdir(),
         ),
         way("checkpoints deleted", "exact", lambda c: shutil.rmtree(c.run / "checkpoints")),
     ]

@@ -150,9 +150,9 @@ def _started_with(run: RunFolder, config: RunConfig, seed: int) -> dict[str, Any
 def input_changes(stored: Mapping[str, Any], inputs: Inputs) -> list[str]:
     """Inputs that differ from those of a config.yaml, in words with both values, cut short.
 
-    Of a folder without inputs, the versions are compared that it has.
+    Its section `versions` counts too: a folder of an earlier version has nothing else.
     """
-    before = stored.get(INPUTS) or _old_versions(stored)
+    before = {**(stored.get(INPUTS) or {}), **_old_versions(stored)}
     names = [name for name in before if name in inputs] + _lost(before, inputs)
     names += _lost(inputs, before)
     changes = []
