@@ -28,7 +28,7 @@ FOLDERS = (HERE.parent / "prompts", HERE / "_prompts")
 LONGEST_TEXT = 1_000_000
 """Characters of the longest text of a model, a server or a user that is read: about 250,000 tokens,
 twice the longest answer of today's models. A longer one is refused with that reason, or cut. Every
-reader is linear, and at this length takes a second at most (tests/benchmarks/degenerate_text.py).
+reader is linear and takes about a second here at most (tests/benchmarks/degenerate_text.py).
 """
 TOO_LONG = f"over {LONGEST_TEXT:,} characters"
 """The reason of a refusal."""

@@ -28,7 +28,7 @@ from critique_rl.critic.leaks import handle_leak, leak_spans
 from critique_rl.critic.user_critic import UserCritic
 from critique_rl.experiment.first_wrong_step import read_step
 from critique_rl.experiment.rollout_log import _writable
-from critique_rl.lab import chain
+from critique_rl.lab import chain, legs
 from critique_rl.prompts import clean, cut, fence, is_blank, neutralise, render
 from critique_rl.tasks import answer_text, verifiers
 from critique_rl.tasks.answers import (
@@ -118,6 +118,7 @@ def degenerate(kind: str, length: int) -> str:
 ROW = {"prompt": "What is 6 times 7?", "question": "What is 6 times 7?", "answer": "42"}
 LETTER_ROW = {**ROW, "answer": "B"}
 CHAIN_ROW = {**ROW, "question": "3 A-7 B+9", "answer": "5"}
+LEGS = legs.Problem("", "46", (("crab", 3), ("wasp", 1)))
 SPECIALS = (*(f"<|reserved_special_token_{i}|>" for i in range(256)), "<s>", "]~b]", "\u2581")
 ATTEMPT = Attempt(ROW["question"], "It is 41.", Verdict("wrong", "41"), ROW)
 
@@ -255,6 +256,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "judged_examples": lambda text: choose.judged_examples([text, "42"], "boxed_answer"),
     "perturbations": lambda text: choose.perturbations(text, "boxed_answer"),
     "lab chain": lambda text: chain.faulty_spans("3 A-7 B+9", text),
+    "lab legs": lambda text: legs.faults(LEGS, text),
     "question_key": question_key.question_key,
     "cell of choices": choices.plain_texts,
     "choices in the question": lambda text: choices.Listed(("a", "b")).stand_in(text),

@@ -14,22 +14,24 @@ from rich.table import Table as TerminalTable
 from rich.text import Text
 
 MARKDOWN_ESCAPES = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_|<>"})
-LATEX_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-}
+LATEX_ESCAPES = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': r"\textquotedbl{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+    }
+)
 JUSTIFY: dict[str, Literal["left", "right"]] = {"l": "left", "r": "right"}
 """A letter of `Table.alignment` -> rich's word."""
 RULES = {"l": ":---", "r": "---:"}
@@ -127,7 +129,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 def escape_latex(text: str) -> str:
     """Text on one line in which no character commands anything."""
     line = " ".join(text.split())
-    escaped = "".join(LATEX_ESCAPES.get(character, character) for character in line)
+    escaped = line.translate(LATEX_ESCAPES)
     if escaped.startswith("["):
         # Behind the \\ of the row before, a bracket would open its optional argument.
         return f"{{{escaped}}}"

@@ -216,8 +216,11 @@ def spelling(plain: str) -> str:
 
 
 def is_phrase(plain: str) -> bool:
-    """Whether a gold answer is a date, a time, a code, a ratio or words, and no formula."""
-    if CODE_OR_RANGE.fullmatch(plain):
+    """Whether a gold answer is a date, a time, a code, a ratio or words, and no formula.
+
+    One of over `LONGEST` characters is no formula.
+    """
+    if len(plain) > LONGEST or CODE_OR_RANGE.fullmatch(plain):
         return True
     if read_dates(plain):
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from critique_rl.prompts import LONGEST_TEXT
 from critique_rl.tasks.answers.marked import denies_label, last_box
 from critique_rl.tasks.answers.plain import plain_text
 
@@ -64,8 +65,11 @@ def read_letter(text: str) -> str | None:
 
     Returns:
         The letter in the last \boxed{}, else after the last "answer is" or "Answer:", else the one
-        that is marked elsewhere. None where no letter is marked, or two different ones.
+        that is marked elsewhere. None where no letter is marked, or two different ones, and for a
+        text of over `LONGEST_TEXT` characters.
     """
+    if len(text) > LONGEST_TEXT:
+        return None
     box = last_box(text)
     if box is not None:
         return read_marked_letter(box)

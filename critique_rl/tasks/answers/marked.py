@@ -6,6 +6,9 @@ Searches are linear in the length of the text, so that no text can raise or stal
 from __future__ import annotations
 
 import re
+from collections import deque
+
+from critique_rl.prompts import LONGEST_TEXT
 
 LONGEST = 4000
 """Characters of the longest marked answer."""
@@ -41,13 +44,16 @@ def boxes(text: str, longest: int | None = LONGEST) -> list[tuple[int, int, str]
 
     Returns:
         (start, end, content) of each. The content of one that is never closed is "": the text was
-        cut, so nobody knows its end. A box in a box is part of the outer one.
+        cut, so nobody knows its end. A box in a box is part of the outer one. None of a text of
+        over `LONGEST_TEXT` characters.
     """
-    marks = [match.span() for match in BOX.finditer(text)]
+    if len(text) > LONGEST_TEXT:
+        return []
+    # The last ones only: a text of a million boxes is no answer.
+    marks = deque((match.span() for match in BOX.finditer(text)), maxlen=50)
     found_boxes = []
     position = 0
-    # The last ones only: a text of a million boxes is no answer.
-    for start, content_start in marks[-50:]:
+    for start, content_start in marks:
         if start < position:
             continue
         end, content = _box_content(text, content_start, longest)
@@ -120,8 +126,10 @@ def declared_part(text: str) -> str | None:
     r"""What stands after the last "####", "Answer:" or "answer is", to the end of its line.
 
     Returns:
-        None where nothing is declared.
+        None where nothing is declared, and for a text of over `LONGEST_TEXT` characters.
     """
+    if len(text) > LONGEST_TEXT:
+        return None
     last = None
     for match in DECLARATION.finditer(text):
         last = match

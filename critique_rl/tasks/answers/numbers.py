@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from critique_rl.prompts import LONGEST_TEXT
 from critique_rl.tasks.answers.plain import plain_text
 from critique_rl.tasks.answers.units import NO_UNIT, Unit, read_unit
 from critique_rl.tasks.answers.vocabulary import MONTHS, SHORT_MONTHS, WEEKDAYS
@@ -171,7 +172,12 @@ def read_quantity(text: str) -> Quantity | None:
 
 
 def read_last_quantity(text: str) -> Quantity | None:
-    """The number that ends an unmarked text, wherever its form is known."""
+    """The number that ends an unmarked text, wherever its form is known.
+
+    None for a text of over `LONGEST_TEXT` characters.
+    """
+    if len(text) > LONGEST_TEXT:
+        return None
     end = max(text.rfind(digit) for digit in DIGITS)
     if end < 0:
         return None
