@@ -3,10 +3,10 @@ long the step takes and what becomes of its calls.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/fault_table.py
 
-Real calls of `ApiChat` against tests/fault_server.py on loopback; prints a Markdown table. A cell is
-one step of 4 conversations that all meet the fault. "counted" are answers of another model, which
-the replies name; "unseen" are texts that are not the server's answer to that very question, and
-answers of another model that no reply names. Four cells run at a time.
+Real calls of `ApiChat` against tests/fault_server.py on loopback; prints a Markdown table. A cell
+is one step of 4 conversations that all meet the fault. "counted" are answers of another model,
+which the replies name; "unseen" are texts that are not the server's answer to that very question,
+and answers of another model that no reply names. Four cells run at a time.
 """
 
 from __future__ import annotations
