@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, fields, replace
 from typing import Any
@@ -31,6 +32,14 @@ COMPARISON_KINDS = (
 """Keys of a comparison that have rows of their own kind."""
 ARM_KINDS = ("metrics", "cost")
 """Keys of an arm that have rows of their own kind."""
+FORMULA = re.compile(
+    "[\\s\ufeff\u200b-\u200f\u2060\x00-\x1f]*[=+@\\-\uff1d\uff0b\uff20\uff0d\u2212]|[\t\r]"
+)
+"""How formulas begin, in wide characters too, behind spaces and what nobody sees."""
+NUMBER = re.compile(
+    r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?%?|[+-]?(inf|infinity|nan)", re.IGNORECASE | re.ASCII
+)
+"""Texts that begin like formulas and are numbers."""
 Numbers = Iterator["Number"]
 
 
@@ -61,8 +70,20 @@ def numbers_csv(comparison: Comparison) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(item.name for item in fields(Number))
     # csv writes None as an empty cell.
-    writer.writerows(astuple(number) for number in numbers(comparison))
+    for number in numbers(comparison):
+        writer.writerow([safe_cell(value) for value in astuple(number)])
     return out.getvalue()
+
+
+def safe_cell(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: such a text gets an apostrophe before it.
+
+    Args:
+        value: numbers, and texts that are numbers such as -0.05, 1e-3 or -inf, stay as they are.
+    """
+    if isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value.strip()):
+        return f"'{value}"
+    return value
 
 
 def numbers(comparison: Comparison) -> Numbers:

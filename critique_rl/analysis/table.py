@@ -13,6 +13,8 @@ from rich import box
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
+from critique_rl.config.terminal import printable
+
 MARKDOWN_ESCAPES = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_|<>"})
 LATEX_ESCAPES = str.maketrans(
     {
@@ -67,14 +69,17 @@ def to_terminal(table: Table) -> TerminalTable:
     """
     # `Text`, and not str: rich would read a bracket in a name or an interval as its own markup.
     printed = TerminalTable(
-        box=box.SIMPLE_HEAD, title=Text(table.caption), title_justify="left", padding=(0, 1)
+        box=box.SIMPLE_HEAD,
+        title=Text(printable(table.caption)),
+        title_justify="left",
+        padding=(0, 1),
     )
     for head, letter in zip(table.heads, table.columns, strict=True):
         # A metric's name breaks behind its first slash, so that four metrics fit 80 columns.
-        words = Text(head.replace("/", "/\n", 1))
+        words = Text(printable(head).replace("/", "/\n", 1))
         printed.add_column(words, justify=JUSTIFY[letter], overflow="fold")
     for i, row in enumerate(table.rows):
-        cells = [Text(cell) for cell in row]
+        cells = [Text(printable(cell)) for cell in row]
         printed.add_row(*cells, style="bold" if i in table.bold else "")
     return printed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from critique_rl.config.pipeline_file import load_pipeline, pipeline_path
 from critique_rl.config.run_folder import ClaimsFolder, PipelineFolder
 from critique_rl.config.schema import Pipeline
 from critique_rl.config.split_rule import with_stored_split
+from critique_rl.config.terminal import say
 
 if TYPE_CHECKING:
     from critique_rl.analysis.claim_reports import ClaimReport
@@ -90,7 +92,7 @@ def claims(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"claims": to_json(reports)}))
     else:
-        print(markdown(reports))
+        say(markdown(reports), file=sys.stdout)
     if failed:
         return 1
     return 0

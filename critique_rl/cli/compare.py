@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING
 
 from critique_rl.cli.arguments import (
@@ -16,6 +15,7 @@ from critique_rl.cli.arguments import (
 from critique_rl.config.durable_files import write_json
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
+from critique_rl.config.terminal import printable, say
 
 if TYPE_CHECKING:
     from critique_rl.analysis.comparison import Comparison
@@ -51,7 +51,7 @@ def verdict_status(comparison: Comparison) -> int:
 
     arms = no_critique_arms(comparison.critiques)
     for clause in missing_clauses({arm: comparison.critiques[arm] for arm in arms}):
-        print(f"critique-rl: {clause}", file=sys.stderr)
+        say(f"critique-rl: {clause}")
     if arms:
         return 1
     return 0
@@ -90,4 +90,5 @@ def print_comparison(comparison: Comparison, as_json: bool) -> None:
     console = Console()
     console.print(table(comparison))
     # No markup: names of arms and metrics may hold square brackets.
-    console.print(verdict(comparison), *left_out(comparison), sep="\n", markup=False)
+    lines = (verdict(comparison), *left_out(comparison))
+    console.print(*map(printable, lines), sep="\n", markup=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from critique_rl.cli.arguments import Commands, load
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.folder_lock import check_writable
+from critique_rl.config.terminal import printable, say
 
 if TYPE_CHECKING:
     from critique_rl.analysis.table import Table
@@ -144,7 +145,6 @@ def _print_bench(
 ) -> None:
     """Print JSON, Markdown or a table, the last two with their notes."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table as RichTable
 
     from critique_rl.analysis.table import to_markdown
@@ -153,12 +153,19 @@ def _print_bench(
         print(json.dumps(data))
         return
     if arguments.markdown:
-        print("\n".join([to_markdown(table), *notes]))
+        say(to_markdown(table), *notes, file=sys.stdout)
         return
-    shown = RichTable(*table.heads, title=table.caption)
+    shown = RichTable(*map(_shown, table.heads), title=_shown(table.caption))
     for row in table.rows:
         # Names come from the user, and rich would read [x] in them as a colour.
-        shown.add_row(*map(escape, row))
+        shown.add_row(*map(_shown, row))
     # A pipe has no width, and 80 columns would break every figure.
     width = None if sys.stdout.isatty() else 200
-    Console(width=width).print(shown, *map(escape, notes), sep="\n")
+    Console(width=width).print(shown, *map(_shown, notes), sep="\n")
+
+
+def _shown(text: str) -> str:
+    """A text as rich prints it unchanged."""
+    from rich.markup import escape
+
+    return escape(printable(text))

@@ -26,6 +26,8 @@ from critique_rl.cli.doctor_checks import (
 from critique_rl.cli.doctor_endpoint import ENDPOINT_OPTIONS, check_endpoint
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline, RunConfig
+from critique_rl.config.secrets import without_secrets
+from critique_rl.config.terminal import printable
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -71,7 +73,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         pipeline, arguments.out, arguments.base_url, arguments.model, arguments.api_key_env
     )
     if arguments.json:
-        print(json.dumps([line.as_dict() for line in lines]))
+        print(without_secrets(json.dumps([line.as_dict() for line in lines])))
     else:
         print_lines(lines)
     if any(line.status == "fail" for line in lines):
@@ -150,6 +152,7 @@ def print_lines(lines: Sequence[Line]) -> None:
     console = Console(soft_wrap=True, highlight=False)
     for line in lines:
         status = f"[{COLOURS[line.status]}]{line.status:<5}[/]"
-        console.print(f"{status}{escape(line.what)}: {escape(line.finding)}")
+        words = f"{printable(line.what)}: {printable(line.finding)}"
+        console.print(f"{status}{escape(words)}")
         if line.advice:
-            console.print(f"      {escape(line.advice)}")
+            console.print(f"      {escape(printable(line.advice))}")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from critique_rl.cli.doctor_checks import Line
+from critique_rl.config.secrets import base_url_fault, without_key
 
 if TYPE_CHECKING:
     from critique_rl.critic.api.endpoint import Endpoint
@@ -67,7 +68,10 @@ def check_endpoint(name: str, options: Mapping[str, Any]) -> Iterator[Line]:
     try:
         endpoint = _short_endpoint(options)
     except (TypeError, ValueError) as error:
-        yield Line(name, "fail", str(options.get("base_url")), str(error))
+        address = str(options.get("base_url"))
+        if base_url_fault(address):
+            address = "base_url (not shown: it may hold a key)"
+        yield Line(name, "fail", address, str(error))
         return
     key_line = _check_key(name, endpoint)
     yield key_line
@@ -206,7 +210,6 @@ def _check_context(name: str, endpoint: Endpoint) -> Line:
 def _list_models(endpoint: Endpoint) -> dict[str, dict[str, Any]]:
     """The server's /models: id -> entry."""
     from critique_rl.critic.api.client import list_models
-    from critique_rl.critic.api.failures import without_key
     from critique_rl.critic.api.loop import run_in_thread
 
     models: list[dict[str, Any]] = []

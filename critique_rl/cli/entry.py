@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from critique_rl.cli import (
     claims,
@@ -28,6 +29,7 @@ from critique_rl.cli import (
     train,
 )
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.terminal import guard_terminal, printable, say
 
 COMMANDS = (run, train, evaluate, compare, report, claims, critics, judge, doctor, init, plan, lab)
 """In the order of `--help`."""
@@ -43,23 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    guard_terminal()
     arguments = parse_arguments(argv)
     try:
         return arguments.command(arguments)
     except ConfigError as error:
-        print(f"critique-rl: {error}", file=sys.stderr)
+        say(f"critique-rl: {error}")
         return 2
     except OSError as error:
         # A file of the user's that may not be read, or is a folder; others are faults of ours.
         if error.filename is None or not isinstance(error, MISPLACED):
             raise
-        print(
-            f"critique-rl: {error.filename}: {error.strerror}; put it right or remove it",
-            file=sys.stderr,
-        )
+        say(f"critique-rl: {error.filename}: {error.strerror}; put it right or remove it")
         return 1
     except KeyboardInterrupt:
-        print("critique-rl: interrupted; the same command continues", file=sys.stderr)
+        say("critique-rl: interrupted; the same command continues")
         return 130
 
 
@@ -81,8 +81,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser, also of subcommands, whose errors do not repeat keys and escapes."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and end with status 2."""
+        super().error(printable(message))
+
+
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "critique-rl",
         description=(
             "Critique-augmented GRPO: train arms, judge them on the same problems, compare them."

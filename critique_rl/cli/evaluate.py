@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from critique_rl.cli.arguments import (
     Commands,
@@ -15,6 +16,7 @@ from critique_rl.cli.arguments import (
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import EVALUATE, read_json
 from critique_rl.config.folder_lock import check_writable
+from critique_rl.config.terminal import say
 
 
 def add_command(commands: Commands) -> None:
@@ -55,5 +57,5 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(metrics))
     else:
-        print("\n".join(f"{name:<24}{value:.3f}" for name, value in metrics.items()))
+        say(*(f"{name:<24}{value:.3f}" for name, value in metrics.items()), file=sys.stdout)
     return 0

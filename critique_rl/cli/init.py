@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from critique_rl.cli.arguments import Commands
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.names import check_name, shown
+from critique_rl.config.terminal import say
 
 if TYPE_CHECKING:
     from critique_rl.config.schema import Pipeline
@@ -164,7 +166,7 @@ def init(arguments: argparse.Namespace) -> int:
     message = write_first_pipeline(
         arguments.data, arguments.out, arguments.model, columns, arguments.subset
     )
-    print(message)
+    say(message, file=sys.stdout)
     return 0
 
 

@@ -7,7 +7,6 @@ Also the way to audit a grader: a file of completions whose outcome is known. Ro
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from critique_rl.cli.arguments import Commands, add_json_argument
 from critique_rl.config.checks import ConfigError, suggest
+from critique_rl.config.terminal import printable, printable_json, say
 
 if TYPE_CHECKING:
     from critique_rl.types import Verdict
@@ -54,12 +54,12 @@ def judge(arguments: argparse.Namespace) -> int:
     verifier = arguments.verifier
     if not verifier:
         verifier = _choose(rows)
-        print(f"verifier: {verifier}, as init would choose", file=sys.stderr)
+        say(f"verifier: {verifier}, as init would choose")
     verdicts = judge_rows(rows, verifier)
     _warn_of_losses(verdicts)
     if arguments.json:
         records = [_record(verdict) for verdict in verdicts]
-        print(json.dumps(records, ensure_ascii=False, indent=1))
+        print(printable_json(records, indent=1))
     else:
         _print_table(rows, verdicts, verifier)
     return 0
@@ -162,7 +162,7 @@ def _warn_of_losses(verdicts: Sequence[Verdict]) -> None:
     from critique_rl.tasks.judging import count_lost, lost_sentences
 
     for sentence in lost_sentences(count_lost(verdicts)).values():
-        print(f"warning: {sentence}", file=sys.stderr)
+        say(f"warning: {sentence}")
 
 
 def _record(verdict: Verdict) -> dict[str, Any]:
@@ -181,11 +181,11 @@ def _print_table(
         cells = (str(place), verdict.outcome, verdict.answer, row[ANSWER], verdict.reason)
         shown = []
         for cell in cells:
-            line = " ".join(str(cell or "").split())
+            line = printable(" ".join(str(cell or "").split()))
             shown.append(rich.markup.escape(line[:SHOWN]))
         table.add_row(*shown)
     Console().print(table)
-    print(summary(verdicts, verifier))
+    say(summary(verdicts, verifier), file=sys.stdout)
 
 
 def summary(verdicts: Sequence[Verdict], verifier: str) -> str:

@@ -13,6 +13,7 @@ from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import pipeline_path
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
+from critique_rl.config.terminal import say
 from critique_rl.experiment.plan import (
     FORMATS,
     check_stored,
@@ -69,17 +70,16 @@ def plan(arguments: argparse.Namespace) -> int:
     if planned:
         ranks = rank_count(prefix, accelerate)
         for warning in _check_settings(pipeline, folder, ranks):
-            print(warning, file=sys.stderr)
-        print(render_plan(planned, arguments.format, pipeline.name))
+            say(warning)
+        say(render_plan(planned, arguments.format, pipeline.name), file=sys.stdout)
     # Standard output is the script alone, so that it can be piped into a shell.
     counts = ", then ".join(str(len(stage)) for stage in planned) or "no"
-    print(
+    say(
         f"{counts} runs to do; afterwards critique-rl run {shlex.join(words)} "
-        "evaluates the policy before training, compares and reports",
-        file=sys.stderr,
+        "evaluates the policy before training, compares and reports"
     )
     for line in _reach(pipeline):
-        print(line, file=sys.stderr)
+        say(line)
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from critique_rl.cli.arguments import Commands, add_pipeline_command, load_finis
 from critique_rl.cli.compare import verdict_status, write_comparison
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
+from critique_rl.config.terminal import say
 
 if TYPE_CHECKING:
     from critique_rl.analysis.comparison import Comparison
@@ -53,4 +53,4 @@ def write_report_page(
     quoted = shlex.join(words)
     commands = [f"critique-rl {command} {quoted}" for command in ("run", "compare", "report")]
     page = write_report(folder, comparison, pipeline.external, commands)
-    print(f"report: {page}, with report.md, tables.tex and numbers.csv beside it", file=sys.stderr)
+    say(f"report: {page}, with report.md, tables.tex and numbers.csv beside it")

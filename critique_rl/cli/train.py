@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from critique_rl.cli.arguments import (
     Commands,
@@ -17,6 +16,7 @@ from critique_rl.config.folder_lock import check_writable, lock_folder
 from critique_rl.config.ranges import MOST_SEED, is_seed
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import Pipeline, RunConfig
+from critique_rl.config.terminal import say
 
 
 def add_command(commands: Commands) -> None:
@@ -76,7 +76,7 @@ def _check_settings(pipeline: Pipeline) -> None:
 
     # Loading the policy fetches what is not here.
     for warning in check_pipeline(pipeline, download=False):
-        print(warning, file=sys.stderr)
+        say(warning)
 
 
 def _train_run(
@@ -88,9 +88,9 @@ def _train_run(
     try:
         experiment.train(config, arm, seed, run, accepts_changes)
     except experiment.Interrupted as interruption:
-        print(f"critique-rl: {interruption}", file=sys.stderr)
+        say(f"critique-rl: {interruption}")
         return 130
     except experiment.RunFailed as failure:
-        print(f"critique-rl: {failure}", file=sys.stderr)
+        say(f"critique-rl: {failure}")
         return 1
     return 0

@@ -16,6 +16,7 @@ from critique_rl.config.checks import ConfigError, check_keys, read_section, sug
 from critique_rl.config.names import check_name, check_names, shown
 from critique_rl.config.ranges import check_seeds, check_values
 from critique_rl.config.schema import Pipeline, RunConfig, SweepConfig
+from critique_rl.config.secrets import refuse_secrets, without_secrets
 from critique_rl.config.yaml_text import MOST_CHARACTERS, read_yaml
 
 PIPELINE_KEYS = (
@@ -100,7 +101,8 @@ def _override(data: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator:
         raise ConfigError(
-            f"override {override!r}: expected dotted.key=value, such as 'seeds=[0,1]'"
+            f"override {without_secrets(override)!r}: "
+            "expected dotted.key=value, such as 'seeds=[0,1]'"
         )
     *parents, last = key.split(".")
     section: Any = data
@@ -112,8 +114,9 @@ def _override(data: dict[str, Any], override: str) -> None:
         section[parent] = copy.copy(section[parent])
         section = section[parent]
         if not isinstance(section, dict):
-            raise ConfigError(f"override {override!r}: {parent!r} is a value, not a section")
-    section[last] = read_yaml(text, f"override {override!r}")
+            raise ConfigError(f"override of {key!r}: {parent!r} is a value, not a section")
+    # Not with its value, which may be a key that was pasted there.
+    section[last] = read_yaml(text, f"override of {key!r}")
 
 
 def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
@@ -127,6 +130,10 @@ def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
         ConfigError: At the first mistake.
     """
     check_name(name, "the pipeline's name", is_folder=False)
+    try:
+        refuse_secrets(data)
+    except ValueError as error:
+        raise ConfigError(f"pipeline {name}, {error}") from None
     check_keys(data, PIPELINE_KEYS, f"pipeline {name}")
     check_values(data)
     for required in ("task", "policy"):

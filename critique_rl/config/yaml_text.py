@@ -7,6 +7,7 @@ not multiply the file, and dates are texts. `<<` merges mappings; explicit keys 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,7 +69,8 @@ def read_yaml(text: str, where: str) -> Any:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {_words(error)}") from error
+        # Not with its cause, which quotes the line, and with it a key that was pasted there.
+        raise ConfigError(f"{where} is not YAML: {_words(error)}") from None
     except yaml.YAMLError as error:
         # A character that YAML does not have: the words come in several lines.
         words = " ".join(str(error).split())
@@ -174,10 +176,10 @@ def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def _check_tag(node: yaml.Node, where: str) -> None:
-    """Raises ConfigError for a tag such as !!python/name."""
+    """Raises ConfigError for a tag such as !!python/name, and does not show it: it may be a key."""
     if node.tag not in PLAIN_TAGS:
         raise ConfigError(
-            f"{where}, line {node.start_mark.line + 1}: got the tag {node.tag!r}, expected none: "
+            f"{where}, line {node.start_mark.line + 1}: got a tag such as !!python, expected none: "
             "settings are texts, numbers, lists and mappings"
         )
 
@@ -221,11 +223,13 @@ def _words(error: yaml.MarkedYAMLError) -> str:
     """PyYAML's error in one line, with its place."""
     words = " ".join(str(error.problem or error.context or "it cannot be read").split())
     mark = error.problem_mark or error.context_mark
-    if mark is None:
-        return words
     advice = ""
     if "\\t" in words:
         advice = "; indent by spaces, never by tabs"
+    # PyYAML quotes names of the text too. What it expected is one sign.
+    words = re.sub(r"(['\"])[^'\"]{4,}\1", "...", words)
+    if mark is None:
+        return words
     return f"line {mark.line + 1}, column {mark.column + 1}: {words}{advice}"
 
 

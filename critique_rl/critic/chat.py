@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from critique_rl.config.terminal import say
 from critique_rl.critic.api.calls import answer_all
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.ledger import open_ledger
@@ -68,10 +68,9 @@ class ApiChat:
         for reason, count in counts.most_common():
             parts.append(f"{reason} ({count})")
         reasons = ", ".join(parts)
-        print(
+        say(
             f"critic {self.endpoint.base_url}: {len(missing)} of {calls} calls gave no answer: "
-            f"{reasons}",
-            file=sys.stderr,
+            f"{reasons}"
         )
 
     def _report_models(self, replies: Sequence[Reply]) -> None:
@@ -80,11 +79,10 @@ class ApiChat:
         for model, count in counts.items():
             if model not in self._reported_models:
                 self._reported_models.add(model)
-                print(
+                say(
                     f"critic {self.endpoint.base_url}: {count} of {len(replies)} answers are of "
                     f"another model: asked for {self.endpoint.model!r}, they name {model!r}; "
-                    "each is counted as other_model, and strict_model: true refuses them",
-                    file=sys.stderr,
+                    "each is counted as other_model, and strict_model: true refuses them"
                 )
 
     @cached_property

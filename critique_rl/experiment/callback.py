@@ -7,7 +7,6 @@ or a stop signal ends the run with a checkpoint. Decisions are the same on all r
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from critique_rl.config.durable_files import DamagedFile, append_jsonl, read_jso
 from critique_rl.config.folder_checksums import first_fault, folder_checksums
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import RunConfig
+from critique_rl.config.terminal import say
 from critique_rl.experiment.evaluate import evaluate_policy
 from critique_rl.experiment.evaluation_metrics import Tally, pass_metrics
 from critique_rl.experiment.preflight import plateau_rule
@@ -110,10 +110,9 @@ class RunCallback(TrainerCallback):
         if self.asked_to_stop:
             raise KeyboardInterrupt
         self.asked_to_stop = True
-        print(
+        say(
             "stopping once this generation is trained on, with a checkpoint; "
-            "once more to stop at once",
-            file=sys.stderr,
+            "once more to stop at once"
         )
 
     @property
@@ -167,7 +166,7 @@ class RunCallback(TrainerCallback):
         status = self.detector.look(rates, self.config.evaluation.curve_samples)
         if status != status_before:
             looks = len(self.detector.series)
-            print(f"step {step}: {status} (plateau of {family}, look {looks})", file=sys.stderr)
+            say(f"step {step}: {status} (plateau of {family}, look {looks})")
             self._record_status(step, status)
 
     def _record_status(self, step: int, status: str) -> None:

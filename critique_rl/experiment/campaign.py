@@ -25,6 +25,7 @@ from critique_rl.config.names import path_word
 from critique_rl.config.resolved_run import base_config, run_defaults
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
+from critique_rl.config.terminal import say
 from critique_rl.experiment.plan import check_stored, train_words
 from critique_rl.experiment.processes import start
 from critique_rl.experiment.progress import Job, budget_share, estimate, progress_table, time_left
@@ -68,7 +69,7 @@ def run_all(
         tail.append(ACCEPT)
     # Before the folder is made and the first trial runs.
     for warning in check_settings(pipeline, folder, accepts_changes):
-        print(warning, file=sys.stderr)
+        say(warning)
     with lock_folder(folder.path, "running this pipeline"):
         if pipeline.sweep is not None:
             sweep_tail = [*tail, "--sweep"]
@@ -94,7 +95,7 @@ def _run_missing(
         todo.insert(0, base)
     if not todo:
         return []
-    print(estimate(pipeline, folder, todo, jobs), file=sys.stderr)
+    say(estimate(pipeline, folder, todo, jobs))
     return _execute(todo, jobs, pipeline)
 
 
@@ -173,7 +174,7 @@ def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
         signal.signal(signal.SIGTERM, previous_handler)
     failed = [job for job in done if job.status.startswith("failed")]
     for job in failed:
-        print(f"failed: {job.name}; see {job.folder.log}{_last_words(job)}", file=sys.stderr)
+        say(f"failed: {job.name}; see {job.folder.log}{_last_words(job)}")
     return [job.name for job in failed]
 
 
@@ -305,7 +306,7 @@ def _stop(running: Running) -> None:
     Raises:
         KeyboardInterrupt: On a second Ctrl-C; the runs are killed.
     """
-    print("stopping: each run finishes its step and saves a checkpoint", file=sys.stderr)
+    say("stopping: each run finishes its step and saves a checkpoint")
     for _, process in running:
         process.terminate()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from critique_rl.config.names import shown
 from critique_rl.config.ranges import check_values
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
+from critique_rl.config.terminal import say
 from critique_rl.config.yaml_text import read_yaml
 from critique_rl.critic.build import build_critic
 from critique_rl.critic.chat_critic import ChatCritic
@@ -133,7 +133,7 @@ def rescue_bench(
     attempts = failed_rollouts(model, tokenizer, task, config, size, folder)
     rows = []
     for name, critic in critics.items():
-        print(f"{name}: {len(attempts)} failed rollouts", file=sys.stderr)
+        say(f"{name}: {len(attempts)} failed rollouts")
         rows.append(bench_critic(critic, name, attempts, model, tokenizer, task, config))
     data = figures(rows, len(attempts))
     write_json(folder.bench, data)

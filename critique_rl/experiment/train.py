@@ -39,6 +39,7 @@ from critique_rl.config.durable_files import (
 from critique_rl.config.resolved_run import base_config, to_dict, with_seed
 from critique_rl.config.run_folder import SCHEMA, PipelineFolder, RunFolder
 from critique_rl.config.schema import RunConfig
+from critique_rl.config.terminal import say
 from critique_rl.costs import costs
 from critique_rl.critic.contract import CriticFailed
 from critique_rl.experiment.branch import branch_off, read_origin, trunk_checkpoint
@@ -85,7 +86,7 @@ def evaluate_base(config: RunConfig, pipeline: PipelineFolder) -> None:
     task = load_task(config.task, 0)
     model, tokenizer = load_start_policy(config)
     for warning in warn_sampling(config, model.generation_config, model.config):
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}")
     move_to_device(model)
     write_yaml(pipeline.base.config, base_config(config))
     cost = {"generated_tokens": 0, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 0.0, "steps": 0}

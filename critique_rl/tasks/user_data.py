@@ -14,7 +14,6 @@ for such data.
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.terminal import say
 from critique_rl.hashing import split_of, uniform
 from critique_rl.tasks.answer_text import is_number
 from critique_rl.tasks.data_source import DataOptions
@@ -136,7 +136,7 @@ def _load_once(
     """Raises ConfigError as `load_user_data` does."""
     data = _load(options, needs_answer)
     if data.left_out:
-        print(data.summary(), file=sys.stderr)
+        say(data.summary())
     if not data.splits["train"]:
         raise ConfigError(
             f"task.options: {options.train} has no row to train on ({data.summary()})"

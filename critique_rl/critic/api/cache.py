@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from critique_rl.config.terminal import say
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.sqlite_file import LOCK_SECONDS, open_database
 from critique_rl.critic.contract import Reply
@@ -150,10 +150,9 @@ def open_cache(path: Path) -> Iterator[Cache]:
         yield cache
     if not cache.unread and not cache.unsaved:
         return
-    print(
+    say(
         f"{path}: {cache.unread} answers could not be read, {cache.unsaved} not be kept; "
-        "what is missing is asked for again",
-        file=sys.stderr,
+        "what is missing is asked for again"
     )
     if not _is_sound(path, THOROUGH_CHECK):
         _move_aside(path)
@@ -179,7 +178,4 @@ def _move_aside(path: Path) -> None:
         # The log belongs to the damaged file: SQLite would play it into the new one.
         for tail in ("-wal", "-shm"):
             path.with_name(path.name + tail).unlink(missing_ok=True)
-    print(
-        f"{path} is damaged; it was moved to {target}, and answers are asked for again",
-        file=sys.stderr,
-    )
+    say(f"{path} is damaged; it was moved to {target}, and answers are asked for again")

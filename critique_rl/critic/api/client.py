@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from critique_rl.config.terminal import hide_key_in_logs
 from critique_rl.critic.api.body import ACCEPTED_ENCODINGS, body_bound
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.response import BadResponse, parse_json
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 CONNECT_SECONDS = 5.0
+LOGGERS = ("openai", "httpx", "httpcore")
+"""Loggers that write headers of responses at their lowest level."""
 
 
 def open_client(endpoint: Endpoint) -> AsyncOpenAI:
@@ -28,6 +31,8 @@ def open_client(endpoint: Endpoint) -> AsyncOpenAI:
     # Imported here: openai takes about a second to import, and only api critics need it.
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 
+    key = endpoint.key()
+    hide_key_in_logs(key, LOGGERS)
     # A proxy from the environment must not be asked for this machine's own addresses.
     http_client = DefaultAsyncHttpxClient(
         trust_env=not endpoint.local,
@@ -38,7 +43,7 @@ def open_client(endpoint: Endpoint) -> AsyncOpenAI:
     connect_seconds = min(CONNECT_SECONDS, endpoint.attempt_deadline)
     return AsyncOpenAI(
         base_url=endpoint.base_url,
-        api_key=endpoint.key(),
+        api_key=key,
         # The SDK's retries would bypass the ledger, the rates and the deadlines of a call.
         max_retries=0,
         timeout=Timeout(endpoint.attempt_deadline, connect=connect_seconds),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from critique_rl.config.secrets import base_url_fault, refuse_secrets, variable_fault
 from critique_rl.critic.api.billing.usage_report import PartialUsage
 from critique_rl.types import Message, Usage
 
@@ -187,6 +188,7 @@ class Endpoint:
     def _check_extra_body(self) -> None:
         """Raises ValueError for a key that the client sets itself."""
         body = self.extra_body
+        refuse_secrets(body, "extra_body")
         if not isinstance(body, Mapping) or set(body) & set(RESERVED_BODY_KEYS):
             raise ValueError(
                 f"extra_body: got {body!r}, expected a mapping without "
@@ -210,21 +212,24 @@ class Endpoint:
             )
 
     def _check_address(self) -> None:
-        """Raises ValueError for an address that is incomplete or holds a secret."""
-        parts = urlsplit(self.base_url)
-        is_web_address = parts.scheme in ("http", "https") and parts.hostname
-        # "http://host:/" has an empty port.
-        if not is_web_address or parts.netloc.endswith(":"):
+        """Raises ValueError for an address that is incomplete or holds a secret, or a key in place
+        of its variable's name.
+        """
+        address = self.base_url
+        if not isinstance(address, str):
+            raise ValueError(f"base_url: got a {type(address).__name__}, expected an address")
+        # The address is stored with the run's settings, and keys are not.
+        fault = base_url_fault(address)
+        if fault:
+            raise ValueError(f"base_url: {fault}")
+        if not _is_web_address(address):
             raise ValueError(
-                f"base_url is {self.base_url!r}; "
+                f"base_url is {address!r}; "
                 "give the address up to its version, such as http://127.0.0.1:8000/v1"
             )
-        if parts.username or parts.password or parts.query:
-            # The address is stored with the run's settings, and keys are not.
-            raise ValueError(
-                "base_url: got an address with a password or a query; "
-                "give it without, and the key in the variable that api_key_env names"
-            )
+        fault = variable_fault(self.api_key_env)
+        if fault:
+            raise ValueError(fault)
 
     def _check_numbers(self) -> None:
         """Raises ValueError for a number out of range."""
@@ -432,6 +437,16 @@ class Endpoint:
             + usage.completion_tokens * self.completion_price
         )
         return replace(usage, usd=self.price_share * usd / 1e6)
+
+
+def _is_web_address(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        # Reading the port checks it: "http://host:/" has an empty one.
+        is_empty_port = parts.netloc.endswith(":") or parts.port == 0
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not is_empty_port
 
 
 def _first_bytes(path: Path) -> bytes:

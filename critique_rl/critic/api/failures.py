@@ -14,6 +14,8 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING
 
+from critique_rl.config.secrets import without_key
+from critique_rl.config.terminal import without_controls
 from critique_rl.critic.api.response import BadResponse, OtherModel, error_words
 
 if TYPE_CHECKING:
@@ -39,7 +41,6 @@ MAX_WORDS = 160
 """Characters of a server's own words that a reason quotes."""
 MAX_SPACES = 20
 """Characters that are read for each of them: a page of HTML begins with much space."""
-MIN_KEY_LENGTH = 8
 
 
 class NotSent(Exception):
@@ -144,13 +145,5 @@ def _server_words(error: APIStatusError) -> str:
 
 def _shorten(words: object, key: str) -> str:
     # The key goes first: a cut through the key would leave a part of it.
-    text = without_key(str(words), key)
+    text = without_controls(without_key(str(words), key))
     return " ".join(text[: MAX_SPACES * MAX_WORDS].split())[:MAX_WORDS]
-
-
-def without_key(text: str, key: str) -> str:
-    """The text with "***" in place of the key."""
-    # A shorter key is a placeholder such as "none" or "EMPTY", a word that texts may use.
-    if len(key) >= MIN_KEY_LENGTH:
-        return text.replace(key, "***")
-    return text

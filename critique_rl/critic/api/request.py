@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from dataclasses import replace
 
+from critique_rl.config.secrets import without_key
+from critique_rl.config.terminal import say, without_controls
 from critique_rl.critic.api.billing.first_answer import alone_until_first_answer
 from critique_rl.critic.api.billing.usage_report import PartialUsage
 from critique_rl.critic.api.client import read_body
-from critique_rl.critic.api.failures import NotSent, without_key
+from critique_rl.critic.api.failures import NotSent
 from critique_rl.critic.api.response import Answer, BadResponse, OtherModel, Report, parse_response
 from critique_rl.critic.api.step import Call
 from critique_rl.types import Usage
@@ -65,13 +66,17 @@ async def _send_reserved(call: Call, factor: float, most: Usage) -> Answer:
         if usage is not None:
             _settle(call, most, usage)
     # Only now: the JSON of the body may spell the key with escapes.
-    key = step.client.api_key
     return replace(
         answer,
-        text=without_key(answer.text, key),
-        finish_reason=without_key(answer.finish_reason, key),
-        model=without_key(answer.model, key),
+        text=_clean(call, answer.text),
+        finish_reason=_clean(call, answer.finish_reason),
+        model=_clean(call, answer.model),
     )
+
+
+def _clean(call: Call, text: str) -> str:
+    """A server's text without the key, and without escapes that a terminal would obey."""
+    return without_controls(without_key(text, call.step.client.api_key)).strip()
 
 
 async def _wait_and_reserve(call: Call, most: Usage) -> None:
@@ -125,10 +130,9 @@ def _settle(call: Call, most: Usage, usage: Usage) -> None:
     step.limits.give_back(reserved - used)
     call.spent.append(replace(usage, excess_tokens=excess))
     if is_first_excess and step.endpoint.bounds_answers:
-        print(
+        say(
             f"critic {step.endpoint.base_url}: an answer was billed at {used} tokens, and at most "
             f"{reserved} were reserved for it: the server does not keep max_tokens, or adds to "
             f"the prompt. All later requests reserve {excess} tokens more. The caps may be "
-            "exceeded by the excess of what was out at this moment",
-            file=sys.stderr,
+            "exceeded by the excess of what was out at this moment"
         )

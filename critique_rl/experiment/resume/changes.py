@@ -6,7 +6,6 @@ there is now, so nothing can have changed in the middle of it.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from critique_rl.config.accepted_changes import Accepted, parse_accepted
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import PipelineFolder, RunFolder
 from critique_rl.config.schema import RunConfig
+from critique_rl.config.terminal import say
 from critique_rl.experiment.build import trainer_arguments
 from critique_rl.experiment.resume.inputs import Inputs, read_inputs, short_python
 from critique_rl.experiment.same_config import INPUTS, Change, config_changes, read_config
@@ -73,7 +73,7 @@ def accepted_changes(
     # Steps after the checkpoint are taken again, with what is there now.
     accepted = [Accepted(min(item.step, step), item.changes) for item in parse_accepted(stored)]
     if changes:
-        print(f"accepted at step {step}: {'; '.join(changes)}", file=sys.stderr)
+        say(f"accepted at step {step}: {'; '.join(changes)}")
         accepted.append(Accepted(step, tuple(changes)))
     return accepted
 
@@ -201,8 +201,7 @@ def _note_unchecked(run: RunFolder, stored: Mapping[str, Any], checkpoint: Path)
     if not has_checksums(checkpoint):
         missing.append(f"none of {checkpoint.name}'s files")
     if missing:
-        print(
+        say(
             f"note: an earlier version started {run.path}: it kept {' and '.join(missing)}, so "
-            "these could not be checked",
-            file=sys.stderr,
+            "these could not be checked"
         )

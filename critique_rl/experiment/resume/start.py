@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from critique_rl.config.durable_files import (
     write_text,
 )
 from critique_rl.config.run_folder import RunFolder
+from critique_rl.config.terminal import say
 from critique_rl.trainer.checkpoint import newest_whole, remove_unsealed, set_aside, step_of
 
 Row = dict[str, Any]
@@ -42,7 +42,7 @@ def whole_checkpoint(folder: RunFolder) -> Path | None:
         ConfigError: Every checkpoint is damaged.
     """
     for path in remove_unsealed(folder.checkpoints):
-        print(f"{path}: it was not finished, and is deleted", file=sys.stderr)
+        say(f"{path}: it was not finished, and is deleted")
     checkpoint, damaged = newest_whole(folder.checkpoints)
     if damaged and checkpoint is None:
         words = "; ".join(f"{path.name}: {fault}" for path, fault in damaged.items())
@@ -52,10 +52,9 @@ def whole_checkpoint(folder: RunFolder) -> Path | None:
         )
     for path, fault in damaged.items():
         aside = set_aside(path)
-        print(
+        say(
             f"{path.name} is damaged ({fault}) and now named {aside.name}: "
-            f"the run goes on from {checkpoint.name if checkpoint else 'its start'}",
-            file=sys.stderr,
+            f"the run goes on from {checkpoint.name if checkpoint else 'its start'}"
         )
     return checkpoint
 
@@ -65,7 +64,7 @@ def bring_back(folder: RunFolder, checkpoint: Path | None) -> float:
     step = 0
     if checkpoint is not None:
         step = step_of(checkpoint)
-        print(f"continuing from step {step}", file=sys.stderr)
+        say(f"continuing from step {step}")
     for place in (folder.rollouts, folder.checkpoints / "completions"):
         _delete_later(place, step)
     if checkpoint is None and not folder.metrics.exists():
@@ -110,10 +109,7 @@ def write_metrics(
         written.append({**values, "step": number, "seconds": seconds})
     if repaired or damaged:
         lost = f"{len(damaged)} damaged lines, " if damaged else ""
-        print(
-            f"{source.metrics}: {lost}{len(repaired)} rows are written again from the checkpoint",
-            file=sys.stderr,
-        )
+        say(f"{source.metrics}: {lost}{len(repaired)} rows are written again from the checkpoint")
     ordered = [{"step": row["step"], "seconds": row["seconds"], **row} for row in written]
     write_text(target.metrics, "".join(map(jsonl_line, ordered)))
     return ordered
