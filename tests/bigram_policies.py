@@ -68,6 +68,10 @@ class Kind:
     """Conversations, or plain texts."""
     thinks: bool = False
     """Whether a thought with a wrong number stands between the answer and its end."""
+    is_parsed: bool = True
+    """Whether the tokenizer has a template that takes the thought out of an answer."""
+    opens_thoughts: bool = False
+    """Whether the chat template opens the thoughts."""
     generation: Mapping[str, Any] = field(default_factory=dict)
     """What generation_config.json sets; tokens by their texts."""
     trl: Mapping[str, Any] = field(default_factory=dict)
@@ -121,6 +125,9 @@ KINDS = (
     Kind("repetition_penalty in trl", trl={"repetition_penalty": 3.0}, right=LESS),
     Kind("generation_kwargs in trl", trl={"generation_kwargs": {"typical_p": 0.1}}, right=1.0),
 )
+
+UNPARSED = Kind("thoughts, not parsed", thinks=True, is_parsed=False, right=0.0, tokens=8)
+"""Rewards read its thought's 9, as TRL's do; a critique is what stands outside of the thoughts."""
 
 
 def bigrams(kind: Kind) -> dict[str, dict[str, float]]:
@@ -202,7 +209,9 @@ def build_tokenizer(kind: Kind) -> PreTrainedTokenizerFast:
     )
     start = "<s>" if kind.bos == "template" else ""
     fast.chat_template = start + TEMPLATE.replace("END", kind.end)
-    if kind.thinks:
+    if kind.opens_thoughts:
+        fast.chat_template += "{% if add_generation_prompt %} <think>{% endif %}"
+    if kind.thinks and kind.is_parsed:
         fast.response_template = RESPONSE_TEMPLATE
     return fast
 

@@ -94,6 +94,28 @@ UNITS = {
     "control characters": "\x00\x1b[",
 }
 """Kind -> what is repeated."""
+THOUGHT_MARKS = {
+    "<think>": "</think>",
+    "<THINKING >": "</Thinking>",
+    "<thought>": "</thought>",
+    "<reasoning>": "</reasoning>",
+    "<seed:think>": "</seed:think>",
+    '<thinking type="long">': "</thinking>",
+    "&lt;think&gt;": "&lt;/think&gt;",
+    "[THINK]": "[/THINK]",
+    "\u25c1think\u25b7": "\u25c1/think\u25b7",
+    "<|begin_of_thought|>": "<|end_of_thought|>",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+    "<|thinking_start|>": "<|thinking_end|>",
+    "<start_of_reasoning>": "<end_of_reasoning>",
+    "<|think|>": "<|/think|>",
+    "\\u003cthink\\u003e": "\\u003c/think\\u003e",
+    "<|inner_prefix|>": "<|inner_suffix|>",
+    "<|channel>thought": "<channel|>",
+    "<unused94>thought": "<unused95>",
+    "<|channel|>analysis<|message|>": "<|end|><|start|>assistant<|channel|>final<|message|>",
+}
+"""The mark that opens thoughts -> the one that ends them."""
 NESTED = ("round brackets", "square brackets", "braces")
 """Kinds of which the second half closes what the first one opens."""
 ENDS = {"grouped digits": "1", "capitals": "1", "spaces": "b", "numbers": "x"}

@@ -14,6 +14,7 @@ from degenerate_texts import (
     READERS,
     ROW,
     SPECIALS,
+    THOUGHT_MARKS,
     UNITS,
     OneReply,
     body,
@@ -28,7 +29,7 @@ from hypothesis import strategies as st
 from critique_rl.critic.chat_critic import ChatCritic
 from critique_rl.critic.contract import without_thinking
 from critique_rl.critic.leaks import leak_spans
-from critique_rl.critic.thoughts import find_marks, opened_mark, sampled_answer
+from critique_rl.critic.thoughts import find_marks
 from critique_rl.prompts import LONGEST_TEXT, TOO_LONG, neutralise
 from critique_rl.tasks.answers.formulas import is_phrase
 from critique_rl.tasks.rows.question_key import question_key
@@ -40,24 +41,6 @@ SHARE = 9
 """Of every so many pairs of a reader and a kind one is run; the benchmark runs all of them."""
 MOST_SECONDS = 60.0
 """For all pairs together, which take a few seconds: a square of the length takes minutes."""
-MARKS = {
-    "<think>": "</think>",
-    "<THINKING >": "</Thinking>",
-    "<thought>": "</thought>",
-    "<reasoning>": "</reasoning>",
-    "<seed:think>": "</seed:think>",
-    '<thinking type="long">': "</thinking>",
-    "&lt;think&gt;": "&lt;/think&gt;",
-    "[THINK]": "[/THINK]",
-    "\u25c1think\u25b7": "\u25c1/think\u25b7",
-    "<|begin_of_thought|>": "<|end_of_thought|>",
-    "<|START_THINKING|>": "<|END_THINKING|>",
-    "<|inner_prefix|>": "<|inner_suffix|>",
-    "<|channel>thought": "<channel|>",
-    "<unused94>thought": "<unused95>",
-    "<|channel|>analysis<|message|>": "<|end|><|start|>assistant<|channel|>final<|message|>",
-}
-"""The mark that opens thoughts -> the one that ends them."""
 
 
 def read_every_ninth_pair() -> None:
@@ -110,82 +93,12 @@ def test_a_reply_over_the_bound_is_refused_with_that_reason() -> None:
     assert len(neutralise(text + "a" * 1000)) < LONGEST_TEXT + 100
 
 
-# ---- thoughts ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("opening", "closing"), MARKS.items())
-def test_thoughts_between_any_marks_are_removed_and_cut_ones_leave_nothing(opening, closing):
-    assert without_thinking(f"{opening}It is 42.{closing}\nLook again.") == "Look again."
-    assert without_thinking(f"It is 42.{closing}\n\nLook again.") == "Look again."
-    assert without_thinking(f"{opening}\nIt is 42.") == ""
-    assert without_thinking(f"{opening}It is 4") == ""
-    assert without_thinking(f"  {opening}a{closing}") == ""
-
-
-@pytest.mark.parametrize(
-    ("text", "left"),
-    [
-        ("<|channel|>analysis<|message|>42<|end|><|start|>assistant<|channel|>final", ""),
-        ("<|channel|>commentary to=x <|constrain|>json<|message|>{}<|call|>", ""),
-        ("<|start|>assistant<|channel|>final<|message|>Look.<|return|>", "Look."),
-        ("<|channel|>final <|constrain|>json<|message|>Look.<|end|>", "Look."),
-        ("analysisWe need 42.assistantfinalLook.", "Look."),
-        ("analysisWe need 42.", ""),
-        ("The analysis is right.", "The analysis is right."),
-        ("<|begin_of_solution|>Look.<|end_of_solution|>", "Look."),
-        ("Here is my thought process: 42. Here is my response: Look.", "Look."),
-        ("<think>a<think>b</think>c</think>d", "d"),
-        ("Look. <think>a <reasoning>42</reasoning> b</think> Again.", "Look.  Again."),
-        ("Sure. <think>It is 42", "Sure."),
-        ("Sure. <|begin_of_thought|> It is 42", "Sure."),
-        ("Close the <think> tag, then <b>bold</b>.", "Close the <think> tag, then <b>bold</b>."),
-        # Two halves of a mark meet where the thought was.
-        ("<thi<think>x</think>nk>42", ""),
-    ],
-)
-def test_what_is_an_answer_beside_thoughts(text, left) -> None:
-    assert without_thinking(text) == left
-
-
-class WordTokenizer:
-    """A tokenizer of whole words; its special tokens are left out of a text where asked."""
-
-    all_special_ids = (0, 1, 2)
-    words = ("[THINK]", "[/THINK]", "<|end|>", "It is 42.", " Look again.", "assistant ")
-
-    def decode(self, ids: list[int]) -> str:
-        return "".join(self.words[i] for i in ids)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "answer", "text", "left"),
-    [
-        # The marks are special tokens, which the text lacks.
-        ((5,), (0, 3, 1, 4, 2), "It is 42. Look again.", "Look again."),
-        ((5,), (0, 3), "It is 42.", ""),
-        # The template opens the thoughts: the answer was cut before it closed them, or not.
-        ((5, 0), (3,), "It is 42.", ""),
-        ((5, 0), (3, 1, 4), "It is 42. Look again.", "Look again."),
-        ((0, 1, 5), (4, 2), " Look again.", "Look again."),
-    ],
-)
-def test_thoughts_of_a_model_in_this_process_end_where_its_tokens_say(prompt, answer, text, left):
-    assert sampled_answer(WordTokenizer(), prompt, answer, text) == left
-
-
-def test_a_prompt_opens_thoughts_at_its_end_only() -> None:
-    assert opened_mark("<|im_start|>assistant\n<think>\n") == "<think>"
-    assert opened_mark("<think>\n\n</think>\n\n") == ""
-    assert opened_mark("What does <think> mean? assistant:") == ""
-    assert opened_mark("assistant<|channel|>analysis<|message|>").endswith("<|message|>")
-
-
 # ---- arbitrary replies ---------------------------------------------------------------------------
 
 PIECES = st.sampled_from(
     (
-        *MARKS,
-        *MARKS.values(),
+        *THOUGHT_MARKS,
+        *THOUGHT_MARKS.values(),
         *UNITS.values(),
         "Look again.",
         "42",

@@ -25,30 +25,23 @@ _TAG = (
     r"think(?:ing)?|thoughts?(?:_process)?|reasoning|antthinking|scratchpad|(?:inner|internal)"
     r"_(?:monologue|thoughts?)"
 )
+_OPENING = r"(?:<|&lt;|\\u003c)"
+_CLOSING = r"(?:>|&gt;|\\u003e)"
 MARK = re.compile(
-    rf"(?:<|&lt;)[ \t]{{0,3}}(?P<slash>/?)[ \t]{{0,3}}(?:\w{{1,20}}:)?(?P<tag>{_TAG})"
-    r"(?:[ \t][^<>\n]{0,80})?(?:>|&gt;)"
+    rf"{_OPENING}[ \t|]{{0,3}}(?P<slash>/?)[ \t]{{0,3}}(?:\w{{1,20}}:)?(?P<tag>{_TAG})"
+    rf"(?:[ \t][^<>\n]{{0,80}}|\|)?{_CLOSING}"
     r"|\[(?P<square_slash>/?)(?P<square>THINK(?:ING)?)\]"
     r"|\u25c1(?P<wedge_slash>/?)(?P<wedge>think(?:ing)?)\u25b7"
     r"|<\|channel>(?:thought|analysis)|<unused94>(?:thought)?"
-    r"|<\|\w{9,20}\|>|<channel\|>|<unused95>",
+    r"|<\|?\w{6,40}\|?>",
     re.IGNORECASE,
 )
-"""A mark of thoughts, or a special token that may be one (`TOKENS`)."""
+"""A mark of thoughts, or a special token that may be one (`_token_role`)."""
 Role = Literal["open", "close", "around"]
 TOKENS: dict[str, tuple[Role, str]] = {
-    # Sky-T1 and OpenThinker, Cohere, Apertus.
-    "<|begin_of_thought|>": ("open", "of_thought"),
-    "<|end_of_thought|>": ("close", "of_thought"),
-    "<|begin_of_solution|>": ("around", ""),
-    "<|end_of_solution|>": ("around", ""),
-    "<|start_thinking|>": ("open", "thinking"),
-    "<|end_thinking|>": ("close", "thinking"),
-    "<|start_response|>": ("around", ""),
-    "<|end_response|>": ("around", ""),
+    # Apertus, Gemma 4, MedGemma.
     "<|inner_prefix|>": ("open", "inner"),
     "<|inner_suffix|>": ("close", "inner"),
-    # Gemma 4, MedGemma.
     "<|channel>thought": ("open", "channel"),
     "<|channel>analysis": ("open", "channel"),
     "<channel|>": ("close", "channel"),
@@ -56,7 +49,12 @@ TOKENS: dict[str, tuple[Role, str]] = {
     "<unused94>thought": ("open", "unused"),
     "<unused95>": ("close", "unused"),
 }
-"""Special token in lower case -> what it does, and its family. "around" stands around an answer."""
+"""Special token in lower case -> what it does, and its family."""
+THOUGHT_WORDS = frozenset(("think", "thinking", "thought", "thoughts", "reasoning"))
+ANSWER_WORDS = frozenset(("solution", "response", "answer"))
+START_WORDS = frozenset(("begin", "start"))
+END_WORDS = frozenset(("end", "stop"))
+"""Words of special tokens such as <|begin_of_thought|>, <|END_THINKING|>, <|start_of_solution|>."""
 HARMONY = re.compile(r"<\|(start|channel|message|end|return|call)\|>")
 HARMONY_START = re.compile(r"\s{0,9}(?:<\|start\|>\w{0,20})?<\|channel\|>")
 HARMONY_HEADER = re.compile(r"<\|channel\|>\s{0,9}\w{1,20}[^\n]{0,200}?<\|message\|>")
@@ -90,19 +88,24 @@ def without_thinking(text: str) -> str:
         is left: the answer was cut while the model thought, it is longer than `LONGEST_TEXT`, or
         what is left would hold thoughts again.
     """
+    return _answer(text, may_mention=True)
+
+
+def _answer(text: str, may_mention: bool) -> str:
+    """As `without_thinking`. May the text speak of a tag that nothing closes?"""
     if len(text) > LONGEST_TEXT:
         return ""
-    answer = _strip_thoughts(text)
+    answer = _strip_thoughts(text, may_mention)
     # Two halves of a mark may meet where a thought was between them.
-    if _strip_thoughts(answer) != answer:
+    if _strip_thoughts(answer, may_mention) != answer:
         return ""
     return answer
 
 
-def _strip_thoughts(text: str) -> str:
+def _strip_thoughts(text: str, may_mention: bool) -> str:
     text = _final_channel(text)
     text = _after_headings(text)
-    return _without_marked(text).strip()
+    return _without_marked(text, may_mention).strip()
 
 
 def _final_channel(text: str) -> str:
@@ -143,7 +146,7 @@ def _after_headings(text: str) -> str:
     return text
 
 
-def _without_marked(text: str) -> str:
+def _without_marked(text: str, may_mention: bool) -> str:
     """The text outside of the marked thoughts."""
     marks = find_marks(text)
     if not marks:
@@ -162,7 +165,7 @@ def _without_marked(text: str) -> str:
         elif mark.role == "open" and end is not None:
             position = end
         elif mark.role == "open":
-            if not _is_mention(mark, text, kept):
+            if not (may_mention and _is_mention(mark, text, kept)):
                 return "".join(kept)
             kept.append(text[mark.start : mark.end])
     kept.append(text[position:])
@@ -175,17 +178,36 @@ def find_marks(text: str) -> list[Mark]:
     for match in MARK.finditer(text):
         tag = match["tag"] or match["square"] or match["wedge"]
         if tag is None:
-            role, family = TOKENS.get(match[0].lower(), (None, ""))
-            if role is not None:
-                marks.append(Mark(match.start(), match.end(), role, family, False))
+            token = _token_role(match[0].lower())
+            if token is not None:
+                marks.append(Mark(match.start(), match.end(), *token, False))
             continue
         slash = match["slash"] or match["square_slash"] or match["wedge_slash"]
-        role = "close" if slash else "open"
+        role: Role = "close" if slash else "open"
         # "<think>" may end in "</thinking>".
         family = tag.lower().removesuffix("ing").removesuffix("s")
         is_tag = match["tag"] is not None
         marks.append(Mark(match.start(), match.end(), role, family, is_tag))
     return marks
+
+
+def _token_role(token: str) -> tuple[Role, str] | None:
+    """What a special token in lower case does, and its family; None for one of another meaning.
+
+    Marks "around" an answer are removed alone.
+    """
+    if token in TOKENS:
+        return TOKENS[token]
+    words = set(token.strip("<|>").split("_"))
+    if not words & (START_WORDS | END_WORDS):
+        return None
+    if words & THOUGHT_WORDS:
+        if words & END_WORDS:
+            return ("close", "token")
+        return ("open", "token")
+    if words & ANSWER_WORDS and token.startswith("<|"):
+        return ("around", "")
+    return None
 
 
 def _closing_marks(marks: Sequence[Mark]) -> list[int | None]:
@@ -248,9 +270,12 @@ def sampled_answer(tokenizer: Any, prompt_ids: Sequence[int], ids: Sequence[int]
     has_marks = bool(find_marks(marked)) or HARMONY_START.match(marked) is not None
     if not has_marks and HARMONY_HEADER.search(marked) is None:
         return without_thinking(text)
-    answer = without_thinking(marked)
-    for token in set(ids) & set(tokenizer.all_special_ids):
-        answer = answer.replace(tokenizer.decode([token]), "")
+    special_ids = set(ids) & set(tokenizer.all_special_ids)
+    specials = [tokenizer.decode([token]) for token in special_ids]
+    # A mark that is a token of its own is no word of a critique.
+    answer = _answer(marked, may_mention=not any(map(find_marks, specials)))
+    for special in specials:
+        answer = answer.replace(special, "")
     return answer.strip()
 
 
