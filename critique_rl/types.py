@@ -16,7 +16,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Message = dict[str, str]
 """One chat message: {"role": "system" | "user" | "assistant", "content": text}."""
@@ -26,10 +26,14 @@ Outcome = Literal["right", "wrong", "unreadable", "abstained", "unscored"]
 not be judged (a crash, a step without time, a reward of None). An unscored answer is counted apart,
 never as 0.
 """
-
+OUTCOMES = get_args(Outcome)
 
 Span = tuple[int, int]
 """A part of a text: (start, end) in characters, the end excluded."""
+
+
+class UnknownOutcome(ValueError):
+    """A verdict's outcome is none of `OUTCOMES`."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,18 @@ class Verdict:
     """
     confidence: float | None = None
     """The answer's stated chance of being right, 0 to 1, in tasks that ask for one; else None."""
+
+    def __post_init__(self) -> None:
+        """Check the outcome.
+
+        Raises:
+            UnknownOutcome: it is none of `OUTCOMES`.
+        """
+        # A word that no reward knows would count as 0.
+        if self.outcome not in OUTCOMES:
+            raise UnknownOutcome(
+                f"Verdict: got the outcome {self.outcome!r}, expected one of {', '.join(OUTCOMES)}"
+            )
 
     @property
     def failed(self) -> bool:

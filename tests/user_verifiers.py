@@ -28,6 +28,10 @@ def verdict(text, row):
     return Verdict("abstained", "?", "said so", confidence=0.25)
 
 
+def odd_outcome(text, row):
+    return Verdict("correct", "7")
+
+
 def trl(completions, answer, **_):
     return [
         float(completion[0]["content"] == gold)

@@ -88,6 +88,7 @@ def test_a_repeated_answer_is_judged_once(mathematics) -> None:
         ("trl", "8", [{"role": "user", "content": "q"}], "wrong"),
         ("plain_trl", "7", "q", "right"),
         ("words", "7", "q", "unscored"),
+        ("odd_outcome", "7", "q", "unscored"),
     ],
 )
 def test_a_function_of_the_users_own_judges(function, text, prompt, outcome) -> None:
@@ -97,9 +98,14 @@ def test_a_function_of_the_users_own_judges(function, text, prompt, outcome) -> 
     verifier.worker.stop()
     assert verdict.outcome == outcome
     assert verdict.confidence == (0.25 if function == "verdict" else None)
-    case = function if function == "words" else text
-    reasons = {"words": "error TypeError", "nan": "nan", "none": "none"}
-    assert verdict.reason == reasons.get(case, verdict.reason)
+    reasons = {
+        "words": "error TypeError",
+        "odd_outcome": "error UnknownOutcome",
+        "nan": "nan",
+        "none": "none",
+    }
+    expected = reasons.get(function, reasons.get(text, verdict.reason))
+    assert verdict.reason == expected
 
 
 OUTCOMES = {

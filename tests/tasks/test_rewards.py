@@ -29,7 +29,7 @@ from critique_rl.tasks.verifiers import (
     find_verifier,
     tagged_answer,
 )
-from critique_rl.types import Verdict
+from critique_rl.types import UnknownOutcome, Verdict
 
 OUTCOMES = ["right", "wrong", "unreadable", "abstained", "unscored"]
 
@@ -71,6 +71,13 @@ def test_each_outcome_has_its_reward_and_unscored_has_none() -> None:
 )
 def test_rewards_by_outcome(reward, values) -> None:
     assert reward(completions=["x"] * 5, outcome=OUTCOMES) == values
+
+
+@pytest.mark.parametrize("outcome", ["correct", "", None, True])
+def test_an_outcome_that_no_reward_knows_is_refused_not_0(outcome) -> None:
+    reward = VerifierReward(lambda text, row: Verdict(outcome))
+    with pytest.raises(UnknownOutcome, match="expected one of right, wrong"):
+        reward(["7"])
 
 
 def test_a_dataset_without_an_answer_column_is_unscored_not_wrong() -> None:
