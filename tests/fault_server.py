@@ -124,7 +124,8 @@ class FaultServer:
     """`tries` counts requests by content, `most_at_once` the requests in flight, `reported` the
     tokens of the usage it sent; `model` is the one it has.
 
-    `always`, where set, is the fault of every request; `asked` are their bodies.
+    `always`, where set, is the fault of every request; `asked` are their bodies. `raw` are the
+    bytes of whole responses, for the fault of that name.
     While `held`, one `count` is answered and the others wait.
     """
 
@@ -138,6 +139,7 @@ class FaultServer:
         self.model = "m"
         self.reported = 0
         self.always = ""
+        self.raw: list[bytes] = []
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.now += 1
@@ -218,6 +220,8 @@ class FaultServer:
                     writer.write(bytes([byte]))
                     await writer.drain()
                     await asyncio.sleep(1)
+            case "raw":  # the second word is the number of the response
+                writer.write(self.raw[int(content.split()[1])])
             case "slow":
                 await asyncio.sleep(0.2)
                 writer.write(good)

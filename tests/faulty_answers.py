@@ -112,6 +112,26 @@ def bomb(encoding: str) -> bytes:
     return gzip.compress(spaces, 1) if encoding == "gzip" else zlib.compress(spaces, 1)
 
 
+def filling(fault: str) -> bytes | None:
+    """An answer just under the bound of bytes, of the kind that takes most memory as objects."""
+    size = 4_000_000
+    match fault:
+        case "half-a-million-values":
+            return b"[" + b"[]," * 249_000 + b'"' + b"a" * (size - 750_000) + b'"]'
+        case "empty-objects":
+            return b"[" + b"{}," * 249_000 + b'"' + b"a" * (size - 750_000) + b'"]'
+        case "numbers":
+            return b"[" + b"-9.5," * 499_000 + b'"' + b"a" * (size - 2_500_000) + b'"]'
+        case "wide-text":
+            face = "\U0001f600".encode()
+            return completion("face" + "a" * (size - 1000)).replace(b"face", face)
+        case "words":
+            return completion("ab " * (size // 3))
+        case "error-words":
+            return json.dumps({"error": {"message": "ab " * (size // 3), "code": 500}}).encode()
+    return None
+
+
 def faulty(fault: str, content: str) -> bytes | None:
     """The response of a fault, to a conversation whose answer is an echo; None for others."""
     echo = f"echo {content}"
@@ -131,6 +151,9 @@ def faulty(fault: str, content: str) -> bytes | None:
         return response(200, b"a" * 99, f"content-encoding: {ENCODED[fault]}")
     if fault.startswith("finish-"):
         return response(200, completion(echo, fault.removeprefix("finish-")))
+    full = filling(fault)
+    if full is not None:
+        return response(200, full)
     match fault:
         case "retry-several":
             headers = ("retry-after: soon", "retry-after: 0.1", "retry-after-ms: 300")
