@@ -215,6 +215,14 @@ class FaultServer:
                 writer.write(response(503, b'{"error": {"message": "down', length=999))
                 await writer.drain()
                 await asyncio.sleep(SECONDS)
+            case "error-drip":
+                lines = json.dumps({"error": {"message": f'no: {_key(head)} "is" no key'}}).encode()
+                writer.write(response(401, b"", length=len(lines) + 99))
+                for i in range(0, len(lines), 9):
+                    writer.write(lines[i : i + 9])
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+                await asyncio.sleep(SECONDS)
             case "drip-headers":
                 for byte in good:
                     writer.write(bytes([byte]))

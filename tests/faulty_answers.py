@@ -105,6 +105,24 @@ def refusal(status: int, words: str, *headers: str) -> bytes:
     )
 
 
+def answer_with_error(content: str, place: str) -> bytes:
+    """A completion that says in one place that it failed, as routers do."""
+    answer = json.loads(completion(content))
+    error = {"message": "provider down", "code": 502}
+    match place:
+        case "answer":
+            answer["error"] = error
+        case "choice":
+            answer["choices"][0]["error"] = error
+        case "message":
+            answer["choices"][0]["message"]["error"] = error
+        case "empty":
+            answer |= {"error": {"message": "", "code": None}, "errors": []}
+        case "alone":
+            answer = {"object": "error", **error}
+    return json.dumps(answer).encode()
+
+
 @cache
 def bomb(encoding: str) -> bytes:
     """100 MB of spaces, compressed to 100 KB."""
@@ -151,6 +169,8 @@ def faulty(fault: str, content: str) -> bytes | None:
         return response(200, b"a" * 99, f"content-encoding: {ENCODED[fault]}")
     if fault.startswith("finish-"):
         return response(200, completion(echo, fault.removeprefix("finish-")))
+    if fault.startswith("error-of-"):
+        return response(200, answer_with_error(echo, fault.removeprefix("error-of-")))
     full = filling(fault)
     if full is not None:
         return response(200, full)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +114,21 @@ def check(
         if all(line.status == "ok" for line in settings):
             lines += check_foresight(pipeline)
             lines += check_reach(pipeline)
-    checked = set()
+    return [*lines, *_check_endpoints(endpoints)]
+
+
+def _check_endpoints(endpoints: Mapping[str, Mapping[str, Any]]) -> list[Line]:
+    """The lines of all endpoints, in order."""
+    # Arms often share an endpoint, and each check costs tokens.
+    distinct: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for name, options in endpoints.items():
-        # Arms often share an endpoint, and each check costs tokens.
-        key = json.dumps(options, sort_keys=True, default=str)
-        if key not in checked:
-            checked.add(key)
-            lines += check_endpoint(name, options)
-    return lines
+        distinct.setdefault(json.dumps(options, sort_keys=True, default=str), (name, options))
+    if not distinct:
+        return []
+    # At a time, so that several servers that hang take no longer than one.
+    with ThreadPoolExecutor(len(distinct)) as pool:
+        answers = [pool.submit(list, check_endpoint(*given)) for given in distinct.values()]
+        return [line for answer in answers for line in answer.result()]
 
 
 def _endpoints_of_arms(pipeline: Pipeline) -> dict[str, Mapping[str, Any]]:

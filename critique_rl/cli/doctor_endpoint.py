@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from critique_rl.cli.doctor_checks import Line
 from critique_rl.config.secrets import base_url_fault, without_key
+from critique_rl.config.terminal import say
 
 if TYPE_CHECKING:
     from critique_rl.critic.api.endpoint import Endpoint
@@ -26,8 +27,10 @@ ENDPOINT_OPTIONS = (
 )
 """Options of an api critic that shape its requests: the check sends what the run would send."""
 SHORT_ANSWER = 16
+PROBE_SECONDS = 15.0
+"""Deadline of the short answer, whatever those of the run are."""
 MODELS_SECONDS = 10.0
-SLOW_SECONDS = 20
+SLOW_SECONDS = 8
 SMALL_CONTEXT = 4096
 CONTEXT_KEYS = ("max_model_len", "context_length", "context_window", "n_ctx", "n_ctx_train")
 """Names that servers give to the context of a model in /models."""
@@ -50,8 +53,8 @@ ADVICE = {
     "429": "the account is at its limit: lower concurrency, set requests_per_minute",
     "connection": "nothing answers there: start the server, check host and port",
     "timeout": (
-        "it accepts but does not answer within a minute: a cold or overloaded model; "
-        "try again, or raise attempt_deadline"
+        "it took the connection and did not answer: a cold or overloaded model; try again, and "
+        "raise attempt_deadline, deadline and step_deadline if it is only slow"
     ),
     "step deadline": "it accepts but does not answer in time: a cold or overloaded model",
 }
@@ -79,13 +82,20 @@ def check_endpoint(name: str, options: Mapping[str, Any]) -> Iterator[Line]:
         return
     from critique_rl.critic.chat import ApiChat
 
+    say(f"{name}: asking {endpoint.base_url} for a word, {PROBE_SECONDS:g} s at most")
     start = time.monotonic()
     question = [{"role": "user", "content": "Reply with the word ready."}]
     [reply] = ApiChat(endpoint).answer([question])
     seconds = time.monotonic() - start
     # An empty or cut answer is one: the server works.
     if reply.unanswered:
-        yield Line(f"{name}: answer", "fail", reply.reason, failure_advice(reply.reason))
+        finding = reply.reason
+        if reply.reason in ("timeout", "step deadline"):
+            finding = (
+                f"{reply.reason}: {endpoint.base_url} gave no answer of {endpoint.model!r} within "
+                f"{PROBE_SECONDS:g} s"
+            )
+        yield Line(f"{name}: answer", "fail", finding, failure_advice(reply.reason))
         return
     yield _check_latency(name, seconds)
     yield _check_model(name, endpoint, reply)
@@ -100,6 +110,7 @@ def _short_endpoint(options: Mapping[str, Any]) -> Endpoint:
     Raises:
         ValueError: Options that cannot be used; TypeError for unknown ones.
     """
+    from critique_rl.critic.api.deadlines import MAX_CLOSING_SECONDS
     from critique_rl.critic.api.endpoint import Endpoint
 
     max_tokens: int | None = SHORT_ANSWER
@@ -109,7 +120,10 @@ def _short_endpoint(options: Mapping[str, Any]) -> Endpoint:
     one_call = {
         "max_tokens": max_tokens,
         "attempts": 1,
-        "attempt_deadline": 60.0,
+        "attempt_deadline": PROBE_SECONDS,
+        "deadline": PROBE_SECONDS,
+        # A part of it is kept for closing connections.
+        "step_deadline": PROBE_SECONDS + 2 * MAX_CLOSING_SECONDS,
         "cache": False,
         "length_retry_factor": 1.0,
     }
@@ -169,7 +183,11 @@ def _check_finish_reason(name: str, reply: Reply) -> Line:
         advice = "ask another model, or one without filters and tools"
         return Line(what, "warn", f"no text: {reply.reason}", advice)
     if reply.reason != "length":
-        advice = "an answer that was cut cannot be told from a whole one"
+        code = reply.reason.partition(":")[0]
+        advice = (
+            f"an answer that was cut cannot be told from a whole one; its text is used, and {code} "
+            "is counted among the notes of critiques"
+        )
         return Line(what, "warn", f"{reply.reason}; it said {reply.text[:40]!r}", advice)
     return Line(what, "ok", f"length; it said {reply.text[:40]!r}")
 
@@ -190,7 +208,10 @@ def _check_context(name: str, endpoint: Endpoint) -> Line:
         models = _list_models(endpoint)
     except Exception as error:
         # `transformers serve`, for one, answers 500 here where there is no cache of the Hub.
-        finding = f"/models did not answer ({failure_reason(error, endpoint.key())})"
+        words = failure_reason(error, endpoint.key())
+        if isinstance(error, TimeoutError):
+            words = f"not within {MODELS_SECONDS:g} s"
+        finding = f"/models did not answer ({words})"
         return Line(what, "warn", finding, "make sure that prompt and max_tokens fit the model")
     if endpoint.model not in models:
         listed = ", ".join(sorted(models)[:5])

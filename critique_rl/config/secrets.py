@@ -38,6 +38,11 @@ FAMILIES = (
 """Escapes of URLs, of JSON and programs, of HTML, numbers of characters, escapes of mails."""
 ESCAPES = [re.compile(family, re.IGNORECASE) for family in (*FAMILIES, "|".join(FAMILIES))]
 """Each family by itself, since a key may look like an escape of another one; then all."""
+LEAST_PART = 4
+"""Letters that the beginning of a key at the end of a text has at least."""
+LONGEST_CUT_ESCAPE = 8
+LONGEST_END = 2000
+"""Characters at the end of a text that a cut key may take."""
 DEPTH = 3
 """Rounds of decoding: an escape may be escaped."""
 NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]+")
@@ -198,6 +203,41 @@ def without_key(text: str, key: str) -> str:
     return HIDDEN
 
 
+def without_key_at_end(text: str, key: str) -> str:
+    """The text with "***" in place of each spelling of the key, and of a part of one at its end.
+
+    Args:
+        text: a text that may have been cut anywhere.
+        key: the key.
+    """
+    text = without_key(text, key)
+    if len(key) < MIN_KEY_LENGTH or not _is_strong(key):
+        return text
+    start = len(text)
+    for escapes in ESCAPES:
+        for depth in range(DEPTH + 1):
+            letters, places = _letters_with_places(text[-LONGEST_END:], escapes, depth)
+            at = _start_of_part(letters, key)
+            if at < len(letters):
+                start = min(start, max(0, len(text) - LONGEST_END) + places[at][0])
+    return text if start == len(text) else text[:start] + HIDDEN
+
+
+def _start_of_part(letters: str, key: str) -> int:
+    """Where the beginning of a spelling of the key starts that a text ends with; else its end."""
+    # The last letters may belong to an escape that was cut.
+    ends = [letters[: len(letters) - cut] for cut in range(min(LONGEST_CUT_ESCAPE, len(letters)))]
+    start = len(letters)
+    for spelling in _spellings(key):
+        at = letters.find(spelling[:LEAST_PART])
+        while at >= 0:
+            if any(end[at:] and spelling.startswith(end[at:]) for end in ends):
+                start = min(start, at)
+                break
+            at = letters.find(spelling[:LEAST_PART], at + 1)
+    return start
+
+
 def _is_strong(key: str) -> bool:
     letters = _squeeze(key)
     if len(letters) >= MIN_WORDS_LENGTH:
@@ -284,6 +324,21 @@ def _spans_after(
         spellings = frozenset(word for word in spellings if word in letters_of_text)
         if not spellings:
             return []
+    joined, places = _letters_with_places(text, escapes, depth)
+    spans = []
+    for spelling in spellings:
+        at = joined.find(spelling)
+        while at >= 0:
+            last = at + len(spelling)
+            spans.append((places[at][0], places[last - 1][1]))
+            at = joined.find(spelling, last)
+    return spans
+
+
+def _letters_with_places(
+    text: str, escapes: re.Pattern[str], depth: int
+) -> tuple[str, list[tuple[int, int]]]:
+    """The letters of a text after `depth` rounds of decoding, and where each stands in it."""
     characters = [(character, i, i + 1) for i, character in enumerate(text)]
     for _ in range(depth):
         characters = _decode_with_places(characters, escapes)
@@ -293,15 +348,7 @@ def _spans_after(
         for letter in _squeeze(character):
             letters.append(letter)
             places.append((start, end))
-    joined = "".join(letters)
-    spans = []
-    for spelling in spellings:
-        at = joined.find(spelling)
-        while at >= 0:
-            last = at + len(spelling)
-            spans.append((places[at][0], places[last - 1][1]))
-            at = joined.find(spelling, last)
-    return spans
+    return "".join(letters), places
 
 
 def _decode_with_places(

@@ -62,6 +62,7 @@ FAULTS = {
     "endless-429": "http 429: ",
     "status-999": "http 999: ",
     "401": "http 401: no",
+    "error-drip": "http 401: no",
     "error-list": "http 422: field required",
     "too-long": "prompt_too_long: ",
     "quota": "http 429: insufficient_quota",
@@ -116,6 +117,10 @@ FAULTS = {
     "content-number": BAD + "content is a number",
     "content-object": BAD + "content is an object",
     "list": BAD + "content is a list",
+    "error-of-answer": BAD + "502: provider down",
+    "error-of-choice": BAD + "502: provider down",
+    "error-of-message": BAD + "502: provider down",
+    "error-of-alone": BAD + "502: provider down",
     "finish-abort": BAD + "the server broke the answer off",
     # Answers without usable text, which are not asked for again.
     "content-null": "empty",
@@ -123,7 +128,10 @@ FAULTS = {
     "tool-call": "tool_call",
     "function-call": "tool_call",
     "finish-RECITATION": "content_filter",
+    "finish-model_refusal": "refusal",
     # Answers that are taken.
+    "error-of-empty": OK,
+    "finish-truncated": OK,
     "finish-MAX_TOKENS": OK,
     "finish-whatever": OK,
     "gzip": OK,
@@ -144,6 +152,7 @@ NOT_TRIED_AGAIN = (
     "429-for-an-hour",
     "retry-far",
     "401",
+    "error-drip",
     "error-list",
     "too-long",
     "quota",
@@ -154,6 +163,7 @@ NOT_TRIED_AGAIN = (
     "tool-call",
     "function-call",
     "finish-RECITATION",
+    "finish-model_refusal",
 )
 """Faults after which no other request of the call is sent, so that none heals."""
 NEVER_HEAL = ("wrong-model", "tls")

@@ -14,9 +14,9 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING
 
-from critique_rl.config.secrets import without_key
+from critique_rl.config.secrets import without_key, without_key_at_end
 from critique_rl.config.terminal import without_controls
-from critique_rl.critic.api.response import BadResponse, OtherModel, error_words
+from critique_rl.critic.api.response import BadResponse, OtherModel, error_words, words_of_text
 
 if TYPE_CHECKING:
     from openai import APIStatusError
@@ -99,16 +99,19 @@ def failure_reason(error: Exception, key: str = "", step_over: bool = False) -> 
         key: the API key, which the server's words may quote. It is taken out.
         step_over: the step's time is used up, so a timeout is the step's.
     """
-    from httpx2 import RequestError
+    from httpx2 import ConnectTimeout, RequestError
     from openai import APIConnectionError, APIStatusError, APITimeoutError
 
+    if isinstance(error.__cause__, ConnectTimeout):
+        # Nothing took the connection: the address is wrong, or a firewall drops what is sent.
+        return "connection"
     match error:
         case TimeoutError() | APITimeoutError():
             if step_over:
                 return "step deadline"
             return "timeout"
         case APIStatusError():
-            words = _server_words(error)
+            words = _server_words(error, key)
             kind = f"http {error.status_code}"
             if is_too_long(error, words):
                 kind = TOO_LONG
@@ -131,13 +134,18 @@ def is_too_long(error: APIStatusError, words: str) -> bool:
     return TOO_LONG_WORDS.search(f"{error.code} {words}") is not None
 
 
-def _server_words(error: APIStatusError) -> str:
+def _server_words(error: APIStatusError, key: str) -> str:
     redirect = error.response.next_request
     if redirect is not None:
-        # Without its query, which may hold a token.
-        address = str(redirect.url).partition("?")[0].removesuffix("/chat/completions")
+        # Without its user, query and fragment, which may hold a token.
+        plain = redirect.url.copy_with(userinfo=b"", query=None, fragment=None)
+        address = str(plain).removesuffix("/chat/completions")
         return f"it redirects, which is not followed; set base_url to {address}"
-    words = error_words(error.body).strip() or "it gave no reason"
+    words = error_words(error.body)
+    if isinstance(error.body, str):
+        # Perhaps not sent to its end, which may lie within a key.
+        words = without_key_at_end(words_of_text(error.body), key)
+    words = words.strip() or "it gave no reason"
     if _is_used_up(error):
         return f"{NO_QUOTA}: {words}"
     return words

@@ -5,105 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from critique_rl.critic.api.billing.usage_report import PartialUsage, parse_partial, parse_usage
+from critique_rl.critic.api.finish_reasons import finish_kind, reason_word
 from critique_rl.critic.contract import without_thinking
 from critique_rl.prompts import LONGEST_TEXT, TOO_LONG
 from critique_rl.types import Usage
 
-WHOLE_REASONS = (
-    "stop",
-    "stopsequence",
-    "endturn",
-    "endofturn",
-    "eos",
-    "eostoken",
-    "complete",
-    "completed",
-    "done",
-    "finished",
-    "end",
-)
-"""Finish reasons of a whole answer, as the letters alone, in lower case. Proxies pass on words of
-other interfaces, in spellings of their own: MAX_TOKENS, maxTokens, FinishReason.MAX_TOKENS.
-"""
-CUT_REASONS = (
-    "length",
-    "maxtokens",
-    "modellength",
-    "maxoutputtokens",
-    "maxlength",
-    "maxnewtokens",
-    "maxcompletiontokens",
-    "maxtokensreached",
-    "tokenlimit",
-    "lengthlimit",
-    "incomplete",
-    "modelcontextwindowexceeded",
-    "contextlength",
-    "contextlengthexceeded",
-)
-"""Those of an answer that met its bound: OpenAI's, Gemini's, Anthropic's, Mistral's, Cohere's, the
-Responses interface's.
-"""
-FILTER_REASONS = (
-    "contentfilter",
-    "contentfiltered",
-    "safety",
-    "recitation",
-    "blocklist",
-    "blocked",
-    "prohibitedcontent",
-    "spii",
-    "refusal",
-    "sensitive",
-    "language",
-    "imagesafety",
-    "guardrailintervened",
-    "errortoxic",
-    "moderation",
-    "contentpolicyviolation",
-)
-"""Those of an answer that a filter ended. Its text may stop anywhere."""
-TOOL_REASONS = (
-    "toolcalls",
-    "toolcall",
-    "tooluse",
-    "functioncall",
-    "malformedfunctioncall",
-    "unexpectedtoolcall",
-)
-"""Those of an answer that calls a tool. Its text leads up to the call."""
-BROKEN_REASONS = (
-    "error",
-    "servererror",
-    "internalerror",
-    "networkerror",
-    "abort",
-    "aborted",
-    "cancel",
-    "cancelled",
-    "canceled",
-    "interrupted",
-    "preempted",
-    "timeout",
-    "timelimit",
-    "insufficientsystemresource",
-    "pauseturn",
-    "other",
-    "finishreasonunspecified",
-)
-"""Those of an answer that the server broke off. Another request may be answered to its end."""
-KINDS_OF_REASONS = {
-    "stop": WHOLE_REASONS,
-    "length": CUT_REASONS,
-    "content_filter": FILTER_REASONS,
-    "tool_call": TOOL_REASONS,
-    "broken": BROKEN_REASONS,
-}
-MAX_REASON_LENGTH = 40
 MAX_NAME_LENGTH = 500
 MAX_VALUES = 500_000
 """Most JSON values of a body that is parsed. 4 MB of empty lists would take 90 MB as objects."""
@@ -117,9 +28,14 @@ JSON_TYPES = {
 """Type -> its name for readers."""
 READ_KEYS = ("choices", "message", "content", "finish_reason", "model", "usage", "error")
 """Keys that must not have two values: which one is meant cannot be known."""
+ERROR_KEYS = ("error", "errors")
+"""Where an answer has an error."""
+FINISH_KEYS = ("finish_reason", "finishReason", "stop_reason")
+"""Where a choice has its finish reason, the best place first."""
 WORDS_KEYS = ("message", "detail", "msg", "error", "errors", "error_description", "title")
 """Where servers put what they have to say about an error, the best place first."""
-
+WORDS_IN_JSON = [re.compile(rf'"{key}"\s*:\s*"((?:[^"\\]|\\.)+)', re.DOTALL) for key in WORDS_KEYS]
+CUT_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?$")
 
 Report = Usage | PartialUsage | None
 """What a server reports of an answer's tokens: all counts, some, or none."""
@@ -191,20 +107,23 @@ def parse_response(body: bytes) -> Answer:
         answer = {}
     counts = answer.get("usage")
     usage: Report = parse_usage(counts) or parse_partial(counts)
+    _refuse_error(answer, usage)
     choices = answer.get("choices")
-    if not choices and answer.get("error"):
-        raise _error_in_body(answer["error"], usage)
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        if error_words(answer):
+            raise _error_in_body(answer, usage)
         raise BadResponse("no choices", usage)
     choice = choices[0]
+    _refuse_error(choice, usage)
     message = choice.get("message")
     if not isinstance(message, dict):
         raise BadResponse("no message", usage)
+    _refuse_error(message, usage)
     text = _read_content(message.get("content"), usage)
-    finish_reason = _finish_reason(choice.get("finish_reason"))
+    given = next((choice[key] for key in FINISH_KEYS if choice.get(key)), None)
+    finish_reason = finish_kind(given)
     if finish_reason == "broken":
-        words = str(choice["finish_reason"])
-        raise BadResponse(f"the server broke the answer off: {words}", usage)
+        raise BadResponse(f"the server broke the answer off: {reason_word(given)}", usage)
     if _refuses(message):
         finish_reason = "refusal"
     elif message.get("tool_calls") or message.get("function_call"):
@@ -271,21 +190,6 @@ def _plain_text(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _finish_reason(reason: Any) -> str:
-    """The kind of a server's finish reason; its own word if that is of no known kind."""
-    if reason is None or reason == "":
-        return ""
-    # Proxies spell an enumeration's member with its class: "FinishReason.MAX_TOKENS".
-    word = str(reason).rpartition(".")[2] if isinstance(reason, str) else ""
-    letters = re.sub(r"[^a-z]", "", word.lower())
-    for kind, reasons in KINDS_OF_REASONS.items():
-        if letters in reasons:
-            return kind
-    if 0 < len(word) <= MAX_REASON_LENGTH:
-        return word
-    return "unreadable"
-
-
 def _model_name(name: Any) -> str:
     if not isinstance(name, str):
         return ""
@@ -302,6 +206,24 @@ def _refuses(message: dict[str, Any]) -> bool:
     if not isinstance(content, list):
         return False
     return any(isinstance(part, dict) and part.get("type") == "refusal" for part in content)
+
+
+def _refuse_error(part: dict[str, Any], usage: Report) -> None:
+    """Refuse an answer that says that it failed, whatever text it has beside.
+
+    Args:
+        part: the answer, its choice or the choice's message. Routers put an error into any of them.
+        usage: the tokens that it reported.
+
+    Raises:
+        BadResponse: it has an error.
+    """
+    for key in ERROR_KEYS:
+        error = part.get(key)
+        # Some servers fill in the field with empty values.
+        is_empty = isinstance(error, dict) and not any(error.values())
+        if error and not is_empty:
+            raise _error_in_body(error, usage)
 
 
 def _error_in_body(error: Any, usage: Report) -> BadResponse:
@@ -325,6 +247,32 @@ def error_words(error: Any) -> str:
     if isinstance(error, bool) or not isinstance(error, str | int | float):
         return ""
     return str(error)
+
+
+def words_of_text(text: str) -> str:
+    """What a server says in a refusal that is no JSON, or JSON that was not sent to its end.
+
+    Args:
+        text: the refusal's body.
+
+    Returns:
+        The first message in what should be JSON, "" if it has none, with "..." for what did not
+        come; other text as it is.
+    """
+    if not text.lstrip().startswith(("{", "[")):
+        return text
+    for words in WORDS_IN_JSON:
+        match = words.search(text)
+        if match is None:
+            continue
+        spelled = CUT_ESCAPE.sub("", match.group(1))
+        with suppress(ValueError):
+            spelled = str(json.loads(f'"{spelled}"', strict=False))
+        if match.end() < len(text):
+            return spelled
+        # The last word may be a part of one.
+        return f"{spelled.rpartition(' ')[0] or spelled} ..."
+    return ""
 
 
 def _join_parts(content: Any) -> Any:

@@ -280,7 +280,7 @@ def test_an_answer_cut_in_the_words_of_another_kind_of_server_is_cut(server, wor
     assert server.tries[f"finish {word}"] == 2  # asked for once more, with a larger bound
 
 
-@pytest.mark.parametrize("word", ["content_filter", "SAFETY", "refusal"])
+@pytest.mark.parametrize("word", ["content_filter", "SAFETY", "blocked_by_policy"])
 def test_half_a_sentence_of_a_filtered_answer_is_no_critique(server, word):
     (reply,) = ask(server, f"finish {word}", on_failure="stop")
     assert (reply.text, reply.status, reply.reason) == ("", "failed", "content_filter")

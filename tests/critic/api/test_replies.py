@@ -16,7 +16,8 @@ from waiting import SECONDS
 
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.failures import failure_reason, is_transient
-from critique_rl.critic.api.response import Answer, BadResponse, parse_response
+from critique_rl.critic.api.finish_reasons import finish_kind
+from critique_rl.critic.api.response import Answer, BadResponse, parse_response, words_of_text
 from critique_rl.critic.api.retry import parse_retry_after, wanted_wait
 from critique_rl.critic.chat import ApiChat
 
@@ -102,7 +103,9 @@ def test_any_body_is_an_answer_or_a_bad_response_with_words(body):
     answer.text.encode()
     answer.model.encode()
     usage = answer.usage
-    assert usage is None or min(usage.prompt_tokens, usage.completion_tokens) >= 0
+    if usage is not None:
+        # A report of some counts has None for the others.
+        assert min(usage.prompt_tokens or 0, usage.completion_tokens or 0) >= 0
     endpoint = Endpoint("http://127.0.0.1:1/v1", "m", prompt_price=1.0, completion_price=1.0)
     billed = endpoint.billed_usage(usage, endpoint.max_usage([]), len(body))
     assert math.isfinite(billed.usd)
@@ -133,6 +136,55 @@ def test_any_responses_end_in_replies_with_reasons(server, sent):
 def test_any_retry_after_is_a_wait_or_none(value, date):
     seconds = parse_retry_after(value, date)
     assert seconds is None or 0 <= seconds < math.inf
+
+
+SPELLED = {
+    "stop": ("stop", "STOP", "end_turn", "endOfText", "eos_token", "FinishReason.STOP"),
+    "length": (
+        *("length", "truncated", "TRUNCATED", "max_tokens", "maxTokens", "FinishReason.MAX_TOKENS"),
+        *("max tokens reached", "output_truncated", "response.incomplete", "cut-off"),
+        *("token_budget_exceeded", "ended_by_length", "context_overflow", {"type": "length"}),
+    ),
+    "content_filter": (
+        *("content_filter", "contentFiltered", "SAFETY", "blocked_by_policy", "unsafe-output"),
+        *("guardrail_intervened", "ContentPolicyViolation", "flagged"),
+    ),
+    "refusal": ("refusal", "Refused", "model_refusal", "declined"),
+    "tool_call": ("tool_calls", "toolUse", "TOOL_CALL", "function_call", "called_tools: toolcall"),
+    "broken": ("error", "upstream_error", "aborted_by_user", "network error", "overloaded"),
+    "": (None, "", "null"),
+    "whatever": ("whatever", "Reason.whatever"),
+    "unreadable": (5, ["a"], "a" * 300, "b" * 41),
+}
+
+
+def test_a_finish_reason_is_of_its_kind_in_any_spelling():
+    for kind, words in SPELLED.items():
+        assert [finish_kind(word) for word in words] == [kind] * len(words), kind
+
+
+@pytest.mark.parametrize("place", ["answer", "choice", "message", "alone"])
+def test_an_answer_that_says_that_it_failed_is_none_whatever_text_it_has(server, place):
+    endpoint = Endpoint(server.url, "m", attempts=1)
+    question = [{"role": "user", "content": f"error-of-{place} x"}]
+    [reply] = ApiChat(endpoint).answer([question])
+    assert (reply.status, reply.reason) == ("failed", "bad response: 502: provider down")
+    question = [{"role": "user", "content": "error-of-empty x"}]
+    [reply] = ApiChat(endpoint).answer([question])
+    assert (reply.status, reply.reason) == ("ok", "")
+
+
+def test_a_refusal_that_never_ends_is_told_in_its_first_words(server):
+    endpoint = Endpoint(server.url, "m", attempts=1, attempt_deadline=4.0)
+    [reply] = ApiChat(endpoint).answer([[{"role": "user", "content": "error-drip x"}]])
+    assert reply.reason == 'http 401: no: none "is" no key'
+
+
+@given(st.text(st.characters(max_codepoint=0xD7FF), max_size=60), st.integers(0, 200))
+def test_the_words_of_a_cut_refusal_are_a_beginning_of_them(words, cut):
+    body = json.dumps({"error": {"type": "x", "message": f"m{words}"}})
+    read = words_of_text(body[: 32 + cut])
+    assert f"m{words}".startswith(read.removesuffix(" ..."))
 
 
 def test_a_date_is_read_against_the_servers_clock_in_the_three_formats():

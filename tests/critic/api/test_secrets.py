@@ -30,7 +30,13 @@ from critique_rl.cli.doctor_endpoint import check_endpoint
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
-from critique_rl.config.secrets import refuse_secrets, variable_fault, without_key, without_secrets
+from critique_rl.config.secrets import (
+    refuse_secrets,
+    variable_fault,
+    without_key,
+    without_key_at_end,
+    without_secrets,
+)
 from critique_rl.config.terminal import guard_terminal, printable, printable_json, say
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.chat import ApiChat
@@ -216,6 +222,16 @@ def test_any_key_is_found_between_any_texts(key, before, after):
     ]
     for word in spelled:
         assert word not in without_key(f"{before}\n{word}\n{after}", key)
+
+
+def test_a_key_that_a_cut_left_in_part_is_hidden_too():
+    for spelled in SPELLINGS.values():
+        for cut in range(1, len(spelled) + 1):
+            kept = without_key_at_end(f"Wrong key: {spelled[:cut]}", KEY)
+            # No more than the part that all keys of a service have.
+            assert len(without_key(kept.removeprefix("Wrong key: "), KEY)) <= 30
+            assert leaks(kept) == []
+    assert without_key_at_end("ask the desk", KEY) == "ask the desk"
 
 
 @pytest.mark.parametrize("unit", ["%41", "sk-proj-", "&#", "\\u0073", " \n"])
