@@ -9,7 +9,8 @@ of every arm, never of the best one alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -41,6 +42,7 @@ from critique_rl.analysis.differences import (
     seed_means,
 )
 from critique_rl.analysis.evaluations import (
+    ALL_FAMILIES,
     METRIC,
     ArmRuns,
     Evaluation,
@@ -58,6 +60,9 @@ from critique_rl.config.durable_files import DamagedFile, read_json
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.costs import KINDS
 from critique_rl.metrics import EVALUATION_METRICS, expected_calibration_error, reliability_bins
+
+MOST_TOLD = 5
+"""Reasons of unscored answers that an error lists."""
 
 
 def compare(
@@ -233,7 +238,7 @@ def _metric_names(evaluations: Sequence[Evaluation], primary: str) -> list[str]:
         The primary metric, pass@k by k, shares, then metrics of complete evaluations.
 
     Raises:
-        ConfigError: no evaluation holds the primary metric.
+        ConfigError: no evaluation holds the primary metric, or nothing could be judged.
     """
     known: set[str] = set()
     for evaluation in evaluations:
@@ -242,10 +247,58 @@ def _metric_names(evaluations: Sequence[Evaluation], primary: str) -> list[str]:
     names.sort(key=_metric_order)
     names += [name for name in EVALUATION_METRICS if name in known]
     if primary not in names:
+        _refuse_unjudged(evaluations, primary)
         expected = ", ".join(sorted(names)) or "(no pass@k metric found)"
         raise ConfigError(f"got primary {primary!r}, expected one of {expected}: correct `primary`")
     # The sort is stable: the others keep their order.
     return sorted(names, key=lambda name: name != primary)
+
+
+def _refuse_unjudged(evaluations: Sequence[Evaluation], primary: str) -> None:
+    """Refuse evaluations that lack the primary metric because the verifier could not judge them.
+
+    Raises:
+        ConfigError: as told, with the verifier's reasons.
+    """
+    samples = sum(evaluation.samples for evaluation in evaluations)
+    unscored = sum(evaluation.unscored for evaluation in evaluations)
+    if not unscored or not _could_be_held(evaluations, primary):
+        return
+    reasons = Counter[str]()
+    for evaluation in evaluations:
+        reasons.update(evaluation.reasons)
+    listed = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(MOST_TOLD))
+    verifiers = dict.fromkeys(_verifier_of(evaluation) for evaluation in evaluations)
+    raise ConfigError(
+        f"the verifier {' or '.join(verifiers)} could not judge {unscored} of {samples} answers, "
+        f"and so no evaluation has {primary}; its reasons: "
+        f"{listed or 'not kept by the version that evaluated'}; try the verifier on a few answers "
+        "with `critique-rl judge`, mend it or its settings (deadline, memory_gb, gold answers), "
+        "then delete the eval.json files and evaluate again"
+    )
+
+
+def _could_be_held(evaluations: Sequence[Evaluation], metric: str) -> bool:
+    """Whether evaluations would hold a metric if more of their answers had been judged."""
+    if not METRIC.fullmatch(metric):
+        return metric in EVALUATION_METRICS
+    _, _, family = parse_metric(metric)
+    families = {ALL_FAMILIES}
+    for evaluation in evaluations:
+        families.update(problem.family for problem in evaluation.problems.values())
+    return family in families
+
+
+def _verifier_of(evaluation: Evaluation) -> str:
+    """The verifier of an evaluation as its settings name it."""
+    task = evaluation.protocol.get("task") or {}
+    verifier = task.get("verifier")
+    if not verifier:
+        return f"of the task {task.get('name')}"
+    if isinstance(verifier, Mapping):
+        names = [verifier.get("kind"), verifier.get("target")]
+        return " ".join(str(name) for name in names if name)
+    return str(verifier)
 
 
 def _metric_order(metric: str) -> tuple[bool, int, str, str]:

@@ -24,6 +24,7 @@ from critique_rl.config.durable_files import (
     read_json,
     read_jsonl,
 )
+from critique_rl.config.verifier_settings import with_verdict_settings
 from critique_rl.metrics import EVALUATION_METRICS, SHARES, pass_at_k, shares
 
 PROTOCOL = (
@@ -39,6 +40,8 @@ PROTOCOL = (
     "versions",
 )
 """The keys of eval.json that two evaluations must share to be compared."""
+REASONS = "unscored_reasons"
+"""Key of eval.json: reasons of unscored samples, where there are any."""
 METRIC = re.compile(rf"(?:pass@(\d+)|({'|'.join(SHARES)}))/(.+)")
 """Names of the metrics that every problem has a value of."""
 ALL_FAMILIES = "all"
@@ -81,6 +84,8 @@ class Evaluation:
     """Judged ones that are wrong because judging them took too long twice."""
     votes: Sequence[Vote] = ()
     """One per problem that holds an agreement."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """Why samples could not be judged -> how many; {} in files of earlier versions."""
     second: Evaluation | None = None
     """The same problems under `evaluation.second_template`."""
 
@@ -216,11 +221,12 @@ def _parse_evaluation(raw: Mapping[str, Any]) -> Evaluation:
     ]
     second = None
     if raw.get("second"):
-        # The second part of a file has its own template, prompts, problems and metrics. All else,
-        # such as samples and versions, is said once for both.
-        second = _parse_evaluation({**raw, **raw["second"], "second": None})
+        # The second part of a file has its own template, prompts, problems, metrics and reasons.
+        # All else, such as samples and versions, is said once for both.
+        second = _parse_evaluation({**raw, REASONS: {}, **raw["second"], "second": None})
+    protocol = {key: raw.get(key) for key in PROTOCOL}
     return Evaluation(
-        protocol={key: raw.get(key) for key in PROTOCOL},
+        protocol={**protocol, "task": with_verdict_settings(protocol["task"])},
         problems=problems,
         metrics={name: _finite_or_none(value) for name, value in raw["metrics"].items()},
         cost=_parse_cost(raw.get("cost") or {}),
@@ -228,6 +234,7 @@ def _parse_evaluation(raw: Mapping[str, Any]) -> Evaluation:
         samples=sum(row["n"] + row.get("unscored", 0) for row in rows),
         timeouts=sum(row.get("timeouts", 0) for row in rows),
         votes=votes,
+        reasons={str(name): int(count) for name, count in raw.get(REASONS, {}).items()},
         second=second,
     )
 

@@ -194,7 +194,9 @@ def summary(verdicts: Sequence[Verdict], verifier: str) -> str:
 
     counts = Counter(verdict.outcome for verdict in verdicts)
     parts = [f"{count} {outcome}" for outcome, count in counts.most_common()]
-    reasons = Counter(verdict.reason for verdict in verdicts if verdict.outcome == "unscored")
+    unscored = [verdict for verdict in verdicts if verdict.outcome == "unscored"]
+    # A user's function may put an answer into its reason.
+    reasons = Counter(verdict.reason[: 2 * SHOWN] for verdict in unscored)
     timeouts = count_lost(verdicts)["timeout"]
     if timeouts:
         parts.append(f"wrong for 'timeout': {timeouts}")

@@ -33,7 +33,9 @@ class Range:
 
     def holds(self, number: float) -> bool:
         """Whether a number is finite and in the range. NaN is in none."""
-        if not math.isfinite(number) or number > self.most:
+        # math.isfinite raises for an integer of over 308 digits.
+        is_finite = isinstance(number, int) or math.isfinite(number)
+        if not is_finite or number > self.most:
             return False
         if self.above:
             return number > self.least

@@ -35,6 +35,8 @@ MAX_SPANS = 10_000
 # Some pieces hang a verifier until its own deadline.
 MAX_SECONDS = 5.0
 """Seconds for all pieces of one critique."""
+UNREAD = "leaks_unread"
+"""The note, and the reason, of critiques whose pieces were not all verified."""
 
 LABEL = re.compile(
     r"(?i:\b(?:steps?|lines?|rows?|part|equation|paragraph|attempts?|solutions?)\s*#?)$"
@@ -151,21 +153,31 @@ def handle_leak(
 
     Returns:
         The critique with `leaked` set, and the notes "leaks_unread" (not every piece was verified,
-        so the rest counts as no leak) and "redacted". A dropped one is skipped with reason "leak".
+        so it may leak) and "redacted". A dropped one is skipped with reason "leak". Unless leaks
+        are kept, one that was not read in full is skipped with reason "leaks_unread".
     """
     if critique.status != "ok":
         return critique
     spans, complete = leak_spans(critique.text, attempt, is_answer)
     if not complete:
-        critique = replace(critique, notes=(*critique.notes, "leaks_unread"))
+        critique = replace(critique, notes=(*critique.notes, UNREAD))
+    if on_leak == "keep":
+        return replace(critique, leaked=bool(spans))
+    dropped = replace(critique, text="", status="skipped", reason="leak", leaked=bool(spans))
+    unread = replace(dropped, reason=UNREAD)
+    if spans and on_leak == "drop":
+        return dropped
+    if not complete:
+        return unread
     if not spans:
         return critique
-    if on_leak == "keep":
-        return replace(critique, leaked=True)
     text = redact(critique.text, spans)
     # Matches of a pattern do not overlap, so the redacted text may hold a new one: it is dropped.
-    if on_leak == "drop" or leaks_answer(text, attempt, is_answer):
-        return replace(critique, text="", status="skipped", reason="leak", leaked=True)
+    new_spans, complete = leak_spans(text, attempt, is_answer)
+    if new_spans:
+        return dropped
+    if not complete:
+        return unread
     return replace(critique, text=text, leaked=True, notes=(*critique.notes, "redacted"))
 
 

@@ -26,6 +26,7 @@ from critique_rl.config.resolved_run import base_config, run_defaults
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
 from critique_rl.config.terminal import say
+from critique_rl.config.verifier_settings import with_verdict_settings
 from critique_rl.experiment.plan import check_stored, train_words
 from critique_rl.experiment.processes import start
 from critique_rl.experiment.progress import Job, budget_share, estimate, progress_table, time_left
@@ -152,8 +153,10 @@ def _is_base_due(pipeline: Pipeline, folder: PipelineFolder) -> bool:
     # Options that a later version added have their defaults in older folders.
     defaults = {name: run_defaults()[name] for name in ("policy", "evaluation")}
     evaluated = fill_defaults(defaults, stored)
-    control = pipeline.arms[pipeline.control]
-    return evaluated != base_config(control)
+    wanted = base_config(pipeline.arms[pipeline.control])
+    for settings in (evaluated, wanted):
+        settings["task"] = with_verdict_settings(settings["task"])
+    return evaluated != wanted
 
 
 def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:

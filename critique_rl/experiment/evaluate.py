@@ -24,7 +24,12 @@ from critique_rl.prompts import render
 from critique_rl.sampling.sample import sample
 from critique_rl.sampling.settings import Sampling, record
 from critique_rl.sampling.tokens import prompts_digest
-from critique_rl.tasks.judging import count_lost, judge_in_portions, lost_sentences
+from critique_rl.tasks.judging import (
+    count_lost,
+    judge_in_portions,
+    lost_sentences,
+    unscored_reasons,
+)
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.presets import preset
 from critique_rl.trainer.rollout.sampling_options import rollout_sampling
@@ -60,23 +65,26 @@ def judge(
 
     Returns:
         {"problems": [{id, family, n, right, unscored, agreement, agreed_right}],
-        "evaluation_tokens": ...}. n leaves unscored answers out. `agreement` is the share of the n
-        that gave the commonest answer, `agreed_right` whether that answer is right. Where answers
-        abstain, or may, there is `abstained` (how many did). Where they state a confidence, there
-        is `stated` ([confidence, 1 right or 0] of each that did).
+        "evaluation_tokens": ..., "unscored_reasons": {reason: count}}. n leaves unscored answers
+        out. `agreement` is the share of the n that gave the commonest answer, `agreed_right`
+        whether that answer is right. Where answers abstain, or may, there is `abstained` (how many
+        did). Where they state a confidence, there is `stated` ([confidence, 1 right or 0] of each
+        that did).
     """
     prompts = [row["prompt"] for row in rows for _ in range(samples)]
     answers = sample(model, tokenizer, prompts, sampling, seed)
     texts = [answer.text for answer in answers]
     answered_rows = [rows[answer.prompt // samples] for answer in answers]
     verdicts = judge_in_portions(verifier, texts, answered_rows)
+    reasons = unscored_reasons(verdicts)
     for sentence in lost_sentences(count_lost(verdicts)).values():
         logger.warning("evaluation: %s", sentence)
     problems = []
     for i, row in enumerate(rows):
         verdicts_of_row = verdicts[i * samples : (i + 1) * samples]
         problems.append(tally(row, verdicts_of_row, abstains))
-    return {"problems": problems, "evaluation_tokens": sum(answer.tokens for answer in answers)}
+    tokens = sum(answer.tokens for answer in answers)
+    return {"problems": problems, "evaluation_tokens": tokens, "unscored_reasons": reasons}
 
 
 def evaluate_policy(
@@ -171,7 +179,10 @@ def final_evaluation(
         prompts = [row["prompt"] for row in rows]
         tokens = about["cost"].get("evaluation_tokens", 0)
         about["cost"]["evaluation_tokens"] = tokens + judged["evaluation_tokens"]
+        # Left out if empty: then the file is what it was before this key existed.
+        reasons = {name: judged[name] for name in ("unscored_reasons",) if judged[name]}
         return {
+            **reasons,
             "prompts": prompts_digest(tokenizer, prompts, sampling.chat_template_kwargs),
             "problems": judged["problems"],
             "metrics": all_metrics(judged["problems"], evaluation.ks),

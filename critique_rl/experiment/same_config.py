@@ -2,7 +2,8 @@
 
 A result is compared under the name of its folder, so a folder with other settings is refused. Some
 options change no result, and may differ: kept checkpoints, log levels, a critic's caps and
-deadlines. So may the path of a model or of data with the content that the run was started with.
+deadlines, a verifier's workers and memory. So may the path of a model or of data with the content
+that the run was started with.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from critique_rl.config.durable_files import DamagedFile, read_yaml
 from critique_rl.config.resolved_run import run_defaults, to_dict, with_seed
 from critique_rl.config.run_folder import FIRST_SCHEMA, READABLE, PipelineFolder, RunFolder
 from critique_rl.config.schema import Pipeline, RunConfig
+from critique_rl.config.verifier_settings import with_verdict_settings
 from critique_rl.critic.api.endpoint import OPERATIONAL
 
 INPUTS = "inputs"
@@ -121,6 +123,7 @@ def config_changes(
     wanted = to_dict(with_seed(config, seed))
     for settings in (stored, wanted):
         settings["critic"] = _answer_options(settings["critic"])
+        settings["task"] = with_verdict_settings(settings["task"])
     # Which checkpoints are kept changes no result: an arm that branches from a finished run may be
     # added.
     ignored = {"keep_steps", *ignored_sections}

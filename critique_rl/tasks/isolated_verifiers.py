@@ -7,18 +7,19 @@
 A python function takes (text, row) and returns True, False, a number, None or a Verdict; a reward
 function of TRL will do too. All answers of a step share one deadline (`workers.pool`). An answer
 that times out twice is wrong, so that hanging does not pay. One that was never judged, or was lost
-twice with its process, is unscored: counted, never a 0.
+twice with its process, is unscored: counted, never a 0. Equal answers to equal rows are judged
+once per batch, so that a group that hangs alike costs no more than one answer.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, check_keys, suggest
@@ -31,6 +32,7 @@ from critique_rl.tasks.killable_process import NoAnswer
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.verifiers import VERIFIERS
 from critique_rl.tasks.workers.pool import Pool
+from critique_rl.tasks.workers.settings import TRIES, check_settings
 from critique_rl.types import Verdict, Verifier
 
 REMEMBERED = 4096
@@ -43,13 +45,13 @@ OPTIONS = {
     "deadline": "Seconds per answer; then its process is killed. The answer is tried again, alone "
     "in a fresh process; if it takes too long again, it is wrong, with the reason `timeout`.",
     "step_deadline": "Seconds for all answers of a step: rollouts, refinements, and pieces of "
-    "critiques that hang. Each 256 answers of an evaluation have as many. What is not judged by "
-    "then is unscored. null: 120, or 24 deadlines if that is more.",
+    "critiques. Each 256 answers of an evaluation have as many. What is not judged by then is "
+    "unscored. At least two deadlines. null: 120, or 24 deadlines, or as many as all answers need "
+    "if each takes too long twice (up to 1200), whichever is most.",
     "workers": "Processes that judge; null: two per core, at most 4, where the ranks of a machine "
     "share its cores.",
     "memory_gb": "Gigabytes that each process may hold; then it is killed.",
 }
-NUMBERS = {"deadline": "seconds", "step_deadline": "seconds", "memory_gb": "gigabytes"}
 KIND_OPTIONS = {
     "math": OPTIONS,
     "python": {
@@ -72,8 +74,10 @@ class WorkerVerifier:
         [verdict] = self.judge_all([text], [row])
         return verdict
 
-    def judge_all(self, texts: Sequence[str], rows: Sequence[Row], tries: int = 2) -> list[Verdict]:
-        """Judge answers within one deadline.
+    def judge_all(
+        self, texts: Sequence[str], rows: Sequence[Row], tries: int = TRIES
+    ) -> list[Verdict]:
+        """Judge answers within one deadline. Equal answers to equal rows are judged once.
 
         Args:
             texts: Answers.
@@ -84,25 +88,58 @@ class WorkerVerifier:
             A verdict for each, in order.
         """
         verdicts: dict[int, Verdict] = {}
-        questions: dict[int, Mapping[str, Any]] = {}
+        questions: dict[bytes, Mapping[str, Any]] = {}
+        places: dict[bytes, list[int]] = {}
         for place, (text, row) in enumerate(zip(texts, rows, strict=True)):
-            # Through JSON with str as a way out: rows may hold dates, paths and the like.
+            if len(text) > LONGEST_TEXT:
+                verdicts[place] = Verdict("unreadable", reason=TOO_LONG)
+                continue
             try:
-                plain_row = json.loads(json.dumps(dict(row), default=str))
+                plain_row, row_text = _plain_row(row)
             except (TypeError, ValueError, RecursionError) as error:
                 name = type(error).__name__
                 verdicts[place] = Verdict("unscored", reason=f"row: it is no JSON ({name})")
                 continue
-            questions[place] = {"text": text, "row": plain_row}
+            key = _digest(text, row_text)
+            questions.setdefault(key, {"text": text, "row": plain_row})
+            places.setdefault(key, []).append(place)
         asked = self.worker.ask_all(list(questions.values()), tries)
-        for place, answer in zip(questions, asked, strict=True):
-            verdicts[place] = _read_verdict(answer)
+        for equal, answer in zip(places.values(), asked, strict=True):
+            verdicts |= dict.fromkeys(equal, _read_verdict(answer))
         return [verdicts[place] for place in range(len(texts))]
 
     def try_once(self, text: str, row: Row) -> Verdict:
         """Judge without a second try: for a piece of a critique, whose verdict is no reward."""
         [verdict] = self.judge_all([text], [row], tries=1)
         return verdict
+
+
+def _plain_row(row: Row) -> tuple[Any, str]:
+    """A row as JSON can hold it, and that JSON.
+
+    Raises:
+        TypeError: A key that JSON cannot hold.
+        ValueError: It holds itself.
+        RecursionError: It is too deep.
+    """
+    plain = dict(row)
+    try:
+        # A copy would double the memory of a batch of long rows.
+        return plain, json.dumps(plain)
+    except TypeError:
+        # Through JSON with str as a way out: rows may hold dates, paths and the like.
+        text = json.dumps(plain, default=str)
+        return json.loads(text), text
+
+
+def _digest(first: str, second: str) -> bytes:
+    """A short key of two texts."""
+    # Half of a character, which a policy's text may hold, is no UTF-8.
+    parts = [part.encode(errors="surrogatepass") for part in (first, second)]
+    digest = blake2b(b"%d:" % len(parts[0]), digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
 
 
 def _read_verdict(answer: Any) -> Verdict:
@@ -131,31 +168,36 @@ class MathVerifier(WorkerVerifier):
         target = "critique_rl.tasks.isolated_child:math_judge"
         super().__init__(_pool(target, {}, deadline, step_deadline, workers, memory_gb))
         # The answers of a group repeat.
-        self._verdicts = OrderedDict[tuple[str, str], Verdict]()
+        self._verdicts = OrderedDict[bytes, Verdict]()
 
-    def judge_all(self, texts: Sequence[str], rows: Sequence[Row], tries: int = 2) -> list[Verdict]:
+    def judge_all(
+        self, texts: Sequence[str], rows: Sequence[Row], tries: int = TRIES
+    ) -> list[Verdict]:
         """As `WorkerVerifier.judge_all`. The same answer to the same gold answer is judged once."""
         verdicts: dict[int, Verdict] = {}
-        places: dict[tuple[str, str], list[int]] = {}
+        questions: dict[bytes, dict[str, str]] = {}
+        places: dict[bytes, list[int]] = {}
         for place, (text, row) in enumerate(zip(texts, rows, strict=True)):
             gold = gold_answer(row)
             verdict = _judge_without_library(text, gold)
             if verdict is None:
-                key = (marked_part(gold) or gold, answer_part(text))
+                gold = marked_part(gold) or gold
+                part = answer_part(text)
+                key = _digest(gold, part)
                 verdict = self._verdicts.get(key)
             if verdict is None:
+                questions.setdefault(key, {"text": part, "gold": gold})
                 places.setdefault(key, []).append(place)
             else:
                 verdicts[place] = verdict
-        questions = [{"text": part, "gold": gold} for gold, part in places]
-        asked = self.worker.ask_all(questions, tries)
+        asked = self.worker.ask_all(list(questions.values()), tries)
         for (key, equal), answer in zip(places.items(), asked, strict=True):
             verdict = _read_verdict(answer)
             verdicts |= dict.fromkeys(equal, verdict)
             self._remember(key, verdict, tries)
         return [verdicts[place] for place in range(len(texts))]
 
-    def _remember(self, key: tuple[str, str], verdict: Verdict, tries: int) -> None:
+    def _remember(self, key: bytes, verdict: Verdict, tries: int) -> None:
         """Keep a verdict; not one that another try may change."""
         is_lost = verdict.outcome == "unscored" or (verdict.reason == TIMEOUT and tries == 1)
         if is_lost:
@@ -190,6 +232,15 @@ def _pool(
     workers: int | None,
     memory_gb: float,
 ) -> Pool:
+    # Here and not in `build_verifier` alone, which Python can go round.
+    check_settings(
+        {
+            "deadline": deadline,
+            "step_deadline": step_deadline,
+            "workers": workers,
+            "memory_gb": memory_gb,
+        }
+    )
     memory = int(memory_gb * GIGABYTE)
     return Pool(target, options, deadline, step_deadline, workers, memory)
 
@@ -219,7 +270,7 @@ def build_verifier(spec: Any) -> Verifier:
         raise ConfigError(f"task.verifier: unknown kind {kind}; {advice}")
     known_options = KIND_OPTIONS.get(kind, ())
     check_keys(options, known_options, f"task.verifier {kind}")
-    _check_numbers(options)
+    check_settings(options)
     if kind in VERIFIERS:
         return VERIFIERS[kind]
     build = MathVerifier if kind == "math" else user_verifier
@@ -232,27 +283,6 @@ def build_verifier(spec: Any) -> Verifier:
         message = f"verifier {missing}" if missing and kind == "math" else str(error)
         raise ConfigError(f"task.verifier: {message}") from error
     return verifier
-
-
-def _check_numbers(options: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a time or a size that is none, or a threshold that is no number."""
-    for name, unit in NUMBERS.items():
-        value = options.get(name, 1)
-        if value is None and name == "step_deadline":
-            continue
-        # NaN is not above 0 either.
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (is_number and 0 < value < math.inf):
-            raise ConfigError(f"task.verifier.{name}: got {value!r}, expected {unit}, above 0")
-    workers = options.get("workers")
-    is_count = isinstance(workers, int) and not isinstance(workers, bool) and workers > 0
-    if workers is not None and not is_count:
-        raise ConfigError(
-            f"task.verifier.workers: got {workers!r}, expected a number of processes, 1 or more"
-        )
-    threshold = options.get("threshold", 1)
-    if not isinstance(threshold, int | float):
-        raise ConfigError(f"task.verifier.threshold: got {threshold!r}, expected a number")
 
 
 def user_verifier(
@@ -274,8 +304,10 @@ def user_verifier(
         memory_gb: Gigabytes that each process may hold.
 
     Raises:
-        ConfigError: For a target that is no text and no function that can be imported.
+        ConfigError: For a target that is no text and no function that can be imported, and for a
+            number that is out of its range.
     """
+    check_settings({"threshold": threshold})
     if callable(target):
         target = _target_of(target)
     if not isinstance(target, str):

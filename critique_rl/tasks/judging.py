@@ -5,6 +5,7 @@ Training, evaluation and `judge` call the same functions, so that an answer has 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,16 @@ LOST_PREFIX = "verification/"
 """Of the counters of `count_lost` among those of a training step, and of their alarms."""
 NOT_ASKED = ("", "no success_reward")
 """Reasons of unscored answers that nobody wanted to be judged."""
+MOST_REASONS = 30
+"""Reasons that are counted under names of their own; a user's function may give any number."""
+LONGEST_NAME = 40
+"""Characters of a reason's name."""
+LONGEST_READ = 1000
+"""Characters of a reason in which its name is looked for."""
+OTHER = "other"
+"""The name of all further reasons."""
+UNSAFE = re.compile(r"[^\w .-]+")
+"""What trackers refuse in the name of a metric, or read as the end of a part of it."""
 
 
 def judge_answers(verifier: Verifier, texts: Sequence[str], rows: Sequence[Row]) -> list[Verdict]:
@@ -61,6 +72,40 @@ def one_deadline(functions: Iterable[Any]) -> Iterator[None]:
         yield
 
 
+# ---- reasons ----
+
+
+def reason_name(reason: str) -> str:
+    """A reason as the name of a counter or metric: what stands before its colon, made safe.
+
+    The words after the colon are about one row. A text of any length and with any characters, which
+    a user's function may give, becomes letters, digits, spaces, "_", "." and "-".
+    """
+    words, _, _ = reason[:LONGEST_READ].partition(":")
+    safe = UNSAFE.sub("_", " ".join(words.split()))
+    # A name of points alone would be a folder for trackers that write files.
+    return safe[:LONGEST_NAME].strip(" ._-") or OTHER
+
+
+def group_rare(counts: Mapping[str, int], most: int = MOST_REASONS) -> dict[str, int]:
+    """The commonest names with their counts, and `OTHER` for the sum of the rest."""
+    kept = Counter[str]()
+    for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        is_common = len(kept) < most
+        group = name if is_common else OTHER
+        kept[group] += count
+    return dict(kept)
+
+
+def unscored_reasons(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """Why answers could not be judged -> how many; at most `MOST_REASONS` reasons and `OTHER`."""
+    counts: Counter[str] = Counter()
+    for verdict in verdicts:
+        if verdict.outcome == "unscored":
+            counts[reason_name(verdict.reason)] += 1
+    return group_rare(counts)
+
+
 # ---- shares --------------------------------------------------------------------------------------
 
 
@@ -69,12 +114,10 @@ def count_lost(verdicts: Iterable[Verdict]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for verdict in verdicts:
         counts["judged"] += 1
-        # The code before the colon; the words after it are about one row.
-        code = verdict.reason.partition(":")[0]
-        if verdict.outcome == "wrong" and code == TIMEOUT:
+        if verdict.outcome == "wrong" and verdict.reason == TIMEOUT:
             counts["timeout"] += 1
-        elif verdict.outcome == "unscored" and code not in NOT_ASKED:
-            counts[f"unscored/{code}"] += 1
+        elif verdict.outcome == "unscored" and verdict.reason not in NOT_ASKED:
+            counts[f"unscored/{reason_name(verdict.reason)}"] += 1
     return counts
 
 

@@ -265,16 +265,22 @@ class Worker:
         """Whether `receive` has a clock or the memory to look at, though no pipe is ready."""
         return now >= min(self._end, self._next_look)
 
+    def kill(self) -> None:
+        """Kill the process group, and wait for nothing."""
+        process = self._process
+        if process is not None and self._owner == os.getpid():
+            with suppress(ProcessLookupError, PermissionError):
+                # The child leads a session: processes that the function has started die too.
+                os.killpg(process.pid, signal.SIGKILL)
+
     def stop(self) -> None:
         """Kill the process and what it started. A fork leaves its parent's worker alone."""
         with self._lock:
+            self.kill()
             process = self._process
             self._process = None
             if process is None or self._owner != os.getpid():
                 return
-            with suppress(ProcessLookupError, PermissionError):
-                # The child leads a session: processes that the function has started die too.
-                os.killpg(process.pid, signal.SIGKILL)
             self._pass_output_on(process)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(END_SECONDS)
@@ -374,6 +380,15 @@ def wait_for_any(workers: Iterable[Worker], seconds: float) -> list[Worker]:
     return list(dict.fromkeys(by_pipe[pipe] for pipe, _ in ready))
 
 
+def stop_all(workers: Iterable[Worker]) -> None:
+    """Stop workers: all are killed before the first one's end is waited for."""
+    workers = list(workers)
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.stop()
+
+
 def _launch_child(mark: str) -> subprocess.Popen[bytes]:
     # The child finds the modules that this process finds; "" on a path is the working folder.
     folder = os.getcwd()
@@ -433,6 +448,5 @@ def _kill_marked(mark: str) -> None:
 
 
 @atexit.register
-def _stop_all() -> None:
-    for worker in list(_running):
-        worker.stop()
+def _stop_running() -> None:
+    stop_all(_running)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from transformers import TrainerCallback
 
 from critique_rl.tasks.judging import LOST_PREFIX, lost_sentences
+from critique_rl.trainer.rollout.metric_names import MetricNames
 
 logger = logging.getLogger(__name__)
 WINDOW = 10
@@ -141,17 +142,24 @@ class CollapseAlarm(TrainerCallback):
         self.given: set[str] = set()
         # Of each of the last `WINDOW` generations.
         self.lost: list[dict[str, int]] = []
+        self.names = MetricNames()
 
     def state_dict(self) -> dict:
-        """Logged values, counters of lost answers and given alarms, as JSON."""
-        return {"values": dict(self.values), "given": sorted(self.given), "lost": self.lost}
+        """Logged values, counters of lost answers, given alarms and names, as JSON."""
+        return {
+            "values": dict(self.values),
+            "given": sorted(self.given),
+            "lost": self.lost,
+            "names": self.names.kept,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """The inverse of `state_dict`."""
         self.values = defaultdict(list, state["values"])
         self.given = set(state["given"])
-        # A checkpoint of an earlier version has none.
+        # A checkpoint of an earlier version has neither.
         self.lost = list(state.get("lost", []))
+        self.names.kept = dict(state.get("names", {}))
 
     def check_lost(self, total: Mapping[str, float], step: int) -> dict[str, float]:
         """Give the alarms on answers that the verifier lost, each once per run.

@@ -338,6 +338,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         for rank_counts in gather_object([dict(counts)]):
             # `+` drops counters of 0, so that nothing is logged of what did not happen.
             total = total + Counter(rank_counts)
+        total = self.alarm.names.bounded(total)
         for name, value in total.items():
             if name.startswith("tokens/"):
                 self.tokens[name] += int(value)

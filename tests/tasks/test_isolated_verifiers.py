@@ -133,7 +133,8 @@ def hostile(**options):
 
 
 def judge_all(verifier, texts):
-    verdicts = verifier.judge_all(texts, [{}] * len(texts))
+    # Rows that differ, or equal texts would share a judgement.
+    verdicts = verifier.judge_all(texts, [{"place": place} for place in range(len(texts))])
     return [(verdict.outcome, verdict.reason) for verdict in verdicts]
 
 
@@ -171,7 +172,8 @@ def test_an_answer_that_was_slow_once_is_judged(tmp_path) -> None:
 
 
 def test_what_is_not_judged_before_the_step_ends_is_unscored() -> None:
-    verifier = hostile(deadline=SECONDS, step_deadline=1, workers=2)
+    verifier = hostile(deadline=SECONDS, workers=2)
+    verifier.worker.step_deadline = 1
     with within("the step", seconds=20):
         verdicts = judge_all(verifier, ["print"] * 3 + ["sleep"] * 20)
     assert verdicts == [("right", "")] * 3 + [("unscored", "step deadline")] * 20
@@ -180,7 +182,8 @@ def test_what_is_not_judged_before_the_step_ends_is_unscored() -> None:
 
 
 def test_all_batches_of_a_step_share_its_deadline() -> None:
-    reward = VerifierReward(hostile(deadline=SECONDS, step_deadline=1))
+    reward = VerifierReward(hostile(deadline=SECONDS))
+    reward.verifier.worker.step_deadline = 1
     with one_deadline([reward]):
         assert reward(["print", "sleep"]) == [1.0, None]
         # The refinements of that step.

@@ -9,6 +9,12 @@ alone in a fresh process. Nothing that a call does holds others up for longer th
     not answered when the time was over   -> NoAnswer("step deadline")
     no process could be started           -> NoAnswer("start")
     the function raised                   -> NoAnswer("error <class>"), without a second try
+
+First tries come first, all of them: most answers need milliseconds, and would else wait behind the
+few that hang. Second tries follow, at most one per core and with no other call beside it, or the
+machine and not the answer would be slow. This order is the quickest too: first tries may share
+cores, second tries may not, so to run both at once would leave either of them fewer. Only where
+the step's time is about to run out do both go on at once, with equal shares of the seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +29,8 @@ from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any
 
-from critique_rl.tasks.killable_process import MEMORY, NoAnswer, Worker, wait_for_any
+from critique_rl.tasks.killable_process import MEMORY, NoAnswer, Worker, stop_all, wait_for_any
+from critique_rl.tasks.workers.settings import TRIES, check_settings
 
 logger = logging.getLogger(__name__)
 SPREAD_SECONDS = 0.2
@@ -32,6 +39,18 @@ LOOK_SECONDS = 0.05
 """The longest wait between two looks at the clock."""
 STEP_SECONDS = 120.0
 STEP_DEADLINES = 24
+LONGEST_STEP = 1200.0
+"""Seconds to which a default step grows with its answers. Other ranks wait for it, and
+torch.distributed gives a rank up after 1800 s by TRL's default.
+"""
+STEP_MARGIN = 1.5
+"""How much longer hanging answers may take than they would on an idle machine."""
+START_GUESS = 2.0
+"""Seconds of a process's start where none was measured."""
+PIECES_SHARE = 0.5
+"""Of the time that is left: the part that calls with a single try may take. What they are asked for
+(pieces of critiques) comes before the answers that are judged last.
+"""
 FAILED_STARTS = 3
 """Processes of a batch that may fail to start."""
 LOST = ("timeout", "crash", "memory")
@@ -69,9 +88,7 @@ class Pool:
     deadline: float = 5.0
     """Wall seconds per call."""
     step_deadline: float | None = None
-    """Wall seconds per batch, or for all batches within a `step`; None: `STEP_SECONDS`, or
-    `STEP_DEADLINES` times the deadline if that is more.
-    """
+    """Wall seconds per batch, or for all batches within a `step`; None: as `seconds_for` says."""
     workers: int | None = None
     """The most processes; None: `default_workers`."""
     memory: int = MEMORY
@@ -82,10 +99,23 @@ class Pool:
     """Calls without a value."""
 
     def __post_init__(self) -> None:
+        """Check the numbers. Raises ConfigError for one that is out of its range."""
+        check_settings(
+            {
+                "deadline": self.deadline,
+                "step_deadline": self.step_deadline,
+                "workers": self.workers,
+                "memory_gb": self.memory / (1 << 30),
+            }
+        )
+        self._reset()
+
+    def _reset(self) -> None:
         self._lock = RLock()
         self._workers: list[Worker] = []
-        # Seconds left of the step that is open.
-        self._left: float | None = None
+        self._step: _Step | None = None
+        # Of the slowest start of a process.
+        self._start_seconds = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy in another process starts processes of its own; locks cannot be pickled.
@@ -93,7 +123,7 @@ class Pool:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.__post_init__()
+        self._reset()
 
     def start(self) -> None:
         """Start the first process.
@@ -102,13 +132,14 @@ class Pool:
             ValueError: With the child's message, where the function cannot be loaded.
         """
         with self._lock:
+            start = time.monotonic()
             self._some_worker().start()
+            self._note_start(time.monotonic() - start)
 
     def stop(self) -> None:
         """Kill all processes; the next call starts others."""
         with self._lock:
-            for worker in self._workers:
-                worker.stop()
+            stop_all(self._workers)
 
     @property
     def process_numbers(self) -> list[int]:
@@ -122,19 +153,14 @@ class Pool:
     @contextmanager
     def step(self) -> Iterator[None]:
         """Within the block all calls share one `step_deadline`; inside another step, that one's."""
-        if self._left is not None:
+        if self._step is not None:
             yield
             return
-        self._left = self.step_seconds
+        self._step = _Step()
         try:
             yield
         finally:
-            self._left = None
-
-    @property
-    def is_in_step(self) -> bool:
-        """Whether a step is open."""
-        return self._left is not None
+            self._step = None
 
     def ask(self, question: Mapping[str, Any]) -> Any:
         """Call the function once, with a second try.
@@ -147,7 +173,7 @@ class Pool:
             raise answer
         return answer
 
-    def ask_all(self, questions: Sequence[Mapping[str, Any]], tries: int = 2) -> list[Answer]:
+    def ask_all(self, questions: Sequence[Mapping[str, Any]], tries: int = TRIES) -> list[Answer]:
         """Call the function with each question.
 
         Args:
@@ -159,8 +185,9 @@ class Pool:
         """
         with self._lock:
             start = time.monotonic()
-            seconds = self.step_seconds if self._left is None else self._left
-            batch = _Batch(self, questions, tries, start + seconds)
+            step = self._step or _Step()
+            end = start + self._left_of(step, len(questions), tries)
+            batch = _Batch(self, questions, tries, end)
             try:
                 batch.run()
             except BaseException:
@@ -169,12 +196,25 @@ class Pool:
                 raise
             answers = batch.answers
             self.calls += len(questions)
-            lost = sum(isinstance(answer, NoAnswer) for answer in answers)
-            self.lost += lost
-            # What one try costs is bounded elsewhere, unless it is lost.
-            if self._left is not None and (tries > 1 or lost):
-                self._left = max(0.0, self._left - (time.monotonic() - start))
+            self.lost += sum(isinstance(answer, NoAnswer) for answer in answers)
+            # All of it counts: many calls that are slow but in time take as long as a few that
+            # hang.
+            step.used += time.monotonic() - start
             return answers
+
+    def _left_of(self, step: _Step, questions: int, tries: int) -> float:
+        """Seconds that a batch may take."""
+        if tries > 1:
+            step.answers += questions
+            step.pieces_end = None
+            return self.seconds_for(step.answers) - step.used
+        # Alone it has no others to leave time for.
+        if step is not self._step:
+            return self.step_seconds
+        if step.pieces_end is None:
+            left = self.seconds_for(step.answers) - step.used
+            step.pieces_end = step.used + PIECES_SHARE * left
+        return step.pieces_end - step.used
 
     def _some_worker(self) -> Worker:
         """The first worker; its settings are those of the pool now."""
@@ -193,17 +233,53 @@ class Pool:
         worker.deadline = self.deadline
         worker.memory = self.memory
 
+    def _note_start(self, seconds: float) -> None:
+        self._start_seconds = max(self._start_seconds, seconds)
+
     @property
     def step_seconds(self) -> float:
-        """Seconds of a step."""
-        if self.step_deadline is None:
-            return max(STEP_SECONDS, STEP_DEADLINES * self.deadline)
-        return self.step_deadline
+        """Seconds of a step of few answers."""
+        return self.seconds_for(0)
+
+    def seconds_for(self, answers: int) -> float:
+        """Seconds of a step of so many answers.
+
+        The default grows with them until each could hang in both tries: with less, answers that
+        hang would end unscored, which costs them less than a wrong answer.
+        """
+        if self.step_deadline is not None:
+            return self.step_deadline
+        least = max(STEP_SECONDS, STEP_DEADLINES * self.deadline)
+        tries_at_once = self.most_workers, self.most_second_tries
+        rounds = sum(answers / at_once for at_once in tries_at_once)
+        return max(least, min(LONGEST_STEP, STEP_MARGIN * rounds * self.try_seconds))
+
+    @property
+    def try_seconds(self) -> float:
+        """Seconds that a call takes which hangs, with the start of the next process."""
+        return self.deadline + (self._start_seconds or START_GUESS)
+
+    @property
+    def most_second_tries(self) -> int:
+        """The most calls that are tried again at once."""
+        return min(self.most_workers, rank_cores())
 
     @property
     def most_workers(self) -> int:
         """The most processes."""
         return self.workers or default_workers()
+
+
+@dataclass
+class _Step:
+    """What the batches of a step have taken of its time."""
+
+    used: float = 0.0
+    """Seconds."""
+    answers: int = 0
+    """Questions of batches with a second try."""
+    pieces_end: float | None = None
+    """The `used` at which calls with a single try end; None where none was made since answers."""
 
 
 class _Batch:
@@ -220,23 +296,26 @@ class _Batch:
         self.losses: dict[int, list[str]] = {}
         # Workers that work on a call, by place of the question; None: one that starts.
         self.busy: dict[Worker, int | None] = {}
-        # When each call was sent; seconds of first tries since `half_time`, and of second tries.
+        # When each call was sent, and each process started.
         self.sent: dict[int, float] = {}
+        self.launched: dict[Worker, float] = {}
+        # When time began to press; seconds of first tries since then, and of second tries.
+        self.pressed: float | None = None
         self.first_seconds = self.again_seconds = 0.0
         self.failed_starts = 0
-        self.cores = rank_cores()
-        self.spread = self.half_time = self.end
+        self.second_tries = pool.most_second_tries
+        self.spread = self.end
 
     def run(self) -> None:
         """Fill `answers`."""
         start = time.monotonic()
         self.spread = start + SPREAD_SECONDS
-        self.half_time = (start + self.end) / 2
         while self.first or self.again or self._is_working():
             now = time.monotonic()
             is_without_worker = self.failed_starts >= FAILED_STARTS and not self._is_working()
             if now >= self.end or is_without_worker:
                 break
+            self._look_at_the_clock(now)
             self._hand_out(now)
             wait = min(LOOK_SECONDS, max(0.0, self.end - now))
             ready = wait_for_any(self.busy, wait)
@@ -257,10 +336,19 @@ class _Batch:
         starting = sum(place is None for place in self.busy.values())
         return len(self.first) + min(len(self.again), self._free_cores()) - starting
 
+    def _look_at_the_clock(self, now: float) -> None:
+        """Note whether the second tries that wait need all the time that is left."""
+        rounds = len(self.again) / self.second_tries
+        if self.pressed is None and rounds * self.pool.try_seconds >= self.end - now:
+            self.pressed = now
+
     def _free_cores(self) -> int:
         """Second tries that may begin: each has a core to itself, or it would be slow again."""
-        running = sum(place in self.losses for place in self.busy.values())
-        return max(0, self.cores - running)
+        running = [place for place in self.busy.values() if place is not None]
+        # Where time presses, first tries go on beside them.
+        if self.pressed is not None:
+            running = [place for place in running if place in self.losses]
+        return max(0, self.second_tries - len(running))
 
     def _hand_out(self, now: float) -> None:
         """Give questions to idle workers; start workers where questions wait."""
@@ -274,7 +362,7 @@ class _Batch:
     def _hand_to(self, worker: Worker, now: float) -> None:
         """Give an idle worker the next question, or start it where it must be fresh."""
         self.pool._update(worker)
-        queue = self._next_queue(now)
+        queue = self._next_queue()
         if not worker.is_running or (queue is self.again and worker.answered):
             self._launch(worker)
         elif not worker.is_loaded:
@@ -289,11 +377,9 @@ class _Batch:
             worker.send(self.questions[place], self.pool.deadline)
             self.busy[worker] = place
 
-    def _next_queue(self, now: float) -> deque[int]:
-        """First tries first. In the second half of the time second tries get as many seconds, or
-        many hanging answers would leave no time to find out that they hang again.
-        """
-        is_their_turn = now >= self.half_time and self.first_seconds > self.again_seconds
+    def _next_queue(self) -> deque[int]:
+        """First tries first. Where time presses, second tries get as many seconds."""
+        is_their_turn = self.pressed is not None and self.first_seconds > self.again_seconds
         if not self.first or (is_their_turn and self.again and self._free_cores()):
             return self.again
         return self.first
@@ -306,6 +392,7 @@ class _Batch:
             self.failed_starts += 1
             time.sleep(LOOK_SECONDS)
             return
+        self.launched[worker] = time.monotonic()
         self.busy[worker] = None
 
     # ---- answers from workers --------------------------------------------------------------------
@@ -320,16 +407,11 @@ class _Batch:
             return
         place = self.busy.pop(worker)
         if place is None:
-            self.failed_starts += 1
-            if "error" in reply:
-                worker.stop()
-                logger.warning("%s: a worker did not start: %s", worker.target, reply["error"])
-            else:
-                self.failed_starts = 0
+            self._note_start(worker, reply)
             return
-        now = time.monotonic()
-        if place not in self.losses:
-            self.first_seconds += max(0.0, now - max(self.sent[place], self.half_time))
+        if place not in self.losses and self.pressed is not None:
+            since = max(self.sent[place], self.pressed)
+            self.first_seconds += max(0.0, time.monotonic() - since)
         code = reply.get("error")
         if code is None:
             self.answers[place] = reply["value"]
@@ -339,6 +421,17 @@ class _Batch:
             self._lose(place, code)
         else:
             self.answers[place] = NoAnswer(code)
+
+    def _note_start(self, worker: Worker, reply: Mapping[str, Any]) -> None:
+        """Note whether a process has started, and how long that took."""
+        if "error" in reply:
+            self.failed_starts += 1
+            worker.stop()
+            logger.warning("%s: a worker did not start: %s", worker.target, reply["error"])
+            return
+        self.failed_starts = 0
+        if worker in self.launched:
+            self.pool._note_start(time.monotonic() - self.launched[worker])
 
     def _lose(self, place: int, code: str) -> None:
         """Note a loss: the call is made again, or its code is the answer."""
@@ -355,10 +448,9 @@ class _Batch:
         """Stop what works in vain, and give calls without an answer their code."""
         code = "start" if self.failed_starts >= FAILED_STARTS else "step deadline"
         left = [*self.first, *self.again]
-        for worker, place in self.busy.items():
-            # One that starts is as useful for the next batch.
-            if place is not None:
-                worker.stop()
-                left.append(place)
+        # One that starts is as useful for the next batch.
+        working = {worker: place for worker, place in self.busy.items() if place is not None}
+        stop_all(working)
+        left += working.values()
         for place in left:
             self.answers[place] = NoAnswer(code)

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from critique_rl.tasks.judging import LOST_PREFIX, count_lost
+from critique_rl.tasks.judging import LOST_PREFIX, count_lost, reason_name
 from critique_rl.tasks.messages import question_of, text_of
 from critique_rl.trainer.rollout.sampled import Row
 from critique_rl.trainer.rollout.scoring import Judged
@@ -225,9 +225,8 @@ def _count_critique(critique: Critique) -> Counts:
     if critique.reason:
         # Without a server's words, which may hold the time or a number: a metric is averaged over
         # many steps, and there must be few names.
-        code = critique.reason.partition(":")[0]
-        counts[f"critique/{status}/{code}"] += 1
-    counts.update(f"critique/{note}" for note in critique.notes)
+        counts[f"critique/{status}/{reason_name(critique.reason)}"] += 1
+    counts.update(f"critique/{reason_name(note)}" for note in critique.notes)
     return counts
 
 
@@ -269,9 +268,7 @@ def _count_attempts(attempts: Sequence[Attempt]) -> Counts:
         counts[f"outcome/{outcome}"] += 1
         counts[f"outcome/{outcome}/truncated"] += attempt.truncated
         if outcome == "unscored" and attempt.verdict.reason:
-            # The code before the colon; the words after it are about one row.
-            code = attempt.verdict.reason.partition(":")[0]
-            counts[f"outcome/unscored/{code}"] += 1
+            counts[f"outcome/unscored/{reason_name(attempt.verdict.reason)}"] += 1
     return counts
 
 
