@@ -146,9 +146,10 @@ def load_start_policy(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTok
     """
     try:
         return load_weights(config, config.policy.model, **config.policy.options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         # FileNotFoundError from `load_policy`, what transformers raises for a name that is neither
-        # a folder nor on the Hub, and what libraries raise for damaged files.
+        # a folder nor on the Hub or for unknown options, and what libraries raise for damaged
+        # files.
         words = " ".join(str(error).split())[:500]
         raise ConfigError(f"policy: {words}") from error
 

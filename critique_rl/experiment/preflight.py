@@ -31,6 +31,7 @@ from critique_rl.experiment.build import trainer_arguments
 from critique_rl.experiment.evaluate import rollout_options
 from critique_rl.experiment.foresight.findings import refuse_or_warn
 from critique_rl.experiment.foresight.foresee import foresee
+from critique_rl.experiment.foresight.library_values import LIBRARY_CHECKS, check_local_critic
 from critique_rl.experiment.resume.changes import check_inputs
 from critique_rl.experiment.sweep import trials
 from critique_rl.metrics import EVALUATION_METRICS, SHARES
@@ -152,7 +153,7 @@ def _arms_refusals(pipeline: Pipeline, tasks: Tasks, is_elsewhere: bool) -> list
     """The faults of all arms; one that several arms share stands there once."""
     arms_by_fault: dict[str, list[str]] = {}
     for arm, config in pipeline.arms.items():
-        faults = _arm_faults(config, tasks)
+        faults = _arm_faults(config, tasks, is_elsewhere)
         _collect(faults, _check_primary, pipeline.primary, config, tasks)
         missing = _missing_task(config, tasks) if is_elsewhere else ""
         for fault in faults:
@@ -195,12 +196,16 @@ def _one_text(words: str) -> str:
     return "\n".join(line for line in words.splitlines() if line.strip())
 
 
-def _arm_faults(config: RunConfig, tasks: Tasks) -> list[str]:
+def _arm_faults(config: RunConfig, tasks: Tasks, is_elsewhere: bool = False) -> list[str]:
     """Build everything but policy and trainer; why what cannot be built cannot, a text each."""
     faults: list[str] = []
     # Nothing is written here, so the folder needs no place.
     arguments = _collect(faults, trainer_arguments, config, RunFolder(Path("unused")))
     _collect(faults, _check_policy, config)
+    _collect(faults, check_local_critic, config, is_elsewhere)
+    if arguments is not None:
+        for check in LIBRARY_CHECKS:
+            _collect(faults, check, config, arguments)
     _collect(faults, _check_templates, config)
     _collect(faults, _check_lab_size, config)
     if config.plateau is not None:

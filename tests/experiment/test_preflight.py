@@ -6,20 +6,54 @@ from __future__ import annotations
 
 import copy
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from tiny_runs import SMALL
 
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.pipeline_file import load_pipeline
+from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
 from critique_rl.experiment.preflight import check_pipeline, setting_refusals
 
 NAN, INF = float("nan"), float("inf")
 API = {"kind": "api", "base_url": "http://127.0.0.1:9/v1", "model": "m"}
+LOCAL = {"kind": "local", "model": "lab/critic"}
+LIBRARIES = [
+    *[
+        ("trl.generation_kwargs", value)
+        for value in (
+            *({"foo": 1}, {"num_beam": 2}, {"num_beams": "a"}, {"num_beams": 0}),
+            *({"num_return_sequences": 2}, {"stop_strings": ["a"]}, '{"foo": 1}'),
+            *({"return_dict_in_generate": True}, {"temperature": "hot"}, {"suppress_tokens": "a"}),
+        )
+    ],
+    *[("trl.cache_implementation", value) for value in ("statik", "quantized")],
+    *[("policy.options", {name: 1}) for name in ("foo", "atn_implementation", "load_in_8bits")],
+    *[
+        ("policy.options", {"attn_implementation": value})
+        for value in ("nope", "flash_attention_9")
+    ],
+    ("policy.options", {"dtype": "float33"}),
+    *[("trl.optim_args", value) for value in ("foo=1", "foo", "amsgrad=true", "a=b=c")],
+    ("trl.optim", "adamw_anyprecision"),
+    *[("trl.lr_scheduler_kwargs", value) for value in ({"foo": 1}, {"num_cycles": 2}, [1])],
+    *[("trl.lr_scheduler_type", value) for value in ("cosine_with_min_lr", "warmup_stable_decay")],
+    *[("critic", {**LOCAL, "device": value}) for value in ("gpu0", "cuda:99", "meta", "", 5)],
+    *[("critic", {**LOCAL, "options": value}) for value in ({"foo": 1}, {"dtype": "float33"})],
+    ("critic", {"kind": "noisy", "wrong": 0.5, "critic": {**LOCAL, "device": "cuda:99"}}),
+    *[("trl.router_aux_loss_coef", value) for value in (0.1, -1)],
+    *[(f"trl.{name}", -1) for name in ("vespo_k_pos", "vespo_lambda_neg", "neftune_noise_alpha")],
+    ("trl.vllm_importance_sampling_mode", "token"),
+    ("trl.gradient_checkpointing_kwargs", {"foo": 1}),
+    ("trl.model_init_kwargs", {"dtype": "float32"}),
+]
+"""Values that a library alone can judge, so that it is asked without the weights."""
 BAD = [
+    *LIBRARIES,
     *[("trl.learning_rate", value) for value in (NAN, INF, -1.0, True, "1e-4", [1], None)],
     *[("trl.max_completion_length", value) for value in (0, -1, True, 1.5, None)],
     *[("trl.num_generations", value) for value in (0, 1, -2, 3, True, 2.5)],
@@ -133,6 +167,56 @@ def test_every_bad_value_is_refused_in_one_sentence(tmp_path) -> None:
         assert len(words.splitlines()) == 1, words
     path.write_text(yaml.safe_dump({**SMALL, "policy": {"model": "lab"}}))
     assert refusal(path) == ""
+
+
+def test_values_that_only_a_library_knows_are_refused_before_models_load() -> None:
+    before = torch.get_rng_state()
+    for key, value in LIBRARIES:
+        [words] = setting_refusals(parse_pipeline("p", changed(key, value)))[:1]
+        assert key.partition(".")[2] in words or key in words
+        assert len(words.splitlines()) == 1
+        assert len(words) < 600
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "vLLM is not installed"),
+        (
+            {"loss_type": "vespo", "vllm_importance_sampling_mode": "sequence_mask"},
+            "expected token_truncate or token_mask",
+        ),
+    ],
+)
+def test_vllm_where_it_is_not_installed_or_its_correction_does_not_fit(options, words) -> None:
+    data = changed("trl.use_vllm", True)
+    data["trl"].update(options)
+    [refused] = setting_refusals(parse_pipeline("p", data))
+    assert words in refused
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"generation_kwargs": {"num_beams": 2}, "cache_implementation": "static"},
+        {"generation_kwargs": '{"no_repeat_ngram_size": 3, "max_new_tokens": 9000}'},
+        {"optim": "sgd", "optim_args": "momentum=0.9, nesterov=True"},
+        {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 0.5}},
+        {
+            "lr_scheduler_type": "warmup_stable_decay",
+            "lr_scheduler_kwargs": '{"num_decay_steps": 1}',
+        },
+        {"loss_type": "vespo", "vllm_importance_sampling_mode": "sequence_mask"},
+        {"router_aux_loss_coef": 0.0, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
+    ],
+)
+def test_what_the_libraries_take_is_taken(options) -> None:
+    data = changed("policy.options", {"attn_implementation": "eager", "attention_dropout": 0.0})
+    data["trl"].update(options)
+    data["arms"]["critique"]["critic"] = {**LOCAL, "device": "cpu", "options": {"dtype": "float16"}}
+    assert setting_refusals(parse_pipeline("p", data)) == []
 
 
 def answers(path: Path, capsys, out: Path) -> dict[str, str]:

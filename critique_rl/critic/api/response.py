@@ -35,7 +35,9 @@ FINISH_KEYS = ("finish_reason", "finishReason", "stop_reason")
 WORDS_KEYS = ("message", "detail", "msg", "error", "errors", "error_description", "title")
 """Where servers put what they have to say about an error, the best place first."""
 WORDS_IN_JSON = [re.compile(rf'"{key}"\s*:\s*"((?:[^"\\]|\\.)+)', re.DOTALL) for key in WORDS_KEYS]
-CUT_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?$")
+"""Finds those words in JSON that cannot be parsed."""
+CUT_ESCAPE = re.compile(r"\\u[0-9a-fA-F]{0,3}$")
+"""An escape of JSON that was not sent to its end."""
 
 Report = Usage | PartialUsage | None
 """What a server reports of an answer's tokens: all counts, some, or none."""
@@ -265,14 +267,20 @@ def words_of_text(text: str) -> str:
         match = words.search(text)
         if match is None:
             continue
-        spelled = CUT_ESCAPE.sub("", match.group(1))
-        with suppress(ValueError):
-            spelled = str(json.loads(f'"{spelled}"', strict=False))
+        message = _unescape(match.group(1))
         if match.end() < len(text):
-            return spelled
+            return message
         # The last word may be a part of one.
-        return f"{spelled.rpartition(' ')[0] or spelled} ..."
+        return f"{message.rpartition(' ')[0] or message} ..."
     return ""
+
+
+def _unescape(spelled: str) -> str:
+    """A text from between the quotes of JSON, which may end within an escape."""
+    for text in (spelled, CUT_ESCAPE.sub("", spelled)):
+        with suppress(ValueError):
+            return str(json.loads(f'"{text}"', strict=False))
+    return spelled.replace("\\", "")
 
 
 def _join_parts(content: Any) -> Any:

@@ -74,6 +74,12 @@ RANGES: Mapping[str, Range] = {
     "delta": NOT_NEGATIVE,
     "sapo_temperature_neg": POSITIVE,
     "sapo_temperature_pos": POSITIVE,
+    "vespo_k_pos": NOT_NEGATIVE,
+    "vespo_k_neg": NOT_NEGATIVE,
+    "vespo_lambda_pos": NOT_NEGATIVE,
+    "vespo_lambda_neg": NOT_NEGATIVE,
+    "neftune_noise_alpha": NOT_NEGATIVE,
+    "router_aux_loss_coef": NOT_NEGATIVE,
     "ref_model_mixup_alpha": SHARE,
     "ref_model_sync_steps": COUNT,
     "top_entropy_quantile": SHARE,
@@ -97,6 +103,12 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
     "scale_rewards": ("group", "batch", "none"),
     "vllm_mode": ("colocate", "server"),
+    "vllm_importance_sampling_mode": (
+        "token_truncate",
+        "token_mask",
+        "sequence_truncate",
+        "sequence_mask",
+    ),
 }
 """Option -> its values: TRL names others at the first loss only."""
 
