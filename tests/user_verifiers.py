@@ -59,6 +59,8 @@ def hostile(text, row):
                 pass
         case "sleep":
             time.sleep(3600)
+        case "slow":
+            time.sleep(0.1)
         case "hold the interpreter":  # one call in C, which looks at no signal
             return sum(range(10**14))
         case "deaf":  # to everything but SIGKILL
@@ -126,6 +128,14 @@ def hostile(text, row):
 
 def hostile_recursion(n):
     return hostile_recursion(n + 1)
+
+
+def slow_on_numbers(text, row):
+    """Slow but in time, as a verifier that asks another machine."""
+    if any(character.isdigit() for character in text):
+        time.sleep(0.1)
+        return False
+    return True
 
 
 def slow_once(text, row):

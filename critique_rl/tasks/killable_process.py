@@ -214,7 +214,10 @@ class Worker:
         self._begin([self._number, question], seconds)
 
     def _begin(self, message: Any, seconds: float) -> None:
-        self._unsent = memoryview(json.dumps(message).encode() + b"\n")
+        # As UTF-8, of which escapes would take up to three times the memory. The child's json takes
+        # halves of characters too.
+        line = json.dumps(message, ensure_ascii=False) + "\n"
+        self._unsent = memoryview(line.encode(errors="surrogatepass"))
         now = time.monotonic()
         self._end = now + seconds
         self._next_look = now + LOOK_SECONDS

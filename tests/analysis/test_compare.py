@@ -113,6 +113,57 @@ def test_evaluations_taken_another_way_are_left_out_with_the_reason(tmp_path, ch
     assert comparison.comparisons[0].seeds == (0,)
 
 
+MATH = {"kind": "math", "deadline": 2}
+
+
+@pytest.mark.parametrize(
+    ("verifier", "is_compared"),
+    [
+        ({**MATH, "workers": 8, "memory_gb": 4}, True),
+        ({**MATH, "deadline": 3}, False),
+        ({**MATH, "step_deadline": 60}, False),
+        ("math", False),
+    ],
+)
+def test_workers_and_memory_of_a_verifier_make_no_other_protocol(tmp_path, verifier, is_compared):
+    two_arms(tmp_path)
+    for arm, other in (("scalar", MATH), ("critique", verifier)):
+        for seed in (0, 1):
+            put(tmp_path, arm, seed, {"a": 1}, task={"name": "lab/chain", "verifier": other})
+    assert len(compared(tmp_path).incomparable) == (0 if is_compared else 2)
+
+
+UNJUDGED = [{"id": "a", "family": "plateau", "n": 0, "right": 0, "unscored": 4}]
+
+
+@pytest.mark.parametrize(
+    ("reasons", "words"),
+    [
+        ({"crash": 3, "error KeyError": 1}, "its reasons: crash (6), error KeyError (2)"),
+        ({}, "its reasons: not kept by the version that evaluated"),
+    ],
+)
+def test_where_nothing_was_judged_the_verifier_is_named_and_not_the_metric(
+    tmp_path, reasons, words
+):
+    task = {"name": "data", "verifier": {"kind": "python", "target": "my:judge", "workers": 2}}
+    for arm in ("scalar", "critique"):
+        put(tmp_path, arm, 0, {"a": 0}, metrics=(), task=task)
+        path = PipelineFolder(tmp_path).run(arm, 0).evaluation
+        raw = json.loads(path.read_text())
+        path.write_text(json.dumps({**raw, "problems": UNJUDGED, "unscored_reasons": reasons}))
+    with pytest.raises(ConfigError) as refusal:
+        compared(tmp_path, seeds=[0])
+    message = str(refusal.value)
+    assert "the verifier python my:judge could not judge 8 of 8 answers" in message
+    assert words in message
+    assert "critique-rl judge" in message
+    assert "correct `primary`" not in message
+    # A metric that no evaluation could have is still the pipeline's fault.
+    with pytest.raises(ConfigError, match="correct `primary`"):
+        compared(tmp_path, seeds=[0], primary="pass@1/no_such_family")
+
+
 def test_one_odd_seed_of_the_control_does_not_throw_out_the_others(tmp_path):
     two_arms(tmp_path)
     put(tmp_path, "scalar", 0, {"a": 0, "b": 0}, temperature=0.6)

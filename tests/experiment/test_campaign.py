@@ -130,6 +130,42 @@ def test_a_setting_that_differs_from_the_folders_is_named_with_both_values(tmp_p
     check_same_config(run, config, 0)  # an option that came later had its default
 
 
+MATH = {"kind": "math", "deadline": 2}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "difference"),
+    [
+        ("math", {"kind": "math", "workers": 2}, ""),
+        ({**MATH, "workers": 8, "memory_gb": 4}, MATH, ""),
+        ({**MATH, "memory_gb": 4}, {**MATH, "memory_gb": 1}, ""),
+        (MATH, {**MATH, "deadline": 3}, "task.verifier.deadline 2, now 3"),
+        (MATH, {**MATH, "step_deadline": 60}, "task.verifier.step_deadline None, now 60"),
+    ],
+)
+def test_what_judging_may_use_of_a_machine_makes_no_other_run(
+    tmp_path, before, now, difference
+) -> None:
+    folder = PipelineFolder(tmp_path)
+    arms = []
+    for verifier in (before, now):
+        scalar = PIPELINE.arms["scalar"]
+        arms.append(replace(scalar, task=replace(scalar.task, verifier=verifier)))
+    write_json(folder.base.evaluation, {})
+    write_yaml(folder.base.config, base_config(arms[0]))
+    run = folder.run("scalar", 0)
+    write_yaml(run.config, to_dict(with_seed(arms[0], 0)))
+    changed = replace(PIPELINE, arms={**PIPELINE.arms, "scalar": arms[1]})
+    assert _is_base_due(changed, folder) == (difference != "")
+    words = ""
+    try:
+        check_same_config(run, arms[1], 0)
+    except ConfigError as error:
+        words = str(error)
+    assert difference in words
+    assert (words == "") == (difference == "")
+
+
 def test_a_campaign_that_dies_of_an_exception_leaves_no_run_behind(
     tmp_path, tiny_policy, monkeypatch
 ) -> None:

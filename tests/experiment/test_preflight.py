@@ -86,6 +86,16 @@ BAD = [
     *[("task.families", value) for value in ({"../x": 1}, {"plateau": True}, 3, {1: 1})],
     *[("task.options", value) for value in ({"depth": 3}, {1: 1}, 3)],
     *[("task.repeat_one", value) for value in (-1, 10**6, True)],
+    *[
+        ("task.verifier", {"kind": "math", **numbers})
+        for numbers in (
+            {"deadline": 5, "step_deadline": 9},
+            {"deadline": 1e30},
+            {"deadline": True},
+            {"workers": 10**6},
+            {"memory_gb": 1e-9},
+        )
+    ],
     *[("task.verifier", value) for value in ("mathh", {"kind": "python", "target": "no:no"}, 3)],
     *[("evaluation.samples", value) for value in (0, -1, True, 1.5)],
     *[("evaluation.problems", value) for value in (0, -1, 10**7)],

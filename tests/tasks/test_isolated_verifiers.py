@@ -79,6 +79,7 @@ def test_a_repeated_answer_is_judged_once(mathematics) -> None:
     [
         ("same", "7", "q", "right"),
         ("same", "8", "q", "wrong"),
+        ("same", "\ud800 \U0001f600 \u2028 \0", "q", "wrong"),
         ("share", "half", "q", "right"),
         ("share", "little", "q", "wrong"),
         ("share", "nan", "q", "unscored"),

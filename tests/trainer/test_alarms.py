@@ -5,11 +5,14 @@ well.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
+from critique_rl.tasks.judging import MOST_REASONS, count_lost
 from critique_rl.trainer.alarms import RULES, WINDOW, CollapseAlarm, alarm
+from critique_rl.types import Verdict
 
 RULE = {rule.metric: rule for rule in RULES}
 BAD = {
@@ -154,3 +157,25 @@ def test_what_was_lost_long_ago_gives_no_alarm() -> None:
         callback.check_lost(lost(), step)
     assert callback.check_lost(lost(timeout=50), 20) == {}
     assert callback.check_lost(lost(timeout=1), 21) == {"alarm/verification/timeout": 0.051}
+
+
+def test_a_run_has_few_metrics_however_many_reasons_its_steps_have() -> None:
+    alarm = CollapseAlarm()
+    names = set()
+    for step in range(100):
+        verdicts = [Verdict("unscored", reason=f"{step} {i}") for i in range(100)]
+        verdicts.append(Verdict("unscored", reason="crash"))
+        counts = Counter[str]()
+        for name, count in count_lost(verdicts).items():
+            counts[f"verification/{name}"] = count
+            counts[f"outcome/{name}"] = count
+            counts[f"critique/failed/{name.replace('/', ' ')}"] = count
+            counts[f"critique/{name.replace('/', ' ')}"] = count
+        bounded = alarm.names.bounded(counts)
+        assert sum(bounded.values()) == sum(counts.values())
+        assert bounded["verification/unscored/crash"] == 1
+        names |= bounded.keys()
+        again = CollapseAlarm()
+        again.load_state_dict(alarm.state_dict())
+        alarm = again
+    assert len(names) <= 4 * (MOST_REASONS + 4)
