@@ -1,4 +1,6 @@
-"""Lazy faces: a package imports the module of a public name when the name is first used."""
+"""Lazy faces: a package imports the module of a public name when the name is first used. And what
+to say where an optional package cannot be imported.
+"""
 
 from __future__ import annotations
 
@@ -27,3 +29,15 @@ def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(import_module(modules[name]), name)
 
     return getattr_of_face
+
+
+def extra_advice(extra: str) -> str:
+    """How to install an extra of this package, which no index has under this name.
+
+    Args:
+        extra: its name in pyproject.toml.
+    """
+    return (
+        f"run: pip install '.[{extra}]' in the checkout of critique_rl, or pip install "
+        f"'./critique_rl-VERSION-py3-none-any.whl[{extra}]' with its wheel"
+    )

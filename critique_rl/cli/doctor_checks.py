@@ -32,7 +32,7 @@ TEMPLATE_ADVICE = (
     "set what it asks for as trl.chat_template_kwargs, or repair tokenizer.chat_template"
 )
 EXTRAS = {
-    "math-verify": "the verifier math (pip extra `math`)",
+    "math-verify": "the verifier math (extra `math`)",
     "reasoning-gym": "tasks reasoning-gym/... (extra `tasks`)",
     "champ-dataset": "critics --champ",
 }

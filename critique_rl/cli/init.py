@@ -77,7 +77,7 @@ ANSWER_FORMS = {
         'Reason step by step. End with a line "Answer: " followed by the letter.',
         ", one letter each",
     ),
-    "math": AnswerForm(BOXED, " by Math-Verify: pip install 'critique_rl[math]'"),
+    "math": AnswerForm(BOXED, " by Math-Verify: pip install '.[math]' in the checkout"),
     "boxed_answer": AnswerForm(BOXED, ": short texts in \\boxed{}; math: LaTeX"),
 }
 """Name of a verifier -> its form."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from critique_rl._lazy import extra_advice
 from critique_rl.critic.contract import Chat, without_thinking
 from critique_rl.experiment.try_critics import as_json
 from critique_rl.intervals import crossed_interval
@@ -60,7 +61,7 @@ def load_champ() -> list[AnnotatedSolution]:
         from champ_dataset import load
     except ImportError as error:
         raise ImportError(
-            "localisation needs the package champ-dataset; run: pip install 'critique-rl[champ]'"
+            f"localisation needs the package champ-dataset; {extra_advice('champ')}"
         ) from error
     solutions = []
     for problem in load("v0").problems.values():

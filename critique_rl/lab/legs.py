@@ -41,6 +41,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+from critique_rl._lazy import extra_advice
 from critique_rl.hashing import split_of
 from critique_rl.types import Span
 
@@ -92,7 +93,7 @@ def leg_counting_module() -> ModuleType:
         from reasoning_gym.arithmetic import leg_counting
     except ImportError as error:
         raise ImportError(
-            "task lab/legs needs the package reasoning-gym; run: pip install 'critique-rl[tasks]'"
+            f"task lab/legs needs the package reasoning-gym; {extra_advice('tasks')}"
         ) from error
     return leg_counting
 

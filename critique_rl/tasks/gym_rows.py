@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from critique_rl._lazy import extra_advice
 from critique_rl.hashing import split_of
 from critique_rl.tasks.row import SPLITS, Row
 
@@ -74,8 +75,7 @@ def _instances(
         import reasoning_gym
     except ImportError as error:
         raise ImportError(
-            f"task reasoning-gym/{name} needs the package reasoning-gym; "
-            "run: pip install 'critique-rl[tasks]'"
+            f"task reasoning-gym/{name} needs the package reasoning-gym; {extra_advice('tasks')}"
         ) from error
     # reasoning-gym draws instance i from seed + i: neighbouring seeds would share all instances but
     # one.

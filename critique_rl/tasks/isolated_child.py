@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from critique_rl._lazy import extra_advice
 from critique_rl.config.user_code import load_target
 from critique_rl.tasks.answers.formulas import Judgement, compare_formulas
 from critique_rl.tasks.row import Row
@@ -37,7 +38,7 @@ def math_judge() -> Judge:
         from math_verify import LatexExtractionConfig, parse, verify
     except ImportError as error:
         raise ImportError(
-            "verifier math needs the package math-verify; run: pip install 'critique-rl[math]'"
+            f"verifier math needs the package math-verify; {extra_advice('math')}"
         ) from error
     # They warn that timeouts are off, which is meant here.
     for name in ("math_verify", "latex2sympy2_extended"):

@@ -179,7 +179,7 @@ def test_a_verifier_that_is_not_installed_is_refused_with_the_command(tmp_path, 
     assert done.returncode == 2
     assert (
         "task.verifier: verifier math needs the package math-verify; "
-        "run: pip install 'critique-rl[math]'"
+        "run: pip install '.[math]' in the checkout of critique_rl"
     ) in done.stderr
 
 

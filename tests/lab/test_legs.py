@@ -17,7 +17,7 @@ from critique_rl.types import Attempt, Verdict
 
 leg_counting = pytest.importorskip(
     "reasoning_gym.arithmetic.leg_counting",
-    reason="reasoning-gym is not installed; run: pip install 'critique-rl[tasks]'",
+    reason="reasoning-gym is not installed; run: pip install '.[tasks]'",
 )
 
 from critique_rl.lab import legs, legs_base  # noqa: E402
@@ -203,7 +203,7 @@ def test_a_missing_package_and_unknown_options_are_said(monkeypatch) -> None:
         load_task(TaskConfig("lab/legs", size=2, families={"hardd": 1}), 0)
     legs.leg_counting_module.cache_clear()
     monkeypatch.setitem(sys.modules, "reasoning_gym.arithmetic", None)
-    with pytest.raises(ConfigError, match=r"pip install 'critique-rl\[tasks\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[tasks\]' in the checkout"):
         load_task(TaskConfig("lab/legs", size=2), 0)
 
 

@@ -9,7 +9,7 @@ from critique_rl.tasks.gym_rows import gym_rows
 from critique_rl.tasks.verifiers import last_number
 
 pytest.importorskip(
-    "reasoning_gym", reason="reasoning-gym is not installed; run: pip install 'critique-rl[tasks]'"
+    "reasoning_gym", reason="reasoning-gym is not installed; run: pip install '.[tasks]'"
 )
 SMALL = {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2}
 
