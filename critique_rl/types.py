@@ -36,6 +36,10 @@ class UnknownOutcome(ValueError):
     """A verdict's outcome is none of `OUTCOMES`."""
 
 
+class NoShare(ValueError):
+    """A verdict's confidence is no number from 0 to 1."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """A verifier's judgement of one answer."""
@@ -58,12 +62,16 @@ class Verdict:
 
         Raises:
             UnknownOutcome: it is none of `OUTCOMES`.
+            NoShare: the confidence is no number from 0 to 1.
         """
         # A word that no reward knows would count as 0.
         if self.outcome not in OUTCOMES:
             raise UnknownOutcome(
                 f"Verdict: got the outcome {self.outcome!r}, expected one of {', '.join(OUTCOMES)}"
             )
+        # NaN would be the reward of RLCR, and 40 one of -1600.
+        if self.confidence is not None and not 0 <= self.confidence <= 1:
+            raise NoShare(f"Verdict: got the confidence {self.confidence!r}, expected 0 to 1")
 
     @property
     def failed(self) -> bool:

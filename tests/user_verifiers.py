@@ -28,6 +28,10 @@ def verdict(text, row):
     return Verdict("abstained", "?", "said so", confidence=0.25)
 
 
+def odd_confidence(text, row):
+    return Verdict("right", "7", confidence=float("nan") if text == "7" else 40)
+
+
 def odd_outcome(text, row):
     return Verdict("correct", "7")
 

@@ -208,7 +208,11 @@ def _verdict_fields(value: Any, threshold: float) -> VerdictFields:
         answer = value.answer
         if answer is not None:
             answer = str(answer)[:LONGEST_USERS]
-        return [value.outcome, answer, str(value.reason)[:LONGEST_USERS], value.confidence]
+        confidence = value.confidence
+        if confidence is not None:
+            # NumPy's numbers are no JSON.
+            confidence = float(confidence)
+        return [value.outcome, answer, str(value.reason)[:LONGEST_USERS], confidence]
     if isinstance(value, str):
         raise TypeError(f"got {value!r}, expected True, False, a number, None or a Verdict")
     number = float(value)

@@ -8,7 +8,7 @@ A python function takes (text, row) and returns True, False, a number, None or a
 function of TRL will do too. All answers of a step share one deadline (`workers.pool`). An answer
 that times out twice is wrong, so that hanging does not pay. One that was never judged, or was lost
 twice with its process, is unscored: counted, never a 0. Equal answers to equal rows are judged
-once per batch, so that a group that hangs alike costs no more than one answer.
+once per step, so that a group that hangs alike costs no more than one answer.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class WorkerVerifier:
     def judge_all(
         self, texts: Sequence[str], rows: Sequence[Row], tries: int = TRIES
     ) -> list[Verdict]:
-        """Judge answers within one deadline. Equal answers to equal rows are judged once.
+        """Judge answers within one deadline. Equal answers to equal rows are judged once per step.
 
         Args:
             texts: Answers.
@@ -88,6 +88,8 @@ class WorkerVerifier:
             A verdict for each, in order.
         """
         verdicts: dict[int, Verdict] = {}
+        # Several reward functions ask for the verdicts on the same answers.
+        known = self.worker.step_memory
         questions: dict[bytes, Mapping[str, Any]] = {}
         places: dict[bytes, list[int]] = {}
         for place, (text, row) in enumerate(zip(texts, rows, strict=True)):
@@ -101,11 +103,18 @@ class WorkerVerifier:
                 verdicts[place] = Verdict("unscored", reason=f"row: it is no JSON ({name})")
                 continue
             key = _digest(text, row_text)
+            if key in known:
+                verdicts[place] = known[key]
+                continue
             questions.setdefault(key, {"text": text, "row": plain_row})
             places.setdefault(key, []).append(place)
         asked = self.worker.ask_all(list(questions.values()), tries)
-        for equal, answer in zip(places.values(), asked, strict=True):
-            verdicts |= dict.fromkeys(equal, _read_verdict(answer))
+        for (key, equal), answer in zip(places.items(), asked, strict=True):
+            verdict = _read_verdict(answer)
+            verdicts |= dict.fromkeys(equal, verdict)
+            # Not one that a second try may change.
+            if tries > 1:
+                known[key] = verdict
         return [verdicts[place] for place in range(len(texts))]
 
     def try_once(self, text: str, row: Row) -> Verdict:

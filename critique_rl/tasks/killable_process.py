@@ -276,8 +276,12 @@ class Worker:
                 # The child leads a session: processes that the function has started die too.
                 os.killpg(process.pid, signal.SIGKILL)
 
-    def stop(self) -> None:
-        """Kill the process and what it started. A fork leaves its parent's worker alone."""
+    def stop(self, seconds: float = END_SECONDS) -> None:
+        """Kill the process and what it started. A fork leaves its parent's worker alone.
+
+        Args:
+            seconds: The longest wait for its end.
+        """
         with self._lock:
             self.kill()
             process = self._process
@@ -286,7 +290,7 @@ class Worker:
                 return
             self._pass_output_on(process)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(END_SECONDS)
+                process.wait(seconds)
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe is not None:
                     with suppress(OSError):
@@ -384,12 +388,13 @@ def wait_for_any(workers: Iterable[Worker], seconds: float) -> list[Worker]:
 
 
 def stop_all(workers: Iterable[Worker]) -> None:
-    """Stop workers: all are killed before the first one's end is waited for."""
+    """Stop workers: all are killed first, and then share the wait for their ends."""
     workers = list(workers)
     for worker in workers:
         worker.kill()
+    end = time.monotonic() + END_SECONDS
     for worker in workers:
-        worker.stop()
+        worker.stop(max(0.0, end - time.monotonic()))
 
 
 def _launch_child(mark: str) -> subprocess.Popen[bytes]:

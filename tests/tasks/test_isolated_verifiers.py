@@ -90,6 +90,8 @@ def test_a_repeated_answer_is_judged_once(mathematics) -> None:
         ("plain_trl", "7", "q", "right"),
         ("words", "7", "q", "unscored"),
         ("odd_outcome", "7", "q", "unscored"),
+        ("odd_confidence", "7", "q", "unscored"),
+        ("odd_confidence", "8", "q", "unscored"),
     ],
 )
 def test_a_function_of_the_users_own_judges(function, text, prompt, outcome) -> None:
@@ -102,6 +104,7 @@ def test_a_function_of_the_users_own_judges(function, text, prompt, outcome) -> 
     reasons = {
         "words": "error TypeError",
         "odd_outcome": "error UnknownOutcome",
+        "odd_confidence": "error NoShare",
         "nan": "nan",
         "none": "none",
     }
@@ -188,7 +191,9 @@ def test_all_batches_of_a_step_share_its_deadline() -> None:
     with one_deadline([reward]):
         assert reward(["print", "sleep"]) == [1.0, None]
         # The refinements of that step.
-        assert reward(["print", "sleep"]) == [None, None]
+        assert reward(["print", "sleep"], turn=[2, 2]) == [None, None]
+        # What was judged in the step stays judged.
+        assert reward(["print"]) == [1.0]
     assert reward(["print"]) == [1.0]
     reward.verifier.worker.stop()
 

@@ -233,6 +233,11 @@ class Pool:
         worker.deadline = self.deadline
         worker.memory = self.memory
 
+    @property
+    def step_memory(self) -> dict[bytes, Any]:
+        """What a caller may remember until the open step ends; without one, nothing."""
+        return {} if self._step is None else self._step.memory
+
     def _note_start(self, seconds: float) -> None:
         self._start_seconds = max(self._start_seconds, seconds)
 
@@ -278,6 +283,8 @@ class _Step:
     """Seconds."""
     answers: int = 0
     """Questions of batches with a second try."""
+    memory: dict[bytes, Any] = field(default_factory=dict)
+    """For callers: what they know of questions that were answered."""
     pieces_end: float | None = None
     """The `used` at which calls with a single try end; None where none was made since answers."""
 

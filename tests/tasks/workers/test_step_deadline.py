@@ -81,6 +81,14 @@ def test_equal_answers_to_equal_rows_share_one_judgement() -> None:
     assert verifier.worker.calls == 2
     verifier.judge_all(["print"] * 3, [{"place": place} for place in range(3)])
     assert verifier.worker.calls == 5
+    with verifier.worker.step():
+        # Two reward functions ask for the same verdicts, and a critique's piece may equal one.
+        for _ in range(2):
+            assert verifier("raise", {}).reason == "error KeyError"
+        assert verifier.try_once("raise", {}).reason == "error KeyError"
+        assert verifier.worker.calls == 6
+    verifier("raise", {})
+    assert verifier.worker.calls == 7
     verifier.worker.stop()
 
 
