@@ -1,4 +1,4 @@
-"""`critique-rl`: run, train, evaluate, compare, report, claims, critics, judge, doctor, init, plan,
+"""`critique-rl`: run, train, evaluate, compare, report, flow, claims, critics, judge, doctor, init, plan,
 lab.
 
 Heavy imports happen inside the commands, so `--help` answers at once.
@@ -20,6 +20,7 @@ from critique_rl.cli import (
     critics,
     doctor,
     evaluate,
+    flow,
     init,
     judge,
     lab,
@@ -31,7 +32,21 @@ from critique_rl.cli import (
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.terminal import guard_terminal, printable, say
 
-COMMANDS = (run, train, evaluate, compare, report, claims, critics, judge, doctor, init, plan, lab)
+COMMANDS = (
+    run,
+    train,
+    evaluate,
+    compare,
+    report,
+    flow,
+    claims,
+    critics,
+    judge,
+    doctor,
+    init,
+    plan,
+    lab,
+)
 """In the order of `--help`."""
 MISPLACED = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 

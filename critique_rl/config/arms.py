@@ -19,6 +19,7 @@ from critique_rl.config.schema import (
     BranchConfig,
     BudgetConfig,
     EvaluationConfig,
+    FlowConfig,
     PlateauConfig,
     PolicyConfig,
     RunConfig,
@@ -33,6 +34,7 @@ SECTIONS: dict[str, type[Any]] = {
     "prices": Prices,
     "evaluation": EvaluationConfig,
     "plateau": PlateauConfig,
+    "flow": FlowConfig,
     "branch_from": BranchConfig,
 }
 """Sections of an arm with fixed keys, and their classes."""
@@ -125,7 +127,7 @@ def _parse_run(where: str, data: Mapping[str, Any]) -> RunConfig:
 
 def _parse_key(key: str, value: Any, where: str) -> Any:
     """The value of one key of RunConfig. Raises ConfigError for a wrong type."""
-    if key in ("plateau", "branch_from") and value is None:
+    if key in ("plateau", "flow", "branch_from") and value is None:
         return None
     if key == "critique_from":
         if value not in ("start", "plateau"):

@@ -61,6 +61,13 @@ SECTION_RANGES: Mapping[str, Mapping[str, Range]] = {
         "curve_problems": Range(0, MOST_COUNT),
         "curve_samples": Range(0, MOST_COUNT),
     },
+    "flow": {
+        "problems": COUNT,
+        "samples": COUNT,
+        "snapshots": Range(0, 1000),
+        "every": Range(0, MOST_COUNT),
+        "probes": COUNT,
+    },
     "prices": {"prompt": Range(0), "completion": Range(0), "training": Range(0)},
 }
 """Section -> key -> its range. Amounts of a budget are checked elsewhere: only one may be given."""
@@ -114,13 +121,20 @@ def check_ranges(config: Any, where: str) -> None:
         ConfigError: A number out of its range.
     """
     for section, ranges in SECTION_RANGES.items():
+        content = getattr(config, section)
+        if content is None:
+            continue
         for key, allowed in ranges.items():
-            value = getattr(getattr(config, section), key)
+            value = getattr(content, key)
             if not allowed.holds(value):
                 reason = REASONS.get(f"{section}.{key}", "")
                 raise ConfigError(
                     f"{where}, {section}.{key}: got {value!r}, expected {allowed.words()}{reason}"
                 )
+    if config.flow is not None and config.flow.snapshots == 1:
+        raise ConfigError(
+            f"{where}, flow.snapshots: got 1, expected 0, or 2 or more: both ends are points"
+        )
     _check_evaluation(config.evaluation, f"{where}, evaluation")
     _check_families(config.task.families, f"{where}, task.families")
 

@@ -6,6 +6,7 @@
         base/again/eval.json         the same with other samples: their difference is noise
         bench/bank.json              failed rollouts of the policy, to try critics on before a run
         bench/critics.json           how each critic did on them
+        flow/probes-<digest>.json    completions whose mass `critique-rl flow` asks for
         sweep/<arm>@<value>/seed<s>/ trials of `sweep:`, each a run folder
         sweep.json                   the value that the trials chose for each arm
         <arm>/seed<s>/               a run folder:
@@ -16,6 +17,8 @@
             checkpoints/             as transformers writes them, each with critique_rl.json
             model/                   the trained policy and its card
             best/, best.json         the best policy so far by evaluation.best_by; its step, value
+            snapshots/step00040/     weights of `flow.snapshots`, with snapshot.json
+            flow.json                masses of classes of completions, per snapshot
             critic/cache.sqlite      answers of an api critic; ledger.sqlite: what they cost;
                                      limits.sqlite: its pace
             log.txt                  output of the run
@@ -96,6 +99,15 @@ class RunFolder:
         return self.path / "best.json"
 
     @property
+    def snapshots(self) -> Path:
+        """Weights on the way, where masses are taken (`experiment.flow`)."""
+        return self.path / "snapshots"
+
+    @property
+    def flow(self) -> Path:
+        return self.path / "flow.json"
+
+    @property
     def critic(self) -> Path:
         return self.path / "critic"
 
@@ -144,6 +156,11 @@ class PipelineFolder:
         # Two names that differ in such signs alone are two critics.
         digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
         return self.path / "bench" / f"{safe[:LONGEST_CRITIC]}-{digest[:8]}"
+
+    @property
+    def probes(self) -> Path:
+        """Folder of the completions whose mass `critique-rl flow` asks for, a file per policy."""
+        return self.path / "flow"
 
     @property
     def sweep(self) -> PipelineFolder:

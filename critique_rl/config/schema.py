@@ -146,6 +146,35 @@ class PlateauConfig:
 
 
 @dataclass(frozen=True)
+class FlowConfig:
+    """Where the policy's probability goes: masses of classes of completions of held-out problems
+    (`critique-rl flow`). It changes no number of the training.
+    """
+
+    problems: int = 32
+    """Held-out problems per family, of the evaluation's split."""
+    samples: int = 64
+    """Samples of the policy before training per problem: its own wrong answers. Where completions
+    cannot be listed, each checkpoint is sampled as often.
+    """
+    snapshots: int = 0
+    """Points of the series, evenly over the budget: the policy before training, the last one, and
+    snapshots of the weights between them, which the run folder keeps. 0: the two ends alone.
+    """
+    every: int = 0
+    """Steps between masses in metrics.jsonl (`flow/<family>/<class>`), while training; 0: none.
+    Only tasks whose completions can be listed.
+    """
+    probes: int = 64
+    """Completions that are scored each time while training, the likeliest ones of a few problems.
+    """
+    account: bool = False
+    """Whether these steps also log how each term of the objective moves each class
+    (`flow/<class>/<term>`).
+    """
+
+
+@dataclass(frozen=True)
 class BranchConfig:
     """An arm that goes on from a checkpoint of another arm's run with the same seed."""
 
@@ -183,6 +212,8 @@ class RunConfig:
     """How policies are judged."""
     plateau: PlateauConfig | None = None
     """When learning counts as stopped; null: no plateau is looked for."""
+    flow: FlowConfig | None = None
+    """Where the policy's probability goes; null: the defaults, when `critique-rl flow` asks."""
     critique_from: str = "start"
     """"start", or "plateau": scalar only until the plateau is found."""
     branch_from: BranchConfig | None = None

@@ -51,6 +51,7 @@ from critique_rl.experiment.build import (
 )
 from critique_rl.experiment.callback import RunCallback, best_policy, is_spent, read_best
 from critique_rl.experiment.evaluate import final_evaluation, machine, versions
+from critique_rl.experiment.flow.snapshots import SnapshotCallback
 from critique_rl.experiment.preflight import check_arms, warn_sampling
 from critique_rl.experiment.resume.changes import accepted_changes
 from critique_rl.experiment.resume.inputs import Inputs, read_inputs
@@ -219,6 +220,8 @@ def _train(
         trainer.about["preset"] = config.preset
     callback = RunCallback(config, folder, task, trainer)
     trainer.add_callback(callback)
+    if config.flow is not None:
+        trainer.add_callback(SnapshotCallback(config, folder, trainer))
     with stop_signals(callback.interrupt):
         # The other ranks then find a folder in order, and change nothing in it.
         with trainer.accelerator.main_process_first():

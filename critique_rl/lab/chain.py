@@ -210,6 +210,61 @@ def format_working(problem: Problem, results: list[int]) -> str:
     return "\n".join(lines)
 
 
+def read_working(problem: Problem, text: str) -> list[int] | None:
+    """The inverse of `format_working`; None for a text of any other form."""
+    results = [int(digits) for digits in re.findall(r"=(-?\d{1,9})(?=\n)", text)]
+    if len(results) != len(problem.deltas) or format_working(problem, results) != text:
+        return None
+    return results
+
+
+def workings(problem: Problem) -> list[list[int]]:
+    """The workings that this world can list, the right one first.
+
+    In each, either every wrong step is the base's mistake at that place (the misconception at a
+    trap, 1 off at a slip), or one step has a mistake of any kind and all others follow rightly.
+    """
+    paths: list[list[int]] = [[]]
+    for i, delta in enumerate(problem.deltas):
+        longer = []
+        for path in paths:
+            value = path[-1] if i else problem.start
+            for result in (value + delta, *_own_mistakes(value, delta)):
+                longer.append([*path, result])
+        paths = longer
+    listed = {tuple(path): path for path in paths}
+    for path in _single_mistakes(problem):
+        listed.setdefault(tuple(path), path)
+    return list(listed.values())
+
+
+def _own_mistakes(value: int, delta: int) -> tuple[int, ...]:
+    """The wrong results that the base writes at a step."""
+    kind = hazard(value, delta)
+    result = value + delta
+    if kind == "slip":
+        return (result - 1, result + 1)
+    if kind in TRAPS:
+        return (misconception(value, delta),)
+    return ()
+
+
+def _single_mistakes(problem: Problem) -> Iterator[list[int]]:
+    """Workings with one step negated, or off by 1 or by 10, and all other steps right."""
+    for i, right in enumerate(problem.values):
+        for wrong in (-right, right - 1, right + 1, right - 10, right + 10):
+            if wrong != right:
+                later = [result - right + wrong for result in problem.values[i + 1 :]]
+                yield [*problem.values[:i], wrong, *later]
+
+
+def is_near_miss(problem: Problem, text: str) -> bool:
+    """Whether one step of a working is wrong, and every other step follows from the one before."""
+    if read_working(problem, text) is None:
+        return False
+    return len(faulty_spans(problem.question, text)) == 1
+
+
 def faulty_spans(question: str, text: str) -> tuple[Span, ...]:
     """Spans of the results in a working that do not follow from the line before.
 

@@ -91,6 +91,16 @@ def box_answer(text: str) -> str:
     return f"\\boxed{{{text}}}"
 
 
+def answers() -> list[str]:
+    """Every answer that the world can list: all numbers, and both ways to abstain."""
+    return [box_answer(text) for text in (*NUMBERS, UNSURE, INVALID)]
+
+
+def is_near_miss(entity: str, text: str) -> bool:
+    """Whether an answer abstains, where a number or an invalid question would be right."""
+    return text == box_answer(UNSURE) and answer(entity) != UNSURE
+
+
 def entities(family_name: str) -> Iterator[str]:
     """All entities of a family."""
     ids = range(ENTITIES, IDS) if family_name == "false_premise" else range(ENTITIES)

@@ -233,6 +233,23 @@ def work(problem: Problem, legs: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
+def workings(problem: Problem) -> list[str]:
+    """The right working, and those with one animal's legs wrong and all arithmetic right."""
+    listed = [work(problem, problem.legs)]
+    numbers = sorted(set(facts().values()))
+    for i, right in enumerate(problem.legs):
+        for number in numbers:
+            if number != right:
+                legs = [*problem.legs[:i], number, *problem.legs[i + 1 :]]
+                listed.append(work(problem, legs))
+    return listed
+
+
+def is_near_miss(problem: Problem, text: str) -> bool:
+    """Whether a working has one animal's legs wrong, and all its arithmetic right."""
+    return text in workings(problem)[1:]
+
+
 def faults(problem: Problem, text: str) -> dict[int, list[Fault]]:
     """The errors of a working, line by line.
 

@@ -30,6 +30,8 @@ LARGEST = 6
 """The largest operand shown."""
 LIMIT = 19
 """The largest result, whatever the hidden magnitudes are; the smallest is 0."""
+CONFIDENCE_MARK = "@"
+"""What follows it in an answer is the confidence."""
 SPLITS = {"base": (0, 50), "train": (50, 80), "validation": (80, 90), "test": (90, 100)}
 """Split -> its buckets of the question's hash, for `split_of`."""
 
@@ -126,6 +128,31 @@ def format_working(problem: Problem, sizes: Sequence[int], percent: int) -> str:
     lines.append(f"#{results[-1]}")
     lines.append(f"@{percent}")
     return "\n".join(lines)
+
+
+def workings(problem: Problem) -> list[str]:
+    """All workings of a problem, one per guess of its hidden magnitudes, without a confidence."""
+    choices = [(size,) if size else (1, 2, 3) for _, size in problem.operands]
+    return [_without_confidence(problem, sizes) for sizes in itertools.product(*choices)]
+
+
+def _without_confidence(problem: Problem, sizes: Sequence[int]) -> str:
+    text = format_working(problem, sizes, 0)
+    working, mark, _ = text.partition(CONFIDENCE_MARK)
+    return working + mark
+
+
+def is_near_miss(problem: Problem, working: str) -> bool:
+    """Whether a working, as `workings` lists them, has one hidden magnitude wrong."""
+    right = _without_confidence(problem, problem.truth)
+    lines = working.split("\n")
+    right_lines = right.split("\n")
+    if working not in workings(problem) or len(lines) != len(right_lines):
+        return False
+    # "B+1=8": up to the "=" a line says which magnitude was guessed.
+    guesses = [line.partition("=")[0] for line in lines[: len(LABELS)]]
+    truths = [line.partition("=")[0] for line in right_lines[: len(LABELS)]]
+    return sum(guess != truth for guess, truth in zip(guesses, truths, strict=True)) == 1
 
 
 def in_range(problem: Problem) -> bool:

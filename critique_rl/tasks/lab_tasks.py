@@ -16,7 +16,7 @@ from critique_rl.config.schema import TaskConfig
 from critique_rl.lab import chain, facts, legs, tiers
 from critique_rl.tasks.answers.marked import BOXED
 from critique_rl.tasks.row import Row
-from critique_rl.tasks.task import HeldOut, Oracle, Task
+from critique_rl.tasks.task import HeldOut, Oracle, Support, Task
 from critique_rl.tasks.verifiers import (
     boxed_answer,
     boxed_answer_evaluated,
@@ -42,6 +42,11 @@ def _lab_chain(config: TaskConfig, seed: int) -> Task:
         oracle=_chain_oracle(chain.WORDS),
         prompts="lab/",
         reworded_oracle=_chain_oracle(chain.REWORDED),
+        support=Support(
+            _chain_answers,
+            _is_chain_near_miss,
+            "one step wrong, and every other step follows from the one before",
+        ),
     )
 
 
@@ -55,6 +60,11 @@ def _lab_legs(config: TaskConfig, seed: int) -> Task:
         verifier=_judge_legs,
         oracle=_legs_oracle,
         prompts="lab/",
+        support=Support(
+            lambda row: legs.workings(_legs_problem(row)),
+            lambda text, row: legs.is_near_miss(_legs_problem(row), text),
+            "one animal's legs wrong, and all arithmetic right",
+        ),
     )
 
 
@@ -67,6 +77,13 @@ def _lab_tiers(config: TaskConfig, seed: int) -> Task:
         held_out=_held_out(tiers.FAMILIES, rows),
         verifier=hash_confidence,
         prompts="lab/",
+        support=Support(
+            lambda row: tiers.workings(_tiers_problem(row)),
+            lambda text, row: tiers.is_near_miss(_tiers_problem(row), text),
+            "one hidden operand guessed wrongly",
+            mark=tiers.CONFIDENCE_MARK,
+            judged_with="50",
+        ),
     )
 
 
@@ -82,6 +99,11 @@ def _lab_facts(config: TaskConfig, seed: int) -> Task:
         # TruthRL trains and evaluates by different rules for invalid questions.
         evaluator=_evaluate_facts,
         abstains=True,
+        support=Support(
+            lambda row: facts.answers(),
+            lambda text, row: facts.is_near_miss(str(row["question"]), text),
+            "an abstention",
+        ),
     )
 
 
@@ -168,6 +190,23 @@ def _judge_legs(text: str, row: Row) -> Verdict:
     question = str(row["question"])
     faults = legs.faulty_spans(question, text)
     return replace(verdict, faults=faults)
+
+
+def _chain_answers(row: Row) -> list[str]:
+    problem = chain.parse_problem(str(row["question"]))
+    return [chain.format_working(problem, results) for results in chain.workings(problem)]
+
+
+def _is_chain_near_miss(text: str, row: Row) -> bool:
+    return chain.is_near_miss(chain.parse_problem(str(row["question"])), text)
+
+
+def _legs_problem(row: Row) -> legs.Problem:
+    return legs.parse_problem(str(row["question"]))
+
+
+def _tiers_problem(row: Row) -> tiers.Problem:
+    return tiers.parse_problem(str(row["question"]))
 
 
 def _chain_oracle(words: dict[str, str]) -> Oracle:

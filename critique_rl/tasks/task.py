@@ -26,6 +26,32 @@ HeldOut = Callable[[str, int], list[Row]]
 
 
 @dataclass(frozen=True)
+class Support:
+    """The answers of a world that can be listed, so that a policy's mass on them is a sum."""
+
+    answers: Callable[[Row], list[str]]
+    """The listed answers to a row. Their spelling in tokens is unique."""
+    is_near_miss: Callable[[str, Row], bool]
+    """(answer, row) -> whether it is nearly right."""
+    near_miss: str
+    """The rule of `is_near_miss` in words."""
+    mark: str = ""
+    """An answer is listed up to this text, which it holds; what follows is free, and belongs to
+    the same mass. "": listed answers are complete.
+    """
+    judged_with: str = ""
+    """What follows `mark` where a listed answer is judged."""
+
+    def listed_part(self, text: str) -> str | None:
+        """The part of a sampled answer that a list can hold; None for an answer without one."""
+        if not self.mark:
+            return text
+        start, mark, _ = text.partition(self.mark)
+        # Without the mark it could be the beginning of another listed answer, and be counted twice.
+        return start + mark if mark else None
+
+
+@dataclass(frozen=True)
 class Task:
     """A task ready to train on."""
 
@@ -49,6 +75,8 @@ class Task:
     """
     abstains: bool = False
     """Answers may abstain: evaluations measure truthfulness even where none did."""
+    support: Support | None = None
+    """The answers that can be listed (`experiment.flow`); None: masses are estimated."""
 
     def is_answer(self, piece: str, row: Row) -> bool | None:
         """Whether the verifier takes a piece of a text, in some form of an answer, as right; None

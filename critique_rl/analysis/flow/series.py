@@ -1,0 +1,134 @@
+"""Masses of a pipeline's runs, read from their folders: means by family, problem by problem."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from critique_rl.analysis.flow.classes import CLASSES, RIGHT
+from critique_rl.config.durable_files import read_json
+from critique_rl.config.run_folder import PipelineFolder, RunFolder
+
+FEWEST_EFFECTIVE = 10
+"""Effective samples under which an estimated mass cannot be shown."""
+ProblemMasses = Mapping[str, Mapping[str, float]]
+"""Problem's id -> class -> mass."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Masses of one policy of a run."""
+
+    step: int
+    generated_tokens: int
+    problems: ProblemMasses
+    sample_size: Mapping[str, float]
+    """Problem's id -> effective sample size; empty where masses are exact."""
+
+    def family(self, families: Mapping[str, str], name: str) -> dict[str, float]:
+        """Mean masses of a family's problems, by class.
+
+        Args:
+            families: Problem's id -> family.
+            name: The family.
+        """
+        members = [self.problems[i] for i in self.problems if families[i] == name]
+        return {kind: sum(masses[kind] for masses in members) / len(members) for kind in CLASSES}
+
+    def log10_right(self, families: Mapping[str, str], name: str) -> float | None:
+        """Mean over a family's problems of log10 of the mass of right completions.
+
+        None where a mass is 0 or estimated: nothing right was found, which is not a chance of 0.
+        """
+        if self.sample_size:
+            return None
+        masses = [self.problems[i][RIGHT] for i in self.problems if families[i] == name]
+        if not masses or min(masses) <= 0:
+            return None
+        return sum(math.log10(mass) for mass in masses) / len(masses)
+
+
+@dataclass(frozen=True)
+class Series:
+    """The points of one run, the policy before training first."""
+
+    points: tuple[Point, ...]
+    families: Mapping[str, str]
+    """Problem's id -> family."""
+
+
+Flow = dict[str, dict[int, Series]]
+"""Arm -> seed -> series."""
+
+
+def read_flow(folder: PipelineFolder, arms: Sequence[str], seeds: Sequence[int]) -> Flow:
+    """The series of all runs that have one; {} where `critique-rl flow` never ran.
+
+    Args:
+        folder: Results of the pipeline.
+        arms: Names of its arms.
+        seeds: Its seeds.
+    """
+    flow: Flow = {}
+    for arm in arms:
+        for seed in seeds:
+            series = _read_series(folder, folder.run(arm, seed))
+            if series is not None:
+                flow.setdefault(arm, {})[seed] = series
+    return flow
+
+
+def _read_series(folder: PipelineFolder, run: RunFolder) -> Series | None:
+    stored = read_json(run.flow)
+    if not stored:
+        return None
+    probes = read_json(folder.probes / stored["probes"])
+    if not probes:
+        return None
+    families = {problem["id"]: problem["family"] for problem in probes["problems"]}
+    points = [_point(item) for item in (probes["base"], *stored["points"])]
+    return Series(tuple(points), families)
+
+
+def _point(item: Mapping[str, Any]) -> Point:
+    return Point(
+        item["step"], item["generated_tokens"], item["problems"], item.get("sample_size", {})
+    )
+
+
+def as_json(flow: Flow) -> dict[str, Any]:
+    """Masses averaged over problems.
+
+    Returns:
+        {"arms": {arm: {seed: [{"step", "generated_tokens", "families": {family: {class: mass}},
+        "log10_right": {family: number or null}}]}}, "base": {...}}. "base" is the point before
+        training of the first arm. Estimated points also have "sample_size", the least effective
+        sample size of each family; under 10 a mass cannot be shown.
+    """
+    arms: dict[str, Any] = {}
+    base: dict[str, Any] = {}
+    for arm, runs in flow.items():
+        arms[arm] = {}
+        for seed, series in runs.items():
+            points = [_point_json(point, series.families) for point in series.points]
+            base = base or points[0]
+            arms[arm][str(seed)] = points[1:]
+    return {"arms": arms, "base": base}
+
+
+def _point_json(point: Point, families: Mapping[str, str]) -> dict[str, Any]:
+    names = list(dict.fromkeys(families.values()))
+    data: dict[str, Any] = {
+        "step": point.step,
+        "generated_tokens": point.generated_tokens,
+        "families": {name: point.family(families, name) for name in names},
+        "log10_right": {name: point.log10_right(families, name) for name in names},
+    }
+    if point.sample_size:
+        sizes = {}
+        for name in names:
+            sizes[name] = min(point.sample_size[i] for i in families if families[i] == name)
+        data["sample_size"] = sizes
+    return data

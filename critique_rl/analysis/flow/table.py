@@ -1,0 +1,76 @@
+"""The table of `critique-rl flow`: per family and arm, what became of the base's wrong answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from critique_rl.analysis.flow.classes import CLASSES
+from critique_rl.analysis.flow.series import FEWEST_EFFECTIVE, Flow, Series
+from critique_rl.analysis.flow.shares import GAINED, LEAST_FREED, FreedMass, freed_mass
+from critique_rl.analysis.table import Table
+from critique_rl.intervals import Interval
+
+HEADS = ("arm", "freed", "to right", "near miss", "other wrong", "rest", "log10 p(right)")
+CANNOT = "cannot show"
+
+
+def flow_tables(flow: Flow) -> list[Table]:
+    """One table per family, with 95 % intervals over seeds and problems.
+
+    Args:
+        flow: Series of masses, from `read_flow`.
+    """
+    series = next(iter(next(iter(flow.values())).values()))
+    return [_family_table(flow, name) for name in dict.fromkeys(series.families.values())]
+
+
+def _family_table(flow: Flow, family: str) -> Table:
+    first = next(iter(next(iter(flow.values())).values()))
+    before = first.points[0].family(first.families, family)
+    words = ", ".join(f"{kind} {before[kind]:.3f}" for kind in CLASSES)
+    caption = (
+        f"{family}: mass taken from the base's own wrong answers, and the share of it that went "
+        f"to each class. Before training: {words}."
+    )
+    rows = []
+    for arm, runs in flow.items():
+        if _smallest_sample(runs, family) < FEWEST_EFFECTIVE:
+            rows.append((arm, *[CANNOT] * (len(HEADS) - 1)))
+        else:
+            rows.append(_row(arm, freed_mass(runs, family)))
+    return Table(caption, HEADS, rows)
+
+
+def _smallest_sample(runs: Mapping[int, Series], family: str) -> float:
+    """The least effective sample size of a family's problems, infinite where masses are exact."""
+    sizes = [float("inf")]
+    for series in runs.values():
+        last = series.points[-1].sample_size
+        sizes += [size for name, size in last.items() if series.families[name] == family]
+    return min(sizes)
+
+
+def _row(arm: str, masses: FreedMass) -> tuple[str, ...]:
+    cells = [arm, _cell(masses.freed)]
+    for kind in GAINED:
+        if masses.shares is None:
+            # Signed: without enough freed mass the change itself is shown.
+            cells.append(f"({masses.gained[kind].mean:+.3f})")
+        else:
+            cells.append(_cell(masses.shares[kind]))
+    logs = ""
+    if masses.log10_right is not None:
+        logs = f"{masses.log10_right[0]:.1f} -> {masses.log10_right[1]:.1f}"
+    return (*cells, logs)
+
+
+def _cell(interval: Interval) -> str:
+    if interval.low != interval.low:
+        return f"{interval.mean:.3f}"
+    return f"{interval.mean:.3f}\n[{interval.low:.2f}, {interval.high:.2f}]"
+
+
+NOTE = (
+    f"In brackets: the change of mass itself, where a seed freed less than {LEAST_FREED}. "
+    "log10 p(right) is a mean over problems, before and after."
+)

@@ -1,0 +1,53 @@
+"""`critique-rl flow`: where the policy's probability goes, class by class of completions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from critique_rl.cli.arguments import (
+    Commands,
+    add_json_argument,
+    add_pipeline_command,
+    check_jobs,
+    load_finished,
+)
+from critique_rl.config.folder_lock import check_writable
+from critique_rl.config.terminal import say
+
+
+def add_command(commands: Commands) -> None:
+    """Add `flow` to the parser."""
+    help = "where each arm's probability went: right, the base's own errors, near misses, the rest"
+    command = add_pipeline_command(commands, "flow", flow, help)
+    add_json_argument(command)
+    command.add_argument("--jobs", type=int, default=1, help="runs scored at a time (default: 1)")
+
+
+def flow(arguments: argparse.Namespace) -> int:
+    """Score what is not scored yet, and print the masses.
+
+    Raises:
+        ConfigError: No run is finished, or runs were started with other settings.
+    """
+    check_jobs(arguments.jobs)
+    pipeline, folder = load_finished(arguments)
+    check_writable(folder.path)
+    # Imported after the checks above, which then answer without torch and TRL.
+    from rich.console import Console
+
+    from critique_rl.analysis.flow.series import as_json
+    from critique_rl.analysis.flow.table import NOTE, flow_tables
+    from critique_rl.analysis.table import to_terminal
+    from critique_rl.experiment.flow.flow import flow_of_pipeline
+
+    series = flow_of_pipeline(pipeline, folder, arguments.jobs)
+    if arguments.json:
+        print(json.dumps(as_json(series)))
+    else:
+        console = Console()
+        for table in flow_tables(series):
+            console.print(to_terminal(table))
+        say(NOTE, file=sys.stdout)
+    return 0

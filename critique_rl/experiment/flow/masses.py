@@ -1,0 +1,207 @@
+"""Log-probs of probes under a policy, and the masses of classes that follow from them.
+
+Listed probes are distinct, so masses are sums. Sampled probes are weighted by the balance heuristic
+of multiple importance sampling (Veach and Guibas 1995): of n probes of a problem, n_0 were sampled
+from the base pi_0 and n_1 from the checkpoint pi,
+
+    w(y) = pi(y) / (n_0 / n pi_0(y) + n_1 / n pi(y)),    mass(c) = sum w(y) [y in c] / sum w(y)
+
+The effective sample size is (sum w)^2 / sum w^2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from critique_rl.analysis.flow.classes import CLASSES, REST
+from critique_rl.experiment.flow.probes import ProbedProblem, ProbeSet
+
+MOST_TOKENS = 1024
+"""Tokens of one forward pass on a CPU: with 4,096 the lab's policy took twice as long."""
+MOST_TOKENS_GPU = 65_536
+MOST_LOGITS = 2**25
+"""Logits of one forward pass: 128 MB in float32."""
+
+
+@dataclass(frozen=True)
+class Masses:
+    """The mass of each class of each problem."""
+
+    problems: dict[str, dict[str, float]]
+    """Problem's id -> class -> mass; the classes of a problem sum to 1."""
+    sample_size: dict[str, float]
+    """Problem's id -> effective sample size; empty where probes are listed."""
+
+
+def log_probs(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    temperature: float = 1.0,
+    with_gradient: bool = False,
+) -> Tensor:
+    """The log-probability of each completion after its prompt: one forward pass over each.
+
+    Args:
+        model: A causal language model.
+        prompts: Token ids of P prompts.
+        completions: Token ids of P completions.
+        temperature: Divides the logits.
+        with_gradient: Whether the model's graph is kept.
+
+    Returns:
+        (P,) log-probs in float32, in the order of the completions.
+    """
+    device = model.device
+    result: list[Tensor | None] = [None] * len(completions)
+    with nullcontext() if with_gradient else torch.no_grad():
+        for chunk in _chunks(model, prompts, completions):
+            pairs = [(prompts[i], completions[i]) for i in chunk]
+            sums = _chunk_log_probs(model, pairs, temperature, device)
+            for place, i in enumerate(chunk):
+                result[i] = sums[place]
+    return torch.stack([value for value in result if value is not None])
+
+
+def _chunks(
+    model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+) -> Iterator[list[int]]:
+    """Indices that are scored together: of similar length, so that there is little padding."""
+    lengths = [len(prompts[i]) + len(completions[i]) for i in range(len(completions))]
+    vocabulary = model.config.get_text_config().vocab_size
+    most = MOST_TOKENS if model.device.type == "cpu" else MOST_TOKENS_GPU
+    most = min(most, MOST_LOGITS // vocabulary)
+    chunk: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        # The last is the longest, to which all others are padded.
+        if chunk and (len(chunk) + 1) * lengths[i] > most:
+            yield chunk
+            chunk = []
+        chunk.append(i)
+    if chunk:
+        yield chunk
+
+
+def _chunk_log_probs(
+    model: Any,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    temperature: float,
+    device: torch.device,
+) -> Tensor:
+    """Log-probs (B,) of the completions of B (prompt, completion) pairs."""
+    longest = max(len(prompt) + len(completion) for prompt, completion in pairs)
+    ids_BT = torch.zeros(len(pairs), longest, dtype=torch.long)
+    scored_BT = torch.zeros(len(pairs), longest, dtype=torch.bool)
+    attention_BT = torch.zeros(len(pairs), longest, dtype=torch.long)
+    for row, (prompt, completion) in enumerate(pairs):
+        end = len(prompt) + len(completion)
+        ids_BT[row, :end] = torch.tensor([*prompt, *completion])
+        scored_BT[row, len(prompt) : end] = True
+        attention_BT[row, :end] = 1
+    ids_BT = ids_BT.to(device)
+    # Logits before the first completion's start are never read.
+    first = min(len(prompt) for prompt, _ in pairs) - 1
+    output = model(
+        input_ids=ids_BT,
+        attention_mask=attention_BT.to(device),
+        logits_to_keep=longest - first,
+        use_cache=False,
+    )
+    logits_BTV = output.logits[:, :-1].float() / temperature
+    targets_BT1 = ids_BT[:, first + 1 :].unsqueeze(-1)
+    logps_BT = logits_BTV.gather(-1, targets_BT1).squeeze(-1) - logits_BTV.logsumexp(-1)
+    return logps_BT.masked_fill(~scored_BT[:, first + 1 :].to(device), 0.0).sum(1)
+
+
+# ---- listed probes -------------------------------------------------------------------------------
+
+
+def listed_masses(model: Any, probes: ProbeSet) -> Masses:
+    """Exact masses of listed probes; the class `rest` has what the list leaves.
+
+    Args:
+        model: The policy.
+        probes: Listed probes.
+    """
+    assert probes.listed, "sampled probes are weighted, not summed"
+    logps = _set_log_probs(model, probes.problems, probes.temperature).double().exp().tolist()
+    place = 0
+    problems = {}
+    for problem in probes.problems:
+        masses = dict.fromkeys(CLASSES, 0.0)
+        for probe in problem.probes:
+            masses[probe.kind] += logps[place]
+            place += 1
+        listed = sum(masses.values())
+        # Rounding in float32 can take the sum a little over 1.
+        masses[REST] += max(0.0, 1.0 - listed)
+        problems[problem.id] = masses
+    return Masses(problems, {})
+
+
+def _set_log_probs(
+    model: Any,
+    problems: Sequence[ProbedProblem],
+    temperature: float,
+    with_gradient: bool = False,
+) -> Tensor:
+    """Log-probs (P,) of all probes, problem after problem."""
+    prompts = [problem.prompt_ids for problem in problems for _ in problem.probes]
+    completions = [probe.ids for problem in problems for probe in problem.probes]
+    return log_probs(model, prompts, completions, temperature, with_gradient)
+
+
+def log_class_masses(model: Any, probes: ProbeSet) -> Tensor:
+    """Logs (C,) of the mean masses of `CLASSES` over problems, with gradient.
+
+    A class without a probe has -inf; `rest`, what the list leaves, has its log without clamping.
+
+    Args:
+        model: The policy.
+        probes: Listed probes.
+    """
+    logps_P = _set_log_probs(model, probes.problems, probes.temperature, with_gradient=True)
+    kinds = [CLASSES.index(probe.kind) for problem in probes.problems for probe in problem.probes]
+    kinds_P = torch.tensor(kinds, device=logps_P.device)
+    count = len(probes.problems)
+    sums_C = torch.zeros(len(CLASSES), device=logps_P.device)
+    sums_C = sums_C.index_add(0, kinds_P, logps_P.exp()) / count
+    rest = 1.0 - sums_C.sum() + sums_C[-1]
+    sums_C = torch.cat([sums_C[:-1], rest.clamp(min=0.0).unsqueeze(0)])
+    return sums_C.log()
+
+
+# ---- sampled probes ------------------------------------------------------------------------------
+
+
+def weighted_masses(
+    kinds: Sequence[str], base_logps: Tensor, logps: Tensor, from_base: int
+) -> tuple[dict[str, float], float]:
+    """Masses of one problem's sampled probes, and the effective sample size.
+
+    Args:
+        kinds: Classes of n probes, those of the base first.
+        base_logps: (n,) log-probs under the base.
+        logps: (n,) log-probs under the checkpoint.
+        from_base: How many were sampled from the base; the others come from the checkpoint.
+    """
+    number = len(kinds)
+    if not number:
+        return dict.fromkeys(CLASSES, float("nan")), 0.0
+    base = base_logps.double()
+    now = logps.double()
+    shares = torch.tensor([from_base / number, 1 - from_base / number]).double().log()
+    mixture = torch.logaddexp(base + shares[0], now + shares[1])
+    weights = (now - mixture).exp()
+    total = weights.sum()
+    masses = dict.fromkeys(CLASSES, 0.0)
+    for kind, weight in zip(kinds, (weights / total).tolist(), strict=True):
+        masses[kind] += weight
+    size = total.square() / weights.square().sum()
+    return masses, size.item()
