@@ -22,7 +22,15 @@ from critique_rl.critic.api.endpoint import OPERATIONAL
 
 INPUTS = "inputs"
 """Key of config.yaml: what the run's numbers depend on beside its settings (`resume.inputs`)."""
-FREE = ("flow", "trl.log", "trl.hub_", "trl.push_to_hub", "trl.save_", "trl.report_to", "trl.run_name")
+FREE = (
+    "flow",
+    "trl.log",
+    "trl.hub_",
+    "trl.push_to_hub",
+    "trl.save_",
+    "trl.report_to",
+    "trl.run_name",
+)
 """Begin the keys of further options that change no number: where and how often something is told
 or saved.
 """

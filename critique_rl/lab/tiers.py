@@ -130,29 +130,33 @@ def format_working(problem: Problem, sizes: Sequence[int], percent: int) -> str:
     return "\n".join(lines)
 
 
-def workings(problem: Problem) -> list[str]:
-    """All workings of a problem, one per guess of its hidden magnitudes, without a confidence."""
-    choices = [(size,) if size else (1, 2, 3) for _, size in problem.operands]
-    return [_without_confidence(problem, sizes) for sizes in itertools.product(*choices)]
+def workings(problem: Problem) -> dict[str, int]:
+    """All workings of a problem, one per guess of its hidden magnitudes, without a confidence.
 
-
-def _without_confidence(problem: Problem, sizes: Sequence[int]) -> str:
-    text = format_working(problem, sizes, 0)
-    working, mark, _ = text.partition(CONFIDENCE_MARK)
-    return working + mark
+    Returns:
+        Working, up to and with `CONFIDENCE_MARK` -> how many of its guesses are wrong.
+    """
+    truth = problem.truth
+    choices: list[tuple[int, ...]] = []
+    for _, size in problem.operands:
+        if size:
+            choices.append((size,))
+        else:
+            choices.append((1, 2, 3))
+    wrong_guesses = {}
+    for sizes in itertools.product(*choices):
+        text = format_working(problem, sizes, 0)
+        working, mark, _ = text.partition(CONFIDENCE_MARK)
+        wrong = 0
+        for size, true_size in zip(sizes, truth, strict=True):
+            wrong += size != true_size
+        wrong_guesses[working + mark] = wrong
+    return wrong_guesses
 
 
 def is_near_miss(problem: Problem, working: str) -> bool:
     """Whether a working, as `workings` lists them, has one hidden magnitude wrong."""
-    right = _without_confidence(problem, problem.truth)
-    lines = working.split("\n")
-    right_lines = right.split("\n")
-    if working not in workings(problem) or len(lines) != len(right_lines):
-        return False
-    # "B+1=8": up to the "=" a line says which magnitude was guessed.
-    guesses = [line.partition("=")[0] for line in lines[: len(LABELS)]]
-    truths = [line.partition("=")[0] for line in right_lines[: len(LABELS)]]
-    return sum(guess != truth for guess, truth in zip(guesses, truths, strict=True)) == 1
+    return workings(problem).get(working) == 1
 
 
 def in_range(problem: Problem) -> bool:

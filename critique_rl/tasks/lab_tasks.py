@@ -78,7 +78,7 @@ def _lab_tiers(config: TaskConfig, seed: int) -> Task:
         verifier=hash_confidence,
         prompts="lab/",
         support=Support(
-            lambda row: tiers.workings(_tiers_problem(row)),
+            lambda row: list(tiers.workings(_tiers_problem(row))),
             lambda text, row: tiers.is_near_miss(_tiers_problem(row), text),
             "one hidden operand guessed wrongly",
             mark=tiers.CONFIDENCE_MARK,

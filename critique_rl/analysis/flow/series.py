@@ -27,27 +27,46 @@ class Point:
     sample_size: Mapping[str, float]
     """Problem's id -> effective sample size; empty where masses are exact."""
 
-    def family(self, families: Mapping[str, str], name: str) -> dict[str, float]:
-        """Mean masses of a family's problems, by class.
+    def masses_of(self, families: Mapping[str, str], family: str, kind: str) -> list[float]:
+        """The mass of a class on each problem of a family.
 
         Args:
             families: Problem's id -> family.
-            name: The family.
+            family: The family.
+            kind: One of `CLASSES`.
         """
-        members = [self.problems[i] for i in self.problems if families[i] == name]
-        return {kind: sum(masses[kind] for masses in members) / len(members) for kind in CLASSES}
+        masses = []
+        for problem, by_class in self.problems.items():
+            if families[problem] == family:
+                masses.append(by_class[kind])
+        return masses
 
-    def log10_right(self, families: Mapping[str, str], name: str) -> float | None:
+    def means(self, families: Mapping[str, str], family: str) -> dict[str, float]:
+        """Mean masses of a family's problems, by class; arguments as above."""
+        means = {}
+        for kind in CLASSES:
+            masses = self.masses_of(families, family, kind)
+            means[kind] = sum(masses) / len(masses)
+        return means
+
+    def log10_right(self, families: Mapping[str, str], family: str) -> float | None:
         """Mean over a family's problems of log10 of the mass of right completions.
 
-        None where a mass is 0 or estimated: nothing right was found, which is not a chance of 0.
+        None where a mass is 0 or estimated: nothing right was found, which is no chance of 0.
         """
-        if self.sample_size:
+        masses = self.masses_of(families, family, RIGHT)
+        if self.sample_size or min(masses) <= 0:
             return None
-        masses = [self.problems[i][RIGHT] for i in self.problems if families[i] == name]
-        if not masses or min(masses) <= 0:
-            return None
-        return sum(math.log10(mass) for mass in masses) / len(masses)
+        logs = [math.log10(mass) for mass in masses]
+        return sum(logs) / len(logs)
+
+    def smallest_sample(self, families: Mapping[str, str], family: str) -> float:
+        """The least effective sample size of a family; infinite where masses are exact."""
+        smallest = math.inf
+        for problem, size in self.sample_size.items():
+            if families[problem] == family:
+                smallest = min(smallest, size)
+        return smallest
 
 
 @dataclass(frozen=True)
@@ -87,7 +106,9 @@ def _read_series(folder: PipelineFolder, run: RunFolder) -> Series | None:
     probes = read_json(folder.probes / stored["probes"])
     if not probes:
         return None
-    families = {problem["id"]: problem["family"] for problem in probes["problems"]}
+    families = {}
+    for problem in probes["probes"]["problems"]:
+        families[problem["id"]] = problem["family"]
     points = [_point(item) for item in (probes["base"], *stored["points"])]
     return Series(tuple(points), families)
 
@@ -119,16 +140,19 @@ def as_json(flow: Flow) -> dict[str, Any]:
 
 
 def _point_json(point: Point, families: Mapping[str, str]) -> dict[str, Any]:
-    names = list(dict.fromkeys(families.values()))
-    data: dict[str, Any] = {
+    masses = {}
+    logs = {}
+    sizes = {}
+    for family in dict.fromkeys(families.values()):
+        masses[family] = point.means(families, family)
+        logs[family] = point.log10_right(families, family)
+        sizes[family] = point.smallest_sample(families, family)
+    data = {
         "step": point.step,
         "generated_tokens": point.generated_tokens,
-        "families": {name: point.family(families, name) for name in names},
-        "log10_right": {name: point.log10_right(families, name) for name in names},
+        "families": masses,
+        "log10_right": logs,
     }
     if point.sample_size:
-        sizes = {}
-        for name in names:
-            sizes[name] = min(point.sample_size[i] for i in families if families[i] == name)
         data["sample_size"] = sizes
     return data

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from critique_rl.analysis.flow.classes import BASE_WRONG, CLASSES
-from critique_rl.analysis.flow.series import Point, Series
+from critique_rl.analysis.flow.series import Series
 from critique_rl.intervals import Interval, crossed_interval
 
 LEAST_FREED = 0.02
@@ -40,8 +40,8 @@ class FreedMass:
     """The smallest mean over problems of any seed."""
     gained: Mapping[str, Interval]
     """Class -> mass that it gained."""
-    shares: Mapping[str, Interval] | None
-    """Class -> share of the freed mass; None where some seed freed less than `LEAST_FREED`."""
+    shares: Mapping[str, Interval]
+    """Class -> share of the freed mass; empty where some seed freed less than `LEAST_FREED`."""
     log10_right: tuple[float, float] | None
     """log10 of a right completion's mass before and after, a mean over seeds and problems; None
     where masses are estimated.
@@ -56,47 +56,46 @@ def freed_mass(runs: Mapping[int, Series], family: str) -> FreedMass:
         family: The family.
     """
     series = list(runs.values())
-    families = series[0].families
-    ids = [name for name in families if families[name] == family]
-    gains = {kind: _changes(series, ids, kind) for kind in CLASSES}
-    freed_SP = -gains[BASE_WRONG]
+    freed_SP = -_changes(series, family, BASE_WRONG)
     least = float(freed_SP.mean(axis=1).min())
-    shares = None
-    if least >= LEAST_FREED:
-        shares = {kind: share_interval(gains[kind], freed_SP) for kind in GAINED}
+    gained = {}
+    shares = {}
+    for kind in GAINED:
+        gained_SP = _changes(series, family, kind)
+        gained[kind] = crossed_interval(gained_SP)
+        if least >= LEAST_FREED:
+            shares[kind] = share_interval(gained_SP, freed_SP)
     return FreedMass(
         freed=crossed_interval(freed_SP),
         least=least,
-        gained={kind: crossed_interval(gains[kind]) for kind in GAINED},
+        gained=gained,
         shares=shares,
         log10_right=_log10_right(series, family),
     )
 
 
-def _changes(series: list[Series], ids: list[str], kind: str) -> np.ndarray:
-    """Change (S, P) of a class's mass."""
+def _changes(series: list[Series], family: str, kind: str) -> np.ndarray:
+    """Change (S, P) of a class's mass on the problems of a family."""
     rows = []
     for run in series:
-        before = run.points[0].problems
-        after = run.points[-1].problems
-        rows.append([after[name][kind] - before[name][kind] for name in ids])
+        before = run.points[0].masses_of(run.families, family, kind)
+        after = run.points[-1].masses_of(run.families, family, kind)
+        changes = np.subtract(after, before)
+        rows.append(changes)
     return np.array(rows)
 
 
 def _log10_right(series: list[Series], family: str) -> tuple[float, float] | None:
-    before = _mean_log10([run.points[0] for run in series], series[0].families, family)
-    after = _mean_log10([run.points[-1] for run in series], series[0].families, family)
-    if before is None or after is None:
-        return None
+    before = 0.0
+    after = 0.0
+    for run in series:
+        first = run.points[0].log10_right(run.families, family)
+        last = run.points[-1].log10_right(run.families, family)
+        if first is None or last is None:
+            return None
+        before += first / len(series)
+        after += last / len(series)
     return before, after
-
-
-def _mean_log10(points: list[Point], families: Mapping[str, str], family: str) -> float | None:
-    logs = [point.log10_right(families, family) for point in points]
-    known = [log for log in logs if log is not None]
-    if len(known) < len(logs):
-        return None
-    return sum(known) / len(known)
 
 
 def share_interval(gained_SP: np.ndarray, freed_SP: np.ndarray) -> Interval:
@@ -106,15 +105,19 @@ def share_interval(gained_SP: np.ndarray, freed_SP: np.ndarray) -> Interval:
         gained_SP: numerators.
         freed_SP: denominators, with a mean above 0.
     """
-    freed = freed_SP.mean()
-    share = float(gained_SP.mean() / freed)
-    linear = crossed_interval(share + (gained_SP - share * freed_SP) / freed)
+    freed = float(freed_SP.mean())
+    share = float(gained_SP.mean()) / freed
+    errors_SP = (gained_SP - share * freed_SP) / freed
+    linear = crossed_interval(errors_SP)
+    half = linear.high
     # A class that lost mass too, or one that gained more than was freed here.
     if not 0 < share < 1:
-        return Interval(share, linear.low, linear.high)
+        return Interval(share, share - half, share + half)
     log_odds = math.log(share / (1 - share))
-    half = (linear.high - share) / (share * (1 - share))
-    return Interval(share, _from_log_odds(log_odds - half), _from_log_odds(log_odds + half))
+    half = half / (share * (1 - share))
+    low = _from_log_odds(log_odds - half)
+    high = _from_log_odds(log_odds + half)
+    return Interval(share, low, high)
 
 
 def _from_log_odds(value: float) -> float:

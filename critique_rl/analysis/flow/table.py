@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from critique_rl.analysis.flow.classes import CLASSES
@@ -20,13 +21,20 @@ def flow_tables(flow: Flow) -> list[Table]:
     Args:
         flow: Series of masses, from `read_flow`.
     """
-    series = next(iter(next(iter(flow.values())).values()))
-    return [_family_table(flow, name) for name in dict.fromkeys(series.families.values())]
+    tables = []
+    for family in dict.fromkeys(_any_series(flow).families.values()):
+        tables.append(_family_table(flow, family))
+    return tables
+
+
+def _any_series(flow: Flow) -> Series:
+    runs = next(iter(flow.values()))
+    return next(iter(runs.values()))
 
 
 def _family_table(flow: Flow, family: str) -> Table:
-    first = next(iter(next(iter(flow.values())).values()))
-    before = first.points[0].family(first.families, family)
+    series = _any_series(flow)
+    before = series.points[0].means(series.families, family)
     words = ", ".join(f"{kind} {before[kind]:.3f}" for kind in CLASSES)
     caption = (
         f"{family}: mass taken from the base's own wrong answers, and the share of it that went "
@@ -42,30 +50,31 @@ def _family_table(flow: Flow, family: str) -> Table:
 
 
 def _smallest_sample(runs: Mapping[int, Series], family: str) -> float:
-    """The least effective sample size of a family's problems, infinite where masses are exact."""
-    sizes = [float("inf")]
+    """The least effective sample size behind the last masses of an arm."""
+    sizes = []
     for series in runs.values():
-        last = series.points[-1].sample_size
-        sizes += [size for name, size in last.items() if series.families[name] == family]
+        size = series.points[-1].smallest_sample(series.families, family)
+        sizes.append(size)
     return min(sizes)
 
 
 def _row(arm: str, masses: FreedMass) -> tuple[str, ...]:
     cells = [arm, _cell(masses.freed)]
     for kind in GAINED:
-        if masses.shares is None:
+        if masses.shares:
+            cells.append(_cell(masses.shares[kind]))
+        else:
             # Signed: without enough freed mass the change itself is shown.
             cells.append(f"({masses.gained[kind].mean:+.3f})")
-        else:
-            cells.append(_cell(masses.shares[kind]))
     logs = ""
     if masses.log10_right is not None:
-        logs = f"{masses.log10_right[0]:.1f} -> {masses.log10_right[1]:.1f}"
+        before, after = masses.log10_right
+        logs = f"{before:.1f} -> {after:.1f}"
     return (*cells, logs)
 
 
 def _cell(interval: Interval) -> str:
-    if interval.low != interval.low:
+    if math.isnan(interval.low):
         return f"{interval.mean:.3f}"
     return f"{interval.mean:.3f}\n[{interval.low:.2f}, {interval.high:.2f}]"
 

@@ -12,7 +12,6 @@ The effective sample size is (sum w)^2 / sum w^2.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from critique_rl.analysis.flow.classes import CLASSES, REST
-from critique_rl.experiment.flow.probes import ProbedProblem, ProbeSet
+from critique_rl.experiment.flow.probes import Probe, ProbedProblem, ProbeSet
 
 MOST_TOKENS = 1024
 """Tokens of one forward pass on a CPU: with 4,096 the lab's policy took twice as long."""
@@ -58,15 +57,17 @@ def log_probs(
     Returns:
         (P,) log-probs in float32, in the order of the completions.
     """
-    device = model.device
-    result: list[Tensor | None] = [None] * len(completions)
-    with nullcontext() if with_gradient else torch.no_grad():
+    if not completions:
+        return torch.zeros(0)
+    sums = []
+    order: list[int] = []
+    with torch.set_grad_enabled(with_gradient):
         for chunk in _chunks(model, prompts, completions):
             pairs = [(prompts[i], completions[i]) for i in chunk]
-            sums = _chunk_log_probs(model, pairs, temperature, device)
-            for place, i in enumerate(chunk):
-                result[i] = sums[place]
-    return torch.stack([value for value in result if value is not None])
+            sums.append(_chunk_log_probs(model, pairs, temperature))
+            order += chunk
+    places = torch.tensor(order).argsort()
+    return torch.cat(sums)[places.to(sums[0].device)]
 
 
 def _chunks(
@@ -89,12 +90,10 @@ def _chunks(
 
 
 def _chunk_log_probs(
-    model: Any,
-    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
-    temperature: float,
-    device: torch.device,
+    model: Any, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float
 ) -> Tensor:
     """Log-probs (B,) of the completions of B (prompt, completion) pairs."""
+    device = model.device
     longest = max(len(prompt) + len(completion) for prompt, completion in pairs)
     ids_BT = torch.zeros(len(pairs), longest, dtype=torch.long)
     scored_BT = torch.zeros(len(pairs), longest, dtype=torch.bool)
@@ -146,10 +145,7 @@ def listed_masses(model: Any, probes: ProbeSet) -> Masses:
 
 
 def _set_log_probs(
-    model: Any,
-    problems: Sequence[ProbedProblem],
-    temperature: float,
-    with_gradient: bool = False,
+    model: Any, problems: Sequence[ProbedProblem], temperature: float, with_gradient: bool = False
 ) -> Tensor:
     """Log-probs (P,) of all probes, problem after problem."""
     prompts = [problem.prompt_ids for problem in problems for _ in problem.probes]
@@ -177,7 +173,29 @@ def log_class_masses(model: Any, probes: ProbeSet) -> Tensor:
     return sums_C.log()
 
 
+def problem_log_probs(
+    model: Any, problem: ProbedProblem, probes: Sequence[Probe], temperature: float
+) -> Tensor:
+    """Log-probs (P,) of P probes of one problem."""
+    prompts = [problem.prompt_ids] * len(probes)
+    completions = [probe.ids for probe in probes]
+    return log_probs(model, prompts, completions, temperature)
+
+
 # ---- sampled probes ------------------------------------------------------------------------------
+
+
+def sampled_shares(probes: ProbeSet) -> Masses:
+    """Masses under the policy that the probes were sampled from: the classes' shares of them."""
+    problems = {}
+    sizes = {}
+    for problem in probes.problems:
+        masses = dict.fromkeys(CLASSES, 0.0)
+        for probe in problem.probes:
+            masses[probe.kind] += 1 / len(problem.probes)
+        problems[problem.id] = masses
+        sizes[problem.id] = float(len(problem.probes))
+    return Masses(problems, sizes)
 
 
 def weighted_masses(
@@ -194,14 +212,17 @@ def weighted_masses(
     number = len(kinds)
     if not number:
         return dict.fromkeys(CLASSES, float("nan")), 0.0
-    base = base_logps.double()
     now = logps.double()
-    shares = torch.tensor([from_base / number, 1 - from_base / number]).double().log()
-    mixture = torch.logaddexp(base + shares[0], now + shares[1])
-    weights = (now - mixture).exp()
+    base_share = torch.tensor(from_base / number).double()
+    base_part = base_logps.double() + base_share.log()
+    later_part = now + torch.log1p(-base_share)
+    # In logs: both densities of a long completion are 0 as numbers.
+    mixture = torch.logaddexp(base_part, later_part)
+    weights = torch.exp(now - mixture)
     total = weights.sum()
+    shares = weights / total
     masses = dict.fromkeys(CLASSES, 0.0)
-    for kind, weight in zip(kinds, (weights / total).tolist(), strict=True):
-        masses[kind] += weight
+    for kind, share in zip(kinds, shares.tolist(), strict=True):
+        masses[kind] += share
     size = total.square() / weights.square().sum()
     return masses, size.item()

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from critique_rl.analysis.flow.classes import CLASSES
+import torch
+
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import DELETE, EVALUATE, read_json, write_json
 from critique_rl.config.resolved_run import to_dict
@@ -22,11 +23,13 @@ from critique_rl.experiment.evaluate import training_sampling
 from critique_rl.experiment.flow.masses import (
     Masses,
     listed_masses,
-    log_probs,
+    problem_log_probs,
+    sampled_shares,
     weighted_masses,
 )
 from critique_rl.experiment.flow.probes import (
-    ProbeSet,
+    Probe,
+    ProbedProblem,
     build_probes,
     judge_samples,
     probes_from_json,
@@ -71,17 +74,17 @@ def prepare(pipeline: Pipeline, folder: PipelineFolder, tell: Progress) -> list[
     """
     jobs = []
     for arm, config in pipeline.arms.items():
+        path = probes_path(config, folder)
         for seed in pipeline.seeds:
             run = folder.run(arm, seed)
             if run.finished:
-                jobs.append(FlowJob(config, run, probes_path(config, folder)))
+                jobs.append(FlowJob(config, run, path))
     if not jobs:
         raise ConfigError(f"no finished run in {folder.path}; train them: critique-rl run")
-    for path in dict.fromkeys(job.probes for job in jobs):
-        if not path.exists():
+    for job in jobs:
+        if not job.probes.exists():
             tell("sampling the policy before training, for its own wrong answers")
-            config = next(job.config for job in jobs if job.probes == path)
-            write_json(path, make_probes(config))
+            write_json(job.probes, make_probes(job.config))
     return jobs
 
 
@@ -107,7 +110,12 @@ def probes_path(config: RunConfig, folder: PipelineFolder) -> Path:
 
 
 def make_probes(config: RunConfig) -> dict[str, Any]:
-    """Probes of a run's held-out problems, and the masses of its policy before training."""
+    """Probes of a run's held-out problems, and the masses of its policy before training.
+
+    Returns:
+        {"probes": a ProbeSet as plain data, "base": its point, "base_logps": {problem's id:
+        log-probs of its probes}, the last where probes are sampled}.
+    """
     flow = flow_config(config)
     task = _task(config)
     model, tokenizer = load_start_policy(config)
@@ -115,34 +123,18 @@ def make_probes(config: RunConfig) -> dict[str, Any]:
     sampling = training_sampling(config)
     rows = task.held_out(config.evaluation.split, flow.problems)
     probes = build_probes(model, tokenizer, task, rows, sampling, flow.samples, SEED)
-    data = probes.to_json()
+    data = {"probes": probes.to_json()}
     if probes.listed:
         return {**data, "base": point_of(listed_masses(model, probes), 0, 0)}
-    base_logps = {}
+    logps = {}
     for problem in probes.problems:
-        prompts = [problem.prompt_ids] * len(problem.probes)
-        completions = [probe.ids for probe in problem.probes]
-        logps = log_probs(model, prompts, completions, probes.temperature)
-        base_logps[problem.id] = logps.tolist()
-    masses = _base_masses(probes)
-    return {**data, "base_logps": base_logps, "base": point_of(masses, 0, 0)}
+        scored = problem_log_probs(model, problem, problem.probes, probes.temperature)
+        logps[problem.id] = scored.tolist()
+    return {**data, "base": point_of(sampled_shares(probes), 0, 0), "base_logps": logps}
 
 
 def _task(config: RunConfig) -> Task:
     return load_task(replace(config.task, size=FEW_PROMPTS), 0)
-
-
-def _base_masses(probes: ProbeSet) -> Masses:
-    """Masses of the policy that the probes were sampled from: their shares."""
-    problems = {}
-    sizes = {}
-    for problem in probes.problems:
-        masses = dict.fromkeys(CLASSES, 0.0)
-        for probe in problem.probes:
-            masses[probe.kind] += 1 / len(problem.probes)
-        problems[problem.id] = masses
-        sizes[problem.id] = float(len(problem.probes))
-    return Masses(problems, sizes)
 
 
 def point_of(masses: Masses, step: int, tokens: int) -> dict[str, Any]:
@@ -159,20 +151,12 @@ def score_run(job: FlowJob) -> int:
     points = {}
     if stored.get("probes") == job.probes.name:
         points = {point["step"]: point for point in stored["points"]}
-    snapshots = _snapshots(job)
-    missing = [snapshot for snapshot in snapshots if snapshot.step not in points]
+    missing = [snapshot for snapshot in _snapshots(job) if snapshot.step not in points]
     if not missing:
         return 0
-    data = read_json(job.probes, DELETE)
-    probes = probes_from_json(data)
-    task = _task(job.config)
+    scorer = Scorer(job)
     for snapshot in missing:
-        model, tokenizer = load_weights(job.config, str(snapshot.path.resolve()))
-        move_to_device(model)
-        if probes.listed:
-            masses = listed_masses(model, probes)
-        else:
-            masses = _sampled_masses(job.config, model, tokenizer, task, probes, data["base_logps"])
+        masses = scorer.masses(snapshot.path)
         points[snapshot.step] = point_of(masses, snapshot.step, snapshot.generated_tokens)
         ordered = [points[step] for step in sorted(points)]
         write_json(job.folder.flow, {"probes": job.probes.name, "points": ordered})
@@ -184,49 +168,66 @@ def _snapshots(job: FlowJob) -> list[Snapshot]:
     evaluation = read_json(job.folder.evaluation, EVALUATE)
     cost = evaluation["cost"]
     # The policy that was judged may be the best on the way.
-    step = int(evaluation.get("best", {}).get("step", cost["steps"]))
-    tokens = int(cost["generated_tokens"])
-    last = Snapshot(job.folder.model, step, tokens)
+    best = evaluation.get("best", cost | {"step": cost["steps"]})
+    step = int(best["step"])
+    last = Snapshot(job.folder.model, step, int(cost["generated_tokens"]))
     earlier = [item for item in read_snapshots(job.folder) if item.step < step]
     return [*earlier, last]
 
 
-def _sampled_masses(
-    config: RunConfig,
-    model: Any,
-    tokenizer: Any,
-    task: Task,
-    probes: ProbeSet,
-    base_logps: dict[str, Sequence[float]],
-) -> Masses:
-    """Masses from the base's samples and as many of this policy, weighted."""
-    import torch
+class Scorer:
+    """Masses of the policies of one run."""
 
-    flow = flow_config(config)
-    rows = task.held_out(config.evaluation.split, flow.problems)
-    prompts = [row["prompt"] for row in rows for _ in range(flow.samples)]
-    answers = sample(model, tokenizer, prompts, training_sampling(config), SEED + 1)
-    base, _ = load_start_policy(config)
-    move_to_device(base)
-    masses = {}
-    sizes = {}
-    for i, (row, problem) in enumerate(zip(rows, probes.problems, strict=True)):
-        own = judge_samples(
-            task,
-            row,
-            answers[i * flow.samples : (i + 1) * flow.samples],
-            problem.wrong_answers,
-        )
-        every = [*problem.probes, *own]
-        ids = [probe.ids for probe in every]
-        now = log_probs(model, [problem.prompt_ids] * len(ids), ids, probes.temperature)
-        own_ids = [probe.ids for probe in own]
-        own_base = log_probs(
-            base, [problem.prompt_ids] * len(own_ids), own_ids, probes.temperature
-        )
-        before = torch.cat([torch.tensor(base_logps[problem.id]), own_base.cpu()])
-        kinds = [probe.kind for probe in every]
-        masses[problem.id], sizes[problem.id] = weighted_masses(
-            kinds, before, now.cpu(), len(problem.probes)
-        )
-    return Masses(masses, sizes)
+    def __init__(self, job: FlowJob):
+        data = read_json(job.probes, DELETE)
+        self.config = job.config
+        self.probes = probes_from_json(data["probes"])
+        self.base_logps: dict[str, list[float]] = data.get("base_logps", {})
+        self.task = _task(job.config)
+        self.base: Any = None
+        if not self.probes.listed:
+            self.base, _ = load_start_policy(job.config)
+            move_to_device(self.base)
+
+    def masses(self, weights: Path) -> Masses:
+        """The masses of a policy.
+
+        Args:
+            weights: The folder of its weights.
+        """
+        # An absolute path, which no Hub id can be taken for.
+        model, tokenizer = load_weights(self.config, str(weights.resolve()))
+        move_to_device(model)
+        if self.probes.listed:
+            return listed_masses(model, self.probes)
+        return self._sampled_masses(model, tokenizer)
+
+    def _sampled_masses(self, model: Any, tokenizer: Any) -> Masses:
+        """Masses from the base's samples and as many of this policy, weighted."""
+        flow = flow_config(self.config)
+        rows = self.task.held_out(self.config.evaluation.split, flow.problems)
+        prompts = [row["prompt"] for row in rows for _ in range(flow.samples)]
+        sampling = training_sampling(self.config)
+        answers = sample(model, tokenizer, prompts, sampling, SEED + 1)
+        masses = {}
+        sizes = {}
+        for i, row in enumerate(rows):
+            problem = self.probes.problems[i]
+            answers_of_row = answers[i * flow.samples : (i + 1) * flow.samples]
+            later = judge_samples(self.task, row, answers_of_row, problem.wrong_answers)
+            result = self._weigh(model, problem, later)
+            masses[problem.id], sizes[problem.id] = result
+        return Masses(masses, sizes)
+
+    def _weigh(
+        self, model: Any, problem: ProbedProblem, later: Sequence[Probe]
+    ) -> tuple[dict[str, float], float]:
+        """Masses of one problem from the base's probes and `later` ones, and the sample size."""
+        temperature = self.probes.temperature
+        probes = [*problem.probes, *later]
+        logps = problem_log_probs(model, problem, probes, temperature)
+        before = torch.tensor(self.base_logps[problem.id])
+        after = problem_log_probs(self.base, problem, later, temperature)
+        base_logps = torch.cat([before, after.cpu()])
+        kinds = [probe.kind for probe in probes]
+        return weighted_masses(kinds, base_logps, logps.cpu(), len(problem.probes))

@@ -12,7 +12,7 @@ wrong answers are the distinct wrong ones among its samples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -66,44 +66,23 @@ class ProbeSet:
 
     def to_json(self) -> dict[str, Any]:
         """The set as plain data."""
-        problems = []
-        for problem in self.problems:
-            probes = [[list(probe.ids), probe.kind] for probe in problem.probes]
-            problems.append(
-                {
-                    "id": problem.id,
-                    "family": problem.family,
-                    "prompt_ids": list(problem.prompt_ids),
-                    "probes": probes,
-                    "wrong_answers": list(problem.wrong_answers),
-                }
-            )
-        return {
-            "listed": self.listed,
-            "temperature": self.temperature,
-            "samples": self.samples,
-            "near_miss": self.near_miss,
-            "problems": problems,
-        }
+        return asdict(self)
 
 
 def probes_from_json(data: Mapping[str, Any]) -> ProbeSet:
     """The inverse of `ProbeSet.to_json`."""
     problems = []
     for item in data["problems"]:
-        probes = tuple(Probe(tuple(ids), kind) for ids, kind in item["probes"])
-        problems.append(
-            ProbedProblem(
-                item["id"],
-                item["family"],
-                tuple(item["prompt_ids"]),
-                probes,
-                tuple(item["wrong_answers"]),
-            )
+        probes = [Probe(tuple(probe["ids"]), probe["kind"]) for probe in item["probes"]]
+        problem = ProbedProblem(
+            id=item["id"],
+            family=item["family"],
+            prompt_ids=tuple(item["prompt_ids"]),
+            probes=tuple(probes),
+            wrong_answers=tuple(item["wrong_answers"]),
         )
-    return ProbeSet(
-        tuple(problems), data["listed"], data["temperature"], data["samples"], data["near_miss"]
-    )
+        problems.append(problem)
+    return ProbeSet(**{**data, "problems": tuple(problems)})
 
 
 def build_probes(
@@ -137,15 +116,19 @@ def build_probes(
         else:
             probes = _listed(tokenizer, task, task.support, row, answers_of_row)
             wrong = ()
-        problems.append(
-            ProbedProblem(str(row["id"]), str(row["family"]), tuple(ids[i]), probes, wrong)
-        )
+        name = str(row["id"])
+        family = str(row["family"])
+        problem = ProbedProblem(name, family, tuple(ids[i]), probes, wrong)
+        problems.append(problem)
+    near_miss = ""
+    if task.support is not None:
+        near_miss = task.support.near_miss
     return ProbeSet(
         tuple(problems),
         listed=task.support is not None,
         temperature=sampling.temperature,
         samples=samples,
-        near_miss=task.support.near_miss if task.support else "",
+        near_miss=near_miss,
     )
 
 
@@ -191,15 +174,14 @@ def _listed(
     return tuple(probes)
 
 
-def _listed_ids(
-    tokenizer: PreTrainedTokenizerBase, support: Support, text: str
-) -> tuple[int, ...]:
+def _listed_ids(tokenizer: PreTrainedTokenizerBase, support: Support, text: str) -> tuple[int, ...]:
     """Tokens of a listed answer, with the end token where the answer is complete."""
     # Any: transformers annotates these ids as texts too.
     ids: Any = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if support.mark:
-        return tuple(ids)
-    return (*ids, tokenizer.eos_token_id)
+    end: Any = tokenizer.eos_token_id
+    if not support.mark:
+        ids = [*ids, end]
+    return tuple(ids)
 
 
 def _judge(task: Task, row: Row, texts: Sequence[str]) -> list[Verdict]:
@@ -242,7 +224,8 @@ def classify(
         if verdict.outcome == "right":
             kind = RIGHT
         elif verdict.outcome == "wrong":
-            own = str(verdict.answer) in wrong_answers
-            kind = BASE_WRONG if own else OTHER_WRONG
+            kind = OTHER_WRONG
+            if str(verdict.answer) in wrong_answers:
+                kind = BASE_WRONG
         probes.append(Probe(tuple(answer.ids), kind))
     return tuple(probes)
