@@ -58,6 +58,8 @@ TRAINERS_OPTIONS = ("optimizer", "last_epoch", "num_warmup_steps", "num_training
 """Arguments of a schedule that the trainer gives."""
 VESPO_MODES = ("token_truncate", "token_mask")
 LONGEST_WORDS = 300
+MOST_DEVICES = 64
+"""Devices of one kind that no machine has more of."""
 TOY_TOKENS = 2
 TOY_ROWS = 2
 TOY_VOCABULARY = 300_000
@@ -251,11 +253,11 @@ def check_local_critic(config: RunConfig, is_elsewhere: bool) -> None:
         critic = critic.get("critic")
     if not isinstance(critic, Mapping) or critic.get("kind") != "local":
         return
-    if critic.get("device") is not None:
+    # Other types are refused where the critic is built.
+    if isinstance(critic.get("device"), str):
         _check_device(critic["device"], is_elsewhere)
     options = critic.get("options")
     model = critic.get("model")
-    # What is no text or mapping is refused where the critic is built.
     if isinstance(options, Mapping) and isinstance(model, str):
         _check_options("critic.options", model, options)
 
@@ -313,7 +315,8 @@ def _check_device(name: Any, is_elsewhere: bool) -> None:
         raise ConfigError(
             f"critic.device: got {name!r}, expected a device of torch such as cpu or cuda:0"
         ) from error
-    if device.type == "cpu" or (is_elsewhere and device.type != "meta"):
+    is_possible = device.type != "meta" and (device.index or 0) < MOST_DEVICES
+    if device.type == "cpu" or (is_elsewhere and is_possible):
         return
     # Not by making a tensor: a process that has used CUDA cannot be forked.
     count = 0
