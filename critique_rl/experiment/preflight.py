@@ -31,7 +31,11 @@ from critique_rl.experiment.build import trainer_arguments
 from critique_rl.experiment.evaluate import rollout_options
 from critique_rl.experiment.foresight.findings import refuse_or_warn
 from critique_rl.experiment.foresight.foresee import foresee
-from critique_rl.experiment.foresight.library_values import LIBRARY_CHECKS, check_local_critic
+from critique_rl.experiment.foresight.library_values import (
+    LIBRARY_CHECKS,
+    check_elsewhere,
+    check_local_critic,
+)
 from critique_rl.experiment.resume.changes import check_inputs
 from critique_rl.experiment.sweep import trials
 from critique_rl.metrics import EVALUATION_METRICS, SHARES
@@ -205,7 +209,10 @@ def _arm_faults(config: RunConfig, tasks: Tasks, is_elsewhere: bool = False) -> 
     _collect(faults, check_local_critic, config, is_elsewhere)
     if arguments is not None:
         for check in LIBRARY_CHECKS:
-            _collect(faults, check, config, arguments)
+            if is_elsewhere:
+                _collect(faults, check_elsewhere, check, config, arguments)
+            else:
+                _collect(faults, check, config, arguments)
     _collect(faults, _check_templates, config)
     _collect(faults, _check_lab_size, config)
     if config.plateau is not None:

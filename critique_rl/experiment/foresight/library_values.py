@@ -11,8 +11,8 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +37,14 @@ from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import RunConfig
 from critique_rl.policy import resolve_model
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
+
+Check = Callable[[RunConfig, CritiqueGRPOConfig], None]
+"""Refuses an arm's settings by raising ConfigError."""
+
+
+class MissingPackage(ConfigError):
+    """A setting that needs a package, which may be installed where the runs start."""
+
 
 MACHINES_OPTIONS = (
     "device_map",
@@ -83,7 +91,7 @@ def check_vllm(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
             f"{' or '.join(VESPO_MODES)}"
         )
     if find_spec("vllm") is None:
-        raise ConfigError(
+        raise MissingPackage(
             "trl.use_vllm: got true, and vLLM is not installed; run: pip install 'trl[vllm]', or "
             "set it to false"
         )
@@ -127,7 +135,7 @@ def check_optimizer(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
         if "`model`" in str(error):
             return
         place = "trl.optim_args" if parts else "trl.optim"
-        raise ConfigError(f"{place}: {_sentence(error)}") from error
+        raise _refusal(error)(f"{place}: {_sentence(error)}") from error
     for part in parts:
         others = copy.copy(arguments)
         others.optim_args = ",".join(other for other in parts if other != part)
@@ -208,7 +216,7 @@ def check_generation(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
     try:
         rows = _sample_toy(_toy_settings(arguments, further))
     except Exception as error:
-        raise ConfigError(f"{place}, which generate refuses: {_sentence(error)}") from error
+        raise _refusal(error)(f"{place}, which generate refuses: {_sentence(error)}") from error
     if rows != TOY_ROWS:
         raise ConfigError(f"{place}, with which not every prompt gets one answer; leave it out")
 
@@ -258,8 +266,13 @@ def check_local_critic(config: RunConfig, is_elsewhere: bool) -> None:
         _check_device(critic["device"], is_elsewhere)
     options = critic.get("options")
     model = critic.get("model")
-    if isinstance(options, Mapping) and isinstance(model, str):
+    if not isinstance(options, Mapping) or not isinstance(model, str):
+        return
+    try:
         _check_options("critic.options", model, options)
+    except MissingPackage:
+        if not is_elsewhere:
+            raise
 
 
 def check_training(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
@@ -274,7 +287,7 @@ def check_training(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
             "give them as policy.options"
         )
     if arguments.use_liger_kernel and not is_liger_kernel_available():
-        raise ConfigError(
+        raise MissingPackage(
             "trl.use_liger_kernel: got true, and liger-kernel is not installed; "
             "run: pip install liger-kernel, or set it to false"
         )
@@ -295,7 +308,17 @@ def check_training(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
             )
 
 
-LIBRARY_CHECKS = (
+def check_elsewhere(check: Check, config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
+    """Make one of `LIBRARY_CHECKS` for runs on other machines, whose packages nobody knows here.
+
+    Raises:
+        ConfigError: What the check refuses, but for packages that are missing.
+    """
+    with suppress(MissingPackage):
+        check(config, arguments)
+
+
+LIBRARY_CHECKS: tuple[Check, ...] = (
     check_training,
     check_vllm,
     check_router,
@@ -353,9 +376,8 @@ def _check_options(place: str, model: str, options: Mapping[str, Any]) -> None:
         # Code of the model's own, which only loading it runs.
         return
     except Exception as error:
-        raise ConfigError(
-            f"{place}: {model} does not load with them: {_sentence(error)}"
-        ) from error
+        words = f"{place}: {model} does not load with them: {_sentence(error)}"
+        raise _refusal(error)(words) from error
 
 
 def _local_path(model: str) -> str | None:
@@ -443,6 +465,10 @@ def _silence() -> Iterator[None]:
         logging.set_verbosity(level)
         if has_bars:
             logging.enable_progress_bar()
+
+
+def _refusal(error: Exception) -> type[ConfigError]:
+    return MissingPackage if isinstance(error, ImportError) else ConfigError
 
 
 def _nearest(name: Any, known: Iterable[str]) -> str:
