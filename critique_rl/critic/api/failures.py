@@ -14,7 +14,7 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING
 
-from critique_rl.config.secrets import without_key, without_key_at_end
+from critique_rl.config.secrets import without_key_at_end
 from critique_rl.config.terminal import without_controls
 from critique_rl.critic.api.response import BadResponse, OtherModel, error_words, words_of_text
 
@@ -153,5 +153,5 @@ def _server_words(error: APIStatusError, key: str) -> str:
 
 def _shorten(words: object, key: str) -> str:
     # The key goes first: a cut through the key would leave a part of it.
-    text = without_controls(without_key(str(words), key))
+    text = without_controls(without_key_at_end(str(words), key))
     return " ".join(text[: MAX_SPACES * MAX_WORDS].split())[:MAX_WORDS]

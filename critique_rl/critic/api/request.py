@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from critique_rl.config.secrets import without_key
+from critique_rl.config.secrets import without_key, without_key_at_end
 from critique_rl.config.terminal import say, without_controls
 from critique_rl.critic.api.billing.first_answer import alone_until_first_answer
 from critique_rl.critic.api.billing.usage_report import PartialUsage
@@ -65,12 +65,13 @@ async def _send_reserved(call: Call, factor: float, most: Usage) -> Answer:
         # reservation stands.
         if usage is not None:
             _settle(call, most, usage)
+    key = step.client.api_key
     # Only now: the JSON of the body may spell the key with escapes.
     return replace(
         answer,
         text=_clean(call, answer.text),
-        finish_reason=_clean(call, answer.finish_reason),
-        model=_clean(call, answer.model),
+        finish_reason=_clean(call, without_key_at_end(answer.finish_reason, key)),
+        model=_clean(call, without_key_at_end(answer.model, key)),
     )
 
 
