@@ -29,7 +29,9 @@ from hypothesis import strategies as st
 from critique_rl.critic.chat_critic import ChatCritic
 from critique_rl.critic.contract import without_thinking
 from critique_rl.critic.leaks import leak_spans
-from critique_rl.critic.thoughts import find_marks
+from critique_rl.critic.text_view import view_of
+from critique_rl.critic.thought_marks import find_marks
+from critique_rl.critic.thoughts import grade_closing, grade_opening
 from critique_rl.prompts import LONGEST_TEXT, TOO_LONG, neutralise
 from critique_rl.tasks.answers.formulas import is_phrase
 from critique_rl.tasks.rows.question_key import question_key
@@ -117,11 +119,12 @@ def test_without_thinking_is_idempotent_and_leaves_no_thought(text: str) -> None
     assert without_thinking(left) == left
     assert len(left) <= len(text)
     assert left == left.strip()
-    for mark in find_marks(left):
-        # Of an opening tag a critique may speak, with words before it on its line.
-        assert mark.role == "open"
-        assert mark.is_tag
-        assert left[: mark.start].rpartition("\n")[2].strip()
+    view = view_of(left)
+    for mark in find_marks(view):
+        # Of a mark a critique may speak, in its place as a word or a quotation.
+        grade = grade_opening if mark.role == "open" else grade_closing
+        is_word = grade(view, mark.start, mark.end) in ("word", "mention")
+        assert is_word or mark.role == "around" or mark.needs_opening
 
 
 @given(REPLIES, st.sampled_from(("keep", "redact", "drop")))

@@ -179,6 +179,9 @@ def _check_finish_reason(name: str, reply: Reply) -> Line:
     if reply.reason == "empty":
         advice = "check the model's name, and that it is a chat model"
         return Line(what, "warn", "an empty answer", advice)
+    if reply.reason == "unclear_thoughts":
+        advice = "have the server separate thoughts from answers (vLLM: --reasoning-parser)"
+        return Line(what, "warn", "nobody can tell its thoughts from its answer", advice)
     if reply.reason in ("refusal", "tool_call", "content_filter"):
         advice = "ask another model, or one without filters and tools"
         return Line(what, "warn", f"no text: {reply.reason}", advice)

@@ -205,8 +205,10 @@ class LocalChat:
         for i, answer in zip(fits, answers, strict=True):
             usd = lengths[i] * self.prompt_price + answer.tokens * self.completion_price
             usage = Usage(lengths[i], answer.tokens, usd=usd / 1e6)
-            text = sampled_answer(tokenizer, answer.prompt_ids, answer.ids, answer.text)
-            replies[i] = read_answer(text, answer.truncated, usage)
+            cleaned = sampled_answer(
+                tokenizer, answer.prompt_ids, answer.ids, answer.text, answer.truncated
+            )
+            replies[i] = read_answer(cleaned, answer.truncated, usage)
         return replies
 
     @property

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from critique_rl.critic.contract import Chat, Reply, without_thinking
+from critique_rl.critic.contract import Chat, Reply
 from critique_rl.critic.leaks import IsAnswer, OnLeak, handle_leak
+from critique_rl.critic.thoughts import clean_answer
 from critique_rl.prompts import LONGEST_TEXT, TOO_LONG, clean, cut, is_blank, render
 from critique_rl.tasks.answer_text import told_answer, told_solution
 from critique_rl.tasks.messages import conversation_text
@@ -180,12 +181,12 @@ class ChatCritic:
             return replace(critique, status=reply.status, reason=reply.reason)
         if len(reply.text) > LONGEST_TEXT:
             return replace(critique, status="failed", reason=TOO_LONG)
-        text = without_thinking(clean(reply.text))
+        cleaned = clean_answer(clean(reply.text), reply.reason == "length")
         # A row refined with a text that nobody sees would be the kind `retry` by another name.
-        if is_blank(text):
-            reason = reply.reason or "empty"
+        if is_blank(cleaned.text):
+            reason = cleaned.reason or reply.reason or "empty"
             return replace(critique, status="failed", reason=reason)
-        critique = replace(critique, text=text)
+        critique = replace(critique, text=cleaned.text)
         if reply.reason:
             # Without a server's word, for notes are names of metrics.
             critique = replace(critique, notes=(reply.reason.partition(":")[0],))

@@ -11,13 +11,22 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Literal, Protocol
 
+from critique_rl.critic.thoughts import UNCLEAR_THOUGHTS, Cleaned
 from critique_rl.critic.thoughts import without_thinking as without_thinking
-from critique_rl.prompts import LONGEST_TEXT, TOO_LONG
+from critique_rl.prompts import TOO_LONG
 from critique_rl.types import Attempt, Critique, Message, Usage
 
 Status = Literal["ok", "failed", "skipped"]
 
-NO_TEXT_REASONS = ("empty", "length", "content_filter", "refusal", "tool_call", TOO_LONG)
+NO_TEXT_REASONS = (
+    "empty",
+    "length",
+    "content_filter",
+    "refusal",
+    "tool_call",
+    UNCLEAR_THOUGHTS,
+    TOO_LONG,
+)
 """Reasons of answers that arrived without usable text: a fault of the model, not of the server."""
 
 
@@ -51,7 +60,8 @@ class Reply:
     """failed: a request was sent and brought no answer. skipped: no request was sent."""
     reason: str = ""
     """failed: "timeout", "step deadline", "connection", "empty", "length", "content_filter",
-    "refusal", "tool_call", "bad response: ...", "prompt_too_long: <the server's words>",
+    "refusal", "tool_call", "unclear_thoughts", "bad response: ...",
+    "prompt_too_long: <the server's words>",
     "http 401: <the server's words>", "storage: ...". skipped: "budget", "rate limit", "circuit
     open", "step deadline", or "not sent after http 401: ..." once a refusal ended the step.
     """
@@ -86,20 +96,18 @@ class CriticFailed(RuntimeError):
         self.replies = list(replies)
 
 
-def read_answer(text: str, is_cut: bool, usage: Usage) -> Reply:
+def read_answer(answer: Cleaned, is_cut: bool, usage: Usage) -> Reply:
     """The reply of a model in this process, as a server's is read.
 
     Args:
-        text: the answer without its thoughts (`thoughts.sampled_answer`).
+        answer: the answer without its thoughts (`thoughts.sampled_answer`).
         is_cut: whether the answer met its longest length.
         usage: its cost.
     """
     reason = "length" if is_cut else ""
-    if len(text) > LONGEST_TEXT:
-        return Reply("", "failed", TOO_LONG, usage)
-    if text:
-        return Reply(text, reason=reason, usage=usage)
-    return Reply("", "failed", reason or "empty", usage)
+    if answer.text:
+        return Reply(answer.text, reason=reason, usage=usage)
+    return Reply("", "failed", answer.reason or reason or "empty", usage)
 
 
 def invalid_field(critique: Critique) -> str:

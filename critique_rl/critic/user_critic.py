@@ -20,6 +20,7 @@ from typing import Any
 from critique_rl.config.user_code import load_target
 from critique_rl.critic.contract import invalid_field
 from critique_rl.critic.leaks import IsAnswer, OnLeak, handle_leak
+from critique_rl.critic.thoughts import clean_answer
 from critique_rl.prompts import LONGEST_TEXT, TOO_LONG, clean, is_blank
 from critique_rl.types import Attempt, Critique
 
@@ -100,10 +101,12 @@ class UserCritic:
             return replace(critique, text="", reason=critique.reason or critique.status)
         if len(critique.text) > LONGEST_TEXT:
             return Critique("", self.name, "failed", TOO_LONG, usage=usage)
+        # The code may ask a reasoning model and hand on what it says.
+        cleaned = clean_answer(clean(critique.text))
         # A row refined with a text that nobody sees would be the kind `retry` by another name.
-        if is_blank(critique.text):
-            return Critique("", self.name, "failed", "empty", usage=usage)
-        return replace(critique, text=clean(critique.text).strip())
+        if is_blank(cleaned.text):
+            return Critique("", self.name, "failed", cleaned.reason or "empty", usage=usage)
+        return replace(critique, text=cleaned.text)
 
     def _failure(self, reason: str) -> Critique:
         return Critique("", self.name, "failed", reason)

@@ -325,8 +325,10 @@ def lend_policy(critic: Critic, model, tokenizer, config: RunConfig) -> None:
         replies = [Reply("", "failed", "prompt_too_long") for _ in lengths]
         for i, reply in zip(asked, answers, strict=True):
             usage = Usage(lengths[i], reply.tokens)
-            text = sampled_answer(tokenizer, reply.prompt_ids, reply.ids, reply.text)
-            replies[i] = read_answer(text, reply.truncated, usage)
+            cleaned = sampled_answer(
+                tokenizer, reply.prompt_ids, reply.ids, reply.text, reply.truncated
+            )
+            replies[i] = read_answer(cleaned, reply.truncated, usage)
         return replies
 
     chat.sample = answer

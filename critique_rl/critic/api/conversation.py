@@ -25,6 +25,9 @@ FINISH_REASONS = {"stop": "", "length": "length", "": "finish_missing"}
 """Finish reason of an answer with text -> reason of its reply; any other word is "finish_unknown".
 """
 
+REFUSALS = ("content_filter", "refusal", "tool_call")
+"""Finish reasons of answers that are no critique, whatever their text."""
+
 
 async def answer_call(call: Call) -> Reply:
     """Answer a conversation. Raises nothing but a cancellation."""
@@ -102,16 +105,17 @@ async def _converse(call: Call) -> Reply:
         if answer.finish_reason == "length" and step.endpoint.retries_cut_answers:
             call.cut = answer
             longer = await send_with_retries(call, step.endpoint.length_retry_factor)
-            # A reasoning model may spend the larger bound on thoughts alone.
-            kept = longer if longer.text else answer
-            answer = replace(kept, finish_reason=longer.finish_reason)
+            # A reasoning model may spend the larger bound on thoughts alone. Then the answer that
+            # was cut is the better one, and stays one that was cut.
+            if longer.text or longer.finish_reason in REFUSALS or not answer.text:
+                answer = longer
     return _reply_of_answer(answer, step.endpoint)
 
 
 def _reply_of_answer(answer: Answer, endpoint: Endpoint) -> Reply:
     """The reply that an answer amounts to, by its finish reason and its text."""
     model = endpoint.other_model(answer.model)
-    if answer.finish_reason in ("content_filter", "refusal", "tool_call"):
+    if answer.finish_reason in REFUSALS:
         # Half a sentence is no critique, nor is a preface to a call of a tool, and a longer bound
         # would not complete them.
         return Reply("", "failed", answer.finish_reason, model=model)
@@ -120,6 +124,6 @@ def _reply_of_answer(answer: Answer, endpoint: Endpoint) -> Reply:
         reason = f"finish_unknown: {answer.finish_reason}"
     if answer.text:
         return Reply(answer.text, reason=reason, model=model)
-    if reason != "length":
-        reason = "empty"
+    if answer.refusal or reason != "length":
+        reason = answer.refusal or "empty"
     return Reply("", "failed", reason, model=model)

@@ -11,10 +11,15 @@ from typing import Any
 
 from critique_rl.critic.api.billing.usage_report import PartialUsage, parse_partial, parse_usage
 from critique_rl.critic.api.finish_reasons import finish_kind, reason_word
-from critique_rl.critic.contract import without_thinking
+from critique_rl.critic.thought_marks import names_thoughts
+from critique_rl.critic.thoughts import clean_answer
 from critique_rl.prompts import LONGEST_TEXT, TOO_LONG
 from critique_rl.types import Usage
 
+TEXT_TYPES = ("text", "output_text")
+"""Types of the parts of a content that hold the answer."""
+THOUGHT_CHANNELS = ("analysis", "commentary")
+"""Harmony's channels besides `final`, where a server passes their names on."""
 MAX_NAME_LENGTH = 500
 MAX_VALUES = 500_000
 """Most JSON values of a body that is parsed. 4 MB of empty lists would take 90 MB as objects."""
@@ -78,6 +83,8 @@ class Answer:
     """The reported usage; None without one that can be read."""
     model: str
     """The model that it names; "" if it names none."""
+    refusal: str = ""
+    """Why its text was refused (`thoughts.Cleaned.reason`)."""
 
 
 class OtherModel(BadResponse):
@@ -133,8 +140,9 @@ def parse_response(body: bytes) -> Answer:
     if text and usage is not None and not usage.completion_tokens:
         # Some servers report zeros, and no text takes 0 tokens.
         usage = parse_partial(counts)
-    text = without_thinking(_plain_text(text))
-    return Answer(text, finish_reason, usage, _model_name(answer.get("model")))
+    cleaned = clean_answer(_plain_text(text), finish_reason == "length")
+    model = _model_name(answer.get("model"))
+    return Answer(cleaned.text, finish_reason, usage, model, cleaned.reason)
 
 
 def parse_json(body: bytes) -> Any:
@@ -291,7 +299,23 @@ def _join_parts(content: Any) -> Any:
         return content
     texts = []
     for part in content:
-        # Mistral's reasoning models send their thoughts as parts of another type.
-        if part.get("type") == "text" and isinstance(part.get("text"), str):
+        is_text = part.get("type", "text") in TEXT_TYPES and isinstance(part.get("text"), str)
+        if is_text and not _is_thought(part):
             texts.append(part["text"])
     return "".join(texts)
+
+
+def _is_thought(part: dict[str, Any]) -> bool:
+    """Whether a part of a content says that it is a thought.
+
+    Mistral and Anthropic send thoughts as parts of another type, Gemini flags them as `thought`.
+    """
+    for key, value in part.items():
+        if key != "text" and isinstance(value, str) and value in THOUGHT_CHANNELS:
+            return True
+        if key in ("type", "kind", "channel", "phase", "role") and names_thoughts(str(value)[:100]):
+            return True
+        # A signature of thoughts is a text; a flag is true.
+        if names_thoughts(key[:100]) and (value is True or value == "true"):
+            return True
+    return False

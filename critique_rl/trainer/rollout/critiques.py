@@ -124,8 +124,8 @@ class CriticTurn:
         for i, is_cut in enumerate(are_cut):
             prompt_ids = sampled.prompt_ids[i]
             ids = sampled.completion_ids[i]
-            text = sampled_answer(self.sampler.tokenizer, prompt_ids, ids, texts[i])
-            replies.append(read_answer(text, is_cut, Usage()))
+            cleaned = sampled_answer(self.sampler.tokenizer, prompt_ids, ids, texts[i], is_cut)
+            replies.append(read_answer(cleaned, is_cut, Usage()))
         return replies
 
     def refine_prompt(self, attempt: Attempt, critique: Critique) -> Any:
