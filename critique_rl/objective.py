@@ -5,7 +5,7 @@
 All trained tokens are scored under the question q alone.
 
 - scalar: rollouts y_i, each weighed by its advantage or its signed credit. `group_advantages`,
-  `signed_credit`, `weighted_advantages`.
+  `signed_credit`, `weighted_advantages`, `unlikely_advantages`.
 - refine: chosen refinements y'_j, each token weighed by the policy's probability p(y'_j | q).
   `shaped_ratio`, `refine_loss`.
 - distill: y_i or y'_j, each token compared with a teacher that also reads a critique or a solution.
@@ -112,6 +112,53 @@ def weighted_advantages(
     """
     weights = torch.where(advantages > 0, positive_weight, negative_weight)
     return advantages * weights
+
+
+def unlikely_advantages(
+    logps_BT: Tensor,
+    mask_BT: Tensor,
+    share: float,
+    advantage: float,
+    entropies_BT: Tensor | None = None,
+) -> Tensor:
+    """Token advantages on the least likely tokens of each row: OPSA (arXiv 2608.31046).
+
+    A row of N tokens has K = max(1, floor(share N)) of them, those of lowest log-prob. Each gets
+    the fixed `advantage` (section 3.2), or with entropies (Eq. 4 and 5, of which these are the sum)
+
+        A_t = advantage (1 + (H_t - H_min) / (H_max - H_min)),    min and max over those K
+
+    and N / K times that: the row's mean over N tokens is then the paper's mean over the K.
+
+    Args:
+        logps_BT: log p of the sampled tokens.
+        mask_BT: 1 at completion tokens, 0 at padding; any dtype.
+        share: share of a row's tokens.
+        advantage: the advantage.
+        entropies_BT: entropy of the policy at each token; None: the fixed form.
+
+    Returns:
+        (B, T) advantages, 0 on all other tokens, without gradient.
+    """
+    assert mask_BT.shape == logps_BT.shape, (mask_BT.shape, logps_BT.shape)
+    real_BT = mask_BT.bool()
+    length_B1 = real_BT.sum(1, keepdim=True)
+    count_B1 = (share * length_B1).floor().clamp(min=1)
+    # Stable: of equally likely tokens the first ones are taken, on every device.
+    order_BT = logps_BT.detach().masked_fill(~real_BT, torch.inf).argsort(dim=1, stable=True)
+    rank_BT = order_BT.argsort(1)
+    taken_BT = (rank_BT < count_B1) & real_BT
+    strength_BT = torch.ones_like(logps_BT)
+    if entropies_BT is not None:
+        entropies_BT = entropies_BT.detach()
+        lowest_B1 = entropies_BT.masked_fill(~taken_BT, torch.inf).amin(1, keepdim=True)
+        highest_B1 = entropies_BT.masked_fill(~taken_BT, -torch.inf).amax(1, keepdim=True)
+        spread_B1 = highest_B1 - lowest_B1
+        place_BT = (entropies_BT - lowest_B1) / spread_B1
+        # Of equal entropies, as of a single token, all are the highest: as the paper's code has it.
+        strength_BT = 1 + place_BT.masked_fill(spread_B1 <= 0, 1.0)
+    scale_B1 = advantage * length_B1 / count_B1
+    return (scale_B1 * strength_BT).masked_fill(~taken_BT, 0.0)
 
 
 # ---- refine: second attempts as demonstrations under the plain question --------------------------

@@ -34,6 +34,15 @@ class Words:
         return [Critique(self.text, self.name) for _ in attempts]
 
 
+class WordsPerProblem:
+    """A critic that says the same about each attempt on one problem: its question, backwards."""
+
+    name = "words per problem"
+
+    def critique(self, attempts):
+        return [Critique(attempt.question[::-1], self.name) for attempt in attempts]
+
+
 class Turns:
     """Rewards of each call in turn, from the front: of rollouts, then of candidates, then of
     rollouts again.

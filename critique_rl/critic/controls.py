@@ -80,7 +80,8 @@ class OracleCritic:
 class ShuffledCritic:
     """Control: the oracle's words on another problem of the same family.
 
-    It is drawn until its words differ from those on the attempt's own problem.
+    It is drawn until its words differ from those on the attempt, and is never the attempt's own
+    problem: an oracle that reads the attempt says something else about a blank one.
     """
 
     words: Callable[[Attempt], str]
@@ -104,7 +105,9 @@ class ShuffledCritic:
             text = self.words(other)
             # Of the same family: on a problem without traps the oracle says "all right". That would
             # be a mere verdict, which is another control.
-            if text != true_words and row.get("family") == attempt.row.get("family"):
+            is_other = row["question"] != attempt.row.get("question", attempt.question)
+            same_family = row.get("family") == attempt.row.get("family")
+            if is_other and same_family and text != true_words:
                 return Critique(text, self.name)
         return Critique("", self.name, "skipped", "no_other_problem")
 

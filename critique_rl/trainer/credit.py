@@ -107,6 +107,9 @@ def count_kinds(
     if args.distill_mode == "advantage" and "distill_mask" in output:
         # A teacher adds to the advantages of these rows, whatever their reward.
         credited_B = credited_B | output["distill_mask"]
+    if args.unlikely_advantage:
+        # So does the fixed advantage of unlikely tokens, which every rollout has.
+        credited_B = rollouts_B
     slots = args.refine_slots if two_phases else 0
     row_B = torch.arange(len(tokens_B), device=device)
     place_B = row_B % args.group_size

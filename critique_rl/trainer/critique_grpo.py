@@ -266,6 +266,8 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             keys, teacher_counts = self.distillation.prepare(output, batch)
             output.update(keys)
             counts.update(teacher_counts)
+        if self.args.unlikely_advantage:
+            output["rollout_mask"] = batch.rollout_rows(output["completion_mask"].device)
         self._normalise(output, batch)
         slots = self.args.refine_slots if self.two_phases else 0
         counts.update(count_generation(batch, self.args.group_size, slots))

@@ -24,10 +24,12 @@ CHOICES = {
     "refine_normalizer": ("slots", "tokens", "rollouts", "paper"),
     "refine_select": ("right_first", "random"),
     "refine_mentions": ("keep", "drop"),
+    "refine_traces": ("always", "rescued"),
     "critique_when": ("rollout_failed", "group_failed"),
     "distill_mode": ("sampled", "advantage", "topk", "full"),
     "distill_target": ("rollouts", "refinements", "both"),
-    "distill_context": ("critique", "sibling", "sibling_or_critique", "demonstration"),
+    "distill_context": ("critique", "sibling", "sibling_or_critique", "demonstration", "question"),
+    "distill_contrast": ("none", "shuffled"),
     "distill_normalizer": ("own", "rollouts"),
     "distill_teacher": ("live", "ema", "base"),
 }
@@ -36,6 +38,8 @@ NUMBERS = {
     "positive_weight": (0, math.inf),
     "negative_weight": (0, math.inf),
     "subset_floor": (0, 1),
+    "unlikely_advantage": (-math.inf, 0),
+    "unlikely_share": (1e-12, 1),
     "refine_weight": (0, math.inf),
     # A least number of 1e-12 means "above 0", as the reference page writes it.
     "refine_gamma": (1e-12, math.inf),
@@ -57,7 +61,14 @@ COUNTS = {
     "grad_norm_steps": 0,
 }
 """Option -> the least integer."""
-SWITCHES = ("clip", "refine_clip", "critique_truncated", "distill_tail", "distill_prefix")
+SWITCHES = (
+    "clip",
+    "unlikely_entropy",
+    "refine_clip",
+    "critique_truncated",
+    "distill_tail",
+    "distill_prefix",
+)
 OPTIONAL = ("refine_floor", "distill_is_clip", "refine_candidates", "max_refine_prompt_length")
 """Options that may be None."""
 
@@ -121,6 +132,19 @@ class CritiqueGRPOConfig(GRPOConfig):
         "A subset counts as at least this share of the rollouts, so that a lone failure does not "
         "take the step of a full batch.",
     )
+    unlikely_advantage: float = _option(
+        0.0,
+        "Advantage, at most 0, that the least likely tokens of each rollout get beside its own "
+        "(OPSA: -.5); 0: none.",
+    )
+    unlikely_share: float = _option(
+        0.2, "Share of a rollout's tokens, those of lowest log-prob, that get it."
+    )
+    unlikely_entropy: bool = _option(
+        False,
+        "Up to twice that advantage, rising with the entropy at the token among the tokens that "
+        "get it (OPSA's own form).",
+    )
 
     refine_slots: int = _option(
         1,
@@ -162,6 +186,12 @@ class CritiqueGRPOConfig(GRPOConfig):
         None,
         "Fill reserved rows with expert traces of this dataset column instead of refinements "
         "(LUFFY).",
+    )
+    refine_traces: str = _option(
+        "always",
+        "Traces of refine_column stand in every group (always), or exactly where a right "
+        "refinement would have stood (rescued): refinements are sampled as without the column, "
+        "and each chosen right one gives its row to the trace.",
     )
     refine_own_weight: float = _option(
         0.0,
@@ -214,7 +244,14 @@ class CritiqueGRPOConfig(GRPOConfig):
     distill_context: str = _option(
         "critique",
         "What the teacher reads beside the question: critique, a right sibling, "
-        "sibling_or_critique, demonstration.",
+        "sibling_or_critique, demonstration; or question, the prompt of a failed rollout as it is, "
+        "with nothing beside it (with a base teacher an anchor alone).",
+    )
+    distill_contrast: str = _option(
+        "none",
+        "shuffled (RLCSD, mode advantage): the token's advantage is its log-ratio under the "
+        "critique against the critique of another problem of the batch, of the same family; not "
+        "against the policy.",
     )
     distill_template: str = _option(
         "teacher",
@@ -335,6 +372,8 @@ class CritiqueGRPOConfig(GRPOConfig):
             readers.append("refine_column")
         if self.credit == "signed":
             readers.append("credit signed")
+        if self.distill_weight and self.distill_context == "question":
+            readers.append("distill_context question")
         if self.distill_weight and "sibling" in self.distill_context:
             readers.append(f"distill_context {self.distill_context}")
         return readers
@@ -349,15 +388,21 @@ class CritiqueGRPOConfig(GRPOConfig):
             ValueError: a term would be 0 throughout the run, or no term is left.
         """
         has_refinements = bool((has_critic or self.refine_column) and self.refine_slots)
-        self._check_distillation_input(has_critic, has_refinements)
-        # Expert traces (refine_column) have no refine prompt, under which these two terms train.
+        # Expert traces have no refine prompt, under which a teacher or these two terms would read.
+        has_refine_prompts = bool(has_critic and self.refine_slots and not self.refine_column)
+        self._check_distillation_input(has_critic, has_refine_prompts)
+        if self.refine_traces == "rescued" and not (has_critic and self.refine_column):
+            raise ValueError(
+                "refine_traces 'rescued': got no refinements whose rows traces could take. "
+                "Pass a critic and refine_column, or use refine_traces always"
+            )
         for name in ("refine_own_weight", "refine_anchor_weight"):
-            if getattr(self, name) and not (has_critic and self.refine_slots):
+            if getattr(self, name) and not has_refine_prompts:
                 raise ValueError(
                     f"{name}: got {getattr(self, name)} without refinements, which it is for. "
                     "Pass a critic and refine_slots, or set it to 0"
                 )
-        scalar_weight = self.positive_weight or self.negative_weight
+        scalar_weight = self.positive_weight or self.negative_weight or self.unlikely_advantage
         refine_weight = self.refine_weight or self.refine_own_weight or self.refine_anchor_weight
         refines = has_refinements and refine_weight
         if not (scalar_weight or self.distill_weight or refines):
@@ -410,6 +455,12 @@ class CritiqueGRPOConfig(GRPOConfig):
                 "expected 'rollouts': the sampled log-ratio is the reverse-KL gradient on the "
                 "policy's own tokens only. Use distill_mode topk or full for refinements"
             )
+        self._check_contrast()
+        if self.distill_context == "question" and self.distill_teacher == "live":
+            raise ValueError(
+                "distill_context question: got distill_teacher live, which reads the same prompt "
+                "as the policy and never differs from it. Use distill_teacher base or ema"
+            )
         near_an_end = 0 < self.distill_alpha < 0.1 or 0.9 < self.distill_alpha < 1
         if self.distill_mode in ("topk", "full") and near_an_end:
             warnings.warn(
@@ -417,6 +468,22 @@ class CritiqueGRPOConfig(GRPOConfig):
                 "nearly flat beside them; use 0, 1 or .1 to .9",
                 stacklevel=2,
             )
+
+    def _check_contrast(self) -> None:
+        """Raises: ValueError: there is no critique to contrast, or no mode that could."""
+        if self.distill_contrast == "none":
+            return
+        if self.distill_mode != "advantage" or self.distill_context != "critique":
+            raise ValueError(
+                f"distill_contrast {self.distill_contrast}: got distill_mode {self.distill_mode!r} "
+                f"and distill_context {self.distill_context!r}, expected 'advantage' and "
+                "'critique': the contrast is an advantage of tokens under two critiques"
+            )
+
+    @property
+    def swaps_refinements(self) -> bool:
+        """True where traces take the rows of right refinements, and no others."""
+        return self.refine_column is not None and self.refine_traces == "rescued"
 
     @property
     def sampled_token_only(self) -> bool:

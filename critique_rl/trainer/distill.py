@@ -2,14 +2,15 @@
 keep the refine skill (the refinement's own prompt, an anchor to the base).
 
 Each row of the batch may have a *context*: the prompt under which its completion is read again.
-For a rollout it is the question with a critique, a right sibling or a demonstration. It is never
-the attempt, because a teacher that has seen the attempt would endorse it. For a chosen refinement
-it is the prompt that it was sampled from. The critic's words enter here only: they are never tokens
-that are trained on.
+For a rollout it is the question with a critique, a right sibling or a demonstration, or the bare
+question. It is never the attempt, because a teacher that has seen the attempt would endorse it. For
+a chosen refinement it is the prompt that it was sampled from. The critic's words enter here only:
+they are never tokens that are trained on.
 
 | key of TRL's batch           | written by | read by                                         |
 |------------------------------|------------|-------------------------------------------------|
 | context_ids, context_mask    | `prepare`  | `read`, `refine_prompt_terms`                   |
+| contrast_ids, contrast_mask  | `prepare`  | `token_advantages`, under `distill_contrast`    |
 | distill_mask, distill_tokens | `prepare`  | `divergence_term`, `token_advantages`, `credit` |
 | own_mask, own_tokens         | `prepare`  | `refine_prompt_terms`, the trainer's sum        |
 | failed_mask, fault_mask      | `prepare`  | `divergence_term`, `token_advantages`           |
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,7 @@ from critique_rl.trainer.rollout.generation import Counts, Generation
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.trainer.rollout.scoring import fault_mask
 from critique_rl.trainer.sliced_divergence import Divergence, Head, sliced_divergence, sliced_logps
-from critique_rl.trainer.teacher import Teacher, teacher_prompts
+from critique_rl.trainer.teacher import Teacher, contrast_prompts, teacher_prompts
 from critique_rl.trainer.trl_seams import TrlBatch
 
 HEAD_TOLERANCE = 0.1
@@ -88,31 +90,42 @@ class Distillation:
             batch: the same batch as text.
 
         Returns:
-            New keys of TRL's batch: context_ids and context_mask (B, P), padded on the left;
-            distill_mask, own_mask and failed_mask (B,); fault_mask (B, T); and scalars, the tokens
-            of all ranks that each term is divided by. Then this rank's counters.
+            New keys of TRL's batch: context_ids and context_mask (B, P), padded on the left, and
+            under `distill_contrast` the same of the contrast; distill_mask, own_mask and
+            failed_mask (B,); fault_mask (B, T); and scalars, the tokens of all ranks that each term
+            is divided by. Then this rank's counters.
         """
         tokens_B = output["completion_mask"].sum(1)
-        contexts, long_contexts = self._contexts(batch)
+        contexts, long_contexts = self._contexts(teacher_prompts(batch, self.args))
         device = tokens_B.device
-        keys = self._context_tensors(contexts, device)
-        has_context = [ids is not None for ids in contexts]
-        has_context_B = torch.tensor(has_context, device=device)
+        keys = self._context_tensors("context", contexts, device)
+        has_context_B = _present(contexts, device)
         keys |= self._row_masks(batch, has_context_B)
+        without_contrast = 0
+        if self.args.distill_contrast != "none":
+            contrasts, long_contrasts = self._contexts(contrast_prompts(batch, self.args))
+            long_contexts += long_contrasts
+            keys |= self._context_tensors("contrast", contrasts, device)
+            contrasted_B = keys["distill_mask"] & _present(contrasts, device)
+            without_contrast = int((keys["distill_mask"] & ~contrasted_B).sum())
+            keys["distill_mask"] = contrasted_B
         keys |= self._normalisers(batch, keys, tokens_B)
         tokenizer = self.sampler.tokenizer
         keys["fault_mask"] = fault_mask(tokenizer, output["completion_ids"], batch.verdicts)
         distill_B = keys["distill_mask"]
         read_B = keys["context_mask"].sum(1) + tokens_B
+        if self.args.distill_contrast != "none":
+            # The teacher reads the completion twice.
+            read_B = read_B + keys["contrast_mask"].sum(1) + tokens_B
         counts: Counts = Counter()
         counts["distill/prompt_too_long"] = long_contexts
+        counts["distill/no_contrast"] = without_contrast
         counts["distill/rows"] = int(distill_B.sum())
         counts["tokens/teacher"] = int(read_B[distill_B].sum())
         return keys, counts
 
-    def _contexts(self, batch: Generation) -> tuple[list[list[int] | None], int]:
-        """Token ids of each row's context, None where it has none, and how many were too long."""
-        prompts = teacher_prompts(batch, self.args)
+    def _contexts(self, prompts: list[Any | None]) -> tuple[list[list[int] | None], int]:
+        """Token ids of each row's prompt, None where it has none, and how many were too long."""
         limit = self.sampler.prompt_limit
         contexts: list[list[int] | None] = [None] * len(prompts)
         long_contexts = 0
@@ -126,17 +139,17 @@ class Distillation:
         return contexts, long_contexts
 
     def _context_tensors(
-        self, contexts: list[list[int] | None], device: torch.device
+        self, name: str, contexts: list[list[int] | None], device: torch.device
     ) -> dict[str, Tensor]:
-        """context_ids and context_mask (B, P), padded on the left."""
+        """`name`_ids and `name`_mask (B, P), padded on the left."""
         padding = self.sampler.tokenizer.pad_token_id
         # A row without a context gets one token, so that the forward pass of a rank without any
         # has something to read.
         rows = [torch.tensor(ids or [padding], device=device) for ids in contexts]
         ones = [torch.ones_like(row) for row in rows]
         return {
-            "context_ids": pad(rows, padding, padding_side="left"),
-            "context_mask": pad(ones, 0, padding_side="left"),
+            f"{name}_ids": pad(rows, padding, padding_side="left"),
+            f"{name}_mask": pad(ones, 0, padding_side="left"),
         }
 
     def _row_masks(self, batch: Generation, has_context_B: Tensor) -> dict[str, Tensor]:
@@ -178,7 +191,12 @@ class Distillation:
     def token_advantages(self, inputs: TrlBatch, old_logps_BT: Tensor) -> Tensor:
         """OPD's A_t = log pi_T - log pi_old, (B, T): 0 on rows without a teacher.
 
-        OpenClaw-RL (arXiv 2603.10165), section 4.2.
+        OpenClaw-RL (arXiv 2603.10165), section 4.2. Under `distill_contrast` it is RLCSD's
+
+            A_t = log pi_T(y_t | x, c, y_<t) - log pi_T(y_t | x, c', y_<t)
+
+        (arXiv 2606.11709, Eq. 7 with K = 1), where c' is the critique of another problem: what any
+        critique does to the style of an answer cancels.
 
         Args:
             inputs: a micro batch of TRL's, with the keys of `prepare`.
@@ -187,7 +205,11 @@ class Distillation:
         rows = term_rows(inputs, "distill_mask")
         hidden, head = self.read(rows, self.teacher)
         teacher_logps = self._teacher_logps(rows, hidden, head)
-        log_ratio = teacher_logps - old_logps_BT[rows.places]
+        compared_logps = old_logps_BT[rows.places]
+        if self.args.distill_contrast != "none":
+            hidden, head = self.read(rows, self.teacher, "contrast")
+            compared_logps = self._teacher_logps(rows, hidden, head)
+        log_ratio = teacher_logps - compared_logps
         self._log_ratios(rows, log_ratio)
         advantages = log_ratio * rows.trained
         return torch.zeros_like(old_logps_BT).index_copy(0, rows.places, advantages)
@@ -263,14 +285,21 @@ class Distillation:
         return nll, drift
 
     @torch.no_grad()
-    def read(self, rows: TermRows, teacher: Teacher) -> tuple[Tensor, Head]:
+    def read(
+        self, rows: TermRows, teacher: Teacher, context: str = "context"
+    ) -> tuple[Tensor, Head]:
         """Have a teacher read completions under their contexts. A collective for sharded weights.
+
+        Args:
+            rows: the rows.
+            teacher: whose weights read.
+            context: which context, "context" or "contrast".
 
         Returns:
             Last hidden states (B, T, H) at the positions that predict the completion, and the
             teacher's head.
         """
-        ids, attention = rows.with_context()
+        ids, attention = rows.with_context(context)
         model = self.passes.model
         with (
             teacher.weights(model),
@@ -345,3 +374,8 @@ class Distillation:
         for name, part in (("failed", failed), ("faulty", faulty)):
             total = (log_ratio * part).sum()
             self.passes.log_mean(f"distill/log_ratio_{name}", total, part.sum())
+
+
+def _present(contexts: list[list[int] | None], device: torch.device) -> Tensor:
+    """(B,) bool: rows that have a context."""
+    return torch.tensor([ids is not None for ids in contexts], device=device)

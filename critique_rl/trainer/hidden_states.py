@@ -135,15 +135,18 @@ class TermRows:
         # The state at a position predicts the token after it.
         return hidden[:, -self.length - 1 : -1]
 
-    def with_context(self) -> tuple[Tensor, Tensor]:
+    def with_context(self, name: str = "context") -> tuple[Tensor, Tensor]:
         """Contexts followed by completions.
+
+        Args:
+            name: which context, "context" or "contrast".
 
         Returns:
             Token ids and attention, both (B, positions), without columns that are padding in every
             one of these rows.
         """
-        context_ids = self.column("context_ids")
-        context_mask = self.column("context_mask")
+        context_ids = self.column(f"{name}_ids")
+        context_mask = self.column(f"{name}_mask")
         start = int(context_mask.any(0).float().argmax())
         context_ids = context_ids[:, start:]
         context_mask = context_mask[:, start:]

@@ -16,7 +16,7 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-from critique_rl.objective import refine_loss
+from critique_rl.objective import refine_loss, unlikely_advantages
 from critique_rl.trainer import hidden_states, trl_seams
 from critique_rl.trainer.credit import TOKEN_MEAN
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
@@ -57,26 +57,52 @@ class MixedLossTrainer(ResumableGRPOTrainer):
             result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
         self._live_logps = result[0]
         micro_batch = self._micro_batch
-        if (
-            self.args.distill_mode == "advantage"
-            and micro_batch is not None
-            and "distill_mask" in micro_batch
-        ):
-            self._add_token_advantages(micro_batch, result[0])
+        # TRL reads the advantages after this forward pass, which is the first to know the policy's
+        # own log-probs and entropies.
+        if micro_batch is not None:
+            logps_BT = result[0].detach()
+            if self.args.distill_mode == "advantage" and "distill_mask" in micro_batch:
+                self._add_taught_advantages(micro_batch, logps_BT)
+            if "rollout_mask" in micro_batch:
+                self._add_unlikely_advantages(micro_batch, logps_BT, result[1])
         return result
 
-    def _add_token_advantages(self, micro_batch: TrlBatch, logps_BT: Tensor) -> None:
-        """Add the teacher's advantages of tokens to those of rows; log-probs are (B, T).
-
-        TRL reads the advantages after this forward pass, which is the first to know the policy's
-        own log-probs.
-        """
+    def _add_taught_advantages(self, micro_batch: TrlBatch, logps_BT: Tensor) -> None:
+        """Add the teacher's advantages of tokens to those of rows; log-probs are (B, T)."""
         assert self.distillation is not None, "rows have a teacher, so there is one"
-        old_logps_BT = micro_batch.get("old_per_token_logps", logps_BT.detach())
+        old_logps_BT = micro_batch.get("old_per_token_logps", logps_BT)
         taught_BT = self.distillation.token_advantages(micro_batch, old_logps_BT)
-        weighted_BT = self.args.distill_weight * taught_BT / self._scalar_share(micro_batch)
-        advantages_B1 = micro_batch["advantages"].unsqueeze(1)
-        micro_batch["advantages"] = advantages_B1 + weighted_BT
+        self._add_token_advantages(micro_batch, self.args.distill_weight * taught_BT)
+
+    def _add_unlikely_advantages(
+        self, micro_batch: TrlBatch, logps_BT: Tensor, entropies_BT: Tensor
+    ) -> None:
+        """Add OPSA's advantages of rollouts' least likely tokens; log-probs and entropies (B, T).
+
+        Args:
+            micro_batch: of TRL's, with rollout_mask (B,).
+            logps_BT: log-probs of now.
+            entropies_BT: entropies of now.
+        """
+        args = self.args
+        # Tokens are chosen by the policy that sampled them, so each iteration trains the same ones.
+        old_logps_BT = micro_batch.get("old_per_token_logps", logps_BT)
+        mask_BT = micro_batch["completion_mask"] * micro_batch["rollout_mask"].unsqueeze(1)
+        read_entropies_BT = entropies_BT if args.unlikely_entropy else None
+        unlikely_BT = unlikely_advantages(
+            old_logps_BT, mask_BT, args.unlikely_share, args.unlikely_advantage, read_entropies_BT
+        )
+        taken_BT = unlikely_BT != 0
+        total = (old_logps_BT * taken_BT).sum()
+        trl_seams.mean_metric(self, "unlikely/logps", total, taken_BT.sum())
+        self._add_token_advantages(micro_batch, unlikely_BT)
+
+    def _add_token_advantages(self, micro_batch: TrlBatch, added_BT: Tensor) -> None:
+        """Add advantages of tokens (B, T) to those of rows (B,), or to those of tokens (B, T)."""
+        advantages = micro_batch["advantages"]
+        if advantages.dim() == 1:
+            advantages = advantages.unsqueeze(1)
+        micro_batch["advantages"] = advantages + added_BT / self._scalar_share(micro_batch)
 
     def _compute_loss(self, model, inputs):
         terms = self.loss_terms(model, inputs)
@@ -236,9 +262,9 @@ class MixedLossTrainer(ResumableGRPOTrainer):
         # The backward hooks of FSDP2 hang on the model's outputs, which the scalar term reads.
         if self.is_sharded:
             return False
-        trains_rows = args.positive_weight or args.negative_weight or args.beta
+        trains_rows = args.positive_weight or args.negative_weight or args.unlikely_advantage
         trains_entropy = args.entropy_coef or args.use_adaptive_entropy or self.aux_loss_enabled
-        return not trains_rows and not trains_entropy
+        return not trains_rows and not args.beta and not trains_entropy
 
     def _scalar_share(self, inputs: TrlBatch) -> Tensor | float:
         """The share of all rows that belong to the scalar term, a scalar, for losses by rows.

@@ -95,15 +95,26 @@ def describe_method(args: Any, two_phases: bool) -> str:
     """
     weights = f"{args.positive_weight:g} and {args.negative_weight:g}"
     terms = [f"scalar ({args.credit} credit, weights {weights}, loss_type {args.loss_type})"]
+    if args.unlikely_advantage:
+        terms.append(
+            f"an advantage of {args.unlikely_advantage:g} on the {args.unlikely_share:.0%} least "
+            "likely tokens"
+        )
     if two_phases and args.refine_slots and args.refine_weight:
+        source = ""
+        if args.swaps_refinements:
+            source = f", right rows from the column {args.refine_column}"
         terms.append(
             f"{args.refine_weight:g} x refine ({args.refine_ratio}, {args.refine_slots} of "
-            f"{args.num_generations} rows)"
+            f"{args.num_generations} rows{source})"
         )
     if args.distill_weight:
+        contrast = ""
+        if args.distill_contrast != "none":
+            contrast = f", against a {args.distill_contrast} critique"
         terms.append(
             f"{args.distill_weight:g} x distill ({args.distill_mode} on {args.distill_target}, "
-            f"{args.distill_teacher} teacher)"
+            f"{args.distill_teacher} teacher{contrast})"
         )
     return " + ".join(terms)
 

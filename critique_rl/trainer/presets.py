@@ -97,6 +97,39 @@ def w_reinforce() -> Options:
     return {**SIGNED, "positive_weight": 0.1, "negative_weight": 1.0}
 
 
+def opsa() -> Options:
+    """The fixed advantage of OPSA's paper (arXiv 2608.31046), section 3.2: no teacher, no reward.
+
+        A_t = -.5 on the 20 % of a rollout's tokens with the lowest log-prob, 0 on all others
+
+    The loss is the mean over those tokens of a rollout, then over rollouts. The paper's claim is
+    that this alone matches the advantages that a teacher gives (its Eq. 1 and 2).
+
+    Differences: PPO's clip, where the paper writes -A log pi; tokens are chosen per rollout, as in
+    the paper, while its code chooses among all tokens of a rank.
+    """
+    return {
+        **NO_SCALAR,
+        "loss_type": "grpo",
+        "scale_rewards": "none",
+        "beta": 0.0,
+        "refine_weight": 0.0,
+        "refine_slots": 0,
+        "unlikely_advantage": -0.5,
+        "unlikely_share": 0.2,
+    }
+
+
+def opsa_entropy() -> Options:
+    """OPSA (arXiv 2608.31046), Eq. 4 and 5: `opsa` with an advantage that grows with entropy.
+
+        A_t = -.5 - (H_t - H_min) / (2 (H_max - H_min)),    over the tokens that `opsa` takes
+
+    Differences: those of `opsa`.
+    """
+    return {**opsa(), "unlikely_entropy": True}
+
+
 # ---- refine --------------------------------------------------------------------------------------
 
 
@@ -245,6 +278,23 @@ def opd() -> Options:
     }
 
 
+def rlcsd() -> Options:
+    """The contrast of RLCSD (arXiv 2606.11709), Eq. 7 with K = 1, as the advantage of a token.
+
+        A_t = log pi_T(y_t | x, c, y_<t) - log pi_T(y_t | x, c', y_<t),    under PPO's clip
+
+    c is the critique, c' the critique of another problem. What any hint does to the style of an
+    answer cancels, and so does the policy: `opd` with another subtrahend, and nothing else.
+
+    Differences: the paper adds lambda tanh(e / tau) of this e to the verifier's group advantages,
+    under a clamp that keeps their sign, and splits the mean over tokens (Eq. 8 to 15). It therefore
+    trains nothing in a group that failed as a whole, which on a plateau is every group. Its hints
+    are right and wrong answers of the same group, with the mean over K = 4 wrong ones; its teacher
+    is a copy of the policy of up to 10 steps ago, ours is live.
+    """
+    return {**opd(), "distill_contrast": "shuffled"}
+
+
 def openclaw_combined() -> Options:
     """OpenClaw-RL's combined loss (arXiv 2603.10165), its code combine_loss.py.
 
@@ -364,9 +414,9 @@ def mixed() -> Options:
     }
 
 
-SCALAR = (grpo, dr_grpo, psr, nsr, w_reinforce)
+SCALAR = (grpo, dr_grpo, psr, nsr, w_reinforce, opsa, opsa_entropy)
 REFINE = (critique_grpo, critique_grpo_as_released, luffy, rltf_sd, raft_refine)
-DISTILL = (opd, openclaw_combined, sdpo, sdft, opsd)
+DISTILL = (opd, rlcsd, openclaw_combined, sdpo, sdft, opsd)
 PRESETS: dict[str, Callable[[], Options]] = {
     method.__name__: method for method in (*SCALAR, *REFINE, *DISTILL, mixed)
 }

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from critique_rl.hashing import uniform
 from critique_rl.prompts import render
 from critique_rl.tasks.messages import replace_question
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
@@ -204,10 +205,56 @@ def teacher_prompts(batch: Generation, args: CritiqueGRPOConfig) -> list[Any | N
     return prompts
 
 
+def contrast_prompts(batch: Generation, args: CritiqueGRPOConfig) -> list[Any | None]:
+    """Of each critiqued rollout's row the teacher's prompt with the critique of another problem in
+    place of its own; None for all other rows, and where `other_critique` finds none.
+    """
+    prompts: list[Any | None] = []
+    for number in batch.order:
+        prompt = None
+        if number in batch.critiques:
+            other = other_critique(batch, number)
+            prompt = teacher_prompt(batch.attempts[number], other, "", args)
+        prompts.append(prompt)
+    return prompts
+
+
+def other_critique(batch: Generation, number: int) -> Critique | None:
+    """A critique of another problem that the same critic wrote for the same batch.
+
+    As for the critic `shuffled`, the problem is of the same family, and its critique in other
+    words. The draw is a hash, so a continued run draws the same. Taken from the batch it costs no
+    call, has the critic's own style, and needs no oracle.
+
+    Args:
+        batch: the batch.
+        number: index of the attempt whose critique it is to be contrasted with.
+
+    Returns:
+        The critique; None where the batch holds no such problem.
+    """
+    attempt = batch.attempts[number]
+    words = batch.critiques[number].text
+    family = attempt.row.get("family")
+    others = []
+    for i, critique in batch.critiques.items():
+        other = batch.attempts[i]
+        is_other = other.question != attempt.question and other.row.get("family") == family
+        if is_other and critique.status == "ok" and critique.text not in ("", words):
+            others.append(critique)
+    if not others:
+        return None
+    place = int(uniform(f"contrast/{attempt.question}/{attempt.text}") * len(others))
+    return others[place]
+
+
 def teacher_prompt(
     attempt: Attempt, critique: Critique | None, sibling: str, args: CritiqueGRPOConfig
 ) -> Any | None:
     """The teacher's prompt for one rollout; None where there is nothing to add to the question.
+
+    `distill_context` "question" adds nothing: it is the prompt of a failed rollout as it is. Those
+    are the rows that other contexts have a critique for, so the arms differ in the context alone.
 
     Args:
         attempt: the rollout. Its prompt gives the format.
@@ -217,6 +264,8 @@ def teacher_prompt(
             feedback only where no sibling is right.
     """
     context = args.distill_context
+    if context == "question":
+        return attempt.row["prompt"] if attempt.verdict.failed else None
     solution = ""
     critique_text = ""
     if context == "demonstration":

@@ -9,6 +9,7 @@ import pytest
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import build_critic
+from critique_rl.critic.controls import ShuffledCritic
 from critique_rl.critic.leaks import leaks_answer
 from critique_rl.tasks.load import load_task
 from critique_rl.types import Attempt, Verdict
@@ -45,6 +46,23 @@ def test_shuffled_is_another_problem_of_the_family_and_repeats_itself() -> None:
         if row["family"] == "plateau"
     }
     assert texts[0] in others
+
+
+def test_shuffled_never_speaks_of_the_attempts_own_problem() -> None:
+    # An oracle that reads the attempt says other words about a blank attempt on the same problem.
+    rows = [
+        {"question": "1 A+1", "family": "easy", "answer": "2", "id": number} for number in range(9)
+    ]
+    rows.append({"question": "2 A+2", "family": "easy", "answer": "4", "id": 9})
+
+    def words(attempt: Attempt) -> str:
+        return f"{attempt.question}: {attempt.text or 'nothing written'}"
+
+    attempts = [Attempt("1 A+1", f"#{i}", Verdict("wrong"), rows[0]) for i in range(20)]
+    critiques = ShuffledCritic(words, rows).critique(attempts)
+    assert {critique.text for critique in critiques} == {"2 A+2: nothing written"}
+    [alone] = ShuffledCritic(words, rows[:9]).critique(attempts[:1])
+    assert (alone.status, alone.reason) == ("skipped", "no_other_problem")
 
 
 @pytest.mark.parametrize(("wrong", "low", "high"), [(0, 0, 0), (0.25, 0.15, 0.35), (1, 1, 1)])

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 from known_critics import QUESTIONS, SOLUTIONS, WORDS, Turns, Words, completion_text, generated
-from lab_trainers import DISTILL, HALF, context_tokens, critique_trainer, prompt_tokens
+from lab_trainers import (
+    DISTILL,
+    HALF,
+    context_tokens,
+    critique_trainer,
+    move_weights,
+    prompt_tokens,
+)
 
 
 def teachers_of(trainer, output) -> list[str | None]:
@@ -83,6 +90,29 @@ def test_a_demonstration_is_read_for_every_rollout_without_any_critic(
         for question, solution in zip(QUESTIONS, SOLUTIONS, strict=True)
     )
     assert teachers_of(trainer, generated(trainer)) == [first] * 4 + [second] * 4
+
+
+def test_the_bare_question_is_read_for_failed_rollouts_as_it_stands_and_anchors(
+    tiny_policy, tmp_path
+) -> None:
+    settings = {**DISTILL, "distill_context": "question", "distill_teacher": "base"}
+    trainer = critique_trainer(tiny_policy, tmp_path, Turns(HALF), **settings)
+    output = generated(trainer)
+    first, second = (f"<user>{question}<policy>" for question in QUESTIONS)
+    # the rows that a critic would have written on: all but the right one
+    assert teachers_of(trainer, output) == [None, first, first, first] + [second] * 4
+    for row in range(1, 8):
+        prompt = output["prompt_ids"][row][output["prompt_mask"][row].bool()]
+        assert context_tokens(output, row) == prompt.tolist()
+    # at the base the anchor holds nothing back; elsewhere it is the divergence from the base
+    assert trainer._compute_loss(trainer.model, output).item() == pytest.approx(0, abs=1e-9)
+    move_weights(trainer)
+    assert trainer._compute_loss(trainer.model, output).item() > 1e-3
+
+
+def test_the_bare_question_is_nothing_to_the_live_policy_and_refused(tiny_policy, tmp_path) -> None:
+    with pytest.raises(ValueError, match="distill_context question: got distill_teacher live"):
+        critique_trainer(tiny_policy, tmp_path, Turns(HALF), **DISTILL, distill_context="question")
 
 
 @pytest.mark.parametrize(

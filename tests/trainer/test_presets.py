@@ -10,7 +10,7 @@ import re
 import pytest
 import torch
 from datasets import Dataset
-from known_critics import Turns, Words, completion_text, generated
+from known_critics import Turns, WordsPerProblem, completion_text, generated
 from tiny_trainers import trainer_of
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
@@ -33,10 +33,12 @@ CRITIC = {
     "rltf_sd",
     "raft_refine",
     "opd",
+    "rlcsd",
     "openclaw_combined",
     "sdpo",
     "mixed",
 }
+TAUGHT = ("opd", "rlcsd", "openclaw_combined")
 TERMS = {
     **dict.fromkeys(
         ("critique_grpo", "critique_grpo_as_released", "luffy", "rltf_sd", "raft_refine"),
@@ -45,7 +47,8 @@ TERMS = {
     **dict.fromkeys(("sdpo", "sdft", "opsd"), ("distill",)),
     "mixed": ("refine", "distill"),
 }
-"""Terms beside the scalar one; opd and openclaw_combined work through the advantages."""
+"""Terms beside the scalar one; those of TAUGHT, opsa and opsa_entropy work through the advantages.
+"""
 HARD, EASY = "3 A-7 B+9", "1 A+1 B+1"
 # Two groups of eight: one where some rollouts are right, one where all failed. Candidates are
 # right, then wrong.
@@ -79,7 +82,7 @@ def built(name: str, policy: str, folder, reward, **explicit) -> CritiqueGRPOTra
         reward,
         rows(),
         settings=settings,
-        critic=Words() if name in CRITIC else None,
+        critic=WordsPerProblem() if name in CRITIC else None,
     )
 
 
@@ -123,7 +126,7 @@ def test_each_preset_trains_with_finite_moving_losses(name, tiny_policy, tmp_pat
             f"loss/{term}: {values}"
         )
         assert all(map(math.isfinite, values))
-    assert any(tensor.abs().max() > 0 for tensor in added) == (name in ("opd", "openclaw_combined"))
+    assert any(tensor.abs().max() > 0 for tensor in added) == (name in TAUGHT)
 
 
 # ---- what a preset is ----------------------------------------------------------------------------

@@ -68,6 +68,10 @@ def test_sampled_token_forms_are_refused_on_refinements_with_the_reason(mode, ta
             {"refine_anchor_weight": 1.0, "refine_column": "solution"},
             "refine_anchor_weight: got 1.0 without refinements",
         ),
+        (
+            {"distill_weight": 1.0, "distill_target": "refinements", "refine_column": "solution"},
+            "distill_target 'refinements' without refinements would train nothing",
+        ),
     ],
 )
 def test_a_term_that_would_be_nothing_without_a_critic_is_refused(

@@ -294,6 +294,8 @@ REFINE_COUNTS = (
     "refine/right_experts",
     "refine/traces_missing",
     "refine/traces_too_long",
+    "refine/swapped",
+    "refine/unmatched",
 )
 
 

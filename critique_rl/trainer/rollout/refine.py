@@ -116,3 +116,34 @@ def choose_candidates(
     while others and len(chosen) < slots:
         chosen.append(others.pop(draw(len(others))))
     return chosen
+
+
+def swap_right(
+    chosen: Sequence[int], traces: Sequence[int], verdicts: Sequence[Verdict]
+) -> tuple[list[int], list[int]]:
+    """Put an expert's trace in the place of every chosen right refinement of one group.
+
+    The control of refinements: rollouts, refinements, tokens, slots and the number of right rows
+    stay those of an arm without traces, and the right row alone comes from elsewhere. A wrong
+    refinement keeps its row.
+
+    Args:
+        chosen: places of the refinements that fill slots.
+        traces: place of the group's trace, if it has one.
+        verdicts: verdict of each place.
+
+    Returns:
+        Places that fill slots; then right refinements that no right trace could replace. Those
+        train nothing: as refinements they would mix the two sources.
+    """
+    right_traces = [trace for trace in traces if verdicts[trace].outcome == "right"]
+    filling: list[int] = []
+    unmatched: list[int] = []
+    for place in chosen:
+        if verdicts[place].outcome != "right":
+            filling.append(place)
+        elif right_traces:
+            filling += right_traces[:1]
+        else:
+            unmatched.append(place)
+    return filling, unmatched

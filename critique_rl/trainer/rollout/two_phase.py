@@ -26,7 +26,7 @@ from critique_rl.trainer.rollout.generation import (
     PlainSample,
     make_attempts,
 )
-from critique_rl.trainer.rollout.refine import choose_candidates, mentions_critique
+from critique_rl.trainer.rollout.refine import choose_candidates, mentions_critique, swap_right
 from critique_rl.trainer.rollout.sampled import Row, Sampled, batch_columns
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.trainer.rollout.scoring import Judged, Scorer
@@ -89,6 +89,10 @@ class FilledSlots:
     """Rows with a candidate nobody chose."""
     chosen: set[int]
     """Places of the chosen ones."""
+    idle: set[int]
+    """Places of traces that no right refinement made room for."""
+    counts: Counts
+    """Counters of traces that took the rows of refinements."""
 
 
 class TwoPhaseRollout:
@@ -144,14 +148,15 @@ class TwoPhaseRollout:
         judged = first.judged + second.judged
         self.scorer.reorder_extra_columns(slots.order, len(judged.values), second.copies)
         counts.update(trace_counts)
+        counts.update(slots.counts)
         counts["refine/mentions"] = sum(second.mentions)
-        counts.update(count_tokens(first, second))
+        counts.update(count_tokens(first, second, slots.idle))
         return Generation(
             group_rollouts=self.args.group_rollouts,
             attempts=first.attempts,
             critiques=critiques,
             refinements=number_refinements(first, critiques, second, slots.chosen),
-            plain=self.number_plain_samples(first, second, group_rows),
+            plain=self.number_plain_samples(first, second, group_rows, slots.idle),
             order=slots.order,
             values=judged.values,
             rewards=judged.rewards[slots.order],
@@ -195,23 +200,31 @@ class TwoPhaseRollout:
     ) -> tuple[list[SlotCandidate], Counts]:
         """The sequences of phase 2, group by group, and counters of expert traces.
 
-        A group has refinements or an expert's trace, then plain samples for slots they leave.
+        A group has refinements or an expert's trace, then plain samples for slots they leave. If
+        traces take the rows of refinements, a group with refinements has its trace after them.
         """
         candidates: list[SlotCandidate] = []
         counts: Counts = Counter()
         slots = self.args.refine_slots
         if not slots:
             return candidates, counts
+        column = self.args.refine_column
+        swaps = self.args.swaps_refinements
         for group, row in enumerate(group_rows):
-            if self.args.refine_column is None:
-                planned = self._plan_refinements(group, critiques)
-            else:
-                text = row.get(self.args.refine_column)
-                planned, group_counts = self._plan_trace(group, row["prompt"], text)
+            refinements: list[SlotCandidate] = []
+            traces: list[SlotCandidate] = []
+            if column is None or swaps:
+                refinements = self._plan_refinements(group, critiques)
+            needs_trace = bool(refinements) or not swaps
+            if column is not None and needs_trace:
+                traces, group_counts = self._plan_trace(group, row["prompt"], row.get(column))
                 counts.update(group_counts)
-            free_slots = max(0, slots - len(planned))
-            candidates += planned
+            filling = refinements or traces
+            free_slots = max(0, slots - len(filling))
+            candidates += filling
             candidates += [SlotCandidate(group)] * free_slots
+            if refinements:
+                candidates += traces
         return candidates, counts
 
     def sample_candidates(
@@ -268,6 +281,7 @@ class TwoPhaseRollout:
                 # Scoring gathers over ranks without padding, and a rank with fewer failures has
                 # fewer candidates: copies of a rollout make up the numbers.
                 most = max(self.args.group_candidates, self.args.refine_slots)
+                most += self.args.swaps_refinements
                 copies = most * len(group_rows) - len(candidates)
             padded = Sampled(
                 [],
@@ -291,20 +305,27 @@ class TwoPhaseRollout:
         refined: list[int] = []
         off_policy: list[int] = []
         all_chosen: set[int] = set()
+        idle: set[int] = set()
+        counts: Counts = Counter()
         for group in range(groups):
             order += range(group * rollouts, (group + 1) * rollouts)
-            plain: list[int] = []
-            others: list[int] = []
-            for place, candidate in enumerate(second.candidates):
-                if candidate.group == group:
-                    is_plain = candidate.owner == "rollout"
-                    places = plain if is_plain else others
-                    places.append(place)
+            places = [p for p, c in enumerate(second.candidates) if c.group == group]
+            plain = [place for place in places if second.candidates[place].owner == "rollout"]
+            traces: list[int] = []
+            if self.args.swaps_refinements:
+                traces = [place for place in places if second.candidates[place].owner == "expert"]
+            others = [place for place in places if place not in plain + traces]
             chosen = self._choose(others, second)
-            all_chosen.update(chosen)
             # Unscored and dropped candidates are the last resort: as plain rows they carry no
             # refine credit.
             spare = [place for place in others if place not in chosen]
+            if self.args.swaps_refinements:
+                chosen, unmatched = swap_right(chosen, traces, second.judged.verdicts)
+                spare = unmatched + spare
+                counts["refine/swapped"] += len([place for place in chosen if place in traces])
+                counts["refine/unmatched"] += len(unmatched)
+                idle.update(place for place in traces if place not in chosen)
+            all_chosen.update(chosen)
             filling = chosen + plain + spare
             for place in filling[:slots]:
                 row = len(order)
@@ -313,19 +334,26 @@ class TwoPhaseRollout:
                 elif place in spare:
                     off_policy.append(row)
                 order.append(groups * rollouts + place)
-        return FilledSlots(order, refined, off_policy, all_chosen)
+        return FilledSlots(order, refined, off_policy, all_chosen, idle, counts)
 
     def number_plain_samples(
-        self, first: FirstPhase, second: SecondPhase, group_rows: list[Row]
+        self, first: FirstPhase, second: SecondPhase, group_rows: list[Row], idle: set[int]
     ) -> list[PlainSample]:
-        """Plain samples and expert traces of phase 2, numbered after all rollouts."""
+        """Plain samples and expert traces of phase 2, numbered after all rollouts.
+
+        Args:
+            first: the rollouts.
+            second: the sequences of phase 2.
+            group_rows: the dataset's row of each group.
+            idle: places of traces that are left out, because they train nothing.
+        """
         rows = [group_rows[candidate.group] for candidate in second.candidates]
         sampled = second.sampled
         truncated = self.sampler.truncated(sampled.completion_ids)
         attempts = make_attempts(rows, sampled.completions, second.judged.verdicts, truncated)
         samples = []
         for place, candidate in enumerate(second.candidates):
-            if candidate.attempt is None:
+            if candidate.attempt is None and place not in idle:
                 number = len(first.attempts) + place
                 sample = PlainSample(candidate.group, number, candidate.owner, attempts[place])
                 samples.append(sample)
@@ -362,11 +390,13 @@ class TwoPhaseRollout:
         return [SlotCandidate(group, trace=ids)], Counter()
 
 
-def count_tokens(first: FirstPhase, second: SecondPhase) -> Counts:
-    """Tokens of both phases by owner, those of prompts apart."""
+def count_tokens(first: FirstPhase, second: SecondPhase, idle: set[int]) -> Counts:
+    """Tokens of both phases by owner, those of prompts apart. `idle` traces were never read."""
     counts: Counts = Counter()
     sampled = second.sampled
     for place, candidate in enumerate(second.candidates):
+        if place in idle:
+            continue
         owner = candidate.owner
         counts[f"tokens/{owner}"] += len(sampled.completion_ids[place])
         counts[f"tokens/{owner}_prompt"] += len(sampled.prompt_ids[place])
