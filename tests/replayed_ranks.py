@@ -115,6 +115,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "distill_ema": 0.3,
         "refine_slots": 0,
     },
+    "rlcsd": {
+        "loss_type": "dapo",
+        "distill_weight": 10.0,
+        "distill_mode": "advantage",
+        "distill_contrast": "shuffled",
+        "distill_teacher": "base",
+        "refine_slots": 0,
+    },
 }
 LORA = LoraConfig(
     r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM"

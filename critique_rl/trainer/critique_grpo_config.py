@@ -250,7 +250,7 @@ class CritiqueGRPOConfig(GRPOConfig):
     distill_contrast: str = _option(
         "none",
         "shuffled (RLCSD, mode advantage): the token's advantage is its log-ratio under the "
-        "critique against the critique of another problem of the batch, of the same family; not "
+        "critique against the critique of another problem of the step, of the same family; not "
         "against the policy.",
     )
     distill_template: str = _option(

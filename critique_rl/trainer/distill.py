@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from trl.trainer.utils import pad
 
@@ -34,7 +35,12 @@ from critique_rl.trainer.rollout.generation import Counts, Generation
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.trainer.rollout.scoring import fault_mask
 from critique_rl.trainer.sliced_divergence import Divergence, Head, sliced_divergence, sliced_logps
-from critique_rl.trainer.teacher import Teacher, contrast_prompts, teacher_prompts
+from critique_rl.trainer.teacher import (
+    Teacher,
+    contrast_prompts,
+    critiqued_problems,
+    teacher_prompts,
+)
 from critique_rl.trainer.trl_seams import TrlBatch
 
 HEAD_TOLERANCE = 0.1
@@ -103,7 +109,9 @@ class Distillation:
         keys |= self._row_masks(batch, has_context_B)
         without_contrast = 0
         if self.args.distill_contrast != "none":
-            contrasts, long_contrasts = self._contexts(contrast_prompts(batch, self.args))
+            # Of all ranks: one rank may hold a single problem.
+            pool = gather_object(critiqued_problems(batch))
+            contrasts, long_contrasts = self._contexts(contrast_prompts(batch, pool, self.args))
             long_contexts += long_contrasts
             keys |= self._context_tensors("contrast", contrasts, device)
             contrasted_B = keys["distill_mask"] & _present(contrasts, device)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -205,7 +205,28 @@ def teacher_prompts(batch: Generation, args: CritiqueGRPOConfig) -> list[Any | N
     return prompts
 
 
-def contrast_prompts(batch: Generation, args: CritiqueGRPOConfig) -> list[Any | None]:
+class CritiquedProblem(NamedTuple):
+    """A critique that was written in this step, on any rank, and what it was written about."""
+
+    question: str
+    family: Any
+    critique: Critique
+
+
+def critiqued_problems(batch: Generation) -> list[CritiquedProblem]:
+    """The critiques of one rank's batch that have words, in the order of their attempts."""
+    problems = []
+    for number, critique in batch.critiques.items():
+        attempt = batch.attempts[number]
+        if critique.status == "ok" and critique.text:
+            family = attempt.row.get("family")
+            problems.append(CritiquedProblem(attempt.question, family, critique))
+    return problems
+
+
+def contrast_prompts(
+    batch: Generation, pool: Sequence[CritiquedProblem], args: CritiqueGRPOConfig
+) -> list[Any | None]:
     """Of each critiqued rollout's row the teacher's prompt with the critique of another problem in
     place of its own; None for all other rows, and where `other_critique` finds none.
     """
@@ -213,35 +234,36 @@ def contrast_prompts(batch: Generation, args: CritiqueGRPOConfig) -> list[Any | 
     for number in batch.order:
         prompt = None
         if number in batch.critiques:
-            other = other_critique(batch, number)
-            prompt = teacher_prompt(batch.attempts[number], other, "", args)
+            attempt = batch.attempts[number]
+            other = other_critique(pool, attempt, batch.critiques[number].text)
+            prompt = teacher_prompt(attempt, other, "", args)
         prompts.append(prompt)
     return prompts
 
 
-def other_critique(batch: Generation, number: int) -> Critique | None:
-    """A critique of another problem that the same critic wrote for the same batch.
+def other_critique(
+    pool: Sequence[CritiquedProblem], attempt: Attempt, words: str
+) -> Critique | None:
+    """A critique of another problem that the same critic wrote in the same step.
 
     As for the critic `shuffled`, the problem is of the same family, and its critique in other
-    words. The draw is a hash, so a continued run draws the same. Taken from the batch it costs no
-    call, has the critic's own style, and needs no oracle.
+    words. The draw is a hash, so a continued run draws the same, on any number of ranks. Taken from
+    the step it costs no call, has the critic's own style, and needs no oracle.
 
     Args:
-        batch: the batch.
-        number: index of the attempt whose critique it is to be contrasted with.
+        pool: the critiques of all ranks.
+        attempt: the attempt whose critique it is to be contrasted with.
+        words: that critique.
 
     Returns:
-        The critique; None where the batch holds no such problem.
+        The critique; None where no other problem was critiqued.
     """
-    attempt = batch.attempts[number]
-    words = batch.critiques[number].text
     family = attempt.row.get("family")
     others = []
-    for i, critique in batch.critiques.items():
-        other = batch.attempts[i]
-        is_other = other.question != attempt.question and other.row.get("family") == family
-        if is_other and critique.status == "ok" and critique.text not in ("", words):
-            others.append(critique)
+    for problem in pool:
+        is_other = problem.question != attempt.question and problem.family == family
+        if is_other and problem.critique.text != words:
+            others.append(problem.critique)
     if not others:
         return None
     place = int(uniform(f"contrast/{attempt.question}/{attempt.text}") * len(others))

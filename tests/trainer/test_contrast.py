@@ -4,6 +4,8 @@ passes.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from datasets import Dataset
@@ -21,6 +23,8 @@ from transformers import AutoModelForCausalLM
 
 from critique_rl import CritiqueGRPOConfig
 from critique_rl.trainer.presets import preset
+from critique_rl.trainer.teacher import CritiquedProblem, other_critique
+from critique_rl.types import Attempt, Critique, Verdict
 
 ROLLOUTS = [1.0, 0.0, 0.0, 0.0] + [0.0] * 4
 """All but the first of eight rollouts failed, four of each question."""
@@ -131,3 +135,20 @@ def test_a_rollout_without_another_critique_trains_nothing_and_is_counted(
 def test_a_contrast_that_no_term_could_read_is_refused(settings) -> None:
     with pytest.raises(ValueError, match="distill_contrast shuffled: got distill_mode"):
         CritiqueGRPOConfig.from_preset("rlcsd", "x", bf16=False, use_cpu=True, **settings)
+
+
+def test_the_contrast_comes_from_any_rank_and_is_drawn_alike_each_time() -> None:
+    attempt = Attempt("1+1", "3", Verdict("wrong"), {"family": "plateau"})
+    pool = [
+        CritiquedProblem("1+1", "plateau", Critique("own problem", "c")),
+        CritiquedProblem("2+2", "plateau", Critique("own words", "c")),
+        CritiquedProblem("3+3", "learnable", Critique("another family", "c")),
+        *(CritiquedProblem(f"{i}+{i}", "plateau", Critique(f"of {i}", "c")) for i in (4, 5, 6)),
+    ]
+    drawn = set()
+    for text in "abcdefghijkl":
+        again = [other_critique(pool, replace(attempt, text=text), "own words") for _ in range(2)]
+        assert again[0] is again[1]
+        drawn.add(again[0].text)
+    assert drawn == {"of 4", "of 5", "of 6"}
+    assert other_critique(pool[:3], attempt, "own words") is None
