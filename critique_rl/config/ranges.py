@@ -159,6 +159,17 @@ def _check_evaluation(evaluation: Any, where: str) -> None:
             f"{evaluation.curve_problems} problems and {evaluation.curve_samples} samples; "
             "set evaluation.curve_problems and curve_samples to 1 or more, or curve_every to 0"
         )
+    for metric, value in evaluation.stop_above.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not str(metric).startswith("pass@1/") or not is_number or not 0 < value <= 1:
+            raise ConfigError(
+                f"{where}.stop_above: got {{{metric}: {value!r}}}, expected a pass@1 of the "
+                "learning curve and a share, such as {pass@1/plateau: 0.5}"
+            )
+    if evaluation.stop_above and not evaluation.curve_every:
+        raise ConfigError(
+            f"{where}.stop_above: read on the learning curve; set evaluation.curve_every"
+        )
     if min(ks) > evaluation.samples:
         raise ConfigError(
             f"{where}.ks: got {list(ks)!r} with {evaluation.samples} samples a problem, "

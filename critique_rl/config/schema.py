@@ -126,6 +126,10 @@ class EvaluationConfig:
     """Validation problems per family, at each point."""
     curve_samples: int = 4
     """Answers per validation problem."""
+    stop_above: Mapping[str, float] = field(default_factory=dict)
+    """A pass@1 of the learning curve -> a value, such as {pass@1/plateau: .5}: the run ends at the
+    first point at which every one is reached, before its budget is spent.
+    """
 
 
 @dataclass(frozen=True)
@@ -168,9 +172,9 @@ class FlowConfig:
     probes: int = 64
     """Completions that are scored each time while training, the likeliest ones of a few problems.
     """
-    account: bool = False
-    """Whether these steps also log how each term of the objective moves each class
-    (`flow/<class>/<term>`).
+    account: str = ""
+    """A family, or "all": these steps also log how each term of the objective moves the classes of
+    its problems (`flow/<class>/<term>`). "": they do not.
     """
 
 

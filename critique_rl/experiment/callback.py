@@ -28,6 +28,8 @@ from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 from critique_rl.trainer.plateau import PlateauDetector
 from critique_rl.trainer.trl_seams import metric
 
+STOPPED = "stopped_above"
+"""Key of the step at which a run reached `evaluation.stop_above`."""
 BEST = "put back a copy, or remove the run's folder to train it again"
 
 
@@ -73,6 +75,16 @@ def is_spent(config: RunConfig, spent: dict[str, float]) -> bool:
     return spent[kind] >= limit
 
 
+def has_stopped(state: dict[str, Any]) -> bool:
+    """True where a run had reached `evaluation.stop_above` when it wrote a checkpoint.
+
+    Args:
+        state: Of the checkpoint, as `read_state` gives it.
+    """
+    own_state = state.get("callbacks", {}).get(RunCallback.__name__, {})
+    return STOPPED in own_state.get("steps", {})
+
+
 class RunCallback(TrainerCallback):
     """Metrics to disk, learning curve, plateau, budget, and a stop signal that leaves a checkpoint.
 
@@ -99,7 +111,7 @@ class RunCallback(TrainerCallback):
             rule = plateau_rule(config.plateau)
             self.detector = PlateauDetector(rule)
         self.steps: dict[str, int] = {}
-        """Steps of the plateau's events: stuck, solved, took_off."""
+        """Steps of the plateau's events: stuck, solved, took_off; and `STOPPED`."""
 
     def interrupt(self, *_: Any) -> None:
         """Signal handler: the sampled generation is trained on, saved, and the run ends.
@@ -139,6 +151,11 @@ class RunCallback(TrainerCallback):
             problems, metrics = self.curve_point()
             self._keep_best(step, metrics)
             self._look_for_plateau(step, problems)
+            if self._is_reached(metrics):
+                self.steps[STOPPED] = step
+                say(f"step {step}: every value of evaluation.stop_above is reached")
+                control.should_training_stop = True
+                control.should_save = True
         # Arms branch from here: at a step they name, at the plateau, or at the last step where the
         # plateau never came.
         kept_steps = self.trainer.kept_steps
@@ -147,6 +164,13 @@ class RunCallback(TrainerCallback):
             control.should_save = True
             kept_steps.add(step)
         return control
+
+    def _is_reached(self, metrics: dict[str, float]) -> bool:
+        """True where the run stops at values of its learning curve, and all are reached."""
+        wanted = self.config.evaluation.stop_above
+        if not wanted:
+            return False
+        return all(metrics.get(name, -1.0) >= value for name, value in wanted.items())
 
     def _look_for_plateau(self, step: int, problems: list[Tally]) -> None:
         """One look of the plateau detector, the same on every rank."""
@@ -168,6 +192,15 @@ class RunCallback(TrainerCallback):
             looks = len(self.detector.series)
             say(f"step {step}: {status} (plateau of {family}, look {looks})")
             self._record_status(step, status)
+
+    def plateau_summary(self) -> dict[str, Any]:
+        """The plateau's status, and the step of each of its events: {"status", "stuck_step"}."""
+        assert self.detector is not None, "the run looks for no plateau"
+        summary: dict[str, Any] = {"status": self.detector.status}
+        for event, step in self.steps.items():
+            if event != STOPPED:
+                summary[f"{event}_step"] = step
+        return summary
 
     def _record_status(self, step: int, status: str) -> None:
         """Log a new status of the plateau; a plateau is kept for branches and may free a critic."""

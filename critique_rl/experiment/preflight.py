@@ -224,6 +224,7 @@ def _arm_faults(config: RunConfig, tasks: Tasks, is_elsewhere: bool = False) -> 
     _collect(faults, _build_into, critics, config, task)
     _collect(faults, _check_best_by, config, task)
     _collect(faults, _check_plateau_family, config, task)
+    _collect(faults, _check_flow, config, task)
     if arguments is None:
         return faults
     _collect(faults, _check_branch_points, config, arguments)
@@ -443,16 +444,20 @@ def _validation_families(task: Task) -> set[str]:
 
 
 def _check_best_by(config: RunConfig, task: Task) -> None:
-    """Refuse an `evaluation.best_by` that the learning curve does not have.
+    """Refuse a `best_by` or a `stop_above` that the learning curve does not have.
 
     Raises:
         ConfigError: No such metric.
     """
+    metrics = [f"pass@1/{family}" for family in _validation_families(task)]
     best_by = config.evaluation.best_by
-    families = _validation_families(task)
-    if best_by and best_by.removeprefix("pass@1/") not in families:
-        metrics = [f"pass@1/{family}" for family in families]
+    if best_by and best_by not in metrics:
         raise ConfigError(f"evaluation.best_by: no metric {best_by!r}; {suggest(best_by, metrics)}")
+    for name in config.evaluation.stop_above:
+        if name not in metrics:
+            raise ConfigError(
+                f"evaluation.stop_above: no metric {name!r}; {suggest(name, metrics)}"
+            )
 
 
 def _check_plateau_family(config: RunConfig, task: Task) -> None:
@@ -473,6 +478,32 @@ def _check_plateau_family(config: RunConfig, task: Task) -> None:
     families = _validation_families(task)
     if family not in families:
         raise ConfigError(f"plateau.family: no family {family!r}; {suggest(family, families)}")
+
+
+def _check_flow(config: RunConfig, task: Task) -> None:
+    """Refuse masses while training that cannot be taken.
+
+    Raises:
+        ConfigError: The task's completions cannot be listed, or no problem has the family.
+    """
+    flow = config.flow
+    if flow is None or not (flow.every or flow.account):
+        return
+    if task.support is None:
+        raise ConfigError(
+            f"flow.every: got {flow.every} with task {task.name}, whose completions cannot be "
+            "listed; set it to 0, and flow.snapshots for masses after training"
+        )
+    if not flow.account:
+        return
+    if not flow.every:
+        raise ConfigError("flow.account: got every 0; set flow.every, such as 10")
+    rows = task.held_out(config.evaluation.split, 1)
+    families = {"all", *[str(row["family"]) for row in rows]}
+    if flow.account not in families:
+        raise ConfigError(
+            f"flow.account: no family {flow.account!r}; {suggest(flow.account, families)}"
+        )
 
 
 def _check_templates(config: RunConfig) -> None:

@@ -49,7 +49,14 @@ from critique_rl.experiment.build import (
     load_weights,
     move_to_device,
 )
-from critique_rl.experiment.callback import RunCallback, best_policy, is_spent, read_best
+from critique_rl.experiment.callback import (
+    STOPPED,
+    RunCallback,
+    best_policy,
+    has_stopped,
+    is_spent,
+    read_best,
+)
 from critique_rl.experiment.evaluate import final_evaluation, machine, versions
 from critique_rl.experiment.flow.snapshots import SnapshotCallback
 from critique_rl.experiment.preflight import check_arms, warn_sampling
@@ -236,8 +243,9 @@ def _train(
             )
         about = {"arm": arm, "seed": seed, "cost": _cost(folder, trainer)}
         if callback.detector is not None:
-            steps = {f"{status}_step": step for status, step in callback.steps.items()}
-            about["plateau"] = {"status": callback.detector.status, **steps}
+            about["plateau"] = callback.plateau_summary()
+        if STOPPED in callback.steps:
+            about[STOPPED] = callback.steps[STOPPED]
         if config.branch_from is not None:
             about["branch"] = read_origin(folder)
         _finish(trainer, task, config, folder, about)
@@ -332,6 +340,8 @@ def _is_last(config: RunConfig, checkpoint: Path, trainer: CritiqueGRPOTrainer) 
     if last_step <= 0:
         # A run over epochs: how many steps these are, the checkpoint knows.
         last_step = read_json(checkpoint / TRAINER_STATE_NAME)["max_steps"]
+    if has_stopped(state):
+        return True
     return is_spent(config, spent) or step_of(checkpoint) >= last_step
 
 

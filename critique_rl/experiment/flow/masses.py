@@ -11,6 +11,7 @@ The effective sample size is (sum w)^2 / sum w^2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -156,21 +157,25 @@ def _set_log_probs(
 def log_class_masses(model: Any, probes: ProbeSet) -> Tensor:
     """Logs (C,) of the mean masses of `CLASSES` over problems, with gradient.
 
-    A class without a probe has -inf; `rest`, what the list leaves, has its log without clamping.
+    A class without a probe has -inf, and so has `rest` where rounding takes the list over 1.
 
     Args:
         model: The policy.
         probes: Listed probes.
     """
     logps_P = _set_log_probs(model, probes.problems, probes.temperature, with_gradient=True)
-    kinds = [CLASSES.index(probe.kind) for problem in probes.problems for probe in problem.probes]
-    kinds_P = torch.tensor(kinds, device=logps_P.device)
-    count = len(probes.problems)
-    sums_C = torch.zeros(len(CLASSES), device=logps_P.device)
-    sums_C = sums_C.index_add(0, kinds_P, logps_P.exp()) / count
-    rest = 1.0 - sums_C.sum() + sums_C[-1]
-    sums_C = torch.cat([sums_C[:-1], rest.clamp(min=0.0).unsqueeze(0)])
-    return sums_C.log()
+    kinds = [probe.kind for problem in probes.problems for probe in problem.probes]
+    number = math.log(len(probes.problems))
+    empty = logps_P.new_full((1,), -torch.inf)
+    logs = []
+    for kind in CLASSES[:-1]:
+        chosen = [place for place, other in enumerate(kinds) if other == kind]
+        # In logs: the chance of a right working may be 1e-40.
+        logps_of_class = logps_P[chosen] if chosen else empty
+        logs.append(torch.logsumexp(logps_of_class, 0) - number)
+    listed = torch.stack(logs).exp().sum()
+    rest = torch.log((1.0 - listed).clamp(min=0.0))
+    return torch.stack([*logs, rest])
 
 
 def problem_log_probs(
