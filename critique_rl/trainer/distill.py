@@ -19,6 +19,8 @@ they are never tokens that are trained on.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,25 @@ HEAD_TOLERANCE = 0.1
 """Gap in log-probs between TRL and our own head, from which on the head is not the model's."""
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """Student and teacher on the rows that are distilled, B in number."""
+
+    rows: TermRows
+    weights: Tensor
+    """(B, T) of each token's divergence."""
+    student: Tensor
+    """(B, T) log-probs, with gradient."""
+    student_hidden: Tensor | None
+    """(B, T, H), with gradient; None for the form that reads the sampled token alone."""
+    teacher: Tensor | None
+    """(B, T) log-probs; None where only the divergence reads the teacher."""
+    teacher_hidden: Tensor
+    """(B, T, H)."""
+    head: Head
+    """The teacher's."""
+
+
 class Distillation:
     """The terms that need a context, for one trainer.
 
@@ -71,6 +92,9 @@ class Distillation:
         self.teacher = Teacher(model, kind, args.distill_ema)
         self.anchor = Teacher(model, "base") if args.refine_anchor_weight else None
         top_k = args.distill_top_k if args.distill_mode == "topk" else None
+        self.keeps_pair = False
+        """Whether `divergence_term` leaves what it read to `divergence_parts`."""
+        self.last_pair: _Pair | None = None
         self.measure = Divergence(args.distill_alpha, top_k, args.distill_tail, passes.temperature)
 
     @property
@@ -236,30 +260,89 @@ class Distillation:
             hidden_BLH: last hidden states (B, positions, H) of the student; None for the form that
                 reads the sampled token alone.
         """
+        pair = self._read_both(inputs, logps_BT, old_logps_BT, hidden_BLH)
+        self.last_pair = pair if self.keeps_pair else None
+        rows = pair.rows
+        student = pair.student.detach()
+        if pair.student_hidden is None:
+            total, teacher = self._sampled_sum(pair, pair.weights)
+            self._log_ratios(rows, teacher - student)
+            return total
+        total, divergences, head_logps, teacher = self._divergence(
+            rows, pair.student_hidden, pair.teacher_hidden, pair.head, pair.weights, self.measure
+        )
+        self._log_ratios(rows, teacher - student)
+        self._check_head(head_logps, student, rows.completion_mask)
+        divergence_sum = (divergences * rows.trained).sum()
+        self.passes.log_mean("distill/divergence", divergence_sum, rows.trained.sum())
+        return total
+
+    def divergence_parts(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The last `divergence_term` on some tokens alone, once; nothing is logged.
+
+        Args:
+            masks: name -> (B, T), true on tokens that count.
+
+        Returns:
+            Name -> scalar.
+        """
+        pair = self.last_pair
+        assert pair is not None, "keeps_pair is set before the term is taken"
+        self.last_pair = None
+        totals = {}
+        for name, mask_BT in masks.items():
+            weights = pair.weights * mask_BT[pair.rows.places]
+            if pair.student_hidden is None:
+                totals[name] = self._sampled_sum(pair, weights)[0]
+                continue
+            totals[name] = self._divergence(
+                pair.rows,
+                pair.student_hidden,
+                pair.teacher_hidden,
+                pair.head,
+                weights,
+                self.measure,
+            )[0]
+        return totals
+
+    def _read_both(
+        self, inputs: TrlBatch, logps_BT: Tensor, old_logps_BT: Tensor, hidden_BLH: Tensor | None
+    ) -> _Pair:
+        """What student and teacher say about the distilled rows; arguments of `divergence_term`.
+
+        Args:
+            inputs: as there.
+            logps_BT: (B, T) as there.
+            old_logps_BT: (B, T) as there.
+            hidden_BLH: (B, positions, H) as there.
+        """
         rows = term_rows(inputs, "distill_mask")
         student = logps_BT[rows.places]
         old = old_logps_BT[rows.places]
         importance = importance_weight(student, old, self.args.distill_is_clip)
         weights = importance * rows.trained
         teacher_hidden, head = self.read(rows, self.teacher)
+        teacher = None
         if hidden_BLH is None or self.args.distill_prefix:
             teacher = self._teacher_logps(rows, teacher_hidden, head)
-        if self.args.distill_prefix:
+        if teacher is not None and self.args.distill_prefix:
             mask = rows.trained
             weights = weights * prefix_weight(student * mask, teacher * mask)
-        if hidden_BLH is None:
-            self._log_ratios(rows, teacher - student.detach())
-            return (sampled_divergence(student, teacher) * weights).sum()
-        student_hidden = rows.predicting(hidden_BLH[rows.places])
-        total, divergences, head_logps, teacher = self._divergence(
-            rows, student_hidden, teacher_hidden, head, weights, self.measure
-        )
-        student = student.detach()
-        self._log_ratios(rows, teacher - student)
-        self._check_head(head_logps, student, rows.completion_mask)
-        divergence_sum = (divergences * rows.trained).sum()
-        self.passes.log_mean("distill/divergence", divergence_sum, rows.trained.sum())
-        return total
+        student_hidden = None
+        if hidden_BLH is not None:
+            student_hidden = rows.predicting(hidden_BLH[rows.places])
+        return _Pair(rows, weights, student, student_hidden, teacher, teacher_hidden, head)
+
+    def _sampled_sum(self, pair: _Pair, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the form that reads the sampled token alone, a scalar; the teacher's log-probs.
+
+        Args:
+            pair: student and teacher of B rows.
+            weights: (B, T) of each token.
+        """
+        assert pair.teacher is not None, "this form reads the teacher's log-probs"
+        total = (sampled_divergence(pair.student, pair.teacher) * weights).sum()
+        return total, pair.teacher
 
     def refine_prompt_terms(
         self, model: nn.Module, inputs: TrlBatch, logps_BT: Tensor

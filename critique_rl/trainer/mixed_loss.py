@@ -9,7 +9,10 @@ it has: `refine_credit` for the refine term, `distill_mask` for those with a tea
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +28,28 @@ from critique_rl.trainer.resume import Diverged, ResumableGRPOTrainer
 from critique_rl.trainer.trl_seams import TrlBatch
 
 
+@dataclass(frozen=True)
+class LossParts:
+    """One micro batch's loss, and what a listener needs to split it further."""
+
+    inputs: TrlBatch
+    """The micro batch."""
+    terms: dict[str, Tensor]
+    """The weighted terms, scalars with gradient."""
+    logps_BT: Tensor
+    """(B, T) of TRL's forward pass, with gradient."""
+    entropies_BT: Tensor | None
+    """(B, T) of the same pass."""
+    advantages: Tensor
+    """(B,), or (B, T) with a teacher's: what the scalar term was taken on, with gradient."""
+    row_advantages_B: Tensor
+    """(B,) of these the part of each row's reward."""
+    distill_parts: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    """The distill term on some tokens, for a run that has it: masks (B, T) -> scalars, by name."""
+    score_rows: Callable[[Tensor], Tensor]
+    """Log-probs (R, T) of rows at (R,) places, from a forward pass of their own, with gradient."""
+
+
 class MixedLossTrainer(ResumableGRPOTrainer):
     """Adds the terms of the mixed objective to TRL's loss."""
 
@@ -38,6 +63,12 @@ class MixedLossTrainer(ResumableGRPOTrainer):
     """Whether the scalar term trains alone for now."""
     distillation: Distillation | None = None
     """The terms with a teacher."""
+    on_loss: Callable[[LossParts], None] | None = None
+    """Called in each micro batch's loss, where the graph is still complete."""
+    on_backward: Callable[[], None] | None = None
+    """Called after each micro batch's backward pass, before gradients are clipped."""
+    _live_entropies: Tensor | None = None
+    """(B, T) from the same pass."""
     _live_logps: Tensor | None = None
     """(B, T) from TRL's forward pass in the loss in progress, for the other terms."""
     _micro_batch: TrlBatch | None = None
@@ -56,6 +87,7 @@ class MixedLossTrainer(ResumableGRPOTrainer):
         with scoring:
             result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
         self._live_logps = result[0]
+        self._live_entropies = result[1]
         micro_batch = self._micro_batch
         # TRL reads the advantages after this forward pass, which is the first to know the policy's
         # own log-probs and entropies.
@@ -104,6 +136,13 @@ class MixedLossTrainer(ResumableGRPOTrainer):
             advantages = advantages.unsqueeze(1)
         micro_batch["advantages"] = advantages + added_BT / self._scalar_share(micro_batch)
 
+    def training_step(self, *args, **kwargs):
+        """TRL's, for one micro batch."""
+        loss = super().training_step(*args, **kwargs)
+        if self.on_backward is not None:
+            self.on_backward()
+        return loss
+
     def _compute_loss(self, model, inputs):
         terms = self.loss_terms(model, inputs)
         self._log_terms(terms)
@@ -122,13 +161,17 @@ class MixedLossTrainer(ResumableGRPOTrainer):
             inputs: a micro batch of TRL's. It stays as it is.
         """
         advantages_B = inputs["advantages"] / self._scalar_share(inputs)
+        advantages_B.requires_grad_(self.on_loss is not None)
         # A copy: the same micro batch comes back in each iteration on a generation.
         self._micro_batch = {**inputs, "advantages": advantages_B}
         with self._student_hidden_states(inputs) as seen:
             scalar = super()._compute_loss(model, self._micro_batch)
         logps_BT = self._live_logps
         assert logps_BT is not None, "TRL's loss scores the completions"
+        entropies_BT = self._live_entropies
+        advantages = self._micro_batch["advantages"]
         self._live_logps = None
+        self._live_entropies = None
         self._micro_batch = None
         if self._scalar_is_idle:
             # Else autograd would go back through the head for a gradient of 0.
@@ -139,7 +182,16 @@ class MixedLossTrainer(ResumableGRPOTrainer):
             terms["refine"] = self._refine_term(inputs, logps_BT, old_logps_BT)
         if "distill_mask" in inputs:
             hidden_BLH = seen[0] if seen else None
+            assert self.distillation is not None, "rows have a context, so there is a teacher"
+            self.distillation.keeps_pair = self.on_loss is not None
             terms |= self._teacher_terms(model, inputs, logps_BT, old_logps_BT, hidden_BLH)
+        if self.on_loss is not None:
+            split = partial(self._distill_parts, inputs)
+            score = partial(self._score_rows, inputs)
+            rows_B = advantages_B.detach()
+            self.on_loss(
+                LossParts(inputs, terms, logps_BT, entropies_BT, advantages, rows_B, split, score)
+            )
         return terms
 
     def _student_hidden_states(self, inputs: TrlBatch) -> AbstractContextManager[list[Tensor]]:
@@ -201,6 +253,28 @@ class MixedLossTrainer(ResumableGRPOTrainer):
             divisor = self._divisor(inputs["own_tokens"])
             terms["own"] = total / divisor
         return terms
+
+    def _score_rows(self, inputs: TrlBatch, places: Tensor) -> Tensor:
+        """Log-probs (R, T) of the rows of a micro batch at `places` (R,), with gradient."""
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+        attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+        ids = ids[places]
+        attention = attention[places]
+        length = inputs["completion_ids"].shape[1]
+        with trl_seams.completions_scored_alone():
+            return trl_seams.token_logps(self, self.policy, ids, attention, length)
+
+    def _distill_parts(self, inputs: TrlBatch, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weighted distill term of this loss on some tokens, scalars by name.
+
+        Args:
+            inputs: the micro batch.
+            masks: name -> (B, T), true on the tokens that count.
+        """
+        assert self.distillation is not None, "rows have a context, so there is a teacher"
+        totals = self.distillation.divergence_parts(masks)
+        scale = self.args.distill_weight / self._divisor(inputs["distill_tokens"])
+        return {name: scale * total for name, total in totals.items()}
 
     def _log_terms(self, terms: dict[str, Tensor]) -> None:
         """Log the means of the terms (scalars) over ranks, which add up to TRL's `loss`.

@@ -178,6 +178,25 @@ def log_class_masses(model: Any, probes: ProbeSet) -> Tensor:
     return torch.stack([*logs, rest])
 
 
+def each_log_class_mass(model: Any, probes: ProbeSet) -> Iterator[Tensor]:
+    """`log_class_masses` of all classes but `rest`, scalars with gradient: each class's probes are
+    scored in its turn, so that a backward pass goes through them alone.
+
+    Args:
+        model: The policy.
+        probes: Listed probes.
+    """
+    for kind in CLASSES[:-1]:
+        prompts = []
+        completions = []
+        for problem in probes.problems:
+            chosen = [probe.ids for probe in problem.probes if probe.kind == kind]
+            prompts += [problem.prompt_ids] * len(chosen)
+            completions += chosen
+        logps = log_probs(model, prompts, completions, probes.temperature, with_gradient=True)
+        yield logps.logsumexp(0) - math.log(len(probes.problems))
+
+
 def problem_log_probs(
     model: Any, problem: ProbedProblem, probes: Sequence[Probe], temperature: float
 ) -> Tensor:

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from critique_rl.analysis.flow.classes import CLASSES
 from critique_rl.experiment.flow.masses import (
+    each_log_class_mass,
     listed_masses,
     log_class_masses,
     log_probs,
@@ -183,3 +184,12 @@ def test_samples_of_the_policy_itself_all_count_and_others_hardly_do() -> None:
     now = torch.linspace(-400, -30, 64)
     _, size = weighted_masses(["rest"] * 64, same, now, 64)
     assert size < 10
+
+
+def test_masses_of_classes_in_turn_are_those_of_all_at_once() -> None:
+    model = tiny_model(0)
+    everything = completions()
+    for listed in (everything[::2], [ids for ids in everything if kind_of(ids) != "near_miss"]):
+        probes = enumerated(listed)
+        in_turn = torch.stack(list(each_log_class_mass(model, probes)))
+        torch.testing.assert_close(in_turn, log_class_masses(model, probes)[:-1])
