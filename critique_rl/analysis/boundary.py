@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from critique_rl.analysis.comparability import BASE, ComparableRuns
+from critique_rl.analysis.comparability import ComparableRuns
 from critique_rl.analysis.comparison import Boundary
-from critique_rl.analysis.evaluations import Evaluation, read_evaluation
+from critique_rl.analysis.evaluations import Evaluation, read_base
 from critique_rl.config.run_folder import PipelineFolder
 
 BASE_AGAIN = "base again"
@@ -36,7 +36,7 @@ def boundaries(folder: PipelineFolder, comparable: ComparableRuns) -> dict[str, 
     # Where the base samples a problem's answer once in a hundred, two evaluations differ by chance.
     # The base against itself shows by how much.
     if folder.base_again.finished:
-        again = read_evaluation(folder.base_again.evaluation, BASE)
+        again = read_base(folder, again=True)
         rows[BASE_AGAIN] = _boundary([again], base)
     for arm, runs in comparable.runs.items():
         if runs:

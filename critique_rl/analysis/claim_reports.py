@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from critique_rl.analysis.claims import NO_VERDICT, REPRODUCED, Claim, Finding, judge, overall
-from critique_rl.analysis.comparability import BASE
 from critique_rl.analysis.comparison import CritiqueCounts, Ends, Sweep
 from critique_rl.analysis.critiques.words import no_critique_arms
-from critique_rl.analysis.evaluations import ArmRuns, Evaluation
+from critique_rl.analysis.evaluations import BASE, ArmRuns, Evaluation
 from critique_rl.analysis.problem_matrix import problem_matrix
 from critique_rl.config.schema import Pipeline
 

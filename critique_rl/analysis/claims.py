@@ -25,8 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from critique_rl.analysis.comparability import BASE
-from critique_rl.analysis.evaluations import METRIC, ArmRuns, Evaluation
+from critique_rl.analysis.evaluations import BASE, METRIC, ArmRuns, Evaluation
 from critique_rl.analysis.problem_matrix import problem_matrix
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.config.schema import BudgetConfig, Pipeline

@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from critique_rl.analysis.comparison import LeftOut
-from critique_rl.analysis.evaluations import ArmRuns, Evaluation, Runs
-
-BASE = "base"
-"""The policy before training, where an arm's name is expected."""
+from critique_rl.analysis.evaluations import BASE, ArmRuns, Evaluation, Runs
 
 
 @dataclass(frozen=True)

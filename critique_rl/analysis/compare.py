@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from critique_rl.analysis.boundary import boundaries
-from critique_rl.analysis.comparability import BASE, ComparableRuns, select_comparable
+from critique_rl.analysis.comparability import ComparableRuns, select_comparable
 from critique_rl.analysis.comparison import (
     COSTS,
     AcceptedChange,
@@ -49,6 +49,7 @@ from critique_rl.analysis.evaluations import (
     Runs,
     Vote,
     parse_metric,
+    read_base,
     read_evaluation,
 )
 from critique_rl.analysis.learning_curves import Step, steps, to_target
@@ -162,7 +163,7 @@ def read_runs(
         )
     base = None
     if folder.base.finished:
-        base = read_evaluation(folder.base.evaluation, BASE)
+        base = read_base(folder)
     return select_comparable(runs, control, base)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from critique_rl.analysis.comparison import COSTS, Cost, MetricValues
 from critique_rl.analysis.records import read_record
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import (
+    CHECKSUM,
     EVALUATE,
+    EVALUATIONS,
     LOGGED,
     REWRITE,
     DamagedFile,
@@ -23,10 +26,15 @@ from critique_rl.config.durable_files import (
     checksum_of,
     read_json,
     read_jsonl,
+    read_yaml,
 )
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.verifier_settings import with_verdict_settings
 from critique_rl.metrics import EVALUATION_METRICS, SHARES, pass_at_k, shares
 
+BASE = "base"
+"""The arm's name in an evaluation of the policy before training."""
+EVALUATE_BASE = "delete the folder base and evaluate it again"
 PROTOCOL = (
     "task",
     "template",
@@ -196,6 +204,39 @@ def read_evaluation(path: Path, arm: str, seed: int | None = None) -> Evaluation
     return evaluation
 
 
+def read_base(folder: PipelineFolder, again: bool = False) -> Evaluation:
+    """The evaluation of the policy before training.
+
+    Args:
+        folder: The pipeline's results.
+        again: The second one, with other samples.
+
+    Raises:
+        ConfigError: As `read_evaluation` does; or config.yaml of the base names another evaluation
+            in this place.
+    """
+    run = folder.base_again if again else folder.base
+    evaluation = read_evaluation(run.evaluation, BASE)
+    known = _base_checksums(folder).get(run.path.name)
+    if known is not None and known != read_json(run.evaluation, EVALUATE).get(CHECKSUM):
+        raise ConfigError(
+            f"{run.evaluation} is not the evaluation that {folder.base.config} names in its "
+            f"place; put it back, or {EVALUATE_BASE}"
+        )
+    return evaluation
+
+
+def _base_checksums(folder: PipelineFolder) -> Mapping[str, Any]:
+    """Folder of each evaluation of the base -> its checksum; {} where the base's config.yaml has
+    none, or cannot be read, which is `run`'s to refuse.
+    """
+    checksums = None
+    if folder.base.config.exists():
+        with suppress(DamagedFile):
+            checksums = read_yaml(folder.base.config).get(EVALUATIONS)
+    return checksums if isinstance(checksums, dict) else {}
+
+
 def _check_logged(path: Path, raw: Mapping[str, Any]) -> None:
     """Refuse metrics.jsonl beside an evaluation if it is not as it was when the run had finished.
 
@@ -203,9 +244,11 @@ def _check_logged(path: Path, raw: Mapping[str, Any]) -> None:
         DamagedFile: It is another one, or a line is damaged.
     """
     metrics = path.with_name("metrics.jsonl")
-    # People hand on evaluations without their logs.
-    if LOGGED not in raw or not metrics.exists():
+    if LOGGED not in raw:
         return
+    if not metrics.exists():
+        # Curves, costs until a target and counts of critiques would silently be absent.
+        raise DamagedFile(metrics, "it is missing", REWRITE)
     if checksum_of(read_jsonl(metrics)) != raw[LOGGED]:
         raise DamagedFile(metrics, "its rows are not those that the run left", REWRITE)
 

@@ -8,6 +8,7 @@ drawn and never compared. Left out: smoothing, which hides what a seed did.
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from critique_rl.analysis.comparison import SpentToTarget
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import REWRITE, DamagedFile, read_jsonl, without_nan
+from critique_rl.config.names import shown
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.intervals import crossed_interval, t_quantile
 
@@ -205,11 +207,7 @@ def completions_curve(folder: Path) -> Curve:
         ConfigError: a file cannot be read; the message names it.
     """
     rewards: dict[int, list[float]] = defaultdict(list)
-    files = [
-        *folder.glob("completions_*.parquet"),
-        *folder.glob("completions/completions_*.parquet"),
-    ]
-    for file in sorted(files):
+    for file in _completions_files(folder):
         table = _read_completions(file)
         for step, reward in _rewards(table):
             rewards[int(step)].append(reward)
@@ -218,6 +216,38 @@ def completions_curve(folder: Path) -> Curve:
         mean = np.mean(rewards[step])
         points.append((float(step), float(mean)))
     return _as_curve(points)
+
+
+def _completions_files(folder: Path) -> list[Path]:
+    """TRL's files of completions in the output folder of a run."""
+    files = [
+        *folder.glob("completions_*.parquet"),
+        *folder.glob("completions/completions_*.parquet"),
+    ]
+    return sorted(files)
+
+
+def external_warnings(folders: Mapping[str, str]) -> list[str]:
+    """A line for each external run of which nothing can be drawn.
+
+    Args:
+        folders: name -> output folder of a plain TRL run.
+    """
+    warnings = []
+    for name, place in folders.items():
+        words = ""
+        # Path.exists raises for a name that is too long.
+        if not os.path.lexists(place):
+            words = "does not exist"
+        elif not os.path.isdir(place):
+            words = "is no folder"
+        elif not _completions_files(Path(place)):
+            words = "has no completions_*.parquet, which TRL writes with log_completions"
+        if words:
+            warnings.append(
+                f"external: {name!r} is not drawn in the report, for {shown(place)} {words}"
+            )
+    return warnings
 
 
 def _rewards(table: pa.Table) -> list[Point]:

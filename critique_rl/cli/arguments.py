@@ -6,13 +6,14 @@ Nothing heavy is imported here: `--help` of every command answers at once.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, suggest
-from critique_rl.config.names import path_word
+from critique_rl.config.names import path_word, shown
 from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline, RunConfig
@@ -50,6 +51,17 @@ def add_pipeline_command(
     )
     command.set_defaults(command=function)
     return command
+
+
+def whole_number(text: str) -> int:
+    """The type of options that count: digits alone. Python's int reads 1_0 and other scripts too.
+
+    Raises:
+        ArgumentTypeError: Anything else.
+    """
+    if not re.fullmatch("[-+]?[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"got {shown(text)}, expected a whole number, such as 10")
+    return int(text)
 
 
 def add_json_argument(command: argparse.ArgumentParser, instead_of: str = "a table") -> None:
@@ -105,7 +117,7 @@ def arm_config(path: Path, arms: Mapping[str, RunConfig], arm: str) -> RunConfig
         ConfigError: No such arm in the pipeline file `path`.
     """
     if arm not in arms:
-        raise ConfigError(f"--arm: no arm {arm!r} in {path}; {suggest(arm, arms)}")
+        raise ConfigError(f"--arm: no arm {shown(arm)} in {path}; {suggest(arm, arms)}")
     return arms[arm]
 
 

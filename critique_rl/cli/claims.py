@@ -14,6 +14,7 @@ from critique_rl.cli.arguments import (
     check_jobs,
     has_finished_run,
     pipeline_words,
+    whole_number,
 )
 from critique_rl.cli.compare import write_comparison
 from critique_rl.cli.report import write_report_page
@@ -42,7 +43,7 @@ def add_command(commands: Commands) -> None:
         default=Path("pipelines/claims"),
         help="pipelines with a claim: section (default: pipelines/claims)",
     )
-    command.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    command.add_argument("--jobs", type=whole_number, default=1, help="runs at a time (default: 1)")
     command.add_argument(
         "--quick",
         action="store_true",

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from critique_rl.cli.arguments import Commands, load
+from critique_rl.cli.arguments import Commands, load, whole_number
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.folder_lock import check_writable
 from critique_rl.config.terminal import printable, say
@@ -53,15 +53,18 @@ def _add_rescue_arguments(command: argparse.ArgumentParser) -> None:
         ),
     )
     command.add_argument(
-        "--problems", type=int, default=50, help="held-out questions a family (default: 50)"
+        "--problems",
+        type=whole_number,
+        default=50,
+        help="held-out questions a family (default: 50)",
     )
-    command.add_argument("--samples", type=int, default=4, help="rollouts a question (default: 4)")
     command.add_argument(
-        "--attempts", type=int, default=200, help="failed rollouts at most (default: 200)"
+        "--samples", type=whole_number, default=4, help="rollouts a question (default: 4)"
     )
     command.add_argument(
-        "--family", default="", help="questions of one family alone (default: all)"
+        "--attempts", type=whole_number, default=200, help="failed rollouts at most (default: 200)"
     )
+    command.add_argument("--family", help="questions of one family alone (default: all)")
     command.add_argument("--split", default="validation", choices=("validation", "test"))
 
 
@@ -75,7 +78,7 @@ def _add_localisation_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", help="with --base-url: the model's name there")
     command.add_argument(
         "--limit",
-        type=int,
+        type=whole_number,
         default=0,
         help="with --champ: so many of the 540 solutions (default: all)",
     )
@@ -101,6 +104,8 @@ def critics(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             "--problems, --samples, --attempts: expected 1 or more, and --limit 0 (all) or more"
         )
+    if arguments.family is not None and not arguments.family.strip():
+        raise ConfigError("--family: got an empty name; leave it out for all families")
     if arguments.champ and arguments.pipeline:
         raise ConfigError(
             f"--champ: needs no pipeline, got {arguments.pipeline}; "
@@ -120,7 +125,11 @@ def critics(arguments: argparse.Namespace) -> int:
     from critique_rl.experiment import critic_bench as bench
 
     size = bench.BenchSize(
-        arguments.problems, arguments.samples, arguments.attempts, arguments.split, arguments.family
+        arguments.problems,
+        arguments.samples,
+        arguments.attempts,
+        arguments.split,
+        arguments.family or "",
     )
     data = bench.rescue_bench(pipeline, folder, specs, size)
     _print_bench(arguments, data, bench.rescue_table(data), bench.reason_lines(data))

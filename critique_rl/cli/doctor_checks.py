@@ -190,9 +190,12 @@ def check_reach(pipeline: Pipeline) -> Iterator[Line]:
 
 def check_foresight(pipeline: Pipeline) -> Iterator[Line]:
     """What would make the runs' results say little, a line each."""
+    from critique_rl.analysis.learning_curves import external_warnings
     from critique_rl.experiment.foresight.foresee import foresee
     from critique_rl.experiment.preflight import check_sampling
 
+    for words in external_warnings(pipeline.external):
+        yield Line("external", "warn", words, "give the folder's path, or leave it out")
     for warning in check_sampling(pipeline.arms):
         yield Line("sampling", "warn", warning.finding, warning.advice)
 

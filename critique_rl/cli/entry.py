@@ -30,7 +30,7 @@ from critique_rl.cli import (
     train,
 )
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.terminal import guard_terminal, printable, say
+from critique_rl.config.terminal import cut_words, guard_terminal, printable, say
 
 COMMANDS = (
     run,
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.command(arguments)
     except ConfigError as error:
-        say(f"critique-rl: {error}")
+        say(f"critique-rl: {cut_words(error)}")
         return 2
     except OSError as error:
         # A file of the user's that may not be read, or is a folder; others are faults of ours.
@@ -101,7 +101,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and end with status 2."""
-        super().error(printable(message))
+        super().error(printable(cut_words(message)))
 
 
 def _build_parser() -> argparse.ArgumentParser:

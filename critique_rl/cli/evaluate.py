@@ -12,6 +12,7 @@ from critique_rl.cli.arguments import (
     add_pipeline_command,
     arm_config,
     load,
+    whole_number,
 )
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import EVALUATE, read_json
@@ -25,7 +26,7 @@ def add_command(commands: Commands) -> None:
     command = add_pipeline_command(commands, "evaluate", evaluate, help)
     add_json_argument(command)
     command.add_argument("--arm", help="a trained arm (default: the policy before training)")
-    command.add_argument("--seed", type=int, default=0, help="the arm's seed (default: 0)")
+    command.add_argument("--seed", type=whole_number, default=0, help="the arm's seed (default: 0)")
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -36,10 +37,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """
     pipeline, folder = load(arguments)
     check_writable(folder.path)
-    arm = arguments.arm or pipeline.control
+    has_arm = arguments.arm is not None
+    arm = arguments.arm if has_arm else pipeline.control
     config = arm_config(arguments.pipeline, pipeline.arms, arm)
     run = folder.base
-    if arguments.arm:
+    if has_arm:
         run = folder.run(arguments.arm, arguments.seed)
         if not run.finished:
             raise ConfigError(
@@ -49,7 +51,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     # Imported after the checks above, which then answer without torch and TRL.
     from critique_rl.experiment import train
 
-    if arguments.arm:
+    if has_arm:
         train.evaluate_again(config, run)
     else:
         train.evaluate_base(config, folder)

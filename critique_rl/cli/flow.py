@@ -12,6 +12,7 @@ from critique_rl.cli.arguments import (
     add_pipeline_command,
     check_jobs,
     load_finished,
+    whole_number,
 )
 from critique_rl.config.folder_lock import check_writable
 from critique_rl.config.terminal import say
@@ -22,7 +23,9 @@ def add_command(commands: Commands) -> None:
     help = "where each arm's probability went: right, the base's own errors, near misses, the rest"
     command = add_pipeline_command(commands, "flow", flow, help)
     add_json_argument(command)
-    command.add_argument("--jobs", type=int, default=1, help="runs scored at a time (default: 1)")
+    command.add_argument(
+        "--jobs", type=whole_number, default=1, help="runs scored at a time (default: 1)"
+    )
 
 
 def flow(arguments: argparse.Namespace) -> int:

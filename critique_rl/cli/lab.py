@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from critique_rl.cli.arguments import Commands
+from critique_rl.cli.arguments import Commands, whole_number
 from critique_rl.config.checks import ConfigError
 
 WORLDS = ("chain", "legs", "tiers", "facts")
@@ -70,8 +70,8 @@ def _add_build(actions: Commands) -> None:
         "--start", type=Path, help="go on from a base built before, instead of from nothing"
     )
     build.add_argument("--learning-rate", type=float)
-    build.add_argument("--sequences", type=int, help="training examples")
-    build.add_argument("--seed", type=int)
+    build.add_argument("--sequences", type=whole_number, help="training examples")
+    build.add_argument("--seed", type=whole_number)
     build.set_defaults(command=build_base)
 
 
@@ -84,8 +84,8 @@ def _add_table(actions: Commands) -> None:
         "--model", type=Path, help="a built base (default: the committed one of the world)"
     )
     table.add_argument("--world", default="chain", choices=WORLDS)
-    table.add_argument("--problems", type=int, default=200)
-    table.add_argument("--samples", type=int, default=64)
+    table.add_argument("--problems", type=whole_number, default=200)
+    table.add_argument("--samples", type=whole_number, default=64)
     table.add_argument("--split", default="test", choices=("validation", "test"))
     table.add_argument("--json", action="store_true")
     table.set_defaults(command=show_table)

@@ -47,8 +47,11 @@ def write_report_page(
         comparison: Of its finished runs.
         words: The pipeline, overrides and --out, as `pipeline_words` gives them.
     """
+    from critique_rl.analysis.learning_curves import external_warnings
     from critique_rl.analysis.report import write_report
 
+    for words_of_run in external_warnings(pipeline.external):
+        say(f"warning: {words_of_run}")
     # Pasted into a shell, an override such as seeds=[0,1] would be a pattern without its quotes.
     quoted = shlex.join(words)
     commands = [f"critique-rl {command} {quoted}" for command in ("run", "compare", "report")]

@@ -13,6 +13,7 @@ from critique_rl.cli.arguments import (
     has_finished_run,
     load,
     pipeline_words,
+    whole_number,
 )
 from critique_rl.cli.compare import print_comparison, verdict_status, write_comparison
 from critique_rl.cli.report import write_report_page
@@ -25,7 +26,10 @@ def add_command(commands: Commands) -> None:
     add_json_argument(command)
     add_accept_argument(command)
     command.add_argument(
-        "--jobs", type=int, default=1, help="runs at a time, each a process of its own (default: 1)"
+        "--jobs",
+        type=whole_number,
+        default=1,
+        help="runs at a time, each a process of its own (default: 1)",
     )
 
 

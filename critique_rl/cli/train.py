@@ -10,6 +10,7 @@ from critique_rl.cli.arguments import (
     add_pipeline_command,
     arm_config,
     load,
+    whole_number,
 )
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.folder_lock import check_writable, lock_folder
@@ -24,7 +25,7 @@ def add_command(commands: Commands) -> None:
     help = "train and evaluate one arm with one seed"
     command = add_pipeline_command(commands, "train", train, help)
     command.add_argument("--arm", required=True)
-    command.add_argument("--seed", type=int, required=True)
+    command.add_argument("--seed", type=whole_number, required=True)
     add_accept_argument(command)
     command.add_argument(
         "--sweep",

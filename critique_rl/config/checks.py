@@ -25,6 +25,20 @@ SCALARS: dict[str, tuple[type, ...]] = {
 """Part of a field's annotation -> types that a YAML value of that field may have."""
 
 
+TYPE_WORDS = {
+    "int": "int (a whole number)",
+    "float": "float (a number)",
+    "str": "str (a text)",
+    "bool": "true or false",
+    "Literal": "true or false",
+    "dict": "a mapping",
+    "list": "a list",
+    "None": "null",
+    "NoneType": "null",
+}
+"""Word of an annotation -> it, with what users call its values."""
+
+
 class ConfigError(ValueError):
     """A pipeline file, an override or an option that cannot be used.
 
@@ -42,6 +56,11 @@ def suggest(got: str, known: Iterable[str]) -> str:
         hint = f"did you mean {nearest!r}? "
     listed = ", ".join(names)
     return f"{hint}known: {listed}"
+
+
+def type_words(word: str) -> str:
+    """A word of a field's annotation as users call its values."""
+    return TYPE_WORDS.get(word, word)
 
 
 def check_keys(got: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -135,7 +154,8 @@ def _check_scalar(value: Any, annotation: str, where: str) -> None:
             return
         expected += SCALARS[part]
     if not _is_scalar(value, tuple(expected)):
-        raise ConfigError(f"{where}: got {value!r}, expected {annotation}")
+        words = " or ".join(type_words(part) for part in annotation.split(" | "))
+        raise ConfigError(f"{where}: got {value!r}, expected {words}")
 
 
 def _is_scalar(value: Any, types: tuple[type, ...]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from critique_rl.config.arms import RUN_KEYS, parse_arms
 from critique_rl.config.checks import ConfigError, check_keys, read_section, suggest
-from critique_rl.config.names import check_name, check_names, shown
+from critique_rl.config.names import check_name, check_names, name_key, shown
 from critique_rl.config.ranges import check_seeds, check_values
 from critique_rl.config.schema import Pipeline, RunConfig, SweepConfig
 from critique_rl.config.secrets import refuse_secrets, without_secrets
@@ -52,8 +52,16 @@ def load_pipeline(path: Path, overrides: Iterable[str] = ()) -> Pipeline:
             f"{path}: got {type(data).__name__}, "
             f"expected a mapping with the keys {', '.join(PIPELINE_KEYS)}"
         )
+    given: list[str] = []
     for override in overrides:
-        _override(data, override)
+        key = _override(data, override)
+        for before in given:
+            if before == key or before.startswith(f"{key}."):
+                raise ConfigError(
+                    f"overrides: {shown(key)} is given after {shown(before)}, which would be "
+                    "lost; give one of them"
+                )
+        given.append(key)
     return parse_pipeline(name, data)
 
 
@@ -96,8 +104,12 @@ def pipeline_path(path: Path) -> Path:
     return path
 
 
-def _override(data: dict[str, Any], override: str) -> None:
-    """Set one dotted key of the file's data. Raises ConfigError for an override of another form."""
+def _override(data: dict[str, Any], override: str) -> str:
+    """Set one dotted key of the file's data, and return it.
+
+    Raises:
+        ConfigError: An override of another form.
+    """
     key, separator, text = override.partition("=")
     if not separator:
         raise ConfigError(
@@ -116,7 +128,8 @@ def _override(data: dict[str, Any], override: str) -> None:
         if not isinstance(section, dict):
             raise ConfigError(f"override of {key!r}: {parent!r} is a value, not a section")
     # Not with its value, which may be a key that was pasted there.
-    section[last] = read_yaml(text, f"override of {key!r}")
+    section[last] = read_yaml(text, f"override of {shown(key)}")
+    return key
 
 
 def parse_pipeline(name: str, data: Mapping[str, Any]) -> Pipeline:
@@ -222,10 +235,11 @@ def _parse_external(value: Any, arms: Iterable[str]) -> dict[str, str]:
             f"external: got {value!r}, expected a mapping from names to output folders "
             "of plain TRL runs, such as {grpo: outputs/grpo}"
         )
-    check_names(value, "external", is_folder=False)
+    check_names(value, "external")
     folders = dict(value)
+    keys = {name_key(arm) for arm in arms}
     for name in folders:
-        if name in arms:
+        if name_key(name) in keys:
             raise ConfigError(
                 f"external: {name!r} is an arm of this pipeline, "
                 "and a reader could not tell the two apart; give it another name"
@@ -248,8 +262,8 @@ def _parse_sweep(value: Any, seeds: tuple[int, ...], arms: Mapping[str, RunConfi
     if not is_numbers or len(distinct) < max(2, len(sweep.values)):
         raise ConfigError(
             f"sweep.values: got {value['values']!r}, "
-            "expected a list of two different numbers or more, different in six digits "
-            "(YAML reads 1e-4 as text; write 1.0e-4)"
+            "expected a list of two different numbers or more, different in six digits, such as "
+            "[1e-4, 3e-4] without quotes"
         )
     check_seeds(sweep.seeds, "sweep.seeds")
     shared_seeds = set(sweep.seeds) & set(seeds)

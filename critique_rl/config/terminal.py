@@ -26,6 +26,8 @@ OBEYED = re.compile(
 characters, tags, and half surrogates, at which printing fails.
 """
 
+LONG_WORD = re.compile(r"(\S{300})\S{200,}")
+
 
 def printable(text: object) -> str:
     """The text with escapes such as \\x1b for what a terminal would obey, without secrets."""
@@ -47,6 +49,11 @@ def printable_json(value: Any, indent: int | None = None) -> str:
     """JSON in which letters of all alphabets are themselves, and what a terminal obeys is not."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     return OBEYED.sub(lambda match: json.dumps(match.group())[1:-1], text)
+
+
+def cut_words(text: object) -> str:
+    """The text of an error, in which what a user gave as one endless word is cut."""
+    return LONG_WORD.sub(lambda match: f"{match[1]}...", str(text))
 
 
 def say(*texts: object, file: TextIO | None = None) -> None:

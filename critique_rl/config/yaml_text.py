@@ -24,22 +24,27 @@ MOST_NODES = 100_000
 MERGE_TAG = "tag:yaml.org,2002:merge"
 VALUE_TAG = "tag:yaml.org,2002:value"
 TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
+FLOAT_TAG = "tag:yaml.org,2002:float"
+POWER_OF_TEN = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]{1,4}")
 PLAIN_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}"
     for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge", "value")
 )
+LONGEST_SIGN = 3
 SHOWN = 60
 """Characters of a key that an error shows."""
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader to which 2026-01-31 is text."""
+    """SafeLoader to which 2026-01-31 is text, and 5e-5 a number."""
 
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != TIMESTAMP_TAG]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+# YAML 1.2 has it so. To PyYAML, which reads 1.1, only 5.0e-5 is a number, and 5e-5 a text.
+_Loader.add_implicit_resolver(FLOAT_TAG, POWER_OF_TEN, list("-+.0123456789"))
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -227,10 +232,18 @@ def _words(error: yaml.MarkedYAMLError) -> str:
     if "\\t" in words:
         advice = "; indent by spaces, never by tabs"
     # PyYAML quotes names of the text too. What it expected is one sign.
-    words = re.sub(r"(['\"])[^'\"]{4,}\1", "...", words)
+    words = re.sub(r"(['\"])(.*?)\1", _shown_token, words)
     if mark is None:
         return words
     return f"line {mark.line + 1}, column {mark.column + 1}: {words}{advice}"
+
+
+def _shown_token(quoted: re.Match[str]) -> str:
+    """What PyYAML quotes: a sign, the end of something, or a text of the user's."""
+    text = quoted[2]
+    if re.fullmatch("<[a-z ]+>", text):
+        return f"the {text[1:-1].replace('stream', 'text')}"
+    return quoted[0] if len(text) <= LONGEST_SIGN else "..."
 
 
 def find_in(

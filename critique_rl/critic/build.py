@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from critique_rl.critic.controls import (
     TemplateCritic,
 )
 from critique_rl.critic.leaks import ON_LEAK
-from critique_rl.critic.user_critic import build_user_critic
+from critique_rl.critic.user_critic import UserCritic, build_user_critic
 from critique_rl.prompts import template_names
 from critique_rl.tasks.task import Task
 from critique_rl.types import Attempt
@@ -130,6 +130,39 @@ def _known_options(kind: str) -> Iterable[str]:
     settings = CHATS[kind]
     chat_options = [f.name for f in fields(settings)] if settings else []
     return (*CHAT_CRITIC_OPTIONS, *chat_options)
+
+
+def option_defaults(spec: Mapping[str, Any], prompts: str) -> dict[str, Any]:
+    """The defaults of the options of a critic's kind; options without one are left out.
+
+    Args:
+        spec: The section.
+        prompts: Where the task's templates lie, its `Task.prompts`.
+    """
+    kind = spec.get("kind")
+    defaults: dict[str, Any] = {}
+    if kind == "oracle":
+        defaults["reworded"] = False
+    elif kind == "python":
+        defaults = {"options": None, **_field_defaults(UserCritic)}
+    elif kind in CHATS:
+        is_group = spec.get("scope") == "group"
+        template = f"{prompts}{'critique_group' if is_group else 'critique'}"
+        settings = CHATS[kind]
+        chat_defaults = _field_defaults(settings) if settings else {}
+        defaults = {**chat_defaults, **_field_defaults(ChatCritic), "template": template}
+    known = set(_known_options(kind)) if kind in (*KINDS, *CHATS) else set()
+    return {name: value for name, value in defaults.items() if name in known}
+
+
+def _field_defaults(kind: type) -> dict[str, Any]:
+    defaults = {}
+    for item in fields(kind):
+        if item.default_factory is not MISSING:
+            defaults[item.name] = item.default_factory()
+        elif item.default is not MISSING:
+            defaults[item.name] = item.default
+    return defaults
 
 
 def _check_values(options: Mapping[str, Any], where: str) -> None:

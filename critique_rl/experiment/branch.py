@@ -8,8 +8,10 @@ from typing import Any
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import EVALUATE, DamagedFile, read_json, write_json
 from critique_rl.config.run_folder import RunFolder
+from critique_rl.config.run_identity import RunIdentity
 from critique_rl.config.schema import BranchConfig
 from critique_rl.experiment.resume.start import write_metrics
+from critique_rl.experiment.same_config import stored_identity
 from critique_rl.trainer.checkpoint import copy_checkpoint, fault, sealed_checkpoints, step_of
 
 ORIGIN = "branch.json"
@@ -47,7 +49,7 @@ def trunk_checkpoint(branch: BranchConfig, folder: RunFolder) -> Path:
             f"{trunk.path} kept no checkpoint of step {step}, only of {sorted(kept)}; "
             "remove it to train it again, or branch at one of these"
         )
-    words = fault(kept[step])
+    words = fault(kept[step], stored_identity(trunk, int(folder.path.name.removeprefix("seed"))))
     if words:
         raise ConfigError(
             f"{kept[step]} is damaged ({words}); remove {trunk.path} to train it again, or branch "
@@ -56,13 +58,13 @@ def trunk_checkpoint(branch: BranchConfig, folder: RunFolder) -> Path:
     return kept[step]
 
 
-def branch_off(branch: BranchConfig, folder: RunFolder, seed: int) -> Path:
+def branch_off(branch: BranchConfig, folder: RunFolder, identity: RunIdentity) -> Path:
     """Copy a checkpoint of the trunk into this run's folder, with the metrics until there.
 
     Args:
         branch: The arm to branch from, and where.
         folder: The run that branches off.
-        seed: Of both runs.
+        identity: The run that branches off. Both have one seed.
 
     Returns:
         The copied checkpoint.
@@ -74,10 +76,10 @@ def branch_off(branch: BranchConfig, folder: RunFolder, seed: int) -> Path:
     trunk = _trunk(branch, folder)
     step, fired = _branch_step(branch, trunk)
     write_metrics(trunk, folder, step, checkpoint)
-    origin = {"arm": branch.arm, "seed": seed, "at": branch.at, "step": step, "fired": fired}
-    write_json(folder.path / ORIGIN, origin)
+    place = {"at": branch.at, "step": step, "fired": fired}
+    write_json(folder.path / ORIGIN, {"arm": branch.arm, "seed": identity.seed, **place})
     # The checkpoint comes last: a copy that is cut short is made again.
-    copy_checkpoint(checkpoint, folder.checkpoints)
+    copy_checkpoint(checkpoint, folder.checkpoints, identity)
     return folder.checkpoints / checkpoint.name
 
 

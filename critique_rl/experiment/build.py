@@ -5,7 +5,9 @@ Left out: the settings of the machine (ranks, sharding), which `accelerate launc
 
 from __future__ import annotations
 
+import pickle
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -14,8 +16,11 @@ import trl
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from critique_rl.config.checks import ConfigError, check_keys
+from critique_rl.config.durable_files import DamagedFile
+from critique_rl.config.folder_checksums import first_fault
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import RunConfig
 from critique_rl.critic.build import build_critic
@@ -29,6 +34,7 @@ from critique_rl.tasks.rows.training_set import training_set
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
+from critique_rl.trainer.model_card import CARD
 from critique_rl.trainer.presets import preset
 from critique_rl.trainer.rollout.generation import Generation
 from critique_rl.trainer.rollout.sampling_options import rollout_sampling
@@ -49,6 +55,24 @@ FIXED = {
     "logging_steps": (1, "metrics.jsonl has one row a step, so that a continued run has the same"),
 }
 """TRL option -> (the only allowed value, the reason): what a run folder's promises need."""
+LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+"""What libraries raise for a model's damaged files."""
+WEIGHTS = "model_files"
+"""Key of eval.json: path within the folder model -> checksum."""
+UNSEALED = (CARD, TRAINING_ARGS_NAME)
+"""Files of a policy without a checksum: people write in one, and nobody loads the other."""
+PUT_BACK = "put back a copy, or remove the run's folder to train it again"
 NO_STEP_LIMIT = 1_000_000
 NO_CONTEXT_LIMIT = 1 << 30
 
@@ -146,7 +170,7 @@ def load_start_policy(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTok
     """
     try:
         return load_weights(config, config.policy.model, **config.policy.options)
-    except (OSError, ValueError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+    except LOAD_ERRORS as error:
         # FileNotFoundError from `load_policy`, what transformers raises for a name that is neither
         # a folder nor on the Hub or for unknown options, and what libraries raise for damaged
         # files.
@@ -170,6 +194,35 @@ def load_weights(
     if config.policy.generation_config == "neutral":
         policy.generation_config = neutral_config(policy.generation_config)
     return model, tokenizer
+
+
+def load_trained(
+    config: RunConfig, folder: RunFolder, evaluation: Mapping[str, Any]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The policy of a finished run.
+
+    Args:
+        config: The run.
+        folder: Its folder.
+        evaluation: Its eval.json, which has checksums of the policy's files; those of earlier
+            versions have none.
+
+    Raises:
+        DamagedFile: The files are not those that the run left, or cannot be loaded.
+    """
+    checksums = evaluation.get(WEIGHTS)
+    words = ""
+    if not folder.model.is_dir():
+        words = "it is missing"
+    elif isinstance(checksums, dict):
+        words = first_fault(folder.model, checksums, UNSEALED)
+    if words:
+        raise DamagedFile(folder.model, words, PUT_BACK)
+    try:
+        # An absolute path, which no Hub id can be taken for.
+        return load_weights(config, str(folder.model.resolve()))
+    except LOAD_ERRORS as error:
+        raise DamagedFile(folder.model, str(error), PUT_BACK) from error
 
 
 def move_to_device(model: nn.Module) -> None:
@@ -228,7 +281,8 @@ def _add_run_settings(trainer: CritiqueGRPOTrainer, config: RunConfig, folder: R
     def log_rollouts(batch: Generation, advantages: list[float]) -> None:
         # The step counter moves after the update: these rollouts are those of the next step.
         step = trainer.state.global_step + 1
-        write_rollouts(folder, step, trainer.accelerator.process_index, batch, advantages)
+        rank = trainer.accelerator.process_index
+        write_rollouts(folder, step, rank, batch, advantages, trainer.identity)
 
     trainer.on_generation = log_rollouts
 

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from critique_rl.config.durable_files import DamagedFile, append_jsonl, read_json, write_json
 from critique_rl.config.folder_checksums import first_fault, folder_checksums
 from critique_rl.config.run_folder import RunFolder
+from critique_rl.config.run_identity import KEY, RunIdentity
 from critique_rl.config.schema import RunConfig
 from critique_rl.config.terminal import say
 from critique_rl.experiment.evaluate import evaluate_policy
@@ -33,15 +34,22 @@ STOPPED = "stopped_above"
 BEST = "put back a copy, or remove the run's folder to train it again"
 
 
-def read_best(folder: RunFolder) -> dict[str, Any]:
-    """best.json: {"step", "value", "metric", "files"}; {} where no policy was kept.
+def read_best(folder: RunFolder, identity: RunIdentity | None = None) -> dict[str, Any]:
+    """best.json: {"step", "value", "metric", "files", "run"}; {} where no policy was kept.
+
+    Args:
+        folder: The run's folder.
+        identity: The run; None where nobody knows it.
 
     Raises:
-        DamagedFile: it is something else.
+        DamagedFile: it is something else, or of another run.
     """
     best = read_json(folder.best, BEST)
     if best and not (isinstance(best.get("step"), int) and "value" in best):
         raise DamagedFile(folder.best, "no step and value", BEST)
+    foreign = identity.fault(best.get(KEY)) if identity is not None else ""
+    if foreign:
+        raise DamagedFile(folder.best, foreign, BEST)
     return best
 
 
@@ -243,6 +251,8 @@ class RunCallback(TrainerCallback):
             # Old policies go last, so that best.json always names one that is there.
             files = folder_checksums(kept)
             best = {"step": step, "value": value, "metric": best_by, "files": files}
+            if self.trainer.identity is not None:
+                best[KEY] = self.trainer.identity.to_json()
             write_json(self.folder.best, best)
             for other in self.folder.best_model.iterdir():
                 if other != kept:

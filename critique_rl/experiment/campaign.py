@@ -19,7 +19,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.live import Live
 
-from critique_rl.config.durable_files import read_yaml
+from critique_rl.config.durable_files import CHECKSUM, EVALUATIONS, read_json, read_yaml
 from critique_rl.config.folder_lock import is_locked, lock_folder
 from critique_rl.config.names import path_word
 from critique_rl.config.resolved_run import base_config, run_defaults
@@ -146,10 +146,15 @@ def _is_base_due(pipeline: Pipeline, folder: PipelineFolder) -> bool:
     """True where the policy before training is not evaluated yet, or was with other settings."""
     if not folder.base.finished:
         return True
+    advice = "delete the folder base and evaluate it again"
+    checksum = read_json(folder.base.evaluation, advice).get(CHECKSUM)
     # Folders older than the base's config.yaml are trusted: nothing says how they were judged.
     if not folder.base.config.exists():
-        return False
-    stored = read_yaml(folder.base.config, "delete the folder base and evaluate it again")
+        return checksum is not None
+    stored = read_yaml(folder.base.config, advice)
+    known = stored.pop(EVALUATIONS, None)
+    if isinstance(known, dict) and known.get(BASE, checksum) != checksum:
+        return True
     # Options that a later version added have their defaults in older folders.
     defaults = {name: run_defaults()[name] for name in ("policy", "evaluation")}
     evaluated = fill_defaults(defaults, stored)

@@ -16,6 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, GenerationConfig
 from transformers.integrations import get_reporting_integration_callbacks
 
+from critique_rl.analysis.learning_curves import external_warnings
 from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.run_folder import PipelineFolder, RunFolder
 from critique_rl.config.schema import (
@@ -97,6 +98,7 @@ def check_pipeline(
     if refusals:
         raise ConfigError("\n".join(refusals))
     warnings = [f"warning: {sampling}" for sampling in check_sampling(pipeline.arms)]
+    warnings += [f"warning: {words}" for words in external_warnings(pipeline.external)]
     arms = {}
     for arm, config in pipeline.arms.items():
         is_due = due is None or arm in due

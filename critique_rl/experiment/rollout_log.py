@@ -4,6 +4,7 @@ advantage, written before training on them. The columns are described in `config
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from critique_rl.config.run_folder import RunFolder
+from critique_rl.config.run_identity import KEY, RunIdentity
 from critique_rl.trainer.rollout.generation import Generation
 from critique_rl.types import Attempt, Critique
 
@@ -32,7 +34,12 @@ class _Entry:
 
 
 def write_rollouts(
-    folder: RunFolder, step: int, rank: int, batch: Generation, advantages: list[float]
+    folder: RunFolder,
+    step: int,
+    rank: int,
+    batch: Generation,
+    advantages: list[float],
+    identity: RunIdentity | None = None,
 ) -> None:
     """Write one generation batch of one rank.
 
@@ -42,12 +49,16 @@ def write_rollouts(
         rank: The rank whose batch this is.
         batch: The generation as text.
         advantages: One per row of the batch, in its order, before weights and the split into terms.
+        identity: The run, which the table's metadata then name.
     """
     folder.rollouts.mkdir(parents=True, exist_ok=True)
     path = folder.rollouts / f"step{step:05d}-rank{rank}.parquet"
     # Renamed when complete: a killed process leaves no half table under a table's name.
     temporary = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rollout_rows(step, batch, advantages)), temporary)
+    table = pa.Table.from_pylist(rollout_rows(step, batch, advantages))
+    if identity is not None:
+        table = table.replace_schema_metadata({KEY: json.dumps(identity.to_json())})
+    pq.write_table(table, temporary)
     temporary.replace(path)
 
 

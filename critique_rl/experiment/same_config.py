@@ -9,19 +9,24 @@ that the run was started with.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from critique_rl.config.checks import ConfigError
-from critique_rl.config.durable_files import DamagedFile, read_yaml
+from critique_rl.config.durable_files import CHECKSUM, DamagedFile, read_json, read_yaml
 from critique_rl.config.resolved_run import run_defaults, to_dict, with_seed
 from critique_rl.config.run_folder import FIRST_SCHEMA, READABLE, PipelineFolder, RunFolder
+from critique_rl.config.run_identity import RunIdentity
 from critique_rl.config.schema import Pipeline, RunConfig
 from critique_rl.config.verifier_settings import with_verdict_settings
 from critique_rl.critic.api.endpoint import OPERATIONAL
+from critique_rl.experiment.resume.places import check_places
 
 INPUTS = "inputs"
 """Key of config.yaml: what the run's numbers depend on beside its settings (`resume.inputs`)."""
+VERSIONS = "versions"
+"""Key of config.yaml after `inputs`: of Python and packages."""
 FREE = (
     "flow",
     "trl.log",
@@ -34,7 +39,18 @@ FREE = (
 """Begin the keys of further options that change no number: where and how often something is told
 or saved.
 """
-FREE_OPTIONS = ("disable_tqdm", "project", "trackio_space_id", "num_completions_to_print")
+FREE_OPTIONS = (
+    "disable_tqdm",
+    "project",
+    "trackio_space_id",
+    "num_completions_to_print",
+    "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+    "dataloader_prefetch_factor",
+)
+WITH_DEFAULTS = ("trl.", "method.", "critic.")
+"""Begin the keys of options whose defaults are not in config.yaml. Writing one out changes nothing.
+"""
 PATHS = {
     "policy.model": "policy/",
     "critic.model": "critic/",
@@ -95,11 +111,14 @@ def check_same_config(
         config: The arm as the pipeline has it now.
         seed: The run's seed.
         ignored_sections: Sections that may differ, such as "evaluation".
-        accepts_changes: Settings may differ; damage and other layouts are refused all the same.
+        accepts_changes: Settings may differ. Damage, other layouts, and the folder of another arm
+            or seed are refused all the same.
 
     Raises:
-        ConfigError: The settings differ, or another version wrote the folder.
+        ConfigError: The settings differ, or another run or another version wrote the folder.
     """
+    check_places(run)
+    check_identity(run, seed)
     changes = config_changes(run, config, seed, ignored_sections)
     if changes and not accepts_changes:
         words = "; ".join(str(change) for change in changes)
@@ -107,6 +126,40 @@ def check_same_config(
         if not run.finished:
             advice += "; --accept-changes goes on with them, and the report says so"
         raise ConfigError(f"{run.path} was started with other settings ({words}); {advice}")
+
+
+def stored_identity(run: RunFolder, seed: int) -> RunIdentity:
+    """The run of a folder: its arm is the folder's, its id is that of config.yaml.
+
+    Raises:
+        ConfigError: config.yaml is damaged or lost.
+    """
+    run_id = read_config(run).get("run_id")
+    return RunIdentity(run.path.parent.name, seed, str(run_id or ""))
+
+
+def check_identity(run: RunFolder, seed: int) -> None:
+    """Refuse config.yaml or eval.json of another arm, seed or run, whatever changes are accepted.
+
+    Raises:
+        ConfigError: One of them is not of this run.
+    """
+    # Only a pipeline's folders are named by their arm and seed.
+    if run.path.name != f"seed{seed}":
+        return
+    identity = RunIdentity(run.path.parent.name, seed)
+    stored = {run.config: read_config(run)}
+    if run.finished:
+        with suppress(DamagedFile):
+            # Who reads it says what to do about damage.
+            stored[run.evaluation] = read_json(run.evaluation)
+    for path, content in stored.items():
+        words = identity.fault(content)
+        if words:
+            raise ConfigError(
+                f"{path}: {words}, and lies in the folder of arm {identity.arm!r} with seed "
+                f"{seed}; put back the file of this run, or remove {run.path}"
+            )
 
 
 def config_changes(
@@ -140,6 +193,13 @@ def config_changes(
         if key not in ignored:
             changes += _changes(key, stored.get(key), value)
     changes = [change for change in changes if not _is_free(change.key)]
+    if any(change.key.startswith(WITH_DEFAULTS) for change in changes):
+        # Imported here: most commands never need it, and it imports TRL.
+        from critique_rl.experiment.resume.defaults import same_in_effect
+
+        keys = [change.key for change in changes]
+        same = same_in_effect(keys, stored, with_seed(config, seed))
+        changes = [change for change in changes if change.key not in same]
     if inputs and any(change.key in PATHS for change in changes):
         changes = _without_moves(changes, inputs, config, seed)
     return changes
@@ -152,28 +212,44 @@ def read_config(run: RunFolder) -> dict[str, Any]:
         ConfigError: It is damaged, has another layout, or is lost from a run with checkpoints.
     """
     if not run.config.exists():
-        if not run.finished and any(run.checkpoints.glob("checkpoint-[0-9]*/critique_rl.json")):
-            raise ConfigError(
-                f"{run.config} is missing, so nothing says how the checkpoints beside it were "
-                "made; put it back, or remove the folder"
-            )
+        _refuse_lost_config(run)
         return {}
     stored = read_yaml(run.config, _ADVICE)
     # The first versions wrote no key `schema`.
     layout = stored.get("schema", FIRST_SCHEMA)
-    if layout not in READABLE:
+    # True and 1.0 equal 1, and are no version.
+    if type(layout) is not int or layout not in READABLE:
         versions = " and ".join(str(schema) for schema in READABLE)
         raise ConfigError(
-            f"{run.path} has layout {layout}, this version reads {versions}; "
+            f"{run.path} has layout {layout!r}, this version reads {versions} (whole numbers); "
             "give another --out, or use the version that wrote it"
         )
     for section, default in run_defaults().items():
         if isinstance(default, dict) and not isinstance(stored.get(section, default), dict):
             raise DamagedFile(run.config, f"{section} is no section", _ADVICE)
     # The file ends with them: one that was cut short has lost some.
-    if (layout != FIRST_SCHEMA or INPUTS in stored) and not isinstance(stored.get(INPUTS), dict):
-        raise DamagedFile(run.config, f"{INPUTS} is no section", _ADVICE)
+    if layout != FIRST_SCHEMA or INPUTS in stored:
+        for section in (INPUTS, VERSIONS):
+            if not isinstance(stored.get(section), dict):
+                raise DamagedFile(run.config, f"{section} is no section, or is lost", _ADVICE)
     return stored
+
+
+def _refuse_lost_config(run: RunFolder) -> None:
+    """Raises ConfigError where a run has left something, and nothing says with which settings."""
+    has_checkpoint = any(run.checkpoints.glob("checkpoint-[0-9]*/critique_rl.json"))
+    # An evaluation of an earlier version, without a checksum, may be handed on alone.
+    is_sealed = run.evaluation.is_file() and CHECKSUM.encode() in run.evaluation.read_bytes()
+    if is_sealed:
+        raise ConfigError(
+            f"{run.config} is missing, so nothing says with which settings {run.evaluation} "
+            "came about; put it back, or remove the folder to train the run again"
+        )
+    if has_checkpoint and not run.finished:
+        raise ConfigError(
+            f"{run.config} is missing, so nothing says how the checkpoints beside it were "
+            "made; put it back, or remove the folder"
+        )
 
 
 _ADVICE = "put back a copy, or remove the run's folder to train it again"

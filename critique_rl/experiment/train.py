@@ -14,6 +14,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 from transformers.trainer import TRAINER_STATE_NAME
 
-from critique_rl.config.accepted_changes import KEY, Accepted
+from critique_rl.config.accepted_changes import KEY as ACCEPTED
+from critique_rl.config.accepted_changes import Accepted
 from critique_rl.config.durable_files import (
+    CHECKSUM,
     EVALUATE,
+    EVALUATIONS,
     LOGGED,
     check_checksum,
     checksum_of,
@@ -36,16 +40,21 @@ from critique_rl.config.durable_files import (
     write_json,
     write_yaml,
 )
+from critique_rl.config.folder_checksums import folder_checksums
 from critique_rl.config.resolved_run import base_config, to_dict, with_seed
 from critique_rl.config.run_folder import SCHEMA, PipelineFolder, RunFolder
+from critique_rl.config.run_identity import KEY, RunIdentity
 from critique_rl.config.schema import RunConfig
 from critique_rl.config.terminal import say
 from critique_rl.costs import costs
 from critique_rl.critic.contract import CriticFailed
 from critique_rl.experiment.branch import branch_off, read_origin, trunk_checkpoint
 from critique_rl.experiment.build import (
+    UNSEALED,
+    WEIGHTS,
     build_trainer,
     load_start_policy,
+    load_trained,
     load_weights,
     move_to_device,
 )
@@ -62,8 +71,13 @@ from critique_rl.experiment.flow.snapshots import SnapshotCallback
 from critique_rl.experiment.preflight import check_arms, warn_sampling
 from critique_rl.experiment.resume.changes import accepted_changes
 from critique_rl.experiment.resume.inputs import Inputs, read_inputs
-from critique_rl.experiment.resume.start import bring_back, delete_best, whole_checkpoint
-from critique_rl.experiment.same_config import INPUTS
+from critique_rl.experiment.resume.start import (
+    bring_back,
+    check_tables,
+    delete_best,
+    whole_checkpoint,
+)
+from critique_rl.experiment.same_config import INPUTS, stored_identity
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.checkpoint import DamagedCheckpoint, last_sealed, read_state, step_of
@@ -71,6 +85,9 @@ from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 from critique_rl.trainer.model_card import CARD
 from critique_rl.trainer.presets import deviations
 from critique_rl.trainer.resume import Diverged
+
+KEPT = ("arm", "seed", "cost", LOGGED, WEIGHTS)
+"""Keys of eval.json that stay when a policy is judged again."""
 
 
 class Interrupted(Exception):
@@ -99,10 +116,13 @@ def evaluate_base(config: RunConfig, pipeline: PipelineFolder) -> None:
     write_yaml(pipeline.base.config, base_config(config))
     cost = {"generated_tokens": 0, "critic_tokens": 0, "usd": 0.0, "wall_seconds": 0.0, "steps": 0}
     # The one that makes the base count as finished comes last.
+    checksums: dict[str, str] = {}
     for folder, seed in ((pipeline.base_again, 2), (pipeline.base, 1)):
         about = {"arm": "base", "seed": None, "cost": dict(cost)}
-        evaluation = final_evaluation(model, tokenizer, task, config, about, seed)
-        write_json(folder.evaluation, with_checksum(evaluation))
+        evaluation = with_checksum(final_evaluation(model, tokenizer, task, config, about, seed))
+        checksums[folder.path.name] = evaluation[CHECKSUM]
+        write_yaml(pipeline.base.config, {**base_config(config), EVALUATIONS: checksums})
+        write_json(folder.evaluation, evaluation)
 
 
 def evaluate_again(config: RunConfig, folder: RunFolder) -> None:
@@ -112,9 +132,8 @@ def evaluate_again(config: RunConfig, folder: RunFolder) -> None:
     """
     stored = read_json(folder.evaluation, EVALUATE)
     check_checksum(folder.evaluation, stored, EVALUATE)
-    about = {key: stored[key] for key in ("arm", "seed", "cost", LOGGED) if key in stored}
-    # An absolute path, which no Hub id can be taken for.
-    model, tokenizer = load_weights(config, str(folder.model.resolve()))
+    about = {key: stored[key] for key in KEPT if key in stored}
+    model, tokenizer = load_trained(config, folder, stored)
     move_to_device(model)
     task = load_task(config.task, 0)
     evaluation = final_evaluation(model, tokenizer, task, config, about)
@@ -233,7 +252,7 @@ def _train(
         # The other ranks then find a folder in order, and change nothing in it.
         with trainer.accelerator.main_process_first():
             inputs = read_inputs(config, task, trainer.args)
-            checkpoint = _start(config, arm, inputs, folder, accepts_changes)
+            checkpoint, trainer.identity = _start(config, inputs, folder, accepts_changes)
             callback.started -= bring_back(folder, checkpoint)
         _take_steps(trainer, config, checkpoint)
         if callback.interrupted:
@@ -263,15 +282,21 @@ def _take_steps(trainer: CritiqueGRPOTrainer, config: RunConfig, checkpoint: Pat
 
 
 def _start(
-    config: RunConfig, arm: str, inputs: Inputs, folder: RunFolder, accepts_changes: bool
-) -> Path | None:
-    """The checkpoint that the run goes on from, None for a new run; its settings are written.
+    config: RunConfig, inputs: Inputs, folder: RunFolder, accepts_changes: bool
+) -> tuple[Path | None, RunIdentity]:
+    """Where the run goes on from; its settings are written.
+
+    Returns:
+        The checkpoint, None for a new run; and whose it is.
 
     Raises:
         ConfigError: No checkpoint is whole, or something has changed that the user does not take.
     """
     seed = config.trl["seed"]
-    checkpoint = whole_checkpoint(folder)
+    identity = stored_identity(folder, seed)
+    checkpoint = whole_checkpoint(folder, identity)
+    identity = replace(identity, run_id=_run_id(folder, checkpoint))
+    check_tables(folder, checkpoint, identity)
     origin = checkpoint
     if checkpoint is None and config.branch_from is not None:
         origin = trunk_checkpoint(config.branch_from, folder)
@@ -280,33 +305,38 @@ def _start(
     if origin is not None:
         step = step_of(origin)
     takes_another_course = not step or any(item.step == step for item in accepted)
-    best = read_best(folder)
+    # A start takes no best policy over.
+    best = read_best(folder, identity if step else None)
     if takes_another_course and best.get("step", 0) > step:
         # It would be kept, though its step may now come out otherwise.
         delete_best(folder)
     elif best:
         best_policy(folder, best)
     # Before any checkpoint: one without a config.yaml says nothing of how it was made.
-    _write_config(config, arm, folder, inputs, accepted)
+    _write_config(config, identity, folder, inputs, accepted)
     if checkpoint is None and config.branch_from is not None:
-        return branch_off(config.branch_from, folder, seed)
-    return checkpoint
+        checkpoint = branch_off(config.branch_from, folder, identity)
+    return checkpoint, identity
 
 
 def _write_config(
-    config: RunConfig, arm: str, folder: RunFolder, inputs: Inputs, accepted: list[Accepted]
+    config: RunConfig,
+    identity: RunIdentity,
+    folder: RunFolder,
+    inputs: Inputs,
+    accepted: list[Accepted],
 ) -> None:
     explicit_options = {**config.trl, **config.method}
     deviates = deviations(config.preset, explicit_options) if config.preset else {}
     entries = [item.to_yaml() for item in accepted]
     content = {
         "schema": SCHEMA,
-        "run_id": _run_id(folder),
-        "arm": arm,
-        "seed": config.trl["seed"],
+        "run_id": identity.run_id,
+        "arm": identity.arm,
+        "seed": identity.seed,
         **to_dict(config),
         "deviates": deviates,
-        **({KEY: entries} if entries else {}),
+        **({ACCEPTED: entries} if entries else {}),
         INPUTS: inputs,
         "versions": versions(),
         "machine": machine(),
@@ -315,12 +345,14 @@ def _write_config(
     write_yaml(folder.config, content)
 
 
-def _run_id(folder: RunFolder) -> str:
+def _run_id(folder: RunFolder, checkpoint: Path | None = None) -> str:
     """The id of the run folder, the same however often the run is continued."""
     stored = None
     if folder.config.exists():
         stored = read_yaml(folder.config).get("run_id")
-    run_id = stored or uuid.uuid4().hex[:12]
+    if not stored and checkpoint is not None:
+        stored = read_state(checkpoint).get(KEY, {}).get("run_id")
+    run_id = str(stored or uuid.uuid4().hex[:12])
     # Trackers then continue a continued run instead of opening another; a user's choice stands.
     os.environ.setdefault("WANDB_RUN_ID", run_id)
     os.environ.setdefault("WANDB_RESUME", "allow")
@@ -353,7 +385,7 @@ def _finish(
     about: dict[str, Any],
 ) -> None:
     """Save the policy and judge it: the last one, or the best on validation problems."""
-    best = read_best(folder) if config.evaluation.best_by else {}
+    best = read_best(folder, trainer.identity) if config.evaluation.best_by else {}
     if not best:
         trainer.save_model(str(folder.model))
     if trainer.accelerator.is_main_process:
@@ -371,6 +403,7 @@ def _finish(
         _write_card(trainer, evaluation, folder)
         # Last: its presence means that the run is finished.
         evaluation[LOGGED] = checksum_of(read_jsonl(folder.metrics))
+        evaluation[WEIGHTS] = folder_checksums(folder.model, UNSEALED)
         write_json(folder.evaluation, with_checksum(evaluation))
     trainer.accelerator.wait_for_everyone()
 

@@ -2,10 +2,11 @@
 
 transformers writes a checkpoint's files one by one. Here they are flushed to disk first; then
 `critique_rl.json` is written. It holds the state that transformers does not keep (token counts,
-metrics not logged yet, states of callbacks) and a checksum of every file, and it seals the
-checkpoint: one without it was never finished. Where a checksum differs, the checkpoint is damaged,
-and the one before it is taken. Seals of earlier versions have no checksums: there only what can be
-seen without them is checked. Left out: the lock on a run folder, which is the experiment's.
+metrics not logged yet, states of callbacks), the run that it is of, and a checksum of every file.
+It seals the checkpoint: one without it was never finished. Where a checksum differs, or the run is
+another one, the checkpoint is damaged, and the one before it is taken. Seals of earlier versions
+have no checksums: there only what can be seen without them is checked. Left out: the lock on a run
+folder, which is the experiment's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from critique_rl.config.durable_files import write_text
 from critique_rl.config.folder_checksums import first_fault, folder_checksums
+from critique_rl.config.run_identity import KEY, RunIdentity
 from critique_rl.hashing import text_checksum
 
 STATE = "critique_rl.json"
@@ -77,17 +79,21 @@ def _content_checksum(content: Mapping[str, Any]) -> str:
     return text_checksum(json.dumps(content))
 
 
-def copy_checkpoint(checkpoint: Path, folder: Path) -> None:
+def copy_checkpoint(checkpoint: Path, folder: Path, identity: RunIdentity | None = None) -> None:
     """Copy a sealed checkpoint into another run's folder, without a generation in progress.
 
     The other run may make its batches in another way.
 
     The seal is written last, so an interrupted copy is ignored, and the same call completes it.
+    It names the run `identity` as its own, where one is given.
     """
     target = folder / checkpoint.name
     left_out = shutil.ignore_patterns(STATE, GENERATION.format("*"))
     shutil.copytree(checkpoint, target, ignore=left_out, dirs_exist_ok=True)
-    seal(target, read_state(checkpoint))
+    state = read_state(checkpoint)
+    if identity is not None:
+        state[KEY] = identity.to_json()
+    seal(target, state)
 
 
 def rotate(folder: Path, limit: int | None, kept: Collection[Path] = ()) -> None:
@@ -170,8 +176,14 @@ def last_sealed(folder: Path) -> Path | None:
     return None
 
 
-def newest_whole(folder: Path) -> tuple[Path | None, dict[Path, str]]:
+def newest_whole(
+    folder: Path, identity: RunIdentity | None = None
+) -> tuple[Path | None, dict[Path, str]]:
     """The newest checkpoint without a fault.
+
+    Args:
+        folder: the folder of checkpoints.
+        identity: the run that they are of; None where nobody knows.
 
     Returns:
         It, or None; and the newer ones, each with its fault.
@@ -179,26 +191,40 @@ def newest_whole(folder: Path) -> tuple[Path | None, dict[Path, str]]:
     damaged: dict[Path, str] = {}
     sealed = sealed_checkpoints(folder)
     for i, path in reversed(list(enumerate(sealed))):
-        words = fault(path) or _lost_checksums(path, sealed[:i])
+        words = fault(path, identity) or _lost_parts(path, sealed[:i])
         if not words:
             return path, damaged
         damaged[path] = words
     return None, damaged
 
 
-def _lost_checksums(checkpoint: Path, earlier: Sequence[Path]) -> str:
-    """A fault where a whole checkpoint has no checksums, and an earlier one has."""
-    if has_checksums(checkpoint):
-        return ""
-    if any(not fault(path) and has_checksums(path) for path in earlier):
-        return f"{STATE} has lost its checksums"
+LATER_PARTS = {FILES: "has lost its checksums", KEY: "does not say which run it is of"}
+"""Keys that seals of earlier versions lack -> words for one that follows a seal with the key."""
+
+
+def _lost_parts(checkpoint: Path, earlier: Sequence[Path]) -> str:
+    """A fault where a whole checkpoint lacks what an earlier one has."""
+    content = _read_seal(checkpoint)
+    for key, words in LATER_PARTS.items():
+        if key in content:
+            continue
+        if any(not fault(path) and key in _read_seal(path) for path in earlier):
+            return f"{STATE} {words}"
     return ""
 
 
-def fault(checkpoint: Path) -> str:
-    """What is wrong with a sealed checkpoint, in a few words; "" where it is whole."""
+def fault(checkpoint: Path, identity: RunIdentity | None = None) -> str:
+    """What is wrong with a sealed checkpoint, in a few words; "" where it is whole.
+
+    Args:
+        checkpoint: its folder.
+        identity: the run that it should be of; None where nobody knows.
+    """
     try:
         seal_content = _read_seal(checkpoint)
+        foreign = identity.fault(seal_content.get(KEY)) if identity is not None else ""
+        if foreign:
+            return foreign
         _check_step(checkpoint)
         if FILES in seal_content:
             return first_fault(checkpoint, seal_content[FILES], [STATE])

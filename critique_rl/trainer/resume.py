@@ -26,6 +26,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOConfig, GRPOTrainer
 
+from critique_rl.config.run_identity import KEY, RunIdentity
 from critique_rl.trainer import trl_seams
 from critique_rl.trainer.checkpoint import (
     DamagedCheckpoint,
@@ -61,6 +62,8 @@ class ResumableGRPOTrainer(GRPOTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.kept_steps: set[int] = set()
+        self.identity: RunIdentity | None = None
+        """The run of a pipeline that the checkpoints are of; None outside of one."""
         self.add_callback(_SaveAtBoundary(self))
 
     @property
@@ -107,7 +110,9 @@ class ResumableGRPOTrainer(GRPOTrainer):
     def extra_state(self) -> dict[str, Any]:
         """State that the next process needs beside transformers' files, as JSON."""
         callbacks = self._stateful_callbacks()
+        identity = {KEY: self.identity.to_json()} if self.identity is not None else {}
         return {
+            **identity,
             "kept_steps": sorted(self.kept_steps),
             "metrics": dict(trl_seams.training_metrics(self)),
             "callbacks": {name: callback.state_dict() for name, callback in callbacks.items()},

@@ -65,9 +65,15 @@ PIPELINE = {
     },
     "seeds": [0],
     "primary": "pass@1/all",
-    "arms": {"scalar": {}, "critique": {"critic": {"kind": "ground_truth"}}},
+    "arms": {
+        "scalar": {},
+        "critique": {"critic": {"kind": "ground_truth"}},
+        "later": {"critic": {"kind": "retry"}, "branch_from": {"arm": "scalar", "at": 4}},
+    },
 }
 ARM = "critique"
+OTHERS = (("critique", 1), ("scalar", 1))
+"""Further runs of the finished campaign, whose files are put in place of others."""
 
 
 @dataclass
@@ -88,6 +94,10 @@ class Case:
     def last(self) -> Path:
         return self.run / "checkpoints" / "checkpoint-8"
 
+    def other(self, arm: str, seed: int) -> Path:
+        """The folder of another run, which has finished."""
+        return self.folder.parent / "whole" / "runs" / "small" / arm / f"seed{seed}"
+
 
 @dataclass
 class Way:
@@ -103,6 +113,8 @@ class Way:
     """Further words of the command."""
     patch: Callable[[Case], None] | None = None
     """Called in the process of the command before it runs."""
+    command: tuple[str, ...] = ()
+    """The one command of a finished campaign; else compare, report and run."""
 
 
 def forked(case: Case, words: list[str], patch: Callable[[], None] | None = None) -> tuple:
@@ -134,6 +146,9 @@ def forked(case: Case, words: list[str], patch: Callable[[], None] | None = None
 
 
 TRAIN = ["train", "small.yaml", "--arm", ARM, "--seed", "0", "--out", "runs"]
+
+
+BRANCH = ("train", "--arm", "later", "--seed", "0")
 
 
 def die_after(step: int) -> None:
@@ -229,8 +244,9 @@ def finished_verdict(way: Way, case: Case) -> str:
     reference = without_times(json.loads((case.results / "compare.json").read_text()))
     way.damage(case)
     outcomes = set()
-    for command in ("compare", "report", "run"):
-        status, text = forked(case, [command, "small.yaml", "--out", "runs"])
+    commands = [way.command] if way.command else [("compare",), ("report",), ("run",)]
+    for command, *rest in commands:
+        status, text = forked(case, [command, "small.yaml", *rest, "--out", "runs"])
         if "Traceback" in text or status not in (0, 1, 2):
             return f"{command}: status {status}, traceback: {text[-300:]}"
         if status:
@@ -268,6 +284,60 @@ def edit(path: Path, before: str, after: str) -> None:
 def insert_line(path: Path, line: bytes) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:3], line, *lines[3:]]))
+
+
+def put(source: Path, target: Path) -> None:
+    """Replace a file or a folder by a copy of another one."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copy(source, target)
+
+
+def foreign_checkpoint(arm: str, seed: int) -> Callable[[Case], None]:
+    """The last checkpoint is that of another run."""
+    return lambda c: put(c.other(arm, seed) / "checkpoints" / "checkpoint-8", c.last)
+
+
+def foreign_best(case: Case) -> None:
+    for name in ("best", "best.json"):
+        put(case.other("critique", 1) / name, case.run / name)
+
+
+def foreign_table(case: Case) -> None:
+    name = "rollouts/step00002-rank0.parquet"
+    put(case.other("critique", 1) / name, case.run / name)
+
+
+def foreign_trunk(case: Case) -> None:
+    """The arm that branches is still to do, and the checkpoint of its trunk is of another seed."""
+    shutil.rmtree(case.results / "later")
+    place = "scalar/seed0/checkpoints/checkpoint-4"
+    put(case.other("scalar", 1) / "checkpoints" / "checkpoint-4", case.results / place)
+
+
+def bases_swapped(case: Case) -> None:
+    first = case.results / "base" / "eval.json"
+    again = case.results / "base" / "again" / "eval.json"
+    one, other = first.read_bytes(), again.read_bytes()
+    first.write_bytes(other)
+    again.write_bytes(one)
+
+
+def old_and_damaged(case: Case) -> None:
+    from critique_rl.config.durable_files import with_checksum
+
+    path = case.run / "eval.json"
+    evaluation = json.loads(path.read_text())
+    evaluation.pop("model_files")
+    path.write_text(json.dumps(with_checksum(evaluation)))
+    flip(case.run / "model" / "model.safetensors", 0)
+
+
+def plain_file(case: Case) -> None:
+    (case.run / "checkpoints" / "checkpoint-7").write_text("notes")
 
 
 def other_template(case: Case) -> None:
@@ -398,6 +468,48 @@ def stopped_ways() -> list[Way]:
             lambda c: (c.last.with_name("checkpoint-best")).mkdir(),
         ),
         Way("checkpoint: all of them damaged", "refusal", both),
+        Way("checkpoint: of another seed", "fallback", foreign_checkpoint("critique", 1)),
+        Way("checkpoint: of another arm", "fallback", foreign_checkpoint("scalar", 0)),
+        Way(
+            "checkpoints: all of another seed",
+            "refusal",
+            lambda c: put(c.other("critique", 1) / "checkpoints", c.run / "checkpoints"),
+        ),
+        Way("checkpoint: a plain file of that name", "exact|fallback", plain_file),
+        Way("best policy of another seed", "refusal", foreign_best),
+        Way("a table of rollouts of another seed", "refusal", foreign_table),
+        Way(
+            "folder of another seed, accepted",
+            "refusal",
+            lambda c: put(c.other("critique", 1), c.run),
+            words=("--accept-changes",),
+        ),
+        Way(
+            "folder of another arm, accepted",
+            "refusal",
+            lambda c: put(c.other("scalar", 0), c.run),
+            words=("--accept-changes",),
+        ),
+        Way("a link to nowhere for model", "refusal", lambda c: (c.run / "model").symlink_to("no")),
+        Way("a folder for eval.json", "refusal", lambda c: (c.run / "eval.json").mkdir()),
+        Way(
+            "inputs: another torch, there alone",
+            "refusal",
+            lambda c: edit(c.run / "config.yaml", "  torch: ", "  torch: 1."),
+        ),
+        Way(
+            "inputs: tokenizers lost",
+            "refusal",
+            lambda c: edit(c.run / "config.yaml", "  tokenizers: ", "  tokenizer: "),
+        ),
+        Way(
+            "config.yaml cut inside inputs",
+            "refusal",
+            lambda c: (c.run / "config.yaml").write_text(
+                (c.run / "config.yaml").read_text().partition("  prompts/")[0]
+            ),
+        ),
+        Way("setting: a default, written out", "exact", nothing, words=("trl.temperature=1.0",)),
         Way("template edited", "refusal", nothing, patch=other_template),
         Way(
             "template edited, accepted",
@@ -591,8 +703,10 @@ def stopped_ways() -> list[Way]:
 
 
 def finished_ways() -> list[Way]:
-    def way(name: str, expected: str, damage: Callable[[Case], object]) -> Way:
-        return Way(f"finished: {name}", expected, damage, finished=True)
+    def way(name: str, expected: str, damage: Callable[[Case], object], *command: str) -> Way:
+        return Way(f"finished: {name}", expected, damage, finished=True, command=command)
+
+    judged = ("evaluate", "--arm", ARM)
 
     return [
         way("nothing", "exact", nothing),
@@ -657,6 +771,29 @@ def finished_ways() -> list[Way]:
             lambda c: replaced(c.results / "report.html").mkdir(),
         ),
         way("checkpoints deleted", "exact", lambda c: shutil.rmtree(c.run / "checkpoints")),
+        way("config.yaml missing", "refusal", lambda c: (c.run / "config.yaml").unlink()),
+        way("metrics missing", "exact / refusal", lambda c: (c.run / "metrics.jsonl").unlink()),
+        way("base evaluations swapped", "exact / refusal", bases_swapped),
+        way(
+            "rollouts of another seed",
+            "exact",
+            lambda c: put(c.other("critique", 1) / "rollouts", c.run / "rollouts"),
+        ),
+        way("folder of another seed", "refusal", lambda c: put(c.other("critique", 1), c.run)),
+        way(
+            "weights of another arm",
+            "refusal",
+            lambda c: put(c.other("scalar", 0) / "model", c.run / "model"),
+            *judged,
+        ),
+        way(
+            "weights: a flipped bit",
+            "refusal",
+            lambda c: flip(c.run / "model" / "model.safetensors"),
+            *judged,
+        ),
+        way("weights: header damaged, of an earlier version", "refusal", old_and_damaged, *judged),
+        way("the trunk's checkpoint of another seed", "refusal", foreign_trunk, *BRANCH),
     ]
 
 
@@ -677,6 +814,10 @@ def main() -> None:
     status, text = forked(whole, ["run", "small.yaml", "--out", "runs"])
     assert status == 0, text[-3000:]
     wanted = outcome(whole, {})
+    for arm, seed in OTHERS:
+        words = ["train", "small.yaml", "--arm", arm, "--seed", str(seed), "--out", "runs"]
+        status, text = forked(whole, words)
+        assert status == 0, text[-3000:]
     status, text = forked(Case(folder / "stopped"), TRAIN, lambda: die_after(STOPPED_AT))
     assert status == -signal.SIGKILL, text[-3000:]
     right = 0

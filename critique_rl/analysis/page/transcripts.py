@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from critique_rl.analysis.learning_curves import SeedRuns
 from critique_rl.analysis.page.text_cuts import Cut, cut, spell_out
 from critique_rl.config.run_folder import RunFolder
+from critique_rl.config.run_identity import RunIdentity, table_identity
 
 MOST = 120
 """Transcripts of a page."""
@@ -221,6 +222,10 @@ def _read_candidates(
 
 
 def _read_file(arm: str, seed: int, file: Path, wanted: Sequence[str]) -> Iterator[RawTranscript]:
+    """Transcripts of the wanted kinds. Raises ValueError for a table of another run."""
+    foreign = RunIdentity(arm, seed).fault(table_identity(file))
+    if foreign:
+        raise ValueError(foreign)
     # The flags are read before any text: a file may hold thousands of long texts, and most files of
     # a run hold nothing new.
     flags = pq.read_table(file, columns=FLAGS).to_pydict()

@@ -18,7 +18,12 @@ from critique_rl.config.durable_files import DELETE, EVALUATE, read_json, write_
 from critique_rl.config.resolved_run import to_dict
 from critique_rl.config.run_folder import PipelineFolder, RunFolder
 from critique_rl.config.schema import FlowConfig, Pipeline, RunConfig
-from critique_rl.experiment.build import load_start_policy, load_weights, move_to_device
+from critique_rl.experiment.build import (
+    load_start_policy,
+    load_trained,
+    load_weights,
+    move_to_device,
+)
 from critique_rl.experiment.evaluate import training_sampling
 from critique_rl.experiment.flow.masses import (
     Masses,
@@ -181,6 +186,7 @@ class Scorer:
     def __init__(self, job: FlowJob):
         data = read_json(job.probes, DELETE)
         self.config = job.config
+        self.folder = job.folder
         self.probes = probes_from_json(data["probes"])
         self.base_logps: dict[str, list[float]] = data.get("base_logps", {})
         self.task = _task(job.config)
@@ -195,8 +201,12 @@ class Scorer:
         Args:
             weights: The folder of its weights.
         """
-        # An absolute path, which no Hub id can be taken for.
-        model, tokenizer = load_weights(self.config, str(weights.resolve()))
+        if weights == self.folder.model:
+            evaluation = read_json(self.folder.evaluation, EVALUATE)
+            model, tokenizer = load_trained(self.config, self.folder, evaluation)
+        else:
+            # An absolute path, which no Hub id can be taken for.
+            model, tokenizer = load_weights(self.config, str(weights.resolve()))
         move_to_device(model)
         if self.probes.listed:
             return listed_masses(model, self.probes)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from critique_rl.config.checks import ConfigError, suggest
+from critique_rl.config.checks import ConfigError, suggest, type_words
 from critique_rl.config.ranges import MOST_COUNT, MOST_SEED, Range, check_values
 
 TYPES: Mapping[str, tuple[type, ...]] = {
@@ -158,9 +158,10 @@ def _check_type(name: str, value: Any, annotation: str) -> None:
     takes_number = bool(words & {"int", "float"})
     if isinstance(value, str) and takes_number:
         raise ConfigError(
-            f"trl.{name}: got {value!r}, expected a number (YAML reads 1e-4 as text; write 1.0e-4)"
+            f"trl.{name}: got the text {value!r}, expected a number such as 1e-4, without quotes"
         )
-    raise ConfigError(f"trl.{name}: got {value!r}, expected {' or '.join(sorted(words))}")
+    expected_words = " or ".join(type_words(word) for word in sorted(words))
+    raise ConfigError(f"trl.{name}: got {value!r}, expected {expected_words}")
 
 
 def _check_value(name: str, value: Any) -> None:

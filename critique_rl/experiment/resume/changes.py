@@ -16,8 +16,8 @@ from critique_rl.config.run_folder import PipelineFolder, RunFolder
 from critique_rl.config.schema import RunConfig
 from critique_rl.config.terminal import say
 from critique_rl.experiment.build import trainer_arguments
-from critique_rl.experiment.resume.inputs import Inputs, read_inputs, short_python
-from critique_rl.experiment.same_config import INPUTS, Change, config_changes, read_config
+from critique_rl.experiment.resume.inputs import PACKAGES, Inputs, read_inputs, short_python
+from critique_rl.experiment.same_config import INPUTS, VERSIONS, config_changes, read_config
 from critique_rl.tasks.load import load_task
 from critique_rl.trainer.checkpoint import has_checksums, sealed_checkpoints, step_of
 
@@ -25,6 +25,8 @@ SHOWN = 8
 """Digits of a checksum that are shown."""
 COMPARED = ("python", "torch", "transformers", "trl")
 """Versions that folders without inputs have too."""
+EVERYWHERE = ("python", *PACKAGES, "data/train", "ranks")
+"""Inputs of every run, whatever its settings."""
 PER_RUN = ("data/train", "ranks")
 """Inputs that may differ between the runs of an arm."""
 CANNOT = "cannot go on as the same run"
@@ -152,15 +154,32 @@ def input_changes(stored: Mapping[str, Any], inputs: Inputs) -> list[str]:
 
     Its section `versions` counts too: a folder of an earlier version has nothing else.
     """
-    before = {**(stored.get(INPUTS) or {}), **_old_versions(stored)}
-    names = [name for name in before if name in inputs] + _lost(before, inputs)
-    names += _lost(inputs, before)
-    changes = []
-    for name in names:
-        if before.get(name) != inputs.get(name):
-            change = Change(name, _short(before.get(name)), _short(inputs.get(name)))
-            changes.append(f"{change.key} {change.before}, now {change.now}")
+    kept = stored.get(INPUTS) or {}
+    changes: list[str] = []
+    # A version stands in both sections, and each may have been edited alone.
+    for before in (kept, _old_versions(stored)):
+        names = [name for name in before if name in inputs]
+        if before is kept:
+            names += [*_lost(kept, inputs), *_lost(inputs, kept)]
+        for name in names:
+            words = _difference(name, before.get(name), inputs.get(name))
+            if words and words not in changes:
+                changes.append(words)
+    if kept and VERSIONS in stored:
+        lost = [name for name in EVERYWHERE if name in inputs and name not in kept]
+        changes += [_difference(name, None, inputs[name]) for name in lost]
     return changes
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    """Words for an input that differs; "" where it does not."""
+    if before == now:
+        return ""
+    shown = _short(before), _short(now)
+    if shown[0] == shown[1]:
+        # A number where a text was.
+        return f"{name} {before!r}, now {now!r}"
+    return f"{name} {shown[0]}, now {shown[1]}"
 
 
 def _lost(some: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
@@ -174,7 +193,7 @@ def _lost(some: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
 
 
 def _old_versions(stored: Mapping[str, Any]) -> dict[str, str]:
-    versions = stored.get("versions")
+    versions = stored.get(VERSIONS)
     if not isinstance(versions, Mapping):
         return {}
     known = {name: str(versions[name]) for name in COMPARED if name in versions}

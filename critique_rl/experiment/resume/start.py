@@ -24,6 +24,7 @@ from critique_rl.config.durable_files import (
     write_text,
 )
 from critique_rl.config.run_folder import RunFolder
+from critique_rl.config.run_identity import RunIdentity, table_identity
 from critique_rl.config.terminal import say
 from critique_rl.trainer.checkpoint import newest_whole, remove_unsealed, set_aside, step_of
 
@@ -33,17 +34,22 @@ STEP = re.compile(r"(?:step|completions_)(\d+)")
 """Begins the name of a table of one step."""
 
 
-def whole_checkpoint(folder: RunFolder) -> Path | None:
-    """The newest whole checkpoint; None where no checkpoint was ever finished.
+def whole_checkpoint(folder: RunFolder, identity: RunIdentity | None = None) -> Path | None:
+    """The newest whole checkpoint of a run; None where no checkpoint was ever finished.
 
-    Half-written ones are deleted, and newer damaged ones set aside. Both are said.
+    Half-written ones are deleted. Newer ones that are damaged, or of another run, are set aside, as
+    are files in their place. All of this is said.
+
+    Args:
+        folder: The run's folder.
+        identity: The run; None where nobody knows it.
 
     Raises:
         ConfigError: Every checkpoint is damaged.
     """
     for path in remove_unsealed(folder.checkpoints):
         say(f"{path}: it was not finished, and is deleted")
-    checkpoint, damaged = newest_whole(folder.checkpoints)
+    checkpoint, damaged = newest_whole(folder.checkpoints, identity)
     if damaged and checkpoint is None:
         words = "; ".join(f"{path.name}: {fault}" for path, fault in damaged.items())
         raise ConfigError(
@@ -73,6 +79,26 @@ def bring_back(folder: RunFolder, checkpoint: Path | None) -> float:
     if rows:
         return float(rows[-1]["seconds"])
     return 0.0
+
+
+def check_tables(folder: RunFolder, checkpoint: Path | None, identity: RunIdentity) -> None:
+    """Refuse tables of another run among those of steps that are not taken again.
+
+    Raises:
+        ConfigError: The first of them.
+    """
+    if checkpoint is None:
+        return
+    for path in sorted(folder.rollouts.glob("*.parquet")):
+        match = STEP.match(path.name)
+        if not match or int(match[1]) > step_of(checkpoint):
+            continue
+        words = identity.fault(table_identity(path))
+        if words:
+            raise ConfigError(
+                f"{path}: {words}; put back this run's table, or move the other away: "
+                "the report then shows nothing of that step"
+            )
 
 
 def _delete_later(place: Path, step: int) -> None:
