@@ -67,6 +67,7 @@ from critique_rl.experiment.callback import (
     read_best,
 )
 from critique_rl.experiment.evaluate import final_evaluation, machine, versions
+from critique_rl.experiment.flow.live import add_live_masses
 from critique_rl.experiment.flow.snapshots import SnapshotCallback
 from critique_rl.experiment.preflight import check_arms, warn_sampling
 from critique_rl.experiment.resume.changes import accepted_changes
@@ -248,6 +249,7 @@ def _train(
     trainer.add_callback(callback)
     if config.flow is not None:
         trainer.add_callback(SnapshotCallback(config, folder, trainer))
+        add_live_masses(trainer, config, task)
     with stop_signals(callback.interrupt):
         # The other ranks then find a folder in order, and change nothing in it.
         with trainer.accelerator.main_process_first():

@@ -151,40 +151,20 @@ def _set_log_probs(
     """Log-probs (P,) of all probes, problem after problem."""
     prompts = [problem.prompt_ids for problem in problems for _ in problem.probes]
     completions = [probe.ids for problem in problems for probe in problem.probes]
-    return log_probs(model, prompts, completions, temperature, with_gradient)
-
-
-def log_class_masses(model: Any, probes: ProbeSet) -> Tensor:
-    """Logs (C,) of the mean masses of `CLASSES` over problems, with gradient.
-
-    A class without a probe has -inf, and so has `rest` where rounding takes the list over 1.
-
-    Args:
-        model: The policy.
-        probes: Listed probes.
-    """
-    logps_P = _set_log_probs(model, probes.problems, probes.temperature, with_gradient=True)
-    kinds = [probe.kind for problem in probes.problems for probe in problem.probes]
-    number = math.log(len(probes.problems))
-    empty = logps_P.new_full((1,), -torch.inf)
-    logs = []
-    for kind in CLASSES[:-1]:
-        chosen = [place for place, other in enumerate(kinds) if other == kind]
-        # In logs: the chance of a right working may be 1e-40.
-        logps_of_class = logps_P[chosen] if chosen else empty
-        logs.append(torch.logsumexp(logps_of_class, 0) - number)
-    listed = torch.stack(logs).exp().sum()
-    rest = torch.log((1.0 - listed).clamp(min=0.0))
-    return torch.stack([*logs, rest])
+    return log_probs(model, prompts, completions, temperature)
 
 
 def each_log_class_mass(model: Any, probes: ProbeSet) -> Iterator[Tensor]:
-    """`log_class_masses` of all classes but `rest`, scalars with gradient: each class's probes are
-    scored in its turn, so that a backward pass goes through them alone.
+    """Logs of the mean masses over problems of all classes but `rest`, with gradient.
+
+    Each class's probes are scored in its turn, so that a backward pass goes through them alone.
 
     Args:
         model: The policy.
         probes: Listed probes.
+
+    Yields:
+        A scalar per class; -inf for a class without a probe.
     """
     for kind in CLASSES[:-1]:
         prompts = []

@@ -12,7 +12,6 @@ from critique_rl.analysis.flow.classes import CLASSES
 from critique_rl.experiment.flow.masses import (
     each_log_class_mass,
     listed_masses,
-    log_class_masses,
     log_probs,
     weighted_masses,
 )
@@ -123,25 +122,32 @@ def test_log_probs_come_in_the_order_of_the_completions_whatever_the_batches(mon
 def test_logs_of_mean_masses_have_the_gradient_of_a_finite_difference() -> None:
     model = tiny_model(0).double()
     probes = enumerated(completions()[::2])
-    logs = log_class_masses(model, probes)
+    logs = list(each_log_class_mass(model, probes))
     masses = listed_masses(model, probes).problems.values()
-    for place, kind in enumerate(CLASSES):
-        mean = sum(by_class[kind] for by_class in masses) / len(masses)
-        assert logs[place].exp().item() == pytest.approx(mean, abs=1e-6)
     weight = model.lm_head.weight
     direction = torch.randn_like(weight)
     slopes = []
-    for log in logs:
-        [gradient] = torch.autograd.grad(log, weight, retain_graph=True)
+    for log, kind in zip(logs, CLASSES[:-1], strict=True):
+        mean = sum(by_class[kind] for by_class in masses) / len(masses)
+        assert log.exp().item() == pytest.approx(mean, abs=1e-6)
+        [gradient] = torch.autograd.grad(log, weight)
         slopes.append((gradient * direction).sum().item())
-    for place, slope in enumerate(slopes):
-        ends = []
-        for sign in (-1, 1):
-            with torch.no_grad():
-                weight += sign * 1e-3 * direction
-                ends.append(log_class_masses(model, probes)[place].item())
-                weight -= sign * 1e-3 * direction
-        assert (ends[1] - ends[0]) / 2e-3 == pytest.approx(slope, rel=0.02, abs=2e-3)
+    ends = []
+    for sign in (-1, 1):
+        with torch.no_grad():
+            weight += sign * 1e-3 * direction
+        ends.append([log.item() for log in each_log_class_mass(model, probes)])
+        with torch.no_grad():
+            weight -= sign * 1e-3 * direction
+    for slope, before, after in zip(slopes, *ends, strict=True):
+        assert (after - before) / 2e-3 == pytest.approx(slope, rel=0.02, abs=2e-3)
+
+
+def test_a_class_without_a_probe_has_no_mass() -> None:
+    probes = enumerated([ids for ids in completions() if kind_of(ids) != "near_miss"])
+    logs = dict(zip(CLASSES, each_log_class_mass(tiny_model(0), probes), strict=False))
+    assert logs["near_miss"].item() == -float("inf")
+    assert logs["right"].isfinite()
 
 
 def sampled(model: LlamaForCausalLM, prompt: tuple[int, ...], count: int) -> list[tuple[int, ...]]:
@@ -184,12 +190,3 @@ def test_samples_of_the_policy_itself_all_count_and_others_hardly_do() -> None:
     now = torch.linspace(-400, -30, 64)
     _, size = weighted_masses(["rest"] * 64, same, now, 64)
     assert size < 10
-
-
-def test_masses_of_classes_in_turn_are_those_of_all_at_once() -> None:
-    model = tiny_model(0)
-    everything = completions()
-    for listed in (everything[::2], [ids for ids in everything if kind_of(ids) != "near_miss"]):
-        probes = enumerated(listed)
-        in_turn = torch.stack(list(each_log_class_mass(model, probes)))
-        torch.testing.assert_close(in_turn, log_class_masses(model, probes)[:-1])
