@@ -185,6 +185,8 @@ ORDINARY = (
     "&lt;b&gt; is no number, and a &amp; b neither.",
     "The HTML has &lt;think&gt; in it, which is no number.",
     "Write \uff1cthink\uff1e in half width, please.",
+    "The HTML of line 2 has &lt;think&gt; where it needs &lt;b&gt;",
+    "Line 2 has &lt;b&gt; and a <think> tag.",
     "In line 2 the token <|think|> is no number.",
     "The token [THINK] is no number.",
     "Say what [/THINK] is for, or leave it out.",

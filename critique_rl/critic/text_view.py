@@ -60,16 +60,19 @@ class View:
     """Places in the plain form behind a change of length, in order."""
     origins: list[int] = field(default_factory=list)
     """The places in the text that belong to `starts`."""
+    ends: list[int] = field(default_factory=list)
+    """The same, but before what nobody sees at such a place."""
 
     def origin_of_start(self, place: int) -> int:
         """Where in the text begins what begins at a place in the plain form."""
-        return self._origin(bisect_left(self.starts, place) - 1, place)
+        i = bisect_left(self.starts, place)
+        if i < len(self.starts) and self.starts[i] == place:
+            return self.ends[i]
+        return self.origin_of_end(place)
 
     def origin_of_end(self, place: int) -> int:
         """Where in the text ends what ends at a place in the plain form."""
-        return self._origin(bisect_right(self.starts, place) - 1, place)
-
-    def _origin(self, i: int, place: int) -> int:
+        i = bisect_right(self.starts, place) - 1
         if i < 0:
             return place
         return self.origins[i] + place - self.starts[i]
@@ -129,8 +132,9 @@ def view_of(text: str) -> View:
         position = match.end()
         view.starts.append(length)
         view.origins.append(position)
+        view.ends.append(position if sign else match.start())
     pieces.append(plain[position:])
-    return View("".join(pieces), view.starts, view.origins)
+    return View("".join(pieces), view.starts, view.origins, view.ends)
 
 
 def _sign(match: re.Match[str]) -> str:

@@ -337,7 +337,7 @@ class _Scan:
         if self.opening is not None and not self._is_special(self.opening):
             return "" if self._is_thought_alone(self.opening) else None
         if self.opening is None:
-            self._keep(len(self.view.text))
+            self._keep(None)
         if self.is_unclear or (self.speaks_of_marks and self.is_cut):
             return None
         return "".join(self.kept).strip()
@@ -422,10 +422,12 @@ class _Scan:
     def _is_special(self, mark: Mark) -> bool:
         return self.view.text[mark.start : mark.end] in self.specials
 
-    def _keep(self, end: int) -> None:
-        """Keep the text from the position up to a place in the plain form."""
-        start = self.view.origin_of_end(self.position)
-        self.kept.append(self.text[start : self.view.origin_of_start(end)])
+    def _keep(self, end: int | None) -> None:
+        """Keep the text from the position up to a place in the plain form, or to its end."""
+        # What nobody sees at the start of the text stays, as it does in a text without marks.
+        start = self.view.origin_of_end(self.position) if self.position else 0
+        stop = len(self.text) if end is None else self.view.origin_of_start(end)
+        self.kept.append(self.text[start:stop])
 
 
 # ---- models in this process ----------------------------------------------------------------------
