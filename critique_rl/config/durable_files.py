@@ -46,7 +46,12 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         # Without it a power cut may keep the rename and lose the text: an empty file.
         os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        # What is in the way is the file's place, which the temporary file's name would hide.
+        raise type(error)(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -69,8 +74,9 @@ def read_json(path: Path, advice: str = DELETE) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
+    text = _read_text(path, advice)
     try:
-        value = json.loads(_read_text(path, advice))
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DamagedFile(path, f"no JSON: {error}", advice) from error
     return _mapping(path, value, advice)
@@ -125,8 +131,9 @@ def read_yaml(path: Path, advice: str = DELETE) -> dict[str, Any]:
     Raises:
         DamagedFile: it holds something else, or cannot be read.
     """
+    text = _read_text(path, advice)
     try:
-        value = yaml.safe_load(_read_text(path, advice))
+        value = yaml.safe_load(text)
         # A YAML file can hold itself, which no reader of ours can.
         json.dumps(value, default=str)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:

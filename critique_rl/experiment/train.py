@@ -176,8 +176,10 @@ def train(
         ) from error
     except Exception as error:
         if _is_misplaced(error, folder):
+            misplaced: Any = error
             raise RunFailed(
-                f"{error}; put it right or remove it, and the same command continues"
+                f"{misplaced.filename}: {misplaced.strerror}; put it right or remove it, and the "
+                "same command continues"
             ) from error
         if not _is_storage_error(error):
             raise

@@ -126,6 +126,9 @@ def read_dataset(name: str, split: str = "train", subset: str = "") -> Source:
     # called; an empty file raises StopIteration.
     except Exception as error:
         message = _cause_message(error) or "it holds nothing"
+        if isinstance(error, LookupError):
+            # Of a reader that found nothing, which says so by an index.
+            message = "no table of rows was found in it; name a file such as rows.jsonl"
         raise ConfigError(f"cannot read {name}: {message}") from error
 
 

@@ -139,7 +139,8 @@ def _load_once(
         say(data.summary())
     if not data.splits["train"]:
         raise ConfigError(
-            f"task.options: {options.train} has no row to train on ({data.summary()})"
+            f"task.options, train: {options.train or 'an empty name'} has no row to train on "
+            f"({data.summary()})"
         )
     return data
 

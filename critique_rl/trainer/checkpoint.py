@@ -123,15 +123,22 @@ def delete(checkpoint: Path) -> None:
 def remove_unsealed(folder: Path) -> list[Path]:
     """Delete checkpoints that a killed process left half-written or half-deleted.
 
-    Folders of the user such as `checkpoint-best` stay.
+    Folders of the user such as `checkpoint-best` stay, and so do plain files.
 
     Returns:
         Those deleted.
     """
     unsealed = [path for path in _checkpoints(folder) if not _is_sealed(path)]
+    unsealed = [path for path in unsealed if path.is_dir() and not path.is_symlink()]
     for path in unsealed:
         delete(path)
     return unsealed
+
+
+def set_files_aside(folder: Path) -> list[Path]:
+    """Rename files and links in place of checkpoints, which no run has written; their new paths."""
+    unsealed = [path for path in _checkpoints(folder) if not _is_sealed(path)]
+    return [set_aside(path) for path in unsealed if path.is_symlink() or not path.is_dir()]
 
 
 def set_aside(checkpoint: Path) -> Path:

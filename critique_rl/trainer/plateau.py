@@ -60,11 +60,14 @@ class PlateauRule:
             ValueError: a window, number of looks or span that leaves nothing to test, or a share
                 that is not between 0 and 1.
         """
-        if self.window < 2 or self.tests <= 0 or self.span < 2:
+        if self.window < 2 or self.tests <= 0:
             raise ValueError(
-                f"plateau: got window {self.window}, looks {self.looks}, span {self.span}; "
-                "expected window >= 2, looks > 2 windows, span >= 2"
+                f"plateau: got window {self.window}, looks {self.looks}; "
+                f"expected window >= 2, looks > 2 windows, which is {2 * self.window + 1} or more"
             )
+        # A pipeline sets no span.
+        if self.span < 2:
+            raise ValueError(f"plateau: got span {self.span}, expected span >= 2")
         shares = {"min_gain": self.min_gain, "alpha": self.alpha, "solved": self.solved}
         in_range = [0 < share < 1 for share in shares.values()]
         if not all(in_range):

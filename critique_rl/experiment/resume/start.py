@@ -26,7 +26,13 @@ from critique_rl.config.durable_files import (
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.run_identity import RunIdentity, table_identity
 from critique_rl.config.terminal import say
-from critique_rl.trainer.checkpoint import newest_whole, remove_unsealed, set_aside, step_of
+from critique_rl.trainer.checkpoint import (
+    newest_whole,
+    remove_unsealed,
+    set_aside,
+    set_files_aside,
+    step_of,
+)
 
 Row = dict[str, Any]
 """A row of metrics.jsonl."""
@@ -49,6 +55,8 @@ def whole_checkpoint(folder: RunFolder, identity: RunIdentity | None = None) -> 
     """
     for path in remove_unsealed(folder.checkpoints):
         say(f"{path}: it was not finished, and is deleted")
+    for path in set_files_aside(folder.checkpoints):
+        say(f"{path}: a file lay in place of a checkpoint, and is now named so")
     checkpoint, damaged = newest_whole(folder.checkpoints, identity)
     if damaged and checkpoint is None:
         words = "; ".join(f"{path.name}: {fault}" for path, fault in damaged.items())
