@@ -37,7 +37,11 @@ class DamagedFile(ConfigError):
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step; folders above it are made."""
+    """Replace a file in one step; folders above it are made.
+
+    Raises:
+        OSError: It cannot be written; the error names the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process number keeps two writers of one file apart; the last rename wins.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

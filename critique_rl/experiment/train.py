@@ -78,7 +78,7 @@ from critique_rl.experiment.resume.start import (
     delete_best,
     whole_checkpoint,
 )
-from critique_rl.experiment.same_config import INPUTS, stored_identity
+from critique_rl.experiment.same_config import INPUTS, config_changes, stored_identity
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.checkpoint import DamagedCheckpoint, last_sealed, read_state, step_of
@@ -119,7 +119,7 @@ def evaluate_base(config: RunConfig, pipeline: PipelineFolder) -> None:
     # The one that makes the base count as finished comes last.
     checksums: dict[str, str] = {}
     for folder, seed in ((pipeline.base_again, 2), (pipeline.base, 1)):
-        about = {"arm": "base", "seed": None, "cost": dict(cost)}
+        about = {"arm": "base", "seed": None, "samples_seed": seed, "cost": dict(cost)}
         evaluation = with_checksum(final_evaluation(model, tokenizer, task, config, about, seed))
         checksums[folder.path.name] = evaluation[CHECKSUM]
         write_yaml(pipeline.base.config, {**base_config(config), EVALUATIONS: checksums})
@@ -242,6 +242,8 @@ def _train(
     """
     check_arms({arm: config})
     config = with_seed(config, seed)
+    # Before there is a trainer: see `resume.defaults.KNOWN`.
+    config_changes(folder, config, seed)
     task = load_task(config.task, seed)
     trainer = build_trainer(config, folder, task, seed)
     trainer.about = {"arm": arm, "seed": seed, "task": task.name}

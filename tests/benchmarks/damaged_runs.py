@@ -37,7 +37,8 @@ STOPPED_AT = 9
 WALL = ("seconds", "step_time", "critique/seconds")
 JUDGE = """
 def judge(text, row):
-    return float(str(row["answer"]) in text)
+    # Some texts of an untrained policy count as right: else nothing would be trained.
+    return float(str(row["answer"]) in text or len(text) % 3 == 0)
 """
 PIPELINE = {
     "task": {
@@ -772,7 +773,7 @@ def finished_ways() -> list[Way]:
         ),
         way("checkpoints deleted", "exact", lambda c: shutil.rmtree(c.run / "checkpoints")),
         way("config.yaml missing", "refusal", lambda c: (c.run / "config.yaml").unlink()),
-        way("metrics missing", "exact / refusal", lambda c: (c.run / "metrics.jsonl").unlink()),
+        way("metrics missing", "refusal", lambda c: (c.run / "metrics.jsonl").unlink()),
         way("base evaluations swapped", "exact / refusal", bases_swapped),
         way(
             "rollouts of another seed",

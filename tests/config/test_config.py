@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
+from critique_rl.config.ranges import Range
 from critique_rl.config.resolved_run import to_dict, with_seed
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
@@ -221,3 +223,60 @@ def test_a_date_is_text_and_files_that_are_none_are_refused(tmp_path) -> None:
     if Path("/dev/null").exists():
         with pytest.raises(ConfigError, match="is no file"):
             load_pipeline(Path("/dev/null"))
+
+
+def test_powers_of_ten_are_numbers_in_files_and_overrides(tmp_path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "task: {name: lab/chain}\npolicy: {model: lab}\narms: {scalar: {}}\n"
+        "trl: {learning_rate: 1e-4, epsilon: 2E-1, max_grad_norm: .5e1, run_name: '1e-4'}\n"
+    )
+    trl = load_pipeline(path, ["trl.learning_rate=5e-5"]).arms["scalar"].trl
+    assert trl == {"learning_rate": 5e-5, "epsilon": 0.2, "max_grad_norm": 5.0, "run_name": "1e-4"}
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "temperature", "beta", "top_p"])
+def test_a_number_of_400_digits_is_refused(name) -> None:
+    data = {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}, "arms": {"scalar": {}}}
+    for value in (10**400, -(10**400), 16**5000):
+        with pytest.raises(ConfigError, match="got a number over 2"):
+            parse_pipeline("p", {**data, "trl": {name: value}})
+    assert not Range(0).holds(10**400)
+
+
+@pytest.mark.parametrize("overrides", [["seeds=[0]", "seeds=[1]"], ["trl.beta=0", "trl={}"]])
+def test_an_override_that_another_one_undoes_is_refused(tmp_path, overrides) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("task: {name: lab/chain}\npolicy: {model: lab}\narms: {scalar: {}}\n")
+    with pytest.raises(ConfigError, match="is given after"):
+        load_pipeline(path, overrides)
+    load_pipeline(path, overrides[::-1][1:])
+
+
+@pytest.mark.parametrize("name", ["base", "seed0", "Scalar"])
+def test_an_external_run_is_named_as_an_arm_could_be(name) -> None:
+    data = {"task": {"name": "lab/chain"}, "policy": {"model": "lab"}, "arms": {"scalar": {}}}
+    with pytest.raises(ConfigError, match="external: "):
+        parse_pipeline("p", {**data, "external": {name: "outputs"}})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--arm", "scalar", "--seed", "\u0663"],
+        ["train", "--arm", "scalar", "--seed", "1_0"],
+        ["evaluate", "--arm", ""],
+        ["critics", "--family", ""],
+        ["evaluate", "--arm", "x" * 5000],
+    ],
+)
+def test_words_that_mean_nothing_are_refused_shortly(tmp_path, capsys, words) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("task: {name: lab/chain}\npolicy: {model: lab}\narms: {scalar: {}}\n")
+    command, *rest = words
+    try:
+        status = main([command, str(path), *rest, "--out", str(tmp_path / "runs")])
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 2
+    assert len(capsys.readouterr().err) < 2000

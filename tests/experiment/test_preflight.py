@@ -50,7 +50,7 @@ LIBRARIES = [
 """Values that a library alone can judge, so that it is asked without the weights."""
 BAD = [
     *LIBRARIES,
-    *[("trl.learning_rate", value) for value in (NAN, INF, -1.0, True, "1e-4", [1], None)],
+    *[("trl.learning_rate", value) for value in (NAN, INF, -1.0, True, "1e", [1], None)],
     *[("trl.max_completion_length", value) for value in (0, -1, True, 1.5, None)],
     *[("trl.num_generations", value) for value in (0, 1, -2, 3, True, 2.5)],
     *[("trl.per_device_train_batch_size", value) for value in (0, -1, 6, "8")],

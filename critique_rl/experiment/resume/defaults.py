@@ -16,6 +16,10 @@ from critique_rl.tasks.load import load_task
 
 TEMPLATES = {"method.refine_template": "refine", "method.distill_template": "teacher"}
 """Option whose default is a template of the task -> that template."""
+KNOWN: dict[str, dict[str, Any]] = {}
+"""Settings -> their values in effect. New arguments of TRL reset the state of a trainer that is
+built, so `train` asks once before it builds one.
+"""
 UNUSED = RunFolder(Path("unused"))
 
 
@@ -49,6 +53,14 @@ def _prompts(config: RunConfig) -> str | None:
 
 def _effective(config: RunConfig, prompts: str | None) -> dict[str, Any]:
     """Dotted key -> value in effect; {} where the settings cannot be used."""
+    sections = (config.preset, config.trl, config.method, config.critic, config.budget)
+    name = repr((sections, prompts))
+    if name not in KNOWN:
+        KNOWN[name] = _read_effective(config, prompts)
+    return KNOWN[name]
+
+
+def _read_effective(config: RunConfig, prompts: str | None) -> dict[str, Any]:
     try:
         arguments = vars(trainer_arguments(config, UNUSED))
     except ConfigError:
