@@ -18,6 +18,8 @@ from critique_rl.analysis.comparison_tables import (
     differences_table,
     second_table,
 )
+from critique_rl.analysis.flow.series import Flow
+from critique_rl.analysis.flow.table import flow_tables
 from critique_rl.analysis.numbers_csv import numbers_csv
 from critique_rl.analysis.page.reader_warnings import accepted_sentences
 from critique_rl.analysis.table import Table, escape_markdown, to_latex, to_markdown
@@ -26,21 +28,25 @@ from critique_rl.config.durable_files import write_text
 from critique_rl.config.run_folder import PipelineFolder
 
 
-def write_exports(folder: PipelineFolder, comparison: Comparison) -> None:
+def write_exports(folder: PipelineFolder, comparison: Comparison, flow: Flow | None = None) -> None:
     """Write report.md, tables.tex and numbers.csv into the pipeline's folder.
 
     Args:
         folder: its name is the title of report.md.
         comparison: report.md and tables.tex have the metrics that fit, numbers.csv has all.
+        flow: series of masses, which have a table per family.
     """
+    flow = flow or {}
     shown = paper_tables(comparison)
+    if flow:
+        shown += flow_tables(flow)
     sentence = verdict(comparison)
     sentences = [sentence, *accepted_sentences(comparison)]
     document = markdown(folder.path.name, "\n\n".join(sentences), shown)
     latex = [to_latex(table) for table in shown]
     write_text(folder.markdown, document)
     write_text(folder.latex, "".join(latex))
-    write_text(folder.numbers, numbers_csv(comparison))
+    write_text(folder.numbers, numbers_csv(comparison, flow))
 
 
 def paper_tables(comparison: Comparison) -> list[Table]:

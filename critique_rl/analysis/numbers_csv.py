@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, fields, replace
@@ -17,6 +18,15 @@ from critique_rl.analysis.comparison import (
     MetricSummary,
     SecondTemplate,
 )
+from critique_rl.analysis.flow.series import (
+    FEWEST_EFFECTIVE,
+    Flow,
+    Point,
+    Series,
+    families_of,
+    smallest_sample,
+)
+from critique_rl.analysis.flow.shares import FreedMass, freed_mass
 from critique_rl.analysis.records import to_json
 
 COMPARISON_KINDS = (
@@ -50,7 +60,7 @@ class Number:
     kind: str
     """base, arm, cost, difference (from the control), pair (of any two arms), boundary, second or
     second difference (second template), missing, incomparable, other. "smallest difference" and the
-    like: what the pair could show (`power.smallest_of`)."""
+    like: what the pair could show (`power.smallest_of`). mass and freed mass: `flow_numbers`."""
     arm: str = ""
     control: str = ""
     metric: str = ""
@@ -64,13 +74,14 @@ class Number:
     note: str = ""
 
 
-def numbers_csv(comparison: Comparison) -> str:
-    """All numbers of the comparison, in full precision."""
+def numbers_csv(comparison: Comparison, flow: Flow | None = None) -> str:
+    """All numbers of the comparison, and of masses where they were scored, in full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(item.name for item in fields(Number))
     # csv writes None as an empty cell.
-    for number in numbers(comparison):
+    rows = [*numbers(comparison), *flow_numbers(flow or {})]
+    for number in rows:
         writer.writerow([safe_cell(value) for value in astuple(number)])
     return out.getvalue()
 
@@ -113,6 +124,48 @@ def numbers(comparison: Comparison) -> Numbers:
     others = _without(to_json(comparison), COMPARISON_KINDS)
     for path, value in _leaves(others):
         yield Number("other", metric=path, value=value)
+
+
+def flow_numbers(flow: Flow) -> Numbers:
+    """Masses of every run's points, and what became of the freed mass; those that can be shown.
+
+    Returns:
+        Metrics are class/family for masses, and freed/family, gained/class/family and
+        share/class/family.
+    """
+    for arm, runs in flow.items():
+        for seed, series in runs.items():
+            for point in series.points:
+                yield from _mass_numbers(arm, str(seed), series, point)
+        for family in families_of(runs):
+            if smallest_sample(runs, family) >= FEWEST_EFFECTIVE:
+                yield from _freed_numbers(arm, family, freed_mass(runs, family))
+
+
+def _mass_numbers(arm: str, seed: str, series: Series, point: Point) -> Numbers:
+    for family in families_of({0: series}):
+        if point.smallest_sample(series.families, family) < FEWEST_EFFECTIVE:
+            continue
+        masses = point.means(series.families, family)
+        problems = list(series.families.values()).count(family)
+        number = Number("mass", arm=arm, seed=seed, problems=problems)
+        note = f"step {point.step}, {point.generated_tokens} generated tokens"
+        for kind, mass in masses.items():
+            yield replace(number, metric=f"{kind}/{family}", value=mass, note=note)
+
+
+def _freed_numbers(arm: str, family: str, masses: FreedMass) -> Numbers:
+    intervals = {"freed": masses.freed}
+    for kind, interval in masses.gained.items():
+        intervals[f"gained/{kind}"] = interval
+    for kind, interval in masses.shares.items():
+        intervals[f"share/{kind}"] = interval
+    for name, interval in intervals.items():
+        number = Number("freed mass", arm=arm, metric=f"{name}/{family}", value=interval.mean)
+        # A single seed and problem have no interval.
+        if not math.isnan(interval.low):
+            number = replace(number, low=interval.low, high=interval.high)
+        yield number
 
 
 def _left_out_numbers(comparison: Comparison) -> Numbers:

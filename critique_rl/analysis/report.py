@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from critique_rl.analysis.boundary import BASE_AGAIN
 from critique_rl.analysis.comparison import Comparison, CritiqueCounts, Difference, Ends
 from critique_rl.analysis.critiques.counts import critique_counts
-from critique_rl.analysis.critiques.words import describe_reasons
 from critique_rl.analysis.evaluations import ALL_FAMILIES
 from critique_rl.analysis.exports import write_exports
-from critique_rl.analysis.formats import MEASURES, bracket, short, shown_metrics, signed
+from critique_rl.analysis.flow.series import read_flow
+from critique_rl.analysis.flow.term_means import PHASES
+from critique_rl.analysis.formats import MEASURES, shown_metrics
 from critique_rl.analysis.learning_curves import (
     Rows,
     SeedRuns,
@@ -42,7 +41,10 @@ from critique_rl.analysis.page.curve_charts import (
     plain_chart,
     used_axes,
 )
+from critique_rl.analysis.page.environment import TEMPLATES, environment
 from critique_rl.analysis.page.evaluation_charts import pass_charts, reliability_charts
+from critique_rl.analysis.page.flow import areas, arrows
+from critique_rl.analysis.page.flow.section import flow_section
 from critique_rl.analysis.page.plots import Chart
 from critique_rl.analysis.page.reader_warnings import reader_warnings
 from critique_rl.analysis.page.transcripts import sample
@@ -51,7 +53,6 @@ from critique_rl.config.durable_files import write_text
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.costs import KINDS
 
-TEMPLATES = Path(__file__).parent / "templates"
 PANELS = 8
 """Learning curves of a page; a task can have a hundred families."""
 RATES = {
@@ -137,6 +138,8 @@ def write_report(
         for seed, run in seeds.items():
             rows[arm][seed] = with_rates(steps(run))
     configs = read_configs(runs)
+    flow = read_flow(folder, list(runs), comparison.seeds)
+    _, _, primary_family = comparison.primary.partition("/")
     page = _render(
         name=folder.path.name,
         verdict=verdict(comparison),
@@ -148,6 +151,9 @@ def write_report(
         differences=_differences(comparison),
         gains=_gains(comparison),
         noise=(comparison.boundary or {}).get(BASE_AGAIN),
+        flow=flow_section(flow, rows, primary_family),
+        flow_boxes={"areas": areas.BOX, "arrows": arrows.BOX},
+        flow_phases=PHASES,
         curves=_curves(rows, comparison),
         pass_charts=pass_charts(comparison),
         reliability=reliability_charts(comparison),
@@ -160,7 +166,7 @@ def write_report(
         commands=commands or _default_commands(folder),
     )
     write_text(folder.report, page)
-    write_exports(folder, comparison)
+    write_exports(folder, comparison, flow)
     return folder.report
 
 
@@ -197,24 +203,9 @@ def _default_commands(folder: PipelineFolder) -> list[str]:
 
 
 def _render(**values: Any) -> str:
-    # Autoescape is on, as every transcript is text that a model wrote.
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "short": short,
-        "bracket": bracket,
-        "signed": signed,
-        "reasons": describe_reasons,
-        "look": plots.look,
-        "label": plots.label,
-    }
-    style = environment.get_template("report.css.jinja").render(
-        arms=len(values["arms"]), axes=len(values["curves"].axes)
+    templates = environment()
+    style = templates.get_template("report.css.jinja").render(
+        arms=len(values["arms"]), axes=len(values["curves"].axes), flow=values["flow"]
     )
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     # Both stand in the page unescaped, so neither may close its element.
@@ -223,7 +214,7 @@ def _render(**values: Any) -> str:
         f"default-src 'none'; style-src '{_csp_hash(style)}'; script-src '{_csp_hash(script)}'; "
         f"base-uri 'none'; form-action 'none'"
     )
-    template = environment.get_template("report.html.jinja")
+    template = templates.get_template("report.html.jinja")
     return template.render(style=style, script=script, policy=policy, plots=plots, **values)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from critique_rl.cli.arguments import (
     Commands,
@@ -14,8 +16,12 @@ from critique_rl.cli.arguments import (
     load_finished,
     whole_number,
 )
+from critique_rl.config.durable_files import write_text
 from critique_rl.config.folder_lock import check_writable
 from critique_rl.config.terminal import say
+
+if TYPE_CHECKING:
+    from critique_rl.analysis.flow.series import Flow
 
 
 def add_command(commands: Commands) -> None:
@@ -23,6 +29,9 @@ def add_command(commands: Commands) -> None:
     help = "where each arm's probability went: right, the base's own errors, near misses, the rest"
     command = add_pipeline_command(commands, "flow", flow, help)
     add_json_argument(command)
+    command.add_argument("--svg", metavar="FILE", help="also write the figure of masses here")
+    command.add_argument("--arms", default="", help="arms of the figure, such as nsr,refine")
+    command.add_argument("--family", default="", help="family of the figure (default: all)")
     command.add_argument(
         "--jobs", type=whole_number, default=1, help="runs scored at a time (default: 1)"
     )
@@ -32,7 +41,8 @@ def flow(arguments: argparse.Namespace) -> int:
     """Score what is not scored yet, and print the masses.
 
     Raises:
-        ConfigError: No run is finished, or runs were started with other settings.
+        ConfigError: No run is finished, runs were started with other settings, or the figure's
+            arms or family have no masses.
     """
     check_jobs(arguments.jobs)
     pipeline, folder = load_finished(arguments)
@@ -46,6 +56,8 @@ def flow(arguments: argparse.Namespace) -> int:
     from critique_rl.experiment.flow.flow import flow_of_pipeline
 
     series = flow_of_pipeline(pipeline, folder, arguments.jobs)
+    if arguments.svg:
+        _write_figure(arguments, series)
     if arguments.json:
         print(json.dumps(as_json(series)))
     else:
@@ -54,3 +66,12 @@ def flow(arguments: argparse.Namespace) -> int:
             console.print(to_terminal(table))
         say(NOTE, file=sys.stdout)
     return 0
+
+
+def _write_figure(arguments: argparse.Namespace, series: Flow) -> None:
+    from critique_rl.analysis.page.flow.svg_file import flow_svg
+
+    arms = [name.strip() for name in arguments.arms.split(",") if name.strip()]
+    path = Path(arguments.svg)
+    write_text(path, flow_svg(series, arms, arguments.family))
+    say(f"figure: {path}")

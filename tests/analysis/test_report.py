@@ -241,3 +241,59 @@ def test_the_report_imports_no_torch():
         ).stdout.strip()
         == "[]"
     )
+
+
+def put_flow(folder, family="plateau"):
+    """Masses of all runs, as `critique-rl flow` leaves them."""
+    before = {"right": 0.1, "base_wrong": 0.8, "near_miss": 0, "other_wrong": 0, "rest": 0.1}
+    after = {"right": 0.7, "base_wrong": 0.1, "near_miss": 0.1, "other_wrong": 0, "rest": 0.1}
+    names = [f"{HOSTILE} {i}" for i in range(2)]
+    probes = {
+        "problems": [{"id": name, "family": family} for name in names],
+        "listed": True,
+        "samples": 64,
+        "near_miss": "one step wrong",
+    }
+    base = {"step": 0, "generated_tokens": 0, "problems": dict.fromkeys(names, before)}
+    write_json(folder.probes / "probes-x.json", {"probes": probes, "base": base})
+    for arm in ("scalar", "critique"):
+        for seed in (0, 1):
+            point = {"step": 3, "generated_tokens": 900, "problems": dict.fromkeys(names, after)}
+            write_json(folder.run(arm, seed).flow, {"probes": "probes-x.json", "points": [point]})
+
+
+def test_masses_add_a_section_and_tables_and_change_nothing_else(full):
+    without = report(full)
+    names = ("markdown", "latex", "numbers")
+    exports = {name: getattr(full, name).read_text() for name in names}
+    put_flow(full)
+    text = report(full)
+    page = Page(text)
+    assert page.open == []
+    assert "Where the probability went</h2>" in text
+    assert "0.857" in text  # of .7 that was freed, .6 went to right
+    section = re.search(r'<section aria-labelledby="flow">.*?</section>\n+', text, re.DOTALL)
+    link = '<li><a href="#flow">Where the probability went</a></li>\n'
+    rest = text.replace(section[0], "\n").replace(link, "")
+    style = re.search(r"<style>(.*?)</style>", rest, re.DOTALL)[1]
+    old_style = re.search(r"<style>(.*?)</style>", without, re.DOTALL)[1]
+    assert style.startswith(old_style)
+    rest = rest.replace(style, old_style)
+    policy = "style-src &#39;sha256-[^&]+"
+    assert re.sub(policy, "", rest) == re.sub(policy, "", without)
+    for name, old in exports.items():
+        new = getattr(full, name).read_text()
+        assert new.startswith(old)
+        assert len(new) > len(old)
+    rows = [line.split(",") for line in full.numbers.read_text().splitlines()]
+    [share] = [row for row in rows if row[1] == "critique" and row[3] == "share/right/plateau"]
+    assert float(share[5]) == pytest.approx(0.6 / 0.7)
+
+
+def test_hostile_families_and_problems_of_masses_are_inert(full):
+    put_flow(full)
+    clean = Page(report(full))
+    put_flow(full, HOSTILE)
+    hostile = Page(report(full))
+    assert hostile.open == []
+    assert hostile.tags == clean.tags

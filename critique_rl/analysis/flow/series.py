@@ -76,10 +76,36 @@ class Series:
     points: tuple[Point, ...]
     families: Mapping[str, str]
     """Problem's id -> family."""
+    listed: bool = True
+    """Whether completions are listed, and masses are exact; else they are estimated."""
+    samples: int = 64
+    """Samples of the base per problem, among which are its own wrong answers."""
+    near_miss: str = ""
+    """The rule of a near miss in words; "" where there is none."""
 
 
 Flow = dict[str, dict[int, Series]]
 """Arm -> seed -> series."""
+
+
+def families_of(runs: Mapping[int, Series]) -> list[str]:
+    """The families of an arm's problems, in their order."""
+    series = next(iter(runs.values()))
+    return list(dict.fromkeys(series.families.values()))
+
+
+def smallest_sample(runs: Mapping[int, Series], family: str) -> float:
+    """The least effective sample size behind the last masses of an arm.
+
+    Args:
+        runs: Seed -> series.
+        family: One of its problems' families.
+    """
+    sizes = []
+    for series in runs.values():
+        size = series.points[-1].smallest_sample(series.families, family)
+        sizes.append(size)
+    return min(sizes)
 
 
 def read_flow(folder: PipelineFolder, arms: Sequence[str], seeds: Sequence[int]) -> Flow:
@@ -106,11 +132,18 @@ def _read_series(folder: PipelineFolder, run: RunFolder) -> Series | None:
     probes = read_json(folder.probes / stored["probes"])
     if not probes:
         return None
+    probe_set = probes["probes"]
     families = {}
-    for problem in probes["probes"]["problems"]:
+    for problem in probe_set["problems"]:
         families[problem["id"]] = problem["family"]
     points = [_point(item) for item in (probes["base"], *stored["points"])]
-    return Series(tuple(points), families)
+    return Series(
+        points=tuple(points),
+        families=families,
+        listed=probe_set["listed"],
+        samples=probe_set["samples"],
+        near_miss=probe_set["near_miss"],
+    )
 
 
 def _point(item: Mapping[str, Any]) -> Point:

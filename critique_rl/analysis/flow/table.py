@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from critique_rl.analysis.flow.classes import CLASSES
-from critique_rl.analysis.flow.series import FEWEST_EFFECTIVE, Flow, Series
+from critique_rl.analysis.flow.series import FEWEST_EFFECTIVE, Flow, Series, smallest_sample
 from critique_rl.analysis.flow.shares import GAINED, LEAST_FREED, FreedMass, freed_mass
 from critique_rl.analysis.table import Table
 from critique_rl.intervals import Interval
@@ -42,20 +41,11 @@ def _family_table(flow: Flow, family: str) -> Table:
     )
     rows = []
     for arm, runs in flow.items():
-        if _smallest_sample(runs, family) < FEWEST_EFFECTIVE:
+        if smallest_sample(runs, family) < FEWEST_EFFECTIVE:
             rows.append((arm, *[CANNOT] * (len(HEADS) - 1)))
         else:
             rows.append(_row(arm, freed_mass(runs, family)))
     return Table(caption, HEADS, rows)
-
-
-def _smallest_sample(runs: Mapping[int, Series], family: str) -> float:
-    """The least effective sample size behind the last masses of an arm."""
-    sizes = []
-    for series in runs.values():
-        size = series.points[-1].smallest_sample(series.families, family)
-        sizes.append(size)
-    return min(sizes)
 
 
 def _row(arm: str, masses: FreedMass) -> tuple[str, ...]:

@@ -1,0 +1,163 @@
+"""Captions of the figures: each alone tells a stranger what is drawn and how it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from critique_rl.analysis.flow.classes import BASE_WRONG, REST, RIGHT
+from critique_rl.analysis.flow.series import FEWEST_EFFECTIVE, Flow, Series
+from critique_rl.analysis.flow.trajectories import Trajectories, Trajectory
+
+FEW_PANELS = 4
+"""Panels up to which the caption also tells each one's change."""
+LISTED = (
+    "Each of the policy's completions of a held-out problem belongs to one of five classes. From "
+    "the bottom: right; the base's own wrong answers, which are those among {samples} samples of "
+    "the policy before training; near misses{near_miss}; other wrong answers that the task lists; "
+    "the rest, which no list names."
+)
+ESTIMATED = (
+    "Each of the policy's completions of a held-out problem belongs to one of five classes. From "
+    "the bottom: right; wrong with an answer that the policy before training gave among {samples} "
+    "samples, the base's own wrong answers; near misses, which this task does not define; wrong "
+    "with any other answer; the rest, which has no answer that can be read."
+)
+STACKED = (
+    "The areas are the probability of each class, over the tokens generated in training. They are "
+    "stacked and add up to 1. At 0 stands the policy before training, and the numbers on the right "
+    "are the masses at the end."
+)
+EXACT = "Masses are exact: the probabilities of all listed completions are summed."
+WEIGHTED = (
+    "Masses are estimates from samples with importance weights. Where a problem has fewer than "
+    f"{FEWEST_EFFECTIVE} effective samples, the panel says “cannot show”."
+)
+ARROWS = (
+    "Each arrow is one held-out problem, from the policy before training (its tail) to the end. "
+    "To the right: the mass of the base's own wrong answers. Upwards: the mass of right ones. "
+    "Both add up to at most 1, so no arrow crosses the diagonal. An arrow along the diagonal "
+    "moved mass from the error to the right answer. One along the floor moved it from the error "
+    "to something else. A dot is a problem that hardly moved."
+)
+BARS = (
+    "Each bar is one term of the loss: how much its share of an update changed the log of a "
+    "class's mass, in nats, to first order. Bars to the right raise the class, bars to the left "
+    "lower it. They are means over accounted updates and seeds. A term has a bar per third of "
+    "training, and the bars of a third add up to its mean update. All panels of a class have one "
+    "scale."
+)
+
+
+def area_caption(flow: Flow, drawn: Trajectories) -> str:
+    """The caption of the stacked areas.
+
+    Args:
+        flow: Scored series; {} where all masses are from logs.
+        drawn: Family -> arm -> what the panels show.
+    """
+    series = _any_series(flow)
+    sentences = [_classes_words(series), STACKED, counts_words(drawn)]
+    if series is not None:
+        sentences.append(_method_words(series, drawn))
+    sentences += _live_words(drawn)
+    if len(_all(drawn)) <= FEW_PANELS:
+        sentences += _change_words(drawn)
+    return " ".join(sentences)
+
+
+def _change_words(drawn: Trajectories) -> list[str]:
+    """A sentence per panel: what became of the base's wrong answers."""
+    sentences = []
+    for family, arms in drawn.items():
+        for arm, trajectory in arms.items():
+            if trajectory.shown[-1]:
+                first = trajectory.masses[0]
+                last = trajectory.masses[-1]
+                sentence = (
+                    f"{arm} on {family}: the base's own wrong answers went from "
+                    f"{first[BASE_WRONG]:.2f} to {last[BASE_WRONG]:.2f}, right ones from "
+                    f"{first[RIGHT]:.2f} to {last[RIGHT]:.2f}."
+                )
+                sentences.append(sentence)
+    return sentences
+
+
+def _any_series(flow: Flow) -> Series | None:
+    for runs in flow.values():
+        for series in runs.values():
+            return series
+    return None
+
+
+def _classes_words(series: Series | None) -> str:
+    if series is None:
+        # Masses that are logged while training are of listed completions alone.
+        return LISTED.format(samples="the", near_miss="")
+    if not series.listed:
+        return ESTIMATED.format(samples=series.samples)
+    near_miss = ""
+    if series.near_miss:
+        near_miss = f" ({series.near_miss})"
+    return LISTED.format(samples=series.samples, near_miss=near_miss)
+
+
+def _method_words(series: Series, drawn: Trajectories) -> str:
+    if not series.listed:
+        return WEIGHTED
+    rest = [masses[REST] for item in _all(drawn) for masses in item.masses]
+    return f"{EXACT} The rest holds at most {max(rest):.3f} of the probability in any panel."
+
+
+def _all(drawn: Trajectories) -> list[Trajectory]:
+    return [trajectory for arms in drawn.values() for trajectory in arms.values()]
+
+
+def counts_words(drawn: Trajectories) -> str:
+    """How many problems and seeds stand behind the values."""
+    problems = []
+    for family, arms in drawn.items():
+        counts = {item.problems for item in arms.values() if item.problems is not None}
+        if counts:
+            problems.append(f"{_range(counts)} of {family}")
+    seeds = _range({item.seeds for item in _all(drawn)})
+    mean = f"{seeds} seeds"
+    if seeds == "1":
+        mean = "a single seed"
+    if problems:
+        return f"Values are means over held-out problems ({', '.join(problems)}) and {mean}."
+    return f"Values are means over held-out problems and {mean}."
+
+
+def _range(numbers: set[int]) -> str:
+    low = min(numbers)
+    high = max(numbers)
+    if low == high:
+        return str(low)
+    return f"{low} to {high}"
+
+
+def _live_words(drawn: Trajectories) -> list[str]:
+    live: dict[str, None] = {}
+    for arms in drawn.values():
+        for arm, trajectory in arms.items():
+            if trajectory.live:
+                live[arm] = None
+    if not live:
+        return []
+    sentence = (
+        f"Drawn from what was logged while training: {', '.join(live)}. There fewer completions "
+        "are listed per problem, so the rest is larger, and the first point is no base."
+    )
+    return [sentence]
+
+
+def arrow_caption(drawn: Trajectories) -> str:
+    """The caption of the arrows; argument as above."""
+    return f"{ARROWS} {counts_words(drawn)}"
+
+
+def not_drawn_words(families: Sequence[str]) -> str:
+    """The families beyond those of a figure; "" for none."""
+    if not families:
+        return ""
+    return f"Not drawn: {', '.join(families)}."
