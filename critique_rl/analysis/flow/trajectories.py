@@ -161,23 +161,32 @@ def _mean(curves: Sequence[_Curve]) -> _Curve:
 
     Runs with more points than the shortest one are read between their points, where its points are.
     """
-    shortest = min(curves, key=lambda curve: len(curve.tokens))
-    length = len(shortest.tokens)
-    aligned = []
+    shortest = min(curves, key=_length)
+    tokens = []
+    masses = []
+    shown = []
     for curve in curves:
-        if len(curve.tokens) == length:
-            aligned.append(curve)
-        else:
-            aligned.append(_read_at(curve, shortest.tokens))
-    tokens = np.mean([curve.tokens for curve in aligned], axis=0)
-    masses = np.mean([curve.masses for curve in aligned], axis=0)
-    shown = np.all([curve.shown for curve in aligned], axis=0)
-    return _Curve(tokens, masses, shown)
+        aligned = curve
+        if _length(curve) > _length(shortest):
+            aligned = _read_at(curve, shortest.tokens)
+        tokens.append(aligned.tokens)
+        masses.append(aligned.masses)
+        shown.append(aligned.shown)
+    return _Curve(
+        tokens=np.mean(tokens, axis=0), masses=np.mean(masses, axis=0), shown=np.all(shown, axis=0)
+    )
+
+
+def _length(curve: _Curve) -> int:
+    return len(curve.tokens)
 
 
 def _read_at(curve: _Curve, tokens: np.ndarray) -> _Curve:
     """A curve's masses at `tokens` (T,), between its points and at its ends."""
-    columns = [np.interp(tokens, curve.tokens, column) for column in curve.masses.T]
+    columns = []
+    for column in curve.masses.T:
+        masses = np.interp(tokens, curve.tokens, column)
+        columns.append(masses)
     hidden = np.interp(tokens, curve.tokens, ~curve.shown)
     # Between a point that is shown and one that is not, nothing is shown.
     return _Curve(tokens, np.stack(columns, axis=1), hidden == 0)

@@ -66,7 +66,10 @@ def arrow_panel(arm: str, family: str, runs: Mapping[int, Series]) -> ArrowPanel
         notes.append(f"{result.hidden} of {count + result.hidden} cannot be shown")
     if len(shown) < count:
         notes.append(f"{len(shown)} of {count} are drawn")
-    more_right = sum(change.after[RIGHT] > 0.5 for change in result.changes)
+    more_right = 0
+    for change in result.changes:
+        if change.after[RIGHT] > 0.5:
+            more_right += 1
     summary = (
         f"{arm} on {family}: {count} problems; right holds more than half of the mass of "
         f"{more_right} at the end."
@@ -85,20 +88,31 @@ def _evenly(changes: Sequence[ProblemChange]) -> list[ProblemChange]:
     """At most `MOST` problems at even distances in the order of what they moved to right."""
     if len(changes) <= MOST:
         return list(changes)
-    ordered = sorted(changes, key=lambda change: change.after[RIGHT] - change.before[RIGHT])
+    ordered = sorted(changes, key=_gain)
     step = (len(ordered) - 1) / (MOST - 1)
-    return [ordered[round(i * step)] for i in range(MOST)]
+    chosen = []
+    for i in range(MOST):
+        place = round(i * step)
+        chosen.append(ordered[place])
+    return chosen
+
+
+def _gain(change: ProblemChange) -> float:
+    return change.after[RIGHT] - change.before[RIGHT]
 
 
 def _arrow(change: ProblemChange) -> Arrow:
-    x = BOX.across(change.before[BASE_WRONG], 1)
-    y = BOX.up(change.before[RIGHT])
-    to_x = BOX.across(change.after[BASE_WRONG], 1)
-    to_y = BOX.up(change.after[RIGHT])
+    wrong = change.before[BASE_WRONG]
+    right = change.before[RIGHT]
+    wrong_after = change.after[BASE_WRONG]
+    right_after = change.after[RIGHT]
+    x = BOX.across(wrong, 1)
+    y = BOX.up(right)
+    to_x = BOX.across(wrong_after, 1)
+    to_y = BOX.up(right_after)
     title = (
-        f"{change.id}: base's wrong {change.before[BASE_WRONG]:.3f} to "
-        f"{change.after[BASE_WRONG]:.3f}, right {change.before[RIGHT]:.3f} to "
-        f"{change.after[RIGHT]:.3f}"
+        f"{change.id}: base's wrong {wrong:.3f} to {wrong_after:.3f}, "
+        f"right {right:.3f} to {right_after:.3f}"
     )
     length = math.hypot(to_x - x, to_y - y)
     return Arrow(x, y, to_x, to_y, length >= SHORTEST, title)

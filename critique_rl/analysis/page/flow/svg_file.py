@@ -59,9 +59,14 @@ def flow_svg(flow: Flow, arms: Sequence[str] = (), family: str = "") -> str:
         [name] = _known("family", [family], list(measured))
         measured = {name: measured[name]}
     panels = area_panels(measured)
-    rows = [list(by_family.values()) for by_family in panels.values()]
-    columns = max(len(row) for row in rows)
-    flat = [panel for row in rows for panel in row]
+    rows = []
+    flat: list[AreaPanel] = []
+    columns = 1
+    for by_family in panels.values():
+        row = list(by_family.values())
+        rows.append(row)
+        flat += row
+        columns = max(columns, len(row))
     if columns == 1:
         # A single family: arms stand beside each other.
         columns = min(COLUMNS, len(flat))
