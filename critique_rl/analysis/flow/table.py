@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from critique_rl.analysis.flow.classes import CLASSES
-from critique_rl.analysis.flow.series import FEWEST_EFFECTIVE, Flow, Series, smallest_sample
+from critique_rl.analysis.flow.series import (
+    FEWEST_EFFECTIVE,
+    Flow,
+    Series,
+    families_of,
+    smallest_sample,
+)
 from critique_rl.analysis.flow.shares import GAINED, LEAST_FREED, FreedMass, freed_mass
 from critique_rl.analysis.table import Table
 from critique_rl.intervals import Interval
 
 HEADS = ("arm", "freed", "to right", "near miss", "other wrong", "rest", "log10 p(right)")
 CANNOT = "cannot show"
+Runs = Mapping[int, Series]
+"""Seed -> series of one arm."""
 
 
 def flow_tables(flow: Flow) -> list[Table]:
@@ -20,32 +29,46 @@ def flow_tables(flow: Flow) -> list[Table]:
     Args:
         flow: Series of masses, from `read_flow`.
     """
-    tables = []
-    for family in dict.fromkeys(_any_series(flow).families.values()):
-        tables.append(_family_table(flow, family))
-    return tables
+    families: dict[str, dict[str, Runs]] = {}
+    for arm, runs in flow.items():
+        # Arms may have tasks of their own, and so other families.
+        for family in families_of(runs):
+            arms = families.setdefault(family, {})
+            arms[arm] = runs
+    return [_family_table(family, arms) for family, arms in families.items()]
 
 
-def _any_series(flow: Flow) -> Series:
-    runs = next(iter(flow.values()))
-    return next(iter(runs.values()))
-
-
-def _family_table(flow: Flow, family: str) -> Table:
-    series = _any_series(flow)
-    before = series.points[0].means(series.families, family)
-    words = ", ".join(f"{kind} {before[kind]:.3f}" for kind in CLASSES)
+def _family_table(family: str, arms: Mapping[str, Runs]) -> Table:
     caption = (
         f"{family}: mass taken from the base's own wrong answers, and the share of it that went "
-        f"to each class. Before training: {words}."
+        f"to each class. Before training: {_base_words(family, arms)}."
     )
     rows = []
-    for arm, runs in flow.items():
+    for arm, runs in arms.items():
         if smallest_sample(runs, family) < FEWEST_EFFECTIVE:
-            rows.append((arm, *[CANNOT] * (len(HEADS) - 1)))
+            cells = [CANNOT] * (len(HEADS) - 1)
+            rows.append((arm, *cells))
         else:
             rows.append(_row(arm, freed_mass(runs, family)))
     return Table(caption, HEADS, rows)
+
+
+def _base_words(family: str, arms: Mapping[str, Runs]) -> str:
+    """Masses of each policy before training, with the arms where there are several."""
+    arms_by_words: dict[str, list[str]] = {}
+    for arm, runs in arms.items():
+        series = next(iter(runs.values()))
+        before = series.points[0].means(series.families, family)
+        masses = [f"{kind} {before[kind]:.3f}" for kind in CLASSES]
+        words = ", ".join(masses)
+        alike = arms_by_words.setdefault(words, [])
+        alike.append(arm)
+    if len(arms_by_words) == 1:
+        return words
+    parts = []
+    for words, names in arms_by_words.items():
+        parts.append(f"{words} ({', '.join(names)})")
+    return "; ".join(parts)
 
 
 def _row(arm: str, masses: FreedMass) -> tuple[str, ...]:

@@ -43,6 +43,15 @@ def test_an_estimate_of_too_few_effective_samples_is_not_shown() -> None:
     assert table.rows[1][1].startswith("0.600")
 
 
+def test_arms_with_other_families_and_bases_stand_where_they_belong() -> None:
+    other = series(AFTER)
+    other = Series(tuple(reversed(other.points)), {"p": "plateau", "q": "easy"})
+    plateau, easy = flow_tables({"first": {0: series(AFTER)}, "second": {0: other}})
+    assert [row[0] for row in plateau.rows] == ["first", "second"]
+    assert [row[0] for row in easy.rows] == ["second"]
+    assert "rest 0.100 (first); right 0.500" in plateau.caption
+
+
 def test_json_has_the_base_and_every_later_point() -> None:
     data = as_json({"scalar": {3: series(AFTER)}})
     assert data["base"]["families"]["plateau"] == pytest.approx(BEFORE)
