@@ -135,8 +135,13 @@ def _read_series(folder: PipelineFolder, run: RunFolder) -> Series | None:
     probe_set = probes["probes"]
     families = {}
     for problem in probe_set["problems"]:
-        families[problem["id"]] = problem["family"]
-    points = [_point(item) for item in (probes["base"], *stored["points"])]
+        name = problem["id"]
+        families[name] = problem["family"]
+    base = _point(probes["base"])
+    points = [base]
+    for item in stored["points"]:
+        point = _point(item)
+        points.append(point)
     return Series(
         points=tuple(points),
         families=families,
@@ -148,7 +153,10 @@ def _read_series(folder: PipelineFolder, run: RunFolder) -> Series | None:
 
 def _point(item: Mapping[str, Any]) -> Point:
     return Point(
-        item["step"], item["generated_tokens"], item["problems"], item.get("sample_size", {})
+        step=item["step"],
+        generated_tokens=item["generated_tokens"],
+        problems=item["problems"],
+        sample_size=item.get("sample_size", {}),
     )
 
 

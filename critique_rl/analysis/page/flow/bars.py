@@ -82,10 +82,12 @@ def bar_panels(rows: Rows) -> dict[str, list[BarPanel]]:
 
 
 def _largest(terms: Mapping[str, PhaseMeans]) -> float:
-    sizes = [0.0]
+    largest = 0.0
     for phases in terms.values():
-        sizes += [abs(value) for value in phases if value is not None]
-    return max(sizes)
+        for value in phases:
+            size = abs(value or 0.0)
+            largest = max(largest, size)
+    return largest
 
 
 def _panel(arm: str, kind: str, terms: Mapping[str, PhaseMeans], largest: float) -> BarPanel:
@@ -95,14 +97,18 @@ def _panel(arm: str, kind: str, terms: Mapping[str, PhaseMeans], largest: float)
     y = float(TOP)
     for term, phases in terms.items():
         name = TERMS[term]
-        labels.append(TermLabel(name, y + BAR * len(PHASES) / 2))
+        height = BAR * len(PHASES)
+        middle = y + height / 2
+        labels.append(TermLabel(name, middle))
         values = []
         for phase, value in enumerate(phases):
             if value is not None:
-                bars.append(_bar(name, phase, value, y + BAR * phase, largest))
-                values.append(f"{value:+.2g}")
+                top = y + BAR * phase
+                bar = _bar(name, phase, value, top, largest)
+                bars.append(bar)
+                values.append(bar.words)
         words.append(f"{name} {', '.join(values)}")
-        y += BAR * len(PHASES) + SPACE
+        y += height + SPACE
     return BarPanel(
         title=cut(f"{arm}: {SHORT[kind]}"),
         summary=f"{arm}, change of log-mass of {SHORT[kind]} by term: {'; '.join(words)}.",

@@ -104,19 +104,28 @@ def _classes_words(series: Series | None) -> str:
 def _method_words(series: Series, drawn: Trajectories) -> str:
     if not series.listed:
         return WEIGHTED
-    rest = [masses[REST] for item in _all(drawn) for masses in item.masses]
-    return f"{EXACT} The rest holds at most {max(rest):.3f} of the probability in any panel."
+    most = 0.0
+    for trajectory in _all(drawn):
+        for masses in trajectory.masses:
+            most = max(most, masses[REST])
+    return f"{EXACT} The rest holds at most {most:.3f} of the probability in any panel."
 
 
 def _all(drawn: Trajectories) -> list[Trajectory]:
-    return [trajectory for arms in drawn.values() for trajectory in arms.values()]
+    trajectories: list[Trajectory] = []
+    for arms in drawn.values():
+        trajectories += arms.values()
+    return trajectories
 
 
 def counts_words(drawn: Trajectories) -> str:
     """How many problems and seeds stand behind the values."""
     problems = []
     for family, arms in drawn.items():
-        counts = {item.problems for item in arms.values() if item.problems is not None}
+        counts = set()
+        for trajectory in arms.values():
+            if trajectory.problems is not None:
+                counts.add(trajectory.problems)
         if counts:
             problems.append(f"{_range(counts)} of {family}")
     seeds = _range({item.seeds for item in _all(drawn)})

@@ -85,8 +85,11 @@ def _arrows(flow: Flow, families: Sequence[str]) -> dict[str, dict[str, ArrowPan
     for arm, runs in flow.items():
         scored = families_of(runs)
         for family in families:
-            if family in scored:
-                panels.setdefault(arm, {})[family] = arrow_panel(arm, family, runs)
+            if family not in scored:
+                continue
+            panel = arrow_panel(arm, family, runs)
+            row = panels.setdefault(arm, {})
+            row[family] = panel
     return panels
 
 
@@ -111,8 +114,10 @@ def _mass_rows(arm: str, trajectory: Trajectory) -> list[Sequence[str]]:
     for i, tokens in enumerate(trajectory.tokens):
         cells = [CANNOT] * len(CLASSES)
         if trajectory.shown[i]:
-            cells = [f"{trajectory.masses[i][kind]:.4f}" for kind in CLASSES]
-        rows.append((arm, f"{tokens:,.0f}", *cells))
+            masses = trajectory.masses[i]
+            cells = [f"{masses[kind]:.4f}" for kind in CLASSES]
+        spent = f"{tokens:,.0f}"
+        rows.append((arm, spent, *cells))
     return rows
 
 
@@ -123,7 +128,12 @@ def _account_tables(rows: Rows) -> list[Table]:
         lines: list[Sequence[str]] = []
         for arm, terms in term_means(rows, kind).items():
             for term, phases in terms.items():
-                cells = ["" if value is None else f"{value:+.3g}" for value in phases]
+                cells = []
+                for value in phases:
+                    words = ""
+                    if value is not None:
+                        words = f"{value:+.3g}"
+                    cells.append(words)
                 lines.append((arm, TERMS[term], *cells))
         if lines:
             caption = f"{SHORT[kind]}: change of log-mass per accounted update, in nats"

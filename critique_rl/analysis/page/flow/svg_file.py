@@ -109,5 +109,6 @@ def _place(rows: Sequence[Sequence[AreaPanel]]) -> list[PlacedPanel]:
         for j, panel in enumerate(row):
             x = MARGIN + j * BOX.width
             y = HEADING + i * BOX.height
-            placed.append(PlacedPanel(panel, x, y))
+            item = PlacedPanel(panel, x, y)
+            placed.append(item)
     return placed
