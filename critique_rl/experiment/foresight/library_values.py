@@ -200,6 +200,10 @@ def check_generation(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
     # vLLM has settings of its own, and refuses them itself.
     if arguments.use_vllm:
         return
+    if arguments.top_k is not None and arguments.top_k < 0:
+        raise ConfigError(
+            f"trl.top_k: got {arguments.top_k}, which only vLLM takes; give 0 for all tokens"
+        )
     further: Any = arguments.generation_kwargs or {}
     known = vars(GenerationConfig())
     for name in further:
