@@ -120,10 +120,25 @@ def test_the_critic_sees_one_fence_and_the_attempt_within_it(critiqued) -> None:
         assert prompt.endswith("Do not state the final answer.")
 
 
+UNCLEAR = ("<think>", "</think>")
+"""An attempt with such a mark, repeated within a sentence of the critic: nobody can tell whether
+thoughts begin there, so the critique is refused with that reason, and trains nothing.
+"""
+
+
+def is_unclear(attack: str) -> bool:
+    return any(mark in attack for mark in UNCLEAR)
+
+
 def test_every_attempt_gets_one_critique_of_the_same_status(critiqued) -> None:
-    assert [(critique.status, critique.reason, critique.critic) for critique in critiqued[1]] == [
-        ("ok", "", "api")
-    ] * 84
+    expected = []
+    for text in [TAME, *ATTACKS]:
+        if is_unclear(text):
+            expected.append(("failed", "unclear_thoughts", "api"))
+        else:
+            expected.append(("ok", "", "api"))
+    assert [(c.status, c.reason, c.critic) for c in critiqued[1]] == expected
+    assert sum(map(is_unclear, ATTACKS)) == 3
     cut = [
         text
         for text, critique in zip([TAME, *ATTACKS], critiqued[1], strict=True)
@@ -161,7 +176,9 @@ def test_a_refine_prompt_has_the_turns_and_marks_of_a_tame_one(critiqued, tokeni
     assert tame[1] == {"<|turn_start|>": 2, "<|turn_end|>": 1}
     assert tame[2:4] == ((1, 1), (1, 1))
     for attack, shape in zip([*ATTACKS, "@@TURN@@"], hostile, strict=True):
-        assert shape == tame, attack
+        # A critique that failed asks for no refinement.
+        if not is_unclear(attack):
+            assert shape == tame, attack
 
 
 def test_without_neutral_fields_the_same_attacks_do_end_turns(tokenizer) -> None:
@@ -196,7 +213,7 @@ def test_counts_add_up_and_the_record_holds_every_word(critiqued, tmp_path) -> N
         counts["critique/failed"],
         counts["critique/skipped"],
         counts["outcome/wrong"],
-    ) == (84, 0, 0, 84)
+    ) == (81, 3, 0, 84)
     run = PipelineFolder(tmp_path / "p").run("critique", 0)
     write_rollouts(run, 1, 0, batch, [0.0] * 84)
     [path] = run.rollouts.iterdir()
@@ -204,7 +221,7 @@ def test_counts_add_up_and_the_record_holds_every_word(critiqued, tmp_path) -> N
     assert [row["text"] for row in rows] == [
         text.encode("utf-8", "replace").decode() for text in [TAME, *ATTACKS]
     ]
-    assert {row["critique_status"] for row in rows} == {"ok"}
+    assert Counter(row["critique_status"] for row in rows) == {"ok": 81, "failed": 3}
     assert {row["reward"] for row in rows} == {0.0}
 
 
@@ -241,6 +258,8 @@ def test_the_page_has_the_tags_of_a_tame_one(critiqued, tmp_path) -> None:
         return Page(report(folder))
 
     rows = rollout_rows(3, generation(critiqued[1]), [0.0] * 84)
+    # A critique that failed has no words, and so another page.
+    rows = [row for row in rows if row["critique_status"] == "ok"]
     rows = sorted(rows, key=lambda row: len(row["critique"]) >= 1000)
     tame = page([rows[0]] * 8)
     assert tame.tags.count("article") == 8

@@ -149,7 +149,7 @@ def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_po
     ("change", "words"),
     [
         ({"trl": {"learning_rat": 1}}, "learning_rat"),
-        ({"trl": {"temperature": "hot"}}, "trl.temperature: got 'hot', expected a number"),
+        ({"trl": {"temperature": "hot"}}, "trl.temperature: got the text 'hot', expected a number"),
         ({"critic": {"kind": "oracel"}}, "did you mean 'oracle'"),
         ({"primary": "pass@5/all"}, "no metric 'pass@5/all'"),
     ],

@@ -206,6 +206,16 @@ def test_vllm_where_it_is_not_installed_or_its_correction_does_not_fit(options, 
     assert len(elsewhere) == len(options) // 2
 
 
+@pytest.mark.skipif(find_spec("codecarbon") is not None, reason="codecarbon is installed")
+def test_a_tracker_that_is_not_installed_is_refused_and_may_be_elsewhere() -> None:
+    pipeline = parse_pipeline("p", changed("trl.report_to", "codecarbon"))
+    [refused] = setting_refusals(pipeline)
+    assert "trl.report_to: got 'codecarbon'" in refused
+    assert setting_refusals(pipeline, is_elsewhere=True) == []
+    [unknown] = setting_refusals(parse_pipeline("p", changed("trl.report_to", "wandbb")), True)
+    assert "did you mean 'wandb'" in unknown
+
+
 @pytest.mark.parametrize(
     "options",
     [

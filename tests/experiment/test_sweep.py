@@ -82,7 +82,7 @@ def test_the_best_mean_over_seeds_is_chosen_and_an_edge_is_told(tmp_path) -> Non
     ("changes", "words"),
     [
         ({"values": [1e-4]}, "two different numbers"),
-        ({"values": ["1e-4", "3e-4"]}, "YAML reads 1e-4 as text"),
+        ({"values": ["1e-4", "3e-4"]}, "without quotes"),
         ({"values": [1e-4, 1e-4, 3e-4]}, "two different numbers"),
         ({"key": "learning_rate"}, "trl: or method: section"),
         ({"seeds": [0]}, "none of the pipeline's own seeds"),

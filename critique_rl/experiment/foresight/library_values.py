@@ -29,11 +29,12 @@ from transformers import (
     get_scheduler,
 )
 from transformers.generation import ContinuousBatchingConfig
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_liger_kernel_available, logging
 
-from critique_rl.config.checks import ConfigError
+from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.schema import RunConfig
 from critique_rl.policy import resolve_model
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
@@ -95,6 +96,26 @@ def check_vllm(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
             "trl.use_vllm: got true, and vLLM is not installed; run: pip install 'trl[vllm]', or "
             "set it to false"
         )
+
+
+def check_trackers(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
+    """Refuse a tracker that is not installed.
+
+    Raises:
+        ConfigError: A package of `trl.report_to` is missing, or the name is unknown.
+    """
+    # transformers makes a list of every form; None is for type checkers.
+    for name in arguments.report_to or []:
+        if name not in INTEGRATION_TO_CALLBACK:
+            advice = suggest(name, INTEGRATION_TO_CALLBACK)
+            raise ConfigError(f"trl.report_to: no tracker {name!r}; {advice}")
+        try:
+            # transformers says which package a tracker needs; it opens no run here.
+            INTEGRATION_TO_CALLBACK[name]()
+        except (RuntimeError, ImportError) as error:
+            raise MissingPackage(
+                f"trl.report_to: got {name!r}, and {_sentence(error)}; or set it to none"
+            ) from error
 
 
 def check_router(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
@@ -325,6 +346,7 @@ def check_elsewhere(check: Check, config: RunConfig, arguments: CritiqueGRPOConf
 LIBRARY_CHECKS: tuple[Check, ...] = (
     check_training,
     check_vllm,
+    check_trackers,
     check_router,
     check_optimizer,
     check_scheduler,
