@@ -213,7 +213,7 @@ def test_a_tracker_that_is_not_installed_is_refused_and_may_be_elsewhere() -> No
     assert "trl.report_to: got 'codecarbon'" in refused
     assert setting_refusals(pipeline, is_elsewhere=True) == []
     [unknown] = setting_refusals(parse_pipeline("p", changed("trl.report_to", "wandbb")), True)
-    assert "did you mean 'wandb'" in unknown
+    assert "wandbb is not supported" in unknown
 
 
 @pytest.mark.parametrize(

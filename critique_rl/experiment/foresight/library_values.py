@@ -34,7 +34,7 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_liger_kernel_available, logging
 
-from critique_rl.config.checks import ConfigError, suggest
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import RunConfig
 from critique_rl.policy import resolve_model
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
@@ -99,16 +99,15 @@ def check_vllm(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
 
 
 def check_trackers(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
-    """Refuse a tracker that is not installed.
+    """Refuse a tracker that is not installed. Unknown names are refused with the logging options.
 
     Raises:
-        ConfigError: A package of `trl.report_to` is missing, or the name is unknown.
+        ConfigError: A package of `trl.report_to` is missing.
     """
     # transformers makes a list of every form; None is for type checkers.
     for name in arguments.report_to or []:
         if name not in INTEGRATION_TO_CALLBACK:
-            advice = suggest(name, INTEGRATION_TO_CALLBACK)
-            raise ConfigError(f"trl.report_to: no tracker {name!r}; {advice}")
+            continue
         try:
             # transformers says which package a tracker needs; it opens no run here.
             INTEGRATION_TO_CALLBACK[name]()
