@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from critique_rl.analysis.flow.classes import CLASSES
+from critique_rl.analysis.flow.classes import CLASSES, WORDS
 from critique_rl.analysis.flow.series import (
     FEWEST_EFFECTIVE,
     Flow,
@@ -59,7 +59,7 @@ def _base_words(family: str, arms: Mapping[str, Runs]) -> str:
     for arm, runs in arms.items():
         series = next(iter(runs.values()))
         before = series.points[0].means(series.families, family)
-        masses = [f"{kind} {before[kind]:.3f}" for kind in CLASSES]
+        masses = [f"{WORDS[kind]} {before[kind]:.3f}" for kind in CLASSES]
         words = ", ".join(masses)
         alike = arms_by_words.setdefault(words, [])
         alike.append(arm)
@@ -78,18 +78,18 @@ def _row(arm: str, masses: FreedMass) -> tuple[str, ...]:
             cells.append(_cell(masses.shares[kind]))
         else:
             # Signed: without enough freed mass the change itself is shown.
-            cells.append(f"({masses.gained[kind].mean:+.3f})")
+            cells.append(f"({masses.gained[kind].mean:+z.3f})")
     logs = ""
     if masses.log10_right is not None:
         before, after = masses.log10_right
-        logs = f"{before:.1f} -> {after:.1f}"
+        logs = f"{before:z.1f} -> {after:z.1f}"
     return (*cells, logs)
 
 
 def _cell(interval: Interval) -> str:
     if math.isnan(interval.low):
-        return f"{interval.mean:.3f}"
-    return f"{interval.mean:.3f}\n[{interval.low:.2f}, {interval.high:.2f}]"
+        return f"{interval.mean:z.3f}"
+    return f"{interval.mean:z.3f}\n[{interval.low:z.2f}, {interval.high:z.2f}]"
 
 
 NOTE = (

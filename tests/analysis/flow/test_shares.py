@@ -49,7 +49,7 @@ def test_arms_with_other_families_and_bases_stand_where_they_belong() -> None:
     plateau, easy = flow_tables({"first": {0: series(AFTER)}, "second": {0: other}})
     assert [row[0] for row in plateau.rows] == ["first", "second"]
     assert [row[0] for row in easy.rows] == ["second"]
-    assert "rest 0.100 (first); right 0.500" in plateau.caption
+    assert "the rest 0.100 (first); right 0.500" in plateau.caption
 
 
 def test_json_has_the_base_and_every_later_point() -> None:

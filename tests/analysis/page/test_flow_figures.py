@@ -102,6 +102,7 @@ def test_points_with_too_few_effective_samples_leave_a_gap_that_says_so():
     assert "cannot show" in texts(flow_svg({"arm": {0: estimated}}))
     lost = panel(series(BEFORE, AFTER, sizes=(None, 4), listed=False))
     assert [label.words for label in lost.labels][:2] == ["right", "base's wrong"]
+    assert {label.edge for label in lost.labels} == {None}
     assert "cannot be shown" in lost.summary
 
 

@@ -44,8 +44,8 @@ class EndLabel:
     words: str
     y: float
     """Of the words' line, moved so that no two overlap."""
-    edge: float
-    """The middle of the area's end."""
+    edge: float | None
+    """The middle of the area's end; None where it cannot be shown."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,9 @@ def _summary(trajectory: Trajectory) -> str:
 
 
 def _labels(trajectory: Trajectory, edges: Sequence[float]) -> list[EndLabel]:
-    """A label per class, beside the end of its area."""
+    """A label per class, beside the end of its area; a key where the end cannot be shown."""
+    if not trajectory.shown[-1]:
+        return _key()
     middles = []
     for low, high in pairwise(edges):
         middle = (low + high) / 2
@@ -236,12 +238,20 @@ def _labels(trajectory: Trajectory, edges: Sequence[float]) -> list[EndLabel]:
     labels = []
     for index, y in enumerate(_spread(middles)):
         kind = CLASSES[index]
-        words = SHORT[kind]
-        if trajectory.shown[-1]:
-            mass = mass_label(last[kind])
-            words = f"{words} {mass}"
+        mass = mass_label(last[kind])
+        words = f"{SHORT[kind]} {mass}"
         label = EndLabel(index, words, round(y, 2), middles[index])
         labels.append(label)
+    return labels
+
+
+def _key() -> list[EndLabel]:
+    """Labels without masses, whose places say nothing of any."""
+    labels = []
+    y = BOX.bottom
+    for index, kind in enumerate(CLASSES):
+        labels.append(EndLabel(index, SHORT[kind], y, None))
+        y -= LINE
     return labels
 
 
