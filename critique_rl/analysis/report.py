@@ -139,6 +139,7 @@ def write_report(
             rows[arm][seed] = with_rates(steps(run))
     configs = read_configs(runs)
     flow = read_flow(folder, list(runs), comparison.seeds)
+    accounted = [str(configs.first(arm).get("flow.account") or "") for arm in configs.arms]
     _, _, primary_family = comparison.primary.partition("/")
     page = _render(
         name=folder.path.name,
@@ -151,7 +152,7 @@ def write_report(
         differences=_differences(comparison),
         gains=_gains(comparison),
         noise=(comparison.boundary or {}).get(BASE_AGAIN),
-        flow=flow_section(flow, rows, primary_family),
+        flow=flow_section(flow, rows, primary_family, accounted),
         flow_boxes={"areas": areas.BOX, "arrows": arrows.BOX},
         flow_phases=PHASES,
         curves=_curves(rows, comparison),

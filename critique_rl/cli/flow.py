@@ -6,22 +6,21 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from critique_rl.cli.arguments import (
     Commands,
     add_json_argument,
     add_pipeline_command,
+    arm_config,
     check_jobs,
     load_finished,
     whole_number,
 )
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import write_text
 from critique_rl.config.folder_lock import check_writable
+from critique_rl.config.schema import Pipeline
 from critique_rl.config.terminal import say
-
-if TYPE_CHECKING:
-    from critique_rl.analysis.flow.series import Flow
 
 
 def add_command(commands: Commands) -> None:
@@ -42,22 +41,26 @@ def flow(arguments: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: No run is finished, runs were started with other settings, or the figure's
-            arms or family have no masses.
+            arms or family are unknown or have no masses.
     """
     check_jobs(arguments.jobs)
     pipeline, folder = load_finished(arguments)
+    arms = _figure_arms(arguments, pipeline)
     check_writable(folder.path)
     # Imported after the checks above, which then answer without torch and TRL.
     from rich.console import Console
 
     from critique_rl.analysis.flow.series import as_json
     from critique_rl.analysis.flow.table import NOTE, flow_tables
+    from critique_rl.analysis.page.flow.svg_file import flow_svg
     from critique_rl.analysis.table import to_terminal
     from critique_rl.experiment.flow.flow import flow_of_pipeline
 
     series = flow_of_pipeline(pipeline, folder, arguments.jobs)
     if arguments.svg:
-        _write_figure(arguments, series)
+        path = Path(arguments.svg)
+        write_text(path, flow_svg(series, arms, arguments.family))
+        say(f"figure: {path}")
     if arguments.json:
         print(json.dumps(as_json(series)))
     else:
@@ -68,10 +71,20 @@ def flow(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _write_figure(arguments: argparse.Namespace, series: Flow) -> None:
-    from critique_rl.analysis.page.flow.svg_file import flow_svg
+def _figure_arms(arguments: argparse.Namespace, pipeline: Pipeline) -> list[str]:
+    """The arms that --arms names, [] for all; checked before hours of scoring.
 
-    arms = [name.strip() for name in arguments.arms.split(",") if name.strip()]
-    path = Path(arguments.svg)
-    write_text(path, flow_svg(series, arms, arguments.family))
-    say(f"figure: {path}")
+    Raises:
+        ConfigError: No such arm, or options of a figure that is not asked for.
+    """
+    if not arguments.svg and (arguments.arms or arguments.family):
+        raise ConfigError(
+            "--arms and --family choose what --svg FILE draws; add --svg, or drop them"
+        )
+    arms = []
+    for name in arguments.arms.split(","):
+        arm = name.strip()
+        if arm:
+            arm_config(arguments.pipeline, pipeline.arms, arm)
+            arms.append(arm)
+    return arms

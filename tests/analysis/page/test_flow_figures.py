@@ -16,7 +16,7 @@ from critique_rl.analysis.page.flow.areas import BOX, AreaPanel, area_panels
 from critique_rl.analysis.page.flow.arrows import BOX as ARROW_BOX
 from critique_rl.analysis.page.flow.arrows import MOST, arrow_panel
 from critique_rl.analysis.page.flow.bars import MIDDLE, REACH, bar_panels
-from critique_rl.analysis.page.flow.captions import area_caption
+from critique_rl.analysis.page.flow.captions import area_caption, bar_caption
 from critique_rl.analysis.page.flow.section import flow_section
 from critique_rl.analysis.page.flow.svg_file import flow_svg
 from critique_rl.config.checks import ConfigError
@@ -153,6 +153,12 @@ def test_the_caption_says_classes_counts_method_and_the_rest():
     caption = area_caption(estimated, trajectories(estimated, {}))
     assert "importance weights" in caption
     assert "exact" not in caption
+
+
+def test_the_caption_of_bars_names_the_family_of_the_account():
+    assert bar_caption(["", "plateau", "plateau"]).endswith("problems of plateau.")
+    assert bar_caption(["all"]).endswith("problems of all families.")
+    assert bar_caption([""]) == bar_caption([])
 
 
 def test_bars_are_means_per_third_on_one_scale_of_a_class():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from safetensors.torch import load_file
 from tiny_runs import cli, write_pipeline
 
 from critique_rl.analysis.flow.classes import CLASSES
+from critique_rl.analysis.page.flow.bars import bar_panels
 from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.experiment.flow.live import live_probes
 from critique_rl.tasks.load import load_task
@@ -82,8 +84,16 @@ def test_masses_account_and_snapshots_change_nothing_of_the_training(tmp_path) -
     assert done.returncode == 0, done.stderr
     points = json.loads(done.stdout)["arms"]["critique"]["0"]
     assert [point["step"] for point in points] == [2, 4]
-    again = cli(*words, "--json")
+    again = cli(*words, "--json", "--svg", tmp_path / "flow.svg", "--family", "plateau")
     assert again.stdout == done.stdout
+    svg = ElementTree.parse(tmp_path / "flow.svg")
+    titles = [item.text for item in svg.iter("{http://www.w3.org/2000/svg}title")]
+    masses = points[-1]["families"]["plateau"]
+    assert f"right {masses['right']:.3f}, base's wrong {masses['base_wrong']:.3f}" in titles[-1]
+    # The page draws the same run, its account from the log.
+    panels = bar_panels({"critique": {0: logged}})["critique"]
+    assert [panel.title for panel in panels] == ["critique: right", "critique: base's wrong"]
+    assert {bar.phase for bar in panels[0].bars} == {0, 1}
 
 
 def test_live_probes_are_few_and_hold_every_problems_right_completion(tmp_path) -> None:

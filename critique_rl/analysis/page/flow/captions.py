@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from critique_rl.analysis.evaluations import ALL_FAMILIES
 from critique_rl.analysis.flow.classes import BASE_WRONG, REST, RIGHT
 from critique_rl.analysis.flow.series import FEWEST_EFFECTIVE, Flow, Series
 from critique_rl.analysis.flow.trajectories import Trajectories, Trajectory
@@ -158,6 +159,23 @@ def _live_words(drawn: Trajectories) -> list[str]:
         "are listed per problem, so the rest is larger, and the first point is no base."
     )
     return [sentence]
+
+
+def bar_caption(accounted: Sequence[str]) -> str:
+    """The caption of the bars.
+
+    Args:
+        accounted: What the runs' `flow.account` says: families, or "all".
+    """
+    families = []
+    for name in dict.fromkeys(accounted):
+        if name == ALL_FAMILIES:
+            families.append("all families")
+        elif name:
+            families.append(name)
+    if not families:
+        return BARS
+    return f"{BARS} Masses are of the held-out problems of {', '.join(families)}."
 
 
 def arrow_caption(drawn: Trajectories) -> str:

@@ -15,9 +15,9 @@ from critique_rl.analysis.page.flow.areas import AreaPanels, area_panels
 from critique_rl.analysis.page.flow.arrows import ArrowPanel, arrow_panel
 from critique_rl.analysis.page.flow.bars import SHOWN, BarPanel, bar_panels
 from critique_rl.analysis.page.flow.captions import (
-    BARS,
     area_caption,
     arrow_caption,
+    bar_caption,
     not_drawn_words,
 )
 from critique_rl.analysis.page.flow.panels import SHORT
@@ -50,13 +50,16 @@ class FlowSection:
     not_drawn: str
 
 
-def flow_section(flow: Flow, rows: Rows, family: str = "") -> FlowSection | None:
+def flow_section(
+    flow: Flow, rows: Rows, family: str = "", accounted: Sequence[str] = ()
+) -> FlowSection | None:
     """The section; None where no masses were scored or logged.
 
     Args:
         flow: Scored series, from `read_flow`.
         rows: metrics.jsonl by arm and seed.
         family: The one that is drawn first: of the primary metric.
+        accounted: The families whose masses have an account of terms, or "all".
     """
     measured = trajectories(flow, rows)
     if not measured and not account_is_logged(rows):
@@ -71,7 +74,7 @@ def flow_section(flow: Flow, rows: Rows, family: str = "") -> FlowSection | None
         arrows=_arrows(flow, list(drawn)),
         arrow_caption=arrow_caption(drawn) if drawn else "",
         bars=bars,
-        bar_caption=BARS,
+        bar_caption=bar_caption(accounted),
         shares=flow_tables(flow) if flow else [],
         shares_note=NOTE,
         masses=mass_tables(measured),
