@@ -21,7 +21,7 @@ from critique_rl.analysis.comparison import Comparison, CritiqueCounts, Differen
 from critique_rl.analysis.critiques.counts import critique_counts
 from critique_rl.analysis.evaluations import ALL_FAMILIES
 from critique_rl.analysis.exports import write_exports
-from critique_rl.analysis.flow.series import read_flow
+from critique_rl.analysis.flow.series import read_flow, runs_without_probes
 from critique_rl.analysis.flow.term_means import PHASES
 from critique_rl.analysis.formats import MEASURES, shown_metrics
 from critique_rl.analysis.learning_curves import (
@@ -140,12 +140,14 @@ def write_report(
     configs = read_configs(runs)
     flow = read_flow(folder, list(runs), comparison.seeds)
     accounted = [str(configs.first(arm).get("flow.account") or "") for arm in configs.arms]
+    warnings = reader_warnings(comparison, rows, configs)
+    warnings += runs_without_probes(folder, list(runs), comparison.seeds)
     _, _, primary_family = comparison.primary.partition("/")
     page = _render(
         name=folder.path.name,
         verdict=verdict(comparison),
         target_measure=MEASURES[comparison.measure],
-        warnings=reader_warnings(comparison, rows, configs),
+        warnings=warnings,
         comparison=comparison,
         arms=list(runs),
         metrics=shown_metrics(comparison),

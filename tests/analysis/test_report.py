@@ -16,7 +16,13 @@ from report_pages import HOSTILE, Page, put_rollouts, report, rollout
 from critique_rl.analysis.compare import compare
 from critique_rl.analysis.comparison import Reliability, ReliabilityBin, Sweep, SweepArm
 from critique_rl.analysis.report import write_report
-from critique_rl.config.durable_files import append_jsonl, write_json, write_text, write_yaml
+from critique_rl.config.durable_files import (
+    DamagedFile,
+    append_jsonl,
+    write_json,
+    write_text,
+    write_yaml,
+)
 from critique_rl.config.run_folder import PipelineFolder
 
 
@@ -298,3 +304,21 @@ def test_hostile_families_and_problems_of_masses_are_inert(full):
     hostile = Page(report(full))
     assert hostile.open == []
     assert hostile.tags == clean.tags
+
+
+def test_masses_without_their_probes_are_named_and_damaged_ones_refused(full):
+    put_flow(full)
+    (full.probes / "probes-x.json").rename(full.probes / "probes-y.json")
+    text = report(full)
+    assert "The masses of critique, seed 1, are left out: flow/probes-x.json is missing." in text
+    assert 'id="flow"' not in text
+    (full.probes / "probes-y.json").rename(full.probes / "probes-x.json")
+    point = {"step": 3, "generated_tokens": 900, "problems": {}}
+    for stored in (
+        {"probes": "probes-x.json"},
+        {"probes": "probes-x.json", "points": [point]},
+        {"probes": "probes-x.json", "points": [3]},
+    ):
+        write_json(full.run("critique", 0).flow, stored)
+        with pytest.raises(DamagedFile, match=r"flow.json is damaged .*give the command again"):
+            report(full)

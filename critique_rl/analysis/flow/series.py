@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from critique_rl.analysis.flow.classes import CLASSES, RIGHT
-from critique_rl.config.durable_files import read_json
+from critique_rl.config.durable_files import DELETE, DamagedFile, read_json
 from critique_rl.config.run_folder import PipelineFolder, RunFolder
 
 FEWEST_EFFECTIVE = 10
@@ -115,6 +115,9 @@ def read_flow(folder: PipelineFolder, arms: Sequence[str], seeds: Sequence[int])
         folder: Results of the pipeline.
         arms: Names of its arms.
         seeds: Its seeds.
+
+    Raises:
+        DamagedFile: A file is not what `critique-rl flow` writes.
     """
     flow: Flow = {}
     for arm in arms:
@@ -125,22 +128,53 @@ def read_flow(folder: PipelineFolder, arms: Sequence[str], seeds: Sequence[int])
     return flow
 
 
+def runs_without_probes(
+    folder: PipelineFolder, arms: Sequence[str], seeds: Sequence[int]
+) -> list[str]:
+    """A sentence per run that has masses, and whose probes are gone; arguments as above."""
+    sentences = []
+    for arm in arms:
+        for seed in seeds:
+            stored = read_json(folder.run(arm, seed).flow)
+            name = stored.get("probes", "")
+            if stored and not (folder.probes / str(name)).is_file():
+                sentence = (
+                    f"The masses of {arm}, seed {seed}, are left out: {folder.probes.name}/{name} "
+                    "is missing. Give critique-rl flow again."
+                )
+                sentences.append(sentence)
+    return sentences
+
+
 def _read_series(folder: PipelineFolder, run: RunFolder) -> Series | None:
+    """The series of a run; None where it has none, or its probes are gone.
+
+    Raises:
+        DamagedFile: A file is not what `critique-rl flow` writes.
+    """
     stored = read_json(run.flow)
     if not stored:
         return None
-    probes = read_json(folder.probes / stored["probes"])
-    if not probes:
+    path = folder.probes / str(stored.get("probes", ""))
+    if not path.is_file():
         return None
+    probes = read_json(path)
+    try:
+        return _series(probes, stored)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"with {path.name}, it lacks or misplaces {error}"
+        raise DamagedFile(run.flow, problem, DELETE) from error
+
+
+def _series(probes: Mapping[str, Any], stored: Mapping[str, Any]) -> Series:
     probe_set = probes["probes"]
     families = {}
     for problem in probe_set["problems"]:
         name = problem["id"]
         families[name] = problem["family"]
-    base = _point(probes["base"])
-    points = [base]
-    for item in stored["points"]:
-        point = _point(item)
+    points = []
+    for item in (probes["base"], *stored["points"]):
+        point = _point(item, families)
         points.append(point)
     return Series(
         points=tuple(points),
@@ -151,11 +185,19 @@ def _read_series(folder: PipelineFolder, run: RunFolder) -> Series | None:
     )
 
 
-def _point(item: Mapping[str, Any]) -> Point:
+def _point(item: Mapping[str, Any], families: Mapping[str, str]) -> Point:
+    """One point; every problem and class is looked at here, as later code takes all for granted."""
+    problems = {}
+    for name in families:
+        by_class = item["problems"][name]
+        masses = {}
+        for kind in CLASSES:
+            masses[kind] = float(by_class[kind])
+        problems[name] = masses
     return Point(
         step=item["step"],
         generated_tokens=item["generated_tokens"],
-        problems=item["problems"],
+        problems=problems,
         sample_size=item.get("sample_size", {}),
     )
 
