@@ -80,9 +80,28 @@ def put_report(path, words, long):
                 }
                 append_jsonl(folder.run(arm, seed).metrics, row)
             put_rollouts(folder.run(arm, seed), arm, words, long)
+            put_flow(folder, folder.run(arm, seed), words)
     return write_report(
         folder, compare(folder, "scalar", "pass@1/plateau", ["scalar", "critique"], [0, 1])
     )
+
+
+def put_flow(folder, run, words):
+    """Masses and an account of terms, of problems and families that a stranger named."""
+    kinds = ("right", "base_wrong", "near_miss", "other_wrong", "rest")
+    families = {f"{words} {i}": f"{words} {i % 2}" for i in range(4)}
+    problems = [{"id": name, "family": family} for name, family in families.items()]
+    points = []
+    for step, masses in enumerate([(0.1, 0.8, 0, 0, 0.1), (0.4, 0.3, 0, 0.1, 0.2)]):
+        by_kind = dict(zip(kinds, masses, strict=True))
+        by_class = dict.fromkeys(families, by_kind)
+        points.append({"step": step, "generated_tokens": 900 * step, "problems": by_class})
+    probes = {"problems": problems, "listed": True, "samples": 64, "near_miss": words}
+    write_json(folder.probes / "probes.json", {"probes": probes, "base": points[0]})
+    write_json(run.flow, {"probes": "probes.json", "points": points[1:]})
+    for step in (4, 5, 6):
+        terms = {"flow/right/negative": -0.001, "flow/right/distill_before": 0.123456}
+        append_jsonl(run.metrics, {"step": step, **terms})
 
 
 def put_rollouts(run, arm, words, long):

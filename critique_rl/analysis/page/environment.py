@@ -9,6 +9,7 @@ import jinja2
 from critique_rl.analysis.critiques.words import describe_reasons
 from critique_rl.analysis.formats import bracket, short, signed
 from critique_rl.analysis.page import plots
+from critique_rl.analysis.page.text_cuts import spell_out
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -30,5 +31,6 @@ def environment() -> jinja2.Environment:
         "reasons": describe_reasons,
         "look": plots.look,
         "label": plots.label,
+        "visible": spell_out,
     }
     return result

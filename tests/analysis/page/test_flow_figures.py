@@ -208,7 +208,7 @@ def test_the_file_is_well_formed_and_its_numbers_are_those_of_the_series():
     assert points.count(f"0 generated tokens: {words}") == 2
     words = texts(flow_svg(flow))
     assert "right .50" in words
-    assert any(text.startswith('a"<&x') and text.endswith("...") for text in words)
+    assert any(text.startswith('a"<&[U+0001]x') and text.endswith("...") for text in words)
     assert "right .50" not in texts(flow_svg(flow, ["nsr"], "plateau"))
     with pytest.raises(ConfigError, match="family missing has no masses to draw"):
         flow_svg(flow, ["nsr"], "missing")

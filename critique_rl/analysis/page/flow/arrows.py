@@ -20,6 +20,8 @@ from critique_rl.analysis.page.plots import Tick
 BOX = Box(width=346, height=248, left=44, right=332, top=28, bottom=204)
 MOST = 60
 """Arrows of a panel."""
+LONGEST_ID = 100
+"""Signs of a problem's id; an id may be all of a question."""
 SHORTEST = 4
 """Length under which an arrow is drawn as a dot."""
 
@@ -111,7 +113,7 @@ def _arrow(change: ProblemChange) -> Arrow:
     to_x = BOX.across(wrong_after, 1)
     to_y = BOX.up(right_after)
     title = (
-        f"{change.id}: base's wrong {wrong:.3f} to {wrong_after:.3f}, "
+        f"{cut(change.id, LONGEST_ID)}: base's wrong {wrong:.3f} to {wrong_after:.3f}, "
         f"right {right:.3f} to {right_after:.3f}"
     )
     length = math.hypot(to_x - x, to_y - y)
