@@ -156,7 +156,7 @@ def _live_words(drawn: Trajectories) -> list[str]:
         return []
     sentence = (
         f"Drawn from what was logged while training: {', '.join(live)}. There fewer completions "
-        "are listed per problem, so the rest is larger, and the first point is no base."
+        "are listed per problem, so the rest is larger. Their first point is not the base."
     )
     return [sentence]
 
