@@ -227,3 +227,9 @@ def test_the_family_of_the_primary_metric_comes_first_and_four_are_drawn():
     assert section.families == ["family e", "family a", "family b", "family c"]
     assert section.not_drawn == "Not drawn: family d, family f."
     assert len(section.masses) == 6
+
+
+def test_rounding_below_zero_is_no_negative_mass():
+    svg = flow_svg({"arm": {0: series(BEFORE, (1.0000001, -1e-7, 0, 0, 0))}})
+    assert "-0.0" not in svg
+    assert "base's wrong .00" in texts(svg)

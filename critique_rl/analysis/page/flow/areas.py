@@ -221,7 +221,7 @@ def _summary(trajectory: Trajectory) -> str:
     for kind in CLASSES:
         before = first[kind]
         after = last[kind]
-        words.append(f"{SHORT[kind]} from {before:.3f} to {after:.3f}")
+        words.append(f"{SHORT[kind]} from {before:z.3f} to {after:z.3f}")
     sentence = ", ".join(words)
     return f"Mass from the first to the last point: {sentence}."
 

@@ -76,8 +76,8 @@ def _change_words(drawn: Trajectories) -> list[str]:
                 last = trajectory.masses[-1]
                 sentence = (
                     f"{arm} on {family}: the base's own wrong answers went from "
-                    f"{first[BASE_WRONG]:.2f} to {last[BASE_WRONG]:.2f}, right ones from "
-                    f"{first[RIGHT]:.2f} to {last[RIGHT]:.2f}."
+                    f"{first[BASE_WRONG]:z.2f} to {last[BASE_WRONG]:z.2f}, right ones from "
+                    f"{first[RIGHT]:z.2f} to {last[RIGHT]:z.2f}."
                 )
                 sentences.append(sentence)
     return sentences

@@ -70,7 +70,7 @@ def mass_label(mass: float) -> str:
     """0.583 -> ".58"; what would round to 0 is told from nothing at all."""
     if 0 < mass < 0.005:
         return "<.01"
-    words = f"{mass:.2f}"
+    words = f"{mass:z.2f}"
     return words.removeprefix("0")
 
 
@@ -83,5 +83,5 @@ def cut(text: str, most: int = LONGEST_TITLE) -> str:
 
 def mass_words(masses: Mapping[str, float]) -> str:
     """Masses as a sentence's list: "right 0.583, base's wrong 0.100"."""
-    words = [f"{SHORT[kind]} {masses[kind]:.3f}" for kind in CLASSES]
+    words = [f"{SHORT[kind]} {masses[kind]:z.3f}" for kind in CLASSES]
     return ", ".join(words)

@@ -118,7 +118,7 @@ def _mass_rows(arm: str, trajectory: Trajectory) -> list[Sequence[str]]:
         cells = [CANNOT] * len(CLASSES)
         if trajectory.shown[i]:
             masses = trajectory.masses[i]
-            cells = [f"{masses[kind]:.4f}" for kind in CLASSES]
+            cells = [f"{masses[kind]:z.4f}" for kind in CLASSES]
         spent = f"{tokens:,.0f}"
         rows.append((arm, spent, *cells))
     return rows
