@@ -24,6 +24,7 @@ from critique_rl.cli.entry import main, parse_arguments
 from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import TaskConfig
+from critique_rl.config.yaml_text import read_yaml
 from critique_rl.critic.build import build_critic
 from critique_rl.experiment.build import trainer_arguments
 from critique_rl.experiment.critic_bench import parse_spec
@@ -48,7 +49,7 @@ def having(language: str) -> list[str]:
     return [page for page in PAGES if blocks(page, language)]
 
 
-FIRST = yaml.safe_load(blocks("README.md", "yaml")[0])
+FIRST = read_yaml(blocks("README.md", "yaml")[0], "README.md")
 
 
 def test_every_block_is_of_a_language_that_is_checked() -> None:
@@ -137,7 +138,9 @@ def test_the_questions_of_ones_own_are_read_by_init_and_by_the_section(
     assert main(shlex.split(command, comments=True)[1:]) == 0
     assert "wrote pipeline.yaml" in capsys.readouterr().out
     by_hand = (
-        parse_pipeline("readme", {**FIRST, **yaml.safe_load(blocks("own-task.md", "yaml")[0])})
+        parse_pipeline(
+            "readme", {**FIRST, **read_yaml(blocks("own-task.md", "yaml")[0], "own-task.md")}
+        )
         .arms["scalar"]
         .task
     )
@@ -152,7 +155,7 @@ def test_the_questions_of_ones_own_are_read_by_init_and_by_the_section(
     ("page", "i"), [(page, i) for page in having("yaml") for i in range(len(blocks(page, "yaml")))]
 )
 def test_every_yaml_example_is_part_of_a_pipeline(page, i) -> None:
-    data = yaml.safe_load(blocks(page, "yaml")[i])
+    data = read_yaml(blocks(page, "yaml")[i], page)
     given = {"arms": {"nsr": {}}, "primary": "pass@1/all"} if "claim" in data else {}
     pipeline = parse_pipeline("readme", {**FIRST, **given, **data})
     parse_claim(pipeline)
@@ -169,7 +172,7 @@ def test_every_yaml_example_is_part_of_a_pipeline(page, i) -> None:
 def test_the_yaml_examples_say_what_their_pages_say() -> None:
     assert list(parse_pipeline("readme", FIRST).arms) == ["scalar", "critique"]
     [branching], [costs, external, claim] = (
-        [yaml.safe_load(text) for text in blocks(page, "yaml")]
+        [read_yaml(text, page) for text in blocks(page, "yaml")]
         for page in ("command-line.md", "reading-results.md")
     )
     assert (

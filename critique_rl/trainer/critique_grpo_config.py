@@ -332,9 +332,7 @@ class CritiqueGRPOConfig(GRPOConfig):
                 continue
             expected = _value_fault(name, value)
             if expected:
-                # YAML 1.1 takes a float without a dot for text.
-                hint = " (YAML reads 1e-1 as text; write 1.0e-1)" if isinstance(value, str) else ""
-                raise ValueError(f"{name}: got {value!r}, expected {expected}{hint}")
+                raise ValueError(f"{name}: got {value!r}, expected {expected}")
 
     def _check_success_reward(self) -> None:
         """Raises: ValueError: no name, and no list of names."""
