@@ -58,6 +58,7 @@ class FlowJob:
     """One run whose masses are asked."""
 
     config: RunConfig
+    seed: int
     folder: RunFolder
     probes: Path
     """The file of its probes."""
@@ -83,7 +84,7 @@ def prepare(pipeline: Pipeline, folder: PipelineFolder, tell: Progress) -> list[
         for seed in pipeline.seeds:
             run = folder.run(arm, seed)
             if run.finished:
-                jobs.append(FlowJob(config, run, path))
+                jobs.append(FlowJob(config, seed, run, path))
     if not jobs:
         raise ConfigError(f"no finished run in {folder.path}; train them: critique-rl run")
     for job in jobs:
@@ -176,7 +177,7 @@ def _snapshots(job: FlowJob) -> list[Snapshot]:
     best = evaluation.get("best", cost | {"step": cost["steps"]})
     step = int(best["step"])
     last = Snapshot(job.folder.model, step, int(cost["generated_tokens"]))
-    earlier = [item for item in read_snapshots(job.folder) if item.step < step]
+    earlier = [item for item in read_snapshots(job.folder, job.seed) if item.step < step]
     return [*earlier, last]
 
 

@@ -9,13 +9,19 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from critique_rl.config.durable_files import read_json, write_json
+from critique_rl.config.durable_files import DamagedFile, read_json, write_json
+from critique_rl.config.folder_checksums import first_fault, folder_checksums
 from critique_rl.config.run_folder import RunFolder
+from critique_rl.config.run_identity import KEY
 from critique_rl.config.schema import RunConfig
+from critique_rl.experiment.same_config import stored_identity
 from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
 
 RECORD = "snapshot.json"
-"""In the folder of a snapshot, written last: {"step", "generated_tokens"}."""
+"""In the folder of a snapshot, written last: step, generated tokens, point of the series, checksums
+of the files, and whose run it is.
+"""
+DELETE = "delete the folder, and the series goes without this point"
 
 
 @dataclass(frozen=True)
@@ -27,13 +33,29 @@ class Snapshot:
     generated_tokens: int
 
 
-def read_snapshots(folder: RunFolder) -> list[Snapshot]:
-    """The complete snapshots of a run, by step."""
+def read_snapshots(folder: RunFolder, seed: int) -> list[Snapshot]:
+    """The complete snapshots of a run, by step.
+
+    Args:
+        folder: The run.
+        seed: Its seed.
+
+    Raises:
+        DamagedFile: One is of another run, or not what was saved.
+    """
     snapshots = []
+    identity = stored_identity(folder, seed)
     for path in sorted(folder.snapshots.glob("step*")):
         record = read_json(path / RECORD)
-        if record:
-            snapshots.append(Snapshot(path, record["step"], record["generated_tokens"]))
+        if not record:
+            continue
+        words = identity.fault(record.get(KEY))
+        # Snapshots of earlier versions have no checksums.
+        if not words and "files" in record:
+            words = first_fault(path, record["files"], (RECORD,))
+        if words:
+            raise DamagedFile(path, words, DELETE)
+        snapshots.append(Snapshot(path, record["step"], record["generated_tokens"]))
     return snapshots
 
 
@@ -85,6 +107,12 @@ class SnapshotCallback(TrainerCallback):
         # On every rank: a sharded policy is saved by all of them.
         self.trainer.save_model(str(path))
         if self.trainer.accelerator.is_main_process:
-            tokens = int(self.trainer.generated_tokens)
-            record = {"step": step, "generated_tokens": tokens, "point": point}
+            record = {
+                "step": step,
+                "generated_tokens": int(self.trainer.generated_tokens),
+                "point": point,
+                "files": folder_checksums(path),
+            }
+            if self.trainer.identity is not None:
+                record[KEY] = self.trainer.identity.to_json()
             write_json(path / RECORD, record)

@@ -90,6 +90,14 @@ def test_masses_account_and_snapshots_change_nothing_of_the_training(tmp_path) -
     titles = [item.text for item in svg.iter("{http://www.w3.org/2000/svg}title")]
     masses = points[-1]["families"]["plateau"]
     assert f"right {masses['right']:.3f}, base's wrong {masses['base_wrong']:.3f}" in titles[-1]
+    # Weights that are not those that were saved make no point.
+    [snapshot] = (measured / "snapshots").iterdir()
+    (measured / "flow.json").unlink()
+    weights = snapshot / "model.safetensors"
+    weights.write_bytes((measured / "model" / "model.safetensors").read_bytes())
+    refused = cli(*words)
+    assert refused.returncode == 2
+    assert "model.safetensors has another checksum" in " ".join(refused.stderr.split())
     # The page draws the same run, its account from the log.
     panels = bar_panels({"critique": {0: logged}})["critique"]
     assert [panel.title for panel in panels] == ["critique: right", "critique: base's wrong"]
