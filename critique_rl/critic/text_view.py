@@ -8,9 +8,11 @@ characters stands in the text. Left out: what the marks mean.
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import StringIO
 
 from critique_rl.prompts import UNSEEN
 
@@ -50,17 +52,22 @@ DECORATION = " \t*_#~|"
 """White space, and signs of emphasis, headings and tables."""
 
 
+def _places() -> array[int]:
+    # A list of a million places would take 100 MB with those of the other fields.
+    return array("q")
+
+
 @dataclass(frozen=True)
 class View:
     """A text with its marks in plain form."""
 
     text: str
     """The plain form."""
-    starts: list[int] = field(default_factory=list)
+    starts: array[int] = field(default_factory=_places)
     """Places in the plain form behind a change of length, in order."""
-    origins: list[int] = field(default_factory=list)
+    origins: array[int] = field(default_factory=_places)
     """The places in the text that belong to `starts`."""
-    ends: list[int] = field(default_factory=list)
+    ends: array[int] = field(default_factory=_places)
     """The same, but before what nobody sees at such a place."""
 
     def origin_of_start(self, place: int) -> int:
@@ -119,7 +126,7 @@ def view_of(text: str) -> View:
     if text.isascii() and SPELT.search(text) is None:
         return View(text.translate(PLAIN) if "\r" in text else text)
     plain = text.translate(PLAIN)
-    pieces: list[str] = []
+    pieces = StringIO()
     view = View("")
     position = 0
     length = 0
@@ -127,14 +134,15 @@ def view_of(text: str) -> View:
         sign = _sign(match)
         if sign == match[0]:
             continue
-        pieces += (plain[position : match.start()], sign)
+        pieces.write(plain[position : match.start()])
+        pieces.write(sign)
         length += match.start() - position + len(sign)
         position = match.end()
         view.starts.append(length)
         view.origins.append(position)
         view.ends.append(position if sign else match.start())
-    pieces.append(plain[position:])
-    return View("".join(pieces), view.starts, view.origins, view.ends)
+    pieces.write(plain[position:])
+    return View(pieces.getvalue(), view.starts, view.origins, view.ends)
 
 
 def _sign(match: re.Match[str]) -> str:
