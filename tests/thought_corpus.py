@@ -38,6 +38,7 @@ PAIRS = (
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
     ("<|think|>", "<|/think|>"),
     ("<|think_start|>", "<|think_end|>"),
+    ("<think\n>", "</think\n>"),
     ("<|think:start|>", "<|think:end|>"),
     ("<|begin_of_think|>", "<|end_of_think|>"),
     ("<|begin_thought|>", "<|end_thought|>"),

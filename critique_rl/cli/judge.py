@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 COMPLETION = "completion"
 ANSWER = "answer"
+MOST_REASONS = 5
+"""Reasons of unscored answers that the summary names."""
 SHOWN = 48
 """Characters of an answer in the table."""
 
@@ -200,5 +202,9 @@ def summary(verdicts: Sequence[Verdict], verifier: str) -> str:
     timeouts = count_lost(verdicts)["timeout"]
     if timeouts:
         parts.append(f"wrong for 'timeout': {timeouts}")
-    parts += [f"unscored for {reason!r}: {count}" for reason, count in reasons.most_common(5)]
+    shown = reasons.most_common(MOST_REASONS)
+    parts += [f"unscored for {reason!r}: {count}" for reason, count in shown]
+    if len(reasons) > len(shown):
+        others = len(unscored) - sum(count for _, count in shown)
+        parts.append(f"unscored for {len(reasons) - len(shown)} other reasons: {others}")
     return f"{verifier}: {len(verdicts)} rows; " + ", ".join(parts)

@@ -147,8 +147,8 @@ MARK = re.compile(
     r"(?P<turn>[a-z_]{2,20})(?![a-z_])(?:[ \t]{0,3}<\|(?:end_header_id|sep|im_sep|im_middle)\|>)?"
     r"|to=(?:self|user)<\|message\|>|<\|channel>(?:thought|analysis)|<unused94>(?:thought)?"
     r"|<channel\|>|<unused95>|\[unused1[67]\]"
-    rf"|<(?P<slash>[ \t|/]{{0,4}})(?P<name>{_NAME})(?P<attributes>{_ATTRIBUTES})?"
-    r"[ \t]{0,3}(?P<bar>\|?)[ \t]{0,3}>"
+    rf"|<(?P<slash>[\s|/]{{0,4}})(?P<name>{_NAME})(?P<attributes>{_ATTRIBUTES})?"
+    r"\s{0,3}(?P<bar>\|?)\s{0,3}>"
     rf"|\[[ \t]{{0,2}}(?P<square_slash>/?)[ \t]{{0,2}}(?P<square>{_NAME})[ \t]{{0,2}}\](?![(\[:])"
     r"|(?P<fence>```|~~~)[ \t]{0,3}(?:think|thinking|thoughts?|reasoning)\b"
     r"|(?-i:assistantfinal)(?=\n|[^\s.,;:!?)\]])",

@@ -25,6 +25,10 @@ LONGEST_NUMBER = 400
 LARGE_EXPONENT = re.compile(r"[eE][-+]?[\d_]{4}")
 
 
+NO_GOLD = 'no gold answer: row["answer"] is missing, or has over 1,000,000 characters'
+"""The reason of an answer that nothing can be compared with."""
+
+
 def gold_answer(row: Row) -> str:
     """row["answer"] as text.
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.prompts import LONGEST_TEXT, TOO_LONG
-from critique_rl.tasks.answer_text import gold_answer
+from critique_rl.tasks.answer_text import NO_GOLD, gold_answer
 from critique_rl.tasks.answers.formulas import LONGEST, answer_part
 from critique_rl.tasks.answers.letters import read_letter
 from critique_rl.tasks.answers.marked import marked_part
@@ -219,7 +219,7 @@ class MathVerifier(WorkerVerifier):
 def _judge_without_library(text: str, gold: str) -> Verdict | None:
     """The verdict on what needs no mathematics; None for all else."""
     if not gold.strip():
-        return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
+        return Verdict("unscored", reason=NO_GOLD)
     if len(text) > LONGEST_TEXT:
         return Verdict("unreadable", reason=TOO_LONG)
     if LETTER.fullmatch(gold.strip()) and read_letter(text) == gold.strip():

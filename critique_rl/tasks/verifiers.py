@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 from critique_rl.config.checks import suggest
 from critique_rl.prompts import LONGEST_TEXT, TOO_LONG
-from critique_rl.tasks.answer_text import gold_answer, number_value
+from critique_rl.tasks.answer_text import NO_GOLD, gold_answer, number_value
 from critique_rl.tasks.answers.letters import LETTER_ALONE, read_letter
 from critique_rl.tasks.answers.marked import last_box, marked_part
 from critique_rl.tasks.answers.numbers import (
@@ -211,7 +211,7 @@ def boxed_answer_evaluated(text: str, row: Row, judge: Judge | None = None) -> V
 
 def _judge_box(text: str, row: Row, judge: Judge | None, match_first: bool) -> Verdict:
     if row.get("answer") is None or not gold_answer(row):
-        return Verdict("unscored", reason='no gold answer: row["answer"] is missing')
+        return Verdict("unscored", reason=NO_GOLD)
     answer = last_box(text)
     if not (answer and answer.strip()):
         return Verdict("unreadable", reason="no \\boxed{}, or an empty one")
@@ -236,6 +236,8 @@ def _outcome(is_right: bool) -> Outcome:
 def _unscored(row: Row, kind: str) -> Verdict:
     """The verdict for a row whose gold answer is not of the kind that the rule compares."""
     gold = gold_answer(row)[:40]
+    if not gold.strip():
+        return Verdict("unscored", reason=NO_GOLD)
     return Verdict("unscored", reason=f'no gold answer: row["answer"] is no {kind} but {gold!r}')
 
 

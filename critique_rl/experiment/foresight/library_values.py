@@ -29,7 +29,7 @@ from transformers import (
     get_scheduler,
 )
 from transformers.generation import ContinuousBatchingConfig
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.integrations import integration_utils
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from transformers.trainer_utils import SchedulerType
 from transformers.utils import is_liger_kernel_available, logging
@@ -47,6 +47,10 @@ class MissingPackage(ConfigError):
     """A setting that needs a package, which may be installed where the runs start."""
 
 
+PROBES = {"azure_ml": "azureml", "comet_ml": "comet", "flyte": "flytekit"}
+"""Tracker -> its name in transformers' functions that look for packages, where that differs."""
+PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet-ml", "flyte": "flytekit"}
+"""Tracker -> its package, where that has another name."""
 MACHINES_OPTIONS = (
     "device_map",
     "max_memory",
@@ -106,15 +110,13 @@ def check_trackers(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
     """
     # transformers makes a list of every form; None is for type checkers.
     for name in arguments.report_to or []:
-        if name not in INTEGRATION_TO_CALLBACK:
-            continue
-        try:
-            # transformers says which package a tracker needs; it opens no run here.
-            INTEGRATION_TO_CALLBACK[name]()
-        except (RuntimeError, ImportError) as error:
+        asks = f"is_{PROBES.get(name, name)}_available"
+        is_available = getattr(integration_utils, asks, None)
+        if is_available is not None and not is_available():
             raise MissingPackage(
-                f"trl.report_to: got {name!r}, and {_sentence(error)}; or set it to none"
-            ) from error
+                f"trl.report_to: got {name!r}, whose package is not installed; "
+                f"run: pip install {PACKAGES.get(name, name)}, or set it to none"
+            )
 
 
 def check_router(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
