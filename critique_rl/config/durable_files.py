@@ -54,7 +54,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        # What is in the way is the file's place, which the temporary file's name would hide.
+        # The error names the file's place: the temporary file's name would hide what is in the way.
         raise type(error)(error.errno, error.strerror, str(path)) from error
 
 

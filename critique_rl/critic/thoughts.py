@@ -424,7 +424,7 @@ class _Scan:
 
     def _keep(self, end: int | None) -> None:
         """Keep the text from the position up to a place in the plain form, or to its end."""
-        # What nobody sees at the start of the text stays, as it does in a text without marks.
+        # Invisible characters at the start stay, as they do in a text without marks.
         start = self.view.origin_of_end(self.position) if self.position else 0
         stop = len(self.text) if end is None else self.view.origin_of_start(end)
         self.kept.append(self.text[start:stop])

@@ -18,7 +18,7 @@ from critique_rl.experiment.processes import context
 def flow_of_pipeline(pipeline: Pipeline, folder: PipelineFolder, jobs: int = 1) -> Flow:
     """Masses of classes of completions under every finished run's policies.
 
-    What was scored before is kept. Progress goes to standard error.
+    Points that were scored before are kept. Progress goes to standard error.
 
     Args:
         pipeline: The experiment, as `load_pipeline` reads it.

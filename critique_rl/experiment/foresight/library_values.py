@@ -103,7 +103,7 @@ def check_vllm(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
 
 
 def check_trackers(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
-    """Refuse a tracker that is not installed. Unknown names are refused with the logging options.
+    """Refuse a tracker that is not installed; transformers refuses unknown names.
 
     Raises:
         ConfigError: A package of `trl.report_to` is missing.

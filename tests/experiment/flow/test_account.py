@@ -121,7 +121,7 @@ def test_after_several_steps_the_shares_add_up_to_the_change(tmp_path, settings)
         change = after - before
         total = torch.stack([share.double() for share in shares.values()]).sum(0)
         assert (total - change).norm() <= 1e-6 * change.norm()
-        # What no formula explains is the precision of float32 weights.
+        # No formula explains the rest: it is the precision of float32 weights.
         assert shares["rounding"].norm() <= 1e-4 * change.norm()
         assert shares["decay"].norm() > 0
     assert watch.shares[0]["momentum"].norm() <= 1e-6 * change.norm()
