@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from critique_rl.sampling.prefill import can_share, shared_cache
 from critique_rl.sampling.settings import Sampling, generation_settings, neutral_config, stop_ids
 from critique_rl.sampling.tokens import (
     NO_KWARGS,
@@ -91,11 +92,12 @@ def sample(
     stops = stop_ids(tokenizer, model.generation_config)
     pad: Any = tokenizer.pad_token_id
     settings = generation_settings(sampling, tokenizer, stops)
+    shares_prompts = can_share(model, sampling)
     with _evaluating(model, sampling.reads_folder), _isolated_randomness(seed):
         for start in range(0, len(by_length), sampling.batch):
             chunk = by_length[start : start + sampling.batch]
             chunk_ids = [ids[i] for i in chunk]
-            answers = _generate(model, chunk_ids, settings, stops)
+            answers = _generate(model, chunk_ids, settings, stops, shares_prompts)
             chunk_prompts = [prompts[i] for i in chunk]
             completions = completions_of(tokenizer, chunk_prompts, chunk_ids, answers)
             for i, answer, completion in zip(chunk, answers, completions, strict=True):
@@ -111,6 +113,7 @@ def _generate(
     prompts: Sequence[Sequence[int]],
     settings: Mapping[str, Any],
     stops: Sequence[int],
+    shares_prompts: bool,
 ) -> list[list[int]]:
     """Ids of one answer per prompt, from one `generate` call.
 
@@ -119,18 +122,31 @@ def _generate(
         prompts: ids of each prompt.
         settings: arguments of `GenerationConfig`.
         stops: ids that end an answer.
+        shares_prompts: whether equal prompts are read once; see `can_share`.
     """
-    longest = max(len(ids) for ids in prompts)
+    places = {tuple(ids): 0 for ids in prompts}
+    for place, ids in enumerate(places):
+        places[ids] = place
+    row_prompts = [places[tuple(ids)] for ids in prompts]
+    longest = max(len(ids) for ids in places)
     padded = []
     attention = []
-    for ids in prompts:
+    for ids in places:
         gap = longest - len(ids)
         padded.append([settings["pad_token_id"]] * gap + list(ids))
         attention.append([0] * gap + [1] * len(ids))
+    input_ids = torch.tensor(padded, device=model.device)
+    attention_mask = torch.tensor(attention, device=model.device)
+    inputs: dict[str, Any] = {}
+    # The last token of a prompt is read with its answer, so a prompt of one token has no cache.
+    if shares_prompts and longest > 1 and len(places) < len(prompts):
+        cache = shared_cache(model, input_ids, attention_mask, row_prompts)
+        inputs["past_key_values"] = cache
     output = model.generate(
-        input_ids=torch.tensor(padded, device=model.device),
-        attention_mask=torch.tensor(attention, device=model.device),
+        input_ids=input_ids[row_prompts],
+        attention_mask=attention_mask[row_prompts],
         generation_config=GenerationConfig(**settings, disable_compile=True),
+        **inputs,
     )
     return [until_stop(row, stops) for row in output[:, longest:].tolist()]
 

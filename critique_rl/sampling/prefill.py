@@ -1,0 +1,63 @@
+"""The key-value cache of prompts that are sampled from several times: each is read once.
+
+Evaluations draw n answers per problem. `generate` would read the prompt n times.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from critique_rl.sampling.settings import Sampling, folder_settings
+
+
+def can_share(model: Any, sampling: Sampling) -> bool:
+    """Whether prompts may be read once, and `generate` go on from their cache.
+
+    Only where each layer keeps all keys and values, and no setting asks for another cache, another
+    search or a second pass over the prompt.
+    """
+    further = sampling.generation_kwargs or sampling.cache_implementation
+    if further or folder_settings(model.generation_config, sampling):
+        return False
+    # peft's wrapper hides the arguments of the model within.
+    unwrap = getattr(model, "get_base_model", None)
+    named = inspect.signature((unwrap() if unwrap else model).forward).parameters
+    if "position_ids" not in named or "logits_to_keep" not in named:
+        return False
+    # A layer of the window, state-space or quantised kinds is of another class.
+    layers = DynamicCache(config=model.config).layers
+    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+
+
+def shared_cache(
+    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, row_prompts: Sequence[int]
+) -> DynamicCache:
+    """The cache of all prompt tokens but the last, one row per answer.
+
+    Args:
+        model: the policy, in evaluation mode.
+        input_ids: (prompts, length), padded on the left.
+        attention_mask: (prompts, length); 0 at padding.
+        row_prompts: (answers,); index of each answer's prompt.
+    """
+    cache = DynamicCache(config=model.config)
+    # As `generate` counts positions.
+    positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    model(
+        input_ids=input_ids[:, :-1],
+        attention_mask=attention_mask[:, :-1],
+        position_ids=positions[:, :-1],
+        past_key_values=cache,
+        use_cache=True,
+        # Logits of each place would take places x vocabulary.
+        logits_to_keep=1,
+    )
+    rows = torch.tensor(row_prompts, device=input_ids.device)
+    cache.batch_select_indices(rows)
+    return cache
