@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -17,9 +18,12 @@ os.environ.update(
     }
 )
 
-import hypothesis
-import pytest
-import torch
+# Until all tests are imported there is no garbage to look for (`pytest_runtestloop`).
+gc.disable()
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 # Properties: some dozen cases, always the same; CRITIQUE_RL_CASES=10000 asks for the long form.
 hypothesis.settings.register_profile(
@@ -58,6 +62,15 @@ def process_as_before() -> Iterator[None]:
     sys.path[:] = path
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """What the imports made stays for good. accelerate looks for garbage at the start of every
+    training, and would look through all of that for half a second.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items) -> None:

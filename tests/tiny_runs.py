@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -52,7 +53,17 @@ def cli(*arguments: object) -> subprocess.CompletedProcess:
     words = [str(argument) for argument in arguments]
     with TemporaryDirectory() as folder:
         out, errors = Path(folder, "out"), Path(folder, "errors")
-        process = processes.context().Process(target=processes.command, args=(words, out, errors))
+        process = processes.context().Process(target=_command, args=(words, out, errors))
         process.start()
         code = ended(process, f"critique-rl {' '.join(words)}")
         return subprocess.CompletedProcess(words, code, out.read_text(), errors.read_text())
+
+
+def _command(words: list[str], out: Path, errors: Path) -> None:
+    """In the new process. The runs of a pipeline are forked from the server that it was itself
+    forked from. It has that server's address, but Python would start a second one, which imports
+    everything again.
+    """
+    if forkserver._forkserver._forkserver_address is not None:
+        forkserver._forkserver.ensure_running = lambda: None
+    processes.command(words, out, errors)

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NoReturn
@@ -223,7 +224,8 @@ def _run_jobs(todo: list[Job], running: Running, jobs: int, pipeline: Pipeline) 
             if waiting and not running and not is_run_elsewhere:
                 done += _mark_orphans(waiting)
                 break
-            time.sleep(1)
+            # A second is the table's; a run that ends makes room for the next one at once.
+            wait([process.sentinel for _, process in running], timeout=1)
             done += _take_ended(running)
             seconds = time.monotonic() - began
             left = time_left(_shares(todo, pipeline), share_at_start, seconds)
