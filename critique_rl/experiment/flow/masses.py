@@ -21,12 +21,15 @@ from torch import Tensor
 
 from critique_rl.analysis.flow.classes import CLASSES, REST
 from critique_rl.experiment.flow.probes import Probe, ProbedProblem, ProbeSet
+from critique_rl.experiment.flow.trees import batches_of, can_branch, tree_log_probs, trees_of
 
 MOST_TOKENS = 1024
 """Tokens of one forward pass on a CPU: with 4,096 the lab's policy took twice as long."""
 MOST_TOKENS_GPU = 65_536
 MOST_LOGITS = 2**25
 """Logits of one forward pass: 128 MB in float32."""
+MOST_NODES = 256
+"""Nodes of one tree: attention grows as their square."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def log_probs(
     temperature: float = 1.0,
     with_gradient: bool = False,
 ) -> Tensor:
-    """The log-probability of each completion after its prompt: one forward pass over each.
+    """The log-probability of each completion after its prompt: one forward pass over each prefix.
 
     Args:
         model: A causal language model.
@@ -60,63 +63,19 @@ def log_probs(
     """
     if not completions:
         return torch.zeros(0)
-    sums = []
-    order: list[int] = []
-    with torch.set_grad_enabled(with_gradient):
-        for chunk in _chunks(model, prompts, completions):
-            pairs = [(prompts[i], completions[i]) for i in chunk]
-            sums.append(_chunk_log_probs(model, pairs, temperature))
-            order += chunk
-    places = torch.tensor(order).argsort()
-    return torch.cat(sums)[places.to(sums[0].device)]
-
-
-def _chunks(
-    model: Any, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
-) -> Iterator[list[int]]:
-    """Indices that are scored together: of similar length, so that there is little padding."""
-    lengths = [len(prompts[i]) + len(completions[i]) for i in range(len(completions))]
     vocabulary = model.config.get_text_config().vocab_size
     most = MOST_TOKENS if model.device.type == "cpu" else MOST_TOKENS_GPU
     most = min(most, MOST_LOGITS // vocabulary)
-    chunk: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        # The last is the longest, to which all others are padded.
-        if chunk and (len(chunk) + 1) * lengths[i] > most:
-            yield chunk
-            chunk = []
-        chunk.append(i)
-    if chunk:
-        yield chunk
-
-
-def _chunk_log_probs(
-    model: Any, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float
-) -> Tensor:
-    """Log-probs (B,) of the completions of B (prompt, completion) pairs."""
-    device = model.device
-    longest = max(len(prompt) + len(completion) for prompt, completion in pairs)
-    ids_BT = torch.zeros(len(pairs), longest, dtype=torch.long)
-    scored_BT = torch.zeros(len(pairs), longest, dtype=torch.bool)
-    attention_BT = torch.zeros(len(pairs), longest, dtype=torch.long)
-    for row, (prompt, completion) in enumerate(pairs):
-        end = len(prompt) + len(completion)
-        ids_BT[row, :end] = torch.tensor([*prompt, *completion])
-        scored_BT[row, len(prompt) : end] = True
-        attention_BT[row, :end] = 1
-    ids_BT = ids_BT.to(device)
-    # Logits before the first completion's start are never read.
-    first = min(len(prompt) for prompt, _ in pairs) - 1
-    output = model(
-        input_ids=ids_BT,
-        attention_mask=attention_BT.to(device),
-        logits_to_keep=longest - first,
-        use_cache=False,
-    )
-    logits_BTV = output.logits[:, :-1].float() / temperature
-    targets_BT1 = ids_BT[:, first + 1 :].unsqueeze(-1)
-    logps_BT = logits_BTV.gather(-1, targets_BT1).squeeze(-1) - logits_BTV.logsumexp(-1)
-    return logps_BT.masked_fill(~scored_BT[:, first + 1 :].to(device), 0.0).sum(1)
+    trees = trees_of(prompts, completions, min(most, MOST_NODES), can_branch(model))
+    sums = []
+    order: list[int] = []
+    with torch.set_grad_enabled(with_gradient):
+        for batch in batches_of(trees, most):
+            sums.append(tree_log_probs(model, batch, temperature))
+            for tree in batch:
+                order += tree.places
+    places = torch.tensor(order).argsort()
+    return torch.cat(sums)[places.to(sums[0].device)]
 
 
 # ---- listed probes -------------------------------------------------------------------------------
