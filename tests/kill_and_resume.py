@@ -259,12 +259,12 @@ def moment(
     return ready, rng.uniform(0, 0.3 if target == "epoch 2" else 0.03)
 
 
-def main() -> None:
+def main(*words: str) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=92)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     port, phase = multiprocessing.Value("i", 0), multiprocessing.Value("i", 0, lock=False)
     server = multiprocessing.get_context("fork").Process(target=serve, args=(port,), daemon=True)
     server.start()
@@ -338,4 +338,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

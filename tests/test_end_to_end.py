@@ -85,7 +85,7 @@ def test_a_stopped_run_saves_and_the_same_command_continues_it(
     path = write_pipeline(
         tmp_path,
         tiny_policy,
-        budget={"optimizer_steps": 60},
+        budget={"optimizer_steps": 40},
         evaluation={**SMALL["evaluation"], "curve_every": 0},
     )
     out = tmp_path / "runs"
@@ -98,13 +98,13 @@ def test_a_stopped_run_saves_and_the_same_command_continues_it(
     errors = (tmp_path / "log").read_text()
     assert code == 130, errors[-2000:]
     stopped = read_jsonl(run.metrics)[-1]["step"]
-    assert stopped < 60
+    assert stopped < 40
     assert "the same command continues" in errors
     done = cli(*words)
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"continuing from step {stopped}" in done.stderr
     rows = read_jsonl(run.metrics)
-    assert [row["step"] for row in rows] == list(range(1, 61)), "no step is lost or there twice"
+    assert [row["step"] for row in rows] == list(range(1, 41)), "no step is lost or there twice"
     tokens = [row["tokens/generated"] for row in rows]
     assert tokens == sorted(tokens), "token counts go on from the checkpoint"
 
@@ -116,7 +116,7 @@ def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(
     path = write_pipeline(
         tmp_path,
         tiny_policy,
-        budget={"optimizer_steps": 80},
+        budget={"optimizer_steps": 40},
         evaluation={**SMALL["evaluation"], "curve_every": 0},
     )
     out = tmp_path / "runs"
@@ -132,7 +132,7 @@ def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(
     assert not folder.comparison.exists()
     assert cli("run", path, "--out", out, "--jobs", 2).returncode == 0
     assert [row["step"] for row in read_jsonl(folder.run("scalar", 0).metrics)] == list(
-        range(1, 81)
+        range(1, 41)
     )
 
 

@@ -5,17 +5,13 @@ key is in no file, and a local critic writes critiques.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import ranks
 import torch
 import yaml
 from fault_server import serving
 from tiny_runs import SMALL
-from waiting import LONG
 
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
@@ -36,23 +32,18 @@ TASK = load_task(TaskConfig("lab/chain", size=60), 0)
 def test_two_ranks_share_slots_and_caps_and_both_stop_where_the_critic_may_not_fail(
     tiny_policy, tmp_path
 ):
-    script = Path(__file__).parents[1] / "two_ranks_api.py"
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(script.parents[1])}
-    environment["PYTHONFAULTHANDLER"] = "1"  # a rank that aborts says in which threads
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    words = [*torchrun, "--nproc_per_node", "2", script, tiny_policy, tmp_path]
+    arguments = [tiny_policy, str(tmp_path)]
     with serving() as server, serving() as broken:
         server.always = "slow"
         broken.always = "503"
-        words += [server.url, broken.url]
-        done = subprocess.run(words, env=environment, timeout=LONG, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        calls = [("two_ranks_api", [*arguments, server.url, broken.url])]
+        ranks.run(tmp_path / "logs", calls)
         assert server.most_at_once == 2
         assert sum(server.tries.values()) == 15
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-    assert ranks[0]["stopped"] == ranks[1]["stopped"]
-    assert "on_failure is stop: http 503: down" in ranks[0]["stopped"]
-    rows = ranks[0]["log"]
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first["stopped"] == second["stopped"]
+    assert "on_failure is stop: http 503: down" in first["stopped"]
+    rows = first["log"]
     names = ("critique/ok", "critique/cached", "critique/failed", "critique/skipped")
     for row in rows:  # 2 ranks * 6 rollouts
         assert row["critique/failed_rollouts"] == sum(row.get(name, 0) for name in names) == 12

@@ -8,15 +8,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import ranks
 import torch
 import yaml
 from tiny_runs import SMALL, cli, write_pipeline
 from tiny_trainers import even, trainer_of
-from waiting import LONG, ended, wait_for_steps
+from waiting import ended, wait_for_steps
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.config.durable_files import read_jsonl
@@ -130,11 +130,9 @@ def test_litter_of_a_file_system_is_no_damage(tmp_path) -> None:
 @pytest.mark.processes
 def test_fifty_kills_in_short(tmp_path) -> None:
     """The whole form: python tests/kill_and_resume.py --kills 50 (figures in runs/README.md)."""
-    script = Path(__file__).parents[1] / "kill_and_resume.py"
-    words = [sys.executable, str(script), "--kills", "4", "--steps", "28", "--seed", "1"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=LONG)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "4 of 4 equal" in done.stdout
+    words = ["--kills", "4", "--steps", "28", "--seed", "1"]
+    ranks.run(tmp_path, [("kill_and_resume", words)], world=1)
+    assert "4 of 4 equal" in (tmp_path / "rank0.log").read_text()
 
 
 def test_a_trainer_continues_exactly_in_any_epoch_and_with_metrics_not_logged_yet(
@@ -271,7 +269,7 @@ def test_a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on(
     tiny_policy, tmp_path
 ) -> None:
     path = write_pipeline(
-        tmp_path, tiny_policy, budget={"optimizer_steps": 80}, evaluation=NO_CURVE
+        tmp_path, tiny_policy, budget={"optimizer_steps": 40}, evaluation=NO_CURVE
     )
     out = tmp_path / "runs"
     run = PipelineFolder(out / "small").run("critique", 0)
@@ -288,7 +286,7 @@ def test_a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on(
         second.stderr[-1000:]
     )
     assert ended(first, "the first process") == 0, (tmp_path / "log").read_text()[-2000:]
-    assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, 81))
+    assert [row["step"] for row in read_jsonl(run.metrics)] == list(range(1, 41))
 
 
 @pytest.mark.processes
