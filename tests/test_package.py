@@ -101,25 +101,37 @@ def test_an_installed_wheel_needs_no_checkout(wheel, tmp_path) -> None:
         "HF_DATASETS_CACHE": str(tmp_path / "cache"),
     }
 
-    def run(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
-
-    assert "wrote pipeline.yaml" in run("-m", "critique_rl", "init", "a.jsonl")
-    assert len(run("-m", "critique_rl", "plan", "pipeline.yaml").splitlines()) == 9
-    assert len(run("-m", "critique_rl", "plan", "pipelines/quickstart.yaml").splitlines()) == 2
-    output = run(
-        "-c",
-        (
-            "from critique_rl import prompts; print(prompts.__file__); "
-            "print(prompts.render('refine', question='q', attempt='a', critique='c'))"
-        ),
+    # One process for all commands, because each would import everything again.
+    done = subprocess.run(
+        [sys.executable, "-c", INSTALLED],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
-    assert output.startswith(str(tmp_path / "site"))
-    assert "<critique>\nc\n</critique>" in output
+    assert done.returncode == 0, done.stderr[-2000:]
+    written, planned, shipped, rendered = done.stdout.split("\0")
+    assert "wrote pipeline.yaml" in written
+    assert len(planned.splitlines()) == 9
+    assert len(shipped.splitlines()) == 2
+    assert rendered.startswith(str(tmp_path / "site"))
+    assert "<critique>\nc\n</critique>" in rendered
+
+
+INSTALLED = """
+import runpy, sys
+for words in ("init a.jsonl", "plan pipeline.yaml", "plan pipelines/quickstart.yaml"):
+    sys.argv = ["critique-rl", *words.split()]
+    try:
+        runpy.run_module("critique_rl", run_name="__main__")
+    except SystemExit as end:
+        assert end.code == 0, (words, end.code)
+    print(end="\\0")
+from critique_rl import prompts
+print(prompts.__file__)
+print(prompts.render("refine", question="q", attempt="a", critique="c"))
+"""
+"""What a user types, one command after the other; a zero byte ends the output of each."""
 
 
 def test_versions_agree() -> None:

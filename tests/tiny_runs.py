@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from multiprocessing import forkserver
@@ -46,24 +47,35 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "critique_rl", *map(str, arguments)]
 
 
-def cli(*arguments: object) -> subprocess.CompletedProcess:
+def cli(
+    *arguments: object, folder: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess:
     """The command as a process of its own, forked as runs are, because imports would take most of
-    the time.
+    the time. It starts in `folder`, with these variables in its environment.
     """
     words = [str(argument) for argument in arguments]
-    with TemporaryDirectory() as folder:
-        out, errors = Path(folder, "out"), Path(folder, "errors")
-        process = processes.context().Process(target=_command, args=(words, out, errors))
+    with TemporaryDirectory() as logs:
+        out, errors = Path(logs, "out"), Path(logs, "errors")
+        given = (words, out, errors, folder, environment)
+        process = processes.context().Process(target=_command, args=given)
         process.start()
         code = ended(process, f"critique-rl {' '.join(words)}")
         return subprocess.CompletedProcess(words, code, out.read_text(), errors.read_text())
 
 
-def _command(words: list[str], out: Path, errors: Path) -> None:
+def _command(
+    words: list[str], out: Path, errors: Path, folder: Path | None, environment: dict[str, str]
+) -> None:
     """In the new process. The runs of a pipeline are forked from the server that it was itself
     forked from. It has that server's address, but Python would start a second one, which imports
     everything again.
     """
     if forkserver._forkserver._forkserver_address is not None:
         forkserver._forkserver.ensure_running = lambda: None
+    os.environ |= environment
+    if "PYTHONPATH" in environment:
+        # As a new interpreter does.
+        sys.path[1:1] = environment["PYTHONPATH"].split(os.pathsep)
+    if folder is not None:
+        os.chdir(folder)
     processes.command(words, out, errors)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, check_keys
@@ -218,13 +219,19 @@ def _legs_oracle(attempt: Attempt) -> str:
     return legs.oracle_critique(attempt.question, attempt.text)
 
 
+# Checks before a run load the same task several times, and rejection makes its draws slow.
+@lru_cache(maxsize=64)
+def _draw(problems: Problems, family: str, split: str, count: int, seed: int) -> tuple[Any, ...]:
+    return tuple(problems(family, split, count, seed))
+
+
 def _row_source(problems: Problems, to_row: Callable[[Any, str], Row]) -> Rows:
     """Rows of a world's problems."""
 
     def rows(family: str, split: str, count: int, seed: int) -> list[Row]:
         """Raises ConfigError for too few different problems, or a package that is missing."""
         try:
-            drawn = problems(family, split, count, seed)
+            drawn = _draw(problems, family, split, count, seed)
         except (ImportError, ValueError) as error:
             raise ConfigError(f"task: {error}") from error
         return [to_row(problem, family) for problem in drawn]

@@ -43,9 +43,7 @@ def recorded(command: list[str], rate: int) -> list[tuple[str, int]]:
         watched = [sys.executable, "-m", "critique_rl", *command, "--out", f"{folder}/runs"]
         spy = ["py-spy", "record", "--subprocesses", "--format", "raw", "--rate", str(rate)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(
-            [*spy, "--output", str(stacks), "--", *watched], check=True, env=environment
-        )
+        subprocess.run([*spy, "--output", str(stacks), "--", *watched], check=True, env=environment)
         lines = stacks.read_text().splitlines()
     counts = []
     for line in lines:

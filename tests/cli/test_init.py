@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tiny_runs import cli
 
 import critique_rl
 from critique_rl.cli.entry import main
@@ -170,12 +169,8 @@ def test_a_verifier_that_is_not_installed_is_refused_with_the_command(tmp_path, 
     assert main(["init", write("a.jsonl", rows)]) == 0
     root = str(Path(critique_rl.__file__).parents[1])
     path = os.pathsep.join([str(blocked.parent), root])
-    done = subprocess.run(
-        [sys.executable, "-m", "critique_rl", "run", "pipeline.yaml"],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
+    # Verifiers are processes that find their packages by this variable.
+    done = cli("run", "pipeline.yaml", folder=tmp_path, PYTHONPATH=path)
     assert done.returncode == 2
     assert (
         "task.verifier: verifier math needs the package math-verify; "
