@@ -1,5 +1,5 @@
-"""Where the time of a command goes, by py-spy's samples: `python tests/benchmarks/where_time_goes.py
-[--rate 100] [-- run pipelines/quickstart.yaml --jobs 1]`, two minutes.
+"""Where the time of a command goes, by py-spy's samples: `pip install py-spy`, then `python
+tests/benchmarks/where_time_goes.py [--rate 100] [-- run pipelines/quickstart.yaml --jobs 1]`.
 
 The command is critique-rl's, in a temporary folder of results; its processes are sampled too. A
 sample counts for the first phase of the table that is on its stack. A share is of all samples of
