@@ -9,7 +9,8 @@ new seeds and new problems: the ratio is linearised, so that its error is that o
 
     share + (gained_sp - share freed_sp) / mean of freed
 
-and on the scale of log-odds, so that they stay within 0 and 1.
+and on the scale of log-odds, so that they stay within 0 and 1. Where a class lost mass on some
+seed, its share is bound to neither: that interval stays on the plain scale.
 """
 
 from __future__ import annotations
@@ -110,8 +111,10 @@ def share_interval(gained_SP: np.ndarray, freed_SP: np.ndarray) -> Interval:
     errors_SP = (gained_SP - share * freed_SP) / freed
     linear = crossed_interval(errors_SP)
     half = linear.high
-    # A class that lost mass too, or one that gained more than was freed here.
-    if not 0 < share < 1:
+    # A class that lost mass on some seed, or gained more than was freed, is not bound to 0 and 1.
+    gained_S = gained_SP.mean(axis=1)
+    is_bound = np.all(gained_S > 0) and np.all(gained_S < freed_SP.mean(axis=1))
+    if not is_bound:
         return Interval(share, share - half, share + half)
     log_odds = math.log(share / (1 - share))
     half = half / (share * (1 - share))

@@ -75,3 +75,12 @@ def test_intervals_of_shares_cover_the_truth_and_stay_within_bounds(share: float
         assert 0 <= interval.low <= interval.mean <= interval.high <= 1
         covered += interval.low <= share <= interval.high
     assert covered / repeats >= 0.9
+
+
+def test_a_share_near_0_of_a_class_that_lost_mass_on_a_seed_has_a_narrow_interval() -> None:
+    # On the scale of log-odds this one reached from 0 to 1.
+    gained_SP = np.array([[0.003, 0.001], [-0.002, -0.001], [0.001, -0.001]])
+    freed_SP = np.full((3, 2), 0.3)
+    interval = share_interval(gained_SP, freed_SP)
+    assert 0 < interval.mean < 0.01
+    assert -0.05 < interval.low < 0 < interval.high < 0.05
