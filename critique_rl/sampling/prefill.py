@@ -27,8 +27,13 @@ def can_share(model: Any, sampling: Sampling) -> bool:
         return False
     # peft's wrapper hides the arguments of the model within.
     unwrap = getattr(model, "get_base_model", None)
-    named = inspect.signature((unwrap() if unwrap else model).forward).parameters
-    if "position_ids" not in named or "logits_to_keep" not in named:
+    inner = model
+    if unwrap:
+        inner = unwrap()
+    named = inspect.signature(inner.forward).parameters
+    if "position_ids" not in named:
+        return False
+    if "logits_to_keep" not in named:
         return False
     # A layer of the window, state-space or quantised kinds is of another class.
     layers = DynamicCache(config=model.config).layers

@@ -113,8 +113,10 @@ def share_interval(gained_SP: np.ndarray, freed_SP: np.ndarray) -> Interval:
     half = linear.high
     # A class that lost mass on some seed, or gained more than was freed, is not bound to 0 and 1.
     gained_S = gained_SP.mean(axis=1)
-    is_bound = np.all(gained_S > 0) and np.all(gained_S < freed_SP.mean(axis=1))
-    if not is_bound:
+    freed_S = freed_SP.mean(axis=1)
+    has_lost = np.any(gained_S <= 0)
+    has_exceeded = np.any(gained_S >= freed_S)
+    if has_lost or has_exceeded:
         return Interval(share, share - half, share + half)
     log_odds = math.log(share / (1 - share))
     half = half / (share * (1 - share))

@@ -68,7 +68,9 @@ class Tree:
 def can_branch(model: Any) -> bool:
     """Whether the model takes a mask of trees: by its attention, in which a layer sees all keys."""
     unwrap = getattr(model, "get_base_model", None)
-    inner = unwrap() if unwrap else model
+    inner = model
+    if unwrap:
+        inner = unwrap()
     if "position_ids" not in inspect.signature(inner.forward).parameters:
         return False
     if inner.config._attn_implementation not in ATTENTION:
@@ -92,7 +94,11 @@ def trees_of(
         shares_prefixes: Whether completions of equal prompts share a tree.
     """
     # In this order completions with a long prefix in common are neighbours.
-    order = sorted(range(len(prompts)), key=lambda i: (tuple(prompts[i]), tuple(completions[i])))
+    texts = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        text = (tuple(prompt), tuple(completion))
+        texts.append(text)
+    order = sorted(range(len(texts)), key=texts.__getitem__)
     trees: list[Tree] = []
     for i in order:
         fits = (
@@ -170,7 +176,10 @@ def _branch_masks(trees: Sequence[Tree], size: int, dtype: torch.dtype) -> dict[
 
 def _summed(logits_BNV: Tensor, trees: Sequence[Tree], first: int) -> Tensor:
     """(C,) sums of the log-probs that each completion reads; logits begin at node `first`."""
-    batch, nodes, tokens, completions = [], [], [], []
+    batch: list[int] = []
+    nodes: list[int] = []
+    tokens: list[int] = []
+    completions: list[int] = []
     number = 0
     for row, tree in enumerate(trees):
         for read in tree.reads:
@@ -183,7 +192,9 @@ def _summed(logits_BNV: Tensor, trees: Sequence[Tree], first: int) -> Tensor:
     device = logits_BNV.device
     rows = torch.tensor(batch, device=device)
     columns = torch.tensor(nodes, device=device)
-    logps = logits_BNV[rows, columns, torch.tensor(tokens, device=device)]
-    logps = logps - logits_BNV.logsumexp(-1)[rows, columns]
+    chosen = torch.tensor(tokens, device=device)
+    normalisers_BN = logits_BNV.logsumexp(-1)
+    logps = logits_BNV[rows, columns, chosen]
+    logps = logps - normalisers_BN[rows, columns]
     sums = torch.zeros(number, device=device)
     return sums.index_add(0, torch.tensor(completions, device=device), logps)
