@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from critique_rl.sampling.attention import causal_model, sees_all_keys
 from critique_rl.sampling.settings import Sampling, folder_settings
 
 
@@ -25,19 +25,8 @@ def can_share(model: Any, sampling: Sampling) -> bool:
     further = sampling.generation_kwargs or sampling.cache_implementation
     if further or folder_settings(model.generation_config, sampling):
         return False
-    # peft's wrapper hides the arguments of the model within.
-    unwrap = getattr(model, "get_base_model", None)
-    inner = model
-    if unwrap:
-        inner = unwrap()
-    named = inspect.signature(inner.forward).parameters
-    if "position_ids" not in named:
-        return False
-    if "logits_to_keep" not in named:
-        return False
-    # A layer of the window, state-space or quantised kinds is of another class.
-    layers = DynamicCache(config=model.config).layers
-    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    parameters = inspect.signature(causal_model(model).forward).parameters
+    return "logits_to_keep" in parameters and sees_all_keys(model)
 
 
 def shared_cache(

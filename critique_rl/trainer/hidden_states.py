@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from trl import GRPOTrainer
 
+from critique_rl.sampling.attention import causal_model
 from critique_rl.trainer import trl_seams
 from critique_rl.trainer.fsdp_weights import full_tensor, reshard
 from critique_rl.trainer.sliced_divergence import Head
@@ -54,14 +55,6 @@ class PolicyPasses:
         summands. A collective.
         """
         trl_seams.mean_metric(self.trainer, name, total, count)
-
-
-def causal_model(model: nn.Module) -> Any:
-    """The causal language model itself, inside PEFT's wrapper."""
-    unwrap = getattr(model, "get_base_model", None)
-    if unwrap is None:
-        return model
-    return unwrap()
 
 
 def head_of(model: nn.Module) -> Head:

@@ -6,49 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from tiny_models import alibi, gpt2, llama, qwen2, windowed
+from transformers import PreTrainedModel
 
 from critique_rl.policy import load_policy
 from critique_rl.sampling import sample as sampler
 from critique_rl.sampling.prefill import can_share
 from critique_rl.sampling.settings import Sampling
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 128,
-}
 SAMPLING = Sampling(max_new_tokens=6, batch=8)
-
-
-def llama() -> PreTrainedModel:
-    return LlamaForCausalLM(LlamaConfig(**SIZES))
-
-
-def qwen2() -> PreTrainedModel:
-    return Qwen2ForCausalLM(Qwen2Config(**SIZES))
-
-
-def gpt2() -> PreTrainedModel:
-    return GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2))
-
-
-def windowed() -> PreTrainedModel:
-    return MistralForCausalLM(MistralConfig(**SIZES, sliding_window=4))
 
 
 def answers(model: PreTrainedModel, shares: bool) -> list[list[int]]:
@@ -92,6 +58,7 @@ def test_only_where_the_cache_is_plain_and_nothing_else_is_asked_for() -> None:
     model = llama()
     assert can_share(model, SAMPLING)
     assert not can_share(windowed(), SAMPLING)
+    assert not can_share(alibi(), SAMPLING)
     assert not can_share(model, replace(SAMPLING, cache_implementation="static"))
     assert not can_share(model, replace(SAMPLING, generation_kwargs={"num_beams": 2}))
     model.generation_config.no_repeat_ngram_size = 2

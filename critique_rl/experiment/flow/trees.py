@@ -6,15 +6,14 @@ attends to its ancestors alone, so its logits are those of its own sequence.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+
+from critique_rl.sampling.attention import causal_model, sees_all_keys
 
 ATTENTION = ("sdpa", "eager")
 """Implementations of transformers that take a mask of (batch, 1, nodes, nodes)."""
@@ -67,16 +66,8 @@ class Tree:
 
 def can_branch(model: Any) -> bool:
     """Whether the model takes a mask of trees: by its attention, in which a layer sees all keys."""
-    unwrap = getattr(model, "get_base_model", None)
-    inner = model
-    if unwrap:
-        inner = unwrap()
-    if "position_ids" not in inspect.signature(inner.forward).parameters:
-        return False
-    if inner.config._attn_implementation not in ATTENTION:
-        return False
-    layers = DynamicCache(config=inner.config).layers
-    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    attention = causal_model(model).config._attn_implementation
+    return attention in ATTENTION and sees_all_keys(model)
 
 
 def trees_of(

@@ -4,51 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from tiny_models import alibi, gpt2, llama, qwen2, windowed
+from transformers import PreTrainedModel
 
 from critique_rl.experiment.flow.masses import log_probs
 from critique_rl.experiment.flow.trees import can_branch, trees_of
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.5,
-}
 FIRST, SECOND = (3, 4), (5, 6, 7)
 PROMPTS = [FIRST, SECOND, FIRST, FIRST, SECOND, FIRST]
 # One is another's prefix, two are equal, one is a single token.
 COMPLETIONS = [(8, 9, 1), (8, 9, 1), (8, 9, 10, 11, 1), (8, 9), (12,), (8, 9, 1)]
-
-
-def llama(attention: str = "sdpa") -> PreTrainedModel:
-    return LlamaForCausalLM(LlamaConfig(**SIZES, attn_implementation=attention))
-
-
-def qwen2() -> PreTrainedModel:
-    return Qwen2ForCausalLM(Qwen2Config(**SIZES))
-
-
-def gpt2() -> PreTrainedModel:
-    return GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2))
-
-
-def windowed() -> PreTrainedModel:
-    return MistralForCausalLM(MistralConfig(**SIZES, sliding_window=2))
 
 
 def one_by_one(model: PreTrainedModel) -> torch.Tensor:
@@ -63,11 +28,11 @@ def one_by_one(model: PreTrainedModel) -> torch.Tensor:
     return torch.stack(sums)
 
 
-@pytest.mark.parametrize("build", [llama, lambda: llama("eager"), qwen2, gpt2, windowed])
+@pytest.mark.parametrize("build", [llama, lambda: llama("eager"), qwen2, gpt2, windowed, alibi])
 def test_log_probs_and_gradients_are_those_of_one_completion_at_a_time(build) -> None:
     torch.manual_seed(0)
     model = build().eval()
-    assert can_branch(model) == (build is not windowed)
+    assert can_branch(model) == (build not in (windowed, alibi))
     parameters = list(model.parameters())
     expected = one_by_one(model)
     weights = torch.arange(1.0, 7.0)
