@@ -23,7 +23,6 @@ gc.disable()
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
-import torch  # noqa: E402
 
 # Properties: some dozen cases, always the same; CRITIQUE_RL_CASES=10000 asks for the long form.
 hypothesis.settings.register_profile(
@@ -41,7 +40,6 @@ hypothesis.settings.register_profile(
     derandomize=False,
 )
 hypothesis.settings.load_profile("long" if "CRITIQUE_RL_CASES" in os.environ else "suite")
-torch.set_num_threads(1)
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process they
 # start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

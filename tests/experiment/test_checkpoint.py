@@ -130,9 +130,9 @@ def test_litter_of_a_file_system_is_no_damage(tmp_path) -> None:
 @pytest.mark.processes
 def test_fifty_kills_in_short(tmp_path) -> None:
     """The whole form: python tests/kill_and_resume.py --kills 50 (figures in runs/README.md)."""
-    words = ["--kills", "4", "--steps", "28", "--seed", "1"]
+    words = ["--kills", "2", "--steps", "20", "--seed", "1"]
     ranks.run(tmp_path, [("kill_and_resume", words)], world=1)
-    assert "4 of 4 equal" in (tmp_path / "rank0.log").read_text()
+    assert "2 of 2 equal" in (tmp_path / "rank0.log").read_text()
 
 
 def test_a_trainer_continues_exactly_in_any_epoch_and_with_metrics_not_logged_yet(
