@@ -256,6 +256,7 @@ def divergence(
     alpha: float,
     top_k: int | None = None,
     tail: bool = True,
+    entry_clip: float | None = None,
 ) -> Tensor:
     """Divergence of student S from teacher T, token by token: SDPO (arXiv 2601.20802), Eq. 1.
 
@@ -275,9 +276,10 @@ def divergence(
         alpha: 0 to 1. The family is discontinuous: near 0 and 1 it is almost 0, at 0 and 1 a KL.
         top_k: compare only the student's K likeliest tokens per position; None: all V.
         tail: with `top_k`, put the other tokens in one bucket; False: renormalise over the K.
+        entry_clip: the largest share of one vocabulary entry; see `mixture_divergence`.
 
     Returns:
-        (..., T) divergences in nats, from 0.
+        (..., T) divergences in nats, from 0; under `entry_clip` they may be negative.
     """
     assert student_logits.shape == teacher_logits.shape, (
         student_logits.shape,
@@ -285,7 +287,7 @@ def divergence(
     )
     student_logps = torch.log_softmax(student_logits, -1)
     teacher_logps = torch.log_softmax(teacher_logits, -1)
-    return logps_divergence(student_logps, teacher_logps, alpha, top_k, tail)
+    return logps_divergence(student_logps, teacher_logps, alpha, top_k, tail, entry_clip)
 
 
 def logps_divergence(
@@ -294,6 +296,7 @@ def logps_divergence(
     alpha: float,
     top_k: int | None = None,
     tail: bool = True,
+    entry_clip: float | None = None,
 ) -> Tensor:
     """`divergence` from log-probs.
 
@@ -303,6 +306,7 @@ def logps_divergence(
         alpha: as in `divergence`.
         top_k: as in `divergence`.
         tail: as in `divergence`.
+        entry_clip: as in `divergence`.
 
     Returns:
         (...) divergences in nats.
@@ -315,7 +319,7 @@ def logps_divergence(
         restrict = with_tail if tail else _renormalise
         student_logps = restrict(student_logps, index)
         teacher_logps = restrict(teacher_logps, index)
-    return mixture_divergence(student_logps, teacher_logps, alpha)
+    return mixture_divergence(student_logps, teacher_logps, alpha, entry_clip)
 
 
 def with_tail(logps: Tensor, index: Tensor) -> Tensor:
@@ -343,13 +347,20 @@ def _renormalise(logps: Tensor, index: Tensor) -> Tensor:
     return torch.log_softmax(kept, -1)
 
 
-def mixture_divergence(student_logps: Tensor, teacher_logps: Tensor, alpha: float) -> Tensor:
+def mixture_divergence(
+    student_logps: Tensor, teacher_logps: Tensor, alpha: float, entry_clip: float | None = None
+) -> Tensor:
     """The formula of `divergence` on distributions over the same outcomes.
+
+    With an `entry_clip` each outcome v adds min(l_v, entry_clip), where l_v is its summand, for
+    alpha 0: p_T(v) (log p_T(v) - log p_S(v)). This is OPSD's pointwise clip (arXiv 2601.18734,
+    section 3.2). A summand may be negative, so where large ones are cut the sum may be too.
 
     Args:
         student_logps: (..., K), normalised.
         teacher_logps: (..., K), normalised.
         alpha: as in `divergence`.
+        entry_clip: above 0; None: no clip.
 
     Returns:
         (...) divergences in nats.
@@ -357,22 +368,27 @@ def mixture_divergence(student_logps: Tensor, teacher_logps: Tensor, alpha: floa
     assert student_logps.shape == teacher_logps.shape, (student_logps.shape, teacher_logps.shape)
     # At the ends the mixture formula is 0 everywhere, so TRL takes the plain KL there.
     if alpha == 0.0:
-        return _kl(teacher_logps, student_logps)
-    if alpha == 1.0:
-        return _kl(student_logps, teacher_logps)
-    weight = torch.tensor(alpha, dtype=student_logps.dtype, device=student_logps.device)
-    student_part = student_logps + torch.log1p(-weight)
-    teacher_part = teacher_logps + torch.log(weight)
-    mixture_logps = torch.logaddexp(student_part, teacher_part)
-    student_kl = _kl(student_logps, mixture_logps)
-    teacher_kl = _kl(teacher_logps, mixture_logps)
-    return (1 - alpha) * student_kl + alpha * teacher_kl
+        summands = _kl_summands(teacher_logps, student_logps)
+    elif alpha == 1.0:
+        summands = _kl_summands(student_logps, teacher_logps)
+    else:
+        weight = torch.tensor(alpha, dtype=student_logps.dtype, device=student_logps.device)
+        student_part = student_logps + torch.log1p(-weight)
+        teacher_part = teacher_logps + torch.log(weight)
+        mixture_logps = torch.logaddexp(student_part, teacher_part)
+        student_summands = _kl_summands(student_logps, mixture_logps)
+        teacher_summands = _kl_summands(teacher_logps, mixture_logps)
+        if entry_clip is None:
+            return (1 - alpha) * student_summands.sum(-1) + alpha * teacher_summands.sum(-1)
+        summands = (1 - alpha) * student_summands + alpha * teacher_summands
+    if entry_clip is not None:
+        summands = summands.clamp(max=entry_clip)
+    return summands.sum(-1)
 
 
-def _kl(p_logps: Tensor, q_logps: Tensor) -> Tensor:
-    """KL(P || Q) from log-probs of shape (..., K), summed over K."""
-    log_ratio = p_logps - q_logps
-    return (p_logps.exp() * log_ratio).sum(-1)
+def _kl_summands(p_logps: Tensor, q_logps: Tensor) -> Tensor:
+    """What each outcome adds to KL(P || Q), from log-probs and in their shape (..., K)."""
+    return p_logps.exp() * (p_logps - q_logps)
 
 
 def sampled_divergence(student_logps: Tensor, teacher_logps: Tensor) -> Tensor:

@@ -341,6 +341,27 @@ def test_the_divergence_runs_from_forward_to_reverse_kl(alpha: float, expected: 
     assert divergence(logs(*STUDENT), logs(*STUDENT), alpha).item() == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("alpha", "clip", "expected"),
+    [
+        # T (.1, .1, .8) against S (.5, .3, .2): .1 ln .2, .1 ln 1/3 and .8 ln 4 are -.16094,
+        # -.10986 and 1.10904; at most .3 leaves .3 - .27080
+        (0.0, 0.3, 0.02920),
+        # S against T: .80472, .32958 and -.27726; at most .4 leaves .4 + .32958 - .27726
+        (1.0, 0.4, 0.45232),
+        # half of both parts of JSD, with M (.3, .2, .5): .12771 + -.05493, .06082 + -.03466,
+        # -.09163 + .18800 by entry; at most .05 leaves .05 + .02616 + .05
+        (0.5, 0.05, 0.12616),
+        (0.0, 9.0, 0.83824),
+    ],
+)
+def test_the_entry_clip_cuts_what_an_entry_adds_before_the_sum(alpha, clip, expected) -> None:
+    student, teacher = logs(*STUDENT), logs(*TEACHER)
+    assert divergence(student, teacher, alpha, entry_clip=clip).item() == pytest.approx(
+        expected, abs=1e-5
+    )
+
+
 def test_the_divergence_jumps_at_both_ends_of_alpha_as_in_trl() -> None:
     # near an end the mixture is one of the two, so its divergence goes to 0, not to the KL that
     # stands at the end itself (.838 and .857)

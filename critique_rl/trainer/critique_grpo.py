@@ -61,6 +61,7 @@ from critique_rl.trainer.rollout.generation import (
     generation_rates,
     plain_generation,
 )
+from critique_rl.trainer.rollout.generation_in_progress import is_boundary
 from critique_rl.trainer.rollout.sampled import Row
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.trainer.rollout.sampling_options import check_policy_sampling
@@ -447,12 +448,16 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
 
 
 class _UpdateTeacher(TrainerCallback):
-    """Moves the EMA teacher once per optimizer step."""
+    """Moves the EMA teacher once per optimizer step, or per generation batch: `distill_ema_per`."""
 
     def __init__(self, trainer: CritiqueGRPOTrainer):
         self.trainer = trainer
 
     def on_step_end(self, args, state, control, **kwargs):
         trainer = self.trainer
-        if trainer.distillation is not None and not trainer.held:
-            trainer.distillation.teacher.update(trainer.policy)
+        if trainer.distillation is None or trainer.held:
+            return
+        per_generation = trainer.args.distill_ema_per == "generation"
+        if per_generation and not is_boundary(trainer, state.global_step):
+            return
+        trainer.distillation.teacher.update(trainer.policy)

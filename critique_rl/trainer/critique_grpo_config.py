@@ -30,8 +30,9 @@ CHOICES = {
     "distill_target": ("rollouts", "refinements", "both"),
     "distill_context": ("critique", "sibling", "sibling_or_critique", "demonstration", "question"),
     "distill_contrast": ("none", "shuffled"),
-    "distill_normalizer": ("own", "rollouts"),
+    "distill_normalizer": ("own", "rollouts", "rows"),
     "distill_teacher": ("live", "ema", "base"),
+    "distill_ema_per": ("step", "generation"),
 }
 """Option -> its values."""
 NUMBERS = {
@@ -51,6 +52,7 @@ NUMBERS = {
     "distill_ema": (1e-12, 1),
     "distill_alpha": (0, 1),
     "distill_is_clip": (1e-12, math.inf),
+    "distill_entry_clip": (1e-12, math.inf),
 }
 """Option -> (least, most), both included. Values are finite."""
 COUNTS = {
@@ -69,7 +71,13 @@ SWITCHES = (
     "distill_tail",
     "distill_prefix",
 )
-OPTIONAL = ("refine_floor", "distill_is_clip", "refine_candidates", "max_refine_prompt_length")
+OPTIONAL = (
+    "refine_floor",
+    "distill_is_clip",
+    "distill_entry_clip",
+    "refine_candidates",
+    "max_refine_prompt_length",
+)
 """Options that may be None."""
 
 
@@ -265,7 +273,12 @@ class CritiqueGRPOConfig(GRPOConfig):
         "olora and corda the adapter of the start).",
     )
     distill_ema: float = _option(
-        0.05, "EMA rate u of theta' <- (1 - u) theta' + u theta, once per optimizer step."
+        0.05, "EMA rate u of theta' <- (1 - u) theta' + u theta, once per `distill_ema_per`."
+    )
+    distill_ema_per: str = _option(
+        "step",
+        "The average moves once per optimizer step (step), or once per generation batch, after its "
+        "last step (generation: SDPO's code).",
     )
     distill_alpha: float = _option(
         0.5, "0: KL(teacher || student), 1: KL(student || teacher), between: TRL's generalised JSD."
@@ -275,10 +288,15 @@ class CritiqueGRPOConfig(GRPOConfig):
     distill_is_clip: float | None = _option(
         2.0, "Each token's divergence is weighted by min(p / p_old, this), detached. None: 1."
     )
+    distill_entry_clip: float | None = _option(
+        None,
+        "The most that one entry of the vocabulary adds to a token's divergence (OPSD: .05); the "
+        "modes topk and full only. None: no clip.",
+    )
     distill_normalizer: str = _option(
         "own",
         "Divide the term by the tokens of its rows (own), or of all rollouts (rollouts): its pull "
-        "then fades with the failures.",
+        "then fades with the failures. rows: a mean over each row's tokens, then over the rows.",
     )
     distill_prefix: bool = _option(
         False,
@@ -454,6 +472,12 @@ class CritiqueGRPOConfig(GRPOConfig):
                 "policy's own tokens only. Use distill_mode topk or full for refinements"
             )
         self._check_contrast()
+        if self.sampled_token_only and self.distill_entry_clip is not None:
+            raise ValueError(
+                f"distill_entry_clip: got {self.distill_entry_clip} under distill_mode "
+                f"{self.distill_mode}, which reads no other entry of the vocabulary. Use "
+                "distill_mode topk or full, or set it to null"
+            )
         if self.distill_context == "question" and self.distill_teacher == "live":
             raise ValueError(
                 "distill_context question: got distill_teacher live, which reads the same prompt "

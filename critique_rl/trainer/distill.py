@@ -95,7 +95,13 @@ class Distillation:
         self.keeps_pair = False
         """Whether `divergence_term` leaves what it read to `divergence_parts`."""
         self.last_pair: _Pair | None = None
-        self.measure = Divergence(args.distill_alpha, top_k, args.distill_tail, passes.temperature)
+        self.measure = Divergence(
+            args.distill_alpha,
+            top_k,
+            args.distill_tail,
+            passes.temperature,
+            args.distill_entry_clip,
+        )
 
     @property
     def needs_hidden(self) -> bool:
@@ -207,11 +213,15 @@ class Distillation:
     def _normalisers(
         self, batch: Generation, masks: dict[str, Tensor], tokens_B: Tensor
     ) -> dict[str, Tensor]:
-        """Tokens of all ranks that each term is divided by, scalars of at least 1."""
+        """Tokens of all ranks that each term is divided by, scalars of at least 1; under the
+        normaliser `rows` the rows that distill.
+        """
         divided_B = masks["distill_mask"]
         if self.args.distill_normalizer == "rollouts":
             divided_B = divided_B | batch.rollout_rows(tokens_B.device)
         distill_tokens = tokens_B[divided_B].sum()
+        if self.args.distill_normalizer == "rows":
+            distill_tokens = divided_B.sum()
         own_tokens = tokens_B[masks["own_mask"]].sum()
         local = torch.stack([distill_tokens, own_tokens])
         # A rank, or all of them, may have no such row.
@@ -321,6 +331,9 @@ class Distillation:
         old = old_logps_BT[rows.places]
         importance = importance_weight(student, old, self.args.distill_is_clip)
         weights = importance * rows.trained
+        if self.args.distill_normalizer == "rows":
+            # A mean over each row's tokens; `distill_tokens` then holds the number of rows.
+            weights = weights / rows.trained.sum(1, keepdim=True).clamp(min=1)
         teacher_hidden, head = self.read(rows, self.teacher)
         teacher = None
         if hidden_BLH is None or self.args.distill_prefix:
@@ -438,7 +451,7 @@ class Distillation:
             rows.completion_ids[real],
             measure,
         )
-        zeros = torch.zeros(real.shape, device=real.device)
+        zeros = torch.zeros(real.shape, device=real.device, dtype=each[0].dtype)
         return total, *(zeros.masked_scatter(real, values) for values in each)
 
     def _check_head(self, head_logps: Tensor, logps: Tensor, mask: Tensor) -> None:

@@ -2,11 +2,11 @@
 `CritiqueGRPOConfig`, including TRL's.
 
 Each docstring names the paper and its equation, and says under "Differences" where the preset
-deviates. Where paper and released code differ there are two presets. All run on TRL's optimiser
-settings, its std + 1e-4 and the task's verifier. Left out: learning rate, batch and lengths, which
-the pipeline sets. A key that the pipeline sets beats the preset, and the run's config lists it
-under `deviates`. To add a preset, write a function and list it in `SCALAR`, `REFINE`
-or `DISTILL`.
+deviates. Where paper and released code differ there are two presets. Tests take the loss of each
+from its formula, in numpy (`tests/preset_oracles.py`). All run on TRL's optimiser settings, its std
++ 1e-4 and the task's verifier. Left out: learning rate, batch and lengths, which the pipeline sets.
+A key that the pipeline sets beats the preset, and the run's config lists it under `deviates`. To
+add a preset, write a function and list it in `SCALAR`, `REFINE` or `DISTILL`.
 
 Notation: x is the question, y a completion with tokens y_t, and R(y) its reward, 0 or 1. pi is the
 policy in training, pi_old the one that sampled, pi_T the teacher, and p = pi(y_t | x, y_<t).
@@ -70,8 +70,11 @@ def psr() -> Options:
 
     Right rollouts have advantage +1, all others 0. The loss is the mean over the former's tokens.
 
-    Differences: no entropy bonus (the paper's is 1e-4). Right rollouts count as at least
-    `subset_floor` of all rollout tokens; the paper's code drops rows for divisibility instead.
+    Differences: no entropy bonus (the paper's is 1e-4, the default of its code .001). The code
+    makes one update per 2,048 rows of the subset, so 1 to 4 of a batch of 8,192, and weighs the
+    last one by its rows. Ours makes as many as TRL does, whatever the subset, and counts right
+    rollouts as at least `subset_floor` of all rollout tokens. The code also drops rows at random,
+    so that they split evenly over GPUs.
     """
     # Without the floor a lone right rollout would take the step of a full batch.
     return {**SIGNED, "positive_weight": 1.0, "negative_weight": 0.0, "scalar_normalizer": "subset"}
@@ -141,7 +144,8 @@ def critique_grpo() -> Options:
     A group has 7 rollouts and 1 refinement. Only groups in which every rollout failed are refined.
 
     Differences: sums over tokens are divided by the constant max_completion_length (Dr. GRPO's).
-    Only failed rollouts are refined, and `refine_candidates` bounds how many.
+    Only failed rollouts are refined, and `refine_candidates` bounds how many. A group that is not
+    refined has a plain rollout in the reserved row, and the mean is over rollouts of all groups.
     """
     return {
         "loss_type": "dr_grpo",
@@ -164,10 +168,11 @@ def critique_grpo_as_released() -> Options:
 
     Section 4.2 as the code computes it: no clip on either term, and each row weighs the same.
 
-    Differences: sums over tokens are divided by the constant max_completion_length (Dr. GRPO's).
-    Only failed rollouts are refined; the code refines right ones too. One refinement fills one row,
-    as in the paper; the code's default fills every row with the same refinement. No entropy bonus,
-    and not the accidental factor on the code's loss.
+    Differences: sums over tokens are divided by max_completion_length and the number of rollouts;
+    the code divides by the former alone, and then by an accidental factor. The code samples 8
+    rollouts and a refinement of each, right ones too, and writes the chosen refinement over the
+    first rollout. Ours samples 7, drops none, and refines the failed ones. One refinement fills one
+    row, as in the paper; the code's default fills all 8 rows with it. No entropy bonus.
     """
     return {
         "loss_type": "dr_grpo",
@@ -189,8 +194,8 @@ def luffy() -> Options:
 
     No std, no clip and no KL. The trace is read from the dataset column `refine_column`.
 
-    Differences: sums over tokens are divided by max_completion_length; the code has another
-    constant. A trace is judged like any answer, so a wrong one is pushed down.
+    Differences: sums over tokens are divided by max_completion_length and the number of rollouts;
+    the code has another constant. A trace is judged like any answer, so a wrong one is pushed down.
     """
     return {
         "loss_type": "dr_grpo",
@@ -243,7 +248,8 @@ def raft_refine() -> Options:
 
         L = -sum_t log pi(y_t | x, y_<t) over right refinements y, divided by their tokens
 
-    Differences: right first answers are left out, so that the arm isolates the refinements.
+    Differences: right first answers are left out, so that the arm isolates the refinements. Where a
+    reserved row holds a wrong refinement, its tokens count in the divisor.
     """
     return {
         **NO_SCALAR,
@@ -263,9 +269,11 @@ def opd() -> Options:
 
         A_t = log pi_T(y_t | x, hint) - log pi_old(y_t | x),    under PPO's clip
 
-    The critique is the hint. The teacher reads question and hint, not the attempt.
+    The critique is the hint. The teacher is the policy of now; it reads question and hint, not the
+    attempt. The loss is the mean over the tokens of hinted rollouts.
 
-    Differences: no vote among hints, and no least length of 10 characters.
+    Differences: no vote among hints, and no least length of 10 characters. The code has another
+    teacher, mean and clip: `opd_as_released`.
     """
     return {
         **DISTILL_ONLY,
@@ -276,6 +284,19 @@ def opd() -> Options:
         "epsilon": 0.2,
         "epsilon_high": 0.28,
     }
+
+
+def opd_as_released() -> Options:
+    """`opd` as OpenClaw-RL's code runs it (arXiv 2603.10165, commit 0d034dd, openclaw-opd).
+
+    The teacher is the policy of the start: the code serves it from a checkpoint that it never
+    updates. The loss is the mean over a rollout's tokens, then over hinted rollouts. The clip is
+    .2 on both sides, the default that the script leaves.
+
+    Differences: no vote among hints, and no least length of 10 characters. The code divides the
+    policy's logits by the sampling temperature of .6 and the teacher's by 1; ours have the same.
+    """
+    return {**opd(), "loss_type": "grpo", "distill_teacher": "base", "epsilon_high": 0.2}
 
 
 def rlcsd() -> Options:
@@ -296,11 +317,14 @@ def rlcsd() -> Options:
 
 
 def openclaw_combined() -> Options:
-    """OpenClaw-RL's combined loss (arXiv 2603.10165), its code combine_loss.py.
+    """OpenClaw-RL's combined advantage (arXiv 2603.10165), as its combine_loss.py has it.
 
         A_t = w_RL r + w_OPD (log pi_T - log pi_old),    w_RL = w_OPD = 1, r = +-1
 
-    Differences: those of `opd`. r comes from the verifier, not from votes of a judge.
+    The mean is over the tokens of all rollouts; those without a hint train on r alone.
+
+    Differences: those of `opd`. r comes from the verifier, not from votes of a judge. The code has
+    another teacher and mean: `openclaw_combined_as_released`.
     """
     return {
         **opd(),
@@ -311,15 +335,30 @@ def openclaw_combined() -> Options:
     }
 
 
+def openclaw_combined_as_released() -> Options:
+    """`openclaw_combined` as the code runs it (arXiv 2603.10165, commit 0d034dd, openclaw-combine).
+
+    The teacher is the policy of the start. The loss is the mean over a rollout's tokens, then over
+    all rollouts. This script sets the clip of `opd`, .2 and .28.
+
+    Differences: those of `opd_as_released`. r comes from the verifier, not from votes of a judge.
+    """
+    return {**openclaw_combined(), "loss_type": "grpo", "distill_teacher": "base"}
+
+
 def sdpo() -> Options:
-    """SDPO (arXiv 2601.20802), Eq. 1 with the settings of Table 12.
+    """SDPO (arXiv 2601.20802), Eq. 1 with the settings of Table 12 without rich feedback.
 
         L = mean_t w_t JSD_.5(pi(. | x, y_<t) || pi_T(. | x, f, y_<t)),    w_t = min(pi / pi_old, 2)
 
     The teacher is an EMA of the policy. Its feedback f is a right sibling, or the critique in a
     group without a right one. The divergence reads the student's top 100 tokens and a tail bucket.
+    As in its code, the average moves once per generation batch, however many updates that has.
 
     Differences: feedback is a critic's, not an environment's. Without a critic only siblings teach.
+    The teacher's prompt is our template (`distill_template`): the same parts, other words. No
+    second weight for the gap between the sampler's log-probs and the policy's. Tokens are averaged
+    over the generation batch, in the code over a micro batch.
     """
     return {
         **DISTILL_ONLY,
@@ -329,6 +368,7 @@ def sdpo() -> Options:
         "distill_alpha": 0.5,
         "distill_teacher": "ema",
         "distill_ema": 0.05,
+        "distill_ema_per": "generation",
         "distill_is_clip": 2.0,
         "distill_context": "sibling_or_critique",
         # Where a sibling is right the teacher reads it, and a critique would be paid for unread.
@@ -336,16 +376,68 @@ def sdpo() -> Options:
     }
 
 
+def sdpo_rich_feedback() -> Options:
+    """`sdpo` with the settings of Table 12 (arXiv 2601.20802) for rich feedback, section 4.
+
+        L = mean_t w_t KL(pi(. | x, y_<t) || pi_T(. | x, f, y_<t))
+
+    Reverse KL on the student's top 20 tokens and a tail bucket; the teacher moves at a rate of .01.
+
+    Differences: those of `sdpo`. The paper makes 32 updates per generation batch, which the
+    pipeline sets (`steps_per_generation`). The released script sets the rate under a key that the
+    released code does not have.
+    """
+    return {**sdpo(), "distill_alpha": 1.0, "distill_top_k": 20, "distill_ema": 0.01}
+
+
 def sdft() -> Options:
-    """SDFT (arXiv 2601.19897) with the settings of TRL's SDFTConfig.
+    """SDFT (arXiv 2601.19897), Eq. 1: reverse KL to a teacher that reads a demonstration.
+
+        L = mean_t KL(pi(. | x, y_<t) || pi_T(. | x, demonstration, y_<t))
+
+    The divergence reads the full vocabulary. The teacher is an EMA of the policy; the demonstration
+    stands in the column `distill_column`.
+
+    Differences: we know Eq. 1 from its repository and its users, not from the paper. By its authors
+    (issue 5 of idanshen/Self-Distillation) all its numbers come from forward KL:
+    `sdft_as_released`. The teacher's prompt is our template (`distill_template`).
+    """
+    return {
+        **DISTILL_ONLY,
+        "distill_mode": "full",
+        "distill_alpha": 1.0,
+        "distill_teacher": "ema",
+        "distill_ema": 0.01,
+        "distill_is_clip": None,
+        "distill_context": "demonstration",
+        "distill_column": "solution",
+    }
+
+
+def sdft_as_released() -> Options:
+    """`sdft` as its code runs it (arXiv 2601.19897, commit 3ffd555). It made the paper's numbers.
+
+        L = mean over rollouts of mean_t KL(pi_T(. | x, demonstration, y_<t) || pi(. | x, y_<t))
+
+    Forward KL. The average moves at a rate of .01, once per update.
+
+    Differences: the code leaves out the first 3 tokens of each rollout, and weighs a rollout by the
+    gap between the sampler's log-probs and the policy's. We read the code in a fork. The teacher's
+    prompt is our template (`distill_template`).
+    """
+    return {**sdft(), "distill_alpha": 0.0, "distill_normalizer": "rows"}
+
+
+def sdft_trl() -> Options:
+    """SDFT (arXiv 2601.19897) with the settings of TRL's SDFTConfig, which are not the paper's.
 
         L = mean_t w_t JSD_.5(pi(. | x, y_<t) || pi_base(. | x, demonstration, y_<t))
 
     SDPO's Eq. 1, with the base as teacher and a demonstration (column `distill_column`) in place
     of the feedback. The divergence reads the student's top 100 tokens, renormalised.
 
-    Differences: TRL's SDFTConfig is the reference; differences from the original code, which we did
-    not read, are unknown. Tokens are averaged over the rows that distill.
+    Differences: tokens are averaged over the rows that distill. The teacher's prompt is our
+    template (`distill_template`).
     """
     return {
         **DISTILL_ONLY,
@@ -361,16 +453,62 @@ def sdft() -> Options:
 
 
 def opsd() -> Options:
-    """OPSD (arXiv 2601.18734): exact JSD to the frozen base. We do not know its equation's number.
+    """OPSD (arXiv 2601.18734, third version), section 3.2: clipped forward KL to the frozen base.
+
+        L = mean over rollouts of mean_t sum_v min(l_tv, .05),
+        l_tv = pi_base(v | x, solution, y_<t) log(pi_base(v | x, solution, y_<t) / pi(v | x, y_<t))
+
+    The base reads the reference solution (column `distill_column`). The clip of each vocabulary
+    entry keeps words of style ("wait") from outweighing the mathematics; the sum may be negative.
+
+    Differences: the teacher's prompt is our template (`distill_template`). .05 is the value of the
+    code's scripts; the code averages over the tokens of a micro batch. We know section 3.2 and this
+    code from its authors' answers (issues 2, 14 and 24) and from others' accounts.
+    """
+    # No importance weight: the paper samples and trains with the same weights.
+    return {
+        **sdft(),
+        "distill_alpha": 0.0,
+        "distill_teacher": "base",
+        "distill_entry_clip": 0.05,
+        "distill_normalizer": "rows",
+    }
+
+
+def opsd_v1() -> Options:
+    """OPSD as first published (arXiv 2601.18734, first version; code of commit 590ec26).
 
         L = mean_t JSD_.5(pi(. | x, y_<t) || pi_base(. | x, solution, y_<t))
 
-    The base reads the reference solution (column `distill_column`).
+    Without the clip, over the tokens of all rollouts.
 
-    Differences: the teacher's prompt is our template (`distill_template`).
+    Differences: the teacher's prompt is our template (`distill_template`). The code's script
+    divides logits by 1.1, the temperature it samples with; so does ours if `temperature` is 1.1.
     """
-    # No importance weight: the paper samples and trains with the same weights.
-    return {**sdft(), "distill_mode": "full", "distill_is_clip": None}
+    return {**sdft(), "distill_alpha": 0.5, "distill_teacher": "base"}
+
+
+def distil() -> Options:
+    """DistIL (arXiv 2606.05152): forward cross-entropy to the policy that reads the feedback.
+
+        L = mean_t H(sg pi(. | x, f, y_<t), pi(. | x, y_<t)),    H(p, q) = -sum_v p(v) log q(v)
+
+    The critique is the feedback f. The loss that is logged is KL(pi_T || pi), which is H less the
+    teacher's entropy: the gradients are equal.
+
+    Differences: the gradient of each token alone. The paper's also reaches earlier tokens, whose
+    choice led to later disagreement; we do not know its estimator. We read abstract and project
+    page, not the equations, and found no code. So the teacher's weights (ours: those of now), its
+    vocabulary (ours: full) and the mean (the page has a sum over a rollout) may differ.
+    """
+    return {
+        **DISTILL_ONLY,
+        "distill_mode": "full",
+        "distill_alpha": 0.0,
+        "distill_teacher": "live",
+        "distill_is_clip": None,
+        "distill_context": "critique",
+    }
 
 
 def mixed() -> Options:
@@ -416,7 +554,9 @@ def mixed() -> Options:
 
 SCALAR = (grpo, dr_grpo, psr, nsr, w_reinforce, opsa, opsa_entropy)
 REFINE = (critique_grpo, critique_grpo_as_released, luffy, rltf_sd, raft_refine)
-DISTILL = (opd, rlcsd, openclaw_combined, sdpo, sdft, opsd)
+OPENCLAW = (opd, opd_as_released, openclaw_combined, openclaw_combined_as_released)
+SELF_DISTILL = (sdpo, sdpo_rich_feedback, sdft, sdft_as_released, sdft_trl, opsd, opsd_v1, distil)
+DISTILL = (*OPENCLAW, rlcsd, *SELF_DISTILL)
 PRESETS: dict[str, Callable[[], Options]] = {
     method.__name__: method for method in (*SCALAR, *REFINE, *DISTILL, mixed)
 }

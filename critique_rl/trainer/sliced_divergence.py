@@ -40,9 +40,15 @@ class Head:
     softcap: float | None = None
     """Final soft cap of models that have one: softcap * tanh(logits / softcap)."""
 
+    @property
+    def precision(self) -> torch.dtype:
+        """Of projections and all that is made of them: float32, or the weight's own float64."""
+        return torch.promote_types(self.weight.dtype, torch.float32)
+
     def project(self, hidden_NH: Tensor) -> Tensor:
-        """Projections (N, V) in float32, before the soft cap."""
-        return F.linear(hidden_NH.to(self.weight.dtype), self.weight, self.bias).float()
+        """Projections (N, V) in `precision`, before the soft cap."""
+        projected_NV = F.linear(hidden_NH.to(self.weight.dtype), self.weight, self.bias)
+        return projected_NV.to(self.precision)
 
     def finish(self, projected_NV: Tensor, temperature: float) -> Tensor:
         """Logits (N, V) at this temperature."""
@@ -71,10 +77,13 @@ class Divergence:
     top_k: int | None = None
     tail: bool = True
     temperature: float = 1.0
+    entry_clip: float | None = None
 
     def __call__(self, student_logps: Tensor, teacher_logps: Tensor) -> Tensor:
         """Divergence (N,) of log-probs (N, V)."""
-        return logps_divergence(student_logps, teacher_logps, self.alpha, self.top_k, self.tail)
+        return logps_divergence(
+            student_logps, teacher_logps, self.alpha, self.top_k, self.tail, self.entry_clip
+        )
 
 
 def sliced_divergence(
@@ -118,11 +127,11 @@ def sliced_divergence(
 
 @torch.no_grad()
 def sliced_logps(hidden_BTH: Tensor, head: Head, label_BT: Tensor, temperature: float) -> Tensor:
-    """Log-probs (B, T) of the labels, float32, without gradient."""
+    """Log-probs (B, T) of the labels in the head's precision, without gradient."""
     hidden_NH = hidden_BTH.flatten(0, 1)
     label_N = label_BT.flatten()
     step = _slice_tokens(head.weight)
-    logps_N = hidden_BTH.new_zeros(len(hidden_NH), dtype=torch.float32)
+    logps_N = hidden_BTH.new_zeros(len(hidden_NH), dtype=head.precision)
     for start in range(0, len(hidden_NH), step):
         part = slice(start, start + step)
         logits_NV = head.finish(head.project(hidden_NH[part]), temperature)
@@ -147,11 +156,12 @@ class _Sliced(torch.autograd.Function):
         student = student.detach()
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         hidden_grad = torch.empty_like(hidden_NH) if needs_hidden else None
-        # In float32: in bfloat16 a sum over many slices stops growing at 256 times one share.
-        weight_grad = torch.zeros_like(weight_VH, dtype=torch.float32) if needs_weight else None
-        bias_grad = torch.zeros_like(bias_V, dtype=torch.float32) if needs_bias else None
+        # In bfloat16 a sum over many slices stops growing at 256 times one share.
+        precision = student.precision
+        weight_grad = torch.zeros_like(weight_VH, dtype=precision) if needs_weight else None
+        bias_grad = torch.zeros_like(bias_V, dtype=precision) if needs_bias else None
         tokens = len(hidden_NH)
-        value_N = torch.zeros(tokens, device=hidden_NH.device)
+        value_N = torch.zeros(tokens, device=hidden_NH.device, dtype=precision)
         student_logps_N = torch.zeros_like(value_N)
         teacher_logps_N = torch.zeros_like(value_N)
         step = _slice_tokens(weight_VH)
@@ -172,7 +182,7 @@ class _Sliced(torch.autograd.Function):
                 hidden_grad_NH = grad_NV.to(weight_VH.dtype) @ student.weight
                 hidden_grad[part] = hidden_grad_NH.to(hidden_NH.dtype)
             if weight_grad is not None:
-                weight_grad.addmm_(grad_NV.T, hidden_NH[part].float())
+                weight_grad.addmm_(grad_NV.T, hidden_NH[part].to(precision))
             if bias_grad is not None:
                 bias_grad += grad_NV.sum(0)
         ctx.save_for_backward(hidden_grad, weight_grad, bias_grad)

@@ -77,7 +77,7 @@ class Teacher:
         for name, parameter in model.named_parameters():
             if name in self.kept:
                 average = shard_like(self.kept[name], parameter)
-                now = parameter.detach().float()
+                now = parameter.detach().to(average.dtype)
                 self.kept[name] = average.lerp_(now, self.rate)
 
     @contextmanager
@@ -131,8 +131,10 @@ class Teacher:
 
     def _copy(self, parameter: nn.Parameter) -> Tensor:
         """A copy (same shape) to keep."""
-        # An average in bfloat16 would lose small updates to rounding.
-        dtype = torch.float32 if self.kind == "ema" else parameter.dtype
+        dtype = parameter.dtype
+        if self.kind == "ema":
+            # An average in bfloat16 would lose small updates to rounding.
+            dtype = torch.promote_types(dtype, torch.float32)
         return parameter.detach().to(dtype, copy=True)
 
 

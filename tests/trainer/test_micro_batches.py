@@ -62,13 +62,15 @@ def test_with_iterations_and_accumulation_micro_batches_stay_as_they_are(
     )
 
 
-def test_micro_batches_add_up_to_the_whole_batch(tiny_policy, tmp_path) -> None:
+@pytest.mark.parametrize("normalizer", ["own", "rows"])
+def test_micro_batches_add_up_to_the_whole_batch(tiny_policy, tmp_path, normalizer) -> None:
     # four micro batches of two rows a generation, two of them a step: each step's sum is over half
     # of the tokens, so the two steps' mean is the whole's
     settings = {
         **DISTILL,
         "distill_mode": "full",
         "distill_teacher": "base",
+        "distill_normalizer": normalizer,
         "per_device_train_batch_size": 2,
     }
     trainer = critique_trainer(

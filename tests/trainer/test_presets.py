@@ -33,18 +33,23 @@ CRITIC = {
     "rltf_sd",
     "raft_refine",
     "opd",
+    "opd_as_released",
     "rlcsd",
     "openclaw_combined",
+    "openclaw_combined_as_released",
     "sdpo",
+    "sdpo_rich_feedback",
+    "distil",
     "mixed",
 }
-TAUGHT = ("opd", "rlcsd", "openclaw_combined")
+TAUGHT = ("opd", "opd_as_released", "rlcsd", "openclaw_combined", "openclaw_combined_as_released")
 TERMS = {
     **dict.fromkeys(
         ("critique_grpo", "critique_grpo_as_released", "luffy", "rltf_sd", "raft_refine"),
         ("refine",),
     ),
-    **dict.fromkeys(("sdpo", "sdft", "opsd"), ("distill",)),
+    **dict.fromkeys(("sdpo", "sdpo_rich_feedback", "distil"), ("distill",)),
+    **dict.fromkeys(("sdft", "sdft_as_released", "sdft_trl", "opsd", "opsd_v1"), ("distill",)),
     "mixed": ("refine", "distill"),
 }
 """Terms beside the scalar one; those of TAUGHT, opsa and opsa_entropy work through the advantages.

@@ -105,6 +105,11 @@ def test_an_alpha_beside_0_or_1_is_warned_of(alpha, warns) -> None:
         ({"distill_alpha": 1.5}, "distill_alpha: got 1.5, expected a number from 0 to 1"),
         ({"distill_ema": 0.0}, "distill_ema: got 0.0, expected a number from 1e-12 to 1"),
         ({"distill_mode": "top_k"}, "distill_mode: got 'top_k'.*did you mean 'topk'"),
+        ({"distill_entry_clip": 0.0}, "distill_entry_clip: got 0.0, expected a number from 1e-12"),
+        (
+            {"distill_weight": 1.0, "distill_mode": "sampled", "distill_entry_clip": 0.05},
+            "distill_entry_clip: got 0.05 under distill_mode sampled, which reads no other entry",
+        ),
         ({"distill_weight": -1.0}, "distill_weight: got -1.0, expected a number from 0 to inf"),
         (
             {"baseline": "rollouts", "scale_rewards": "group"},

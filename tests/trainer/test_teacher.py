@@ -84,6 +84,31 @@ def test_a_saved_average_comes_back_and_a_checkpoint_without_one_is_refused(tmp_
         other.load(tmp_path)
 
 
+@pytest.mark.parametrize(("per", "expected"), [("step", [1, 2, 3, 4]), ("generation", [2, 4])])
+def test_the_average_moves_per_step_or_after_a_generations_last(
+    tiny_policy, tmp_path, per, expected
+) -> None:
+    settings = {
+        **DISTILL,
+        "distill_teacher": "ema",
+        "distill_ema_per": per,
+        "distill_context": "demonstration",
+        "steps_per_generation": 2,
+        "max_steps": 4,
+    }
+    trainer = critique_trainer(tiny_policy, tmp_path, Turns([0.0] * 16), **settings)
+    update = trainer.distillation.teacher.update
+    moved = []
+
+    def watched(policy) -> None:
+        moved.append(trainer.state.global_step)
+        update(policy)
+
+    trainer.distillation.teacher.update = watched
+    trainer.train()
+    assert moved == expected
+
+
 def test_a_resumed_run_has_the_teacher_of_an_uninterrupted_one(tiny_policy, tmp_path) -> None:
     settings = {
         **DISTILL,
