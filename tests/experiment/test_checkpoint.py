@@ -317,7 +317,7 @@ def test_trackers_get_the_same_run_id_when_a_run_continues(tmp_path, monkeypatch
 @pytest.mark.processes
 def test_a_run_falls_back_exactly_and_takes_changes_only_where_told(tiny_policy, tmp_path) -> None:
     trl = {**SMALL["trl"], "save_steps": 2}
-    arms = {"critique": {"critic": {"kind": "ground_truth"}}}
+    arms = {"critique": {"preset": "grpo", "critic": {"kind": "ground_truth"}}}
     changes = {"trl": trl, "budget": {"optimizer_steps": 4}, "evaluation": NO_CURVE, "arms": arms}
     path = write_pipeline(tmp_path, tiny_policy, **changes)
     out = tmp_path / "runs"
@@ -347,19 +347,18 @@ def test_a_run_falls_back_exactly_and_takes_changes_only_where_told(tiny_policy,
 
     run.evaluation.unlink()
     stored = yaml.safe_load(run.config.read_text())
-    stored["inputs"]["prompts/lab/refine"] = "0" * 32
+    stored["inputs"]["preset grpo"] = stored["inputs"]["prompts/lab/refine"] = "0" * 32
     run.config.write_text(yaml.safe_dump(stored))
     refused = cli(*train)
     assert refused.returncode == 2
-    assert "cannot go on as the same run: prompts/lab/refine 00000000, now" in refused.stderr
+    assert "cannot go on as the same run: preset grpo 00000000, now" in refused.stderr
+    assert "; prompts/lab/refine 00000000, now" in refused.stderr
     assert cli(*train, "--accept-changes").returncode == 0
     assert cli("report", path, "--out", out).returncode == 0
     [accepted] = json.loads((out / "small" / "compare.json").read_text())["accepted_changes"]
     assert (accepted["arm"], accepted["seed"], accepted["step"]) == ("critique", 0, 4)
     for name in ("report.md", "report.html"):
-        assert (
-            "critique seed 0 from step 4: prompts/lab/refine" in (out / "small" / name).read_text()
-        )
+        assert "critique seed 0 from step 4: preset grpo" in (out / "small" / name).read_text()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
-"""What a run's numbers depend on beside its settings: package versions, prompt templates, rows, the
-policy's files, the critic's model, code of the user, and ranks. Each has a short text or checksum.
+"""What a run's numbers depend on beside its settings: package versions, the options behind a
+preset's name, prompt templates, rows, the policy's files, the critic's model, code of the user, and
+ranks. Each has a short text or checksum.
 
 config.yaml keeps them under `inputs`. Left out: the machine, whose last digits may differ, and what
 a server of a critic runs.
@@ -26,6 +27,7 @@ from critique_rl.prompts import template_sources
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
+from critique_rl.trainer.presets import preset
 
 PACKAGES = ("torch", "transformers", "trl", "tokenizers", "accelerate", "critique_rl")
 """Whose versions can change what is sampled or trained."""
@@ -49,6 +51,7 @@ def read_inputs(config: RunConfig, task: Task, arguments: CritiqueGRPOConfig) ->
     try:
         return {
             **_versions(config),
+            **preset_inputs(config.preset),
             **_templates(config, task, arguments),
             **data_inputs(config, task),
             **model_inputs("policy", config.policy.model),
@@ -93,6 +96,14 @@ def _versions(config: RunConfig) -> Inputs:
 def short_python(full: str) -> str:
     """The version of Python without its last part, which fixes bugs only."""
     return ".".join(full.split(".")[:2])
+
+
+def preset_inputs(name: str) -> Inputs:
+    """The options of a preset (none for ""), which a newer version may set otherwise."""
+    if not name:
+        return {}
+    # No kind before a slash: a branch may have another preset than its trunk.
+    return {f"preset {name}": text_checksum(json.dumps(preset(name), sort_keys=True))}
 
 
 # ---- templates -----------------------------------------------------------------------------------
