@@ -354,7 +354,8 @@ def mixture_divergence(
 
     With an `entry_clip` each outcome v adds min(l_v, entry_clip), where l_v is its summand, for
     alpha 0: p_T(v) (log p_T(v) - log p_S(v)). This is OPSD's pointwise clip (arXiv 2601.18734,
-    section 3.2). A summand may be negative, so where large ones are cut the sum may be too.
+    section 3.2). The bucket of other tokens is one outcome. A summand may be negative, so where
+    large ones are cut the sum may be too.
 
     Args:
         student_logps: (..., K), normalised.

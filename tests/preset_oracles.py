@@ -229,7 +229,10 @@ def opsa_entropy(facts: Facts) -> float:
 
 
 def critique_grpo(facts: Facts) -> float:
-    """(1/n) sum over rollouts + (1/k) sum over refinements, both groups refined."""
+    """(1/n) sum over rollouts + (1/k) sum over refinements, k of each group, with k = 1.
+
+    Over groups n counts all rollouts, and k the reserved rows of a group without a refinement too.
+    """
     advantages = group_advantages(facts)
     p = np.exp(facts.logps)
     ratio = p / (p + 0.1)
@@ -237,7 +240,7 @@ def critique_grpo(facts: Facts) -> float:
     clipped = np.clip(ratio, 0.8, 1.2) * advantages[:, None]
     on_policy = constant_mean(facts, ppo(facts, advantages), facts.rollouts, facts.rollouts.sum())
     losses = -np.minimum(surrogate, clipped)
-    return on_policy + constant_mean(facts, losses, facts.refined, facts.refined.sum())
+    return on_policy + constant_mean(facts, losses, facts.refined, len(facts.right) // GROUP)
 
 
 def critique_grpo_as_released(facts: Facts) -> float:

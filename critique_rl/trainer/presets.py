@@ -6,7 +6,8 @@ deviates. Where paper and released code differ there are two presets. Tests take
 from its formula, in numpy (`tests/preset_oracles.py`). All run on TRL's optimiser settings, its std
 + 1e-4 and the task's verifier. Left out: learning rate, batch and lengths, which the pipeline sets.
 A key that the pipeline sets beats the preset, and the run's config lists it under `deviates`. To
-add a preset, write a function and list it in `SCALAR`, `REFINE` or `DISTILL`.
+add a preset, write a function, list it in `SCALAR`, `REFINE` or `DISTILL`, and put its formula
+there.
 
 Notation: x is the question, y a completion with tokens y_t, and R(y) its reward, 0 or 1. pi is the
 policy in training, pi_old the one that sampled, pi_T the teacher, and p = pi(y_t | x, y_<t).
