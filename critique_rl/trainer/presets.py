@@ -357,9 +357,10 @@ def sdpo() -> Options:
     As in its code, the average moves once per generation batch, however many updates that has.
 
     Differences: feedback is a critic's, not an environment's. Without a critic only siblings teach.
-    The teacher's prompt is our template (`distill_template`): the same parts, other words. No
-    second weight for the gap between the sampler's log-probs and the policy's. Tokens are averaged
-    over the generation batch, in the code over a micro batch.
+    The teacher's prompt is our template (`distill_template`): the same parts, other words; a
+    sibling keeps its <think> part, which the code cuts. No second weight for the gap between the
+    sampler's log-probs and the policy's. Tokens are averaged over the generation batch, in the code
+    over a micro batch.
     """
     return {
         **DISTILL_ONLY,
