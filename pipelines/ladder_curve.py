@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from scipy import optimize, stats
 
+from critique_rl.analysis.evaluations import parse_metric
 from critique_rl.analysis.flow.classes import RIGHT
 from critique_rl.analysis.flow.series import read_flow
 from critique_rl.config.pipeline_file import load_pipeline
@@ -88,6 +89,7 @@ def read_rungs(pipeline_file: str, out: str) -> tuple[list[list[Pair]], float]:
     folder = PipelineFolder(Path(out) / Path(pipeline_file).stem)
     compared = json.loads((folder.path / "compare.json").read_text())
     flow = read_flow(folder, list(pipeline.arms), pipeline.seeds)
+    _, _, family = parse_metric(compared["primary"])
     rungs = []
     for arm in pipeline.arms:
         if not arm.startswith(SCALAR):
@@ -97,8 +99,8 @@ def read_rungs(pipeline_file: str, out: str) -> tuple[list[list[Pair]], float]:
         for seed in pipeline.seeds:
             if seed not in flow.get(arm, {}):
                 raise SystemExit(f"no masses of {arm}, seed {seed}: run critique-rl flow first")
-            masses = flow[arm][seed].points[0].problems.values()
-            chance = sum(by_class[RIGHT] for by_class in masses) / len(masses)
+            series = flow[arm][seed]
+            chance = series.points[0].means(series.families, family)[RIGHT]
             runs = []
             for name in (arm, other):
                 runs.append(read_run(compared, folder, name, seed))
@@ -237,26 +239,24 @@ def draw(rungs: Sequence[Sequence[Pair]], line: Line, path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
     axes.axhline(1, color="#888", linewidth=0.8)
+    grey = {"color": "#666", "markersize": 5, "markerfacecolor": "white", "linestyle": "none"}
+    blue = {"color": "#0b5cad", "markersize": 6, "linestyle": "none"}
     for pairs in rungs:
         for pair in pairs:
             marker = "^" if pair.scalar.censored else "o"
-            axes.plot(
-                pair.chance,
-                10**pair.log_ratio,
-                marker,
-                color="#666",
-                markersize=5,
-                markerfacecolor="white",
-            )
+            axes.plot(pair.chance, 10**pair.log_ratio, marker, **grey)
         ratio = ratio_of(pairs)
         if ratio.ci95:
-            axes.vlines(ratio.chance, *ratio.ci95, color="#0b5cad", linewidth=2)
-            axes.plot(ratio.chance, ratio.mean, "s", color="#0b5cad", markersize=6)
-    lowest = math.log10(rungs[0][0].chance)
-    highest = max(math.log10(rungs[-1][0].chance), line.crossing)
-    ends_of_line = [lowest - 0.3, highest + 0.3]
-    heights = [line.ratio_at(end) for end in ends_of_line]
-    axes.plot([10**end for end in ends_of_line], heights, color="#0b5cad", linewidth=1)
+            axes.vlines(ratio.chance, *ratio.ci95, color=blue["color"], linewidth=2)
+            axes.plot(ratio.chance, ratio.mean, "s", **blue)
+    for marker, style, words in (
+        ("o", grey, "one seed"),
+        ("^", grey, "one seed, or more: the scalar arm never got there"),
+        ("s", blue, "mean of seeds, 95% interval"),
+    ):
+        axes.plot([], [], marker, **style, label=words)
+    draw_line(axes, rungs, line)
+    axes.legend(frameon=False, fontsize=9)
     crossing95 = [10**end for end in line.crossing95]
     axes.hlines(1, *crossing95, color="#b3261e", linewidth=3)
     axes.plot(10**line.crossing, 1, "D", color="#b3261e", markersize=7)
@@ -276,6 +276,21 @@ def draw(rungs: Sequence[Sequence[Pair]], line: Line, path: Path) -> None:
     )
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None, "Creator": None})
+
+
+def draw_line(axes, rungs: Sequence[Sequence[Pair]], line: Line) -> None:
+    """The fitted line: dashed where every scalar run is censored, and nothing but its slope says
+    how far up it goes.
+    """
+    seen = []
+    for pairs in rungs:
+        if not all(pair.scalar.censored for pair in pairs):
+            seen.append(math.log10(pairs[0].chance))
+    lowest = math.log10(rungs[0][0].chance) - 0.3
+    highest = max(seen[-1], line.crossing) + 0.3
+    for start, end, style in ((lowest, seen[0], "--"), (seen[0], highest, "-")):
+        heights = [line.ratio_at(place) for place in (start, end)]
+        axes.plot([10**start, 10**end], heights, style, color="#0b5cad", linewidth=1)
 
 
 def main() -> None:

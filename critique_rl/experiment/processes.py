@@ -11,7 +11,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
-import signal
 import sys
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -50,8 +49,6 @@ def command(words: list[str], out: Path, errors: Path) -> None:
     """
     # Ctrl-C then reaches only the process that started this one, and that asks each run once.
     os.setsid()
-    # The server that this process is forked from ignores SIGTERM (`preload`).
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for path, descriptor in ((out, 1), (errors, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), descriptor)
     sys.argv = ["critique-rl", *words]

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import time
 from dataclasses import replace
 
 import pytest
 from rich.table import Table
 from tiny_runs import SMALL, cli, write_pipeline
-from waiting import within
+from waiting import SECONDS, within
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import append_jsonl, write_json, write_yaml
@@ -19,7 +20,7 @@ from critique_rl.config.folder_lock import is_locked
 from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
 from critique_rl.config.resolved_run import base_config, to_dict, with_seed
 from critique_rl.config.run_folder import PipelineFolder
-from critique_rl.experiment import campaign
+from critique_rl.experiment import campaign, processes
 from critique_rl.experiment.campaign import _is_base_due, _mark_orphans, _ready_jobs
 from critique_rl.experiment.progress import Job, budget_share, estimate, time_left
 from critique_rl.experiment.same_config import check_same_config
@@ -200,3 +201,10 @@ def test_a_run_without_a_budget_ends_where_trl_ends_it(tmp_path, tiny_policy) ->
     assert done.returncode == 0, done.stderr
     run = PipelineFolder(tmp_path / "runs" / "small").run("scalar", 0)
     assert json.loads(run.evaluation.read_text())["cost"]["steps"] == 6  # 12 prompts, 2 a step
+
+
+@pytest.mark.processes
+def test_a_pool_ends_whatever_its_workers_do() -> None:
+    """Its end is a SIGTERM to each worker, and the server that these are forked from ignores it."""
+    with within("a pool whose worker sleeps"), processes.context().Pool(2) as workers:
+        workers.apply_async(time.sleep, (10 * SECONDS,))
