@@ -72,8 +72,8 @@ def psr() -> Options:
     Right rollouts have advantage +1, all others 0. The loss is the mean over the former's tokens.
 
     Differences: no entropy bonus (the paper's is 1e-4, the default of its code .001). The code
-    makes one update per 2,048 rows of the subset, so 1 to 4 of a batch of 8,192, and weighs the
-    last one by its rows. Ours makes as many as TRL does, whatever the subset, and counts right
+    makes one update per 2,048 rows of the subset: 1 to 4 of a batch of 8,192. It weighs the last
+    one by its rows. Ours makes as many as TRL does, whatever the subset, and counts right
     rollouts as at least `subset_floor` of all rollout tokens. The code also drops rows at random,
     so that they split evenly over GPUs.
     """
