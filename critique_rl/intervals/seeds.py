@@ -1,0 +1,92 @@
+"""Seeds of which some take off or collapse: two statements in place of one mean.
+
+Where a seed takes off with some chance, the mean over seeds is a mixture, and no interval around it
+holds: five seeds of which none took off look sure of themselves. So the share of seeds that took
+off gets an exact binomial interval, and the level among those an interval of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from critique_rl.intervals.crossed import Interval
+from critique_rl.intervals.shares import binomial_interval, share_interval
+
+TAKE_OFF = 0.1
+"""A seed took off where it is this much over the start, and collapsed where it is as much under."""
+
+
+@dataclass(frozen=True)
+class SeedSplit:
+    """The seeds of one arm on one metric, against the policy before training."""
+
+    start: float
+    """The metric before training."""
+    levels: tuple[float, ...]
+    """(S,) means over problems, in the order of the seeds."""
+    share: tuple[float, float]
+    """95% interval of the chance that a seed takes off."""
+    among: Interval | None
+    """Mean and interval among the seeds that took off; None where none did, NaN ends for one."""
+
+    @property
+    def took_off(self) -> int:
+        """Seeds at least `TAKE_OFF` over the start."""
+        return sum(level >= self.start + TAKE_OFF for level in self.levels)
+
+    @property
+    def collapsed(self) -> int:
+        """Seeds at least `TAKE_OFF` under the start."""
+        return sum(level <= self.start - TAKE_OFF for level in self.levels)
+
+    @property
+    def median(self) -> float:
+        """Of the seeds' levels."""
+        return float(np.median(self.levels))
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether seeds differ in kind, so that their mean describes none of them."""
+        flat = len(self.levels) - self.took_off - self.collapsed
+        kinds = (self.took_off, self.collapsed, flat)
+        return sum(count > 0 for count in kinds) > 1
+
+
+def split_seeds(values_SP: ArrayLike, start: float, tries: float = 1.0) -> SeedSplit:
+    """Which seeds took off, and the level among them.
+
+    Args:
+        values_SP: (S, P), as `shares.share_interval` takes them.
+        start: the metric of the policy before training, 0 to 1.
+        tries: tries behind each value.
+    """
+    values_SP = np.asarray(values_SP, dtype=float)
+    levels_S = values_SP.mean(axis=1)
+    risen_SP = values_SP[levels_S >= start + TAKE_OFF]
+    among = None
+    if len(risen_SP) > 1:
+        among = share_interval(risen_SP, tries)
+    elif len(risen_SP) == 1:
+        # The interval of one seed would be for new problems only.
+        among = Interval(float(risen_SP.mean()), math.nan, math.nan)
+    return SeedSplit(
+        start=start,
+        levels=tuple(levels_S.tolist()),
+        share=binomial_interval(len(risen_SP), len(levels_S)),
+        among=among,
+    )
+
+
+def excluded_chance(seeds: int, level: float = 0.95) -> float:
+    """The chance of what no seed did, from which on not seeing it is less likely than 1 - level.
+
+    Args:
+        seeds: how many there were.
+        level: confidence, 0 to 1.
+    """
+    return 1 - (1 - level) ** (1 / seeds)
+
