@@ -23,13 +23,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-
 from critique_rl.analysis.evaluations import BASE, METRIC, ArmRuns, Evaluation
-from critique_rl.analysis.problem_matrix import problem_matrix
+from critique_rl.analysis.metric_intervals import arm_contrast
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.config.schema import BudgetConfig, Pipeline
-from critique_rl.intervals import Interval, crossed_interval
+from critique_rl.intervals import Interval
 from critique_rl.metrics import EVALUATION_METRICS
 
 BOUNDS = ("above", "below", "within")
@@ -262,18 +260,13 @@ def judge(test: Test, runs: ArmRuns, base: Evaluation | None) -> Finding:
         return Finding(test, None, {}, NO_VERDICT, "runs are missing")
     evaluations = []
     for arm in test.contrast:
-        for seed in seeds:
-            evaluations.append(runs[arm][seed])
-    values_EP = problem_matrix(evaluations, test.metric)
-    if not values_EP.size:
+        evaluations.append([runs[arm][seed] for seed in seeds])
+    contrast = arm_contrast(evaluations, list(test.contrast.values()), test.metric)
+    if contrast is None:
         reason = f"no evaluation of all these arms holds {test.metric}"
         return Finding(test, None, {}, NO_VERDICT, reason)
-    # Rows of the matrix are arm by arm and, within an arm, seed by seed.
-    coefficients_A = list(test.contrast.values())
-    values_ASP = values_EP.reshape(len(coefficients_A), len(seeds), -1)
-    values_SP = np.tensordot(coefficients_A, values_ASP, axes=1)
-    interval = crossed_interval(values_SP)
-    means_S = values_SP.mean(axis=1)
+    interval = contrast.interval
+    means_S = contrast.values_SP.mean(axis=1)
     per_seed = dict(zip(seeds, means_S.tolist(), strict=True))
     if len(seeds) < 2:
         reason = "one seed says nothing of other seeds"

@@ -35,12 +35,7 @@ from critique_rl.analysis.comparison import (
     read_sweep,
 )
 from critique_rl.analysis.critiques.counts import critique_counts
-from critique_rl.analysis.differences import (
-    all_pairs,
-    differences_from,
-    mean_and_interval,
-    seed_means,
-)
+from critique_rl.analysis.differences import all_pairs, differences_from, mean_and_ends, seed_means
 from critique_rl.analysis.evaluations import (
     ALL_FAMILIES,
     METRIC,
@@ -53,7 +48,7 @@ from critique_rl.analysis.evaluations import (
     read_evaluation,
 )
 from critique_rl.analysis.learning_curves import Step, steps, to_target
-from critique_rl.analysis.problem_matrix import problem_matrix
+from critique_rl.analysis.metric_intervals import arm_contrast
 from critique_rl.analysis.records import read_record
 from critique_rl.config.accepted_changes import read_accepted
 from critique_rl.config.checks import ConfigError
@@ -370,10 +365,10 @@ def _reliability(votes: Sequence[Vote]) -> Reliability | None:
 def _metric_summaries(runs: Runs, metrics: Sequence[str]) -> dict[str, MetricSummary]:
     summaries = {}
     for metric in metrics:
-        values_SP = problem_matrix(list(runs.values()), metric)
-        if values_SP.size:
-            mean, ci95 = mean_and_interval(values_SP)
-            per_seed = seed_means(runs, values_SP)
-            problems = values_SP.shape[1]
+        contrast = arm_contrast([list(runs.values())], (1,), metric)
+        if contrast is not None:
+            mean, ci95 = mean_and_ends(contrast.interval)
+            per_seed = seed_means(runs, contrast.values_SP)
+            problems = contrast.values_SP.shape[1]
             summaries[metric] = MetricSummary(mean, ci95, per_seed, problems)
     return summaries

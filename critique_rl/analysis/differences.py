@@ -9,9 +9,9 @@ import numpy as np
 
 from critique_rl.analysis.comparison import Difference, Ends, LeftOut
 from critique_rl.analysis.evaluations import ArmRuns, Evaluation, Runs
+from critique_rl.analysis.metric_intervals import arm_contrast
 from critique_rl.analysis.power import smallest_of
-from critique_rl.analysis.problem_matrix import problem_matrix
-from critique_rl.intervals import crossed_interval, sign_flip_p
+from critique_rl.intervals import Interval, sign_flip_p
 from critique_rl.metrics import EVALUATION_METRICS
 
 
@@ -82,14 +82,14 @@ def _pair(arm: str, control: str, arms: ArmRuns, metric: str) -> Difference | No
     if not seeds:
         return None
     evaluations = [runs[seed] for seed in seeds]
-    evaluations += [control_runs[seed] for seed in seeds]
-    # One matrix of both arms, so that only problems stay which both have.
-    values_EP = problem_matrix(evaluations, metric)
-    if not values_EP.size:
+    control_evaluations = [control_runs[seed] for seed in seeds]
+    # Both arms at once, so that only problems stay which both have.
+    contrast = arm_contrast((evaluations, control_evaluations), (1, -1), metric)
+    if contrast is None:
         return None
     count = len(seeds)
-    differences_SP = values_EP[:count] - values_EP[count:]
-    mean, ci95 = mean_and_interval(differences_SP)
+    differences_SP = contrast.values_SP
+    mean, ci95 = mean_and_ends(contrast.interval)
     per_seed = seed_means(seeds, differences_SP)
     p = sign_flip_p(list(per_seed.values()))
     return Difference(
@@ -126,16 +126,8 @@ def _coverage(metric: str, seeds: int) -> str:
     return "problems"
 
 
-def mean_and_interval(values_SP: np.ndarray) -> tuple[float, Ends | None]:
-    """Mean and 95% interval over new seeds and new problems.
-
-    Args:
-        values_SP: (seeds, problems).
-
-    Returns:
-        The mean, and the interval; None where one value says nothing of the spread.
-    """
-    interval = crossed_interval(values_SP)
+def mean_and_ends(interval: Interval) -> tuple[float, Ends | None]:
+    """The mean, and the ends; None where one value says nothing of the spread."""
     if not math.isfinite(interval.low):
         return interval.mean, None
     return interval.mean, (interval.low, interval.high)

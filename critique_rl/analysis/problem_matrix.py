@@ -28,6 +28,26 @@ def problem_matrix(evaluations: Sequence[Evaluation], metric: str) -> np.ndarray
     Returns:
         (evaluations, problems); no columns where there is no such problem.
     """
+    values_EP, families = values_and_families(evaluations, metric)
+    over_families = metric.endswith(f"/{ALL_FAMILIES}")
+    if not over_families or not families:
+        return values_EP
+    return stratified(values_EP, families)
+
+
+def values_and_families(
+    evaluations: Sequence[Evaluation], metric: str
+) -> tuple[np.ndarray, list[str]]:
+    """The metric as it is, on the problems that every evaluation has a value for.
+
+    Args:
+        evaluations: at least one. The first one's order of problems is the matrix's.
+        metric: as `Evaluation.values` takes it.
+
+    Returns:
+        (evaluations, problems), and the family of each problem; "" for a metric of a complete
+        evaluation.
+    """
     rows = [evaluation.values(metric) for evaluation in evaluations]
     # A problem without enough judged samples in one of the evaluations drops out of all of them:
     # differences must be between the same problems.
@@ -38,12 +58,12 @@ def problem_matrix(evaluations: Sequence[Evaluation], metric: str) -> np.ndarray
     values_EP = np.empty((len(rows), len(shared)))
     for e, row in enumerate(rows):
         values_EP[e] = [row[name] for name in shared]
-    over_families = metric.endswith(f"/{ALL_FAMILIES}")
-    if not over_families or not shared:
-        return values_EP
     problems = evaluations[0].problems
-    families = [problems[name].family for name in shared]
-    return stratified(values_EP, families)
+    families = []
+    for name in shared:
+        problem = problems.get(name)
+        families.append(problem.family if problem else "")
+    return values_EP, families
 
 
 def stratified(values_EP: np.ndarray, families: Sequence[str]) -> np.ndarray:

@@ -89,4 +89,3 @@ def excluded_chance(seeds: int, level: float = 0.95) -> float:
         level: confidence, 0 to 1.
     """
     return 1 - (1 - level) ** (1 / seeds)
-

@@ -1,0 +1,133 @@
+"""The interval of a metric: of an arm, or of a contrast of arms.
+
+Shares of a problem's answers, pass@k among them, have the intervals of `intervals.shares`. Over
+several families these are combined, because families count alike and problems are drawn within
+them: with F families
+
+    below = sqrt(sum over families of below_f^2) / F,
+
+and the crossed t interval of the stratified values (`problem_matrix.stratified`) where that reaches
+further, because a seed's luck is shared by all families. Metrics of a complete evaluation have no
+value per problem, and a t interval over seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from critique_rl.analysis.evaluations import ALL_FAMILIES, Evaluation, parse_metric
+from critique_rl.analysis.problem_matrix import stratified, values_and_families
+from critique_rl.intervals import (
+    Interval,
+    crossed_interval,
+    share_contrast_interval,
+    share_interval,
+)
+from critique_rl.metrics import EVALUATION_METRICS
+
+LEAST: Mapping[str, float] = {"truthfulness": -1.0}
+"""Shares whose least value is not 0: right answers minus hallucinated ones."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A linear combination of arms on one metric, with its interval."""
+
+    interval: Interval
+    values_SP: np.ndarray
+    """(seeds, problems); stratified over all families."""
+
+
+def arm_contrast(
+    arms: Sequence[Sequence[Evaluation]], coefficients: Sequence[float], metric: str
+) -> Contrast | None:
+    """A linear combination of arms.
+
+    Args:
+        arms: evaluations of each arm, of the same seeds in the same order.
+        coefficients: one per arm. (1,) is an arm on its own.
+        metric: as `Evaluation.values` takes it.
+
+    Returns:
+        None where no problem has a value in all evaluations.
+    """
+    evaluations: list[Evaluation] = []
+    for of_arm in arms:
+        evaluations += of_arm
+    values_EP, families = values_and_families(evaluations, metric)
+    if not values_EP.size:
+        return None
+    seeds = len(arms[0])
+    weights_A = np.asarray(coefficients, dtype=float)
+
+    def combined(of_evaluations: np.ndarray) -> np.ndarray:
+        values_ASP = of_evaluations.reshape(len(arms), seeds, -1)
+        contrast_SP: np.ndarray = np.tensordot(weights_A, values_ASP, axes=1)
+        return contrast_SP
+
+    if metric in EVALUATION_METRICS:
+        values_SP = combined(values_EP)
+        return Contrast(crossed_interval(values_SP), values_SP)
+    name, k, family = parse_metric(metric)
+    samples = evaluations[0].protocol["samples"]
+    tries = samples / max(k, 1)
+    least = LEAST.get(name, 0.0)
+    if family != ALL_FAMILIES:
+        values_ASP = values_EP.reshape(len(arms), seeds, -1)
+        return Contrast(_of_family(weights_A, values_ASP, least, tries), combined(values_EP))
+    strata_SP = combined(stratified(values_EP, families))
+    parts = []
+    for one in dict.fromkeys(families):
+        members_P = np.array(families) == one
+        values_ASP = values_EP[:, members_P].reshape(len(arms), seeds, -1)
+        parts.append(_of_family(weights_A, values_ASP, least, tries))
+    lowest = _extreme(weights_A, least, 1.0, min)
+    highest = _extreme(weights_A, least, 1.0, max)
+    wider = _over_families(parts, crossed_interval(strata_SP))
+    interval = Interval(wider.mean, max(wider.low, lowest), min(wider.high, highest))
+    return Contrast(interval, strata_SP)
+
+
+def _extreme(
+    weights_A: np.ndarray, least: float, most: float, choose: Callable[[float, float], float]
+) -> float:
+    """The lowest or the highest value of a contrast of arms from `least` to `most`."""
+    return sum(choose(weight * least, weight * most) for weight in weights_A.tolist())
+
+
+def _of_family(
+    weights_A: np.ndarray, values_ASP: np.ndarray, least: float, tries: float
+) -> Interval:
+    """The interval within one family, of values from `least` to 1."""
+    width = 1 - least
+    shares_ASP = (values_ASP - least) / width
+    # x = least + width * share, so a contrast of x is one of shares, moved and stretched.
+    if len(weights_A) == 1 and weights_A[0] == 1:
+        interval = share_interval(shares_ASP[0], tries)
+    else:
+        interval = share_contrast_interval(weights_A.tolist(), shares_ASP, tries)
+    moved = least * float(weights_A.sum())
+    return Interval(
+        moved + width * interval.mean, moved + width * interval.low, moved + width * interval.high
+    )
+
+
+def _over_families(parts: Sequence[Interval], pooled: Interval) -> Interval:
+    """The interval of the mean over families."""
+    number = len(parts)
+    if math.isnan(pooled.low):
+        return pooled
+    below = 0.0
+    above = 0.0
+    for part in parts:
+        # A family of one problem and one seed has no interval of its own.
+        if math.isfinite(part.low):
+            below += (part.mean - part.low) ** 2
+            above += (part.high - part.mean) ** 2
+    low = pooled.mean - math.sqrt(below) / number
+    high = pooled.mean + math.sqrt(above) / number
+    return Interval(pooled.mean, min(low, pooled.low), max(high, pooled.high))
