@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from critique_rl.analysis.claims import parse_claim
+from critique_rl.analysis.claims.claim import parse_claim
 from critique_rl.cli.entry import main, parse_arguments
 from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
 from critique_rl.config.run_folder import RunFolder

@@ -73,7 +73,8 @@ def arm_contrast(
         values_SP = combined(values_EP)
         return Contrast(crossed_interval(values_SP), values_SP)
     name, k, family = parse_metric(metric)
-    samples = evaluations[0].protocol["samples"]
+    # Evaluations are compared only where they took as many samples (`evaluations.PROTOCOL`).
+    samples = evaluations[0].protocol.get("samples", 1)
     tries = samples / max(k, 1)
     least = LEAST.get(name, 0.0)
     if family != ALL_FAMILIES:

@@ -85,7 +85,7 @@ def load(arguments: argparse.Namespace) -> tuple[Pipeline, PipelineFolder]:
     Raises:
         ConfigError: A file, override or claim that cannot be used.
     """
-    from critique_rl.analysis.claims import parse_claim
+    from critique_rl.analysis.claims.claim import parse_claim
 
     pipeline = load_pipeline(arguments.pipeline, arguments.overrides)
     # Checked now: a wrong claim would otherwise be refused after days of training.

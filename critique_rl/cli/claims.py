@@ -28,7 +28,7 @@ from critique_rl.config.split_rule import with_stored_split
 from critique_rl.config.terminal import say
 
 if TYPE_CHECKING:
-    from critique_rl.analysis.claim_reports import ClaimReport
+    from critique_rl.analysis.claims.reports import ClaimReport
 
 
 def add_command(commands: Commands) -> None:
@@ -64,7 +64,7 @@ def claims(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: A pipeline that cannot be used, or has no claim.
     """
-    from critique_rl.analysis.claim_reports import markdown
+    from critique_rl.analysis.claims.reports import markdown
     from critique_rl.analysis.records import to_json
     from critique_rl.experiment.campaign import check_settings, run_all
 
@@ -105,7 +105,7 @@ def _claim_pipelines(folder: Path, quick: bool) -> list[tuple[Path, list[str]]]:
     Raises:
         ConfigError: No pipeline, or one without a claim.
     """
-    from critique_rl.analysis.claims import parse_claim, quick_overrides
+    from critique_rl.analysis.claims.claim import parse_claim, quick_overrides
 
     paths = sorted(pipeline_path(folder).glob("*.yaml"))
     if not paths:
@@ -128,8 +128,8 @@ def _claim_pipelines(folder: Path, quick: bool) -> list[tuple[Path, list[str]]]:
 
 def _judge_claim(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -> list[ClaimReport]:
     """The report of one pipeline's claim; [] where none of its runs has finished."""
-    from critique_rl.analysis.claim_reports import report_claim
-    from critique_rl.analysis.claims import parse_claim
+    from critique_rl.analysis.claims.claim import parse_claim
+    from critique_rl.analysis.claims.reports import report_claim
     from critique_rl.analysis.compare import read_runs
 
     if not has_finished_run(pipeline, folder):

@@ -149,15 +149,19 @@ def _effective_number(values_SP: np.ndarray, tries: float, level: float) -> floa
     seeds, problems = values_SP.shape
     mean = float(values_SP.mean())
     variance, df = variance_of_mean(values_SP)
-    # Nothing varies: a problem is at least one answer, however many were sampled.
-    if variance <= 0 or not 0 < mean < 1:
+    # A problem that is always solved, or never, is one answer, however many were sampled.
+    if not 0 < mean < 1:
         return float(problems)
-    measured = variance * _widening(df, level) ** 2
+    measured = 0.0
+    if variance > 0:
+        measured = variance * _widening(df, level) ** 2
     solved = int((values_SP.mean(axis=0) > 0).sum())
     unsolved = int((values_SP.mean(axis=0) < 1).sum())
     unmet = _weight(solved) * (1 - mean) ** 2 + _weight(unsolved) * mean**2
     spread = mean * (1 - mean)
-    plain = spread / measured
+    plain = math.inf
+    if measured > 0:
+        plain = spread / measured
     careful = spread / (measured + unmet / problems**2)
     number = min(plain, max(float(problems), careful))
     return min(number, seeds * problems * max(tries, 1.0))

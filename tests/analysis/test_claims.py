@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from critique_rl.analysis.claim_reports import ArmMeans, markdown, report_claim
-from critique_rl.analysis.claims import Test as ClaimTest
-from critique_rl.analysis.claims import decide, judge, overall, parse_claim, quick_overrides
+from critique_rl.analysis.claims.claim import Test as ClaimTest
+from critique_rl.analysis.claims.claim import decide, judge, overall, parse_claim, quick_overrides
+from critique_rl.analysis.claims.reports import ArmMeans, markdown, report_claim
 from critique_rl.analysis.comparison import Cost
 from critique_rl.analysis.evaluations import Evaluation, JudgedProblem
 from critique_rl.analysis.records import to_json
@@ -20,7 +20,7 @@ from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
 from critique_rl.experiment.preflight import check_arms, check_primary
 from critique_rl.experiment.sweep import trials
-from critique_rl.intervals import Interval, t_quantile
+from critique_rl.intervals import Interval, share_contrast_interval
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "claims"
 DATA = {
@@ -82,11 +82,9 @@ def test_a_contrast_is_taken_problem_by_problem_and_seed_by_seed() -> None:
     finding = judge(test, runs, evaluation(1, 1))
     # seed 0: 1 - 0 - .25 and .5 - 0 - .25; seed 1: 1 - .25 - .25 twice; seed 7 is of one arm only
     assert finding.per_seed == pytest.approx({0: 0.5, 1: 0.5})
-    # [[.75, .25], [.5, .5]]: problems .625 and .375, MS_problem 2 * 2 * .125^2 = .0625; MS_residual
-    # 4 * .125^2 = .0625; MS_seed 0.
-    # Var = .0625 / 4, the largest alone; df = .0625^2 / (.0625^2 + .0625^2) = 1/2
     assert finding.interval.mean == pytest.approx(0.5)
-    assert finding.interval.high - 0.5 == pytest.approx(t_quantile(0.975, 0.5) * 0.125)
+    arms = [[[1, 0.5], [1, 1]], [[0, 0], [0.5, 0.5]], [[0.25, 0.25], [0.25, 0.25]]]
+    assert finding.interval == share_contrast_interval((1, -0.5, -1), arms)
     assert finding.verdict == "undecided"
 
 
@@ -143,8 +141,9 @@ def test_a_claim_that_could_not_be_judged_is_refused(claim, words) -> None:
 
 def test_a_report_names_arms_seeds_and_means_and_the_table_has_the_verdict() -> None:
     claimed = pipeline(claim={"says": "a gains", "source": "arXiv 1", "tests": [TEST]})
-    runs = {"a": {0: evaluation(4, 4), 1: evaluation(4, 4)}, "b": {}}
-    report = report_claim(claimed, parse_claim(claimed), runs, evaluation(0, 0))
+    solved = [4] * 40
+    runs = {"a": {0: evaluation(*solved), 1: evaluation(*solved)}, "b": {}}
+    report = report_claim(claimed, parse_claim(claimed), runs, evaluation(*[0] * 40))
     assert report.verdict == "reproduced"
     assert report.arms == {
         "base": ArmMeans((), {"pass@1/x": 0.0}),
@@ -153,12 +152,12 @@ def test_a_report_names_arms_seeds_and_means_and_the_table_has_the_verdict() -> 
     }
     text = markdown([report])
     assert "| a gains | arXiv 1 | 1 of 1 | reproduced |" in text
-    row = "+1 a -1 base | pass@1/x | above 0 | +1.000 [+1.000, +1.000] | reproduced |"
+    row = "+1 a -1 base | pass@1/x | above 0 | +1.000 [+0.846, +1.000] | reproduced |"
     assert row in text
     data = to_json(report)
     assert list(data) == ["pipeline", "says", "source", "verdict", "tests", "arms", "sweep"]
     assert data["arms"]["a"] == {"seeds": [0, 1], "means": {"pass@1/x": 1.0}}
-    assert data["tests"][0]["ci95"] == [1.0, 1.0]
+    assert data["tests"][0]["ci95"] == [pytest.approx(0.846, abs=1e-3), 1.0]
     json.dumps(data, allow_nan=False)
 
 

@@ -17,19 +17,17 @@ from critique_rl.analysis.verdict import verdict
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import write_json
 from critique_rl.config.run_folder import PipelineFolder
-from critique_rl.intervals import t_quantile
+from critique_rl.intervals import share_contrast_interval, t_quantile
 
 
 def test_the_difference_is_paired_on_problems_and_seeds(tmp_path):
     two_arms(tmp_path)
     (pair,) = compared(tmp_path).comparisons
-    # differences in quarters: seed 0: a 1, b 2; seed 1: a 3, b 3. mean 9/4 quarters; in quarters:
-    # row means 1.5, 3: MS_seed = 2 * 1.125 = 2.25;
-    # column means 2, 2.5: MS_problem = 2 * .125 = .25; residuals +-.25: MS_residual = .25. Var =
-    # (2.25 + .25 - .25) / 4 = .5625 quarters squared
-    half = t_quantile(0.975, 2.25**2 / (2.25**2 + 0.25**2 + 0.25**2)) * math.sqrt(0.5625) / 4
+    # differences in quarters: seed 0: a 1, b 2; seed 1: a 3, b 3
+    shares = [[[2 / 4, 2 / 4], [3 / 4, 4 / 4]], [[1 / 4, 0 / 4], [0 / 4, 1 / 4]]]
+    interval = share_contrast_interval((1, -1), shares, tries=4)
     assert pair.difference == pytest.approx(9 / 16)
-    assert pair.ci95 == (pytest.approx(9 / 16 - half), pytest.approx(9 / 16 + half))
+    assert pair.ci95 == (pytest.approx(interval.low), pytest.approx(interval.high))
     assert pair.per_seed == {"0": pytest.approx(1.5 / 4), "1": pytest.approx(3 / 4)}
     assert (pair.seeds, pair.problems, pair.interval_covers) == ((0, 1), 2, "problems and seeds")
 

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from critique_rl.analysis.claims import parse_claim
+from critique_rl.analysis.claims.claim import parse_claim
 from critique_rl.config.arms import RUN_KEYS
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import PIPELINE_KEYS, load_pipeline, parse_pipeline

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any
 
-from critique_rl.analysis import claims
+from critique_rl.analysis.claims import claim as claims
 from critique_rl.cli.reference.source_text import (
     class_fields,
     docstring,

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from critique_rl.analysis.claims import NO_VERDICT, REPRODUCED, Claim, Finding, judge, overall
+from critique_rl.analysis.claims.claim import NO_VERDICT, REPRODUCED, Claim, Finding, judge, overall
 from critique_rl.analysis.comparison import CritiqueCounts, Ends, Sweep
 from critique_rl.analysis.critiques.words import no_critique_arms
 from critique_rl.analysis.evaluations import BASE, ArmRuns, Evaluation
