@@ -29,6 +29,7 @@ from critique_rl.analysis.comparison import (
     Reliability,
     ReliabilityBin,
     SecondTemplate,
+    SeedKinds,
     SpentToTarget,
     Sweep,
     TemplateArm,
@@ -48,7 +49,7 @@ from critique_rl.analysis.evaluations import (
     read_evaluation,
 )
 from critique_rl.analysis.learning_curves import Step, steps, to_target
-from critique_rl.analysis.metric_intervals import arm_contrast
+from critique_rl.analysis.metric_intervals import arm_contrast, split_of
 from critique_rl.analysis.records import read_record
 from critique_rl.config.accepted_changes import read_accepted
 from critique_rl.config.checks import ConfigError
@@ -106,7 +107,7 @@ def compare(
                 folders = {seed: folder.run(arm, seed) for seed in runs}
                 spent = to_target(folders, primary, target, KINDS[measure])
             critiques = _critiques(folder, arm, runs)
-            summaries[arm] = _arm_summary(runs, metrics, spent, critiques)
+            summaries[arm] = _arm_summary(runs, comparable.base, metrics, spent, critiques)
     return Comparison(
         target=target,
         measure=measure,
@@ -214,7 +215,7 @@ def _compare_second(
         template=second.evaluations[0].protocol["template"],
         base=_base_metrics(second.base, metrics),
         arms={
-            arm: TemplateArm(_metric_summaries(evaluations, metrics))
+            arm: TemplateArm(_metric_summaries(evaluations, None, metrics))
             for arm, evaluations in second.runs.items()
             if evaluations
         },
@@ -316,6 +317,7 @@ def _critiques(folder: PipelineFolder, arm: str, runs: Runs) -> CritiqueCounts |
 
 def _arm_summary(
     runs: Runs,
+    base: Evaluation | None,
     metrics: Sequence[str],
     to_target: SpentToTarget | None,
     critiques: CritiqueCounts | None,
@@ -327,7 +329,7 @@ def _arm_summary(
     timeouts = sum(run.timeouts for run in runs.values())
     samples = sum(run.samples for run in runs.values())
     return ArmSummary(
-        metrics=_metric_summaries(runs, metrics),
+        metrics=_metric_summaries(runs, base, metrics),
         cost=_mean_cost(runs),
         unscored=unscored,
         samples=samples if unscored or timeouts else None,
@@ -362,13 +364,40 @@ def _reliability(votes: Sequence[Vote]) -> Reliability | None:
     )
 
 
-def _metric_summaries(runs: Runs, metrics: Sequence[str]) -> dict[str, MetricSummary]:
+def _metric_summaries(
+    runs: Runs, base: Evaluation | None, metrics: Sequence[str]
+) -> dict[str, MetricSummary]:
     summaries = {}
+    evaluations = list(runs.values())
     for metric in metrics:
-        contrast = arm_contrast([list(runs.values())], (1,), metric)
+        contrast = arm_contrast([evaluations], (1,), metric)
         if contrast is not None:
             mean, ci95 = mean_and_ends(contrast.interval)
             per_seed = seed_means(runs, contrast.values_SP)
             problems = contrast.values_SP.shape[1]
-            summaries[metric] = MetricSummary(mean, ci95, per_seed, problems)
+            kinds = None
+            if base is not None:
+                kinds = _seed_kinds(evaluations, base, metric)
+            summaries[metric] = MetricSummary(mean, ci95, per_seed, problems, kinds)
     return summaries
+
+
+def _seed_kinds(
+    evaluations: Sequence[Evaluation], base: Evaluation, metric: str
+) -> SeedKinds | None:
+    """Which seeds took off; None where that cannot be said."""
+    split = split_of(evaluations, base, metric)
+    if split is None:
+        return None
+    among = None
+    among95 = None
+    if split.among is not None:
+        among, among95 = mean_and_ends(split.among)
+    return SeedKinds(
+        median=split.median,
+        took_off=split.took_off,
+        collapsed=split.collapsed,
+        took_off95=split.share,
+        among=among,
+        among95=among95,
+    )

@@ -46,6 +46,25 @@ COSTS = tuple(known_fields(Cost))
 """The keys of a cost that the package knows."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SeedKinds:
+    """The seeds of an arm on one metric: `intervals.seeds.SeedSplit`, as the file has it."""
+
+    median: float
+    """Over seeds."""
+    took_off: int
+    """Seeds that ended well over the policy before training."""
+    collapsed: int
+    """Seeds that ended well under it."""
+    took_off95: Ends
+    """95% interval of the chance that a seed takes off, exact."""
+    among: float | None = None
+    """Mean of the seeds that took off; None where none did."""
+    among95: Ends | None = None
+    """None where fewer than two did."""
+    extra: Extra = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class MetricSummary:
     """One metric of one arm over its problems and seeds."""
@@ -57,6 +76,8 @@ class MetricSummary:
     """Means over problems."""
     problems: int | None = None
     """Problems that every seed has a value for."""
+    kinds: SeedKinds | None = field(default=None, metadata=OPTIONAL)
+    """None, and no key in the file, with one seed or without an evaluated base."""
     extra: Extra = field(default_factory=dict)
 
 
@@ -193,6 +214,12 @@ class Difference:
     smallest: float | None = None
     """The smallest difference that so many problems, samples and seeds can show
     (`power.smallest_of`); None where that is unknown.
+    """
+    together: Ends | None = field(default=None, metadata=OPTIONAL)
+    """Of a pair among all pairs: an interval such that those of all pairs hold at once."""
+    seeds_to_decide: int | None = field(default=None, metadata=OPTIONAL)
+    """Where the interval holds 0: the seeds in all that would tell the observed difference from 0
+    with probability .8.
     """
     extra: Extra = field(default_factory=dict)
 
@@ -364,9 +391,10 @@ _read_left_out = partial(read_record, LeftOut)
 _read_missing_run = partial(read_record, MissingRun)
 _read_boundary = partial(read_record, Boundary)
 _read_cost = partial(read_record, Cost)
-_read_metric = partial(read_record, MetricSummary, ci95=tuple)
+_read_kinds = partial(read_record, SeedKinds, took_off95=tuple, among95=tuple)
+_read_metric = partial(read_record, MetricSummary, ci95=tuple, kinds=_read_kinds)
 _read_spending = partial(read_record, SpentToTarget, ci95=tuple)
-_read_difference = partial(read_record, Difference, ci95=tuple, seeds=tuple)
+_read_difference = partial(read_record, Difference, ci95=tuple, seeds=tuple, together=tuple)
 _read_bin = partial(read_record, ReliabilityBin)
 _read_reliability = partial(read_record, Reliability, bins=each(_read_bin))
 _read_arm_summary = partial(

@@ -18,8 +18,17 @@ from critique_rl.analysis.comparison import (
     SecondTemplate,
 )
 from critique_rl.analysis.critiques.words import NOT_RECORDED, describe_reasons, is_no_critique_arm
-from critique_rl.analysis.formats import MEASURES, bracket, short, shown_metrics, signed
+from critique_rl.analysis.formats import (
+    MEASURES,
+    bracket,
+    short,
+    shown_metrics,
+    signed,
+    two_decimals,
+)
 from critique_rl.analysis.table import Table
+from critique_rl.intervals import excluded_chance
+from critique_rl.intervals.seeds import TAKE_OFF
 
 
 @dataclass(frozen=True)
@@ -255,6 +264,40 @@ def target_table(comparison: Comparison) -> Table:
     )
 
 
+def seeds_table(comparison: Comparison) -> Table | None:
+    """Which seeds of each arm took off or collapsed on the primary metric.
+
+    Returns:
+        None with one seed, or without an evaluated base.
+    """
+    primary = comparison.primary
+    rows = []
+    seeds = 0
+    for arm, summary in comparison.arms.items():
+        metric = summary.metrics.get(primary)
+        if metric is None or metric.kinds is None:
+            continue
+        kinds = metric.kinds
+        number = len(metric.per_seed)
+        seeds = max(seeds, number)
+        chance = f"{kinds.took_off} of {number} {bracket(kinds.took_off95)}"
+        collapsed = f"{kinds.collapsed} of {number}"
+        among = "-"
+        if kinds.among is not None:
+            among = f"{two_decimals(kinds.among)} {bracket(kinds.among95)}"
+        rows.append([arm, two_decimals(kinds.median), chance, collapsed, among])
+    if not rows:
+        return None
+    most = 1 / excluded_chance(seeds)
+    return Table(
+        f"Seeds on {primary}: took off or collapsed is {TAKE_OFF:g} over or under the base. Where "
+        f"{seeds} seeds are alike, one in {most:.2g} or more that is not is excluded (95%)",
+        ["arm", "median", "took off", "collapsed", "level of those that took off"],
+        rows,
+        "lrrrr",
+    )
+
+
 def best_arm(comparison: Comparison) -> str | None:
     """The arm with the highest mean of the primary metric; None where several have it."""
     primary = comparison.primary
@@ -285,13 +328,18 @@ def best_table(comparison: Comparison, best: str) -> Table:
             sign = 1 if pair.arm == best else -1
             other = pair.control if sign > 0 else pair.arm
             interval = None
-            if pair.ci95:
-                interval = sorted(sign * end for end in pair.ci95)
+            # Files of earlier versions have no interval that holds for all pairs at once.
+            ends = pair.together or pair.ci95
+            if ends:
+                interval = sorted(sign * end for end in ends)
             difference = signed(sign * pair.difference)
-            seeds = str(len(pair.seeds))
-            rows.append([other, difference, bracket(interval), seeds])
+            wanted = "-"
+            if pair.seeds_to_decide:
+                wanted = str(pair.seeds_to_decide)
+            rows.append([other, difference, bracket(interval), str(len(pair.seeds)), wanted])
     return Table(
-        f"{best}, best on {comparison.primary} (chosen after the fact), minus every other arm",
-        ["minus", "difference", "95% interval", "seeds"],
+        f"{best}, best on {comparison.primary} (chosen after the fact), minus every other arm; "
+        "the intervals of all pairs hold at once",
+        ["minus", "difference", "95% interval", "seeds", "to decide"],
         rows,
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from critique_rl.analysis.comparison import Difference, Ends, LeftOut
 from critique_rl.analysis.evaluations import ArmRuns, Evaluation, Runs
-from critique_rl.analysis.metric_intervals import arm_contrast
+from critique_rl.analysis.metric_intervals import Contrast, arm_contrast
 from critique_rl.analysis.power import smallest_of
-from critique_rl.intervals import Interval, sign_flip_p
+from critique_rl.intervals import Interval, joint_level, seeds_to_decide, sign_flip_p
 from critique_rl.metrics import EVALUATION_METRICS
 
 
@@ -63,7 +64,41 @@ def all_pairs(arms: ArmRuns, primary: str) -> list[Difference]:
             pair = _pair(arm, earlier, arms, primary)
             if pair is not None:
                 pairs.append(pair)
-    return pairs
+    return _together(pairs, arms, primary)
+
+
+def _together(pairs: Sequence[Difference], arms: ArmRuns, metric: str) -> list[Difference]:
+    """The pairs, with intervals that hold at once: whoever picks one of them saw all."""
+    if len(pairs) < 2:
+        return list(pairs)
+    values = []
+    for pair in pairs:
+        contrast = _contrast(pair.arm, pair.control, arms, pair.seeds, metric)
+        assert contrast is not None, "the pair was made of one"
+        values.append(contrast.values_SP)
+    if len({matrix.shape for matrix in values}) == 1:
+        level = joint_level(np.stack(values))
+    else:
+        # Pairs on other problems or seeds: Bonferroni's level needs no correlations.
+        level = 1 - 0.05 / len(pairs)
+    wider = []
+    for pair in pairs:
+        contrast = _contrast(pair.arm, pair.control, arms, pair.seeds, metric, level)
+        assert contrast is not None, "the pair was made of one"
+        _, together = mean_and_ends(contrast.interval)
+        wider.append(replace(pair, together=together))
+    return wider
+
+
+def _contrast(
+    arm: str, control: str, arms: ArmRuns, seeds: Sequence[int], metric: str, level: float = 0.95
+) -> Contrast | None:
+    """One arm minus another over seeds that both have; None without a shared problem."""
+    evaluations = []
+    for name in (arm, control):
+        evaluations.append([arms[name][seed] for seed in seeds])
+    # Both arms at once, so that only problems stay which both have.
+    return arm_contrast(evaluations, (1, -1), metric, level)
 
 
 def _shared_seeds(runs: Runs, others: Runs) -> list[int]:
@@ -81,10 +116,7 @@ def _pair(arm: str, control: str, arms: ArmRuns, metric: str) -> Difference | No
     seeds = _shared_seeds(runs, control_runs)
     if not seeds:
         return None
-    evaluations = [runs[seed] for seed in seeds]
-    control_evaluations = [control_runs[seed] for seed in seeds]
-    # Both arms at once, so that only problems stay which both have.
-    contrast = arm_contrast((evaluations, control_evaluations), (1, -1), metric)
+    contrast = _contrast(arm, control, arms, seeds, metric)
     if contrast is None:
         return None
     count = len(seeds)
@@ -103,17 +135,27 @@ def _pair(arm: str, control: str, arms: ArmRuns, metric: str) -> Difference | No
         seeds=tuple(seeds),
         problems=differences_SP.shape[1],
         interval_covers=_coverage(metric, count),
-        smallest=_smallest(metric, differences_SP.shape, evaluations),
+        smallest=_smallest(metric, differences_SP.shape, runs[seeds[0]]),
+        seeds_to_decide=_seeds_to_decide(differences_SP, ci95),
     )
 
 
-def _smallest(
-    metric: str, shape: tuple[int, ...], evaluations: Sequence[Evaluation]
-) -> float | None:
+def _seeds_to_decide(differences_SP: np.ndarray, ci95: Ends | None) -> int | None:
+    """The seeds that the observed difference would take; None where it is decided, or 0."""
+    if ci95 is None or min(differences_SP.shape) < 2:
+        return None
+    low, high = ci95
+    distance = abs(float(differences_SP.mean()))
+    if not low <= 0 <= high or distance == 0:
+        return None
+    return seeds_to_decide(differences_SP, distance)
+
+
+def _smallest(metric: str, shape: tuple[int, ...], evaluation: Evaluation) -> float | None:
     """`power.smallest_of` for a matrix of (seeds, problems)."""
     seeds, problems = shape
     # Evaluations are compared only where they took as many samples (`evaluations.PROTOCOL`).
-    samples = evaluations[0].protocol["samples"]
+    samples = evaluation.protocol["samples"]
     return smallest_of(metric, problems, samples, seeds)
 
 

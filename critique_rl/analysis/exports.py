@@ -17,6 +17,7 @@ from critique_rl.analysis.comparison_tables import (
     critiques_table,
     differences_table,
     second_table,
+    seeds_table,
 )
 from critique_rl.analysis.flow.series import Flow
 from critique_rl.analysis.flow.table import flow_tables
@@ -53,8 +54,8 @@ def paper_tables(comparison: Comparison) -> list[Table]:
     """The tables of report.md and tables.tex.
 
     Returns:
-        Arms with their cost; then differences from the control, the second template, the boundary
-        and the critiques, where the comparison holds them.
+        Arms with their cost; then differences from the control, the second template, the boundary,
+        the seeds and the critiques, where the comparison holds them.
     """
     tables = [arms_table(comparison, PAPER)]
     differences = differences_table(comparison, PAPER)
@@ -64,6 +65,9 @@ def paper_tables(comparison: Comparison) -> list[Table]:
         tables.append(second_table(comparison, comparison.second, PAPER))
     if comparison.boundary:
         tables.append(boundary_table(comparison.boundary, PAPER))
+    seeds = seeds_table(comparison)
+    if seeds:
+        tables.append(seeds)
     critiques = critiques_table(comparison)
     if critiques.rows:
         tables.append(critiques)

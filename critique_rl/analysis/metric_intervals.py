@@ -23,10 +23,13 @@ from critique_rl.analysis.evaluations import ALL_FAMILIES, Evaluation, parse_met
 from critique_rl.analysis.problem_matrix import stratified, values_and_families
 from critique_rl.intervals import (
     Interval,
+    SeedSplit,
     crossed_interval,
     share_contrast_interval,
     share_interval,
+    split_seeds,
 )
+from critique_rl.intervals.seeds import TAKE_OFF
 from critique_rl.metrics import EVALUATION_METRICS
 
 LEAST: Mapping[str, float] = {"truthfulness": -1.0}
@@ -43,7 +46,10 @@ class Contrast:
 
 
 def arm_contrast(
-    arms: Sequence[Sequence[Evaluation]], coefficients: Sequence[float], metric: str
+    arms: Sequence[Sequence[Evaluation]],
+    coefficients: Sequence[float],
+    metric: str,
+    level: float = 0.95,
 ) -> Contrast | None:
     """A linear combination of arms.
 
@@ -51,6 +57,7 @@ def arm_contrast(
         arms: evaluations of each arm, of the same seeds in the same order.
         coefficients: one per arm. (1,) is an arm on its own.
         metric: as `Evaluation.values` takes it.
+        level: coverage, 0 to 1.
 
     Returns:
         None where no problem has a value in all evaluations.
@@ -71,7 +78,7 @@ def arm_contrast(
 
     if metric in EVALUATION_METRICS:
         values_SP = combined(values_EP)
-        return Contrast(crossed_interval(values_SP), values_SP)
+        return Contrast(crossed_interval(values_SP, level), values_SP)
     name, k, family = parse_metric(metric)
     # Evaluations are compared only where they took as many samples (`evaluations.PROTOCOL`).
     samples = evaluations[0].protocol.get("samples", 1)
@@ -79,16 +86,17 @@ def arm_contrast(
     least = LEAST.get(name, 0.0)
     if family != ALL_FAMILIES:
         values_ASP = values_EP.reshape(len(arms), seeds, -1)
-        return Contrast(_of_family(weights_A, values_ASP, least, tries), combined(values_EP))
+        interval = _of_family(weights_A, values_ASP, least, tries, level)
+        return Contrast(interval, combined(values_EP))
     strata_SP = combined(stratified(values_EP, families))
     parts = []
     for one in dict.fromkeys(families):
         members_P = np.array(families) == one
         values_ASP = values_EP[:, members_P].reshape(len(arms), seeds, -1)
-        parts.append(_of_family(weights_A, values_ASP, least, tries))
+        parts.append(_of_family(weights_A, values_ASP, least, tries, level))
     lowest = _extreme(weights_A, least, 1.0, min)
     highest = _extreme(weights_A, least, 1.0, max)
-    wider = _over_families(parts, crossed_interval(strata_SP))
+    wider = _over_families(parts, crossed_interval(strata_SP, level))
     interval = Interval(wider.mean, max(wider.low, lowest), min(wider.high, highest))
     return Contrast(interval, strata_SP)
 
@@ -101,16 +109,16 @@ def _extreme(
 
 
 def _of_family(
-    weights_A: np.ndarray, values_ASP: np.ndarray, least: float, tries: float
+    weights_A: np.ndarray, values_ASP: np.ndarray, least: float, tries: float, level: float
 ) -> Interval:
     """The interval within one family, of values from `least` to 1."""
     width = 1 - least
     shares_ASP = (values_ASP - least) / width
     # x = least + width * share, so a contrast of x is one of shares, moved and stretched.
     if len(weights_A) == 1 and weights_A[0] == 1:
-        interval = share_interval(shares_ASP[0], tries)
+        interval = share_interval(shares_ASP[0], tries, level)
     else:
-        interval = share_contrast_interval(weights_A.tolist(), shares_ASP, tries)
+        interval = share_contrast_interval(weights_A.tolist(), shares_ASP, tries, level)
     moved = least * float(weights_A.sum())
     return Interval(
         moved + width * interval.mean, moved + width * interval.low, moved + width * interval.high
@@ -132,3 +140,33 @@ def _over_families(parts: Sequence[Interval], pooled: Interval) -> Interval:
     low = pooled.mean - math.sqrt(below) / number
     high = pooled.mean + math.sqrt(above) / number
     return Interval(pooled.mean, min(low, pooled.low), max(high, pooled.high))
+
+
+def split_of(evaluations: Sequence[Evaluation], base: Evaluation, metric: str) -> SeedSplit | None:
+    """Which seeds of an arm took off on a metric, against the policy before training.
+
+    Args:
+        evaluations: one per seed.
+        base: of the policy before training.
+        metric: a share of answers over one family or all.
+
+    Returns:
+        None for one seed, for a metric of a complete evaluation, and without a shared problem.
+    """
+    if len(evaluations) < 2 or metric in EVALUATION_METRICS:
+        return None
+    contrast = arm_contrast([evaluations], (1,), metric)
+    before = arm_contrast([[base]], (1,), metric)
+    if contrast is None or before is None:
+        return None
+    levels_S = contrast.values_SP.mean(axis=1)
+    start = before.interval.mean
+    risen = []
+    for evaluation, level in zip(evaluations, levels_S.tolist(), strict=True):
+        if level >= start + TAKE_OFF:
+            risen.append(evaluation)
+    among = None
+    if risen:
+        of_risen = arm_contrast([risen], (1,), metric)
+        among = of_risen.interval if of_risen else None
+    return split_seeds(levels_S.tolist(), start, among)

@@ -19,6 +19,7 @@ from critique_rl.analysis.comparison_tables import (
     critiques_table,
     differences_table,
     second_table,
+    seeds_table,
     target_table,
 )
 from critique_rl.analysis.critiques.words import missing_clauses
@@ -73,7 +74,7 @@ def verdict(comparison: Comparison) -> str:
         if not is_metric_named:
             contrast += f" on {primary}"
             is_metric_named = True
-        finding = _finding(pair)
+        finding = _finding(pair, comparison)
         if pair in weak:
             finding = _too_few([pair], comparison.delta)
         clauses.append(f"{contrast}: {finding}")
@@ -145,7 +146,7 @@ def _no_difference(pairs: Sequence[Difference], control: str) -> str:
     return f"no difference from {control} shown for {arms} (intervals {within})"
 
 
-def _finding(pair: Difference) -> str:
+def _finding(pair: Difference, comparison: Comparison) -> str:
     """A difference, its interval, and what to doubt about it."""
     seeds = plural(len(pair.seeds), "seed")
     problems = plural(pair.problems, "problem")
@@ -156,13 +157,34 @@ def _finding(pair: Difference) -> str:
         return f"{finding}, too few for an interval"
     doubts = []
     if _holds_zero(pair):
-        doubts.append("the interval contains 0")
+        doubt = "the interval contains 0"
+        if pair.seeds_to_decide:
+            doubt += f"; about {pair.seeds_to_decide} seeds would tell such a difference from 0"
+        doubts.append(doubt)
     if len(pair.seeds) == 1:
         doubts.append(ONE_SEED)
+    doubts += _unlike_seeds(pair, comparison)
     if not doubts:
         return finding
     words = ", and ".join(doubts)
     return f"{finding} ({words})"
+
+
+def _unlike_seeds(pair: Difference, comparison: Comparison) -> list[str]:
+    """Arms of a pair of which some seeds took off and others did not: no mean describes them."""
+    parts = []
+    for arm in (pair.arm, pair.control):
+        metric = comparison.arms[arm].metrics.get(pair.metric)
+        if metric is None or metric.kinds is None:
+            continue
+        number = len(metric.per_seed)
+        took_off = metric.kinds.took_off
+        if 0 < took_off < number:
+            parts.append(f"only {took_off} of {number} seeds of {arm} took off")
+        collapsed = metric.kinds.collapsed
+        if 0 < collapsed < number:
+            parts.append(f"{collapsed} of {number} seeds of {arm} collapsed")
+    return parts
 
 
 def _spent(costs: Mapping[str, Cost]) -> str:
@@ -259,6 +281,9 @@ def terminal_tables(comparison: Comparison) -> list[Table]:
         tables.append(second_table(comparison, comparison.second, TERMINAL))
     if comparison.boundary:
         tables.append(boundary_table(comparison.boundary, TERMINAL))
+    seeds = seeds_table(comparison)
+    if seeds:
+        tables.append(seeds)
     if comparison.target:
         tables.append(target_table(comparison))
     critiques = critiques_table(comparison)

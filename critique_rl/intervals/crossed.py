@@ -82,7 +82,7 @@ def variance_of_mean(values_SP: np.ndarray) -> tuple[float, float]:
         values_SP: (S, P), of two values or more; a single row or column is a plain sample.
     """
     if min(values_SP.shape) > 1:
-        return _crossed_variance(values_SP)
+        return mean_squares(values_SP).variance_of_mean()
     return _independent_variance(values_SP)
 
 
@@ -96,32 +96,51 @@ def _independent_variance(values: np.ndarray) -> tuple[float, float]:
     return variance / values.size, values.size - 1
 
 
-def _crossed_variance(values_SP: np.ndarray) -> tuple[float, float]:
-    """Variance of the mean of crossed values, and its degrees of freedom.
+@dataclass(frozen=True)
+class MeanSquares:
+    """Of crossed values, or those that are expected of a design."""
+
+    seed: float
+    problem: float
+    residual: float
+    seeds: int
+    problems: int
+
+    def variance_of_mean(self) -> tuple[float, float]:
+        """Variance of the mean, and its degrees of freedom by Satterthwaite."""
+        df_seed = self.seeds - 1
+        df_problem = self.problems - 1
+        # The sum is unbiased, but by chance it falls below its parts, even below 0. Each mean
+        # square alone estimates at most the wanted variance, so none may exceed it.
+        total = self.seed + self.problem - self.residual
+        total = max(total, self.seed, self.problem, self.residual)
+        # Satterthwaite: df = total^2 / sum of (mean square^2 / its df).
+        spread = self.seed**2 / df_seed
+        spread += self.problem**2 / df_problem
+        spread += self.residual**2 / (df_seed * df_problem)
+        df = total**2 / spread if spread > 0 else math.inf
+        return total / (self.seeds * self.problems), df
+
+
+def mean_squares(values_SP: np.ndarray) -> MeanSquares:
+    """The mean squares of seeds, problems and the rest.
 
     Args:
         values_SP: (S, P) with S and P of two or more.
     """
     seeds, problems = values_SP.shape
-    df_seed = seeds - 1
-    df_problem = problems - 1
-    df_residual = df_seed * df_problem
     mean = values_SP.mean()
     seed_effect_S1 = values_SP.mean(axis=1, keepdims=True) - mean
     problem_effect_1P = values_SP.mean(axis=0, keepdims=True) - mean
     residual_SP = values_SP - mean - seed_effect_S1 - problem_effect_1P
-    ms_seed = problems * float((seed_effect_S1**2).sum()) / df_seed
-    ms_problem = seeds * float((problem_effect_1P**2).sum()) / df_problem
-    ms_residual = float((residual_SP**2).sum()) / df_residual
-    # The sum is unbiased, but by chance it falls below its parts, even below 0. Each mean square
-    # alone estimates at most the wanted variance, so none may exceed it.
-    total = max(ms_seed + ms_problem - ms_residual, ms_seed, ms_problem, ms_residual)
-    # Satterthwaite: df = total^2 / sum of (mean square^2 / its df).
-    spread = ms_seed**2 / df_seed
-    spread += ms_problem**2 / df_problem
-    spread += ms_residual**2 / df_residual
-    df = total**2 / spread if spread > 0 else math.inf
-    return total / values_SP.size, df
+    df_residual = (seeds - 1) * (problems - 1)
+    return MeanSquares(
+        seed=problems * float((seed_effect_S1**2).sum()) / (seeds - 1),
+        problem=seeds * float((problem_effect_1P**2).sum()) / (problems - 1),
+        residual=float((residual_SP**2).sum()) / df_residual,
+        seeds=seeds,
+        problems=problems,
+    )
 
 
 def sign_flip_p(differences: ArrayLike) -> float | None:

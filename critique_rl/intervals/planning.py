@@ -1,11 +1,19 @@
-"""How much a comparison can show: the smallest difference, before any run."""
+"""How much a comparison can show: the smallest difference before any run, and the seeds that an
+open question would take.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
+from critique_rl.intervals.crossed import MeanSquares, mean_squares
 from critique_rl.intervals.quantiles import t_quantile
+
+MOST_SEEDS = 200
+"""Seeds beyond which nobody would train."""
 
 
 @dataclass(frozen=True)
@@ -61,21 +69,55 @@ def smallest_difference(
     ms_residual = 2 * spread.rate * (1 - spread.rate) / design.samples
     ms_seed = problems * spread.seeds**2 + ms_residual
     ms_problem = seeds * spread.problems**2 + ms_residual
+    expected = MeanSquares(ms_seed, ms_problem, ms_residual, seeds, problems)
+    return _shown(expected, power, level)
+
+
+def _shown(expected: MeanSquares, power: float, level: float) -> float:
+    """The smallest true mean that so much spread shows with probability `power`."""
+    seeds = expected.seeds
+    problems = expected.problems
     if seeds == 1 and problems == 1:
         return math.inf
     if seeds == 1:
         # As in `crossed_interval`: one seed says nothing of other seeds.
-        total = ms_problem
+        variance = expected.problem / problems
         df = float(problems - 1)
     elif problems == 1:
-        total = ms_seed
+        variance = expected.seed / seeds
         df = float(seeds - 1)
     else:
-        df_seed = seeds - 1
-        df_problem = problems - 1
-        total = ms_seed + ms_problem - ms_residual
-        squares = ms_seed**2 / df_seed + ms_problem**2 / df_problem
-        squares += ms_residual**2 / (df_seed * df_problem)
-        df = total**2 / squares
-    error = math.sqrt(total / (seeds * problems))
-    return (t_quantile(0.5 + level / 2, df) + t_quantile(power, df)) * error
+        variance, df = expected.variance_of_mean()
+    return (t_quantile(0.5 + level / 2, df) + t_quantile(power, df)) * math.sqrt(variance)
+
+
+def seeds_to_decide(
+    values_SP: np.ndarray, distance: float, power: float = 0.8, level: float = 0.95
+) -> int | None:
+    """The seeds in all with which a true mean would be told from a bound.
+
+    Spread is what these values show: components of variance by equating mean squares.
+
+    Args:
+        values_SP: (S, P) with S and P of two or more, such as paired differences.
+        distance: of the true mean from the bound, above 0.
+        power: probability.
+        level: coverage of the interval.
+
+    Returns:
+        None where `MOST_SEEDS` are not enough, as where problems are too few.
+    """
+    seen = mean_squares(values_SP)
+    of_seed = max(seen.seed - seen.residual, 0.0) / seen.problems
+    of_problem = max(seen.problem - seen.residual, 0.0) / seen.seeds
+    for seeds in range(2, MOST_SEEDS + 1):
+        expected = MeanSquares(
+            seed=seen.problems * of_seed + seen.residual,
+            problem=seeds * of_problem + seen.residual,
+            residual=seen.residual,
+            seeds=seeds,
+            problems=seen.problems,
+        )
+        if _shown(expected, power, level) <= distance:
+            return seeds
+    return None

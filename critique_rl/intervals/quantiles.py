@@ -30,20 +30,20 @@ def t_quantile(p: float, df: float) -> float:
         return -t_quantile(1 - p, df)
     low = 0.0
     high = 1.0
-    while _t_cdf(high, df) < p:
+    while t_probability(high, df) < p:
         low = high
         high = 2 * high
     # Sixty halvings take any bracket below the precision of a float.
     for _ in range(60):
         middle = (low + high) / 2
-        if _t_cdf(middle, df) < p:
+        if t_probability(middle, df) < p:
             low = middle
         else:
             high = middle
     return (low + high) / 2
 
 
-def _t_cdf(t: float, df: float) -> float:
+def t_probability(t: float, df: float) -> float:
     """P(T < t) for t >= 0."""
     x = df / (df + t * t)
     two_sided = _incomplete_beta(x, df / 2, 0.5)

@@ -8,13 +8,12 @@ off gets an exact binomial interval, and the level among those an interval of it
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import ArrayLike
+from statistics import median
 
 from critique_rl.intervals.crossed import Interval
-from critique_rl.intervals.shares import binomial_interval, share_interval
+from critique_rl.intervals.shares import binomial_interval
 
 TAKE_OFF = 0.1
 """A seed took off where it is this much over the start, and collapsed where it is as much under."""
@@ -46,7 +45,7 @@ class SeedSplit:
     @property
     def median(self) -> float:
         """Of the seeds' levels."""
-        return float(np.median(self.levels))
+        return median(self.levels)
 
     @property
     def is_mixed(self) -> bool:
@@ -56,29 +55,19 @@ class SeedSplit:
         return sum(count > 0 for count in kinds) > 1
 
 
-def split_seeds(values_SP: ArrayLike, start: float, tries: float = 1.0) -> SeedSplit:
-    """Which seeds took off, and the level among them.
+def split_seeds(levels: Sequence[float], start: float, among: Interval | None) -> SeedSplit:
+    """Which seeds took off.
 
     Args:
-        values_SP: (S, P), as `shares.share_interval` takes them.
-        start: the metric of the policy before training, 0 to 1.
-        tries: tries behind each value.
+        levels: (S,) means over problems.
+        start: the metric of the policy before training.
+        among: of the seeds that took off, None for none; of a single seed only its mean is kept,
+            for its interval would be about new problems alone.
     """
-    values_SP = np.asarray(values_SP, dtype=float)
-    levels_S = values_SP.mean(axis=1)
-    risen_SP = values_SP[levels_S >= start + TAKE_OFF]
-    among = None
-    if len(risen_SP) > 1:
-        among = share_interval(risen_SP, tries)
-    elif len(risen_SP) == 1:
-        # The interval of one seed would be for new problems only.
-        among = Interval(float(risen_SP.mean()), math.nan, math.nan)
-    return SeedSplit(
-        start=start,
-        levels=tuple(levels_S.tolist()),
-        share=binomial_interval(len(risen_SP), len(levels_S)),
-        among=among,
-    )
+    risen = sum(level >= start + TAKE_OFF for level in levels)
+    if risen == 1 and among is not None:
+        among = Interval(among.mean, math.nan, math.nan)
+    return SeedSplit(start, tuple(levels), binomial_interval(risen, len(levels)), among)
 
 
 def excluded_chance(seeds: int, level: float = 0.95) -> float:
