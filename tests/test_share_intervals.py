@@ -9,19 +9,15 @@ import pytest
 from scipy import stats
 
 from critique_rl.intervals import (
-    beta_quantile,
+    Interval,
     crossed_interval,
+    joint_level,
+    seeds_to_decide,
     share_contrast_interval,
     share_interval,
 )
 from critique_rl.intervals.seeds import excluded_chance, split_seeds
 from critique_rl.intervals.shares import binomial_interval
-
-
-@pytest.mark.parametrize("p", [0.001, 0.025, 0.5, 0.975])
-@pytest.mark.parametrize(("a", "b"), [(1, 100), (0.3, 40.5), (37, 2.5), (900, 1100)])
-def test_beta_quantiles_are_scipys(p, a, b) -> None:
-    assert beta_quantile(p, a, b) == pytest.approx(stats.beta.ppf(p, a, b), rel=1e-7, abs=1e-12)
 
 
 def test_the_binomial_interval_is_scipys_exact_one() -> None:
@@ -102,21 +98,51 @@ def test_rare_answers_are_covered_where_a_t_interval_is_not(rate, concentration)
 
 
 def test_seeds_that_took_off_are_told_from_those_that_did_not() -> None:
-    values_SP = np.array([[0.0] * 20, [1.0] * 10 + [0.5] * 10, [0.05] * 20, [0.8] * 20, [0.0] * 20])
-    split = split_seeds(values_SP, start=0.02)
+    levels = [0.0, 0.75, 0.05, 0.8, 0.0]
+    level = Interval(0.775, 0.6, 0.9)
+    split = split_seeds(levels, 0.02, level)
     assert (split.took_off, split.collapsed, split.is_mixed) == (2, 0, True)
-    assert split.median == pytest.approx(0.05)
+    assert (split.median, split.among) == (0.05, level)
     exact = stats.binomtest(2, 5).proportion_ci(method="exact")
     assert split.share == pytest.approx((exact.low, exact.high), abs=1e-9)
-    assert split.among.mean == pytest.approx(0.775)
-    assert split.among.low < 0.7
-    one = split_seeds(values_SP[:3], start=0.02)
-    assert one.took_off == 1
+    one = split_seeds(levels[:3], 0.02, level)
+    assert (one.took_off, one.among.mean) == (1, 0.775)
     # One seed says nothing of other seeds.
     assert math.isnan(one.among.low)
-    none = split_seeds(values_SP[[0, 2, 4]], start=0.02)
+    none = split_seeds([0.0, 0.05, 0.1], 0.02, None)
     assert (none.took_off, none.among, none.is_mixed) == (0, None, False)
-    fallen = split_seeds(values_SP, start=0.9)
+    fallen = split_seeds(levels, 0.88, None)
     assert (fallen.took_off, fallen.collapsed) == (0, 4)
     # (1 - c)^5 = .05
     assert excluded_chance(5) == pytest.approx(1 - 0.05**0.2)
+
+
+def test_intervals_that_hold_together_are_as_wide_as_studentised_ranges_ask() -> None:
+    rng = np.random.default_rng(3)
+    # Four arms that differ by seeds alone, so that the least degrees of freedom are 19.
+    arms = rng.normal(size=(4, 20, 1)) + 0.001 * rng.normal(size=(4, 20, 50))
+    pairs = []
+    for i in range(4):
+        for j in range(i):
+            pairs.append(arms[i] - arms[j])
+    level = joint_level(np.stack(pairs))
+    # Paired differences of four independent arms: nearly Tukey's, with 19 degrees of freedom each.
+    tukey = stats.studentized_range.ppf(0.95, 4, 19) / math.sqrt(2)
+    assert stats.t.ppf(0.5 + level / 2, 19) == pytest.approx(tukey, rel=0.06)
+    assert joint_level(np.stack(pairs[:1])) == 0.95
+
+
+def test_the_seeds_that_would_decide_have_the_power_that_is_asked_for() -> None:
+    rng = np.random.default_rng(4)
+
+    def differences(seeds: int) -> np.ndarray:
+        seed = 0.2 * rng.normal(size=(seeds, 1))
+        return 0.15 + seed + 0.3 * rng.normal(size=(1, 200)) + 0.1 * rng.normal(size=(seeds, 200))
+
+    wanted = [seeds_to_decide(differences(30), 0.15) for _ in range(5)]
+    seeds = round(float(np.median(wanted)))
+    shown = 0
+    for _ in range(300):
+        shown += crossed_interval(differences(seeds)).low > 0
+    assert 0.72 <= shown / 300 <= 0.92
+    assert seeds_to_decide(differences(5), 0.001) is None

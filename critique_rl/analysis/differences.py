@@ -141,7 +141,7 @@ def _pair(arm: str, control: str, arms: ArmRuns, metric: str) -> Difference | No
 
 
 def _seeds_to_decide(differences_SP: np.ndarray, ci95: Ends | None) -> int | None:
-    """The seeds that the observed difference would take; None where it is decided, or 0."""
+    """The seeds that the observed differences (S, P) would take; None where they decide."""
     if ci95 is None or min(differences_SP.shape) < 2:
         return None
     low, high = ci95

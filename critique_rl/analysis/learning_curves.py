@@ -12,7 +12,6 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +180,8 @@ def mean_curve(curves: Sequence[Curve], most: int = 40) -> MeanCurve | None:
     return MeanCurve(x=grid, mean=mean_X, low=mean_X - half_X, high=mean_X + half_X, seeds=seeds)
 
 
-@cache
 def _half_width(seeds: int) -> float:
     """Half the 95% t interval of a mean over seeds, in standard deviations; NaN for one seed."""
-    # Cached: `t_quantile` is a search, and every curve of a page asks for the same few numbers of
-    # seeds.
     if seeds == 1:
         return math.nan
     quantile = t_quantile(0.975, seeds - 1)

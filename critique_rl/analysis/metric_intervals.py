@@ -72,6 +72,7 @@ def arm_contrast(
     weights_A = np.asarray(coefficients, dtype=float)
 
     def combined(of_evaluations: np.ndarray) -> np.ndarray:
+        """(A S, P) -> (S, P)."""
         values_ASP = of_evaluations.reshape(len(arms), seeds, -1)
         contrast_SP: np.ndarray = np.tensordot(weights_A, values_ASP, axes=1)
         return contrast_SP
@@ -104,14 +105,17 @@ def arm_contrast(
 def _extreme(
     weights_A: np.ndarray, least: float, most: float, choose: Callable[[float, float], float]
 ) -> float:
-    """The lowest or the highest value of a contrast of arms from `least` to `most`."""
-    return sum(choose(weight * least, weight * most) for weight in weights_A.tolist())
+    """The lowest or the highest value of a contrast (A,) of arms from `least` to `most`."""
+    total = 0.0
+    for weight in weights_A.tolist():
+        total += choose(weight * least, weight * most)
+    return total
 
 
 def _of_family(
     weights_A: np.ndarray, values_ASP: np.ndarray, least: float, tries: float, level: float
 ) -> Interval:
-    """The interval within one family, of values from `least` to 1."""
+    """The interval within one family, of values (A, S, P) from `least` to 1."""
     width = 1 - least
     shares_ASP = (values_ASP - least) / width
     # x = least + width * share, so a contrast of x is one of shares, moved and stretched.
@@ -135,11 +139,15 @@ def _over_families(parts: Sequence[Interval], pooled: Interval) -> Interval:
     for part in parts:
         # A family of one problem and one seed has no interval of its own.
         if math.isfinite(part.low):
-            below += (part.mean - part.low) ** 2
-            above += (part.high - part.mean) ** 2
+            to_low = part.mean - part.low
+            to_high = part.high - part.mean
+            below += to_low**2
+            above += to_high**2
     low = pooled.mean - math.sqrt(below) / number
     high = pooled.mean + math.sqrt(above) / number
-    return Interval(pooled.mean, min(low, pooled.low), max(high, pooled.high))
+    low = min(low, pooled.low)
+    high = max(high, pooled.high)
+    return Interval(pooled.mean, low, high)
 
 
 def split_of(evaluations: Sequence[Evaluation], base: Evaluation, metric: str) -> SeedSplit | None:

@@ -60,7 +60,9 @@ class Number:
     kind: str
     """base, arm, cost, difference (from the control), pair (of any two arms), boundary, second or
     second difference (second template), missing, incomparable, other. "smallest difference" and the
-    like: what the pair could show (`power.smallest_of`). mass and freed mass: `flow_numbers`."""
+    like: what the pair could show (`power.smallest_of`). "pair together": intervals that hold at
+    once. "... to decide": the seeds that would. seeds: those that took off. mass and freed mass:
+    `flow_numbers`."""
     arm: str = ""
     control: str = ""
     metric: str = ""
@@ -195,6 +197,9 @@ def _metric_numbers(kind: str, arm: str, metrics: Mapping[str, MetricSummary]) -
         yield replace(number, value=summary.mean, low=low, high=high)
         for seed, value in summary.per_seed.items():
             yield replace(number, seed=seed, value=value)
+        if summary.kinds is not None:
+            for path, value in _leaves(to_json(summary.kinds)):
+                yield replace(number, kind="seeds", value=value, note=path)
 
 
 def _difference_numbers(kind: str, pair: Difference) -> Numbers:
@@ -210,6 +215,12 @@ def _difference_numbers(kind: str, pair: Difference) -> Numbers:
         yield replace(number, seed=seed, value=value)
     if pair.smallest is not None:
         yield replace(number, kind=f"smallest {kind}", value=pair.smallest)
+    if pair.together is not None:
+        low, high = pair.together
+        value = pair.difference
+        yield replace(number, kind=f"{kind} together", value=value, low=low, high=high)
+    if pair.seeds_to_decide is not None:
+        yield replace(number, kind=f"{kind} to decide", value=pair.seeds_to_decide)
 
 
 def _second_numbers(second: SecondTemplate) -> Numbers:

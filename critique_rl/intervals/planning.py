@@ -88,7 +88,10 @@ def _shown(expected: MeanSquares, power: float, level: float) -> float:
         df = float(seeds - 1)
     else:
         variance, df = expected.variance_of_mean()
-    return (t_quantile(0.5 + level / 2, df) + t_quantile(power, df)) * math.sqrt(variance)
+    to_exclude = t_quantile(0.5 + level / 2, df)
+    to_power = t_quantile(power, df)
+    error = math.sqrt(variance)
+    return (to_exclude + to_power) * error
 
 
 def seeds_to_decide(
@@ -108,11 +111,12 @@ def seeds_to_decide(
         None where `MOST_SEEDS` are not enough, as where problems are too few.
     """
     seen = mean_squares(values_SP)
-    of_seed = max(seen.seed - seen.residual, 0.0) / seen.problems
-    of_problem = max(seen.problem - seen.residual, 0.0) / seen.seeds
+    over_seeds = max(seen.seed - seen.residual, 0.0)
+    over_problems = max(seen.problem - seen.residual, 0.0)
+    of_problem = over_problems / seen.seeds
     for seeds in range(2, MOST_SEEDS + 1):
         expected = MeanSquares(
-            seed=seen.problems * of_seed + seen.residual,
+            seed=over_seeds + seen.residual,
             problem=seeds * of_problem + seen.residual,
             residual=seen.residual,
             seeds=seeds,

@@ -48,8 +48,6 @@ TWO_SEEDS = 0.4
 """Two seeds often agree by chance, and their spread then looks like none: a level of .95 is worked
 out as one of 1 - .4 (1 - .95). Without it .88 of such intervals held the truth.
 """
-MOST_DF = 1e6
-"""Degrees of freedom that stand for infinitely many."""
 
 
 def share_interval(values_SP: ArrayLike, tries: float = 1.0, level: float = 0.95) -> Interval:
@@ -127,7 +125,7 @@ def binomial_interval(right: float, number: float, level: float = 0.95) -> tuple
 
 
 def _check(values_SP: np.ndarray) -> None:
-    """Refuse what is no matrix of shares."""
+    """Refuse what is no matrix (S, P) of shares."""
     filled = values_SP.ndim == 2 and values_SP.size > 0
     assert filled, f"want a filled (seeds, problems) matrix, got shape {values_SP.shape}"
     assert np.isfinite(values_SP).all(), (
@@ -138,14 +136,14 @@ def _check(values_SP: np.ndarray) -> None:
 
 
 def _careful(level: float, values_SP: np.ndarray) -> float:
-    """The level that an interval is worked out with: higher for two seeds."""
+    """The level that an interval of (S, P) values is worked out with: higher for two seeds."""
     if len(values_SP) == 2:
         return 1 - TWO_SEEDS * (1 - level)
     return level
 
 
 def _effective_number(values_SP: np.ndarray, tries: float, level: float) -> float:
-    """Independent answers that say as much of the mean as these do."""
+    """Independent answers that say as much of the mean as these (S, P) shares do."""
     seeds, problems = values_SP.shape
     mean = float(values_SP.mean())
     variance, df = variance_of_mean(values_SP)
@@ -155,14 +153,17 @@ def _effective_number(values_SP: np.ndarray, tries: float, level: float) -> floa
     measured = 0.0
     if variance > 0:
         measured = variance * _widening(df, level) ** 2
-    solved = int((values_SP.mean(axis=0) > 0).sum())
-    unsolved = int((values_SP.mean(axis=0) < 1).sum())
-    unmet = _weight(solved) * (1 - mean) ** 2 + _weight(unsolved) * mean**2
+    rate_P = values_SP.mean(axis=0)
+    solved = int((rate_P > 0).sum())
+    unsolved = int((rate_P < 1).sum())
+    unmet = _weight(solved) * (1 - mean) ** 2
+    unmet += _weight(unsolved) * mean**2
+    unmet /= problems**2
     spread = mean * (1 - mean)
     plain = math.inf
     if measured > 0:
         plain = spread / measured
-    careful = spread / (measured + unmet / problems**2)
+    careful = spread / (measured + unmet)
     number = min(plain, max(float(problems), careful))
     return min(number, seeds * problems * max(tries, 1.0))
 
@@ -170,7 +171,7 @@ def _effective_number(values_SP: np.ndarray, tries: float, level: float) -> floa
 def _widening(df: float, level: float) -> float:
     """A t quantile over the normal one."""
     p = 0.5 + level / 2
-    return t_quantile(p, min(max(df, 1.0), MOST_DF)) / t_quantile(p, 2 * MOST_DF)
+    return t_quantile(p, max(df, 1.0)) / t_quantile(p, math.inf)
 
 
 def _weight(number: int) -> float:
@@ -193,22 +194,28 @@ def _t_ends(
     mean = float(contrast_SP.mean())
     variance, df = variance_of_mean(contrast_SP)
     of_problem_P = contrast_SP.mean(axis=0)
-    up = _weight(int((of_problem_P >= LARGE_CHANGE).sum()))
-    down = _weight(int((of_problem_P <= -LARGE_CHANGE).sum()))
+    risen = int((of_problem_P >= LARGE_CHANGE).sum())
+    fallen = int((of_problem_P <= -LARGE_CHANGE).sum())
+    up = _weight(risen)
+    down = _weight(fallen)
     p = 0.5 + level / 2
     measured = 0.0
     if variance > 0:
-        measured = variance * t_quantile(p, min(max(df, 1.0), MOST_DF)) ** 2
-    normal = t_quantile(p, 2 * MOST_DF)
-    above = measured + up * (normal * (most - mean) / problems) ** 2
-    below = measured + down * (normal * (mean - least) / problems) ** 2
-    return mean - math.sqrt(below), mean + math.sqrt(above)
+        measured = variance * t_quantile(p, max(df, 1.0)) ** 2
+    normal = t_quantile(p, math.inf)
+    jump = normal * (most - mean) / problems
+    fall = normal * (mean - least) / problems
+    above = measured + up * jump**2
+    below = measured + down * fall**2
+    low = mean - math.sqrt(below)
+    high = mean + math.sqrt(above)
+    return low, high
 
 
 def _mover_ends(
     weights_A: np.ndarray, values_ASP: np.ndarray, tries: float, level: float
 ) -> tuple[float, float]:
-    """The interval of a contrast from those of its arms' shares."""
+    """The interval of a contrast from those of its arms' shares (A, S, P)."""
     means = []
     below = []
     above = []
@@ -226,31 +233,38 @@ def _mover_ends(
             below.append(to_high)
             above.append(to_low)
     mean = float(weights_A @ np.array(means))
-    correlation_AA = _correlations(values_ASP)
+    correlation_AA = correlations(values_ASP)
     ends = []
     for distances in (below, above):
         weighted_A = weights_A * np.array(distances)
         square = float(weighted_A @ correlation_AA @ weighted_A)
-        ends.append(math.sqrt(max(square, 0.0)))
-    return mean - ends[0], mean + ends[1]
+        square = max(square, 0.0)
+        ends.append(math.sqrt(square))
+    to_low, to_high = ends
+    return mean - to_low, mean + to_high
 
 
-def _correlations(values_ASP: np.ndarray) -> np.ndarray:
+def correlations(values_ASP: np.ndarray) -> np.ndarray:
     """(A, A) correlations of the arms' means over new seeds and problems.
 
     0 beside an arm that does not vary.
     """
     arms = len(values_ASP)
-    variances = [variance_of_mean(arm_SP)[0] for arm_SP in values_ASP]
+    variances = []
+    for arm_SP in values_ASP:
+        variance, _ = variance_of_mean(arm_SP)
+        variances.append(variance)
     correlation_AA = np.eye(arms)
     for i in range(arms):
         for j in range(i):
             product = variances[i] * variances[j]
             if product <= 0:
                 continue
-            of_difference, _ = variance_of_mean(values_ASP[i] - values_ASP[j])
+            difference_SP = values_ASP[i] - values_ASP[j]
+            of_difference, _ = variance_of_mean(difference_SP)
             covariance = (variances[i] + variances[j] - of_difference) / 2
-            value = np.clip(covariance / math.sqrt(product), -1.0, 1.0)
+            value = covariance / math.sqrt(product)
+            value = np.clip(value, -1.0, 1.0)
             correlation_AA[i, j] = value
             correlation_AA[j, i] = value
     return correlation_AA

@@ -14,6 +14,7 @@ import numpy as np
 
 from critique_rl.intervals.crossed import variance_of_mean
 from critique_rl.intervals.quantiles import t_probability
+from critique_rl.intervals.shares import correlations
 
 DRAWS = 20_000
 
@@ -31,28 +32,21 @@ def joint_level(differences_KSP: np.ndarray, level: float = 0.95) -> float:
     if number == 1 or not moving:
         return level
     # The least degrees of freedom of all: the set is then too wide rather than too narrow.
-    df = min(spreads[k][1] for k in moving)
-    df = min(max(df, 1.0), 1e6)
-    correlation_KK = _correlations(differences_KSP[moving], [spreads[k][0] for k in moving])
+    df = max(1.0, min(spreads[k][1] for k in moving))
+    correlation_KK = correlations(differences_KSP[moving])
     rng = np.random.default_rng(0)
     values, vectors = np.linalg.eigh(correlation_KK)
-    root_KK = vectors * np.sqrt(np.clip(values, 0, None))
-    normal_DK = rng.standard_normal((DRAWS, len(moving))) @ root_KK.T
-    scale_D = np.sqrt(rng.chisquare(df, DRAWS) / df)
-    largest_D = np.abs(normal_DK).max(axis=1) / scale_D
+    # Rounding may turn an eigenvalue of 0 into one below it.
+    positive_K = np.clip(values, 0, None)
+    root_KK = vectors * np.sqrt(positive_K)
+    independent_DK = rng.standard_normal((DRAWS, len(moving)))
+    normal_DK = independent_DK @ root_KK.T
+    scale_D = np.ones(DRAWS)
+    if math.isfinite(df):
+        chi_D = rng.chisquare(df, DRAWS)
+        scale_D = np.sqrt(chi_D / df)
+    largest_D = np.abs(normal_DK).max(axis=1)
+    largest_D = largest_D / scale_D
     quantile = float(np.quantile(largest_D, level))
-    return max(level, 2 * t_probability(quantile, df) - 1)
-
-
-def _correlations(differences_KSP: np.ndarray, variances: list[float]) -> np.ndarray:
-    """(K, K) correlations of the means over new seeds and problems."""
-    number = len(differences_KSP)
-    correlation_KK = np.eye(number)
-    for i in range(number):
-        for j in range(i):
-            of_gap, _ = variance_of_mean(differences_KSP[i] - differences_KSP[j])
-            covariance = (variances[i] + variances[j] - of_gap) / 2
-            value = covariance / math.sqrt(variances[i] * variances[j])
-            correlation_KK[i, j] = np.clip(value, -1, 1)
-            correlation_KK[j, i] = correlation_KK[i, j]
-    return correlation_KK
+    one_sided = t_probability(quantile, df)
+    return max(level, 2 * one_sided - 1)

@@ -69,12 +69,16 @@ def test_report_md_and_tables_tex_parse_back(full):
         ":---",
         "scalar",
         "critique",
+        "arm",
+        ":---",
+        "scalar",
+        "critique",
     ]
     tex = (full.path / "tables.tex").read_text()
     tables = re.findall(
         r"\\begin\{tabular\}\{(l?r+)\}\n\\toprule\n(.*?)\\bottomrule", tex, re.DOTALL
     )
-    assert len(tables) == 3
+    assert len(tables) == 4
     for columns, body in tables:
         cells = [line.split("&") for line in body.splitlines() if line.endswith(r"\\")]
         assert len(cells) > 1
