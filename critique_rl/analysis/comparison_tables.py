@@ -280,7 +280,8 @@ def seeds_table(comparison: Comparison) -> Table | None:
         kinds = metric.kinds
         number = len(metric.per_seed)
         seeds = max(seeds, number)
-        chance = f"{kinds.took_off} of {number} {bracket(kinds.took_off95)}"
+        interval = bracket(kinds.took_off95)
+        chance = f"{kinds.took_off} of {number} {interval}"
         collapsed = f"{kinds.collapsed} of {number}"
         among = "-"
         if kinds.among is not None:

@@ -76,7 +76,8 @@ def _together(pairs: Sequence[Difference], arms: ArmRuns, metric: str) -> list[D
         contrast = _contrast(pair.arm, pair.control, arms, pair.seeds, metric)
         assert contrast is not None, "the pair was made of one"
         values.append(contrast.values_SP)
-    if len({matrix.shape for matrix in values}) == 1:
+    shapes = {matrix.shape for matrix in values}
+    if len(shapes) == 1:
         level = joint_level(np.stack(values))
     else:
         # Pairs on other problems or seeds: Bonferroni's level needs no correlations.
