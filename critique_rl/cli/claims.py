@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from critique_rl.cli.arguments import (
 )
 from critique_rl.cli.compare import write_comparison
 from critique_rl.cli.report import write_report_page
-from critique_rl.config.checks import ConfigError
+from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.durable_files import write_json, write_text
 from critique_rl.config.names import check_names
 from critique_rl.config.pipeline_file import load_pipeline, pipeline_path
@@ -42,6 +43,12 @@ def add_command(commands: Commands) -> None:
         nargs="?",
         default=Path("pipelines/claims"),
         help="pipelines with a claim: section (default: pipelines/claims)",
+    )
+    command.add_argument(
+        "--only",
+        metavar="NAMES",
+        default="",
+        help="run these pipelines alone, such as nsr,sharpen; others are judged by what they have",
     )
     command.add_argument("--jobs", type=whole_number, default=1, help="runs at a time (default: 1)")
     command.add_argument(
@@ -75,6 +82,7 @@ def claims(arguments: argparse.Namespace) -> int:
     reports: list[ClaimReport] = []
     failed: list[str] = []
     planned = _claim_pipelines(arguments.folder, arguments.quick)
+    chosen = _chosen(arguments.only, [path.stem for path, _ in planned])
     # What is wrong in the last pipeline would otherwise show after the days of the others.
     for path, overrides in planned:
         pipeline = load_pipeline(path, overrides)
@@ -84,7 +92,8 @@ def claims(arguments: argparse.Namespace) -> int:
         pipeline = load_pipeline(path, overrides)
         folder = results.pipeline(pipeline.name)
         pipeline = with_stored_split(pipeline, folder)
-        failed += run_all(pipeline, folder, path, overrides, arguments.jobs)
+        if pipeline.name in chosen:
+            failed += run_all(pipeline, folder, path, overrides, arguments.jobs)
         words = pipeline_words(path, overrides, results.path)
         reports += _judge_claim(pipeline, folder, words)
         # Written after each pipeline, so that a stopped campaign leaves what it has.
@@ -97,6 +106,22 @@ def claims(arguments: argparse.Namespace) -> int:
     if failed:
         return 1
     return 0
+
+
+def _chosen(only: str, names: Sequence[str]) -> list[str]:
+    """The pipelines that --only names; all where it names none.
+
+    Raises:
+        ConfigError: No such pipeline.
+    """
+    chosen = []
+    for word in only.split(","):
+        name = word.strip()
+        if name and name not in names:
+            raise ConfigError(f"--only: no pipeline {name!r}; {suggest(name, names)}")
+        if name:
+            chosen.append(name)
+    return chosen or list(names)
 
 
 def _claim_pipelines(folder: Path, quick: bool) -> list[tuple[Path, list[str]]]:
@@ -131,6 +156,7 @@ def _judge_claim(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -
     from critique_rl.analysis.claims.claim import parse_claim
     from critique_rl.analysis.claims.reports import report_claim
     from critique_rl.analysis.compare import read_runs
+    from critique_rl.analysis.learning_curves import steps
 
     if not has_finished_run(pipeline, folder):
         return []
@@ -140,7 +166,24 @@ def _judge_claim(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -
     comparable = read_runs(folder, pipeline.control, arms, list(pipeline.seeds))
     claim = parse_claim(pipeline)
     assert claim is not None, "a pipeline without a claim was refused before the first run"
+
+    def logged(arm: str, metric: str) -> dict[int, list[float]]:
+        values = {}
+        for seed in comparable.runs.get(arm, {}):
+            of_seed = []
+            for row in steps(folder.run(arm, seed)):
+                if row.get(metric) is not None:
+                    of_seed.append(float(row[metric]))
+            values[seed] = of_seed
+        return values
+
     report = report_claim(
-        pipeline, claim, comparable.runs, comparable.base, comparison.sweep, comparison.critiques
+        pipeline,
+        claim,
+        comparable.runs,
+        comparable.base,
+        comparison.sweep,
+        comparison.critiques,
+        logged,
     )
     return [report]

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from critique_rl.analysis.claims.claim import Test as ClaimTest
-from critique_rl.analysis.claims.claim import decide, judge, overall, parse_claim, quick_overrides
+from critique_rl.analysis.claims.claim import judge, largest_loss, parse_claim, quick_overrides
 from critique_rl.analysis.claims.reports import ArmMeans, markdown, report_claim
+from critique_rl.analysis.claims.rules import Check, Evidence, decide, failed_check, overall
 from critique_rl.analysis.comparison import Cost
 from critique_rl.analysis.evaluations import Evaluation, JudgedProblem
 from critique_rl.analysis.records import to_json
@@ -43,34 +44,84 @@ def evaluation(*right: int, **metrics: float) -> Evaluation:
     return Evaluation({}, problems, metrics, Cost(), 0)
 
 
+def evidence(low: float, high: float, reference: float | None = None, sign: int = -1) -> Evidence:
+    """A 95% interval; the 90% one is a sixth narrower."""
+    middle = (low + high) / 2
+    half = (high - low) / 2 * 1.645 / 1.96
+    narrow = Interval(middle, middle - half, middle + half)
+    return Evidence(Interval(middle, low, high), narrow, reference, sign)
+
+
 @pytest.mark.parametrize(
     ("bound", "number", "low", "high", "verdict"),
     [
+        ("delta", 0.1, 0.11, 0.2, "reproduced"),
+        ("delta", 0.1, 0.1, 0.2, "undecided"),  # bounds are open
+        ("delta", 0.1, 0.02, 0.09, "weaker"),
+        ("delta", 0.1, 0.02, 0.2, "undecided"),
+        ("delta", 0.1, -0.05, 0.09, "refuted"),
+        ("delta", 0.1, 0, 0.09, "refuted"),
+        ("delta", 0.1, -0.3, -0.2, "refuted"),
+        ("delta", 0.1, -0.05, 0.2, "undecided"),
+        ("delta", 0.1, 0, 0, "cannot show"),  # no width
         ("above", 0, 0.1, 0.2, "reproduced"),
-        ("above", 0, -0.2, -0.1, "not reproduced"),
+        ("above", 0, -0.2, -0.1, "refuted"),
         ("above", 0, -0.1, 0.1, "undecided"),
-        ("above", 0, 0, 0, "not reproduced"),  # no difference at all is not above 0
+        ("above", 0, -0.1, 0, "refuted"),  # no difference at all is not above 0
         ("below", -0.1, -0.3, -0.2, "reproduced"),
-        ("below", -0.1, -0.1, 0.2, "not reproduced"),
+        ("below", -0.1, -0.1, 0.2, "refuted"),
         ("below", -0.1, -0.2, 0.0, "undecided"),
         ("within", 0.02, -0.01, 0.01, "reproduced"),
+        ("within", 0.02, -0.0205, 0.0205, "reproduced"),  # two one-sided tests
         ("within", 0.02, -0.01, 0.03, "undecided"),
-        ("within", 0.02, 0.02, 0.05, "not reproduced"),
-        ("within", 0.02, -0.05, -0.03, "not reproduced"),
+        ("within", 0.02, 0.02, 0.05, "refuted"),
+        ("within", 0.02, -0.05, -0.03, "refuted"),
         ("within", 0.02, -0.05, 0.05, "undecided"),
     ],
 )
 def test_a_test_is_decided_by_its_whole_interval(bound, number, low, high, verdict) -> None:
-    assert (
-        decide(ClaimTest("m", {}, bound, number), Interval((low + high) / 2, low, high)) == verdict
-    )
+    assert decide(bound, number, evidence(low, high))[0] == verdict
 
 
-def test_a_claim_needs_all_its_tests_and_falls_with_one() -> None:
+def test_where_the_reference_leaves_no_room_nothing_can_be_shown() -> None:
+    verdict, reason = decide("delta", 0.1, evidence(-0.02, 0.05, reference=0.97))
+    assert verdict == "cannot show"
+    assert reason == "ceiling: the reference is at 0.97, which leaves 0.03 for an effect of 0.1"
+    # A base that has nothing to lose: the contrast is base minus arm.
+    verdict, reason = decide("delta", 0.1, evidence(-0.02, 0.01, reference=0.01, sign=1))
+    assert (verdict, reason.partition(":")[0]) == ("cannot show", "floor")
+    # An arm that stays at 0 beside a control at 0 had all the room there is.
+    assert decide("delta", 0.1, evidence(-0.02, 0.02, reference=0.0))[0] == "refuted"
+
+
+def test_a_claim_is_as_strong_as_its_weakest_test() -> None:
     assert overall(["reproduced", "reproduced"]) == "reproduced"
-    assert overall(["reproduced", "undecided"]) == "undecided"
-    assert overall(["undecided", "not reproduced", "reproduced"]) == "not reproduced"
-    assert overall(["reproduced", "no verdict", "not reproduced"]) == "no verdict"
+    assert overall(["reproduced", "weaker"]) == "weaker"
+    assert overall(["weaker", "undecided"]) == "undecided"
+    assert overall(["undecided", "cannot show"]) == "cannot show"
+    assert overall(["undecided", "refuted", "cannot show"]) == "refuted"
+    assert overall(["reproduced", "no verdict", "refuted"]) == "no verdict"
+
+
+@pytest.mark.parametrize(
+    ("bound", "number", "words"),
+    [
+        ("above", 0.15, ""),
+        ("above", 0.25, "above 0.25 (got 0.2)"),
+        ("below", 0.1, "below 0.1 (got 0.2)"),
+        ("moves", 0.15, ""),
+        ("moves", 0.3, "moves 0.3 (got 0.2)"),
+    ],
+)
+def test_a_check_reads_what_was_logged(bound, number, words) -> None:
+    logged = {0: [0.1, *[0.2] * 18, 0.3]}
+    # Means of two steps: .15 at the start and .25 at the end move by .1; with ten steps by .2.
+    if bound == "moves":
+        logged = {0: [0.1, *[0.2] * 8, 0.3]}
+    reason = failed_check(Check("a", "entropy", bound, number), logged)
+    assert reason.endswith(words)
+    assert bool(reason) == bool(words)
+    assert "logged no entropy" in failed_check(Check("a", "entropy", bound, number), {0: []})
 
 
 def test_a_contrast_is_taken_problem_by_problem_and_seed_by_seed() -> None:
@@ -131,6 +182,10 @@ def test_one_seed_a_missing_arm_and_a_missing_metric_have_no_verdict() -> None:
         ({"tests": [{**TEST, "contrast": {"a": "1"}}]}, "coefficients"),
         ({"tests": [{**TEST, "below": 0}]}, "above, below, expected one"),
         ({"tests": [{**TEST, "above": None}]}, "with a number"),
+        ({"tests": [{**TEST, "above": 0, "delta": 0}]}, "got delta, above, expected one"),
+        ({"tests": [TEST], "checks": [{"arm": "c", "log": "x", "above": 0}]}, "no arm 'c'"),
+        ({"tests": [TEST], "checks": [{"arm": "a", "above": 0}]}, "such as {arm: a, log: entropy"),
+        ({"tests": [TEST], "checks": [{"arm": "a", "log": "x"}]}, "above, below, moves with"),
         ({"tests": [{"metric": "ece", "contrast": {"a": 1}, "within": 0}]}, "within: above 0"),
     ],
 )
@@ -152,13 +207,60 @@ def test_a_report_names_arms_seeds_and_means_and_the_table_has_the_verdict() -> 
     }
     text = markdown([report])
     assert "| a gains | arXiv 1 | 1 of 1 | reproduced |" in text
-    row = "+1 a -1 base | pass@1/x | above 0 | +1.000 [+0.846, +1.000] | reproduced |"
+    row = "+1 a -1 base | pass@1/x | above 0 | +1.000 [+0.846, +1.000] | reproduced | - |"
     assert row in text
     data = to_json(report)
     assert list(data) == ["pipeline", "says", "source", "verdict", "tests", "arms", "sweep"]
     assert data["arms"]["a"] == {"seeds": [0, 1], "means": {"pass@1/x": 1.0}}
     assert data["tests"][0]["ci95"] == [pytest.approx(0.846, abs=1e-3), 1.0]
     json.dumps(data, allow_nan=False)
+
+
+def two_families(x: int, y: int) -> Evaluation:
+    """Twenty problems of 4 samples in each of two families."""
+    problems = {}
+    for family, right in (("x", x), ("y", y)):
+        for i in range(20):
+            problems[f"{family}{i}"] = JudgedProblem(family, 4, right)
+    return Evaluation({}, problems, {}, Cost(), 0)
+
+
+def test_a_failed_check_leaves_nothing_to_show_and_the_largest_loss_is_named() -> None:
+    test = {"metric": "pass@1/x", "contrast": {"a": 1, "base": -1}, "delta": 0.2, "reason": "half"}
+    check = {"arm": "a", "log": "clip_ratio", "above": 0.01}
+    claimed = pipeline(claim={"tests": [test], "checks": [check]})
+    runs = {"a": {seed: two_families(4, 1) for seed in range(3)}, "b": {}}
+    base = two_families(1, 2)
+    values = {"clip_ratio": {0: [0.0], 1: [0.02], 2: [0.02]}}
+
+    def logged(arm, metric):
+        return values[metric]
+
+    report = report_claim(claimed, parse_claim(claimed), runs, base, logged=logged)
+    assert report.verdict == "cannot show"
+    assert report.tests[0].reason.startswith("a check fails: a, seed 0: clip_ratio above 0.01")
+    values["clip_ratio"][0] = [0.02]
+    report = report_claim(claimed, parse_claim(claimed), runs, base, logged=logged)
+    assert report.verdict == "reproduced"
+    loss = report.tests[0].loss
+    assert (loss.arm, loss.reference, loss.metric) == ("a", "base", "pass@1/y")
+    assert loss.difference == pytest.approx(-0.25)
+    assert loss.ci95[0] < -0.25 < loss.ci95[1]
+    text = markdown([report])
+    assert "above 0, worth it from 0.2 (half)" in text
+    assert "a - base, pass@1/y: -0.250 [" in text
+    assert largest_loss(parse_claim(claimed).tests[0], {"a": {}}, base) is None
+
+
+def test_an_undecided_test_says_how_many_seeds_would_decide_it() -> None:
+    test = ClaimTest("pass@1/x", {"a": 1, "b": -1}, "delta", 0.2)
+    runs = {"a": {}, "b": {}}
+    for seed, right in enumerate((1, 4, 2, 3)):
+        runs["a"][seed] = evaluation(*[right] * 30)
+        runs["b"][seed] = evaluation(*[1] * 30)
+    finding = judge(test, runs, None)
+    assert finding.verdict == "undecided"
+    assert finding.seeds_to_decide > 4
 
 
 def test_a_quick_look_has_one_seed_no_sweep_and_small_budgets() -> None:
@@ -195,3 +297,5 @@ def test_the_command_refuses_folders_without_claims(tmp_path, capsys) -> None:
     (tmp_path / "x.yaml").write_text("task: {name: lab/tiers}\npolicy: {model: lab/tiers}\n")
     assert main(["claims", str(tmp_path)]) == 2
     assert "no claim: section" in capsys.readouterr().err
+    assert main(["claims", str(FOLDER), "--only", "nsrr"]) == 2
+    assert "no pipeline 'nsrr'; did you mean 'nsr'" in capsys.readouterr().err

@@ -1,18 +1,24 @@
-"""Published claims as tests on a pipeline's arms: the `claim:` section of a pipeline, and verdicts.
+"""Published claims as tests on a pipeline's arms: the `claim:` section of a pipeline.
 
     claim:
       says: negative reinforcement keeps pass@k where positive-only loses it
       source: arXiv 2506.01347
       tests:
-        - {metric: pass@256/tier2, contrast: {nsr: 1, base: -1}, above: -0.02,
+        - {metric: pass@1/tier3, contrast: {nsr: 1, psr: -1}, delta: 0.05, reason: half of table 2,
+           says: nsr keeps more than psr}
+        - {metric: pass@256/tier3, contrast: {nsr: 1, base: -1}, above: -0.02,
            says: nsr is not under the base}
+      checks:
+        - {arm: psr, log: entropy, moves: 0.05, says: the policy moved}
 
 The value of a test is the sum over arms of coefficient times metric, problem by problem and seed by
-seed. `base` is the policy before training, the same for every seed. The interval is
-`intervals.crossed_interval` over problems and seeds. Metrics of a complete evaluation
-(`metrics.EVALUATION_METRICS`) have no value per problem, so theirs is over seeds alone. Reproduced:
-the complete interval lies on the expected side of the bound. Not reproduced: it lies on the other
-side, the bound itself included. Else undecided. Left out: a correction for many tests, and verdicts
+seed. `base` is the policy before training, the same for every seed. Its interval is that of
+`intervals.share_contrast_interval` over problems and seeds. Metrics of a complete evaluation
+(`metrics.EVALUATION_METRICS`) have no value per problem, so theirs is over seeds alone. `delta` is
+the smallest effect that is worth the claim, with its reason; the rules are in
+`analysis.claims.rules`. A check reads what every seed of an arm logged: its mean over the steps is
+`above` or `below` a number, or `moves` by it between the first and the last tenth. Where a check
+fails, tests of that arm cannot show anything. Left out: a correction for many tests, and verdicts
 on one seed.
 """
 
@@ -23,23 +29,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from critique_rl.analysis.claims.rules import (
+    BOUNDS,
+    DELTA,
+    EQUIVALENCE_LEVEL,
+    NO_VERDICT,
+    UNDECIDED,
+    WITHIN,
+    Check,
+    Evidence,
+    decide,
+    distance,
+)
 from critique_rl.analysis.evaluations import BASE, METRIC, ArmRuns, Evaluation
 from critique_rl.analysis.metric_intervals import arm_contrast
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.config.schema import BudgetConfig, Pipeline
-from critique_rl.intervals import Interval
+from critique_rl.intervals import Interval, seeds_to_decide
 from critique_rl.metrics import EVALUATION_METRICS
 
-BOUNDS = ("above", "below", "within")
-REPRODUCED = "reproduced"
-NOT_REPRODUCED = "not reproduced"
-UNDECIDED = "undecided"
-NO_VERDICT = "no verdict"
 QUICK_SHARE = 0.15
 """Share of the budget for a look at whether everything runs."""
 QUICK_PROBLEMS = 10
 """Problems per family for such a look."""
-EXAMPLE_TEST = "{metric: pass@1/all, contrast: {a: 1, b: -1}, above: 0}"
+EXAMPLE_TEST = "{metric: pass@1/all, contrast: {a: 1, b: -1}, delta: 0.1}"
+CHECK_BOUNDS = ("above", "below", "moves")
 
 
 @dataclass(frozen=True)
@@ -50,9 +64,13 @@ class Test:
     contrast: Mapping[str, float]
     """{arm, or "base": coefficient}."""
     bound: str
-    """"above", "below", or "within": between -number and number."""
+    """"delta": above 0, and worth the claim from number on; "above", "below", or "within": between
+    -number and number.
+    """
     number: float
     says: str = ""
+    reason: str = ""
+    """Why the number is what it is."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,7 @@ class Claim:
     says: str
     source: str
     tests: tuple[Test, ...]
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +94,9 @@ class Finding:
     """Seed -> the contrast's mean over problems."""
     verdict: str
     reason: str = ""
-    """Why there is no verdict."""
+    """Why there is no verdict, or why the test cannot show anything."""
+    seeds_to_decide: int | None = None
+    """Where undecided: the seeds in all that would decide what was observed; None: too many."""
 
 
 def parse_claim(pipeline: Pipeline) -> Claim | None:
@@ -93,14 +114,38 @@ def parse_claim(pipeline: Pipeline) -> Claim | None:
         raise ConfigError(
             f"{where}: got {data!r}, expected says, source and tests such as {EXAMPLE_TEST}"
         )
-    check_keys(data, ("says", "source", "tests"), where)
+    check_keys(data, ("says", "source", "tests", "checks"), where)
     parsed = []
     for i, item in enumerate(tests, start=1):
         place = f"{where}, test {i}"
         parsed.append(_parse_test(place, item, pipeline))
+    checks = []
+    for i, item in enumerate(data.get("checks") or (), start=1):
+        place = f"{where}, check {i}"
+        checks.append(_parse_check(place, item, pipeline))
     says = data.get("says", pipeline.name)
     source = data.get("source", "")
-    return Claim(str(says), str(source), tuple(parsed))
+    return Claim(str(says), str(source), tuple(parsed), tuple(checks))
+
+
+def _parse_check(where: str, data: Any, pipeline: Pipeline) -> Check:
+    """One entry of `checks:`.
+
+    Raises:
+        ConfigError: it could not be judged.
+    """
+    example = "{arm: a, log: entropy, moves: 0.1}"
+    if not isinstance(data, Mapping) or not data.get("log"):
+        raise ConfigError(f"{where}: got {data!r}, expected a mapping such as {example}")
+    check_keys(data, ("arm", "log", "says", *CHECK_BOUNDS), where)
+    arm = str(data.get("arm"))
+    if arm not in pipeline.arms:
+        raise ConfigError(f"{where}: no arm {arm!r}; {suggest(arm, pipeline.arms)}")
+    bound = _parse_bound(where, data, CHECK_BOUNDS)
+    log = str(data["log"])
+    number = float(data[bound])
+    says = str(data.get("says", ""))
+    return Check(arm, log, bound, number, says)
 
 
 def _parse_test(where: str, data: Any, pipeline: Pipeline) -> Test:
@@ -114,14 +159,15 @@ def _parse_test(where: str, data: Any, pipeline: Pipeline) -> Test:
             f"{where}: got {data!r}, expected a mapping with metric, contrast and one of "
             f"{', '.join(BOUNDS)}"
         )
-    check_keys(data, ("metric", "contrast", "says", *BOUNDS), where)
+    check_keys(data, ("metric", "contrast", "says", "reason", *BOUNDS), where)
     metric = str(data.get("metric", ""))
     _check_metric(where, metric, pipeline)
     contrast = _parse_contrast(where, data.get("contrast"), pipeline)
-    bound = _parse_bound(where, data)
+    bound = _parse_bound(where, data, BOUNDS)
     number = float(data[bound])
     says = str(data.get("says", ""))
-    return Test(metric, contrast, bound, number, says)
+    reason = str(data.get("reason", ""))
+    return Test(metric, contrast, bound, number, says, reason)
 
 
 def _check_metric(where: str, metric: str, pipeline: Pipeline) -> None:
@@ -170,26 +216,26 @@ def _parse_contrast(where: str, contrast: Any, pipeline: Pipeline) -> dict[str, 
     return dict(contrast)
 
 
-def _parse_bound(where: str, data: Mapping[str, Any]) -> str:
-    """The one key of `BOUNDS` that a test has.
+def _parse_bound(where: str, data: Mapping[str, Any], bounds: Sequence[str]) -> str:
+    """The one key of `bounds` that a test or a check has.
 
     Raises:
         ConfigError: none or several, or a number that is no bound.
     """
-    given = [bound for bound in BOUNDS if bound in data]
+    given = [bound for bound in bounds if bound in data]
     fits = False
     if len(given) == 1:
         bound = given[0]
         number = data[bound]
         fits = _is_number(number)
-        # No interval lies between -0 and 0.
-        if fits and bound == "within":
+        # No interval lies between -0 and 0, and an effect of 0 is none.
+        if fits and bound in (WITHIN, DELTA):
             fits = number > 0
     if not fits:
         got = ", ".join(given) or "no bound"
-        expected = ", ".join(BOUNDS)
+        expected = ", ".join(bounds)
         raise ConfigError(
-            f"{where}: got {got}, expected one of {expected} with a number (within: above 0)"
+            f"{where}: got {got}, expected one of {expected} with a number (delta, within: above 0)"
         )
     return given[0]
 
@@ -199,49 +245,6 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return math.isfinite(value)
-
-
-def decide(test: Test, interval: Interval) -> str:
-    """The verdict on one test.
-
-    Args:
-        test: its bound is open.
-        interval: of the test's value; NaN ends leave it undecided.
-    """
-    low = interval.low
-    high = interval.high
-    number = test.number
-    if math.isnan(low):
-        return UNDECIDED
-    # Bounds are open: a value that is the bound itself is neither above nor below it.
-    if test.bound == "above":
-        holds = low > number
-        fails = high <= number
-    elif test.bound == "below":
-        holds = high < number
-        fails = low >= number
-    else:
-        holds = -number < low and high < number
-        fails = low >= number or high <= -number
-    if holds:
-        return REPRODUCED
-    if fails:
-        return NOT_REPRODUCED
-    return UNDECIDED
-
-
-def overall(verdicts: Sequence[str]) -> str:
-    """The verdict on a claim.
-
-    Args:
-        verdicts: those on its tests, in any order.
-    """
-    # In this order: one test without a verdict leaves the claim without one, and one test that is
-    # not reproduced refutes it.
-    for verdict in (NO_VERDICT, NOT_REPRODUCED, UNDECIDED):
-        if verdict in verdicts:
-            return verdict
-    return REPRODUCED
 
 
 def judge(test: Test, runs: ArmRuns, base: Evaluation | None) -> Finding:
@@ -261,7 +264,8 @@ def judge(test: Test, runs: ArmRuns, base: Evaluation | None) -> Finding:
     evaluations = []
     for arm in test.contrast:
         evaluations.append([runs[arm][seed] for seed in seeds])
-    contrast = arm_contrast(evaluations, list(test.contrast.values()), test.metric)
+    coefficients = list(test.contrast.values())
+    contrast = arm_contrast(evaluations, coefficients, test.metric)
     if contrast is None:
         reason = f"no evaluation of all these arms holds {test.metric}"
         return Finding(test, None, {}, NO_VERDICT, reason)
@@ -271,7 +275,38 @@ def judge(test: Test, runs: ArmRuns, base: Evaluation | None) -> Finding:
     if len(seeds) < 2:
         reason = "one seed says nothing of other seeds"
         return Finding(test, interval, per_seed, NO_VERDICT, reason)
-    return Finding(test, interval, per_seed, decide(test, interval))
+    narrow = arm_contrast(evaluations, coefficients, test.metric, EQUIVALENCE_LEVEL)
+    assert narrow is not None, "the same contrast has an interval at .95"
+    reference, sign = _reference(test, runs, seeds)
+    evidence = Evidence(interval, narrow.interval, reference, sign)
+    verdict, reason = decide(test.bound, test.number, evidence)
+    wanted = None
+    if verdict == UNDECIDED and min(contrast.values_SP.shape) > 1:
+        away = distance(test.bound, test.number, interval.mean)
+        wanted = seeds_to_decide(contrast.values_SP, away)
+    return Finding(test, interval, per_seed, verdict, reason, wanted)
+
+
+def _reference(test: Test, runs: ArmRuns, seeds: Sequence[int]) -> tuple[float | None, int]:
+    """The mean of the arm that the others are held against, and the sign of its coefficient.
+
+    It is the base, or the one arm that is subtracted. None where there is no such arm, or where the
+    metric says nothing of the room that is left.
+    """
+    subtracted = [arm for arm, weight in test.contrast.items() if weight < 0]
+    name = BASE
+    if BASE not in test.contrast:
+        if len(subtracted) != 1:
+            return None, -1
+        name = subtracted[0]
+    weight = test.contrast[name]
+    if abs(weight) != 1 or test.metric in EVALUATION_METRICS:
+        return None, -1
+    evaluations = [runs[name][seed] for seed in seeds]
+    alone = arm_contrast([evaluations], (1,), test.metric)
+    assert alone is not None, "the arm has a value in the contrast"
+    sign = -1 if weight < 0 else 1
+    return alone.interval.mean, sign
 
 
 def _shared_seeds(test: Test, runs: ArmRuns) -> list[int]:
@@ -284,6 +319,76 @@ def _shared_seeds(test: Test, runs: ArmRuns) -> list[int]:
         # The base alone has no seeds, but one evaluation.
         return [0]
     return sorted(set.intersection(*seeds))
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The family, other than the tested one, on which an arm does worst against another."""
+
+    arm: str
+    reference: str
+    metric: str
+    difference: float
+    ci95: tuple[float, float] | None
+
+
+def largest_loss(test: Test, runs: ArmRuns, base: Evaluation | None) -> Loss | None:
+    """The largest loss that comes with what a test asks for.
+
+    Args:
+        test: arms with a positive coefficient are held against those with a negative one.
+        runs: arm -> evaluations by seed.
+        base: the policy before training.
+
+    Returns:
+        The least difference of pass@1 on another family, which may be a gain; None where there is
+        no other family, or no arm to hold against.
+    """
+    seeds = _shared_seeds(test, runs)
+    if not seeds:
+        return None
+    if base is not None:
+        runs = {**runs, BASE: dict.fromkeys(seeds, base)}
+    risen = []
+    references = []
+    for arm, weight in test.contrast.items():
+        if weight < 0:
+            references.append(arm)
+        elif arm != BASE:
+            risen.append(arm)
+    losses = []
+    for arm in risen:
+        for reference in references:
+            if reference in runs:
+                losses += _differences_by_family(test, runs, seeds, (arm, reference))
+    return min(losses, key=lambda loss: loss.difference, default=None)
+
+
+def _differences_by_family(
+    test: Test, runs: ArmRuns, seeds: Sequence[int], pair: tuple[str, str]
+) -> list[Loss]:
+    arm, reference = pair
+    of_arm = [runs[arm][seed] for seed in seeds]
+    of_reference = [runs[reference][seed] for seed in seeds]
+    families: dict[str, None] = {}
+    for problem in of_arm[0].problems.values():
+        families[problem.family] = None
+    _, _, tested = test.metric.partition("/")
+    differences = []
+    for family in families:
+        metric = f"pass@1/{family}"
+        if family == tested:
+            continue
+        contrast = arm_contrast([of_arm, of_reference], (1, -1), metric)
+        if contrast is None:
+            continue
+        interval = contrast.interval
+        ci95 = None
+        if math.isfinite(interval.low):
+            ci95 = (interval.low, interval.high)
+        loss = Loss(arm, reference, metric, interval.mean, ci95)
+        differences.append(loss)
+    return differences
 
 
 def quick_overrides(pipeline: Pipeline) -> list[str]:

@@ -5,15 +5,26 @@ means of every arm.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from critique_rl.analysis.claims.claim import NO_VERDICT, REPRODUCED, Claim, Finding, judge, overall
+from critique_rl.analysis.claims.claim import Claim, Finding, Loss, judge, largest_loss
+from critique_rl.analysis.claims.rules import (
+    CANNOT_SHOW,
+    DELTA,
+    NO_VERDICT,
+    REPRODUCED,
+    failed_check,
+    overall,
+)
 from critique_rl.analysis.comparison import CritiqueCounts, Ends, Sweep
 from critique_rl.analysis.critiques.words import no_critique_arms
 from critique_rl.analysis.evaluations import BASE, ArmRuns, Evaluation
 from critique_rl.analysis.problem_matrix import problem_matrix
 from critique_rl.config.schema import Pipeline
+
+Logged = Callable[[str, str], Mapping[int, Sequence[float]]]
+"""(arm, metric) -> seed -> logged values by step."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,8 @@ class TestReport:
     """Arm, or "base" -> coefficient."""
     expected: str
     """The bound in words, such as "above 0"."""
+    bound_reason: str
+    """Why the bound is what it is; "" where the claim does not say."""
     mean: float | None
     """None where there is nothing to say, for the reason given."""
     ci95: Ends | None
@@ -34,6 +47,10 @@ class TestReport:
     """Seed, as JSON spells it -> the contrast's mean over problems."""
     verdict: str
     reason: str
+    seeds_to_decide: int | None
+    """Where undecided; None: more than anybody would train."""
+    loss: Loss | None
+    """What the arm lost most on another family; None where there is no other."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,7 @@ def report_claim(
     base: Evaluation | None,
     sweep: Sweep | None = None,
     critiques: Mapping[str, CritiqueCounts | None] | None = None,
+    logged: Logged | None = None,
 ) -> ClaimReport:
     """Judge every test of a claim.
 
@@ -85,10 +103,22 @@ def report_claim(
         base: the policy before training; None where it was not evaluated.
         sweep: what the arms were tried with, which is only passed on.
         critiques: arm -> its counts. A test of an arm whose critiques never came has no verdict.
+        logged: reads what the runs logged, for the claim's checks; None: nothing was.
     """
+    failed = {}
+    for check in claim.checks:
+        values = logged(check.arm, check.log) if logged else {}
+        reason = f"{check.arm} logged no {check.log}"
+        if values:
+            reason = failed_check(check, values)
+        if reason:
+            failed[check.arm] = reason
     findings = []
     for test in claim.tests:
         finding = judge(test, runs, base)
+        for arm, reason in failed.items():
+            if arm in test.contrast and finding.verdict != NO_VERDICT:
+                finding = replace(finding, verdict=CANNOT_SHOW, reason=reason)
         for arm in no_critique_arms(critiques or {}):
             if arm in test.contrast:
                 reason = f"{arm} is not a critique arm: its critiques did not arrive"
@@ -102,12 +132,16 @@ def report_claim(
         evaluations = runs.get(arm, {})
         means = _means(list(evaluations.values()), metrics)
         arms[arm] = ArmMeans(tuple(sorted(evaluations)), means)
+    tests = []
+    for finding in findings:
+        loss = largest_loss(finding.test, runs, base)
+        tests.append(_test_report(finding, loss))
     return ClaimReport(
         pipeline=pipeline.name,
         says=claim.says,
         source=claim.source,
         verdict=overall([finding.verdict for finding in findings]),
-        tests=tuple(_test_report(finding) for finding in findings),
+        tests=tuple(tests),
         arms=arms,
         sweep=sweep,
     )
@@ -124,7 +158,7 @@ def _means(evaluations: Sequence[Evaluation], metrics: Sequence[str]) -> dict[st
     return means
 
 
-def _test_report(finding: Finding) -> TestReport:
+def _test_report(finding: Finding, loss: Loss | None) -> TestReport:
     test = finding.test
     mean = None
     ci95 = None
@@ -137,13 +171,23 @@ def _test_report(finding: Finding) -> TestReport:
         says=test.says,
         metric=test.metric,
         contrast=test.contrast,
-        expected=f"{test.bound} {test.number:g}",
+        expected=_expected(test.bound, test.number),
+        bound_reason=test.reason,
         mean=mean,
         ci95=ci95,
         per_seed={str(seed): value for seed, value in finding.per_seed.items()},
         verdict=finding.verdict,
         reason=finding.reason,
+        seeds_to_decide=finding.seeds_to_decide,
+        loss=loss,
     )
+
+
+def _expected(bound: str, number: float) -> str:
+    """The bound in words."""
+    if bound == DELTA:
+        return f"above 0, worth it from {number:g}"
+    return f"{bound} {number:g}"
 
 
 def markdown(claims: Sequence[ClaimReport]) -> str:
@@ -177,8 +221,8 @@ def _claim_lines(claim: ClaimReport) -> list[str]:
     lines += [_arm_line(name, arm) for name, arm in claim.arms.items()]
     lines += [
         "",
-        "| test | contrast | metric | expected | value and 95% interval | verdict |",
-        "|:---|:---|:---|:---|---:|:---|",
+        "| test | contrast | metric | expected | value and 95% interval | verdict | largest loss |",
+        "|:---|:---|:---|:---|---:|:---|:---|",
     ]
     lines += [_test_line(test) for test in claim.tests]
     return lines
@@ -205,5 +249,21 @@ def _test_line(test: TestReport) -> str:
     verdict = test.verdict
     if test.reason:
         verdict += f": {test.reason}"
-    cells = [test.says, contrast, test.metric, test.expected, value, verdict]
+    elif test.seeds_to_decide:
+        verdict += f" ({test.seeds_to_decide} seeds would decide it)"
+    expected = test.expected
+    if test.bound_reason:
+        expected += f" ({test.bound_reason})"
+    cells = [test.says, contrast, test.metric, expected, value, verdict, _loss_cell(test.loss)]
     return f"| {' | '.join(cells)} |"
+
+
+def _loss_cell(loss: Loss | None) -> str:
+    """The largest loss in words; "-" where no other family lost."""
+    if loss is None or loss.difference >= 0:
+        return "-"
+    interval = ""
+    if loss.ci95:
+        low, high = loss.ci95
+        interval = f" [{low:+.3f}, {high:+.3f}]"
+    return f"{loss.arm} - {loss.reference}, {loss.metric}: {loss.difference:+.3f}{interval}"
