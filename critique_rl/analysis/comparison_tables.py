@@ -286,7 +286,9 @@ def seeds_table(comparison: Comparison) -> Table | None:
         among = "-"
         if kinds.among is not None:
             among = f"{two_decimals(kinds.among)} {bracket(kinds.among95)}"
-        rows.append([arm, two_decimals(kinds.median), chance, collapsed, among])
+        median = two_decimals(kinds.median)
+        row = [arm, median, chance, collapsed, among]
+        rows.append(row)
     if not rows:
         return None
     most = 1 / excluded_chance(seeds)
@@ -337,7 +339,8 @@ def best_table(comparison: Comparison, best: str) -> Table:
             wanted = "-"
             if pair.seeds_to_decide:
                 wanted = str(pair.seeds_to_decide)
-            rows.append([other, difference, bracket(interval), str(len(pair.seeds)), wanted])
+            row = [other, difference, bracket(interval), str(len(pair.seeds)), wanted]
+            rows.append(row)
     return Table(
         f"{best}, best on {comparison.primary} (chosen after the fact), minus every other arm; "
         "the intervals of all pairs hold at once",

@@ -146,8 +146,9 @@ def _seeds_to_decide(differences_SP: np.ndarray, ci95: Ends | None) -> int | Non
     if ci95 is None or min(differences_SP.shape) < 2:
         return None
     low, high = ci95
+    holds_zero = low <= 0 <= high
     distance = abs(float(differences_SP.mean()))
-    if not low <= 0 <= high or distance == 0:
+    if not holds_zero or distance == 0:
         return None
     return seeds_to_decide(differences_SP, distance)
 

@@ -95,10 +95,13 @@ def arm_contrast(
         members_P = np.array(families) == one
         values_ASP = values_EP[:, members_P].reshape(len(arms), seeds, -1)
         parts.append(_of_family(weights_A, values_ASP, least, tries, level))
+    pooled = crossed_interval(strata_SP, level)
+    wider = _over_families(parts, pooled)
     lowest = _extreme(weights_A, least, 1.0, min)
     highest = _extreme(weights_A, least, 1.0, max)
-    wider = _over_families(parts, crossed_interval(strata_SP, level))
-    interval = Interval(wider.mean, max(wider.low, lowest), min(wider.high, highest))
+    low = max(wider.low, lowest)
+    high = min(wider.high, highest)
+    interval = Interval(wider.mean, low, high)
     return Contrast(interval, strata_SP)
 
 
@@ -176,5 +179,6 @@ def split_of(evaluations: Sequence[Evaluation], base: Evaluation, metric: str) -
     among = None
     if risen:
         of_risen = arm_contrast([risen], (1,), metric)
-        among = of_risen.interval if of_risen else None
+        if of_risen is not None:
+            among = of_risen.interval
     return split_seeds(levels_S.tolist(), start, among)

@@ -88,7 +88,8 @@ def read_json(path: Path, advice: str = DELETE) -> dict[str, Any]:
 
 def with_checksum(value: dict[str, Any]) -> dict[str, Any]:
     """An object for `write_json` with the checksum of all else in it, as its last key."""
-    plain = json.loads(json.dumps({key: item for key, item in value.items() if key != CHECKSUM}))
+    unsigned = {key: item for key, item in value.items() if key != CHECKSUM}
+    plain = json.loads(json.dumps(unsigned))
     return {**plain, CHECKSUM: checksum_of(plain)}
 
 

@@ -359,7 +359,10 @@ def _decode_with_places(
     at = 0
     for match in escapes.finditer(joined):
         decoded += characters[at : match.start()]
-        start, end = characters[match.start()][1], characters[match.end() - 1][2]
+        first = characters[match.start()]
+        last = characters[match.end() - 1]
+        start = first[1]
+        end = last[2]
         decoded += [(character, start, end) for character in _decode(match)]
         at = match.end()
     return decoded + characters[at:]

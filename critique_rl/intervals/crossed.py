@@ -162,7 +162,8 @@ def sign_flip_p(differences: ArrayLike) -> float | None:
         return None
     if number <= 16:
         # Row i holds the bits of i as signs, so the rows are all 2^S signings.
-        bits = (np.arange(2**number)[:, None] >> np.arange(number)) & 1
+        numbers = np.arange(2**number)[:, None]
+        bits = (numbers >> np.arange(number)) & 1
         signs = 1 - 2 * bits
     else:
         rng = np.random.default_rng(0)

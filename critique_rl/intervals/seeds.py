@@ -67,7 +67,8 @@ def split_seeds(levels: Sequence[float], start: float, among: Interval | None) -
     risen = sum(level >= start + TAKE_OFF for level in levels)
     if risen == 1 and among is not None:
         among = Interval(among.mean, math.nan, math.nan)
-    return SeedSplit(start, tuple(levels), binomial_interval(risen, len(levels)), among)
+    share = binomial_interval(risen, len(levels))
+    return SeedSplit(start=start, levels=tuple(levels), share=share, among=among)
 
 
 def excluded_chance(seeds: int, level: float = 0.95) -> float:

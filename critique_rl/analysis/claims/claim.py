@@ -145,7 +145,7 @@ def _parse_check(where: str, data: Any, pipeline: Pipeline) -> Check:
     log = str(data["log"])
     number = float(data[bound])
     says = str(data.get("says", ""))
-    return Check(arm, log, bound, number, says)
+    return Check(arm=arm, log=log, bound=bound, number=number, says=says)
 
 
 def _parse_test(where: str, data: Any, pipeline: Pipeline) -> Test:
@@ -167,7 +167,9 @@ def _parse_test(where: str, data: Any, pipeline: Pipeline) -> Test:
     number = float(data[bound])
     says = str(data.get("says", ""))
     reason = str(data.get("reason", ""))
-    return Test(metric, contrast, bound, number, says, reason)
+    return Test(
+        metric=metric, contrast=contrast, bound=bound, number=number, says=says, reason=reason
+    )
 
 
 def _check_metric(where: str, metric: str, pipeline: Pipeline) -> None:
@@ -278,13 +280,20 @@ def judge(test: Test, runs: ArmRuns, base: Evaluation | None) -> Finding:
     narrow = arm_contrast(evaluations, coefficients, test.metric, EQUIVALENCE_LEVEL)
     assert narrow is not None, "the same contrast has an interval at .95"
     reference, sign = _reference(test, runs, seeds)
-    evidence = Evidence(interval, narrow.interval, reference, sign)
+    evidence = Evidence(interval=interval, narrow=narrow.interval, reference=reference, sign=sign)
     verdict, reason = decide(test.bound, test.number, evidence)
     wanted = None
     if verdict == UNDECIDED and min(contrast.values_SP.shape) > 1:
         away = distance(test.bound, test.number, interval.mean)
         wanted = seeds_to_decide(contrast.values_SP, away)
-    return Finding(test, interval, per_seed, verdict, reason, wanted)
+    return Finding(
+        test=test,
+        interval=interval,
+        per_seed=per_seed,
+        verdict=verdict,
+        reason=reason,
+        seeds_to_decide=wanted,
+    )
 
 
 def _reference(test: Test, runs: ArmRuns, seeds: Sequence[int]) -> tuple[float | None, int]:
@@ -386,7 +395,9 @@ def _differences_by_family(
         ci95 = None
         if math.isfinite(interval.low):
             ci95 = (interval.low, interval.high)
-        loss = Loss(arm, reference, metric, interval.mean, ci95)
+        loss = Loss(
+            arm=arm, reference=reference, metric=metric, difference=interval.mean, ci95=ci95
+        )
         differences.append(loss)
     return differences
 

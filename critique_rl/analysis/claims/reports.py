@@ -105,24 +105,11 @@ def report_claim(
         critiques: arm -> its counts. A test of an arm whose critiques never came has no verdict.
         logged: reads what the runs logged, for the claim's checks; None: nothing was.
     """
-    failed = {}
-    for check in claim.checks:
-        values = logged(check.arm, check.log) if logged else {}
-        reason = f"{check.arm} logged no {check.log}"
-        if values:
-            reason = failed_check(check, values)
-        if reason:
-            failed[check.arm] = reason
+    failed = _failed_checks(claim, logged)
+    missing = no_critique_arms(critiques or {})
     findings = []
     for test in claim.tests:
-        finding = judge(test, runs, base)
-        for arm, reason in failed.items():
-            if arm in test.contrast and finding.verdict != NO_VERDICT:
-                finding = replace(finding, verdict=CANNOT_SHOW, reason=reason)
-        for arm in no_critique_arms(critiques or {}):
-            if arm in test.contrast:
-                reason = f"{arm} is not a critique arm: its critiques did not arrive"
-                finding = replace(finding, verdict=NO_VERDICT, reason=reason)
+        finding = _checked(judge(test, runs, base), failed, missing)
         findings.append(finding)
     metrics = list(dict.fromkeys(test.metric for test in claim.tests))
     arms = {}
@@ -145,6 +132,33 @@ def report_claim(
         arms=arms,
         sweep=sweep,
     )
+
+
+def _failed_checks(claim: Claim, logged: Logged | None) -> dict[str, str]:
+    """Arm -> why a check of it fails."""
+    failed = {}
+    for check in claim.checks:
+        reason = f"{check.arm} logged no {check.log}"
+        if logged:
+            values = logged(check.arm, check.log)
+            if values:
+                reason = failed_check(check, values)
+        if reason:
+            failed[check.arm] = reason
+    return failed
+
+
+def _checked(finding: Finding, failed: Mapping[str, str], missing: Sequence[str]) -> Finding:
+    """The finding, or that nothing can be said of an arm without its critiques or its checks."""
+    contrast = finding.test.contrast
+    for arm, reason in failed.items():
+        if arm in contrast and finding.verdict != NO_VERDICT:
+            finding = replace(finding, verdict=CANNOT_SHOW, reason=reason)
+    for arm in missing:
+        if arm in contrast:
+            reason = f"{arm} is not a critique arm: its critiques did not arrive"
+            finding = replace(finding, verdict=NO_VERDICT, reason=reason)
+    return finding
 
 
 def _means(evaluations: Sequence[Evaluation], metrics: Sequence[str]) -> dict[str, float | None]:
@@ -266,4 +280,5 @@ def _loss_cell(loss: Loss | None) -> str:
     if loss.ci95:
         low, high = loss.ci95
         interval = f" [{low:+.3f}, {high:+.3f}]"
-    return f"{loss.arm} - {loss.reference}, {loss.metric}: {loss.difference:+.3f}{interval}"
+    pair = f"{loss.arm} - {loss.reference}"
+    return f"{pair}, {loss.metric}: {loss.difference:+.3f}{interval}"

@@ -89,7 +89,8 @@ def _row(arm: str, masses: FreedMass) -> tuple[str, ...]:
 def _cell(interval: Interval) -> str:
     if math.isnan(interval.low):
         return f"{interval.mean:z.3f}"
-    return f"{interval.mean:z.3f}\n[{interval.low:z.2f}, {interval.high:z.2f}]"
+    ends = f"[{interval.low:z.2f}, {interval.high:z.2f}]"
+    return f"{interval.mean:z.3f}\n{ends}"
 
 
 NOTE = (

@@ -95,7 +95,8 @@ def check_inputs(run: RunFolder, config: RunConfig, seed: int) -> None:
     inputs = read_inputs(config, load_task(config.task, seed), arguments)
     changes = input_changes(stored, inputs) if stored else changes_between_runs(run, inputs)
     if changes:
-        raise ConfigError(f"{run.path} {CANNOT}: {'; '.join(changes)}. {ADVICE}")
+        listed = "; ".join(changes)
+        raise ConfigError(f"{run.path} {CANNOT}: {listed}. {ADVICE}")
 
 
 def changes_between_runs(run: RunFolder, inputs: Inputs) -> list[str]:
