@@ -389,6 +389,7 @@ def _seed_kinds(
     split = split_of(evaluations, base, metric)
     if split is None:
         return None
+    # NaN has no place in JSON: one seed that took off has a level, and no interval.
     among = None
     among95 = None
     if split.among is not None:

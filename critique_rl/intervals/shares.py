@@ -152,7 +152,8 @@ def _effective_number(values_SP: np.ndarray, tries: float, level: float) -> floa
         return float(problems)
     measured = 0.0
     if variance > 0:
-        measured = variance * _widening(df, level) ** 2
+        widening = _widening(df, level)
+        measured = variance * widening**2
     rate_P = values_SP.mean(axis=0)
     solved = int((rate_P > 0).sum())
     unsolved = int((rate_P < 1).sum())
@@ -164,14 +165,18 @@ def _effective_number(values_SP: np.ndarray, tries: float, level: float) -> floa
     if measured > 0:
         plain = spread / measured
     careful = spread / (measured + unmet)
-    number = min(plain, max(float(problems), careful))
-    return min(number, seeds * problems * max(tries, 1.0))
+    careful = max(float(problems), careful)
+    number = min(plain, careful)
+    answers = seeds * problems * max(tries, 1.0)
+    return min(number, answers)
 
 
 def _widening(df: float, level: float) -> float:
     """A t quantile over the normal one."""
     p = 0.5 + level / 2
-    return t_quantile(p, max(df, 1.0)) / t_quantile(p, math.inf)
+    quantile = t_quantile(p, max(df, 1.0))
+    normal = t_quantile(p, math.inf)
+    return quantile / normal
 
 
 def _weight(number: int) -> float:
@@ -201,7 +206,8 @@ def _t_ends(
     p = 0.5 + level / 2
     measured = 0.0
     if variance > 0:
-        measured = variance * t_quantile(p, max(df, 1.0)) ** 2
+        quantile = t_quantile(p, max(df, 1.0))
+        measured = variance * quantile**2
     normal = t_quantile(p, math.inf)
     jump = normal * (most - mean) / problems
     fall = normal * (mean - least) / problems
