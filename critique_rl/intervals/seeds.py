@@ -51,8 +51,11 @@ class SeedSplit:
     def is_mixed(self) -> bool:
         """Whether seeds differ in kind, so that their mean describes none of them."""
         flat = len(self.levels) - self.took_off - self.collapsed
-        kinds = (self.took_off, self.collapsed, flat)
-        return sum(count > 0 for count in kinds) > 1
+        kinds = 0
+        for count in (self.took_off, self.collapsed, flat):
+            if count > 0:
+                kinds += 1
+        return kinds > 1
 
 
 def split_seeds(levels: Sequence[float], start: float, among: Interval | None) -> SeedSplit:
