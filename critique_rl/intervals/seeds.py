@@ -50,7 +50,9 @@ class SeedSplit:
     @property
     def is_mixed(self) -> bool:
         """Whether seeds differ in kind, so that their mean describes none of them."""
-        flat = len(self.levels) - self.took_off - self.collapsed
+        flat = len(self.levels)
+        flat -= self.took_off
+        flat -= self.collapsed
         kinds = 0
         for count in (self.took_off, self.collapsed, flat):
             if count > 0:
@@ -81,4 +83,6 @@ def excluded_chance(seeds: int, level: float = 0.95) -> float:
         seeds: how many there were.
         level: confidence, 0 to 1.
     """
-    return 1 - (1 - level) ** (1 / seeds)
+    miss = 1 - level
+    of_one_seed = miss ** (1 / seeds)
+    return 1 - of_one_seed
