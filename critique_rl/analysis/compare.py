@@ -264,7 +264,8 @@ def _refuse_unjudged(evaluations: Sequence[Evaluation], primary: str) -> None:
     reasons = Counter[str]()
     for evaluation in evaluations:
         reasons.update(evaluation.reasons)
-    listed = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(MOST_TOLD))
+    common = reasons.most_common(MOST_TOLD)
+    listed = ", ".join(f"{reason} ({count})" for reason, count in common)
     verifiers = dict.fromkeys(_verifier_of(evaluation) for evaluation in evaluations)
     raise ConfigError(
         f"the verifier {' or '.join(verifiers)} could not judge {unscored} of {samples} answers, "

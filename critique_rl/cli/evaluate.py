@@ -59,5 +59,6 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(metrics))
     else:
-        say(*(f"{name:<24}{value:.3f}" for name, value in metrics.items()), file=sys.stdout)
+        lines = [f"{name:<24}{value:.3f}" for name, value in metrics.items()]
+        say(*lines, file=sys.stdout)
     return 0

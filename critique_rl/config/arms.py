@@ -148,7 +148,9 @@ def _parse_steps(value: Any, where: str) -> tuple[int, ...]:
     """Steps whose checkpoints are kept. Raises ConfigError for anything but a list of them."""
     fits = isinstance(value, list)
     if fits:
-        fits = all(_is_step(step) for step in value) and len(set(value)) == len(value)
+        fits = all(_is_step(step) for step in value)
+    if fits:
+        fits = len(set(value)) == len(value)
     if not fits:
         raise ConfigError(
             f"{where}: got {value!r}, expected a list of different steps, such as [100, 200]"

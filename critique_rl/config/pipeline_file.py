@@ -272,6 +272,11 @@ def _parse_sweep(value: Any, seeds: tuple[int, ...], arms: Mapping[str, RunConfi
             f"sweep.seeds: got {list(sweep.seeds)}, expected none of the pipeline's own seeds: "
             "what is chosen by them cannot be judged on them"
         )
+    if sweep.extend < 0 or (sweep.extend and min(sweep.values) <= 0):
+        raise ConfigError(
+            f"sweep.extend: got {sweep.extend}, expected 0 or more, and values above 0: the list "
+            "grows by the ratio of its last two values"
+        )
     if not 0 < sweep.budget_share <= 1:
         raise ConfigError(
             f"sweep.budget_share: got {sweep.budget_share}, "

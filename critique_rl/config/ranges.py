@@ -146,7 +146,9 @@ def _check_evaluation(evaluation: Any, where: str) -> None:
         )
     ks = evaluation.ks
     # The type of its numbers is checked where the section is read.
-    if not ks or len(set(ks)) < len(ks) or not all(COUNT.holds(k) for k in ks):
+    are_counts = all(COUNT.holds(k) for k in ks)
+    are_different = len(set(ks)) == len(ks)
+    if not ks or not are_different or not are_counts:
         raise ConfigError(
             f"{where}.ks: got {list(ks)!r}, "
             "expected a list of different whole numbers from 1, such as [1, 4]"
@@ -200,7 +202,11 @@ def check_seeds(seeds: Any, where: str) -> None:
         ConfigError: Anything but different whole numbers in the range that every library takes.
     """
     fits = isinstance(seeds, list | tuple) and len(seeds) > 0
-    if not fits or not all(is_seed(seed) for seed in seeds) or len(set(seeds)) < len(seeds):
+    if fits:
+        fits = all(is_seed(seed) for seed in seeds)
+    if fits:
+        fits = len(set(seeds)) == len(seeds)
+    if not fits:
         raise ConfigError(
             f"{where}: got {_listed(seeds)!r}, expected a list of different whole numbers "
             f"from 0 to {MOST_SEED}, such as [0, 1, 2]"

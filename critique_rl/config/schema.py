@@ -241,7 +241,11 @@ class SweepConfig:
     budget_share: float = 1.0
     """Share of the budget that each trial gets, above 0 and at most 1."""
     metric: str = "pass@1/all"
-    """The metric that ranks the trials, as a mean over `seeds`."""
+    """The metric that ranks the trials, as a mean over `seeds`. A value whose seeds differ by more
+    than .2 is chosen only where all do.
+    """
+    extend: int = 0
+    """How often the list may grow by a value, for all arms, where an arm did best at its end."""
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,8 @@ def without_key_at_end(text: str, key: str) -> str:
 def _start_of_part(letters: str, key: str) -> int:
     """Where the beginning of a spelling of the key starts that a text ends with; else its end."""
     # The last letters may belong to an escape that was cut.
-    ends = [letters[: len(letters) - cut] for cut in range(min(LONGEST_CUT_ESCAPE, len(letters)))]
+    most = min(LONGEST_CUT_ESCAPE, len(letters))
+    ends = [letters[: len(letters) - cut] for cut in range(most)]
     start = len(letters)
     for spelling in _spellings(key):
         at = letters.find(spelling[:LEAST_PART])

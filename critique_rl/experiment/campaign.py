@@ -32,7 +32,7 @@ from critique_rl.experiment.plan import check_stored, train_words
 from critique_rl.experiment.processes import start
 from critique_rl.experiment.progress import Job, budget_share, estimate, progress_table, time_left
 from critique_rl.experiment.same_config import check_folders, fill_defaults
-from critique_rl.experiment.sweep import choose, trials, with_chosen
+from critique_rl.experiment.sweep import choose, extended, trials, with_chosen
 
 BASE = "base"
 ACCEPT = "--accept-changes"
@@ -74,14 +74,32 @@ def run_all(
         say(warning)
     with lock_folder(folder.path, "running this pipeline"):
         if pipeline.sweep is not None:
-            sweep_tail = [*tail, "--sweep"]
-            sweep = trials(pipeline)
-            failed = _run_missing(sweep, folder.sweep, sweep_tail, jobs, with_base=False)
+            failed = _run_sweep(pipeline, folder, tail, jobs)
             if failed:
-                return [f"sweep/{name}" for name in failed]
-            choose(pipeline, folder)
+                return failed
         chosen = with_chosen(pipeline, folder)
         return _run_missing(chosen, folder, tail, jobs)
+
+
+def _run_sweep(pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jobs: int) -> list[str]:
+    """Run the trials, and write what they chose; the names of those that failed."""
+    assert pipeline.sweep is not None, "the caller has a sweep"
+    tried: Pipeline | None = pipeline
+    for _ in range(pipeline.sweep.extend + 1):
+        if tried is None:
+            break
+        assert tried.sweep is not None, "a longer list is a sweep too"
+        sweep_tail = [*tail, "--sweep"]
+        if tried.sweep.values != pipeline.sweep.values:
+            # The trial's process reads the file, which does not have the new values.
+            listed = ", ".join(f"{value!r}" for value in tried.sweep.values)
+            sweep_tail.insert(1, f"sweep.values=[{listed}]")
+        failed = _run_missing(trials(tried), folder.sweep, sweep_tail, jobs, with_base=False)
+        if failed:
+            return [f"sweep/{name}" for name in failed]
+        choice = choose(tried, folder)
+        tried = extended(tried, choice)
+    return []
 
 
 def _run_missing(

@@ -217,11 +217,16 @@ def stages(pipeline: Pipeline, folder: PipelineFolder, tail: Sequence[str], pref
         prefix: The start of each command, such as `launcher` gives, as a shell reads it.
 
     Raises:
-        ConfigError: A word holds a line end.
+        ConfigError: A word holds a line end, or the sweep's list may grow.
     """
     check_words([*tail, prefix])
     candidates: Stages = []
     if pipeline.sweep is not None:
+        if pipeline.sweep.extend:
+            raise ConfigError(
+                f"sweep.extend: got {pipeline.sweep.extend}, expected 0 for a plan: which values "
+                "follow is known only after the trials; give critique-rl run, or list them"
+            )
         trial_tail = [*tail, "--sweep"]
         candidates.append(_unfinished(trials(pipeline), folder.sweep, trial_tail, prefix, False))
     for branches in (False, True):

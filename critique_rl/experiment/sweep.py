@@ -3,8 +3,9 @@ with seeds that no other run has. The best value trains the arm.
 
 The trials of a pipeline are a pipeline too, in `<folder>/sweep`, with an arm "<arm>@<value>" for
 each; so they are continued, skipped and refused like any run. `<folder>/sweep.json` and
-compare.json hold the tried values, their scores and the choice. Left out: search beyond one list of
-values, which no reader could call equal.
+compare.json hold the tried values, their scores and the choice. `extend` lets the list grow by one
+value at a time, for all arms, while some arm does best at its end. Left out: other search, which no
+reader could call equal.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from critique_rl.config.durable_files import (
 )
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import BudgetConfig, Pipeline, RunConfig, SweepConfig
+
+UNSTABLE = 0.2
+"""Seeds of a trial that differ by more: one of them took off or collapsed, and their mean is
+chance.
+"""
 
 
 def with_value(config: RunConfig, key: str, value: Any) -> RunConfig:
@@ -80,8 +86,8 @@ def choose(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, Any]:
     """Choose each arm's value by the finished trials, and write sweep.json.
 
     Returns:
-        The content of sweep.json: each arm's scores and the value that did best. Of two values
-        that did equally well, the first counts.
+        The content of sweep.json: each arm's scores and the value that did best among those that
+        are not `UNSTABLE`, if there are any. Of two values that did equally well, the first counts.
 
     Raises:
         ConfigError: an evaluation lacks the sweep's metric.
@@ -89,14 +95,23 @@ def choose(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, Any]:
     sweep = _sweep_config(pipeline)
     arms = {}
     for arm in pipeline.arms:
-        scores = {value: _score(folder.sweep, arm, value, sweep) for value in sweep.values}
-        best = max(scores, key=lambda value: scores[value])
+        means = {}
+        unstable = []
+        for value in sweep.values:
+            scores = _scores(folder.sweep, arm, value, sweep)
+            means[value] = sum(scores) / len(scores)
+            if max(scores) - min(scores) > UNSTABLE:
+                unstable.append(value)
+        stable = [value for value in means if value not in unstable]
+        best = max(stable or means, key=lambda value: means[value])
         arms[arm] = {
             "chosen": best,
             # A better value may lie beyond the end of the list.
-            "at_edge": best in (min(scores), max(scores)),
-            "tried": {f"{value:g}": score for value, score in scores.items()},
+            "at_edge": best in (min(means), max(means)),
+            "tried": {f"{value:g}": mean for value, mean in means.items()},
         }
+        if unstable:
+            arms[arm]["unstable"] = [f"{value:g}" for value in unstable]
     choice = {
         "key": sweep.key,
         "metric": sweep.metric,
@@ -108,8 +123,33 @@ def choose(pipeline: Pipeline, folder: PipelineFolder) -> dict[str, Any]:
     return choice
 
 
-def _score(folder: PipelineFolder, arm: str, value: float, sweep: SweepConfig) -> float:
-    """A trial's metric, averaged over seeds.
+def extended(pipeline: Pipeline, choice: dict[str, Any]) -> Pipeline | None:
+    """The pipeline with a value more beyond each end of the list at which some arm did best.
+
+    Args:
+        pipeline: with the values that were tried.
+        choice: of those, as `choose` gives it.
+
+    Returns:
+        None where no arm did best at an end.
+    """
+    sweep = _sweep_config(pipeline)
+    values = sorted(sweep.values)
+    chosen = [arm["chosen"] for arm in choice["arms"].values()]
+    grown = []
+    if values[0] in chosen:
+        grown.append(values[0] ** 2 / values[1])
+    if values[-1] in chosen:
+        grown.append(values[-1] ** 2 / values[-2])
+    if not grown:
+        return None
+    # Three digits: a folder's name and a command's word hold the value.
+    rounded = [float(f"{value:.3g}") for value in grown]
+    return replace(pipeline, sweep=replace(sweep, values=(*sweep.values, *rounded)))
+
+
+def _scores(folder: PipelineFolder, arm: str, value: float, sweep: SweepConfig) -> list[float]:
+    """A trial's metric on each seed.
 
     Raises:
         ConfigError: an evaluation lacks the metric.
@@ -128,7 +168,7 @@ def _score(folder: PipelineFolder, arm: str, value: float, sweep: SweepConfig) -
                 "name one of the pass@k that evaluations hold"
             )
         scores.append(score)
-    return sum(scores) / len(scores)
+    return scores
 
 
 def with_chosen(pipeline: Pipeline, folder: PipelineFolder) -> Pipeline:
@@ -145,12 +185,16 @@ def with_chosen(pipeline: Pipeline, folder: PipelineFolder) -> Pipeline:
         choice = _read_choice(path)
     else:
         choice = _choose_if_finished(pipeline, folder)
-    values = sorted(f"{value:g}" for value in sweep.values)
+    values = {f"{value:g}" for value in sweep.values}
     arms = {}
     for arm, config in pipeline.arms.items():
         chosen = choice["arms"].get(arm)
         # A stored choice holds only for the option and the values that it was made among.
-        if chosen is None or choice["key"] != sweep.key or sorted(chosen["tried"]) != values:
+        fits = chosen is not None and choice["key"] == sweep.key
+        if fits:
+            tried = set(chosen["tried"])
+            fits = values <= tried if sweep.extend else values == tried
+        if not fits:
             raise ConfigError(
                 f"sweep: nothing chosen for arm {arm} in {path} with these values; "
                 "critique-rl run tries them first"

@@ -143,7 +143,8 @@ def lost_sentences(counts: Mapping[str, int]) -> dict[str, str]:
         )
     total = unscored.total()
     if total > ALARMING_LOSS * judged:
-        reasons = ", ".join(f"{code} ({count})" for code, count in unscored.most_common(3))
+        common = unscored.most_common(3)
+        reasons = ", ".join(f"{code} ({count})" for code, count in common)
         sentences["unscored"] = (
             f"{total} of {judged} answers could not be judged and count neither as right nor as "
             f"wrong: {reasons}; look at these answers, and at the verifier's step_deadline, "

@@ -268,7 +268,8 @@ def other_critique(
             others.append(problem.critique)
     if not others:
         return None
-    place = int(uniform(f"contrast/{attempt.question}/{attempt.text}") * len(others))
+    draw = uniform(f"contrast/{attempt.question}/{attempt.text}")
+    place = int(draw * len(others))
     return others[place]
 
 

@@ -251,6 +251,12 @@ bash -c 'eval "$COMMAND"'""",
 }
 
 
+def test_a_plan_cannot_hold_trials_that_follow_from_others(tmp_path, capsys) -> None:
+    path = file_of(tmp_path, sweep={**SWEEP, "extend": 1})
+    assert main(["plan", str(path)]) == 2
+    assert "sweep.extend: got 1, expected 0 for a plan" in capsys.readouterr().err
+
+
 @pytest.mark.processes
 def test_accelerate_takes_the_lines(tmp_path, tiny_policy, monkeypatch) -> None:
     trl = {

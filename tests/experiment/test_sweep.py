@@ -14,7 +14,7 @@ from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import read_jsonl, write_json
 from critique_rl.config.pipeline_file import parse_pipeline
 from critique_rl.config.run_folder import PipelineFolder
-from critique_rl.experiment.sweep import choose, trials, with_chosen
+from critique_rl.experiment.sweep import choose, extended, trials, with_chosen
 
 SWEEP = {"values": [1.0e-4, 3.0e-4, 1.0e-3], "seeds": [7, 8], "budget_share": 0.5}
 
@@ -78,9 +78,55 @@ def test_the_best_mean_over_seeds_is_chosen_and_an_edge_is_told(tmp_path) -> Non
         with_chosen(pipeline(sweep={"values": [1.0e-4, 1.0e-3]}), folder)
 
 
+def test_a_value_whose_seeds_fall_apart_is_chosen_only_where_all_do(tmp_path) -> None:
+    folder = PipelineFolder(tmp_path)
+    for arm, scores in {
+        # .45 on average, and one seed of two took off
+        "scalar": ((0.3, 0.3), (0.1, 0.8), (0.2, 0.2)),
+        "oracle": ((0.1, 0.5), (0.2, 0.6), (0.0, 0.4)),
+    }.items():
+        for value, pair in zip(("0.0001", "0.0003", "0.001"), scores, strict=True):
+            for seed, score in zip((7, 8), pair, strict=True):
+                put(folder, f"{arm}@{value}", seed, score)
+    chosen = choose(pipeline(), folder)["arms"]
+    assert (chosen["scalar"]["chosen"], chosen["scalar"]["unstable"]) == (1e-4, ["0.0003"])
+    assert (chosen["oracle"]["chosen"], len(chosen["oracle"]["unstable"])) == (3e-4, 3)
+
+
+def test_the_list_grows_beyond_the_end_at_which_an_arm_did_best() -> None:
+    def grown(*chosen: float) -> tuple[float, ...] | None:
+        arms = {str(i): {"chosen": value} for i, value in enumerate(chosen)}
+        longer = extended(pipeline(), {"arms": arms})
+        return longer and longer.sweep.values
+
+    assert grown(3e-4, 3e-4) is None
+    assert grown(3e-4, 1e-3) == (1e-4, 3e-4, 1e-3, 0.00333)
+    assert grown(1e-4, 1e-3) == (1e-4, 3e-4, 1e-3, 3.33e-5, 0.00333)
+    assert list(trials(extended(pipeline(), {"arms": {"a": {"chosen": 1e-3}}})).arms)[-1] == (
+        "oracle@0.00333"
+    )
+
+
+def test_a_choice_among_a_longer_list_holds_where_the_list_may_grow(tmp_path) -> None:
+    folder = PipelineFolder(tmp_path)
+    longer = pipeline(sweep={**SWEEP, "values": [1.0e-4, 3.0e-4, 1.0e-3, 3.33e-3]})
+    for arm in ("scalar", "oracle"):
+        for value in ("0.0001", "0.0003", "0.001", "0.00333"):
+            for seed in (7, 8):
+                put(folder, f"{arm}@{value}", seed, float(value))
+    choose(longer, folder)
+    may_grow = pipeline(sweep={**SWEEP, "extend": 1})
+    arms = with_chosen(may_grow, folder).arms
+    assert {config.trl["learning_rate"] for config in arms.values()} == {3.33e-3}
+    with pytest.raises(ConfigError, match="nothing chosen for arm scalar"):
+        with_chosen(pipeline(), folder)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"extend": -1}, "expected 0 or more"),
+        ({"extend": 1, "values": [0.0, 1e-4]}, "values above 0"),
         ({"values": [1e-4]}, "two different numbers"),
         ({"values": ["1e-4", "3e-4"]}, "without quotes"),
         ({"values": [1e-4, 1e-4, 3e-4]}, "two different numbers"),
@@ -104,7 +150,8 @@ def test_a_branching_arm_cannot_be_swept() -> None:
 def test_a_pipeline_trains_with_the_chosen_value_and_judges_the_best_policy(
     tiny_policy, tmp_path
 ) -> None:
-    sweep = {"values": [1.0e-4, 1.0e-3], "seeds": [9]}
+    # Of two values one is best, and that is an end of the list.
+    sweep = {"values": [1.0e-4, 1.0e-3], "seeds": [9], "extend": 1}
     evaluation = {**SMALL["evaluation"], "curve_every": 1, "best_by": "pass@1/all"}
     path = write_pipeline(tmp_path, tiny_policy, sweep=sweep, evaluation=evaluation)
     out = tmp_path / "runs"

@@ -107,8 +107,11 @@ def _timestamp(date: str) -> float:
     """Seconds of a date in one of HTTP's three formats; NaN if it is none."""
     try:
         parts = parsedate_tz(date[:MAX_DATE_LENGTH])
+        if parts is None:
+            return math.nan
         # Without a zone, as in asctime's format, it is GMT.
-        return math.nan if parts is None else mktime_tz((*parts[:9], parts[9] or 0))
+        zone = parts[9] or 0
+        return mktime_tz((*parts[:9], zone))
     except (ValueError, TypeError, IndexError, OverflowError):
         # The parser raises any of these for text that only looks like a date.
         return math.nan

@@ -285,8 +285,12 @@ def _imported(path: Path) -> list[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
-            base = ".".join([*above, *(node.module or "").split(".")]).strip(".")
-            names += [base, *(f"{base}.{alias.name}".strip(".") for alias in node.names)]
+            below = (node.module or "").split(".")
+            base = ".".join([*above, *below]).strip(".")
+            names.append(base)
+            for alias in node.names:
+                name = f"{base}.{alias.name}"
+                names.append(name.strip("."))
     return [name for name in names if name]
 
 
