@@ -35,6 +35,7 @@ import torch
 from datasets import Dataset
 from first_order import SHARED
 from torch import Tensor
+from transformers import PrinterCallback
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.analysis.flow.classes import RIGHT
@@ -149,6 +150,7 @@ def line_of(base: str, preset: str, updates: int, seed: int) -> Line:
             processing_class=tokenizer,
             critic=build_critic({"kind": "oracle"}, task) if preset == "mixed" else None,
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(StepAccount(trainer, chances, 1, ("right",), accounts.append))
         trainer.train()
         log = [row for row in trainer.state.log_history if "loss" in row]
