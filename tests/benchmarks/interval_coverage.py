@@ -13,7 +13,8 @@ width. The parts:
     families     pass@1/all over three families of 60 problems, of one arm and of a difference
     normal       values that are normal over seeds and problems, as in tests/test_metrics.py
 
-The part families takes a fifth of the draws. With 400 draws a coverage of .95 has a standard error of .011. Ten minutes at 400 draws.
+The part families takes a fifth of the draws. With 400 draws a coverage of .95 has a standard
+error of .011. Two minutes at 400 draws.
 """
 
 from __future__ import annotations
