@@ -12,8 +12,17 @@ from critique_rl.analysis.comparison import Difference, Ends, LeftOut
 from critique_rl.analysis.evaluations import ArmRuns, Evaluation, Runs
 from critique_rl.analysis.metric_intervals import Contrast, arm_contrast
 from critique_rl.analysis.power import smallest_of
-from critique_rl.intervals import Interval, joint_level, seeds_to_decide, sign_flip_p
+from critique_rl.intervals import (
+    Interval,
+    crossed_interval,
+    joint_level,
+    seeds_to_decide,
+    sign_flip_p,
+)
 from critique_rl.metrics import EVALUATION_METRICS
+
+MOSTLY = 0.8
+"""Of an interval's width."""
 
 
 def differences_from(
@@ -149,6 +158,11 @@ def _seeds_to_decide(differences_SP: np.ndarray, ci95: Ends | None) -> int | Non
     holds_zero = low <= 0 <= high
     distance = abs(float(differences_SP.mean()))
     if not holds_zero or distance == 0:
+        return None
+    spread = crossed_interval(differences_SP)
+    by_spread = spread.high - spread.low
+    # The rest of the width is for problems that were not met, and more seeds meet no more of them.
+    if by_spread < MOSTLY * (high - low):
         return None
     return seeds_to_decide(differences_SP, distance)
 

@@ -159,3 +159,24 @@ def test_an_arm_without_an_interval_says_so_in_every_table(tmp_path):
     assert "critique, best on pass@1/plateau" in text
     # 3 arms, 2 differences from the control, 2 from the best arm
     assert text.count("[no interval]") == 7
+
+
+def test_seeds_are_named_only_where_seeds_would_decide(tmp_path):
+    # 30 problems; seeds differ by far more than problems do
+    for seed, right in enumerate((4, 1, 3, 2)):
+        put(tmp_path, "scalar", seed, often({"a": 1}, 30))
+        put(tmp_path, "critique", seed, often({"a": right}, 30))
+    (pair,) = compared(tmp_path, seeds=range(4)).comparisons
+    assert pair.ci95[0] < 0 < pair.ci95[1]
+    assert pair.seeds_to_decide > 4
+    assert f"about {pair.seeds_to_decide} seeds would tell" in verdict(
+        compared(tmp_path, seeds=range(4))
+    )
+    # Nearly nothing varies: the interval is as wide as 30 problems make it.
+    few = tmp_path / "few"
+    for seed in range(4):
+        put(few, "scalar", seed, often({"a": 0}, 30))
+        put(few, "critique", seed, {**often({"a": 0}, 30), "a0": int(seed == 0)})
+    (pair,) = compared(few, seeds=range(4)).comparisons
+    assert pair.ci95[0] < 0 < pair.ci95[1]
+    assert pair.seeds_to_decide is None
