@@ -27,6 +27,9 @@ def joint_level(differences_KSP: np.ndarray, level: float = 0.95) -> float:
         level: of all together, 0 to 1.
     """
     number = len(differences_KSP)
+    # One seed and one problem say nothing of the spread.
+    if differences_KSP[0].size == 1:
+        return level
     spreads = [variance_of_mean(values_SP) for values_SP in differences_KSP]
     moving = [k for k in range(number) if spreads[k][0] > 0]
     if number == 1 or not moving:

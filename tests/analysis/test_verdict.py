@@ -166,12 +166,12 @@ def test_seeds_are_named_only_where_seeds_would_decide(tmp_path):
     for seed, right in enumerate((4, 1, 3, 2)):
         put(tmp_path, "scalar", seed, often({"a": 1}, 30))
         put(tmp_path, "critique", seed, often({"a": right}, 30))
-    (pair,) = compared(tmp_path, seeds=range(4)).comparisons
+    comparison = compared(tmp_path, seeds=range(4))
+    (pair,) = comparison.comparisons
     assert pair.ci95[0] < 0 < pair.ci95[1]
     assert pair.seeds_to_decide > 4
-    assert f"about {pair.seeds_to_decide} seeds would tell" in verdict(
-        compared(tmp_path, seeds=range(4))
-    )
+    words = f"about {pair.seeds_to_decide} seeds would tell"
+    assert words in verdict(replace(comparison, delta=0.9))
     # Nearly nothing varies: the interval is as wide as 30 problems make it.
     few = tmp_path / "few"
     for seed in range(4):
