@@ -101,7 +101,7 @@ def test_seeds_that_took_off_are_told_from_those_that_did_not() -> None:
     levels = [0.0, 0.75, 0.05, 0.8, 0.0]
     level = Interval(0.775, 0.6, 0.9)
     split = split_seeds(levels, 0.02, level)
-    assert (split.took_off, split.collapsed, split.is_mixed) == (2, 0, True)
+    assert (split.took_off, split.collapsed) == (2, 0)
     assert (split.median, split.among) == (0.05, level)
     exact = stats.binomtest(2, 5).proportion_ci(method="exact")
     assert split.share == pytest.approx((exact.low, exact.high), abs=1e-9)
@@ -110,7 +110,7 @@ def test_seeds_that_took_off_are_told_from_those_that_did_not() -> None:
     # One seed says nothing of other seeds.
     assert math.isnan(one.among.low)
     none = split_seeds([0.0, 0.05, 0.1], 0.02, None)
-    assert (none.took_off, none.among, none.is_mixed) == (0, None, False)
+    assert (none.took_off, none.among) == (0, None)
     fallen = split_seeds(levels, 0.88, None)
     assert (fallen.took_off, fallen.collapsed) == (0, 4)
     # (1 - c)^5 = .05

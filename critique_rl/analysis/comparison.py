@@ -304,6 +304,9 @@ class SweepArm:
     """Whether the chosen value ends the list, so that a better one may lie beyond it."""
     tried: Mapping[str, float | None]
     """Value, as text -> the sweep's metric on validation problems."""
+    unstable: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
+    """Values, as text, whose seeds differ by more than `sweep.UNSTABLE`; None where there are none.
+    """
     extra: Extra = field(default_factory=dict)
 
 
@@ -414,6 +417,6 @@ _read_second_template = partial(
     comparisons=each(_read_difference),
     incomparable=each(_read_left_out),
 )
-_read_sweep_arm = partial(read_record, SweepArm)
+_read_sweep_arm = partial(read_record, SweepArm, unstable=tuple)
 read_sweep = partial(read_record, Sweep, seeds=tuple, arms=by_name(_read_sweep_arm))
 """Reads the object that sweep.json holds, as `records.read_record` does."""

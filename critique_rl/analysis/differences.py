@@ -12,17 +12,8 @@ from critique_rl.analysis.comparison import Difference, Ends, LeftOut
 from critique_rl.analysis.evaluations import ArmRuns, Evaluation, Runs
 from critique_rl.analysis.metric_intervals import Contrast, arm_contrast
 from critique_rl.analysis.power import smallest_of
-from critique_rl.intervals import (
-    Interval,
-    crossed_interval,
-    joint_level,
-    seeds_to_decide,
-    sign_flip_p,
-)
+from critique_rl.intervals import Interval, joint_level, sign_flip_p
 from critique_rl.metrics import EVALUATION_METRICS
-
-MOSTLY = 0.8
-"""Of an interval's width."""
 
 
 def differences_from(
@@ -43,13 +34,14 @@ def differences_from(
             unpaired.append(LeftOut(arm, None, reason))
             continue
         for metric in metrics:
-            difference = _pair(arm, control, arms, metric)
-            if difference is None:
+            pair = _pair(arm, control, arms, metric)
+            if pair is None:
                 reason = (
                     f"{metric}: no problem has enough judged samples in both arms and every seed"
                 )
                 unpaired.append(LeftOut(arm, None, reason))
             else:
+                difference, _ = pair
                 differences.append(difference)
     return differences, unpaired
 
@@ -73,37 +65,37 @@ def all_pairs(arms: ArmRuns, primary: str) -> list[Difference]:
             pair = _pair(arm, earlier, arms, primary)
             if pair is not None:
                 pairs.append(pair)
-    return _together(pairs, arms, primary)
-
-
-def _together(pairs: Sequence[Difference], arms: ArmRuns, metric: str) -> list[Difference]:
-    """The pairs, with intervals that hold at once: whoever picks one of them saw all."""
     if len(pairs) < 2:
-        return list(pairs)
-    values = []
-    for pair in pairs:
-        contrast = _contrast(pair.arm, pair.control, arms, pair.seeds, metric)
-        assert contrast is not None, "the pair was made of one"
-        values.append(contrast.values_SP)
+        return [difference for difference, _ in pairs]
+    level = _level_of_all([contrast.values_SP for _, contrast in pairs])
+    differences = []
+    for difference, _ in pairs:
+        wider = _contrast(difference.arm, difference.control, arms, primary, level)
+        assert wider is not None, "the pair was made of one"
+        _, together = mean_and_ends(wider.interval)
+        differences.append(replace(difference, together=together))
+    return differences
+
+
+def _level_of_all(values: Sequence[np.ndarray]) -> float:
+    """The level at which intervals of several (S, P) matrices hold at once.
+
+    Whoever picks one of the pairs saw all.
+    """
     shapes = {matrix.shape for matrix in values}
     if len(shapes) == 1:
-        level = joint_level(np.stack(values))
-    else:
-        # Pairs on other problems or seeds: Bonferroni's level needs no correlations.
-        level = 1 - 0.05 / len(pairs)
-    wider = []
-    for pair in pairs:
-        contrast = _contrast(pair.arm, pair.control, arms, pair.seeds, metric, level)
-        assert contrast is not None, "the pair was made of one"
-        _, together = mean_and_ends(contrast.interval)
-        wider.append(replace(pair, together=together))
-    return wider
+        return joint_level(np.stack(values))
+    # Pairs on other problems or seeds: Bonferroni's level needs no correlations.
+    return 1 - 0.05 / len(values)
 
 
 def _contrast(
-    arm: str, control: str, arms: ArmRuns, seeds: Sequence[int], metric: str, level: float = 0.95
+    arm: str, control: str, arms: ArmRuns, metric: str, level: float = 0.95
 ) -> Contrast | None:
-    """One arm minus another over seeds that both have; None without a shared problem."""
+    """One arm minus another over the seeds that both have; None without a shared problem."""
+    seeds = _shared_seeds(arms[arm], arms[control])
+    if not seeds:
+        return None
     evaluations = []
     for name in (arm, control):
         evaluations.append([arms[name][seed] for seed in seeds])
@@ -115,26 +107,25 @@ def _shared_seeds(runs: Runs, others: Runs) -> list[int]:
     return sorted(runs.keys() & others.keys())
 
 
-def _pair(arm: str, control: str, arms: ArmRuns, metric: str) -> Difference | None:
+def _pair(arm: str, control: str, arms: ArmRuns, metric: str) -> tuple[Difference, Contrast] | None:
     """One arm minus another on one metric, over the seeds that both have.
 
     Returns:
         None where they share no seed, or no problem with a value.
     """
-    runs = arms[arm]
-    control_runs = arms[control]
-    seeds = _shared_seeds(runs, control_runs)
-    if not seeds:
-        return None
-    contrast = _contrast(arm, control, arms, seeds, metric)
+    contrast = _contrast(arm, control, arms, metric)
     if contrast is None:
         return None
-    count = len(seeds)
-    differences_SP = contrast.values_SP
+    seeds = _shared_seeds(arms[arm], arms[control])
     mean, ci95 = mean_and_ends(contrast.interval)
-    per_seed = seed_means(seeds, differences_SP)
+    per_seed = seed_means(seeds, contrast.values_SP)
     p = sign_flip_p(list(per_seed.values()))
-    return Difference(
+    wanted = None
+    if ci95 is not None:
+        low, high = ci95
+        if low <= 0 <= high:
+            wanted = contrast.seeds_to_decide(abs(mean))
+    difference = Difference(
         arm=arm,
         control=control,
         metric=metric,
@@ -143,28 +134,12 @@ def _pair(arm: str, control: str, arms: ArmRuns, metric: str) -> Difference | No
         p=p,
         per_seed=per_seed,
         seeds=tuple(seeds),
-        problems=differences_SP.shape[1],
-        interval_covers=_coverage(metric, count),
-        smallest=_smallest(metric, differences_SP.shape, runs[seeds[0]]),
-        seeds_to_decide=_seeds_to_decide(differences_SP, ci95),
+        problems=contrast.values_SP.shape[1],
+        interval_covers=_coverage(metric, len(seeds)),
+        smallest=_smallest(metric, contrast.values_SP.shape, arms[arm][seeds[0]]),
+        seeds_to_decide=wanted,
     )
-
-
-def _seeds_to_decide(differences_SP: np.ndarray, ci95: Ends | None) -> int | None:
-    """The seeds that the observed differences (S, P) would take; None where they decide."""
-    if ci95 is None or min(differences_SP.shape) < 2:
-        return None
-    low, high = ci95
-    holds_zero = low <= 0 <= high
-    distance = abs(float(differences_SP.mean()))
-    if not holds_zero or distance == 0:
-        return None
-    spread = crossed_interval(differences_SP)
-    by_spread = spread.high - spread.low
-    # The rest of the width is for problems that were not met, and more seeds meet no more of them.
-    if by_spread < MOSTLY * (high - low):
-        return None
-    return seeds_to_decide(differences_SP, distance)
+    return difference, contrast
 
 
 def _smallest(metric: str, shape: tuple[int, ...], evaluation: Evaluation) -> float | None:

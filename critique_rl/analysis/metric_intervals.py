@@ -25,6 +25,7 @@ from critique_rl.intervals import (
     Interval,
     SeedSplit,
     crossed_interval,
+    seeds_to_decide,
     share_contrast_interval,
     share_interval,
     split_seeds,
@@ -35,6 +36,9 @@ from critique_rl.metrics import EVALUATION_METRICS
 LEAST: Mapping[str, float] = {"truthfulness": -1.0}
 """Shares whose least value is not 0: right answers minus hallucinated ones."""
 
+MOSTLY = 0.8
+"""Of an interval's width."""
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -43,6 +47,22 @@ class Contrast:
     interval: Interval
     values_SP: np.ndarray
     """(seeds, problems); stratified over all families."""
+
+    def seeds_to_decide(self, distance: float) -> int | None:
+        """The seeds in all that would tell the observed mean from a value so far from it.
+
+        None where more than anybody would train are needed, and where seeds are not what is
+        missing.
+        """
+        if min(self.values_SP.shape) < 2 or distance <= 0:
+            return None
+        spread = crossed_interval(self.values_SP)
+        by_spread = spread.high - spread.low
+        width = self.interval.high - self.interval.low
+        # The rest of the width is for problems that were not met, and more seeds meet no more.
+        if by_spread < MOSTLY * width:
+            return None
+        return seeds_to_decide(self.values_SP, distance)
 
 
 def arm_contrast(
@@ -80,11 +100,11 @@ def arm_contrast(
     if metric in EVALUATION_METRICS:
         values_SP = combined(values_EP)
         return Contrast(crossed_interval(values_SP, level), values_SP)
-    name, k, family = parse_metric(metric)
+    _, k, family = parse_metric(metric)
     # Evaluations are compared only where they took as many samples (`evaluations.PROTOCOL`).
     samples = evaluations[0].protocol.get("samples", 1)
     tries = samples / max(k, 1)
-    least = LEAST.get(name, 0.0)
+    least = least_value(metric)
     if family != ALL_FAMILIES:
         values_ASP = values_EP.reshape(len(arms), seeds, -1)
         interval = _of_family(weights_A, values_ASP, least, tries, level)
@@ -103,6 +123,12 @@ def arm_contrast(
     high = min(wider.high, highest)
     interval = Interval(wider.mean, low, high)
     return Contrast(interval, strata_SP)
+
+
+def least_value(metric: str) -> float:
+    """The least value of a share; every share is at most 1."""
+    name, _, _ = parse_metric(metric)
+    return LEAST.get(name, 0.0)
 
 
 def _extreme(

@@ -47,18 +47,6 @@ class SeedSplit:
         """Of the seeds' levels."""
         return median(self.levels)
 
-    @property
-    def is_mixed(self) -> bool:
-        """Whether seeds differ in kind, so that their mean describes none of them."""
-        flat = len(self.levels)
-        flat -= self.took_off
-        flat -= self.collapsed
-        kinds = 0
-        for count in (self.took_off, self.collapsed, flat):
-            if count > 0:
-                kinds += 1
-        return kinds > 1
-
 
 def split_seeds(levels: Sequence[float], start: float, among: Interval | None) -> SeedSplit:
     """Which seeds took off.

@@ -12,7 +12,7 @@ import pytest
 from critique_rl.analysis.claims.claim import Test as ClaimTest
 from critique_rl.analysis.claims.claim import judge, largest_loss, parse_claim, quick_overrides
 from critique_rl.analysis.claims.reports import ArmMeans, markdown, report_claim
-from critique_rl.analysis.claims.rules import Check, Evidence, decide, failed_check, overall
+from critique_rl.analysis.claims.rules import Check, Evidence, Room, decide, failed_check, overall
 from critique_rl.analysis.comparison import Cost
 from critique_rl.analysis.evaluations import Evaluation, JudgedProblem
 from critique_rl.analysis.records import to_json
@@ -44,12 +44,12 @@ def evaluation(*right: int, **metrics: float) -> Evaluation:
     return Evaluation({}, problems, metrics, Cost(), 0)
 
 
-def evidence(low: float, high: float, reference: float | None = None, sign: int = -1) -> Evidence:
+def evidence(low: float, high: float, room: Room | None = None) -> Evidence:
     """A 95% interval; the 90% one is a sixth narrower."""
     middle = (low + high) / 2
     half = (high - low) / 2 * 1.645 / 1.96
     narrow = Interval(middle, middle - half, middle + half)
-    return Evidence(Interval(middle, low, high), narrow, reference, sign)
+    return Evidence(Interval(middle, low, high), narrow, room)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_a_test_is_decided_by_its_whole_interval(bound, number, low, high, verdi
 
 
 def test_where_the_reference_leaves_no_room_nothing_can_be_shown() -> None:
-    verdict, reason = decide("delta", 0.1, evidence(-0.02, 0.05, reference=0.97))
+    verdict, reason = decide("delta", 0.1, evidence(-0.02, 0.05, Room("ceiling", 0.97, 0.03)))
     assert verdict == "cannot show"
     assert reason == "ceiling: the reference is at 0.97, which leaves 0.03 for an effect of 0.1"
     # A base that has nothing to lose: the contrast is base minus arm.
-    verdict, reason = decide("delta", 0.1, evidence(-0.02, 0.01, reference=0.01, sign=1))
+    verdict, reason = decide("delta", 0.1, evidence(-0.02, 0.01, Room("floor", 0.01, 0.01)))
     assert (verdict, reason.partition(":")[0]) == ("cannot show", "floor")
     # An arm that stays at 0 beside a control at 0 had all the room there is.
-    assert decide("delta", 0.1, evidence(-0.02, 0.02, reference=0.0))[0] == "refuted"
+    assert decide("delta", 0.1, evidence(-0.02, 0.02, Room("ceiling", 0.0, 1.0)))[0] == "refuted"
 
 
 def test_a_claim_is_as_strong_as_its_weakest_test() -> None:
@@ -184,6 +184,7 @@ def test_one_seed_a_missing_arm_and_a_missing_metric_have_no_verdict() -> None:
         ({"tests": [{**TEST, "above": None}]}, "with a number"),
         ({"tests": [{**TEST, "above": 0, "delta": 0}]}, "got delta, above, expected one"),
         ({"tests": [TEST], "checks": [{"arm": "c", "log": "x", "above": 0}]}, "no arm 'c'"),
+        ({"tests": [TEST], "checks": 3}, "checks: got 3, expected a list"),
         ({"tests": [TEST], "checks": [{"arm": "a", "above": 0}]}, "such as {arm: a, log: entropy"),
         ({"tests": [TEST], "checks": [{"arm": "a", "log": "x"}]}, "above, below, moves with"),
         ({"tests": [{"metric": "ece", "contrast": {"a": 1}, "within": 0}]}, "within: above 0"),

@@ -38,14 +38,15 @@ from critique_rl.analysis.claims.rules import (
     WITHIN,
     Check,
     Evidence,
+    Room,
     decide,
     distance,
 )
 from critique_rl.analysis.evaluations import BASE, METRIC, ArmRuns, Evaluation
-from critique_rl.analysis.metric_intervals import arm_contrast
+from critique_rl.analysis.metric_intervals import arm_contrast, least_value
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.config.schema import BudgetConfig, Pipeline
-from critique_rl.intervals import Interval, seeds_to_decide
+from critique_rl.intervals import Interval
 from critique_rl.metrics import EVALUATION_METRICS
 
 QUICK_SHARE = 0.15
@@ -53,6 +54,7 @@ QUICK_SHARE = 0.15
 QUICK_PROBLEMS = 10
 """Problems per family for such a look."""
 EXAMPLE_TEST = "{metric: pass@1/all, contrast: {a: 1, b: -1}, delta: 0.1}"
+EXAMPLE_CHECK = "{arm: a, log: entropy, moves: 0.1}"
 CHECK_BOUNDS = ("above", "below", "moves")
 
 
@@ -119,8 +121,11 @@ def parse_claim(pipeline: Pipeline) -> Claim | None:
     for i, item in enumerate(tests, start=1):
         place = f"{where}, test {i}"
         parsed.append(_parse_test(place, item, pipeline))
+    given = data.get("checks") or []
+    if not isinstance(given, list):
+        raise ConfigError(f"{where}.checks: got {given!r}, expected a list of {EXAMPLE_CHECK}")
     checks = []
-    for i, item in enumerate(data.get("checks") or (), start=1):
+    for i, item in enumerate(given, start=1):
         place = f"{where}, check {i}"
         checks.append(_parse_check(place, item, pipeline))
     says = data.get("says", pipeline.name)
@@ -134,9 +139,8 @@ def _parse_check(where: str, data: Any, pipeline: Pipeline) -> Check:
     Raises:
         ConfigError: it could not be judged.
     """
-    example = "{arm: a, log: entropy, moves: 0.1}"
     if not isinstance(data, Mapping) or not data.get("log"):
-        raise ConfigError(f"{where}: got {data!r}, expected a mapping such as {example}")
+        raise ConfigError(f"{where}: got {data!r}, expected a mapping such as {EXAMPLE_CHECK}")
     check_keys(data, ("arm", "log", "says", *CHECK_BOUNDS), where)
     arm = str(data.get("arm"))
     if arm not in pipeline.arms:
@@ -279,13 +283,15 @@ def judge(test: Test, runs: ArmRuns, base: Evaluation | None) -> Finding:
         return Finding(test, interval, per_seed, NO_VERDICT, reason)
     narrow = arm_contrast(evaluations, coefficients, test.metric, EQUIVALENCE_LEVEL)
     assert narrow is not None, "the same contrast has an interval at .95"
-    reference, sign = _reference(test, runs, seeds)
-    evidence = Evidence(interval=interval, narrow=narrow.interval, reference=reference, sign=sign)
+    room = None
+    if test.bound == DELTA:
+        room = _room(test, runs, seeds)
+    evidence = Evidence(interval=interval, narrow=narrow.interval, room=room)
     verdict, reason = decide(test.bound, test.number, evidence)
     wanted = None
-    if verdict == UNDECIDED and min(contrast.values_SP.shape) > 1:
+    if verdict == UNDECIDED:
         away = distance(test.bound, test.number, interval.mean)
-        wanted = seeds_to_decide(contrast.values_SP, away)
+        wanted = contrast.seeds_to_decide(away)
     return Finding(
         test=test,
         interval=interval,
@@ -296,26 +302,27 @@ def judge(test: Test, runs: ArmRuns, base: Evaluation | None) -> Finding:
     )
 
 
-def _reference(test: Test, runs: ArmRuns, seeds: Sequence[int]) -> tuple[float | None, int]:
-    """The mean of the arm that the others are held against, and the sign of its coefficient.
+def _room(test: Test, runs: ArmRuns, seeds: Sequence[int]) -> Room | None:
+    """What the arm that the others are held against leaves: the base, or the one subtracted.
 
-    It is the base, or the one arm that is subtracted. None where there is no such arm, or where the
-    metric says nothing of the room that is left.
+    None where there is no such arm, or where the metric says nothing of the room that is left.
     """
     subtracted = [arm for arm, weight in test.contrast.items() if weight < 0]
     name = BASE
     if BASE not in test.contrast:
         if len(subtracted) != 1:
-            return None, -1
+            return None
         name = subtracted[0]
     weight = test.contrast[name]
     if abs(weight) != 1 or test.metric in EVALUATION_METRICS:
-        return None, -1
+        return None
     evaluations = [runs[name][seed] for seed in seeds]
     alone = arm_contrast([evaluations], (1,), test.metric)
     assert alone is not None, "the arm has a value in the contrast"
-    sign = -1 if weight < 0 else 1
-    return alone.interval.mean, sign
+    reference = alone.interval.mean
+    if weight < 0:
+        return Room("ceiling", reference, 1 - reference)
+    return Room("floor", reference, reference - least_value(test.metric))
 
 
 def _shared_seeds(test: Test, runs: ArmRuns) -> list[int]:

@@ -37,6 +37,17 @@ EQUIVALENCE_LEVEL = 0.9
 
 
 @dataclass(frozen=True)
+class Room:
+    """How far arms can get from the one that they are held against, in the claim's direction."""
+
+    end: str
+    """"ceiling" where they must rise, "floor" where that arm has something to lose."""
+    reference: float
+    """Its mean."""
+    left: float
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the runs say of a contrast."""
 
@@ -44,10 +55,8 @@ class Evidence:
     """95%."""
     narrow: Interval
     """90%, for equivalence."""
-    reference: float | None = None
-    """Mean of the arm that the others are held against; None where there is not one such arm."""
-    sign: int = -1
-    """Of that arm's coefficient: -1 where it is subtracted, so that the others must rise."""
+    room: Room | None = None
+    """None where nothing is known of it."""
 
 
 def decide(bound: str, number: float, evidence: Evidence) -> tuple[str, str]:
@@ -86,26 +95,16 @@ def _effect(delta: float, low: float, high: float, evidence: Evidence) -> tuple[
     """The verdict on an effect that is expected above 0."""
     if low > delta:
         return REPRODUCED, ""
-    room = _room(evidence)
-    if room is not None and room < delta:
-        where = "ceiling" if evidence.sign < 0 else "floor"
-        reason = f"{where}: the reference is at {evidence.reference:.3g}, "
-        reason += f"which leaves {room:.2g} for an effect of {delta:g}"
+    room = evidence.room
+    if room is not None and room.left < delta:
+        reason = f"{room.end}: the reference is at {room.reference:.3g}, "
+        reason += f"which leaves {room.left:.2g} for an effect of {delta:g}"
         return CANNOT_SHOW, reason
     if high < delta:
         if low > 0:
             return WEAKER, ""
         return REFUTED, ""
     return UNDECIDED, ""
-
-
-def _room(evidence: Evidence) -> float | None:
-    """How far the others can get from the reference, in the direction of the claim."""
-    if evidence.reference is None:
-        return None
-    if evidence.sign < 0:
-        return 1 - evidence.reference
-    return evidence.reference
 
 
 def distance(bound: str, number: float, mean: float) -> float:
