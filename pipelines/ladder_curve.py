@@ -6,15 +6,17 @@ critique arm, against the base's chance of a right completion.
     python pipelines/ladder_curve.py pipelines/ladder.yaml --svg runs/ladder.svg
 
 Arms come in pairs `scalar-<rung>` and `critique-<rung>`. A run that never reached the target is
-censored: it needs more than it spent. Two figures follow.
+censored: it needs more than it spent. Three figures follow.
 
 - Each rung: the geometric mean of the ratio over seeds, paired, with a t interval. Where a scalar
   run is censored, the least ratio that its spending allows, without an interval.
+- Each scalar run on its way: the metric on validation problems at 1, 4 and 16 times `--unit`
+  tokens, and the highest value with its place. A run that reached the target stopped there.
 - All rungs: log ratio = a + b log chance + noise, by maximum likelihood with censoring (a Tobit
   model). Intervals of b and of the chance where the ratio is 1 are by profile likelihood. Rungs of
   one seed share no run, but each rung's base is one base: the interval is over runs, not bases.
 
-It needs scipy and matplotlib, which the extras dev and tasks install.
+The figure needs matplotlib, which the extra tasks installs.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from scipy import optimize, stats
 from critique_rl.analysis.evaluations import parse_metric
 from critique_rl.analysis.flow.classes import RIGHT
 from critique_rl.analysis.flow.series import read_flow
+from critique_rl.analysis.learning_curves import SPENT, Curve, curve, steps
 from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.intervals import crossed_interval
@@ -47,6 +50,16 @@ class Run:
     tokens: float
     """Until the target; where that is censored, in all."""
     censored: bool
+    curve: Curve
+    """Generated tokens and the metric on validation problems."""
+
+    def at(self, tokens: float) -> str:
+        """The metric at the last point up to so many tokens, as text."""
+        x, y = self.curve
+        if tokens > x[-1]:
+            return "stopped" if not self.censored else f"{y[-1]:.2f}"
+        before = np.flatnonzero(x <= tokens)
+        return f"{y[before[-1]]:.2f}" if len(before) else "-"
 
 
 @dataclass(frozen=True)
@@ -116,10 +129,11 @@ def read_rungs(pipeline_file: str, out: str) -> tuple[list[list[Pair]], float]:
 def read_run(compared: dict, folder: PipelineFolder, arm: str, seed: int) -> Run:
     """Tokens to the target, or all that were spent."""
     reached = compared["arms"][arm]["to_target"]["per_seed"][str(seed)]
+    points = curve(steps(folder.run(arm, seed)), f"eval/{compared['primary']}", SPENT)
     if reached is not None:
-        return Run(reached, False)
+        return Run(reached, False, points)
     evaluation = json.loads(folder.run(arm, seed).evaluation.read_text())
-    return Run(evaluation["cost"]["generated_tokens"], True)
+    return Run(evaluation["cost"]["generated_tokens"], True, points)
 
 
 # ---- the line ------------------------------------------------------------------------------------
@@ -228,6 +242,24 @@ def print_table(rungs: Sequence[Sequence[Pair]], target: float, line: Line) -> N
     print(f"It is 1 at a chance of {10**line.crossing:.2g} [{low:.2g}, {high:.2g}].")
 
 
+def print_readings(rungs: Sequence[Sequence[Pair]], unit: float) -> None:
+    """The scalar arm at 1, 4 and 16 times the unit, seed by seed."""
+    print(f"\nThe scalar arm on its way (1x is {unit:,.0f} generated tokens), per seed:\n")
+    print("| the base's chance | 1x | 4x | 16x | highest, at thousands of tokens |")
+    print("|---|---|---|---|---|")
+    for pairs in rungs:
+        cells = [f"{pairs[0].chance:.1e}"]
+        for times in (1, 4, 16):
+            cells.append(", ".join(pair.scalar.at(times * unit) for pair in pairs))
+        highest = []
+        for pair in pairs:
+            x, y = pair.scalar.curve
+            place = int(y.argmax())
+            highest.append(f"{y[place]:.2f} at {x[place] / 1000:.0f}")
+        cells.append(", ".join(highest))
+        print("| " + " | ".join(cells) + " |")
+
+
 def draw(rungs: Sequence[Sequence[Pair]], line: Line, path: Path) -> None:
     """The curve with intervals, censored runs as arrows, and the crossing point."""
     import matplotlib
@@ -298,6 +330,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("pipeline", help="a YAML file with arms scalar-<rung>, critique-<rung>")
     parser.add_argument("--out", default="runs", help="where its results are (default: runs)")
+    parser.add_argument("--unit", type=float, default=60_000, help="tokens of 1x (default: 60000)")
     parser.add_argument("--svg", type=Path, help="also draw the curve here")
     given = parser.parse_args()
     rungs, target = read_rungs(given.pipeline, given.out)
@@ -306,6 +339,7 @@ def main() -> None:
         pairs += of_rung
     line = fit(pairs)
     print_table(rungs, target, line)
+    print_readings(rungs, given.unit)
     if given.svg:
         draw(rungs, line, given.svg)
 

@@ -1,9 +1,10 @@
 """Arms against a control: paired differences on the same problems and seeds, with intervals over
-both (`intervals.crossed_interval`).
+both (`metric_intervals`).
 
 Problems are paired by id, seeds by number. A problem without enough judged samples in one of the
 paired evaluations drops out of that pair, and `problems` counts the others. Left out: a correction
-for many arms. The primary metric and the control are named before the run, and the verdict speaks
+for many arms of the differences from the control; all pairs have intervals that hold at once. The
+primary metric and the control are named before the run, and the verdict speaks
 of every arm, never of the best one alone.
 """
 

@@ -293,8 +293,9 @@ def seeds_table(comparison: Comparison) -> Table | None:
         return None
     most = 1 / excluded_chance(seeds)
     return Table(
-        f"Seeds on {primary}: took off or collapsed is {TAKE_OFF:g} over or under the base. Where "
-        f"{seeds} seeds are alike, one in {most:.2g} or more that is not is excluded (95%)",
+        f"Seeds on {primary}: one that took off is {TAKE_OFF:g} over the base, one that collapsed "
+        f"as much under it. {seeds} seeds that all do alike exclude that one in {most:.2g} does "
+        "otherwise (95%)",
         ["arm", "median", "took off", "collapsed", "level of those that took off"],
         rows,
         "lrrrr",

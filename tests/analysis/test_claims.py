@@ -253,6 +253,23 @@ def test_a_failed_check_leaves_nothing_to_show_and_the_largest_loss_is_named() -
     assert largest_loss(parse_claim(claimed).tests[0], {"a": {}}, base) is None
 
 
+def test_the_room_is_that_of_the_arm_the_others_are_held_against() -> None:
+    likely = evaluation(*[3] * 200)
+    runs = {arm: dict.fromkeys(range(3), likely) for arm in ("a", "b")}
+    rises = ClaimTest("pass@1/x", {"a": 1, "b": -1}, "delta", 0.3)
+    finding = judge(rises, runs, None)
+    assert finding.verdict == "cannot show"
+    assert finding.reason.startswith("ceiling: the reference is at 0.75, which leaves 0.25")
+    # From .75 there is room to fall by .3, and nothing fell.
+    falls = ClaimTest("pass@1/x", {"base": 1, "a": -1}, "delta", 0.3)
+    assert judge(falls, runs, likely).verdict == "refuted"
+    # Truthfulness ends at -1, and so -.5 can fall by .3 too.
+    problem = JudgedProblem("x", 4, 0, shares={"truthfulness": -0.5})
+    untrue = Evaluation({}, {str(i): problem for i in range(200)}, {}, Cost(), 0)
+    falls = ClaimTest("truthfulness/x", {"base": 1, "a": -1}, "delta", 0.3)
+    assert judge(falls, {"a": dict.fromkeys(range(3), untrue)}, untrue).verdict == "refuted"
+
+
 def test_an_undecided_test_says_how_many_seeds_would_decide_it() -> None:
     test = ClaimTest("pass@1/x", {"a": 1, "b": -1}, "delta", 0.2)
     runs = {"a": {}, "b": {}}

@@ -10,6 +10,7 @@ width. The parts:
     differences  two arms on the same problems, among them changes of a few problems in a hundred
     seeds        a seed takes off with chance .1 or .2; now in two parts: the chance, the level
                  among two seeds or more that took off
+    edges        two seeds, and seeds whose logits differ by .8, at rates .05 and .5
     families     pass@1/all over three families of 60 problems, of one arm and of a difference
     normal       values that are normal over seeds and problems, as in tests/test_metrics.py
 
@@ -181,6 +182,19 @@ def normal(rng: np.random.Generator, draws: int) -> Iterator[tuple[str, Tally, T
             )
 
 
+def edges(rng: np.random.Generator, draws: int) -> Iterator[tuple[str, Tally, Tally]]:
+    for seeds, sd in ((2, 0.1), (2, 0.3), (2, 0.6), (3, 0.8), (5, 0.8), (10, 0.8)):
+        for rate in (0.05, 0.5):
+            truth = over_seeds(chances(rng, rate, 20.0, TRUTH_PROBLEMS), sd)
+            before, now = Tally(), Tally()
+            for _ in range(draws):
+                logits_P = chances(rng, rate, 20.0, 100)
+                values_SP = answers(rng, logits_P + sd * rng.normal(size=(seeds, 1)))
+                before.add(crossed_interval(values_SP), truth)
+                now.add(share_interval(values_SP, ANSWERS), truth)
+            yield f"{seeds} seeds, seed sd {sd:g}, rate {rate:g}", before, now
+
+
 def families(rng: np.random.Generator, draws: int) -> Iterator[tuple[str, Tally, Tally]]:
     rates = {"plateau": 0.01, "learnable": 0.6, "no-trap": 0.98}
     gain, sd = 0.5, 0.3
@@ -219,6 +233,7 @@ PARTS: dict[str, Callable] = {
     "seeds": mixtures,
     "normal": normal,
     "families": families,
+    "edges": edges,
 }
 
 

@@ -285,7 +285,7 @@ def test_accelerate_takes_the_lines(tmp_path, tiny_policy, monkeypatch) -> None:
     words = shlex.split(run.command)
     given = launch.launch_command_parser().parse_args(words[3:])
     options, _, _ = launch._validate_launch_command(given)
-    # What accelerate would start, run in this process: imports alone would take 8 seconds.
+    # The command that accelerate would start runs in this process: imports alone take 8 seconds.
     started, environment = prepare_simple_launcher_cmd_env(options)
     assert started[:3] == [sys.executable, "-m", "critique_rl"]
     assert environment["ACCELERATE_USE_CPU"] == "True"

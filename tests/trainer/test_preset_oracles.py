@@ -18,9 +18,9 @@ import torch
 from datasets import Dataset
 from known_critics import WordsPerProblem, generated
 from preset_oracles import FORMULAS, GROUP, Facts
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tiny_models import of_letters
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 from trl import GRPOTrainer
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
@@ -64,33 +64,11 @@ RIGHT_CANDIDATES = (0, 1)
 
 
 def letters_policy() -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
-    vocabulary = {letter: place for place, letter in enumerate(LETTERS)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>", unk_token="<unk>"
-    )
-    fast.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        n_positions=64,
-        initializer_range=0.3,
-        attn_pdrop=0.0,
-        embd_pdrop=0.0,
-        resid_pdrop=0.0,
-        pad_token_id=END,
-        bos_token_id=END,
-        eos_token_id=END,
-    )
-    model = GPT2LMHeadModel(config).double()
+    model, tokenizer = of_letters(LETTERS, positions=64, seed=0)
+    model = model.double()
     # Positions would count padding, which the numbers of this file are taken without.
     model.transformer.wpe.weight.data.zero_()
-    return model, fast
+    return model, tokenizer
 
 
 def ids_of(text: str) -> list[int]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from known_critics import Words
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tiny_models import of_letters
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.config.schema import TaskConfig
@@ -51,30 +51,7 @@ def verdict(text: str, row: dict) -> Verdict:
 
 def letters_policy() -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
     """A random policy of five tokens; all but a, b, c and the end is unknown to it."""
-    vocabulary = {token: place for place, token in enumerate(LETTERS)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>", unk_token="<unk>"
-    )
-    fast.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    torch.manual_seed(5)
-    # GPT-2 computes in double where asked to; Llama's norms stay in float32.
-    config = GPT2Config(
-        vocab_size=len(LETTERS),
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        n_positions=1024,
-        initializer_range=0.3,
-        attn_pdrop=0.0,
-        embd_pdrop=0.0,
-        resid_pdrop=0.0,
-        pad_token_id=END,
-        bos_token_id=END,
-        eos_token_id=END,
-    )
-    return GPT2LMHeadModel(config), fast
+    return of_letters(LETTERS, positions=1024, seed=5)
 
 
 def letters_trainer(folder: Path, preset: str = "mixed", **settings) -> CritiqueGRPOTrainer:
