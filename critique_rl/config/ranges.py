@@ -70,6 +70,8 @@ SECTION_RANGES: Mapping[str, Mapping[str, Range]] = {
 }
 """Section -> key -> its range. Amounts of a budget are checked elsewhere: only one may be given."""
 
+MASSES = ("listed", "sampled")
+"""Values of `flow.masses`."""
 REASONS = {"task.size": "; with less the training set is empty"}
 """Key -> the end of its error."""
 
@@ -133,6 +135,10 @@ def check_ranges(config: Any, where: str) -> None:
     if config.flow is not None and config.flow.snapshots == 1:
         raise ConfigError(
             f"{where}, flow.snapshots: got 1, expected 0, or 2 or more: both ends are points"
+        )
+    if config.flow is not None and config.flow.masses not in MASSES:
+        raise ConfigError(
+            f"{where}, flow.masses: got {config.flow.masses!r}, expected {' or '.join(MASSES)}"
         )
     _check_evaluation(config.evaluation, f"{where}, evaluation")
     _check_families(config.task.families, f"{where}, task.families")

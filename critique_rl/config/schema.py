@@ -172,6 +172,10 @@ class FlowConfig:
     probes: int = 64
     """Completions that are scored each time while training, the likeliest ones of a few problems.
     """
+    masses: str = "listed"
+    """How `critique-rl flow` finds masses: it sums the completions that the task lists (listed), or
+    weighs samples of the two policies, as for a task without a list (sampled).
+    """
     account: str = ""
     """A family, or "all": these steps also log how each term of the objective moves the classes of
     its problems (`flow/<class>/<term>`). "": they do not.

@@ -111,6 +111,9 @@ def probes_path(config: RunConfig, folder: PipelineFolder) -> Path:
         "samples": flow.samples,
         "sampling": asdict(training_sampling(config)),
     }
+    if flow.masses == "sampled":
+        # Left out otherwise: probes of folders written before there was a choice keep their names.
+        settings["masses"] = flow.masses
     digest = text_checksum(json.dumps(settings, sort_keys=True, default=str))[:12]
     return folder.probes / f"probes-{digest}.json"
 
@@ -128,7 +131,8 @@ def make_probes(config: RunConfig) -> dict[str, Any]:
     move_to_device(model)
     sampling = training_sampling(config)
     rows = task.held_out(config.evaluation.split, flow.problems)
-    probes = build_probes(model, tokenizer, task, rows, sampling, flow.samples, SEED)
+    listed = flow.masses == "listed"
+    probes = build_probes(model, tokenizer, task, rows, sampling, flow.samples, SEED, listed)
     data = {"probes": probes.to_json()}
     if probes.listed:
         return {**data, "base": point_of(listed_masses(model, probes), 0, 0)}

@@ -4,8 +4,8 @@ In a lab world they are listed, so masses are sums of probabilities, and exact:
 
     mass(c) = sum over listed y of class c of pi(y | x),    mass(rest) = 1 - sum over listed y
 
-Elsewhere they are 64 samples of the base per problem, to which each checkpoint adds samples of its
-own (`masses`). Classes are those of `analysis.flow.classes`: the first that fits. The base's own
+Elsewhere, and where the caller asks for it, they are 64 samples of the base per problem, to which
+each checkpoint adds samples of its own (`masses`). Classes are those of `analysis.flow.classes`: the first that fits. The base's own
 wrong answers are the distinct wrong ones among its samples.
 """
 
@@ -93,6 +93,7 @@ def build_probes(
     sampling: Sampling,
     samples: int = 64,
     seed: int = 0,
+    listed: bool = True,
 ) -> ProbeSet:
     """The probes of held-out rows.
 
@@ -104,14 +105,16 @@ def build_probes(
         sampling: Decoding settings of the run's rollouts.
         samples: Samples of the base per problem.
         seed: Of the samples; the caller's random state is left as it was.
+        listed: Whether a list is used where the task has one.
     """
+    listed = listed and task.support is not None
     prompts = [row["prompt"] for row in rows for _ in range(samples)]
     answers = sample(model, tokenizer, prompts, sampling, seed)
     ids = prompt_ids(tokenizer, [row["prompt"] for row in rows], sampling.chat_template_kwargs)
     problems = []
     for i, row in enumerate(rows):
         answers_of_row = answers[i * samples : (i + 1) * samples]
-        if task.support is None:
+        if task.support is None or not listed:
             probes, wrong = _sampled(task, row, answers_of_row)
         else:
             probes = _listed(tokenizer, task, task.support, row, answers_of_row)
@@ -125,7 +128,7 @@ def build_probes(
         near_miss = task.support.near_miss
     return ProbeSet(
         tuple(problems),
-        listed=task.support is not None,
+        listed=listed,
         temperature=sampling.temperature,
         samples=samples,
         near_miss=near_miss,
@@ -198,7 +201,7 @@ def _sampled(
     """The base's samples of a row with their classes, and its distinct wrong answers."""
     verdicts = _judge(task, row, [answer.text for answer in answers])
     wrong = {str(verdict.answer) for verdict in verdicts if verdict.outcome == "wrong"}
-    return classify(answers, verdicts, wrong), tuple(sorted(wrong))
+    return classify(task, row, answers, verdicts, wrong), tuple(sorted(wrong))
 
 
 def judge_samples(
@@ -206,13 +209,18 @@ def judge_samples(
 ) -> tuple[Probe, ...]:
     """A checkpoint's samples of a row as probes, by the base's wrong answers."""
     verdicts = _judge(task, row, [answer.text for answer in answers])
-    return classify(answers, verdicts, set(wrong_answers))
+    return classify(task, row, answers, verdicts, set(wrong_answers))
 
 
 def classify(
-    answers: Sequence[Sample], verdicts: Sequence[Verdict], wrong_answers: set[str]
+    task: Task,
+    row: Row,
+    answers: Sequence[Sample],
+    verdicts: Sequence[Verdict],
+    wrong_answers: set[str],
 ) -> tuple[Probe, ...]:
-    """Classes of sampled answers: by the verdict, and by what the base answered.
+    """Classes of sampled answers: by the verdict, what the base answered, and the task's rule of a
+    near miss, if it has one.
 
     Unscored ones are left out.
     """
@@ -227,5 +235,14 @@ def classify(
             kind = OTHER_WRONG
             if str(verdict.answer) in wrong_answers:
                 kind = BASE_WRONG
+            elif _is_near_miss(task, row, answer.text):
+                kind = NEAR_MISS
         probes.append(Probe(tuple(answer.ids), kind))
     return tuple(probes)
+
+
+def _is_near_miss(task: Task, row: Row, text: str) -> bool:
+    if task.support is None:
+        return False
+    part = task.support.listed_part(text)
+    return part is not None and task.support.is_near_miss(part, row)

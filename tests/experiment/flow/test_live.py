@@ -121,6 +121,7 @@ def test_live_probes_are_few_and_hold_every_problems_right_completion(tmp_path) 
         ({"every": 1, "account": "nope"}, "flow.account: no family 'nope'"),
         ({"account": "plateau"}, "set flow.every"),
         ({"snapshots": 1}, "flow.snapshots: got 1"),
+        ({"masses": "exact"}, "flow.masses: got 'exact', expected listed or sampled"),
         ({"every": -1}, "flow.every: got -1"),
         ({"problem": 3}, "problem"),
     ],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from critique_rl.analysis.flow.classes import BASE_WRONG, CLASSES, NEAR_MISS, RIGHT
 from critique_rl.config.schema import TaskConfig
-from critique_rl.experiment.flow.masses import listed_masses
+from critique_rl.experiment.flow.masses import listed_masses, sampled_shares
 from critique_rl.experiment.flow.probes import (
     ProbeSet,
     build_probes,
@@ -98,5 +99,17 @@ def test_sampled_answers_are_classed_by_the_bases_answers() -> None:
     texts = ("A-7=-4\n#-4", "A-7=4\n#4", "A-7=3\n#3", "A-7=")
     answers = [Sample(0, text, 3, ids=(place,)) for place, text in enumerate(texts)]
     kinds = [probe.kind for probe in judge_samples(task, row, answers, ["4"])]
+    assert kinds == [RIGHT, BASE_WRONG, NEAR_MISS, "rest"], "the world's rule says what is near"
+    without_rule = replace(task, support=None)
+    kinds = [probe.kind for probe in judge_samples(without_rule, row, answers, ["4"])]
     assert kinds == [RIGHT, BASE_WRONG, "other_wrong", "rest"]
-    assert NEAR_MISS not in kinds, "without a list no rule says what is near"
+
+
+def test_samples_in_place_of_a_list_give_the_masses_that_the_list_has(world) -> None:
+    model, tokenizer, task, rows, listed = world
+    sampling = Sampling(max_new_tokens=48)
+    sampled = build_probes(model, tokenizer, task, rows[:2], sampling, 64, 5, listed=False)
+    assert not sampled.listed
+    exact = listed_masses(model, listed).problems
+    for name, by_class in sampled_shares(sampled).problems.items():
+        assert by_class["right"] == pytest.approx(exact[name]["right"], abs=0.2)

@@ -20,8 +20,8 @@ LISTED = (
 ESTIMATED = (
     "Each of the policy's completions of a held-out problem belongs to one of five classes. From "
     "the bottom: right; wrong with an answer that the policy before training gave among {samples} "
-    "samples, the base's own wrong answers; near misses, which this task does not define; wrong "
-    "with any other answer; the rest, which has no answer that can be read."
+    "samples, the base's own wrong answers; near misses{near_miss}; wrong with any other "
+    "answer; the rest, which has no answer that can be read."
 )
 STACKED = (
     "The areas are the probability of each class, over the tokens generated in training. They are "
@@ -94,11 +94,12 @@ def _classes_words(series: Series | None) -> str:
     if series is None:
         # Masses that are logged while training are of listed completions alone.
         return LISTED.format(samples="the", near_miss="")
-    if not series.listed:
-        return ESTIMATED.format(samples=series.samples)
     near_miss = ""
     if series.near_miss:
         near_miss = f" ({series.near_miss})"
+    if not series.listed:
+        near_miss = near_miss or ", which this task does not define"
+        return ESTIMATED.format(samples=series.samples, near_miss=near_miss)
     return LISTED.format(samples=series.samples, near_miss=near_miss)
 
 
