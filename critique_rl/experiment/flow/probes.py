@@ -5,8 +5,8 @@ In a lab world they are listed, so masses are sums of probabilities, and exact:
     mass(c) = sum over listed y of class c of pi(y | x),    mass(rest) = 1 - sum over listed y
 
 Elsewhere, and where the caller asks for it, they are 64 samples of the base per problem, to which
-each checkpoint adds samples of its own (`masses`). Classes are those of `analysis.flow.classes`: the first that fits. The base's own
-wrong answers are the distinct wrong ones among its samples.
+each checkpoint adds samples of its own (`masses`). Classes are those of `analysis.flow.classes`:
+the first that fits. The base's own wrong answers are the distinct wrong ones among its samples.
 """
 
 from __future__ import annotations
