@@ -26,6 +26,8 @@ from critique_rl.tasks.verifiers import (
 )
 from critique_rl.types import Attempt, Verdict
 
+LEGS_SOLUTIONS = ("forwards", "backwards")
+"""Values of `task.options.solution` in lab/legs: the order of the dataset's solutions."""
 Rows = Callable[[str, str, int, int], list[Row]]
 """(family, split, count, seed) -> rows."""
 Problems = Callable[[str, str, int, int], list[Any]]
@@ -52,8 +54,18 @@ def _lab_chain(config: TaskConfig, seed: int) -> Task:
 
 
 def _lab_legs(config: TaskConfig, seed: int) -> Task:
-    check_keys(config.options, (), "task, options")
-    rows = _row_source(legs.problems, _legs_row)
+    """Raises ConfigError for options that the world does not have."""
+    check_keys(config.options, ("solution",), "task, options")
+    order = config.options.get("solution", "forwards")
+    if order not in LEGS_SOLUTIONS:
+        raise ConfigError(
+            f"task, options.solution: got {order!r}, expected {' or '.join(LEGS_SOLUTIONS)}"
+        )
+
+    def to_row(problem: legs.Problem, family: str) -> Row:
+        return _legs_row(problem, family, order == "backwards")
+
+    rows = _row_source(legs.problems, to_row)
     return Task(
         name=config.name,
         train=_training_rows(config, legs.FAMILIES, rows, seed),
@@ -62,7 +74,7 @@ def _lab_legs(config: TaskConfig, seed: int) -> Task:
         oracle=_legs_oracle,
         prompts="lab/",
         support=Support(
-            lambda row: legs.workings(_legs_problem(row)),
+            lambda row: [*legs.workings(_legs_problem(row)), str(row["solution"])],
             lambda text, row: legs.is_near_miss(_legs_problem(row), text),
             "one animal's legs wrong, and all arithmetic right",
         ),
@@ -137,8 +149,8 @@ def _chain_row(problem: chain.Problem, family: str) -> Row:
     return _lab_row(problem.question, problem.answer, family, solution)
 
 
-def _legs_row(problem: legs.Problem, family: str) -> Row:
-    solution = legs.work(problem, problem.legs)
+def _legs_row(problem: legs.Problem, family: str, backwards: bool) -> Row:
+    solution = legs.work(problem, problem.legs, backwards)
     # reasoning-gym puts one preamble before every question, which says nothing in an id.
     preamble = legs.preamble()
     row_id = problem.question[len(preamble) :]
