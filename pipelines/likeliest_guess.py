@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean
 
 from critique_rl.analysis.flow.classes import BASE_WRONG, REST, RIGHT
 from critique_rl.analysis.flow.series import Series, read_flow
@@ -33,7 +34,8 @@ def main() -> None:
     folder = PipelineFolder(Path(given.out) / Path(given.pipeline).stem)
     print("| arm | family | likeliest guess | problems | right | base's own wrong | rest |")
     print("|---|---|---|---:|---:|---:|---:|")
-    for arm, runs in read_flow(folder, list(pipeline.arms), pipeline.seeds).items():
+    flow = read_flow(folder, list(pipeline.arms), pipeline.seeds)
+    for arm, runs in flow.items():
         for family in ("tier1", "tier2", "tier3"):
             for is_right in (True, False):
                 print_row(arm, family, is_right, runs)
@@ -48,30 +50,37 @@ def print_row(arm: str, family: str, is_right: bool, runs: Mapping[int, Series])
         is_right: Whether the likeliest guess of these problems is right.
         runs: Seed -> masses of the arm.
     """
-    cells = []
-    problems: set[str] = set()
+    problems: list[str] = []
+    for series in runs.values():
+        for name, of_family in series.families.items():
+            if of_family != family or name in problems:
+                continue
+            if likeliest_is_right(name) == is_right:
+                problems.append(name)
+    words = "wrong"
+    if is_right:
+        words = "right"
+    row = f"| {arm} | {family} | {words} | {len(problems)} |"
     for kind in SHOWN:
         before: list[float] = []
         after: list[float] = []
         for series in runs.values():
-            for name, family_of_problem in series.families.items():
-                if family_of_problem == family and likeliest_is_right(name) == is_right:
-                    problems.add(name)
-                    before.append(series.points[0].problems[name][kind])
-                    after.append(series.points[-1].problems[name][kind])
-        cells.append(f"{sum(before) / len(before):.3f} → {sum(after) / len(after):.3f}")
-    words = "right" if is_right else "wrong"
-    print(f"| {arm} | {family} | {words} | {len(problems)} | {' | '.join(cells)} |")
+            first = series.points[0]
+            last = series.points[-1]
+            for name in problems:
+                before.append(first.problems[name][kind])
+                after.append(last.problems[name][kind])
+        row += f" {mean(before):.3f} → {mean(after):.3f} |"
+    print(row)
 
 
 def likeliest_is_right(question: str) -> bool:
     """Whether every hidden operand of a problem is 1."""
     problem = tiers.parse_problem(question)
-    return all(
-        true_size == 1
-        for true_size, (_, shown) in zip(problem.truth, problem.operands, strict=True)
-        if not shown
-    )
+    for size, (_, shown) in zip(problem.truth, problem.operands, strict=True):
+        if not shown and size != 1:
+            return False
+    return True
 
 
 if __name__ == "__main__":

@@ -210,6 +210,16 @@ def format_working(problem: Problem, results: list[int]) -> str:
     return "\n".join(lines)
 
 
+def format_tersely(problem: Problem) -> str:
+    """The right working in another hand, without the operands: "A=-4\\nB=5\\n#5"."""
+    lines = []
+    for label, result in zip(LABELS, problem.values, strict=False):
+        line = f"{label}={result}"
+        lines.append(line)
+    lines.append(f"#{problem.answer}")
+    return "\n".join(lines)
+
+
 def read_working(problem: Problem, text: str) -> list[int] | None:
     """The inverse of `format_working`; None for a text of any other form."""
     results = [int(digits) for digits in re.findall(r"=(-?\d{1,9})(?=\n)", text)]

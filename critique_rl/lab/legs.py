@@ -216,20 +216,16 @@ def problems(family_name: str, split: str, count: int, seed: int) -> list[Proble
     return list(by_question.values())
 
 
-def work(problem: Problem, legs: Sequence[int], backwards: bool = False) -> str:
+def work(problem: Problem, legs: Sequence[int]) -> str:
     """A working without miscalculations: "A3*10=30 30\\nB1*6=6 36\\n#36".
 
     Args:
         problem: the question.
         legs: believed legs of one animal of each kind, in order.
-        backwards: whether it goes from the last animal to the first.
     """
     total = 0
     lines = []
-    steps = list(zip(LABELS, problem.animals, legs, strict=False))
-    if backwards:
-        steps.reverse()
-    for label, (_, count), number in steps:
+    for label, (_, count), number in zip(LABELS, problem.animals, legs, strict=False):
         product = count * number
         total += product
         lines.append(f"{label}{count}*{number}={product} {total}")

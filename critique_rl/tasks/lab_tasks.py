@@ -26,8 +26,10 @@ from critique_rl.tasks.verifiers import (
 )
 from critique_rl.types import Attempt, Verdict
 
-LEGS_SOLUTIONS = ("forwards", "backwards")
-"""Values of `task.options.solution` in lab/legs: the order of the dataset's solutions."""
+CHAIN_SOLUTIONS = ("own", "terse")
+"""Values of `task.options.solution` in lab/chain: solutions as its policies write them, or in
+another hand.
+"""
 Rows = Callable[[str, str, int, int], list[Row]]
 """(family, split, count, seed) -> rows."""
 Problems = Callable[[str, str, int, int], list[Any]]
@@ -35,8 +37,17 @@ Problems = Callable[[str, str, int, int], list[Any]]
 
 
 def _lab_chain(config: TaskConfig, seed: int) -> Task:
-    check_keys(config.options, (), "task, options")
-    rows = _row_source(chain.problems, _chain_row)
+    """Raises ConfigError for options that the world does not have."""
+    check_keys(config.options, ("solution",), "task, options")
+    hand = config.options.get("solution", "own")
+    if hand not in CHAIN_SOLUTIONS:
+        raise ConfigError(
+            f"task, options.solution: got {hand!r}, expected {' or '.join(CHAIN_SOLUTIONS)}"
+        )
+    to_row = _chain_row
+    if hand == "terse":
+        to_row = _terse_chain_row
+    rows = _row_source(chain.problems, to_row)
     return Task(
         name=config.name,
         train=_training_rows(config, chain.FAMILIES, rows, seed),
@@ -54,18 +65,8 @@ def _lab_chain(config: TaskConfig, seed: int) -> Task:
 
 
 def _lab_legs(config: TaskConfig, seed: int) -> Task:
-    """Raises ConfigError for options that the world does not have."""
-    check_keys(config.options, ("solution",), "task, options")
-    order = config.options.get("solution", "forwards")
-    if order not in LEGS_SOLUTIONS:
-        raise ConfigError(
-            f"task, options.solution: got {order!r}, expected {' or '.join(LEGS_SOLUTIONS)}"
-        )
-
-    def to_row(problem: legs.Problem, family: str) -> Row:
-        return _legs_row(problem, family, order == "backwards")
-
-    rows = _row_source(legs.problems, to_row)
+    check_keys(config.options, (), "task, options")
+    rows = _row_source(legs.problems, _legs_row)
     return Task(
         name=config.name,
         train=_training_rows(config, legs.FAMILIES, rows, seed),
@@ -74,7 +75,7 @@ def _lab_legs(config: TaskConfig, seed: int) -> Task:
         oracle=_legs_oracle,
         prompts="lab/",
         support=Support(
-            lambda row: [*legs.workings(_legs_problem(row)), str(row["solution"])],
+            lambda row: legs.workings(_legs_problem(row)),
             lambda text, row: legs.is_near_miss(_legs_problem(row), text),
             "one animal's legs wrong, and all arithmetic right",
         ),
@@ -149,8 +150,13 @@ def _chain_row(problem: chain.Problem, family: str) -> Row:
     return _lab_row(problem.question, problem.answer, family, solution)
 
 
-def _legs_row(problem: legs.Problem, family: str, backwards: bool) -> Row:
-    solution = legs.work(problem, problem.legs, backwards)
+def _terse_chain_row(problem: chain.Problem, family: str) -> Row:
+    solution = chain.format_tersely(problem)
+    return _lab_row(problem.question, problem.answer, family, solution)
+
+
+def _legs_row(problem: legs.Problem, family: str) -> Row:
+    solution = legs.work(problem, problem.legs)
     # reasoning-gym puts one preamble before every question, which says nothing in an id.
     preamble = legs.preamble()
     row_id = problem.question[len(preamble) :]
@@ -207,7 +213,14 @@ def _judge_legs(text: str, row: Row) -> Verdict:
 
 def _chain_answers(row: Row) -> list[str]:
     problem = chain.parse_problem(str(row["question"]))
-    return [chain.format_working(problem, results) for results in chain.workings(problem)]
+    listed = []
+    for results in chain.workings(problem):
+        working = chain.format_working(problem, results)
+        listed.append(working)
+    # The data set's solution may be in another hand.
+    solution = str(row["solution"])
+    listed.append(solution)
+    return listed
 
 
 def _is_chain_near_miss(text: str, row: Row) -> bool:

@@ -1,5 +1,5 @@
-"""lab/tiers and lab/facts: problems and their answers by hand, splits, verifiers, one-example
-training, and what the committed bases do.
+"""lab/tiers, lab/facts and options of lab/chain: problems and their answers by hand, splits,
+verifiers, one-example training, and what the committed bases do.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from critique_rl.config.schema import TaskConfig
 from critique_rl.experiment.evaluate import judge
 from critique_rl.experiment.evaluation_metrics import pass_metrics, self_metrics, share_metrics
 from critique_rl.hashing import split_of
-from critique_rl.lab import facts, facts_base, tiers, tiers_base
+from critique_rl.lab import chain, facts, facts_base, tiers, tiers_base
 from critique_rl.policy import load_policy
 from critique_rl.sampling.settings import Sampling
 from critique_rl.tasks.load import load_task
@@ -212,3 +212,19 @@ def test_the_facts_base_knows_guesses_and_seldom_abstains() -> None:
     assert 0.06 < rates["abstention/unknown"] < 0.2
     assert rates["hallucination/unknown"] > 0.7
     assert 0.05 < rates["pass@1/false_premise"] < 0.2
+
+
+def test_terse_solutions_are_right_and_in_another_hand() -> None:
+    terse = load_task(TaskConfig("lab/chain", size=4, options={"solution": "terse"}), 0)
+    own = load_task(TaskConfig("lab/chain", size=4), 0)
+    for row, other in zip(terse.train, own.train, strict=True):
+        assert row["question"] == other["question"]
+        assert row["solution"] != other["solution"]
+        assert terse.verifier(row["solution"], row).outcome == "right"
+        # Both right workings are listed, and the own one once.
+        answers = terse.support.answers(row)
+        assert {row["solution"], other["solution"]} <= set(answers)
+        assert set(own.support.answers(other)) | {row["solution"]} == set(answers)
+    assert chain.faulty_spans("3 A-7 B+9", "A=4\nB=13\n#13") == ((2, 3),)
+    with pytest.raises(ConfigError, match="expected own or terse"):
+        load_task(TaskConfig("lab/chain", options={"solution": "sideways"}), 0)
