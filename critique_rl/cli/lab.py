@@ -16,6 +16,7 @@ RECIPE_OPTIONS = (
     "locality",
     "critiques",
     "trap_chance",
+    "direct_share",
     "unseen",
     "learning_rate",
     "sequences",
@@ -60,6 +61,11 @@ def _add_build(actions: Commands) -> None:
         "--trap-chance",
         type=float,
         help="chain: chance of the right step at a trap when solving (default: 0, a plateau)",
+    )
+    build.add_argument(
+        "--direct-share",
+        type=float,
+        help="tiers: share of examples that answer without steps (default: 0)",
     )
     build.add_argument(
         "--unseen",
@@ -119,9 +125,16 @@ def _check_build_arguments(arguments: argparse.Namespace) -> None:
     """Refuse options that the recipe of the world does not have.
 
     Raises:
-        ConfigError: Such an option, or no folder to start from.
+        ConfigError: Such an option, a share outside [0, 1], or no folder to start from.
     """
     world = arguments.world
+    share = arguments.direct_share
+    if share is not None and world != "tiers":
+        raise ConfigError(
+            f"--direct-share: is of tiers, and got --world {world}; give --world tiers"
+        )
+    if share is not None and not 0 <= share <= 1:
+        raise ConfigError(f"--direct-share: got {share:g}, expected a share from 0 to 1")
     if arguments.critiques is False and world != "legs":
         raise ConfigError(f"--no-critiques: is of legs, and got --world {world}; give --world legs")
     if world != "chain" and (arguments.trap_chance is not None or arguments.unseen):

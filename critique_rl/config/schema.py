@@ -39,7 +39,9 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """Which model starts: `lab`, `lab/tiers`, `lab/facts`, `smollm2`, a local path or a Hub id."""
+    """Which model starts: `lab`, `lab/tiers`, `lab/tiers-worked`, `lab/tiers-direct`, `lab/facts`,
+    `smollm2`, a local path or a Hub id.
+    """
 
     model: str
     """One of the names above."""

@@ -54,6 +54,8 @@ class Recipe:
     """Chance of the right step at a trap when solving (`lab/chain` alone). 0 is a plateau by
     construction; above 0 a scalar reward can find the right steps.
     """
+    direct_share: float = 0.0
+    """Share of examples that answer without steps (`lab/tiers` alone)."""
     unseen: str = ""
     """A kind of hazard that no critique ever names (`lab/chain` alone)."""
     hidden_size: int = 128
@@ -73,7 +75,9 @@ Batch = dict[str, torch.Tensor]
 
 
 def weights_folder(world: str) -> Path:
-    """Folder of the committed weights of "chain", "tiers", "facts", or of chain's "critic"."""
+    """Folder of the committed weights of "chain", "facts", "tiers", "tiers-worked" or
+    "tiers-direct", or of chain's "critic".
+    """
     return WEIGHTS.with_name(world)
 
 
@@ -334,6 +338,11 @@ def batches(
         "input_ids" (B, T), padded on the right, and "labels" (B, T), -100 outside the answer.
     """
     rng = random.Random(recipe.seed)
+    key = _length
+    if recipe.direct_share > 0:
+        # The loss is a mean over a batch's tokens. In batches of their own, short answers would
+        # weigh more: the base then gives .58 of them for .35 of the examples.
+        key = _prompt_length
     block = BLOCK * recipe.batch_size
     for _ in range(0, recipe.sequences, block):
         rows = [example(recipe, rng) for _ in range(block)]
@@ -343,7 +352,7 @@ def batches(
         answer_ids = tokenizer(answers)["input_ids"]
         pairs = list(zip(prompt_ids, answer_ids, strict=True))
         # Sorted by length within a block, so that a batch holds little padding.
-        pairs.sort(key=_length)
+        pairs.sort(key=key)
         starts = list(range(0, block, recipe.batch_size))
         rng.shuffle(starts)
         for start in starts:
@@ -354,6 +363,11 @@ def batches(
 def _length(pair: TokenPair) -> int:
     prompt, answer = pair
     return len(prompt) + len(answer)
+
+
+def _prompt_length(pair: TokenPair) -> int:
+    prompt, _ = pair
+    return len(prompt)
 
 
 def _collate(pairs: list[TokenPair]) -> Batch:

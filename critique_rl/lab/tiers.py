@@ -3,7 +3,7 @@
 The question "3 A+4 B+? C-2 D-?" hides the magnitudes of B and D: 1, 2 or 3 with probability .6, .3,
 .1, by a hash of the question. A working fills in a guess for each: "A+4=7", "B+1=8", "C-2=6",
 "D-1=5", then "#5", then its confidence in percent: "@70". The family `tier<t>` has t hidden
-operands.
+operands. The verifier reads the last two lines alone, so an answer may also leave its steps out.
 
 The world has the mechanism that Yue et al. (arXiv 2504.13837) describe. There are several ways to
 answer, one of them right, and the question does not show which. No policy can do better than the
@@ -128,6 +128,12 @@ def format_working(problem: Problem, sizes: Sequence[int], percent: int) -> str:
     lines.append(f"#{results[-1]}")
     lines.append(f"@{percent}")
     return "\n".join(lines)
+
+
+def format_direct(problem: Problem, sizes: Sequence[int], percent: int) -> str:
+    """The same answer without its steps: "#5\\n@70"."""
+    results = problem.results(sizes)
+    return f"#{results[-1]}\n@{percent}"
 
 
 def workings(problem: Problem) -> dict[str, int]:

@@ -7,6 +7,12 @@ question's hash: the base never reads which guess is right.
 The confidence is independent of the question: 90 half of the time, else any of the eleven levels.
 All levels are sampled then, and none means anything. One example in twenty has the second phrasing
 (`prompts/lab/second.jinja`), which the base therefore reads a little.
+
+Two more bases answer in two styles, with the steps or without them (`tiers.format_direct`): a small
+policy is seldom right without. Random rewards are tried on them, which may bring up a habit.
+
+    critique-rl lab build --world tiers --direct-share 0.35 --sequences 131072 --out tiers-worked
+    critique-rl lab build --world tiers --direct-share 0.65 --sequences 131072 --out tiers-direct
 """
 
 from __future__ import annotations
@@ -41,4 +47,7 @@ def example(recipe: Recipe, rng: random.Random) -> tuple[str, str]:
         sizes.append(size or tiers.hidden_magnitude(rng.random()))
     percent = 90 if rng.random() < 0.5 else 10 * rng.randrange(11)
     question = phrase_question(problem.question, rng)
+    # No draw at 0: the committed base of one style was built without this draw.
+    if recipe.direct_share > 0 and rng.random() < recipe.direct_share:
+        return question, tiers.format_direct(problem, sizes, percent)
     return question, tiers.format_working(problem, sizes, percent)

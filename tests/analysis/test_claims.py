@@ -297,9 +297,11 @@ def test_a_quick_look_has_one_seed_no_sweep_and_small_budgets() -> None:
 def test_every_published_claim_can_be_run_and_judged(path) -> None:
     pipeline = load_pipeline(path)
     claim = parse_claim(pipeline)
-    assert len(pipeline.seeds) == 5
+    assert len(pipeline.seeds) >= 3
+    # Seeds from 900 on are for development.
     assert all(seed < 900 for seed in pipeline.seeds)
-    assert pipeline.sweep is not None
+    if pipeline.sweep is None:
+        assert all("learning_rate" in config.trl for config in pipeline.arms.values())
     assert claim.says
     assert claim.source
     check_arms(dict(pipeline.arms))

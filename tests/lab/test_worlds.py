@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.experiment.evaluate import judge
@@ -16,6 +18,7 @@ from critique_rl.experiment.evaluation_metrics import pass_metrics, self_metrics
 from critique_rl.hashing import split_of
 from critique_rl.lab import chain, facts, facts_base, tiers, tiers_base
 from critique_rl.policy import load_policy
+from critique_rl.sampling.sample import sample
 from critique_rl.sampling.settings import Sampling
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.verifiers import hash_confidence
@@ -84,6 +87,55 @@ def test_the_tiers_base_never_reads_which_guess_is_right() -> None:
     assert hits / total == pytest.approx(0.46, abs=0.09)
 
 
+def test_direct_answers_have_their_share_and_the_same_hidden_guesses() -> None:
+    def answers(share: float) -> list[tuple[str, str]]:
+        rng = random.Random(0)
+        recipe = replace(tiers_base.RECIPE, direct_share=share)
+        return [tiers_base.example(recipe, rng) for _ in range(1500)]
+
+    def is_direct(answer: str) -> bool:
+        return answer.startswith("#")
+
+    shares = {}
+    hits = Counter()
+    for share in (0.35, 0.65):
+        examples = answers(share)
+        direct = [pair for pair in examples if is_direct(pair[1])]
+        shares[share] = len(direct) / 1500
+        for question, answer in direct:
+            problem = tiers.parse_problem(question.removeprefix("say "))
+            assert answer.count("\n") == 1
+            verdict = hash_confidence(answer, {"answer": problem.answer})
+            assert verdict.confidence is not None
+            hits[problem.hidden, verdict.outcome] += 1
+    # 1500 draws: standard error .012
+    assert shares == pytest.approx({0.35: 0.35, 0.65: 0.65}, abs=0.04)
+    # With all operands shown both styles are right; else they guess alike.
+    assert hits[0, "wrong"] == 0
+    one_hidden = hits[1, "right"] / (hits[1, "right"] + hits[1, "wrong"])
+    assert one_hidden == pytest.approx(0.46, abs=0.09)
+    assert all(is_direct(answer) for _, answer in answers(1.0))
+    assert not any(is_direct(answer) for _, answer in answers(0.0))
+
+
+@pytest.mark.parametrize("world", ["chain", "facts", "critic"])
+def test_a_direct_share_is_of_tiers_alone(world, tmp_path, capsys) -> None:
+    folder = tmp_path / "base"
+    command = ["lab", "build", "--world", world, "--out", str(folder), "--direct-share"]
+    assert main([*command, "0.35"]) == 2
+    assert f"--direct-share: is of tiers, and got --world {world}" in capsys.readouterr().err
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("share", ["1.5", "-0.1", "nan"])
+def test_a_direct_share_lies_between_0_and_1(share, tmp_path, capsys) -> None:
+    folder = tmp_path / "base"
+    option = f"--direct-share={share}"
+    assert main(["lab", "build", "--world", "tiers", "--out", str(folder), option]) == 2
+    assert "expected a share from 0 to 1" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(
     ("text", "outcome", "confidence"),
     [
@@ -106,6 +158,23 @@ def test_the_last_two_lines_are_answer_and_confidence_or_it_is_unreadable(
 ) -> None:
     verdict = hash_confidence(text, {"answer": "4"})
     assert (verdict.outcome, verdict.confidence) == (outcome, confidence)
+
+
+def test_both_styles_are_judged_by_their_last_two_lines() -> None:
+    problem = tiers.parse_problem("3 A+4 B+? C-2 D-5")
+    row = {"answer": problem.answer}
+    assert tiers.format_direct(problem, (4, 1, 2, 5), 70) == "#1\n@70"
+    outcomes = {}
+    for guess in (1, 2, 3):
+        sizes = (4, guess, 2, 5)
+        texts = [style(problem, sizes, 30) for style in (tiers.format_working, tiers.format_direct)]
+        verdicts = [hash_confidence(text, row) for text in texts]
+        # The two differ in their steps alone.
+        assert verdicts[0] == verdicts[1]
+        assert verdicts[0].confidence == 0.3
+        outcomes[guess] = verdicts[0].outcome
+    assert outcomes[problem.truth[1]] == "right"
+    assert list(outcomes.values()).count("wrong") == 2
 
 
 def test_an_answer_column_that_is_no_integer_is_unscored() -> None:
@@ -201,6 +270,26 @@ def test_the_tiers_base_solves_by_guessing_and_is_sure_of_itself_for_no_reason()
     assert rates["pass@16/tier1"] > 0.8
     assert rates["auroc"] == pytest.approx(0.5, abs=0.06)
     assert rates["ece"] > 0.15
+
+
+@pytest.mark.parametrize(("name", "share"), [("tiers-worked", 0.35), ("tiers-direct", 0.65)])
+def test_bases_of_two_styles_answer_in_their_shares_and_are_right_with_steps(name, share) -> None:
+    task = load_task(TaskConfig("lab/tiers", size=4), 0)
+    rows = task.held_out("validation", 40)[:40]
+    assert {row["family"] for row in rows} == {"tier0"}
+    prompts = [row["prompt"] for row in rows for _ in range(16)]
+    answers = sample(*load_policy(f"lab/{name}"), prompts, Sampling(max_new_tokens=40), seed=1)
+    right = Counter()
+    total = Counter()
+    for answer in answers:
+        is_direct = answer.text.startswith("#")
+        verdict = task.verifier(answer.text, rows[answer.prompt // 16])
+        right[is_direct] += verdict.outcome == "right"
+        total[is_direct] += 1
+    # 640 answers: standard error .019 of the share, about .05 of the direct ones that are right
+    assert total[True] / 640 == pytest.approx(share, abs=0.08)
+    assert right[False] / total[False] > 0.9
+    assert right[True] / total[True] < 0.5
 
 
 def test_the_facts_base_knows_guesses_and_seldom_abstains() -> None:
