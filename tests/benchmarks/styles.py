@@ -19,7 +19,7 @@ STYLES = {"worked": "A", "direct": "#"}
 """Style -> its first character."""
 
 
-def main(folders: list[str], problems: int = 50, samples: int = 32) -> None:
+def main(folders: list[str], problems: int = 25, samples: int = 16) -> None:
     task = load_task(TaskConfig("lab/tiers", size=4), 0)
     rows = task.held_out("validation", problems)
     prompts = [row["prompt"] for row in rows for _ in range(samples)]

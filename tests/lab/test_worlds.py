@@ -286,10 +286,11 @@ def test_bases_of_two_styles_answer_in_their_shares_and_are_right_with_steps(nam
         verdict = task.verifier(answer.text, rows[answer.prompt // 16])
         right[is_direct] += verdict.outcome == "right"
         total[is_direct] += 1
-    # 640 answers: standard error .019 of the share, about .05 of the direct ones that are right
+    # 640 answers: standard error .019 of the share; rates right differ more between problems
     assert total[True] / 640 == pytest.approx(share, abs=0.08)
     assert right[False] / total[False] > 0.9
-    assert right[True] / total[True] < 0.5
+    # The base that gives most of its answers without steps is right in about .5 of them.
+    assert right[True] / total[True] < 0.65
 
 
 def test_the_facts_base_knows_guesses_and_seldom_abstains() -> None:
