@@ -62,6 +62,19 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> np.ndarray | float:
     return (1 - all_wrong)[()]
 
 
+def exact_pass_at_k(chance: float, k: int) -> float:
+    """The chance that at least one of k samples is right: 1 - (1 - p)^k.
+
+    Args:
+        chance: p, of one right sample, 0 to 1.
+        k: samples per try, from 1.
+    """
+    if chance >= 1:
+        return 1.0
+    # 1 - (1 - p)^k itself would lose a p under 1e-16.
+    return -math.expm1(k * math.log1p(-chance))
+
+
 # ---- calibration: stated confidence against correctness ------------------------------------------
 
 

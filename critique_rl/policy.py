@@ -71,12 +71,12 @@ def resolve_model(model: str) -> str:
     if model == "smollm2":
         return str(smollm2_folder())
     path = Path(model).expanduser()
-    # Anything else may be a Hub id, which only the Hub can refuse.
-    looks_like_path = model.startswith((".", "/", "~"))
+    # A Hub id has at most one slash. Anything else may be one, which only the Hub can refuse.
+    looks_like_path = model.startswith((".", "/", "~")) or model.count("/") > 1
     if looks_like_path and not path.is_dir():
         raise FileNotFoundError(
-            f"policy model {model!r} is no folder; give an existing folder, a Hub id, 'smollm2'"
-            f" or one of {', '.join(LAB)}"
+            f"policy model {model!r} is no folder; build it, if the pipeline's first lines say how,"
+            f" or give an existing folder, a Hub id, 'smollm2' or one of {', '.join(LAB)}"
         )
     if model.startswith("~"):
         return str(path)

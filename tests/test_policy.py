@@ -50,9 +50,10 @@ def test_keyword_arguments_reach_the_model(tiny):
     assert policy.load_policy(tiny, dtype=torch.bfloat16)[0].dtype == torch.bfloat16
 
 
-def test_a_path_that_is_no_folder_is_refused_before_the_hub_is_asked(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no folder; give an existing folder"):
-        policy.load_policy(str(tmp_path / "absent"))
+@pytest.mark.parametrize("model", ["./absent", "/absent", "runs/bases/absent"])
+def test_a_path_that_is_no_folder_is_refused_before_the_hub_is_asked(model):
+    with pytest.raises(FileNotFoundError, match="is no folder; build it"):
+        policy.load_policy(model)
 
 
 def test_smollm2_without_its_wheel_says_what_to_run(monkeypatch):

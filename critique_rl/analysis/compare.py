@@ -40,7 +40,9 @@ from critique_rl.analysis.critiques.counts import critique_counts
 from critique_rl.analysis.differences import all_pairs, differences_from, mean_and_ends, seed_means
 from critique_rl.analysis.evaluations import (
     ALL_FAMILIES,
+    EXACT,
     METRIC,
+    PASS,
     ArmRuns,
     Evaluation,
     Runs,
@@ -59,6 +61,8 @@ from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.costs import KINDS
 from critique_rl.metrics import EVALUATION_METRICS, expected_calibration_error, reliability_bins
 
+ESTIMATES = (PASS, EXACT)
+"""Metrics that stand before the shares in tables."""
 MOST_TOLD = 5
 """Reasons of unscored answers that an error lists."""
 
@@ -300,9 +304,12 @@ def _verifier_of(evaluation: Evaluation) -> str:
     return str(verifier)
 
 
-def _metric_order(metric: str) -> tuple[bool, int, str, str]:
+def _metric_order(metric: str) -> tuple[int, int, str, str]:
     name, k, family = parse_metric(metric)
-    return name != "pass", k, name, family
+    kind = len(ESTIMATES)
+    if name in ESTIMATES:
+        kind = ESTIMATES.index(name)
+    return kind, k, name, family
 
 
 def _critiques(folder: PipelineFolder, arm: str, runs: Runs) -> CritiqueCounts | None:

@@ -30,7 +30,7 @@ from critique_rl.config.durable_files import (
 )
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.verifier_settings import with_verdict_settings
-from critique_rl.metrics import EVALUATION_METRICS, SHARES, pass_at_k, shares
+from critique_rl.metrics import EVALUATION_METRICS, SHARES, exact_pass_at_k, pass_at_k, shares
 
 BASE = "base"
 """The arm's name in an evaluation of the policy before training."""
@@ -50,8 +50,14 @@ PROTOCOL = (
 """The keys of eval.json that two evaluations must share to be compared."""
 REASONS = "unscored_reasons"
 """Key of eval.json: reasons of unscored samples, where there are any."""
-METRIC = re.compile(rf"(?:pass@(\d+)|({'|'.join(SHARES)}))/(.+)")
+METRIC = re.compile(rf"(?:(pass|exact)@(\d+)|({'|'.join(SHARES)}))/(.+)")
 """Names of the metrics that every problem has a value of."""
+PASS = "pass"
+"""Estimated from samples."""
+EXACT = "exact"
+"""From the chance of a true answer."""
+NO_NOISE = 1_000_000
+"""Tries behind a value that no sampling blurs."""
 ALL_FAMILIES = "all"
 """The family name of a metric over all problems."""
 
@@ -67,6 +73,8 @@ class JudgedProblem:
     """Right ones among them: the c of pass@k."""
     shares: Mapping[str, float] = field(default_factory=dict)
     """`metrics.shares` of the problem."""
+    chance: float | None = None
+    """Of a true answer; None where `evaluation.exact` was off."""
 
 
 Vote = tuple[float, bool]
@@ -101,8 +109,8 @@ class Evaluation:
         """The metric of every problem that has it.
 
         Args:
-            metric: pass@<k>/<family> or <share>/<family>, where the family "all" takes every
-                problem; or one of `metrics.EVALUATION_METRICS`.
+            metric: pass@<k>/<family>, exact@<k>/<family> or <share>/<family>, where the family
+                "all" takes every problem; or one of `metrics.EVALUATION_METRICS`.
 
         Returns:
             Problem's id -> value. A metric of the complete evaluation has one value, under "".
@@ -116,6 +124,8 @@ class Evaluation:
         problems = self._family_problems(family)
         if name in SHARES:
             return _share_values(problems, name)
+        if name == EXACT:
+            return _exact_values(problems, k)
         return _pass_values(problems, k)
 
     def _family_problems(self, family: str) -> Problems:
@@ -157,22 +167,46 @@ def _pass_values(problems: Problems, k: int) -> dict[str, float]:
     return dict(zip(names, values_P.tolist(), strict=True))
 
 
+def _exact_values(problems: Problems, k: int) -> dict[str, float]:
+    values = {}
+    for problem_id, problem in problems.items():
+        if problem.chance is not None:
+            values[problem_id] = exact_pass_at_k(problem.chance, k)
+    return values
+
+
+def tries_behind(metric: str, samples: int) -> float:
+    """Tries behind each problem's value: n samples hold n / k separate tries at pass@k.
+
+    Args:
+        metric: one that every problem has a value of.
+        samples: answers per problem.
+    """
+    name, k, _ = parse_metric(metric)
+    if name == EXACT:
+        return NO_NOISE
+    return samples / max(k, 1)
+
+
 def parse_metric(metric: str) -> tuple[str, int, str]:
     """Split a metric's name.
 
     Returns:
-        ("pass", k, family), or (share, 0, family).
+        ("pass" or "exact", k, family), or (share, 0, family).
 
     Raises:
         ValueError: the name is not one that every problem has a value of.
     """
     match = METRIC.fullmatch(metric)
     if match is None:
-        raise ValueError(f"got metric {metric!r}, expected pass@<k>/<family> or <share>/<family>")
-    k, share, family = match.groups()
+        raise ValueError(
+            f"got metric {metric!r}, expected pass@<k>/<family>, exact@<k>/<family> or "
+            "<share>/<family>"
+        )
+    name, k, share, family = match.groups()
     if share:
         return share, 0, family
-    return "pass", int(k), family
+    return name, int(k), family
 
 
 def read_evaluation(path: Path, arm: str, seed: int | None = None) -> Evaluation:
@@ -303,11 +337,19 @@ def _parse_problems(rows: Sequence[Mapping[str, Any]]) -> dict[str, JudgedProble
 
 
 def _parse_problem(row: Mapping[str, Any], abstains: bool) -> JudgedProblem:
+    """One problem's counts.
+
+    Raises:
+        ValueError: its chance is none.
+    """
     judged = int(row["n"])
     right = int(row["right"])
     abstained = row.get("abstained", 0) if abstains else None
     problem_shares = shares(judged, right, abstained, row.get("agreement"))
-    return JudgedProblem(row["family"], judged, right, problem_shares)
+    chance = row.get("chance")
+    if chance is not None and not 0 <= chance <= 1:
+        raise ValueError(f"problem {row['id']!r} has a chance of {chance}")
+    return JudgedProblem(row["family"], judged, right, problem_shares, chance)
 
 
 def _check_samples(rows: Iterable[Mapping[str, Any]], raw: Mapping[str, Any]) -> None:

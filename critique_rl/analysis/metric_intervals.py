@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from critique_rl.analysis.evaluations import ALL_FAMILIES, Evaluation, parse_metric
+from critique_rl.analysis.evaluations import ALL_FAMILIES, Evaluation, parse_metric, tries_behind
 from critique_rl.analysis.problem_matrix import stratified, values_and_families
 from critique_rl.intervals import (
     Interval,
@@ -100,10 +100,10 @@ def arm_contrast(
     if metric in EVALUATION_METRICS:
         values_SP = combined(values_EP)
         return Contrast(crossed_interval(values_SP, level), values_SP)
-    _, k, family = parse_metric(metric)
+    _, _, family = parse_metric(metric)
     # Evaluations are compared only where they took as many samples (`evaluations.PROTOCOL`).
     samples = evaluations[0].protocol.get("samples", 1)
-    tries = samples / max(k, 1)
+    tries = tries_behind(metric, samples)
     least = least_value(metric)
     if family != ALL_FAMILIES:
         values_ASP = values_EP.reshape(len(arms), seeds, -1)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from critique_rl.analysis.comparison import Difference
-from critique_rl.analysis.evaluations import ALL_FAMILIES, parse_metric
+from critique_rl.analysis.evaluations import ALL_FAMILIES, NO_NOISE, parse_metric, tries_behind
 from critique_rl.analysis.formats import plural, two_decimals
 from critique_rl.config.schema import Pipeline
 from critique_rl.intervals import Design, Spread, smallest_difference
@@ -29,7 +29,7 @@ def smallest_of(metric: str, problems: int, samples: int, seeds: int) -> float |
     """The smallest difference on a metric that a comparison can show.
 
     Args:
-        metric: pass@<k>/<family>, or a share of samples.
+        metric: pass@<k>/<family>, exact@<k>/<family>, or a share of samples.
         problems: problems that both arms have a value for.
         samples: answers per problem.
         seeds: seeds that both arms have.
@@ -40,9 +40,7 @@ def smallest_of(metric: str, problems: int, samples: int, seeds: int) -> float |
     """
     if metric in EVALUATION_METRICS:
         return None
-    _, k, _ = parse_metric(metric)
-    # n samples hold n / k separate tries at pass@k.
-    tries = samples // max(k, 1)
+    tries = int(tries_behind(metric, samples))
     smallest = smallest_difference(Design(problems, max(tries, 1), seeds))
     if math.isfinite(smallest):
         return smallest
@@ -84,14 +82,14 @@ def planned_design(pipeline: Pipeline, families: Sequence[str]) -> Design | None
     """
     if pipeline.primary in EVALUATION_METRICS:
         return None
-    _, k, family = parse_metric(pipeline.primary)
+    _, _, family = parse_metric(pipeline.primary)
     problems = len(families)
     if family != ALL_FAMILIES:
         problems = families.count(family)
     if not problems:
         return None
     samples = pipeline.arms[pipeline.control].evaluation.samples
-    tries = samples // max(k, 1)
+    tries = int(tries_behind(pipeline.primary, samples))
     return Design(problems, max(tries, 1), len(pipeline.seeds))
 
 
@@ -100,12 +98,14 @@ def describe(pipeline: Pipeline, design: Design) -> str:
     smallest = smallest_difference(design)
     seeds = plural(design.seeds, "seed")
     problems = plural(design.problems, "problem")
-    samples = plural(design.samples, "sample")
+    samples = f"{plural(design.samples, 'sample')} each"
+    if design.samples == NO_NOISE:
+        samples = "exact chances"
     if smallest > 1:
         shown = "no difference at all"
     else:
         shown = f"differences in {pipeline.primary} of {two_decimals(smallest)} or more"
-    return f"{seeds}, {problems} and {samples} each show {shown}"
+    return f"{seeds}, {problems} and {samples} show {shown}"
 
 
 def advice(pipeline: Pipeline, design: Design) -> str:

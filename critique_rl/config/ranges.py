@@ -177,6 +177,12 @@ def _check_evaluation(evaluation: Any, where: str) -> None:
         raise ConfigError(
             f"{where}.stop_above: read on the learning curve; set evaluation.curve_every"
         )
+    if evaluation.exact and (not evaluation.temperature or evaluation.top_p < 1):
+        raise ConfigError(
+            f"{where}.exact: got temperature {evaluation.temperature:g} and top_p "
+            f"{evaluation.top_p:g}, and chances are those of all samples; "
+            "set temperature above 0 and top_p to 1, or exact to false"
+        )
     if min(ks) > evaluation.samples:
         raise ConfigError(
             f"{where}.ks: got {list(ks)!r} with {evaluation.samples} samples a problem, "

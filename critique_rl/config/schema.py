@@ -112,6 +112,10 @@ class EvaluationConfig:
     """Nucleus of sampling: the likeliest tokens that together hold this probability."""
     ks: tuple[int, ...] = (1, 4, 16)
     """The k of each reported pass@k; a k above `samples` is left out."""
+    exact: bool = False
+    """In worlds that list their answers: the chance of a true one per problem, and from it exact@k.
+    That needs no samples, so k may be above `samples`, and leaves out answers right by luck.
+    """
     split: str = "test"
     """Split of the problems: test or validation."""
     second_template: str = ""

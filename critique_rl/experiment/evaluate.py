@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from critique_rl.config.schema import RunConfig, TaskConfig
 from critique_rl.config.split_rule import stored_options
 from critique_rl.experiment.evaluation_metrics import all_metrics, tally
+from critique_rl.experiment.flow.chances import true_chances
 from critique_rl.prompts import render
 from critique_rl.sampling.sample import sample
 from critique_rl.sampling.settings import Sampling, record
@@ -176,6 +177,10 @@ def final_evaluation(
 
     def judge_rows(rows: Sequence[Row]) -> dict[str, Any]:
         judged = evaluate_policy(model, tokenizer, rows, task, config, evaluation.samples, seed)
+        if evaluation.exact:
+            chances = true_chances(model, tokenizer, task, rows, sampling)
+            for problem, chance in zip(judged["problems"], chances, strict=True):
+                problem["chance"] = chance
         prompts = [row["prompt"] for row in rows]
         tokens = about["cost"].get("evaluation_tokens", 0)
         about["cost"]["evaluation_tokens"] = tokens + judged["evaluation_tokens"]

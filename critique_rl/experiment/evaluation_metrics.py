@@ -18,6 +18,7 @@ from critique_rl.metrics import (
     SHARES,
     auroc,
     brier_score,
+    exact_pass_at_k,
     expected_calibration_error,
     pass_at_k,
     shares,
@@ -103,7 +104,12 @@ def _agreement(judged: Sequence[Verdict]) -> dict[str, Any]:
 
 def all_metrics(problems: Sequence[Tally], ks: Sequence[int]) -> dict[str, float]:
     """Every metric that an evaluation reports."""
-    return {**pass_metrics(problems, ks), **self_metrics(problems), **share_metrics(problems)}
+    return {
+        **pass_metrics(problems, ks),
+        **exact_metrics(problems, ks),
+        **self_metrics(problems),
+        **share_metrics(problems),
+    }
 
 
 def pass_metrics(problems: Sequence[Tally], ks: Sequence[int]) -> dict[str, float]:
@@ -119,6 +125,21 @@ def pass_metrics(problems: Sequence[Tally], ks: Sequence[int]) -> dict[str, floa
         means = {family: _mean_pass(members, k) for family, members in families.items()}
         finite = {family: mean for family, mean in means.items() if not np.isnan(mean)}
         _add_family_means(metrics, f"pass@{k}", finite, len(families))
+    return metrics
+
+
+def exact_metrics(problems: Sequence[Tally], ks: Sequence[int]) -> dict[str, float]:
+    """exact@k as "exact@<k>/<family>" and "exact@<k>/all"; {} where no problem has its chance."""
+    families = _by_family(problems)
+    metrics: dict[str, float] = {}
+    for k in ks:
+        means = {}
+        for family, members in families.items():
+            chances = [problem["chance"] for problem in members if "chance" in problem]
+            if chances:
+                values = [exact_pass_at_k(chance, k) for chance in chances]
+                means[family] = float(np.mean(values))
+        _add_family_means(metrics, f"exact@{k}", means, len(families))
     return metrics
 
 

@@ -226,6 +226,7 @@ def _arm_faults(config: RunConfig, tasks: Tasks, is_elsewhere: bool = False) -> 
     _collect(faults, _build_into, critics, config, task)
     _collect(faults, _check_best_by, config, task)
     _collect(faults, _check_plateau_family, config, task)
+    _collect(faults, _check_exact, config, task)
     _collect(faults, _check_flow, config, task)
     if arguments is None:
         return faults
@@ -482,6 +483,19 @@ def _check_plateau_family(config: RunConfig, task: Task) -> None:
         raise ConfigError(f"plateau.family: no family {family!r}; {suggest(family, families)}")
 
 
+def _check_exact(config: RunConfig, task: Task) -> None:
+    """Refuse chances of right answers in a task that lists none.
+
+    Raises:
+        ConfigError: As said.
+    """
+    if config.evaluation.exact and task.support is None:
+        raise ConfigError(
+            f"evaluation.exact: got true with task {task.name}, whose right answers cannot be "
+            "listed; set it to false"
+        )
+
+
 def _check_flow(config: RunConfig, task: Task) -> None:
     """Refuse masses while training that cannot be taken.
 
@@ -587,6 +601,9 @@ def _check_primary(primary: str, config: RunConfig, tasks: Tasks) -> None:
     ks = [k for k in config.evaluation.ks if k <= samples]
     pass_metrics = [f"pass@{k}/{family}" for k in ks for family in families]
     shares = [f"{name}/{family}" for name in SHARES for family in families]
+    if config.evaluation.exact:
+        for k in config.evaluation.ks:
+            shares += [f"exact@{k}/{family}" for family in families]
     if primary not in (*pass_metrics, *EVALUATION_METRICS, *shares):
         # Only pass@k is suggested: not every task has the other metrics.
         raise ConfigError(

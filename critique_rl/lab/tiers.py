@@ -160,6 +160,14 @@ def workings(problem: Problem) -> dict[str, int]:
     return wrong_guesses
 
 
+def true_working(problem: Problem) -> str:
+    """The working whose guesses are all right, as `workings` lists it."""
+    for working, wrong in workings(problem).items():
+        if wrong == 0:
+            return working
+    raise AssertionError("every problem has a true working")
+
+
 def is_near_miss(problem: Problem, working: str) -> bool:
     """Whether a working, as `workings` lists them, has one hidden magnitude wrong."""
     return workings(problem).get(working) == 1

@@ -97,6 +97,7 @@ def _lab_tiers(config: TaskConfig, seed: int) -> Task:
             "one hidden operand guessed wrongly",
             mark=tiers.CONFIDENCE_MARK,
             judged_with="50",
+            true_answers=lambda row: [tiers.true_working(_tiers_problem(row))],
         ),
     )
 

@@ -41,6 +41,9 @@ class Support:
     """
     judged_with: str = ""
     """What follows `mark` where a listed answer is judged."""
+    true_answers: Callable[[Row], list[str]] | None = None
+    """The listed answers without a mistake, where others are right by luck; None: all right ones.
+    """
 
     def listed_part(self, text: str) -> str | None:
         """The part of a sampled answer that a list can hold; None for an answer without one."""

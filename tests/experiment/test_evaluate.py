@@ -10,6 +10,7 @@ import torch
 from critique_rl.config.schema import EvaluationConfig, PolicyConfig, RunConfig, TaskConfig
 from critique_rl.experiment.evaluate import final_evaluation, judge
 from critique_rl.experiment.evaluation_metrics import (
+    exact_metrics,
     pass_metrics,
     self_metrics,
     share_metrics,
@@ -92,6 +93,17 @@ def test_other_prompts_have_another_digest(tiny_policy) -> None:
         prompts = [row["prompt"] for row in rows]
         digests.append(prompts_digest(tokenizer, prompts))
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_exact_at_k_is_the_mean_over_problems_then_over_families() -> None:
+    problems = []
+    for family, chance in (("a", 0.0), ("a", 1.0), ("b", 0.5)):
+        problems.append({**tally({"id": chance, "family": family}, []), "chance": chance})
+    metrics = exact_metrics(problems, [1, 2])
+    assert metrics["exact@1/a"] == 0.5
+    assert metrics["exact@2/b"] == pytest.approx(0.75)
+    assert metrics["exact@2/all"] == pytest.approx(0.625)
+    assert exact_metrics([tally({"id": "x", "family": "a"}, [])], [1]) == {}
 
 
 def test_pass_at_k_is_the_mean_over_problems_then_over_families() -> None:

@@ -42,7 +42,15 @@ from critique_rl.analysis.claims.rules import (
     decide,
     distance,
 )
-from critique_rl.analysis.evaluations import BASE, METRIC, ArmRuns, Evaluation
+from critique_rl.analysis.evaluations import (
+    BASE,
+    EXACT,
+    METRIC,
+    PASS,
+    ArmRuns,
+    Evaluation,
+    parse_metric,
+)
 from critique_rl.analysis.metric_intervals import arm_contrast, least_value
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.config.schema import BudgetConfig, Pipeline
@@ -182,20 +190,25 @@ def _check_metric(where: str, metric: str, pipeline: Pipeline) -> None:
     Raises:
         ConfigError: no such metric, or no such k.
     """
-    match = METRIC.fullmatch(metric)
-    if match is None:
+    if METRIC.fullmatch(metric) is None:
         if metric not in EVALUATION_METRICS:
             raise ConfigError(
-                f"{where}, metric: got {metric!r}, expected pass@<k>/<family>, <share>/<family>, "
-                f"or one of {', '.join(EVALUATION_METRICS)}"
+                f"{where}, metric: got {metric!r}, expected pass@<k>/<family>, "
+                f"exact@<k>/<family>, <share>/<family>, or one of {', '.join(EVALUATION_METRICS)}"
             )
         return
     evaluation = pipeline.arms[pipeline.control].evaluation
-    k = match[1]
-    if k is None:
+    name, k, _ = parse_metric(metric)
+    if name == EXACT:
+        if not evaluation.exact or k not in evaluation.ks:
+            raise ConfigError(
+                f"{where}, metric: got {metric!r}, expected evaluation.exact and a k of "
+                f"evaluation.ks {list(evaluation.ks)}"
+            )
         return
-    known = int(k) in evaluation.ks
-    if not known or int(k) > evaluation.samples:
+    if name != PASS:
+        return
+    if k not in evaluation.ks or k > evaluation.samples:
         raise ConfigError(
             f"{where}, metric: got {metric!r}, expected a k of evaluation.ks "
             f"{list(evaluation.ks)}, at most {evaluation.samples} samples"

@@ -13,7 +13,7 @@ from critique_rl.analysis.comparison import (
     Reliability,
     ReliabilityBin,
 )
-from critique_rl.analysis.evaluations import METRIC
+from critique_rl.analysis.evaluations import METRIC, PASS
 from critique_rl.analysis.page.plots import (
     BOTTOM,
     Band,
@@ -52,9 +52,9 @@ def _family_ks(comparison: Comparison) -> dict[str, set[int]]:
     for summary in comparison.arms.values():
         for name in summary.metrics:
             match = METRIC.fullmatch(name)
-            if match and match[1]:
-                k = int(match[1])
-                family_ks.setdefault(match[3], set()).add(k)
+            if match and match[1] == PASS:
+                k = int(match[2])
+                family_ks.setdefault(match[4], set()).add(k)
     return family_ks
 
 

@@ -152,15 +152,15 @@ def _listed(
         text = support.listed_part(answer.text)
         if text is None:
             continue
-        ids = _listed_ids(tokenizer, support, text)
+        ids = listed_ids(tokenizer, support, text)
         # A truncated answer, or one with special tokens in it, is no answer that can be listed.
         if tuple(answer.ids[: len(ids)]) == ids:
             ids_by_text[text] = ids
             sampled.append(text)
     for text in support.answers(row):
-        ids_by_text.setdefault(text, _listed_ids(tokenizer, support, text))
+        ids_by_text.setdefault(text, listed_ids(tokenizer, support, text))
     texts = list(ids_by_text)
-    verdicts = _judge(task, row, [text + support.judged_with for text in texts])
+    verdicts = judge_listed(task, support, row, texts)
     seen = set(sampled)
     probes = []
     for text, verdict in zip(texts, verdicts, strict=True):
@@ -177,7 +177,12 @@ def _listed(
     return tuple(probes)
 
 
-def _listed_ids(tokenizer: PreTrainedTokenizerBase, support: Support, text: str) -> tuple[int, ...]:
+def judge_listed(task: Task, support: Support, row: Row, texts: Sequence[str]) -> list[Verdict]:
+    """The verdict on each listed answer to a row."""
+    return _judge(task, row, [text + support.judged_with for text in texts])
+
+
+def listed_ids(tokenizer: PreTrainedTokenizerBase, support: Support, text: str) -> tuple[int, ...]:
     """Tokens of a listed answer, with the end token where the answer is complete."""
     # Any: transformers annotates these ids as texts too.
     ids: Any = tokenizer(text, add_special_tokens=False)["input_ids"]

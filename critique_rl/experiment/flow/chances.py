@@ -1,0 +1,66 @@
+"""The chance of a true answer under a policy, in worlds that list their answers.
+
+    p(x) = sum over true y of pi(y | x),    exact@k = mean over x of 1 - (1 - p(x))^k
+
+The second is pass@k without its sampling noise (Chen et al. 2021, section 2.1), and without answers
+that are right by luck: `Support.true_answers`, or those that the verifier calls right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from critique_rl.experiment.flow.masses import log_probs
+from critique_rl.experiment.flow.probes import judge_listed, listed_ids
+from critique_rl.sampling.settings import Sampling
+from critique_rl.sampling.tokens import prompt_ids
+from critique_rl.tasks.row import Row
+from critique_rl.tasks.task import Support, Task
+
+
+def true_chances(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    rows: Sequence[Row],
+    sampling: Sampling,
+) -> list[float]:
+    """The chance of a true answer to each row.
+
+    Args:
+        model: The policy.
+        tokenizer: Its tokenizer.
+        task: It lists answers, and its verifier judges them.
+        rows: The problems, with "prompt".
+        sampling: Decoding settings. An answer longer than `max_new_tokens` has no chance.
+    """
+    support = task.support
+    assert support is not None, "preflight refuses tasks that list no answers"
+    prompts = [row["prompt"] for row in rows]
+    ids = prompt_ids(tokenizer, prompts, sampling.chat_template_kwargs)
+    places = []
+    completions = []
+    for i, row in enumerate(rows):
+        for text in _true_answers(task, support, row):
+            answer = listed_ids(tokenizer, support, text)
+            if len(answer) <= sampling.max_new_tokens:
+                places.append(i)
+                completions.append(answer)
+    repeated = [ids[i] for i in places]
+    logps = log_probs(model, repeated, completions, sampling.temperature)
+    chances = [0.0] * len(rows)
+    for i, chance in zip(places, logps.double().exp().tolist(), strict=True):
+        chances[i] += chance
+    # Rounding in float32 can take a sum a little over 1.
+    return [min(chance, 1.0) for chance in chances]
+
+
+def _true_answers(task: Task, support: Support, row: Row) -> list[str]:
+    if support.true_answers is not None:
+        return support.true_answers(row)
+    texts = support.answers(row)
+    verdicts = judge_listed(task, support, row, texts)
+    pairs = zip(texts, verdicts, strict=True)
+    return [text for text, verdict in pairs if verdict.outcome == "right"]
