@@ -162,10 +162,8 @@ def workings(problem: Problem) -> dict[str, int]:
 
 def true_working(problem: Problem) -> str:
     """The working whose guesses are all right, as `workings` lists it."""
-    for working, wrong in workings(problem).items():
-        if wrong == 0:
-            return working
-    raise AssertionError("every problem has a true working")
+    [working] = [text for text, wrong in workings(problem).items() if wrong == 0]
+    return working
 
 
 def is_near_miss(problem: Problem, working: str) -> bool:
