@@ -1,10 +1,12 @@
-"""Warm-start a language model on the examples of a lab world: how to answer there, and how to
-refine a wrong attempt by a critique.
+"""Warm-start a language model on the examples of a lab world, or of word problems: how to answer
+there, and how to refine a wrong attempt by a critique.
 
     make smollm2
     # SmolLM2-135M on the easy questions of lab/legs (pip extra `tasks`)
     python pipelines/warm_start.py --out runs/smollm2-legs
     python pipelines/warm_start.py --model my-model --world chain --out runs/my-base
+    # on the training questions of reasoning-core/words (pip extra `words`)
+    python pipelines/warm_start.py --world words --model runs/smollm2-legs --out runs/smollm2-words
 
 TRL's SFTTrainer on completions only, by the model's own chat template. Stopped, the same command
 goes on from its last checkpoint, which is deleted at the end. Left out: the recipe's size, batch
@@ -17,20 +19,33 @@ import argparse
 import json
 import random
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 BATCH = 8
+
+
+def examples(world: str) -> Callable[[random.Random], tuple[str, str]]:
+    """What draws one example of a world: (prompt, answer)."""
+    if world == "words":
+        from critique_rl.tasks.words.examples import warm_start_example
+        from critique_rl.tasks.words.problems import load_problems
+
+        return partial(warm_start_example, load_problems().rows("train", with_working=True))
+    from critique_rl.lab.build import world_by_name
+
+    chosen = world_by_name(world)
+    return partial(chosen.example, chosen.recipe)
 
 
 def dataset(world: str, sequences: int, seed: int):
     """Rows of prompt and completion, one turn each; the same seed gives the same rows."""
     from datasets import Dataset
 
-    from critique_rl.lab.build import world_by_name
-
-    chosen, rng = world_by_name(world), random.Random(seed)
-    pairs = [chosen.example(chosen.recipe, rng) for _ in range(sequences)]
+    draw, rng = examples(world), random.Random(seed)
+    pairs = [draw(rng) for _ in range(sequences)]
     turn = lambda role, text: [{"role": role, "content": text}]  # noqa: E731
     return Dataset.from_list(
         [
@@ -95,7 +110,10 @@ def main() -> None:
         "--model", default="smollm2", help="a folder, a Hub id or smollm2 (default: smollm2)"
     )
     parser.add_argument(
-        "--world", default="legs", choices=("legs", "chain"), help="whose examples (default: legs)"
+        "--world",
+        default="legs",
+        choices=("legs", "chain", "words"),
+        help="whose examples (default: legs)",
     )
     parser.add_argument(
         "--sequences", type=int, default=1024, help="examples, each read once (default: 1024)"

@@ -34,6 +34,7 @@ TEMPLATE_ADVICE = (
 EXTRAS = {
     "math-verify": "the verifier math (extra `math`)",
     "reasoning-gym": "tasks reasoning-gym/... (extra `tasks`)",
+    "reasoning-core": "task reasoning-core/words (extra `words`)",
     "champ-dataset": "critics --champ",
 }
 """Optional package -> the parts that need it."""

@@ -16,7 +16,7 @@ from critique_rl.costs import KINDS, Prices
 @dataclass(frozen=True)
 class TaskConfig:
     """Which problems: `lab/chain`, `lab/legs`, `lab/tiers`, `lab/facts`, `reasoning-gym/<dataset>`,
-    or `data` for your own files (`task.options`).
+    `reasoning-core/words`, or `data` for your own files (`task.options`).
     """
 
     name: str

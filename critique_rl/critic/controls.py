@@ -67,10 +67,13 @@ class OracleCritic:
     name: str = "oracle"
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
-        """The checker's words on each attempt."""
+        """The checker's words on each attempt. One on which it has none is skipped."""
         critiques = []
         for attempt in attempts:
             text = self.words(attempt)
+            if not text:
+                critiques.append(Critique("", self.name, "skipped", "oracle_has_no_words"))
+                continue
             leaked = leaks_answer(text, attempt, self.is_answer)
             critiques.append(Critique(text, self.name, leaked=leaked))
         return critiques
@@ -107,7 +110,7 @@ class ShuffledCritic:
             # be a mere verdict, which is another control.
             is_other = row["question"] != attempt.row.get("question", attempt.question)
             same_family = row.get("family") == attempt.row.get("family")
-            if is_other and same_family and text != true_words:
+            if text and is_other and same_family and text != true_words:
                 return Critique(text, self.name)
         return Critique("", self.name, "skipped", "no_other_problem")
 

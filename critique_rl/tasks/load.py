@@ -1,11 +1,11 @@
-"""The task that a pipeline names: of the lab, of reasoning-gym, or the user's data."""
+"""The task that a pipeline names: lab, reasoning-gym, word problems, or the user's data."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from critique_rl.config.checks import ConfigError, check_keys, read_section, suggest
 from critique_rl.config.schema import TaskConfig
@@ -17,6 +17,18 @@ from critique_rl.tasks.row import Row
 from critique_rl.tasks.task import Task
 from critique_rl.tasks.user_data import UserData, load_user_data
 from critique_rl.tasks.verifiers import last_number
+from critique_rl.tasks.words.oracle import oracle_critique
+from critique_rl.tasks.words.problems import load_problems
+
+WORDS = "reasoning-core/words"
+
+
+@dataclass(frozen=True)
+class WordOptions:
+    """`task.options` of the word problems."""
+
+    with_working: bool = False
+    """Only questions with a working, so that the oracle has words on all of them."""
 
 
 def load_task(config: TaskConfig, seed: int) -> Task:
@@ -46,10 +58,12 @@ def _named_task(config: TaskConfig, seed: int) -> Task:
         return LAB_TASKS[config.name](config, seed)
     if config.name == "data":
         return _data_task(config, seed)
+    if config.name == WORDS:
+        return _words_task(config, seed)
     dataset = config.name.removeprefix("reasoning-gym/")
     if dataset and dataset != config.name:
         return _gym_task(config, dataset, seed)
-    known = (*LAB_TASKS, "reasoning-gym/<dataset>", "data")
+    known = (*LAB_TASKS, "reasoning-gym/<dataset>", WORDS, "data")
     advice = suggest(config.name, known)
     raise ConfigError(f"task: unknown name {config.name!r}; {advice}")
 
@@ -86,6 +100,21 @@ def _gym_task(config: TaskConfig, dataset: str, seed: int) -> Task:
 
     train = rows("train", config.size, seed)
     return Task(config.name, train, rows, last_number)
+
+
+def _words_task(config: TaskConfig, seed: int) -> Task:
+    """Raises ConfigError for unknown options, and without the package that has the questions."""
+    options = read_section(WordOptions, config.options, "task.options")
+    try:
+        problems = load_problems()
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"task: {error}") from error
+
+    def held_out(split: str, count: int) -> list[Row]:
+        return problems.held_out(split, count, options.with_working)
+
+    train = _training_rows(problems.rows("train", options.with_working), config, seed)
+    return Task(config.name, train, held_out, last_number, oracle_critique)
 
 
 def _data_task(config: TaskConfig, seed: int) -> Task:

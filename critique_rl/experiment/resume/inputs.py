@@ -80,6 +80,8 @@ def _versions(config: RunConfig) -> Inputs:
     names = list(PACKAGES)
     if config.task.name.startswith("reasoning-gym/"):
         names.append("reasoning-gym")
+    if config.task.name.startswith("reasoning-core/"):
+        names.append("reasoning-core")
     if "math" in str(config.task.verifier):
         names.append("math-verify")
     if config.trl.get("use_vllm"):

@@ -109,6 +109,8 @@ EXPLANATION = re.compile(
     r"(?!\w)"
     r"|[,;]\s?(?:not|where|after|we|it|this|when)(?!\w)"
 )
+MORE_NUMBERS = re.compile(r"(?=\D*\d)(?:[\s\d.,;/%+\uff04\u20ac\u00a3-]|and\s){1,400}", re.ASCII)
+"""What makes a list of the number before it, such as "; 72" behind "60"."""
 SENTENCE_END = re.compile(r"[.?;](?:\s|$)|\n")
 RETRACTION = re.compile(r"(?i)(?<!\w)(?:wait|actually|correction|sorry|oops|no|hmm|or|but)(?!\w)")
 DENIAL = re.compile(
@@ -231,7 +233,10 @@ def _is_label(before: str) -> bool:
 
 
 def _first_statement(part: str) -> str:
-    """What a part states before it explains itself: "5" of "5, since 3 + 2 = 5"."""
+    """What a part states before it explains itself: "5" of "5, since 3 + 2 = 5".
+
+    All of a part that lists numbers, such as "60; 72".
+    """
     ends = [match.start() for match in SENTENCE_END.finditer(part)]
     ends += [match.start() for match in EXPLANATION.finditer(part)]
     for end in sorted(ends):
@@ -239,7 +244,7 @@ def _first_statement(part: str) -> str:
             return part
         statement = part[:end]
         if re.search(r"\d", statement, re.ASCII) or "\\frac" in statement:
-            if RETRACTION.search(part[end:]):
+            if RETRACTION.search(part[end:]) or MORE_NUMBERS.fullmatch(part, end):
                 return part
             return statement
     return part

@@ -1,0 +1,1 @@
+"""Word problems, SVAMP and ASDiv, read from the installed package reasoning-core."""
