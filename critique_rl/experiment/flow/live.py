@@ -67,6 +67,9 @@ def live_probes(config: RunConfig, task: Task) -> ProbeSet:
     Args:
         config: The run, with a `flow` section.
         task: Its task.
+
+    Raises:
+        ConfigError: The policy spells one answer in several ways, so a list has no mass.
     """
     assert config.flow is not None, "the caller has checked that masses are asked for"
     most = config.flow.probes
@@ -83,6 +86,11 @@ def live_probes(config: RunConfig, task: Task) -> ProbeSet:
     move_to_device(model)
     sampling = training_sampling(config)
     probes = build_probes(model, tokenizer, task, few, sampling, config.flow.samples, SEED)
+    if not probes.listed:
+        raise ConfigError(
+            f"flow.every: got {config.flow.every} with a policy that spells one answer in several "
+            "ways, expected 0; take flow.snapshots, and score them with critique-rl flow"
+        )
     kept = most // len(few)
     problems = []
     for problem in probes.problems:

@@ -26,6 +26,9 @@ from critique_rl.tasks.row import Row
 from critique_rl.tasks.task import Support, Task
 from critique_rl.types import Verdict
 
+LEAST_ALIKE = 0.95
+"""Share of a policy's answers in the list's spelling, from which on a list is summed."""
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -105,11 +108,13 @@ def build_probes(
         sampling: Decoding settings of the run's rollouts.
         samples: Samples of the base per problem.
         seed: Of the samples; the caller's random state is left as it was.
-        listed: Whether a list is used where the task has one.
+        listed: Whether a list is used where the task has one, and the base spells answers in one
+            way.
     """
-    listed = listed and task.support is not None
     prompts = [row["prompt"] for row in rows for _ in range(samples)]
     answers = sample(model, tokenizer, prompts, sampling, seed)
+    if task.support is None or not is_spelled_once(tokenizer, task.support, answers):
+        listed = False
     ids = prompt_ids(tokenizer, [row["prompt"] for row in rows], sampling.chat_template_kwargs)
     problems = []
     for i, row in enumerate(rows):
@@ -136,6 +141,31 @@ def build_probes(
 
 
 # ---- listed probes -------------------------------------------------------------------------------
+
+
+def is_spelled_once(
+    tokenizer: PreTrainedTokenizerBase, support: Support, answers: Sequence[Sample]
+) -> bool:
+    """Whether a policy writes an answer with the tokens that a list would have.
+
+    A tokenizer with merges has several spellings of one text, and a list holds one of them: its sum
+    would be too small.
+
+    Args:
+        tokenizer: The policy's tokenizer.
+        support: The list.
+        answers: Samples of the policy.
+    """
+    number = 0
+    alike = 0
+    for answer in answers:
+        text = support.listed_part(answer.text)
+        if text is None or answer.truncated:
+            continue
+        ids = _listed_ids(tokenizer, support, text)
+        number += 1
+        alike += tuple(answer.ids[: len(ids)]) == ids
+    return alike >= LEAST_ALIKE * number
 
 
 def _listed(

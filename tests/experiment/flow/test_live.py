@@ -12,7 +12,9 @@ from tiny_runs import cli, write_pipeline
 
 from critique_rl.analysis.flow.classes import CLASSES
 from critique_rl.analysis.page.flow.bars import bar_panels
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import load_pipeline
+from critique_rl.experiment.flow import probes as probes_module
 from critique_rl.experiment.flow.live import live_probes
 from critique_rl.tasks.load import load_task
 
@@ -112,6 +114,15 @@ def test_live_probes_are_few_and_hold_every_problems_right_completion(tmp_path) 
     for problem in probes.problems:
         assert [probe.kind for probe in problem.probes].count("right") == 1
     assert {problem.family for problem in probes.problems} == {"plateau", "learnable", "no-trap"}
+
+
+def test_a_policy_without_one_spelling_has_no_live_masses(tmp_path, monkeypatch) -> None:
+    # No committed tokenizer has merges.
+    monkeypatch.setattr(probes_module, "is_spelled_once", lambda *_: False)
+    loaded = load_pipeline(pipeline(tmp_path, {"every": 2, "problems": 1, "samples": 2}), [])
+    config = loaded.arms["critique"]
+    with pytest.raises(ConfigError, match="expected 0; take"):
+        live_probes(config, load_task(config.task, 0))
 
 
 @pytest.mark.processes

@@ -14,6 +14,7 @@ from critique_rl.experiment.flow.masses import listed_masses, sampled_shares
 from critique_rl.experiment.flow.probes import (
     ProbeSet,
     build_probes,
+    is_spelled_once,
     judge_samples,
     probes_from_json,
 )
@@ -113,3 +114,17 @@ def test_samples_in_place_of_a_list_give_the_masses_that_the_list_has(world) -> 
     exact = listed_masses(model, listed).problems
     for name, by_class in sampled_shares(sampled).problems.items():
         assert by_class["right"] == pytest.approx(exact[name]["right"], abs=0.2)
+
+
+def test_a_list_is_not_summed_where_a_policy_spells_in_several_ways(world) -> None:
+    _, tokenizer, task, rows, probes = world
+    assert probes.listed, "the lab's policies have one spelling"
+    text = task.support.answers(rows[0])[0] + task.support.mark
+    part = task.support.listed_part(text)
+    ids = [*tokenizer(part)["input_ids"], tokenizer.eos_token_id]
+    alike = Sample(0, text, len(ids), ids=ids)
+    # One token more for the same text, as a tokenizer with merges could have it.
+    apart = replace(alike, ids=[ids[0], *ids])
+    assert is_spelled_once(tokenizer, task.support, [alike] * 19 + [apart])
+    assert not is_spelled_once(tokenizer, task.support, [alike] * 18 + [apart] * 2)
+    assert is_spelled_once(tokenizer, task.support, [alike, replace(apart, truncated=True)])
