@@ -220,7 +220,8 @@ def _chain_answers(row: Row) -> list[str]:
         listed.append(working)
     # The data set's solution may be in another hand.
     solution = str(row["solution"])
-    listed.append(solution)
+    if solution not in listed:
+        listed.append(solution)
     return listed
 
 

@@ -315,6 +315,9 @@ def test_terse_solutions_are_right_and_in_another_hand() -> None:
         answers = terse.support.answers(row)
         assert {row["solution"], other["solution"]} <= set(answers)
         assert set(own.support.answers(other)) | {row["solution"]} == set(answers)
+        # Chances of true answers are summed over this list.
+        assert len(set(answers)) == len(answers)
+        assert own.support.answers(other).count(other["solution"]) == 1
     assert chain.faulty_spans("3 A-7 B+9", "A=4\nB=13\n#13") == ((2, 3),)
     with pytest.raises(ConfigError, match="expected own or terse"):
         load_task(TaskConfig("lab/chain", options={"solution": "sideways"}), 0)

@@ -162,7 +162,7 @@ def is_spelled_once(
         text = support.listed_part(answer.text)
         if text is None or answer.truncated:
             continue
-        ids = _listed_ids(tokenizer, support, text)
+        ids = listed_ids(tokenizer, support, text)
         number += 1
         alike += tuple(answer.ids[: len(ids)]) == ids
     return alike >= LEAST_ALIKE * number
