@@ -17,7 +17,10 @@ from zipfile import BadZipFile, ZipFile
 
 from critique_rl._lazy import extra_advice
 
-ADVICE = "run: pip install --no-deps reasoning-core==0.5.0, or " + extra_advice("words")
+ADVICE = (
+    "run: pip install --no-deps reasoning-core==0.5.0; with all that it needs, "
+    + extra_advice("words")
+)
 ARCHIVE = "reasoning_core/resources/battery_legs.zip"
 MEMBERS = {"svamp": "svamp_eval.jsonl", "asdiv": "asdiv_eval.jsonl"}
 """Family -> the file of the archive, one JSON object per line: prompt, answer."""
