@@ -114,7 +114,8 @@ class EvaluationConfig:
     """The k of each reported pass@k; a k above `samples` is left out."""
     exact: bool = False
     """In worlds that list their answers: the chance of a true one per problem, and from it exact@k.
-    That needs no samples, so k may be above `samples`, and leaves out answers right by luck.
+    That needs no samples, so k may be above `samples`, and leaves out answers right by luck. Left
+    out, with a warning, where the policy's tokenizer has several spellings of one answer.
     """
     split: str = "test"
     """Split of the problems: test or validation."""

@@ -178,9 +178,7 @@ def final_evaluation(
     def judge_rows(rows: Sequence[Row]) -> dict[str, Any]:
         judged = evaluate_policy(model, tokenizer, rows, task, config, evaluation.samples, seed)
         if evaluation.exact:
-            chances = true_chances(model, tokenizer, task, rows, sampling)
-            for problem, chance in zip(judged["problems"], chances, strict=True):
-                problem["chance"] = chance
+            _add_chances(judged["problems"], true_chances(model, tokenizer, task, rows, sampling))
         prompts = [row["prompt"] for row in rows]
         tokens = about["cost"].get("evaluation_tokens", 0)
         about["cost"]["evaluation_tokens"] = tokens + judged["evaluation_tokens"]
@@ -207,6 +205,18 @@ def final_evaluation(
         "versions": versions(),
         "machine": machine(),
     }
+
+
+def _add_chances(problems: Sequence[dict[str, Any]], chances: Sequence[float] | None) -> None:
+    """Give each problem the chance of a true answer to it."""
+    if chances is None:
+        logger.warning(
+            "evaluation.exact: left out, since this policy's tokenizer has several spellings of "
+            "one answer, and a list holds one of them"
+        )
+        return
+    for problem, chance in zip(problems, chances, strict=True):
+        problem["chance"] = chance
 
 
 def _reword(rows: Sequence[Row], template: str) -> list[dict[str, Any]]:

@@ -13,11 +13,16 @@ from collections.abc import Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from critique_rl.experiment.flow.masses import log_probs
-from critique_rl.experiment.flow.probes import judge_listed, listed_ids
+from critique_rl.experiment.flow.probes import is_spelled_once, judge_listed, listed_ids
+from critique_rl.sampling.sample import sample
 from critique_rl.sampling.settings import Sampling
 from critique_rl.sampling.tokens import prompt_ids
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.task import Support, Task
+
+
+FEW = 32
+"""Answers that are sampled to see how the policy spells them."""
 
 
 def true_chances(
@@ -26,8 +31,9 @@ def true_chances(
     task: Task,
     rows: Sequence[Row],
     sampling: Sampling,
-) -> list[float]:
-    """The chance of a true answer to each row.
+) -> list[float] | None:
+    """The chance of a true answer to each row; None where the policy has several spellings of one
+    answer, of which a list holds one.
 
     Args:
         model: The policy.
@@ -39,6 +45,9 @@ def true_chances(
     support = task.support
     assert support is not None, "preflight refuses tasks that list no answers"
     prompts = [row["prompt"] for row in rows]
+    answers = sample(model, tokenizer, prompts[:FEW], sampling, 0)
+    if not is_spelled_once(tokenizer, support, answers):
+        return None
     ids = prompt_ids(tokenizer, prompts, sampling.chat_template_kwargs)
     places = []
     completions = []

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from critique_rl.config.schema import TaskConfig
+from critique_rl.experiment.flow import chances as chances_module
 from critique_rl.experiment.flow.chances import true_chances
 from critique_rl.lab import tiers
 from critique_rl.metrics import exact_pass_at_k
@@ -54,6 +55,12 @@ def test_the_chance_is_that_of_the_working_without_a_wrong_guess(world) -> None:
 def test_an_answer_longer_than_the_cap_has_no_chance(world) -> None:
     short = replace(SAMPLING, max_new_tokens=8)
     assert set(true_chances(*world, short)) == {0.0}
+
+
+def test_a_policy_with_several_spellings_has_no_chances(world, monkeypatch) -> None:
+    # The rule itself is tested beside the probes.
+    monkeypatch.setattr(chances_module, "is_spelled_once", lambda *_: False)
+    assert true_chances(*world, SAMPLING) is None
 
 
 def test_exact_pass_at_k_keeps_small_chances() -> None:
