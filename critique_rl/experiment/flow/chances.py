@@ -20,7 +20,6 @@ from critique_rl.sampling.tokens import prompt_ids
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.task import Support, Task
 
-
 FEW = 32
 """Answers that are sampled to see how the policy spells them."""
 
