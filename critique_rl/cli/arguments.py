@@ -111,13 +111,13 @@ def load_finished(arguments: argparse.Namespace) -> tuple[Pipeline, PipelineFold
 
 
 def arm_config(path: Path, arms: Mapping[str, RunConfig], arm: str) -> RunConfig:
-    """The arm that --arm names.
+    """The arm that --arm or --arms names.
 
     Raises:
         ConfigError: No such arm in the pipeline file `path`.
     """
     if arm not in arms:
-        raise ConfigError(f"--arm: no arm {shown(arm)} in {path}; {suggest(arm, arms)}")
+        raise ConfigError(f"no arm {shown(arm)} in {path}; {suggest(arm, arms)}")
     return arms[arm]
 
 

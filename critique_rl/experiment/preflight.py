@@ -29,7 +29,8 @@ from critique_rl.config.schema import (
 from critique_rl.critic.build import build_critic
 from critique_rl.critic.contract import Critic
 from critique_rl.experiment.build import trainer_arguments
-from critique_rl.experiment.evaluate import rollout_options
+from critique_rl.experiment.evaluate import rollout_options, training_sampling
+from critique_rl.experiment.flow.probes import refuse_cut
 from critique_rl.experiment.foresight.findings import refuse_or_warn
 from critique_rl.experiment.foresight.foresee import foresee
 from critique_rl.experiment.foresight.library_values import (
@@ -500,10 +501,14 @@ def _check_flow(config: RunConfig, task: Task) -> None:
     """Refuse masses while training that cannot be taken.
 
     Raises:
-        ConfigError: The task's completions cannot be listed, or no problem has the family.
+        ConfigError: The task's completions cannot be listed, no problem has the family, or
+            rollouts are not samples of the softmax.
     """
     flow = config.flow
-    if flow is None or not (flow.every or flow.account):
+    if flow is None:
+        return
+    refuse_cut(training_sampling(config))
+    if not (flow.every or flow.account):
         return
     if task.support is None:
         raise ConfigError(

@@ -8,7 +8,9 @@ that are right by luck: `Support.true_answers`, or those that the verifier calls
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -44,23 +46,25 @@ def true_chances(
     support = task.support
     assert support is not None, "preflight refuses tasks that list no answers"
     prompts = [row["prompt"] for row in rows]
-    answers = sample(model, tokenizer, prompts[:FEW], sampling, 0)
-    if not is_spelled_once(tokenizer, support, answers):
-        return None
     ids = prompt_ids(tokenizer, prompts, sampling.chat_template_kwargs)
     places = []
     completions = []
     for i, row in enumerate(rows):
         for text in _true_answers(task, support, row):
-            answer = listed_ids(tokenizer, support, text)
-            if len(answer) <= sampling.max_new_tokens:
-                places.append(i)
-                completions.append(answer)
+            places.append(i)
+            completions.append(listed_ids(tokenizer, support, text))
+    longest = max(map(len, completions), default=0)
+    # Long enough for a complete answer, since a cut one does not show its spelling.
+    uncut = replace(sampling, max_new_tokens=max(longest, sampling.max_new_tokens))
+    answers = sample(model, tokenizer, prompts[:FEW], uncut, 0)
+    if not is_spelled_once(tokenizer, support, answers):
+        return None
     repeated = [ids[i] for i in places]
     logps = log_probs(model, repeated, completions, sampling.temperature)
     chances = [0.0] * len(rows)
-    for i, chance in zip(places, logps.double().exp().tolist(), strict=True):
-        chances[i] += chance
+    for i, answer, logp in zip(places, completions, logps.double().tolist(), strict=True):
+        if len(answer) <= sampling.max_new_tokens:
+            chances[i] += math.exp(logp)
     # Rounding in float32 can take a sum a little over 1.
     return [min(chance, 1.0) for chance in chances]
 

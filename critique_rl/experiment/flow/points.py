@@ -38,6 +38,7 @@ from critique_rl.experiment.flow.probes import (
     build_probes,
     judge_samples,
     probes_from_json,
+    refuse_cut,
 )
 from critique_rl.experiment.flow.snapshots import Snapshot, read_snapshots
 from critique_rl.hashing import text_checksum
@@ -76,10 +77,11 @@ def prepare(pipeline: Pipeline, folder: PipelineFolder, tell: Progress) -> list[
         One job per finished run.
 
     Raises:
-        ConfigError: No run is finished.
+        ConfigError: No run is finished, or an arm's rollouts are not samples of the softmax.
     """
     jobs = []
     for arm, config in pipeline.arms.items():
+        refuse_cut(training_sampling(config))
         path = probes_path(config, folder)
         for seed in pipeline.seeds:
             run = folder.run(arm, seed)

@@ -18,6 +18,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from critique_rl.analysis.flow.classes import BASE_WRONG, NEAR_MISS, OTHER_WRONG, REST, RIGHT
+from critique_rl.config.checks import ConfigError
 from critique_rl.sampling.sample import Sample, sample
 from critique_rl.sampling.settings import Sampling
 from critique_rl.sampling.tokens import prompt_ids
@@ -123,6 +124,8 @@ def build_probes(
             probes, wrong = _sampled(task, row, answers_of_row)
         else:
             probes = _listed(tokenizer, task, task.support, row, answers_of_row)
+            # A rollout is cut before such an answer ends, so its mass belongs to the rest.
+            probes = tuple(probe for probe in probes if len(probe.ids) <= sampling.max_new_tokens)
             wrong = ()
         name = str(row["id"])
         family = str(row["family"])
@@ -141,6 +144,26 @@ def build_probes(
 
 
 # ---- listed probes -------------------------------------------------------------------------------
+
+
+def refuse_cut(sampling: Sampling) -> None:
+    """Refuse decoding settings under which rollouts are not samples of the softmax.
+
+    Raises:
+        ConfigError: The setting. Masses would be those of another policy than the one that samples.
+    """
+    cuts = {
+        "top_p": (sampling.top_p, 1.0),
+        "top_k": (sampling.top_k, 0),
+        "min_p": (sampling.min_p or 0.0, 0.0),
+        "repetition_penalty": (sampling.repetition_penalty, 1.0),
+    }
+    for name, (value, off) in cuts.items():
+        if value != off:
+            raise ConfigError(
+                f"flow: got trl.{name} {value:g}, and masses are those of the softmax at the "
+                f"rollouts' temperature; set it to {off:g}, or drop flow"
+            )
 
 
 def is_spelled_once(
@@ -165,7 +188,8 @@ def is_spelled_once(
         ids = listed_ids(tokenizer, support, text)
         number += 1
         alike += tuple(answer.ids[: len(ids)]) == ids
-    return alike >= LEAST_ALIKE * number
+    # Without a complete answer nothing is known of its spelling.
+    return number > 0 and alike >= LEAST_ALIKE * number
 
 
 def _listed(

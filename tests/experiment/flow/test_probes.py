@@ -9,7 +9,9 @@ from itertools import pairwise
 import pytest
 
 from critique_rl.analysis.flow.classes import BASE_WRONG, CLASSES, NEAR_MISS, RIGHT
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
+from critique_rl.experiment.flow import probes as probes_module
 from critique_rl.experiment.flow.masses import listed_masses, sampled_shares
 from critique_rl.experiment.flow.probes import (
     ProbeSet,
@@ -17,6 +19,7 @@ from critique_rl.experiment.flow.probes import (
     is_spelled_once,
     judge_samples,
     probes_from_json,
+    refuse_cut,
 )
 from critique_rl.policy import load_policy
 from critique_rl.sampling.sample import Sample
@@ -128,3 +131,26 @@ def test_a_list_is_not_summed_where_a_policy_spells_in_several_ways(world) -> No
     assert is_spelled_once(tokenizer, task.support, [alike] * 19 + [apart])
     assert not is_spelled_once(tokenizer, task.support, [alike] * 18 + [apart] * 2)
     assert is_spelled_once(tokenizer, task.support, [alike, replace(apart, truncated=True)])
+
+
+@pytest.mark.parametrize(
+    "setting", [{"top_p": 0.5}, {"top_k": 4}, {"min_p": 0.1}, {"repetition_penalty": 1.2}]
+)
+def test_rollouts_that_are_cut_have_no_masses(setting) -> None:
+    refuse_cut(Sampling(temperature=0.7))
+    with pytest.raises(ConfigError, match=f"got trl.{next(iter(setting))}"):
+        refuse_cut(Sampling(**setting))
+
+
+def test_an_answer_that_a_rollout_could_not_end_belongs_to_the_rest(world, monkeypatch) -> None:
+    model, tokenizer, task, rows, _ = world
+    monkeypatch.setattr(probes_module, "is_spelled_once", lambda *_: True)
+    probes = build_probes(model, tokenizer, task, rows, Sampling(max_new_tokens=2), samples=2)
+    assert all(len(probe.ids) <= 2 for problem in probes.problems for probe in problem.probes)
+    for by_class in listed_masses(model, probes).problems.values():
+        assert by_class["rest"] > 0.5
+
+
+def test_without_a_complete_answer_nothing_is_known_of_its_spelling(world) -> None:
+    _, tokenizer, task, _, _ = world
+    assert not is_spelled_once(tokenizer, task.support, [])

@@ -31,7 +31,9 @@ STACKED = (
 EXACT = "Masses are exact: the probabilities of all listed completions are summed."
 WEIGHTED = (
     "Masses are estimates from samples with importance weights. Where a problem has fewer than "
-    f"{FEWEST_EFFECTIVE} effective samples, the panel says “cannot show”."
+    f"{FEWEST_EFFECTIVE} effective samples, the panel says “cannot show”. Only those wrong answers "
+    "of the policy before training are known that its samples hold. The others count as other "
+    "answers after training: that class looks too large, and the base's own too small."
 )
 ARROWS = (
     "Each arrow is one held-out problem, from the policy before training (its tail) to the end. "
