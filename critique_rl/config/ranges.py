@@ -177,11 +177,10 @@ def _check_evaluation(evaluation: Any, where: str) -> None:
         raise ConfigError(
             f"{where}.stop_above: read on the learning curve; set evaluation.curve_every"
         )
-    if evaluation.exact and (not evaluation.temperature or evaluation.top_p < 1):
+    if evaluation.exact and not evaluation.temperature:
         raise ConfigError(
-            f"{where}.exact: got temperature {evaluation.temperature:g} and top_p "
-            f"{evaluation.top_p:g}, and chances are those of all samples; "
-            "set temperature above 0 and top_p to 1, or exact to false"
+            f"{where}.exact: got temperature 0, and greedy answers have no chances; "
+            "set temperature above 0, or exact to false"
         )
     if min(ks) > evaluation.samples:
         raise ConfigError(

@@ -29,7 +29,7 @@ from critique_rl.config.schema import (
 from critique_rl.critic.build import build_critic
 from critique_rl.critic.contract import Critic
 from critique_rl.experiment.build import trainer_arguments
-from critique_rl.experiment.evaluate import rollout_options, training_sampling
+from critique_rl.experiment.evaluate import evaluation_sampling, rollout_options, training_sampling
 from critique_rl.experiment.flow.probes import refuse_cut
 from critique_rl.experiment.foresight.findings import refuse_or_warn
 from critique_rl.experiment.foresight.foresee import foresee
@@ -485,12 +485,15 @@ def _check_plateau_family(config: RunConfig, task: Task) -> None:
 
 
 def _check_exact(config: RunConfig, task: Task) -> None:
-    """Refuse chances of right answers in a task that lists none.
+    """Refuse chances of right answers in a task that lists none, and under a cut softmax.
 
     Raises:
         ConfigError: As said.
     """
-    if config.evaluation.exact and task.support is None:
+    if not config.evaluation.exact:
+        return
+    refuse_cut(evaluation_sampling(config), "evaluation.exact")
+    if task.support is None:
         raise ConfigError(
             f"evaluation.exact: got true with task {task.name}, whose right answers cannot be "
             "listed; set it to false"

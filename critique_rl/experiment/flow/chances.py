@@ -56,8 +56,12 @@ def true_chances(
     longest = max(map(len, completions), default=0)
     # Long enough for a complete answer, since a cut one does not show its spelling.
     uncut = replace(sampling, max_new_tokens=max(longest, sampling.max_new_tokens))
-    answers = sample(model, tokenizer, prompts[:FEW], uncut, 0)
-    if not is_spelled_once(tokenizer, support, answers):
+    listed = []
+    for answer in sample(model, tokenizer, prompts[:FEW], uncut, 0):
+        # A policy that collapsed writes none of them: then its chances are small, not unknown.
+        if support.listed_part(answer.text) in support.answers(rows[answer.prompt]):
+            listed.append(answer)
+    if listed and not is_spelled_once(tokenizer, support, listed):
         return None
     repeated = [ids[i] for i in places]
     logps = log_probs(model, repeated, completions, sampling.temperature)

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from critique_rl.analysis.flow.classes import BASE_WRONG, NEAR_MISS, OTHER_WRONG, REST, RIGHT
 from critique_rl.config.checks import ConfigError
 from critique_rl.sampling.sample import Sample, sample
-from critique_rl.sampling.settings import Sampling
+from critique_rl.sampling.settings import OFF, Sampling
 from critique_rl.sampling.tokens import prompt_ids
 from critique_rl.tasks.judging import judge_in_portions
 from critique_rl.tasks.row import Row
@@ -146,23 +146,29 @@ def build_probes(
 # ---- listed probes -------------------------------------------------------------------------------
 
 
-def refuse_cut(sampling: Sampling) -> None:
-    """Refuse decoding settings under which rollouts are not samples of the softmax.
+def refuse_cut(sampling: Sampling, asked: str = "flow") -> None:
+    """Refuse decoding settings under which answers are not samples of the softmax.
+
+    Args:
+        sampling: The settings.
+        asked: The setting that asks for probabilities.
 
     Raises:
         ConfigError: The setting. Masses would be those of another policy than the one that samples.
     """
-    cuts = {
-        "top_p": (sampling.top_p, 1.0),
-        "top_k": (sampling.top_k, 0),
-        "min_p": (sampling.min_p or 0.0, 0.0),
-        "repetition_penalty": (sampling.repetition_penalty, 1.0),
+    off = {**OFF, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
+    given = {
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p or 0.0,
+        "repetition_penalty": sampling.repetition_penalty,
+        **sampling.generation_kwargs,
     }
-    for name, (value, off) in cuts.items():
-        if value != off:
+    for name, value in given.items():
+        if name in off and value != off[name]:
             raise ConfigError(
-                f"flow: got trl.{name} {value:g}, and masses are those of the softmax at the "
-                f"rollouts' temperature; set it to {off:g}, or drop flow"
+                f"{asked}: got {name} {value!r}, and masses are those of the softmax; "
+                f"set it to {off[name]!r}, or drop {asked}"
             )
 
 

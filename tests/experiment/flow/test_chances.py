@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -61,6 +62,17 @@ def test_a_policy_with_several_spellings_has_no_chances(world, monkeypatch) -> N
     # The rule itself is tested beside the probes.
     monkeypatch.setattr(chances_module, "is_spelled_once", lambda *_: False)
     assert true_chances(*world, SAMPLING) is None
+
+
+def test_a_policy_that_writes_no_listed_answer_has_small_chances_not_none(world) -> None:
+    model, tokenizer, task, rows = world
+    broken = copy.deepcopy(model)
+    torch.manual_seed(0)
+    for weights in broken.parameters():
+        torch.nn.init.normal_(weights, std=0.02)
+    chances = true_chances(broken, tokenizer, task, rows, SAMPLING)
+    assert chances is not None
+    assert max(chances) < 1e-6
 
 
 def test_exact_pass_at_k_keeps_small_chances() -> None:

@@ -134,11 +134,18 @@ def test_a_list_is_not_summed_where_a_policy_spells_in_several_ways(world) -> No
 
 
 @pytest.mark.parametrize(
-    "setting", [{"top_p": 0.5}, {"top_k": 4}, {"min_p": 0.1}, {"repetition_penalty": 1.2}]
+    "setting",
+    [
+        {"top_p": 0.5},
+        {"top_k": 4},
+        {"min_p": 0.1},
+        {"repetition_penalty": 1.2},
+        {"generation_kwargs": {"typical_p": 0.9}},
+    ],
 )
-def test_rollouts_that_are_cut_have_no_masses(setting) -> None:
-    refuse_cut(Sampling(temperature=0.7))
-    with pytest.raises(ConfigError, match=f"got trl.{next(iter(setting))}"):
+def test_answers_that_are_cut_have_no_masses(setting) -> None:
+    refuse_cut(Sampling(temperature=0.7, generation_kwargs={"typical_p": 1.0}))
+    with pytest.raises(ConfigError, match="masses are those of the softmax"):
         refuse_cut(Sampling(**setting))
 
 
