@@ -228,7 +228,7 @@ def readable_rows(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     rows = []
     damaged = []
     for number, line in enumerate(lines[:-1], 1):
-        row = _read_row(line)
+        row = read_object(line)
         if row is None:
             damaged.append(number)
         else:
@@ -236,8 +236,8 @@ def readable_rows(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     return rows, damaged
 
 
-def _read_row(line: bytes) -> dict[str, Any] | None:
-    """The object of a line; None for anything else."""
+def read_object(line: bytes | str) -> dict[str, Any] | None:
+    """The JSON object of a line; None for anything else."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

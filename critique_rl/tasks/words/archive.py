@@ -8,7 +8,6 @@ needs thirty others, and its generators reseed the caller's random numbers. So
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from critique_rl._lazy import extra_advice
+from critique_rl.config.durable_files import read_object
 
 ADVICE = (
     "run: pip install --no-deps reasoning-core==0.5.0; with all that it needs, "
@@ -69,14 +69,4 @@ def read_lines(path: Path, family: str) -> Iterator[tuple[int, Mapping[str, Any]
         ) from error
     for number, line in enumerate(text.split("\n")):
         if line.strip():
-            yield number, _object(line)
-
-
-def _object(line: str) -> Mapping[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(value, dict):
-        return value
-    return None
+            yield number, read_object(line)
