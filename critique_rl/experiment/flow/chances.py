@@ -66,8 +66,8 @@ def true_chances(
     repeated = [ids[i] for i in places]
     logps = log_probs(model, repeated, completions, sampling.temperature)
     chances = [0.0] * len(rows)
-    for i, answer, logp in zip(places, completions, logps.double().tolist(), strict=True):
-        if len(answer) <= sampling.max_new_tokens:
+    for i, tokens, logp in zip(places, completions, logps.double().tolist(), strict=True):
+        if len(tokens) <= sampling.max_new_tokens:
             chances[i] += math.exp(logp)
     # Rounding in float32 can take a sum a little over 1.
     return [min(chance, 1.0) for chance in chances]
