@@ -12,6 +12,7 @@ width. The parts:
                  among two seeds or more that took off
     edges        two seeds, and seeds whose logits differ by .8, at rates .05 and .5
     families     pass@1/all over three families of 60 problems, of one arm and of a difference
+    masses       a mass that falls from a base's .99 on 48 problems, as in `critique-rl flow`; exact
     normal       values that are normal over seeds and problems, as in tests/test_metrics.py
 
 The part families takes a fifth of the draws. With 400 draws a coverage of .95 has a standard
@@ -32,7 +33,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from critique_rl.analysis.comparison import Cost
-from critique_rl.analysis.evaluations import Evaluation, JudgedProblem
+from critique_rl.analysis.evaluations import NO_NOISE, Evaluation, JudgedProblem
 from critique_rl.analysis.metric_intervals import arm_contrast
 from critique_rl.intervals import (
     Interval,
@@ -164,6 +165,27 @@ def mixtures(rng: np.random.Generator, draws: int) -> Iterator[tuple[str, Tally,
             yield f"{words}: the level ({of_level.number} draws)", Tally(), of_level
 
 
+def masses(rng: np.random.Generator, draws: int) -> Iterator[tuple[str, Tally, Tally]]:
+    for rate in (0.02, 0.3, 0.9, 0.985):
+        for concentration in (0.2, 2.0):
+            before_P = expit(chances(rng, 0.99, 2.0, TRUTH_PROBLEMS))
+            truth = before_P.mean() - over_seeds(
+                chances(rng, rate, concentration, TRUTH_PROBLEMS), 0.3
+            )
+            for seeds in SEEDS:
+                before, now = Tally(), Tally()
+                for _ in range(draws):
+                    before_P = expit(chances(rng, 0.99, 2.0, 48))
+                    before_SP = np.tile(before_P, (seeds, 1))
+                    luck_S1 = 0.3 * rng.normal(size=(seeds, 1))
+                    after_SP = expit(chances(rng, rate, concentration, 48) + luck_S1)
+                    before.add(crossed_interval(before_SP - after_SP), truth)
+                    pair = (before_SP, after_SP)
+                    now.add(share_contrast_interval((1, -1), pair, NO_NOISE), truth)
+                words = f".99 to {rate:g}, concentration {concentration:g}"
+                yield f"{words}, {seeds} seeds", before, now
+
+
 def normal(rng: np.random.Generator, draws: int) -> Iterator[tuple[str, Tally, Tally]]:
     for sd_seed, sd_problem in ((0.05, 0.02), (0.02, 0.2), (0.001, 0.05)):
         for seeds in SEEDS:
@@ -231,6 +253,7 @@ PARTS: dict[str, Callable] = {
     "shares": shares,
     "differences": differences,
     "seeds": mixtures,
+    "masses": masses,
     "normal": normal,
     "families": families,
     "edges": edges,

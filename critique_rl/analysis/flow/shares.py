@@ -4,6 +4,10 @@
     gained_sp   = mass(c) after - before
     share(c)    = mean of gained / mean of freed
 
+A mass is itself a share of all completions. So what is freed or gained has the interval of a
+contrast of shares, after and before (`critique_rl.intervals`): it stays within -1 and 1, and has a
+width where no problem of these changed.
+
 The shares of right, near misses, other wrong answers and the rest add up to 1. Intervals are for
 new seeds and new problems: the ratio is linearised, so that its error is that of a mean,
 
@@ -21,9 +25,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from critique_rl.analysis.evaluations import NO_NOISE
 from critique_rl.analysis.flow.classes import BASE_WRONG, CLASSES
 from critique_rl.analysis.flow.series import Series
-from critique_rl.intervals import Interval, crossed_interval
+from critique_rl.intervals import Interval, crossed_interval, share_contrast_interval
 
 LEAST_FREED = 0.02
 """Mass that every seed must have freed for shares to be printed; under it they are noise."""
@@ -57,17 +62,19 @@ def freed_mass(runs: Mapping[int, Series], family: str) -> FreedMass:
         family: The family.
     """
     series = list(runs.values())
-    freed_SP = -_changes(series, family, BASE_WRONG)
+    before_SP, after_SP = _masses(series, family, BASE_WRONG)
+    freed_SP = before_SP - after_SP
+    freed = share_contrast_interval((1, -1), (before_SP, after_SP), NO_NOISE)
     least = float(freed_SP.mean(axis=1).min())
     gained = {}
     shares = {}
     for kind in GAINED:
-        gained_SP = _changes(series, family, kind)
-        gained[kind] = crossed_interval(gained_SP)
+        before_SP, after_SP = _masses(series, family, kind)
+        gained[kind] = share_contrast_interval((1, -1), (after_SP, before_SP), NO_NOISE)
         if least >= LEAST_FREED:
-            shares[kind] = share_interval(gained_SP, freed_SP)
+            shares[kind] = share_interval(after_SP - before_SP, freed_SP)
     return FreedMass(
-        freed=crossed_interval(freed_SP),
+        freed=freed,
         least=least,
         gained=gained,
         shares=shares,
@@ -75,15 +82,17 @@ def freed_mass(runs: Mapping[int, Series], family: str) -> FreedMass:
     )
 
 
-def _changes(series: list[Series], family: str, kind: str) -> np.ndarray:
-    """Change (S, P) of a class's mass on the problems of a family."""
-    rows = []
+def _masses(series: list[Series], family: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """A class's mass on the problems of a family, before and after: two of (S, P)."""
+    before = []
+    after = []
     for run in series:
-        before = run.points[0].masses_of(run.families, family, kind)
-        after = run.points[-1].masses_of(run.families, family, kind)
-        changes = np.subtract(after, before)
-        rows.append(changes)
-    return np.array(rows)
+        before.append(run.points[0].masses_of(run.families, family, kind))
+        after.append(run.points[-1].masses_of(run.families, family, kind))
+    # Sums of chances may leave 0 and 1 by rounding.
+    before_SP = np.clip(before, 0.0, 1.0)
+    after_SP = np.clip(after, 0.0, 1.0)
+    return before_SP, after_SP
 
 
 def _log10_right(series: list[Series], family: str) -> tuple[float, float] | None:

@@ -60,6 +60,22 @@ def test_json_has_the_base_and_every_later_point() -> None:
     assert list(point["families"]["plateau"]) == list(CLASSES)
 
 
+def test_freed_mass_near_1_stays_within_bounds_and_no_change_has_a_width() -> None:
+    nothing = {**BEFORE, "base_wrong": 0.0, "rest": 0.9}
+    everything = {"p": {**nothing, "base_wrong": 1.0, "rest": 0.0, "right": 0.0}}
+    everything["q"] = {**everything["p"], "base_wrong": 0.96, "rest": 0.04}
+    runs = {}
+    for seed in range(3):
+        last = Point(9, 900, {"p": nothing, "q": nothing}, {})
+        runs[seed] = Series((Point(0, 0, everything, {}), last), {"p": "plateau", "q": "plateau"})
+    masses = freed_mass(runs, "plateau")
+    assert masses.freed.mean == pytest.approx(0.98)
+    assert masses.freed.low < 0.9 < masses.freed.high <= 1
+    # No problem changed in near misses. New ones may.
+    assert masses.gained["near_miss"].mean == 0
+    assert masses.gained["near_miss"].low < 0 < masses.gained["near_miss"].high
+
+
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
 def test_intervals_of_shares_cover_the_truth_and_stay_within_bounds(share: float) -> None:
     generator = np.random.default_rng(0)
