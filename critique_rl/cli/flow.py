@@ -16,9 +16,11 @@ from critique_rl.cli.arguments import (
     load_finished,
     whole_number,
 )
-from critique_rl.config.checks import ConfigError
+from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.durable_files import write_text
 from critique_rl.config.folder_lock import check_writable
+from critique_rl.config.names import shown
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
 from critique_rl.config.terminal import say
 
@@ -46,6 +48,7 @@ def flow(arguments: argparse.Namespace) -> int:
     check_jobs(arguments.jobs)
     pipeline, folder = load_finished(arguments)
     arms = _figure_arms(arguments, pipeline)
+    _check_family(arguments.family, pipeline, folder)
     check_writable(folder.path)
     # Imported after the checks above, which then answer without torch and TRL.
     from rich.console import Console
@@ -88,3 +91,25 @@ def _figure_arms(arguments: argparse.Namespace, pipeline: Pipeline) -> list[str]
             arm_config(arguments.pipeline, pipeline.arms, arm)
             arms.append(arm)
     return arms
+
+
+def _check_family(family: str, pipeline: Pipeline, folder: PipelineFolder) -> None:
+    """Check --family before hours of scoring, where the base's evaluation has its problems.
+
+    Raises:
+        ConfigError: No held-out problem is of this family.
+    """
+    from critique_rl.analysis.evaluations import read_base
+
+    tasks = [config.task for config in pipeline.arms.values()]
+    # Arms of other tasks have other families: the figure's own check knows them after scoring.
+    is_one_task = all(task == tasks[0] for task in tasks)
+    if not family or not is_one_task or not folder.base.evaluation.is_file():
+        return
+    families: dict[str, None] = {}
+    for problem in read_base(folder).problems.values():
+        families[problem.family] = None
+    if family not in families:
+        raise ConfigError(
+            f"no family {shown(family)} in {folder.path}; {suggest(family, families)}"
+        )

@@ -208,18 +208,23 @@ def as_json(flow: Flow) -> dict[str, Any]:
     Returns:
         {"arms": {arm: {seed: [{"step", "generated_tokens", "families": {family: {class: mass}},
         "log10_right": {family: number or null}}]}}, "base": {...}}. "base" is the point before
-        training of the first arm. Estimated points also have "sample_size", the least effective
-        sample size of each family; under 10 a mass cannot be shown.
+        training of the first arm. Where arms start from other policies, "bases" has it by arm.
+        Estimated points also have "sample_size", the least effective sample size of each family;
+        under 10 a mass cannot be shown.
     """
     arms: dict[str, Any] = {}
-    base: dict[str, Any] = {}
+    bases: dict[str, Any] = {}
     for arm, runs in flow.items():
         arms[arm] = {}
         for seed, series in runs.items():
             points = [_point_json(point, series.families) for point in series.points]
-            base = base or points[0]
+            bases.setdefault(arm, points[0])
             arms[arm][str(seed)] = points[1:]
-    return {"arms": arms, "base": base}
+    base: dict[str, Any] = next(iter(bases.values()), {})
+    data = {"arms": arms, "base": base}
+    if any(other != base for other in bases.values()):
+        data["bases"] = bases
+    return data
 
 
 def _point_json(point: Point, families: Mapping[str, str]) -> dict[str, Any]:

@@ -58,6 +58,15 @@ def test_json_has_the_base_and_every_later_point() -> None:
     [point] = data["arms"]["scalar"]["3"]
     assert point["step"] == 9
     assert list(point["families"]["plateau"]) == list(CLASSES)
+    assert "bases" not in data
+
+
+def test_json_has_a_base_per_arm_where_arms_start_from_other_policies() -> None:
+    other = series(AFTER)
+    other = Series(tuple(reversed(other.points)), other.families)
+    data = as_json({"scalar": {3: series(AFTER)}, "larger": {3: other}})
+    assert data["base"]["families"]["plateau"] == pytest.approx(BEFORE)
+    assert data["bases"]["larger"]["families"]["plateau"] == pytest.approx(AFTER)
 
 
 def test_freed_mass_near_1_stays_within_bounds_and_no_change_has_a_width() -> None:

@@ -88,6 +88,9 @@ def test_masses_account_and_snapshots_change_nothing_of_the_training(tmp_path) -
     assert [point["step"] for point in points] == [2, 4]
     again = cli(*words, "--json", "--svg", tmp_path / "flow.svg", "--family", "plateau")
     assert again.stdout == done.stdout
+    unknown = cli(*words, "--svg", tmp_path / "flow.svg", "--family", "plateu")
+    assert unknown.returncode == 2
+    assert "no family 'plateu'" in unknown.stderr
     svg = ElementTree.parse(tmp_path / "flow.svg")
     titles = [item.text for item in svg.iter("{http://www.w3.org/2000/svg}title")]
     masses = points[-1]["families"]["plateau"]

@@ -45,9 +45,10 @@ ARROWS = (
 BARS = (
     "Each bar is one term of the loss: how much its share of an update changed the log of a "
     "class's mass, in nats, to first order. Bars to the right raise the class, bars to the left "
-    "lower it. They are means over accounted updates and seeds. A term has a bar per third of "
-    "training, and the bars of a third add up to its mean update. All panels of a class have one "
-    "scale."
+    "lower it. A log tells of ratios alone: a mass of 1e-9 has as long a bar as one of .1, and "
+    "the areas tell how large it is. Bars are means over accounted updates and seeds. A term has a "
+    "bar per third of training, and the bars of a third add up to its mean update. All panels of a "
+    "class have one scale."
 )
 
 
