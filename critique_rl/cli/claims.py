@@ -79,30 +79,46 @@ def claims(arguments: argparse.Namespace) -> int:
     # Results of a quick look must never be taken for those of the claims.
     default_out = "runs/claims-quick" if arguments.quick else "runs/claims"
     results = ClaimsFolder(arguments.out or Path(default_out))
-    reports: list[ClaimReport] = []
+    reports: dict[str, list[ClaimReport]] = {}
     failed: list[str] = []
     planned = _claim_pipelines(arguments.folder, arguments.quick)
     chosen = _chosen(arguments.only, [path.stem for path, _ in planned])
+
+    def judge(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -> None:
+        reports[pipeline.name] = _judge_claim(pipeline, folder, words)
+
+    def all_reports() -> list[ClaimReport]:
+        in_order = []
+        for path, _ in planned:
+            in_order += reports.get(path.stem, [])
+        return in_order
+
+    def write() -> None:
+        write_json(results.json, {"claims": to_json(all_reports())})
+        write_text(results.markdown, markdown(all_reports()))
+
+    to_run = []
     # What is wrong in the last pipeline would otherwise show after the days of the others.
     for path, overrides in planned:
         pipeline = load_pipeline(path, overrides)
         folder = results.pipeline(pipeline.name)
-        check_settings(with_stored_split(pipeline, folder), folder)
-    for path, overrides in planned:
-        pipeline = load_pipeline(path, overrides)
-        folder = results.pipeline(pipeline.name)
         pipeline = with_stored_split(pipeline, folder)
-        if pipeline.name in chosen:
-            failed += run_all(pipeline, folder, path, overrides, arguments.jobs)
+        check_settings(pipeline, folder)
         words = pipeline_words(path, overrides, results.path)
-        reports += _judge_claim(pipeline, folder, words)
-        # Written after each pipeline, so that a stopped campaign leaves what it has.
-        write_json(results.json, {"claims": to_json(reports)})
-        write_text(results.markdown, markdown(reports))
+        if pipeline.name in chosen:
+            to_run.append((pipeline, folder, path, overrides, words))
+        else:
+            judge(pipeline, folder, words)
+    # Written before and after each pipeline, so that a stopped campaign leaves what it has.
+    write()
+    for pipeline, folder, path, overrides, words in to_run:
+        failed += run_all(pipeline, folder, path, overrides, arguments.jobs)
+        judge(pipeline, folder, words)
+        write()
     if arguments.json:
-        print(json.dumps({"claims": to_json(reports)}))
+        print(json.dumps({"claims": to_json(all_reports())}))
     else:
-        say(markdown(reports), file=sys.stdout)
+        say(markdown(all_reports()), file=sys.stdout)
     if failed:
         return 1
     return 0

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_runs import cli, write_pipeline
 
 from critique_rl.analysis.claims.claim import Test as ClaimTest
 from critique_rl.analysis.claims.claim import judge, largest_loss, parse_claim, quick_overrides
@@ -332,3 +333,30 @@ def test_the_command_refuses_folders_without_claims(tmp_path, capsys) -> None:
     assert "no claim: section" in capsys.readouterr().err
     assert main(["claims", str(FOLDER), "--only", "nsrr"]) == 2
     assert "no pipeline 'nsrr'; did you mean 'nsr'" in capsys.readouterr().err
+
+
+@pytest.mark.trains
+@pytest.mark.processes
+def test_a_stopped_campaign_keeps_the_verdicts_of_others(
+    tmp_path, tiny_policy, monkeypatch
+) -> None:
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    test = {"metric": "pass@1/all", "contrast": {"scalar": 1, "base": -1}, "above": 0}
+    claim = {"says": "training helps", "source": "a paper", "tests": [test]}
+    changes = {"claim": claim, "budget": {"optimizer_steps": 1}, "arms": {"scalar": {}}}
+    for name in ("first", "second", "third"):
+        write_pipeline(folder, tiny_policy, **changes).rename(folder / f"{name}.yaml")
+    out = tmp_path / "out"
+    words = ["claims", str(folder), "--out", str(out)]
+    done = cli(*words, "--only", "third")
+    assert done.returncode == 0, done.stderr
+    assert "## third: no verdict" in done.stdout
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("critique_rl.experiment.campaign.run_all", stopped)
+    assert main([*words, "--only", "second"]) == 130
+    [left] = json.loads((out / "claims.json").read_text())["claims"]
+    assert left["pipeline"] == "third"
