@@ -7,7 +7,6 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import os
-import signal
 import sys
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
@@ -78,8 +77,6 @@ def _main(log: Path, environment: dict[str, str], calls: list[Call]) -> None:
     for descriptor in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), descriptor)
     os.environ |= environment
-    # The server that this process is forked from ignores SIGTERM (`preload`).
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A rank that aborts says in which threads.
     faulthandler.enable()
     if "FSDP_ON_CPU" in environment:

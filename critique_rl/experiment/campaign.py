@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -30,7 +31,14 @@ from critique_rl.config.terminal import say
 from critique_rl.config.verifier_settings import with_verdict_settings
 from critique_rl.experiment.plan import check_stored, train_words
 from critique_rl.experiment.processes import start
-from critique_rl.experiment.progress import Job, budget_share, estimate, progress_table, time_left
+from critique_rl.experiment.progress import (
+    Job,
+    budget_share,
+    ended_line,
+    estimate,
+    progress_table,
+    time_left,
+)
 from critique_rl.experiment.same_config import check_folders, fill_defaults
 from critique_rl.experiment.sweep import choose, extended, trials, with_chosen
 
@@ -230,7 +238,12 @@ def _run_jobs(todo: list[Job], running: Running, jobs: int, pipeline: Pipeline) 
     began = time.monotonic()
     # A file has no width: rich would take 80 columns and break every name.
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
-    with Live(progress_table(todo, pipeline), console=console, refresh_per_second=1) as live:
+    # A log takes a line per run that ends, and the table once: it cannot be drawn over.
+    display: AbstractContextManager[Live | None] = nullcontext()
+    if console.is_terminal:
+        table = progress_table(todo, pipeline)
+        display = Live(table, console=console, refresh_per_second=1)
+    with display as live:
         while waiting or running:
             free = jobs - len(running)
             for job in _ready_jobs(waiting)[:free]:
@@ -244,11 +257,17 @@ def _run_jobs(todo: list[Job], running: Running, jobs: int, pipeline: Pipeline) 
                 break
             # A second is the table's; a run that ends makes room for the next one at once.
             wait([process.sentinel for _, process in running], timeout=1)
-            done += _take_ended(running)
+            ended = _take_ended(running)
+            done += ended
             seconds = time.monotonic() - began
             left = time_left(_shares(todo, pipeline), share_at_start, seconds)
-            table = progress_table(todo, pipeline, left)
-            live.update(table)
+            if live is not None:
+                live.update(progress_table(todo, pipeline, left))
+            else:
+                for job in ended:
+                    say(ended_line(job, len(done), len(todo), left))
+    if live is None:
+        console.print(progress_table(todo, pipeline))
     return done
 
 
@@ -323,6 +342,7 @@ def _take_ended(running: Running) -> list[Job]:
         if code is None:
             continue
         job.status = "finished" if code == 0 else f"failed ({code})"
+        job.seconds = time.monotonic() - job.started
         running.remove((job, process))
         ended.append(job)
     return ended

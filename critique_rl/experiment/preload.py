@@ -4,6 +4,12 @@ import gc
 import os
 import signal
 
+# A SIGTERM to the process group must leave the server, which tells how a run ended. The process
+# that started the runs asks them to stop, and waits for them. The signal is blocked, not ignored:
+# one that comes to a new run before its first instruction is kept for it, and would else be lost.
+# First of all, so that threads which imports start block it too.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
 # Half a million objects stay for good: looking for garbage among them costs a sixth of the imports,
 # and half a second in each run, where accelerate asks for it.
 gc.disable()
@@ -11,18 +17,14 @@ import critique_rl.experiment.train  # noqa: E402, F401
 
 gc.freeze()
 gc.enable()
-# A SIGTERM to the process group must leave the server, which tells how a run ended. The process
-# that started the runs asks them to stop, and waits for them.
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def heed_sigterm() -> None:
-    """End at SIGTERM again: in the forked process, from its first moment.
+    """Take SIGTERM again: in the forked process, from its first moment.
 
-    A pool ends its workers by this signal, and would wait for ever for one that ignores it.
+    A campaign stops its runs by this signal, and a pool its workers. Both then wait for them.
     """
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 os.register_at_fork(after_in_child=heed_sigterm)

@@ -45,6 +45,8 @@ class Job:
     """Shown in the table; a failure begins with "failed"."""
     started: float = field(default=0.0)
     """When the process was started, in seconds of `time.monotonic`."""
+    seconds: float = field(default=0.0)
+    """What a process that has ended took."""
 
     @property
     def name(self) -> str:
@@ -218,6 +220,21 @@ def time_left(shares: list[float], before: float, seconds: float) -> float | Non
     return shares_left * seconds / done
 
 
+def ended_line(job: Job, done: int, number: int, left: float | None) -> str:
+    """A line of a log for a run that has ended.
+
+    Args:
+        job: The run.
+        done: Runs that have ended, this one among them.
+        number: Runs of the campaign.
+        left: The time left in seconds; None where it is not known.
+    """
+    line = f"{job.name}: {job.status} after {_format_seconds(job.seconds)}; {done} of {number} runs"
+    if left is not None and done < number:
+        line += f", about {_format_seconds(left)} left"
+    return line
+
+
 def progress_table(todo: list[Job], pipeline: Pipeline, left: float | None = None) -> Table:
     """The table of a campaign's runs; `left` is the time left in seconds, where it is known."""
     statuses = [job.status for job in todo]
@@ -259,6 +276,8 @@ def _cells(job: Job, pipeline: Pipeline) -> list[str]:
     if job.status == "running":
         elapsed = time.monotonic() - job.started
         seconds = f"{elapsed:.0f}s"
+    elif job.seconds:
+        seconds = f"{job.seconds:.0f}s"
     return [job.arm, seed, job.status, step, generated, reward, primary, rescue, usd, seconds]
 
 

@@ -4,7 +4,6 @@ killed ends where one that was not does.
 
 import os
 import runpy
-import signal
 import sys
 from pathlib import Path
 
@@ -30,7 +29,6 @@ def start(policy, out):
 
 def script(words, log):
     """In the new process: what `python pipelines/warm_start.py <words>` does."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for descriptor in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), descriptor)
     sys.argv = [str(SCRIPT), *words]
