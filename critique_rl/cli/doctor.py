@@ -98,7 +98,7 @@ def check(
         model: The model's name there.
         api_key_env: The variable that holds its key.
     """
-    lines = [*check_packages(), *check_machine(pipeline), check_disk(out)]
+    lines = [*check_packages(), *check_machine(), check_disk(out)]
     endpoints: dict[str, Mapping[str, Any]] = {}
     if base_url:
         endpoints["endpoint"] = {

@@ -90,8 +90,8 @@ def _check_package(name: str, tested: str) -> Line:
     return Line(name, "warn", installed, advice)
 
 
-def check_machine(pipeline: Pipeline | None) -> Iterator[Line]:
-    """Lines about Python, the device, and on a CPU its threads and the precision."""
+def check_machine() -> Iterator[Line]:
+    """Lines about Python, the device, and on a CPU its threads."""
     yield Line("python", "ok", platform.python_version())
     try:
         import torch
@@ -102,8 +102,6 @@ def check_machine(pipeline: Pipeline | None) -> Iterator[Line]:
         return
     yield Line("device", "ok", "CPU only")
     yield _check_threads(torch.get_num_threads())
-    if pipeline:
-        yield from _check_precision(pipeline)
 
 
 def _check_threads(threads: int) -> Line:
@@ -120,19 +118,6 @@ def _check_threads(threads: int) -> Line:
         )
         return Line("threads", "warn", finding, advice)
     return Line("threads", "ok", finding)
-
-
-def _check_precision(pipeline: Pipeline) -> Iterator[Line]:
-    """A warning for the first arm that asks for half precision on a CPU."""
-    for arm, config in pipeline.arms.items():
-        if config.trl.get("bf16") or config.trl.get("fp16"):
-            yield Line(
-                f"arm {arm}",
-                "warn",
-                "bf16 or fp16 on a CPU",
-                "slow where the processor has no such products: leave it out there",
-            )
-            return
 
 
 def check_disk(out: Path) -> Line:

@@ -123,17 +123,12 @@ def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_po
     data = {
         "task": {"name": "lab/chain"},
         "policy": {"model": tiny_policy},
-        "trl": {"bf16": True},
         "arms": {"scalar": {}, "a": api, "b": api},
     }
     lines = doctor.check(parse_pipeline("p", data), tmp_path / "runs", None, None)
     assert line_about(lines, "chat template").status == "ok"
     assert line_about(lines, "policy").status == "ok"
     assert sum(line.what.endswith(": answer") for line in lines) == 1
-    assert (
-        line_about(lines, "arm scalar").status == "warn"
-        or line_about(lines, "device").finding != "CPU only"
-    )
     missing = doctor.check(
         parse_pipeline(
             "p", {**data, "policy": {"model": "/no/such/folder"}, "arms": {"scalar": {}}}

@@ -6,12 +6,14 @@ import json
 import shutil
 
 import pytest
+import torch
 from tiny_runs import SMALL, write_pipeline
 
 from critique_rl.cli.doctor import check
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import parse_pipeline
+from critique_rl.experiment.foresight import settings
 from critique_rl.experiment.foresight.findings import refuse_or_warn
 from critique_rl.experiment.foresight.foresee import foresee
 
@@ -40,6 +42,26 @@ def with_trl(**options) -> dict:
 
 def test_settings_without_a_fault_are_not_talked_about(tiny_policy) -> None:
     assert found(tiny_policy, trl=with_trl()) == {}
+
+
+@pytest.mark.parametrize(("times", "warned"), [(7.24, True), (0.6, False)])
+def test_half_precision_is_warned_of_where_it_is_slow(
+    tiny_policy, monkeypatch, times, warned
+) -> None:
+    monkeypatch.setattr(settings, "product_slowdown", lambda _: times)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    findings = found(tiny_policy, trl=with_trl(bf16=True))
+    assert ("bf16" in findings) == warned
+    if warned:
+        is_refused, text, arms = findings["bf16"]
+        assert not is_refused
+        assert "takes 7.2 times as long as in float32" in text
+        assert arms == ("scalar", "critique")
+
+
+def test_the_time_of_half_precision_is_measured() -> None:
+    assert 0.01 < settings.product_slowdown(torch.bfloat16) < 1000
+    assert settings.product_slowdown(torch.float32) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

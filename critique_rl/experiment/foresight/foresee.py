@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from critique_rl.config.schema import RunConfig
 from critique_rl.experiment.foresight.findings import ArmsByFinding, Finding
 from critique_rl.experiment.foresight.lengths import Lengths
-from critique_rl.experiment.foresight.settings import check_budget, check_key, check_vllm_sampling
+from critique_rl.experiment.foresight.settings import (
+    check_budget,
+    check_key,
+    check_precision,
+    check_vllm_sampling,
+)
 
 
 def foresee(arms: Mapping[str, RunConfig], download: bool = True) -> ArmsByFinding:
@@ -28,6 +33,7 @@ def foresee(arms: Mapping[str, RunConfig], download: bool = True) -> ArmsByFindi
             *lengths.check(config),
             *check_vllm_sampling(config),
             *check_budget(config),
+            *check_precision(config),
         ]
         for finding in findings:
             arms_of[finding] = (*arms_of.get(finding, ()), arm)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import RunConfig
@@ -22,6 +26,9 @@ FULL_SUPPORT: Mapping[str, tuple[Any, ...]] = {
     "repetition_penalty": (None, 1.0),
 }
 """Sampling option -> the values with which every token keeps the probability that TRL scores."""
+
+SLOW = 1.5
+"""Times float32's, from which on products in half precision are warned of."""
 
 
 def api_section(config: RunConfig) -> Mapping[str, Any] | None:
@@ -92,3 +99,38 @@ def check_budget(config: RunConfig) -> Iterator[Finding]:
         "(trl.num_train_epochs), and arms spend unlike amounts",
         "give one, such as budget: {generated_tokens: 150000}",
     )
+
+
+def check_precision(config: RunConfig) -> Iterator[Finding]:
+    """Half precision on a processor that has no such products."""
+    arguments = trainer_arguments(config, UNUSED)
+    if torch.cuda.is_available() and not arguments.use_cpu:
+        return
+    for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        if not getattr(arguments, name):
+            continue
+        times = product_slowdown(dtype)
+        if times > SLOW:
+            yield Finding(
+                name,
+                False,
+                f"a linear layer in it takes {times:.1f} times as long as in float32 on this "
+                "processor",
+                f"set trl.{name}: false",
+            )
+
+
+@functools.cache
+def product_slowdown(dtype: torch.dtype) -> float:
+    """The time of a linear layer on the CPU over that in float32: the best of five each."""
+    seconds = {}
+    for kind in (torch.float32, dtype):
+        rows = torch.ones(128, 512, dtype=kind)
+        weight = torch.ones(512, 512, dtype=kind)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            torch.nn.functional.linear(rows, weight)
+            times.append(time.perf_counter() - start)
+        seconds[kind] = min(times)
+    return seconds[dtype] / seconds[torch.float32]
