@@ -206,7 +206,8 @@ def check_policy(pipeline: Pipeline) -> Iterator[Line]:
         return
     # A model of the Hub is not downloaded for a check.
     if not Path(path).is_dir():
-        yield Line("policy", "ok", f"{path}, from the Hub at the first run")
+        finding = f"{path} is no folder here: taken as a Hub id, and loaded at the first run"
+        yield Line("policy", "ok", finding)
         return
     try:
         from transformers import AutoTokenizer

@@ -73,7 +73,11 @@ class Lengths:
             return [Finding("lengths", False, words, "look again once it is, or let run look")]
         if policy is None:
             words = f"{config.policy.model} is neither on this machine nor to be had from the Hub"
-            return [Finding("policy", True, words, "check the name, HF_TOKEN and the network")]
+            advice = (
+                "a folder that is to be built: do so, if the pipeline's first lines say how; an "
+                "id of the Hub: check the name, HF_TOKEN and the network"
+            )
+            return [Finding("policy", True, words, advice)]
         arguments = trainer_arguments(config, UNUSED)
         prompts, rows = self._task(config)
         if "refine_template" not in config.method:
