@@ -72,6 +72,7 @@ def _command(
     """
     if forkserver._forkserver._forkserver_address is not None:
         forkserver._forkserver.ensure_running = lambda: None
+        forkserver.ensure_running = lambda: None
     os.environ |= environment
     if "PYTHONPATH" in environment:
         # As a new interpreter does.

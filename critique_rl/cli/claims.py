@@ -103,7 +103,7 @@ def claims(arguments: argparse.Namespace) -> int:
         pipeline = load_pipeline(path, overrides)
         folder = results.pipeline(pipeline.name)
         pipeline = with_stored_split(pipeline, folder)
-        check_settings(pipeline, folder)
+        check_settings(pipeline, folder, arguments.jobs)
         words = pipeline_words(path, overrides, results.path)
         if pipeline.name in chosen:
             to_run.append((pipeline, folder, path, overrides, words))

@@ -7,7 +7,6 @@ whose commands `plan` prints.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -30,7 +29,7 @@ from critique_rl.config.schema import Pipeline
 from critique_rl.config.terminal import say
 from critique_rl.config.verifier_settings import with_verdict_settings
 from critique_rl.experiment.plan import check_stored, train_words
-from critique_rl.experiment.processes import start
+from critique_rl.experiment.processes import set_environment, start, warm_up
 from critique_rl.experiment.progress import (
     Job,
     budget_share,
@@ -78,7 +77,7 @@ def run_all(
     if accepts_changes:
         tail.append(ACCEPT)
     # Before the folder is made and the first trial runs.
-    for warning in check_settings(pipeline, folder, accepts_changes):
+    for warning in check_settings(pipeline, folder, jobs, accepts_changes):
         say(warning)
     with lock_folder(folder.path, "running this pipeline"):
         if pipeline.sweep is not None:
@@ -120,7 +119,8 @@ def _run_missing(
     if with_base and _is_base_due(pipeline, folder):
         command = ["evaluate", *[word for word in tail if word != ACCEPT]]
         base = Job(BASE, None, folder.base, command)
-        todo.insert(0, base)
+        # Not first: it takes least, and the last of a few runs would begin later for it.
+        todo.insert(jobs, base)
     if not todo:
         return []
     say(estimate(pipeline, folder, todo, jobs))
@@ -128,9 +128,17 @@ def _run_missing(
 
 
 def check_settings(
-    pipeline: Pipeline, folder: PipelineFolder, accepts_changes: bool = False
+    pipeline: Pipeline, folder: PipelineFolder, jobs: int, accepts_changes: bool = False
 ) -> list[str]:
     """Refuse settings that cannot be used, and inputs that have changed, where something is to do.
+
+    Meanwhile the server that runs are forked from begins to import.
+
+    Args:
+        pipeline: The experiment.
+        folder: Where its results go.
+        jobs: Runs at a time.
+        accepts_changes: Whether started runs go on where something has changed since.
 
     Returns:
         Warnings, a line each.
@@ -139,11 +147,11 @@ def check_settings(
         ConfigError: Every setting that cannot be used.
     """
     check_stored(pipeline, folder, accepts_changes)
-    due = {job.arm for job in _missing_runs(pipeline, folder, [])}
-    if pipeline.sweep is not None and _missing_runs(trials(pipeline), folder.sweep, []):
-        due |= set(pipeline.arms)
+    due = _due_arms(pipeline, folder)
     if not due and not _is_base_due(pipeline, folder):
         return []
+    set_environment(jobs)
+    warm_up()
     # Imported here: `critique-rl run` on finished runs then needs neither torch nor TRL.
     from critique_rl.experiment.preflight import check_pipeline, check_started
 
@@ -151,6 +159,14 @@ def check_settings(
     if not accepts_changes:
         check_started(pipeline, folder)
     return warnings
+
+
+def _due_arms(pipeline: Pipeline, folder: PipelineFolder) -> set[str]:
+    """The arms that have a run or a trial to do."""
+    due = {job.arm for job in _missing_runs(pipeline, folder, [])}
+    if pipeline.sweep is not None and _missing_runs(trials(pipeline), folder.sweep, []):
+        due |= set(pipeline.arms)
+    return due
 
 
 def _missing_runs(pipeline: Pipeline, folder: PipelineFolder, tail: list[str]) -> list[Job]:
@@ -248,7 +264,7 @@ def _run_jobs(todo: list[Job], running: Running, jobs: int, pipeline: Pipeline) 
             free = jobs - len(running)
             for job in _ready_jobs(waiting)[:free]:
                 waiting.remove(job)
-                _start(job, jobs, running)
+                _start(job, running)
             waiting = _drop_finished(waiting)
             statuses = [job.status for job in waiting]
             is_run_elsewhere = STARTED_BEFORE in statuses
@@ -320,14 +336,9 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _start(job: Job, jobs: int, running: Running) -> None:
+def _start(job: Job, running: Running) -> None:
     """Start a job's process, and put both into `running`."""
     job.folder.path.mkdir(parents=True, exist_ok=True)
-    # Two torch threads on two busy cores were 15 times slower than one.
-    cores = os.cpu_count() or 1
-    threads = max(1, cores // jobs)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     process = start(job.command, job.folder.log)
     running.append((job, process))
     job.status = "running"
