@@ -7,8 +7,10 @@ import signal
 # A SIGTERM to the process group must leave the server, which tells how a run ended. The process
 # that started the runs asks them to stop, and waits for them. The signal is blocked, not ignored:
 # one that comes to a new run before its first instruction is kept for it, and would else be lost.
-# First of all, so that threads which imports start block it too.
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+# Ctrl-C reaches the server too, and it would end its imports with a traceback.
+# First of all, so that threads which imports start block both.
+STOPS = {signal.SIGTERM, signal.SIGINT}
+signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
 # Half a million objects stay for good: looking for garbage among them costs a sixth of the imports,
 # and half a second in each run, where accelerate asks for it.
@@ -19,12 +21,12 @@ gc.freeze()
 gc.enable()
 
 
-def heed_sigterm() -> None:
-    """Take SIGTERM again: in the forked process, from its first moment.
+def heed_stops() -> None:
+    """Take both again: in the forked process, from its first moment.
 
-    A campaign stops its runs by this signal, and a pool its workers. Both then wait for them.
+    A campaign stops its runs by SIGTERM, and a pool its workers. Both then wait for them.
     """
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
 
-os.register_at_fork(after_in_child=heed_sigterm)
+os.register_at_fork(after_in_child=heed_stops)

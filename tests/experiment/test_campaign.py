@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
+import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from tiny_runs import SMALL, cli, write_pipeline
-from waiting import SECONDS, ended, within
+from tiny_runs import SMALL, cli, command, write_pipeline
+from waiting import SECONDS, ended, wait_until, within
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import append_jsonl, write_json, write_yaml
@@ -232,3 +235,23 @@ def test_a_process_that_is_stopped_before_its_first_instruction_ends() -> None:
         process.start()
         process.terminate()
         assert ended(process, "a process that was asked to stop") == -signal.SIGTERM
+
+
+@pytest.mark.processes
+def test_ctrl_c_while_the_server_imports_leaves_one_sentence(tmp_path, tiny_policy) -> None:
+    path = write_pipeline(tmp_path, tiny_policy)
+    started = subprocess.Popen(
+        command("run", path, "--out", tmp_path / "runs"),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
+    # The resource tracker and the server, which both are of the terminal's group.
+    wait_until(lambda: len(children.read_text().split()) == 2, "the server to start")
+    time.sleep(1)
+    os.killpg(started.pid, signal.SIGINT)
+    with within("the command ends"):
+        _, errors = started.communicate()
+    assert started.returncode == 130
+    assert errors == "critique-rl: interrupted; the same command continues\n"
