@@ -56,6 +56,10 @@ class Verdict:
     """
     confidence: float | None = None
     """The answer's stated chance of being right, 0 to 1, in tasks that ask for one; else None."""
+    details: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """The reason in parts, as JSON: of a test `call`, `got` and `expected`, say. Critics may read
+    it; {} of a verifier without parts.
+    """
 
     def __post_init__(self) -> None:
         """Check the outcome.

@@ -8,6 +8,7 @@ reads letters.
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -212,7 +213,8 @@ def _verdict_fields(value: Any, threshold: float) -> VerdictFields:
         if confidence is not None:
             # NumPy's numbers are no JSON.
             confidence = float(confidence)
-        return [value.outcome, answer, str(value.reason)[:LONGEST_USERS], confidence]
+        reason = str(value.reason)[:LONGEST_USERS]
+        return [value.outcome, answer, reason, confidence, _short_details(value.details)]
     if isinstance(value, str):
         raise TypeError(f"got {value!r}, expected True, False, a number, None or a Verdict")
     number = float(value)
@@ -220,6 +222,13 @@ def _verdict_fields(value: Any, threshold: float) -> VerdictFields:
     if number != number:
         return ["unscored", None, "nan"]
     return [_outcome(number >= threshold), None, ""]
+
+
+def _short_details(details: Mapping[str, Any]) -> dict[str, Any]:
+    """A verdict's details as JSON; {} where they are none, or too long."""
+    text = json.dumps(dict(details), default=str)
+    plain: dict[str, Any] = json.loads(text) if len(text) <= LONGEST_USERS else {}
+    return plain
 
 
 def _outcome(is_right: bool) -> Outcome:

@@ -2,6 +2,7 @@
 
     math      LaTeX, expressions and numbers by the package math-verify (pip extra `math`)
     python    {kind: python, target: module:function}: the user's function
+    tests     {kind: tests}: programs, by the tests of their row (`code.verifier`)
     or the name of a rule in `verifiers`
 
 A python function takes (text, row) and returns True, False, a number, None or a Verdict; a reward
@@ -13,13 +14,11 @@ once per step, so that a group that hangs alike costs no more than one answer.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
 from typing import Any
 
 from critique_rl.config.checks import ConfigError, check_keys, suggest
@@ -28,19 +27,22 @@ from critique_rl.tasks.answer_text import NO_GOLD, gold_answer
 from critique_rl.tasks.answers.formulas import LONGEST, answer_part
 from critique_rl.tasks.answers.letters import read_letter
 from critique_rl.tasks.answers.marked import marked_part
-from critique_rl.tasks.killable_process import NoAnswer
+from critique_rl.tasks.code.verifier import build_tests_verifier
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.verifiers import VERIFIERS
-from critique_rl.tasks.workers.pool import Pool
 from critique_rl.tasks.workers.settings import TRIES, check_settings
+from critique_rl.tasks.workers.verifier import (
+    TIMEOUT,
+    WorkerVerifier,
+    build_pool,
+    digest,
+    read_verdict,
+)
 from critique_rl.types import Verdict, Verifier
 
 REMEMBERED = 4096
 """Verdicts on (gold, answer) that are kept."""
-TIMEOUT = "timeout"
-"""The reason of answers that took too long twice."""
 LETTER = re.compile(r"[A-J]")
-GIGABYTE = 1 << 30
 OPTIONS = {
     "deadline": "Seconds per answer; then its process is killed. The answer is tried again, alone "
     "in a fresh process; if it takes too long again, it is wrong, with the reason `timeout`.",
@@ -60,105 +62,28 @@ KIND_OPTIONS = {
         "threshold": "The least number that is right.",
         **OPTIONS,
     },
+    "tests": {
+        "tests": "Column of the tests that the reward asks: a list of assertions, a function "
+        "`check(candidate)` or functions `test_...`, or inputs and outputs of a script.",
+        "public_tests": "Column of tests, in the same forms, whose values verdicts and critics may "
+        "show. Without one they may show those of `tests`.",
+        "entry_point": "Column of the tested function's name; left out, it is what tests call most.",
+        "starter_code": "Column of code that stands before an answer: imports, or the beginning of "
+        "a function that the answer goes on with.",
+        "test_setup": "Column of code that runs before each test.",
+        "cpu": "Seconds of a processor that a program may use for all of its tests.",
+        "program_memory_gb": "Gigabytes of address space of a program.",
+        "unsafe_local": "true: run programs without a sandbox, with your rights. Only for programs "
+        "that you have read.",
+        "runner": "module:Class with a method run(script, stdin, seconds) that returns what the "
+        "script printed: a sandbox of yours, in place of the one here.",
+        **OPTIONS,
+        "deadline": "Seconds on the clock that a program may take for all of its tests. Then it is "
+        "killed and tried again; if it takes too long again, it is wrong, with the reason "
+        "`timeout`.",
+    },
 }
 """Kinds that run in a process -> option -> its meaning."""
-
-
-class WorkerVerifier:
-    """A verifier that asks the function of a pool with {"text", "row"}."""
-
-    def __init__(self, worker: Pool):
-        self.worker = worker
-
-    def __call__(self, text: str, row: Row) -> Verdict:
-        [verdict] = self.judge_all([text], [row])
-        return verdict
-
-    def judge_all(
-        self, texts: Sequence[str], rows: Sequence[Row], tries: int = TRIES
-    ) -> list[Verdict]:
-        """Judge answers within one deadline. Equal answers to equal rows are judged once per step.
-
-        Args:
-            texts: Answers.
-            rows: The row of each.
-            tries: How often an answer that is lost is tried.
-
-        Returns:
-            A verdict for each, in order.
-        """
-        verdicts: dict[int, Verdict] = {}
-        # Several reward functions ask for the verdicts on the same answers.
-        known = self.worker.step_memory
-        questions: dict[bytes, Mapping[str, Any]] = {}
-        places: dict[bytes, list[int]] = {}
-        for place, (text, row) in enumerate(zip(texts, rows, strict=True)):
-            if len(text) > LONGEST_TEXT:
-                verdicts[place] = Verdict("unreadable", reason=TOO_LONG)
-                continue
-            try:
-                plain_row, row_text = _plain_row(row)
-            except (TypeError, ValueError, RecursionError) as error:
-                name = type(error).__name__
-                verdicts[place] = Verdict("unscored", reason=f"row: it is no JSON ({name})")
-                continue
-            key = _digest(text, row_text)
-            if key in known:
-                verdicts[place] = known[key]
-                continue
-            questions.setdefault(key, {"text": text, "row": plain_row})
-            places.setdefault(key, []).append(place)
-        asked = self.worker.ask_all(list(questions.values()), tries)
-        for (key, equal), answer in zip(places.items(), asked, strict=True):
-            verdict = _read_verdict(answer)
-            verdicts |= dict.fromkeys(equal, verdict)
-            # Not one that a second try may change.
-            if tries > 1:
-                known[key] = verdict
-        return [verdicts[place] for place in range(len(texts))]
-
-    def try_once(self, text: str, row: Row) -> Verdict:
-        """Judge without a second try: for a piece of a critique, whose verdict is no reward."""
-        [verdict] = self.judge_all([text], [row], tries=1)
-        return verdict
-
-
-def _plain_row(row: Row) -> tuple[Any, str]:
-    """A row as JSON can hold it, and that JSON.
-
-    Raises:
-        TypeError: A key that JSON cannot hold.
-        ValueError: It holds itself.
-        RecursionError: It is too deep.
-    """
-    plain = dict(row)
-    try:
-        # A copy would double the memory of a batch of long rows.
-        return plain, json.dumps(plain)
-    except TypeError:
-        # Through JSON with str as a way out: rows may hold dates, paths and the like.
-        text = json.dumps(plain, default=str)
-        return json.loads(text), text
-
-
-def _digest(first: str, second: str) -> bytes:
-    """A short key of two texts."""
-    # Half of a character, which a policy's text may hold, is no UTF-8.
-    parts = [part.encode(errors="surrogatepass") for part in (first, second)]
-    digest = blake2b(b"%d:" % len(parts[0]), digest_size=16)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
-
-
-def _read_verdict(answer: Any) -> Verdict:
-    """The verdict that a judge sent, or what follows from a call without an answer."""
-    if isinstance(answer, NoAnswer):
-        code = str(answer)
-        return Verdict("wrong" if code == TIMEOUT else "unscored", reason=code)
-    outcome, text, reason, *rest = answer
-    confidence = rest[0] if rest else None
-    return Verdict(outcome, text, reason, confidence=confidence)
 
 
 class MathVerifier(WorkerVerifier):
@@ -175,7 +100,7 @@ class MathVerifier(WorkerVerifier):
         memory_gb: float = 2.0,
     ):
         target = "critique_rl.tasks.isolated_child:math_judge"
-        super().__init__(_pool(target, {}, deadline, step_deadline, workers, memory_gb))
+        super().__init__(build_pool(target, {}, deadline, step_deadline, workers, memory_gb))
         # The answers of a group repeat.
         self._verdicts = OrderedDict[bytes, Verdict]()
 
@@ -192,7 +117,7 @@ class MathVerifier(WorkerVerifier):
             if verdict is None:
                 gold = marked_part(gold) or gold
                 part = answer_part(text)
-                key = _digest(gold, part)
+                key = digest(gold, part)
                 verdict = self._verdicts.get(key)
             if verdict is None:
                 questions.setdefault(key, {"text": part, "gold": gold})
@@ -201,7 +126,7 @@ class MathVerifier(WorkerVerifier):
                 verdicts[place] = verdict
         asked = self.worker.ask_all(list(questions.values()), tries)
         for (key, equal), answer in zip(places.items(), asked, strict=True):
-            verdict = _read_verdict(answer)
+            verdict = read_verdict(answer)
             verdicts |= dict.fromkeys(equal, verdict)
             self._remember(key, verdict, tries)
         return [verdicts[place] for place in range(len(texts))]
@@ -233,27 +158,6 @@ def _judge_without_library(text: str, gold: str) -> Verdict | None:
     return None
 
 
-def _pool(
-    target: str,
-    options: Mapping[str, Any],
-    deadline: float,
-    step_deadline: float | None,
-    workers: int | None,
-    memory_gb: float,
-) -> Pool:
-    # Here and not in `build_verifier` alone, which Python can go round.
-    check_settings(
-        {
-            "deadline": deadline,
-            "step_deadline": step_deadline,
-            "workers": workers,
-            "memory_gb": memory_gb,
-        }
-    )
-    memory = int(memory_gb * GIGABYTE)
-    return Pool(target, options, deadline, step_deadline, workers, memory)
-
-
 def build_verifier(spec: Any) -> Verifier:
     """Build a verifier and start its process.
 
@@ -282,8 +186,13 @@ def build_verifier(spec: Any) -> Verifier:
     check_settings(options)
     if kind in VERIFIERS:
         return VERIFIERS[kind]
-    build = MathVerifier if kind == "math" else user_verifier
-    verifier = build(**options)
+    verifier: WorkerVerifier
+    if kind == "math":
+        verifier = MathVerifier(**options)
+    elif kind == "tests":
+        verifier = build_tests_verifier(**options)
+    else:
+        verifier = user_verifier(**options)
     try:
         verifier.worker.start()
     except ValueError as error:
@@ -326,7 +235,7 @@ def user_verifier(
         )
     options = {"target": target, "threshold": threshold}
     judge = "critique_rl.tasks.isolated_child:user_judge"
-    pool = _pool(judge, options, deadline, step_deadline, workers, memory_gb)
+    pool = build_pool(judge, options, deadline, step_deadline, workers, memory_gb)
     return WorkerVerifier(pool)
 
 

@@ -25,6 +25,12 @@ Function = Callable[[Any], Any]
 """The function that answers: a JSON object -> JSON."""
 
 
+class TookTooLong(Exception):
+    """Raised by a function that has seen itself that its answer takes too long: the call counts as
+    one that was stopped at its deadline, and is tried again as such.
+    """
+
+
 def serve() -> None:
     """Run the child: load the function, report it, then answer line by line until the pipe ends."""
     parent = os.getppid()
@@ -128,6 +134,8 @@ def _answer(function: Function, line: bytes, memory: int) -> str:
         return json.dumps(reply)
     except MemoryError:
         return json.dumps({"number": number, "error": "memory"})
+    except TookTooLong:
+        return json.dumps({"number": number, "error": "timeout"})
     # SystemExit too: a function that ends its process has failed.
     except BaseException as error:
         # The class alone: reasons are counted, and a message would make each a reason of its own.

@@ -19,6 +19,8 @@ RANGES = {
     "memory_gb": ("gigabytes, ", Range(0.05, 100_000)),
     "workers": ("a number of processes, ", Range(1, 1024)),
     "threshold": ("", Range(-1e300, 1e300)),
+    "cpu": ("seconds of a processor, ", Range(1, DAY)),
+    "program_memory_gb": ("gigabytes, ", Range(0.1, 1000)),
 }
 """Setting -> (its unit, its range)."""
 NULLABLE = ("step_deadline", "workers")

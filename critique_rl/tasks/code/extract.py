@@ -1,0 +1,83 @@
+"""The program in an answer: its last fenced block of code, or the text itself where it is one.
+
+Thoughts before a closing tag are left out. A block of another language is no program.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+
+FENCE = re.compile(
+    r"^[ \t]*(```+|~~~+)[ \t]*([\w+.#-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+PYTHON = ("", "python", "py", "python3", "python2", "py3", "ipython")
+"""Words after a fence that may begin a Python program."""
+THOUGHTS_END = "</think>"
+
+
+def extract_program(text: str, entry: str) -> str | None:
+    """The program of an answer.
+
+    Args:
+        text: An answer.
+        entry: The name that tests call; "" for a script.
+
+    Returns:
+        The last block that defines the name, else the last one; a text without blocks where it is
+        Python that defines the name. None where there is none.
+    """
+    _, _, after = text.rpartition(THOUGHTS_END)
+    blocks = []
+    for match in FENCE.finditer(after):
+        _, language, body = match.groups()
+        if language.lower() in PYTHON and body.strip():
+            blocks.append(body)
+    for block in reversed(blocks):
+        if entry and defines(block, entry):
+            return block
+    if blocks:
+        return blocks[-1]
+    if "```" in after or "~~~" in after:
+        return None
+    if defines(after, entry) or (not entry and is_script(after)):
+        return after
+    return None
+
+
+def defines(source: str, name: str) -> bool:
+    """Whether a program's top level binds a name. One that does not compile is searched as text."""
+    tree = parse(source)
+    if tree is None:
+        return re.search(rf"^(?:async )?(?:def|class) +{re.escape(name)}\b", source, re.M) is not None
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if node.name == name:
+                return True
+        for target in ast.walk(node):
+            is_bound = isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store)
+            if is_bound and target.id == name:
+                return True
+    return False
+
+
+def is_script(source: str) -> bool:
+    """Whether a text is Python that does something: a word alone is an expression too."""
+    tree = parse(source)
+    if tree is None:
+        return False
+    return any(isinstance(node, ast.Call) for node in ast.walk(tree))
+
+
+def parse(source: str) -> ast.Module | None:
+    """The syntax tree of a program; None where it has none."""
+    try:
+        with warnings.catch_warnings():
+            # Of escapes in strings, which are the policy's affair.
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
+    # Half of a character, a null character, nesting too deep for the parser.
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None

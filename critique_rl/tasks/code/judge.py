@@ -1,0 +1,118 @@
+"""The judge of programs, which a verifier's worker runs: a job goes to the sandbox, or to a runner
+of the user's, and its report becomes a verdict with a reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from critique_rl.config.user_code import load_target
+from critique_rl.tasks.code.sandbox import HERE, Limits, Sandbox
+from critique_rl.tasks.workers.child import TookTooLong
+
+VerdictFields = list[Any]
+"""[outcome, program, reason, confidence, details], as JSON."""
+HIDDEN = "hidden test"
+"""How the names of tests begin of which a verdict shows the name alone."""
+NO_RUN = ("broken", "ended", "cpu")
+"""Statuses of a program that came to no test."""
+SCRIPT_END = """
+if __name__ == "__main__":
+    import json
+    print("\\n" + json.dumps(run_job(json.loads(sys.stdin.read()))))
+"""
+
+
+def tests_judge(
+    limits: Mapping[str, Any], unsafe_local: bool, runner: str | None
+) -> Callable[[Mapping[str, Any]], VerdictFields]:
+    """Build the judge of {"row"}, which is a job of `harness`.
+
+    Args:
+        limits: The fields of `Limits`.
+        unsafe_local: Run programs without a sandbox.
+        runner: "module:Class" of the user's runner, which takes the place of the sandbox.
+
+    Raises:
+        ValueError: Where no sandbox works, or the runner cannot be loaded.
+    """
+    if runner:
+        run = remote_runner(load_target(runner)(), float(limits["seconds"]))
+    else:
+        sandbox = Sandbox(Limits(**limits), unsafe_local)
+        sandbox.start()
+        run = sandbox.run
+
+    def judge(question: Mapping[str, Any]) -> VerdictFields:
+        report = run(question["row"])
+        if report["status"] == "time":
+            raise TookTooLong
+        return read_report(report, question["row"]["program"])
+
+    return judge
+
+
+def remote_runner(
+    runner: Any, seconds: float
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """A runner's answers as reports.
+
+    Args:
+        runner: Has the method `run(script, stdin, seconds) -> stdout`.
+        seconds: What a program may take.
+    """
+    script = (HERE / "harness.py").read_text() + SCRIPT_END
+
+    def run(job: Mapping[str, Any]) -> dict[str, Any]:
+        printed = runner.run(script, json.dumps(job), seconds)
+        _, _, last = str(printed).strip().rpartition("\n")
+        try:
+            report = json.loads(last)
+        except ValueError:
+            # The program ended its process, or the time was over.
+            return {"status": "ended", "error": "the program ended before its tests"}
+        if not isinstance(report, dict) or "status" not in report:
+            raise TypeError(f"runner: got {last[:80]!r}, expected the last line that its script prints")
+        return report
+
+    return run
+
+
+def read_report(report: Mapping[str, Any], program: str) -> VerdictFields:
+    """The verdict of a report."""
+    outcome = "right" if report["status"] == "passed" else "wrong"
+    details = {name: value for name, value in report.items() if name != "cpu"}
+    test = str(report.get("test", ""))
+    if test.startswith(HIDDEN):
+        # Its values would let a critic give away what the reward asks.
+        details = {"status": "failed", "passed": report["passed"], "test": test, "hidden": True}
+    return [outcome, program, reason_words(details), None, details]
+
+
+def reason_words(details: Mapping[str, Any]) -> str:
+    """What failed, in words: `f(-3) gave 5, expected 8`."""
+    status = details["status"]
+    error = str(details.get("error", ""))
+    if status == "passed":
+        return ""
+    if status == "cpu":
+        return "the program used all of its processor time"
+    if status in NO_RUN:
+        return error + _at_line(details)
+    if details.get("hidden"):
+        return f"{details['test']} failed"
+    call = details.get("call")
+    expected = details.get("expected")
+    ending = f", expected {expected}" if expected else ""
+    if call and "got" in details:
+        return f"{call} gave {details['got']}{ending}"
+    if call:
+        return f"{call} raised {error}{_at_line(details)}{ending}"
+    return f"{details['test']} failed: {error}{_at_line(details)}{ending}"
+
+
+def _at_line(details: Mapping[str, Any]) -> str:
+    line = details.get("line")
+    return f" (line {line})" if line else ""

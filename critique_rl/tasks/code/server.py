@@ -1,0 +1,236 @@
+"""The warm parent of programs: one forked child per program, in a room of its own.
+
+It runs inside the sandbox that `sandbox` builds, reads jobs as JSON lines, and answers each with a
+report. For each job it forks a keeper, which takes new namespaces of processes and mounts, puts an
+empty folder over /tmp, and forks the program as their first process. When that process ends, or
+the keeper kills it, the kernel ends everything it started, and the folder is gone. So no program
+meets a process or a file of another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import resource
+import secrets
+import select
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from critique_rl.tasks.code import harness
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWPID = 0x20000000
+PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
+CAPABILITY_VERSION = 0x20080522
+LONGEST_REPORT = 1 << 16
+"""Bytes of a report that are read."""
+FOLDER = "/tmp"
+NEARLY = 0.9
+"""Of its processor time: what a program has used that the kernel ended for it."""
+PIECE = 1 << 16
+libc = ctypes.CDLL(None, use_errno=True)
+Report = dict[str, Any]
+
+
+def serve(is_alone: bool) -> None:
+    """Answer jobs until the input ends.
+
+    Args:
+        is_alone: Whether programs get namespaces of their own; False without a sandbox.
+    """
+    warm_up()
+    answers = os.fdopen(os.dup(1), "w")
+    # Prints of a program must not get among the answers.
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (1, 2):
+        os.dup2(nowhere, number)
+    # Children then share what is loaded, and do not copy it to count references.
+    gc.collect()
+    gc.freeze()
+    answers.write(json.dumps({"status": "ready"}) + "\n")
+    answers.flush()
+    for line in sys.stdin:
+        job = json.loads(line)
+        report = keep_child(job, is_alone)
+        answers.write(json.dumps(report) + "\n")
+        answers.flush()
+
+
+def warm_up() -> None:
+    """Run a job that fails, so that what it imports is loaded before a child is forked."""
+    tests = [{"name": "test", "kind": "code", "code": "assert f(1) == [2]"}]
+    harness.run_job({"program": "def f(x):\n return [x]", "before": "", "entry": "f", "tests": tests})
+    for name in ("math", "re", "collections", "itertools", "functools", "typing", "heapq"):
+        __import__(name)
+
+
+def keep_child(job: Mapping[str, Any], is_alone: bool) -> Report:
+    """Fork the keeper of one program, and wait for what it reports."""
+    reading, writing = os.pipe()
+    keeper = os.fork()
+    if keeper == 0:
+        os.close(reading)
+        report = {"status": "lost"}
+        try:
+            report = run_child(job, is_alone)
+        finally:
+            os.write(writing, json.dumps(report).encode()[:LONGEST_REPORT])
+            os._exit(0)
+    os.close(writing)
+    text = read_to_end(reading, None)
+    os.waitpid(keeper, 0)
+    return json.loads(text) if text else {"status": "lost"}
+
+
+# ---- the keeper ----------------------------------------------------------------------------------
+
+
+def run_child(job: Mapping[str, Any], is_alone: bool) -> Report:
+    """Fork the program, wait until its time is over, and end all that it started."""
+    limits = job["limits"]
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if is_alone:
+        check(libc.unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC))
+        size = f"size={limits['disk']},mode=777"
+        check(libc.mount(b"tmpfs", FOLDER.encode(), b"tmpfs", 0, size.encode()))
+    else:
+        os.setsid()
+    folder = FOLDER if is_alone else job["folder"]
+    reading, writing = os.pipe()
+    # Known to the child's harness alone: what a program writes into the pipe is no report.
+    key = secrets.token_hex(16)
+    start = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        run_program(job, folder, writing, key, is_alone)
+    os.close(writing)
+    text = read_to_end(reading, start + limits["seconds"])
+    seconds = time.monotonic() - start
+    for kill in (os.kill, os.killpg) if not is_alone else (os.kill,):
+        try:
+            kill(child, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+    _, status, usage = os.wait4(child, 0)
+    report = read_report(text, key, status, seconds >= limits["seconds"])
+    cpu = usage.ru_utime + usage.ru_stime
+    # The first process of a namespace gets no signal but the last one, which has no number of
+    # its own for time.
+    if report["status"] == "ended" and cpu >= NEARLY * limits["cpu"]:
+        report = {"status": "cpu"}
+    report["cpu"] = round(cpu, 4)
+    return report
+
+
+def read_report(text: bytes, key: str, status: int, is_late: bool) -> Report:
+    """The child's report, or what its end says."""
+    first, _, rest = text.decode(errors="replace").partition("\n")
+    if first == key:
+        try:
+            report: Report = json.loads(rest)
+            return report
+        except ValueError:
+            pass
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if not is_late:
+            return {"status": "ended", "error": f"ended by signal {signal.Signals(number).name}"}
+    if is_late:
+        return {"status": "time"}
+    return {"status": "ended", "error": "the program ended before its tests"}
+
+
+def read_to_end(pipe: int, end: float | None) -> bytes:
+    """What comes through a pipe until its end, or until a time; `LONGEST_REPORT` at most."""
+    data = bytearray()
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    while len(data) < LONGEST_REPORT:
+        wait = None
+        if end is not None:
+            wait = max(0.0, 1000 * (end - time.monotonic()))
+        if not poll.poll(wait):
+            break
+        piece = os.read(pipe, PIECE)
+        if not piece:
+            break
+        data += piece
+    os.close(pipe)
+    return bytes(data)
+
+
+# ---- the program ---------------------------------------------------------------------------------
+
+
+def run_program(
+    job: Mapping[str, Any], folder: str, pipe: int, key: str, is_alone: bool
+) -> None:
+    """In the child: take the limits, run the job, send the report. It never returns."""
+    try:
+        os.setsid()
+        os.chdir(folder)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for number in range(3, 64):
+            if number != pipe:
+                try:
+                    os.close(number)
+                except OSError:
+                    pass
+        os.environ.clear()
+        set_limits(job["limits"], is_alone)
+        if is_alone:
+            drop_capabilities()
+        program = os.getpid()
+        report = harness.run_job(job)
+        # A fork that the program left behind comes here too, and has no report to send.
+        if os.getpid() != program:
+            os._exit(0)
+        message = f"{key}\n{json.dumps(report)}".encode()
+        os.write(pipe, message)
+    finally:
+        os._exit(0)
+
+
+def set_limits(limits: Mapping[str, Any], is_alone: bool) -> None:
+    """Bound CPU time, memory, files, and processes of this process and its children."""
+    cpu = max(1, round(limits["cpu"]))
+    bounds = {
+        resource.RLIMIT_CPU: (cpu, cpu),
+        resource.RLIMIT_AS: (limits["memory"], limits["memory"]),
+        resource.RLIMIT_FSIZE: (limits["file"], limits["file"]),
+        resource.RLIMIT_NOFILE: (64, 64),
+        resource.RLIMIT_CORE: (0, 0),
+    }
+    if is_alone:
+        # Outside a sandbox the count is of all processes of the user.
+        bounds[resource.RLIMIT_NPROC] = (limits["processes"], limits["processes"])
+    for name, bound in bounds.items():
+        resource.setrlimit(name, bound)
+
+
+def drop_capabilities() -> None:
+    """Give up what the keeper needed to mount and to take namespaces."""
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    check(libc.capset(header, nothing))
+
+
+def check(result: int) -> None:
+    """Raises OSError where a call of the kernel failed."""
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+if __name__ == "__main__":
+    serve(is_alone="--alone" in sys.argv)

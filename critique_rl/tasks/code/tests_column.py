@@ -1,0 +1,180 @@
+"""The tests of a row, in the forms that data sets have.
+
+    ["assert f(1) == 2", ...]                    assertions (MBPP's `test_list`)
+    "def check(candidate): assert ..."           a test function (HumanEval's `test`), or several
+                                                 functions `test_...`
+    [{"input": "3\\n", "output": "6\\n"}, ...]     inputs and outputs of a script (LiveCodeBench), or
+                                                 {"inputs": [...], "outputs": [...]} (APPS)
+    the same with "testtype": "functional",      arguments and results as JSON, one argument per
+    or "fn_name"                                 line, of a function or of `Solution`'s method
+
+Each may be written as JSON in a text. Left out: LiveCodeBench's private tests as it packs them, a
+pickle, which would run code when it is read.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from critique_rl.tasks.code.extract import parse
+
+MOST_TESTS = 1000
+Test = dict[str, Any]
+"""What `harness` runs: {"name", "kind": "code", "code"}, {"kind": "stdin", "input", "output"} or
+{"kind": "call", "function", "arguments", "output"}.
+"""
+
+
+class NoTests(ValueError):
+    """A cell that holds no tests which can be read; the message says why."""
+
+
+def read_tests(cell: Any, entry: str = "", setup: str = "", label: str = "test") -> list[Test]:
+    """Read the tests of one cell.
+
+    Args:
+        cell: As in the module's table; None and "" hold no tests.
+        entry: The name of the tested function, for results as JSON.
+        setup: Code that runs before each test of assertions.
+        label: Tests are named by it and a number from 1.
+
+    Raises:
+        NoTests: For anything else.
+    """
+    cell = _unpack(cell)
+    if cell is None or cell == "" or cell == []:
+        return []
+    if isinstance(cell, str):
+        tests = [_code_test(cell, setup)]
+    elif isinstance(cell, Mapping):
+        tests = _input_tests(_pairs(cell), str(cell.get("fn_name") or entry))
+    elif isinstance(cell, Sequence):
+        tests = _listed_tests(cell, entry, setup)
+    else:
+        raise NoTests(f"got {type(cell).__name__}, expected assertions, a function, or inputs")
+    if len(tests) > MOST_TESTS:
+        raise NoTests(f"got {len(tests)} tests, expected at most {MOST_TESTS}")
+    for number, test in enumerate(tests, start=1):
+        test["name"] = f"{label} {number}"
+    return tests
+
+
+def _unpack(cell: Any) -> Any:
+    """The value of a text that is JSON, or any other cell as it is."""
+    if isinstance(cell, str) and cell.strip()[:1] in ("[", "{"):
+        try:
+            return json.loads(cell)
+        except (ValueError, RecursionError):
+            return cell
+    return cell
+
+
+def _code_test(source: Any, setup: str) -> Test:
+    """A test of assertions. Raises NoTests for what cannot fail, or is no Python."""
+    if not isinstance(source, str):
+        raise NoTests(f"got a test of type {type(source).__name__}, expected an assertion")
+    code = f"{setup}\n{source}" if setup else source
+    tree = parse(code)
+    if tree is None:
+        raise NoTests("a test is no Python")
+    # A test that only calls the program fails by an exception alone.
+    can_fail = any(isinstance(node, ast.Assert | ast.Raise | ast.Call) for node in ast.walk(tree))
+    if not can_fail:
+        raise NoTests("a test without an assertion")
+    return {"kind": "code", "code": code}
+
+
+def _listed_tests(cell: Sequence[Any], entry: str, setup: str) -> list[Test]:
+    if all(isinstance(item, Mapping) for item in cell):
+        return _input_tests(cell, entry)
+    return [_code_test(item, setup) for item in cell]
+
+
+def _pairs(cell: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """APPS's columns of inputs and outputs as pairs."""
+    inputs, outputs = cell.get("inputs"), cell.get("outputs")
+    if not isinstance(inputs, Sequence) or not isinstance(outputs, Sequence):
+        raise NoTests('got an object without "inputs" and "outputs"')
+    if len(inputs) != len(outputs):
+        raise NoTests(f"got {len(inputs)} inputs and {len(outputs)} outputs")
+    kind = "functional" if cell.get("fn_name") else "stdin"
+    pairs = zip(inputs, outputs, strict=True)
+    return [{"input": given, "output": result, "testtype": kind} for given, result in pairs]
+
+
+def _input_tests(cell: Sequence[Mapping[str, Any]], entry: str) -> list[Test]:
+    """Tests of inputs and outputs."""
+    tests = []
+    for pair in cell:
+        if "input" not in pair or "output" not in pair:
+            raise NoTests('got a test without "input" and "output"')
+        given, result = pair["input"], pair["output"]
+        if pair.get("testtype", "stdin") == "functional":
+            tests.append(_call_test(given, result, str(pair.get("fn_name") or entry)))
+        else:
+            tests.append({"kind": "stdin", "input": _lines(given), "output": _lines(result)})
+    return tests
+
+
+def _lines(value: Any) -> str:
+    """A script's input or output; APPS has some as lists of lines."""
+    if isinstance(value, list):
+        return "\n".join(str(line) for line in value)
+    return str(value)
+
+
+def _call_test(given: Any, result: Any, function: str) -> Test:
+    """A test of a function by arguments and a result, which may be JSON in texts."""
+    if not function:
+        raise NoTests('a "functional" test needs the name of its function (entry_point)')
+    try:
+        arguments = given
+        if isinstance(given, str):
+            arguments = [json.loads(line) for line in given.splitlines() if line.strip()]
+        if isinstance(result, str):
+            result = json.loads(result)
+    except (ValueError, RecursionError) as error:
+        raise NoTests('a "functional" test whose input or output is no JSON') from error
+    if not isinstance(arguments, list):
+        raise NoTests("a \"functional\" test's arguments are no list")
+    return {"kind": "call", "function": function, "arguments": arguments, "output": result}
+
+
+def guess_entry(tests: Sequence[Test]) -> str:
+    """The name that tests of assertions call most, and do not define; "" where there is none."""
+    calls = Counter[str]()
+    for test in tests:
+        if test["kind"] == "call":
+            calls[test["function"]] += 1
+        if test["kind"] != "code":
+            continue
+        tree = parse(test["code"])
+        assert tree is not None  # `_code_test` has read it
+        defined = _defined_names(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                name = node.func.id
+                if name not in defined and not hasattr(builtins, name):
+                    calls[name] += 1
+    [(name, _)] = calls.most_common(1) or [("", 0)]
+    return name
+
+
+def _defined_names(tree: ast.Module) -> set[str]:
+    """Names that a test binds anywhere: functions, arguments, imports, variables."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.alias):
+            names.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
