@@ -26,6 +26,7 @@ from critique_rl.critic.controls import (
     ShuffledCritic,
     TemplateCritic,
 )
+from critique_rl.critic.feedback import SHOWS, ShuffledFeedback, explains, feedback_words
 from critique_rl.critic.leaks import ON_LEAK
 from critique_rl.critic.user_critic import UserCritic, build_user_critic
 from critique_rl.prompts import template_names
@@ -36,8 +37,16 @@ CHATS: dict[str, type | None] = {"self": None, "local": LocalChat, "api": Endpoi
 """Kinds whose critiques a model writes -> the dataclass whose fields are its options."""
 CHAT_CRITIC_OPTIONS = ("template", "knows", "scope", "votes", "choose", "on_leak", "longest")
 """Options of ChatCritic that a pipeline may set, beside those of its chat."""
+SHOW_WORDS = (
+    "What the verifier's verdict tells: values (its reason), message (the error alone), name (which "
+    "test failed) or verdict; null: the task's checker, or values where it has none."
+)
 KIND_OPTIONS = {
-    "oracle": {"reworded": "true: in words that the embedded base never read (`lab/chain`)."},
+    "oracle": {
+        "reworded": "true: in words that the embedded base never read (`lab/chain`).",
+        "show": SHOW_WORDS,
+    },
+    "shuffled": {"show": SHOW_WORDS},
     "noisy": {
         "critic": "The critic whose words are mixed with wrong ones: a section such as "
         "{kind: oracle}.",
@@ -116,7 +125,7 @@ def _build_kind(
         case "oracle":
             return OracleCritic(oracle_words(task, **options), task.is_answer)
         case "shuffled":
-            return ShuffledCritic(oracle_words(task), task.train, seed)
+            return _build_shuffled(task, seed, **options)
         case "noisy":
             return _build_noisy(task, seed, folder, **options)
         case "python":
@@ -142,7 +151,9 @@ def option_defaults(spec: Mapping[str, Any], prompts: str) -> dict[str, Any]:
     kind = spec.get("kind")
     defaults: dict[str, Any] = {}
     if kind == "oracle":
-        defaults["reworded"] = False
+        defaults = {"reworded": False, "show": None}
+    elif kind == "shuffled":
+        defaults["show"] = None
     elif kind == "python":
         defaults = {"options": None, **_field_defaults(UserCritic)}
     elif kind in CHATS:
@@ -240,21 +251,52 @@ def _build_noisy(
         )
     inner = build_critic(critic, task, seed, folder)
     assert inner is not None  # only the kind "none" is no critic
-    other = ShuffledCritic(oracle_words(task), task.train, seed)
+    other = _build_shuffled(task, seed)
     return NoisyCritic(inner, other, float(wrong), seed)
 
 
-def oracle_words(task: Task, reworded: Any = False) -> Callable[[Attempt], str]:
-    """The words of the task's checker. Raises ConfigError if the task has none."""
+def _build_shuffled(task: Task, seed: int, show: Any = None) -> Critic:
+    """The oracle's words on another problem, or a verifier's on another attempt."""
+    if show is None and task.oracle is not None:
+        return ShuffledCritic(oracle_words(task), task.train, seed)
+    return ShuffledFeedback(oracle_words(task, show=show), seed)
+
+
+def oracle_words(task: Task, reworded: Any = False, show: Any = None) -> Callable[[Attempt], str]:
+    """The words of the task's checker, or of its verifier.
+
+    Args:
+        task: Has the checker and the verifier.
+        reworded: The checker's words in another wording.
+        show: What of the verifier's verdict is told, one of `feedback.SHOWS`; None: the checker's
+            words, or `values` where there is no checker.
+
+    Raises:
+        ConfigError: If the task has neither, or for another value.
+    """
     if not isinstance(reworded, bool):
         raise ConfigError(f"critic oracle, reworded: got {reworded!r}, expected true or false")
-    if task.oracle is None:
+    if show is not None and show not in SHOWS:
+        raise ConfigError(f"critic oracle, show: got {show!r}; {suggest(str(show), SHOWS)}")
+    if show is not None and reworded:
+        raise ConfigError("critic oracle: got both reworded and show, expected one of them")
+    if show is None and task.oracle is not None:
+        return _checker_words(task, task.oracle, reworded)
+    if not explains(task):
         raise ConfigError(
-            f"task {task.name} has no oracle (no checker of its own that explains); "
-            "use another critic, such as {kind: api, base_url: ...}"
+            f"task {task.name} has no oracle: no checker of its own that explains, and a verifier "
+            "whose wrong verdicts have no reason. Return Verdict('wrong', reason=...) from a "
+            "verifier of yours, or use another critic, such as {kind: api, base_url: ...}"
         )
+    return feedback_words(show or "values")
+
+
+def _checker_words(
+    task: Task, words: Callable[[Attempt], str], reworded: bool
+) -> Callable[[Attempt], str]:
+    """Raises ConfigError where a task has no other wording."""
     if not reworded:
-        return task.oracle
+        return words
     if task.reworded_oracle is None:
         raise ConfigError(
             f"critic oracle, reworded: task {task.name} has no other words for its critiques; "

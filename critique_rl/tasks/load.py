@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 from critique_rl.config.checks import ConfigError, check_keys, read_section, suggest
 from critique_rl.config.schema import TaskConfig
+from critique_rl.tasks.code.humaneval import HUMANEVAL, split_rows
+from critique_rl.tasks.code.user_tests import with_tests
 from critique_rl.tasks.data_source import DataOptions
 from critique_rl.tasks.gym_rows import gym_rows
 from critique_rl.tasks.isolated_verifiers import build_verifier
@@ -60,10 +62,12 @@ def _named_task(config: TaskConfig, seed: int) -> Task:
         return _data_task(config, seed)
     if config.name == WORDS:
         return _words_task(config, seed)
+    if config.name == HUMANEVAL:
+        return _humaneval_task(config, seed)
     dataset = config.name.removeprefix("reasoning-gym/")
     if dataset and dataset != config.name:
         return _gym_task(config, dataset, seed)
-    known = (*LAB_TASKS, "reasoning-gym/<dataset>", WORDS, "data")
+    known = (*LAB_TASKS, "reasoning-gym/<dataset>", WORDS, HUMANEVAL, "data")
     advice = suggest(config.name, known)
     raise ConfigError(f"task: unknown name {config.name!r}; {advice}")
 
@@ -117,13 +121,34 @@ def _words_task(config: TaskConfig, seed: int) -> Task:
     return Task(config.name, train, held_out, last_number, oracle_critique)
 
 
+def _humaneval_task(config: TaskConfig, seed: int) -> Task:
+    """Raises ConfigError for options, and without the package that has the problems."""
+    check_keys(config.options, (), "task.options")
+
+    def rows(split: str) -> list[Row]:
+        try:
+            return split_rows(split)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"task: {error}") from error
+
+    def held_out(split: str, count: int) -> list[Row]:
+        return rows(split)[:count]
+
+    train = _training_rows(rows("train"), config, seed)
+    # One that the pipeline names takes its place.
+    verifier = last_number if config.verifier else build_verifier("tests")
+    return Task(config.name, train, held_out, verifier)
+
+
 def _data_task(config: TaskConfig, seed: int) -> Task:
     options = read_section(DataOptions, config.options, "task.options")
     # A user's function may judge by running tests or by other columns; our rules compare answers.
-    needs_answer = True
+    kind = config.verifier
     if isinstance(config.verifier, Mapping):
-        needs_answer = config.verifier.get("kind") != "python"
-    data = load_user_data(options, needs_answer)
+        kind = config.verifier.get("kind")
+    data = load_user_data(options, kind not in ("python", "tests"))
+    if kind == "tests":
+        data = with_tests(data, config.verifier)
     if not config.verifier:
         _check_numbers(data)
     rows = data.splits["train"]

@@ -228,6 +228,7 @@ def _critic_sections() -> Iterator[Section]:
         "python": UserCritic,
         "noisy": None,
         "oracle": critic.oracle_words,
+        "shuffled": critic._build_shuffled,
     }
     for kind, builder in builders.items():
         keys = _option_keys(critic.KIND_OPTIONS[kind], builder, {"options": {}})

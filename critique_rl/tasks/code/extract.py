@@ -51,7 +51,9 @@ def defines(source: str, name: str) -> bool:
     """Whether a program's top level binds a name. One that does not compile is searched as text."""
     tree = parse(source)
     if tree is None:
-        return re.search(rf"^(?:async )?(?:def|class) +{re.escape(name)}\b", source, re.M) is not None
+        return (
+            re.search(rf"^(?:async )?(?:def|class) +{re.escape(name)}\b", source, re.M) is not None
+        )
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             if node.name == name:

@@ -248,12 +248,14 @@ def run_stdin(job: Mapping[str, Any], test: Mapping[str, Any]) -> Report | None:
     got = run_input(job, test)
     if same_output(got, test["output"]):
         return None
-    return {"call": f"input {show(test['input'])}", "got": show(got), "expected": show(test["output"])}
+    return {
+        "call": f"input {show(test['input'])}",
+        "got": show(got),
+        "expected": show(test["output"]),
+    }
 
 
-def run_call(
-    test: Mapping[str, Any], names: dict[str, Any], calls: Calls | None
-) -> Report | None:
+def run_call(test: Mapping[str, Any], names: dict[str, Any], calls: Calls | None) -> Report | None:
     """Call the tested function with arguments from JSON, and compare what it returns."""
     function = calls or names["Solution"]()
     if calls is None:
@@ -268,10 +270,7 @@ def run_call(
 
 
 def failed_assertion(
-    error: AssertionError,
-    test: Mapping[str, Any],
-    comparison: Comparison,
-    calls: Calls | None,
+    error: AssertionError, test: Mapping[str, Any], comparison: Comparison, calls: Calls | None
 ) -> Report:
     """What an assertion saw: both sides of a comparison, or the assertion itself."""
     assertion = assertion_of(error, test["code"])

@@ -54,9 +54,7 @@ def tests_judge(
     return judge
 
 
-def remote_runner(
-    runner: Any, seconds: float
-) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def remote_runner(runner: Any, seconds: float) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """A runner's answers as reports.
 
     Args:
@@ -74,7 +72,9 @@ def remote_runner(
             # The program ended its process, or the time was over.
             return {"status": "ended", "error": "the program ended before its tests"}
         if not isinstance(report, dict) or "status" not in report:
-            raise TypeError(f"runner: got {last[:80]!r}, expected the last line that its script prints")
+            raise TypeError(
+                f"runner: got {last[:80]!r}, expected the last line that its script prints"
+            )
         return report
 
     return run

@@ -298,7 +298,9 @@ def _module_files() -> dict[str, str]:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
             if name in ("_pytest", "pluggy"):
-                raise NoSandbox(f"no sandbox: the package pytest is missing; {extra_advice('code')}")
+                raise NoSandbox(
+                    f"no sandbox: the package pytest is missing; {extra_advice('code')}"
+                )
             continue
         path = Path(spec.origin)
         if path.name == "__init__.py":

@@ -67,7 +67,9 @@ def serve(is_alone: bool) -> None:
 def warm_up() -> None:
     """Run a job that fails, so that what it imports is loaded before a child is forked."""
     tests = [{"name": "test", "kind": "code", "code": "assert f(1) == [2]"}]
-    harness.run_job({"program": "def f(x):\n return [x]", "before": "", "entry": "f", "tests": tests})
+    harness.run_job(
+        {"program": "def f(x):\n return [x]", "before": "", "entry": "f", "tests": tests}
+    )
     for name in ("math", "re", "collections", "itertools", "functools", "typing", "heapq"):
         __import__(name)
 
@@ -171,9 +173,7 @@ def read_to_end(pipe: int, end: float | None) -> bytes:
 # ---- the program ---------------------------------------------------------------------------------
 
 
-def run_program(
-    job: Mapping[str, Any], folder: str, pipe: int, key: str, is_alone: bool
-) -> None:
+def run_program(job: Mapping[str, Any], folder: str, pipe: int, key: str, is_alone: bool) -> None:
     """In the child: take the limits, run the job, send the report. It never returns."""
     try:
         os.setsid()

@@ -141,7 +141,7 @@ def _call_test(given: Any, result: Any, function: str) -> Test:
     except (ValueError, RecursionError) as error:
         raise NoTests('a "functional" test whose input or output is no JSON') from error
     if not isinstance(arguments, list):
-        raise NoTests("a \"functional\" test's arguments are no list")
+        raise NoTests('a "functional" test\'s arguments are no list')
     return {"kind": "call", "function": function, "arguments": arguments, "output": result}
 
 

@@ -76,6 +76,7 @@ class TestsVerifier(WorkerVerifier):
 
     # pytest collects classes by this name.
     __test__ = False
+    explains = True
 
     def __init__(self, worker: Pool, columns: Columns):
         super().__init__(worker)

@@ -22,6 +22,9 @@ GIGABYTE = 1 << 30
 class WorkerVerifier:
     """A verifier that asks the function of a pool with {"text", "row"}."""
 
+    explains = False
+    """Whether its wrong verdicts are known to have reasons. A user's function is asked."""
+
     def __init__(self, worker: Pool):
         self.worker = worker
 

@@ -1,0 +1,111 @@
+"""A verifier's own words as critiques: what of its verdict a policy is told.
+
+    values    the whole reason: `f(-3) gave 5, expected 8`
+    message   the error alone: `AssertionError`, `ZeroDivisionError: division by zero`
+    name      which test failed: `test 2 failed`
+    verdict   that the answer is wrong
+
+`message` and `name` need a verdict with details (`verifier: {kind: tests}`, or one of yours).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from critique_rl.hashing import uniform
+from critique_rl.tasks.task import Task
+from critique_rl.tasks.workers.verifier import WorkerVerifier
+from critique_rl.types import Attempt, Critique
+
+SHOWS = ("values", "message", "name", "verdict")
+PROBES = 3
+"""Rows on which a verifier is asked whether it explains."""
+Words = Callable[[Attempt], str]
+
+
+def feedback_words(show: str) -> Words:
+    """What the verdict on an attempt says.
+
+    Args:
+        show: One of `SHOWS`.
+
+    Returns:
+        Attempt -> words; "" where its verdict has none of that kind.
+    """
+
+    def words(attempt: Attempt) -> str:
+        verdict = attempt.verdict
+        details = verdict.details
+        match show:
+            case "values":
+                return verdict.reason
+            case "message":
+                return str(details.get("error", ""))
+            case "name":
+                test = details.get("test")
+                return f"{test} failed" if test else ""
+            case _:
+                return "wrong"
+
+    return words
+
+
+def explains(task: Task) -> bool:
+    """Whether the task's verifier gives reasons with its wrong verdicts, on some training rows.
+
+    It is asked about answers that are wrong in most tasks: an empty one, and another row's.
+    """
+    verifier = task.verifier
+    if not isinstance(verifier, WorkerVerifier):
+        # Rules give reasons for what they cannot read, and none for what is wrong.
+        return any(_is_explained(task, row, text) for row, text in _probes(task))
+    return verifier.explains or any(
+        _is_explained(task, row, text, needs_wrong=False) for row, text in _probes(task)
+    )
+
+
+def _probes(task: Task) -> list[tuple[Any, str]]:
+    probes = []
+    rows = task.train[:PROBES]
+    for row, other in zip(rows, reversed(rows), strict=True):
+        probes += [(row, ""), (row, str(other.get("answer", "")))]
+    return probes
+
+
+def _is_explained(task: Task, row: Any, text: str, needs_wrong: bool = True) -> bool:
+    verdict = task.verifier(text, row)
+    is_asked = verdict.outcome == "wrong" if needs_wrong else verdict.failed
+    return is_asked and bool(verdict.reason)
+
+
+@dataclass(frozen=True)
+class ShuffledFeedback:
+    """Control: the verifier's words on another failed attempt of the step, at another question of
+    the same family. An attempt without such another one is skipped.
+    """
+
+    words: Words
+    seed: int = 0
+    name: str = "shuffled"
+
+    def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
+        """Words on another attempt for each."""
+        texts = [self.words(attempt) for attempt in attempts]
+        critiques = []
+        for place, attempt in enumerate(attempts):
+            others = []
+            for other, text in zip(attempts, texts, strict=True):
+                is_other = other.question != attempt.question
+                same_family = other.row.get("family") == attempt.row.get("family")
+                if text and is_other and same_family and text != texts[place]:
+                    others.append(text)
+            critiques.append(self._one_of(others, attempt))
+        return critiques
+
+    def _one_of(self, others: Sequence[str], attempt: Attempt) -> Critique:
+        if not others:
+            return Critique("", self.name, "skipped", "no_other_problem")
+        share = uniform(f"{self.seed}/{attempt.question}/{attempt.text}")
+        return Critique(others[int(share * len(others))], self.name)
