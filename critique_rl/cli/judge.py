@@ -134,8 +134,8 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], name: str) -> list[Verdict]:
         ConfigError: The verifier cannot be built.
     """
     from critique_rl.tasks.isolated_verifiers import build_verifier
-    from critique_rl.tasks.workers.verifier import WorkerVerifier
     from critique_rl.tasks.judging import judge_in_portions
+    from critique_rl.tasks.workers.verifier import WorkerVerifier
     from critique_rl.types import Verdict
 
     needs_answer = ":" not in name

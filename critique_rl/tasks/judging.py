@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from critique_rl.metrics import ALARMING_LOSS
-from critique_rl.tasks.workers.verifier import TIMEOUT, WorkerVerifier
 from critique_rl.tasks.row import Row
+from critique_rl.tasks.workers.verifier import TIMEOUT, WorkerVerifier
 from critique_rl.types import Verdict, Verifier
 
 PORTION = 256

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from critique_rl.tasks.workers.verifier import WorkerVerifier
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.workers.pool import UNJUDGED
+from critique_rl.tasks.workers.verifier import WorkerVerifier
 from critique_rl.types import Attempt, Verifier
 
 ANSWER_FORMS = (

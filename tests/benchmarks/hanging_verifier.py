@@ -23,10 +23,10 @@ import user_verifiers
 
 from critique_rl.critic.leaks import handle_leak
 from critique_rl.tasks.isolated_verifiers import MathVerifier, build_verifier
-from critique_rl.tasks.workers.verifier import WorkerVerifier
 from critique_rl.tasks.judging import count_lost
 from critique_rl.tasks.task import Task
 from critique_rl.tasks.workers.pool import rank_cores
+from critique_rl.tasks.workers.verifier import WorkerVerifier
 from critique_rl.types import Attempt, Critique, Verdict
 
 WORDS = {

@@ -18,12 +18,12 @@ from waiting import SECONDS, gone, of_group, ticks, wait_until, within
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.tasks.isolated_verifiers import build_verifier
-from critique_rl.tasks.workers.verifier import WorkerVerifier
 from critique_rl.tasks.judging import one_deadline
 from critique_rl.tasks.killable_process import LONGEST_OUTPUT
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import VerifierReward
 from critique_rl.tasks.verifiers import choice
+from critique_rl.tasks.workers.verifier import WorkerVerifier
 
 pytestmark = pytest.mark.processes
 HERE = Path(__file__).parents[1]

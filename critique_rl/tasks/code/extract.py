@@ -52,7 +52,7 @@ def defines(source: str, name: str) -> bool:
     tree = parse(source)
     if tree is None:
         return (
-            re.search(rf"^(?:async )?(?:def|class) +{re.escape(name)}\b", source, re.M) is not None
+            re.search(rf"^(?:async )?(?:def|class) +{re.escape(name)}\b", source, re.MULTILINE) is not None
         )
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

@@ -262,7 +262,7 @@ def sandbox_command() -> list[str]:
         command += ["--ro-bind", path, path]
     for name, path in _harness_files().items():
         command += ["--ro-bind", path, f"{INSIDE}/{name}"]
-    command += ["--dir", "/tmp", "--dev", "/dev", "--remount-ro", "/"]
+    command += ["--dir", "/tmp", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
     return [*command, "--", python, *_python_arguments([INSIDE], True)]
 
 

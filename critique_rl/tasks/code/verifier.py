@@ -17,10 +17,10 @@ from critique_rl.tasks.code.extract import defines, extract_program, parse
 from critique_rl.tasks.code.judge import HIDDEN
 from critique_rl.tasks.code.sandbox import MARGIN_SECONDS, START_SECONDS, Limits
 from critique_rl.tasks.code.tests_column import NoTests, Test, guess_entry, read_tests
-from critique_rl.tasks.workers.verifier import GIGABYTE, WorkerVerifier, build_pool
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.workers.pool import Pool
 from critique_rl.tasks.workers.settings import SECTION, TRIES, check_settings
+from critique_rl.tasks.workers.verifier import GIGABYTE, WorkerVerifier, build_pool
 from critique_rl.types import Verdict
 
 JUDGE = "critique_rl.tasks.code.judge:tests_judge"
