@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ QUESTIONS = (
     "ctx",
     "sentence",
     "goal",
+    "question_content",
+    "text",
 )
 ANSWERS = (
     "answer",
@@ -81,6 +84,19 @@ ANSWER_FORMS = {
     "boxed_answer": AnswerForm(BOXED, ": short texts in \\boxed{}; math: LaTeX"),
 }
 """Name of a verifier -> its form."""
+CODE_FORM = AnswerForm(
+    "Write the program that is asked for. Answer with one fenced block of Python.",
+    ", each by the tests of its row, in a sandbox (pip extra `code`)",
+)
+"""The form of answers that are programs."""
+SOLUTIONS = ("solution", "canonical_solution", "reference_solution", "code", "answer")
+"""Columns that may hold a right program."""
+LOOKED_AT = 20
+"""Rows in which a column of tests is looked for."""
+END = "```python\nimport sys\nsys.exit(0)\n```"
+"""A program that ends before its tests."""
+JUDGED_PROGRAMS = 5
+"""Right programs that `init` runs."""
 TRY = (
     "seeds=[0]",
     "budget={optimizer_steps: 2}",
@@ -112,8 +128,14 @@ class FirstTask:
     options: dict[str, str]
     """`task.options`, see `user_data.DataOptions`."""
     verifier: str
-    """The name of the verifier that reads all gold answers."""
+    """The verifier that reads all gold answers, as YAML: a name, or {kind: tests, ...}."""
     rows: UserData
+    is_code: bool = False
+    """Whether answers are programs, which tests judge."""
+
+    @property
+    def form(self) -> AnswerForm:
+        return CODE_FORM if self.is_code else ANSWER_FORMS[self.verifier]
 
     @property
     def families(self) -> list[str]:
@@ -211,11 +233,16 @@ def write_first_pipeline(
 def _inspect_data(data: str, columns: Columns, subset: str) -> FirstTask:
     """Guess the columns and the verifier from the data."""
     from critique_rl.tasks.answers.choose import choose_verifier
+    from critique_rl.tasks.code.user_tests import guess_columns
     from critique_rl.tasks.data_source import DataOptions, read_dataset
     from critique_rl.tasks.user_data import load_user_data
 
-    names = read_dataset(data, "train", subset).column_names
+    source = read_dataset(data, "train", subset)
+    names = source.column_names
     question = columns.question or _guess_column(QUESTIONS, names, data, "question")
+    tests = guess_columns(list(islice(source, LOOKED_AT)))
+    if tests and not columns.answer:
+        return _code_task(data, question, columns.family, subset, names, tests)
     answer = columns.answer or _guess_column(ANSWERS, names, data, "answer")
     options: dict[str, Any] = {"train": data, "question": question, "answer": answer}
     if subset:
@@ -232,6 +259,39 @@ def _inspect_data(data: str, columns: Columns, subset: str) -> FirstTask:
     if question != "prompt":
         options["system"] = ANSWER_FORMS[verifier].system
     return FirstTask(options, verifier, rows)
+
+
+def _code_task(
+    data: str, question: str, family: str, subset: str, names: Sequence[str], tests: dict[str, str]
+) -> FirstTask:
+    """A task of programs.
+
+    Args:
+        data: A file, a folder, or a Hub id.
+        question: Column of the question.
+        family: Column of the family; "" is to be guessed.
+        subset: Of a Hub id.
+        names: All columns.
+        tests: Options of the verifier, see `guess_columns`.
+    """
+    from critique_rl.tasks.code.user_tests import with_tests
+    from critique_rl.tasks.data_source import DataOptions
+    from critique_rl.tasks.user_data import load_user_data
+
+    family = family or next((name for name in FAMILIES if name in names), "")
+    solution = next((name for name in SOLUTIONS if name in names), "")
+    options: dict[str, Any] = {"train": data, "question": question}
+    for name, value in (("subset", subset), ("family", family), ("solution", solution)):
+        if value:
+            options[name] = value
+    if question != "prompt":
+        options["system"] = CODE_FORM.system
+    verifier = {"kind": "tests", **tests}
+    rows = with_tests(load_user_data(DataOptions(**options), needs_answer=False), verifier)
+    # Column names are words; YAML reads any of them in quotes.
+    parts = [f"{name}: {_json(value)}" for name, value in tests.items() if name != value]
+    text = ", ".join(["kind: tests", *parts])
+    return FirstTask(options, f"{{{text}}}", rows, is_code=True)
 
 
 def _guess_column(candidates: Sequence[str], names: Sequence[str], data: str, role: str) -> str:
@@ -263,8 +323,39 @@ def _gold_answers(data: UserData) -> list[str]:
     return answers
 
 
+def _judged_programs(task: FirstTask) -> list[str]:
+    """Lines on how the tests judge right programs, and answers that are none; faults come last."""
+    import yaml
+
+    from critique_rl.tasks.isolated_verifiers import build_verifier
+    from critique_rl.tasks.judging import judge_answers
+
+    try:
+        verifier = build_verifier(yaml.safe_load(task.verifier))
+    except ConfigError as error:
+        return [f"WARNING: no example could be judged: {error}"]
+    rows = task.rows.splits["train"]
+    examples = [("no program", "I do not know.", rows[0]), ("ends at once", END, rows[0])]
+    for row in rows[:JUDGED_PROGRAMS]:
+        if row.get("solution"):
+            program = f"```python\n{row['solution']}\n```"
+            examples.append(("solution", program, row))
+    texts = [text for _, text, _ in examples]
+    verdicts = judge_answers(verifier, texts, [row for _, _, row in examples])
+    lines = ["judged by the tests, as rollouts will be:"]
+    faults = 0
+    for (kind, _, row), verdict in zip(examples, verdicts, strict=True):
+        lines.append(f"  {verdict.outcome:<10} {kind:<14} {row['id']:<12} {verdict.reason[:80]}")
+        faults += (kind == "solution") != (verdict.outcome == "right")
+    if faults:
+        return [*lines, f"WARNING: {faults} of {len(examples)} are not judged as they should be"]
+    return [*lines, f"all {len(examples)} are judged as they should be"]
+
+
 def _judged_examples(task: FirstTask) -> list[str]:
     """Lines on how the chosen verifier judges right and perturbed answers; faults come last."""
+    if task.is_code:
+        return _judged_programs(task)
     from critique_rl.cli.judge import judge_rows
     from critique_rl.tasks.answers.choose import judged_examples
 
@@ -320,7 +411,8 @@ def _render_pipeline(data: str, out: Path, model: str, task: FirstTask) -> str:
         counts=task.counts,
         options=f"{{{options}}}",
         verifier=task.verifier,
-        verifier_words=ANSWER_FORMS[task.verifier].comment,
+        verifier_words=task.form.comment,
+        is_code=task.is_code,
         model=_json(model),
         families=", ".join(metrics),
     )
@@ -353,7 +445,10 @@ def _first_row(task: FirstTask) -> list[str]:
     row = task.rows.splits["train"][0]
     question = "\n  ".join(row["question"].splitlines())
     gold = row["answer"][:SHOWN]
-    return ["The first question for training:", f"  {question[:SHOWN]}", f"  gold answer: {gold}"]
+    lines = ["The first question for training:", f"  {question[:SHOWN]}"]
+    if not task.is_code:
+        lines.append(f"  gold answer: {gold}")
+    return lines
 
 
 def _next_steps(out: Path, task: FirstTask, pipeline: Pipeline) -> str:

@@ -38,8 +38,8 @@ CHATS: dict[str, type | None] = {"self": None, "local": LocalChat, "api": Endpoi
 CHAT_CRITIC_OPTIONS = ("template", "knows", "scope", "votes", "choose", "on_leak", "longest")
 """Options of ChatCritic that a pipeline may set, beside those of its chat."""
 SHOW_WORDS = (
-    "What the verifier's verdict tells: values (its reason), message (the error alone), name (which "
-    "test failed) or verdict; null: the task's checker, or values where it has none."
+    "What the verifier's verdict tells: values (its reason), message (the error alone), name "
+    "(which test failed) or verdict; null: the task's checker, or values where it has none."
 )
 KIND_OPTIONS = {
     "oracle": {

@@ -65,8 +65,8 @@ KIND_OPTIONS = {
     "tests": {
         "tests": "Column of the tests that the reward asks: a list of assertions, a function "
         "`check(candidate)` or functions `test_...`, or inputs and outputs of a script.",
-        "public_tests": "Column of tests, in the same forms, whose values verdicts and critics may "
-        "show. Without one they may show those of `tests`.",
+        "public_tests": "Column of tests, in the same forms, whose values verdicts and "
+        "critics may show. Without one they may show those of `tests`.",
         "entry_point": "Column of the tested function's name; left out, it is what tests call most.",
         "starter_code": "Column of code that stands before an answer: imports, or the beginning of "
         "a function that the answer goes on with.",

@@ -126,6 +126,7 @@ def _humaneval_task(config: TaskConfig, seed: int) -> Task:
     check_keys(config.options, (), "task.options")
 
     def rows(split: str) -> list[Row]:
+        """Raises ConfigError without the package."""
         try:
             return split_rows(split)
         except (ImportError, ValueError) as error:

@@ -48,21 +48,23 @@ def extract_program(text: str, entry: str) -> str | None:
 
 
 def defines(source: str, name: str) -> bool:
-    """Whether a program's top level binds a name. One that does not compile is searched as text."""
+    """Whether a program binds a name. One that does not compile is searched as text."""
     tree = parse(source)
     if tree is None:
         return (
-            re.search(rf"^(?:async )?(?:def|class) +{re.escape(name)}\b", source, re.MULTILINE) is not None
+            re.search(rf"^(?:async )?(?:def|class) +{re.escape(name)}\b", source, re.MULTILINE)
+            is not None
         )
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            if node.name == name:
-                return True
-        for target in ast.walk(node):
-            is_bound = isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store)
-            if is_bound and target.id == name:
-                return True
-    return False
+    return any(_bound_name(node) == name for node in ast.walk(tree))
+
+
+def _bound_name(node: ast.AST) -> str:
+    """The name that a definition or an assignment binds; "" of other nodes."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return node.name
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        return node.id
+    return ""
 
 
 def is_script(source: str) -> bool:

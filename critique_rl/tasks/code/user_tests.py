@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.terminal import say
-from critique_rl.tasks.code.tests_column import NoTests
+from critique_rl.tasks.code.tests_column import NoTests, read_tests
 from critique_rl.tasks.code.verifier import Columns, row_tests
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.user_data import UserData
+
+TESTS = ("tests", "test_list", "test", "private_test_cases", "test_cases", "input_output")
+"""Names of columns that may hold the tests of the reward, the likeliest first."""
+OTHERS = {
+    "public_tests": ("public_tests", "public_test_cases", "example_tests"),
+    "entry_point": ("entry_point", "fn_name", "function_name"),
+    "starter_code": ("starter_code", "prompt_code"),
+    "test_setup": ("test_setup_code", "test_imports", "setup"),
+}
+"""Options of the verifier -> names of columns that may be meant."""
 
 
 def with_tests(data: UserData, verifier: Any) -> UserData:
@@ -52,3 +62,38 @@ def _columns(verifier: Any) -> Columns:
     names = {field.name for field in fields(Columns)}
     chosen = {name: str(value) for name, value in options.items() if name in names}
     return Columns(**chosen)
+
+
+def guess_columns(rows: Sequence[Row]) -> dict[str, str]:
+    """The options of `verifier: {kind: tests}` for rows as they were read.
+
+    Args:
+        rows: A few rows of the source.
+
+    Returns:
+        Option -> column, where its name is not the default; "tests" is always there. {} where no
+        column of a known name holds tests that can be read.
+    """
+    names = [name for row in rows[:1] for name in row]
+    tests = next((name for name in TESTS if _holds_tests(rows, name)), "")
+    if not tests:
+        return {}
+    chosen = {"tests": tests}
+    for option, candidates in OTHERS.items():
+        column = next((name for name in candidates if name in names and name != tests), "")
+        if column and column != getattr(Columns, option):
+            chosen[option] = column
+    return chosen
+
+
+def _holds_tests(rows: Sequence[Row], name: str) -> bool:
+    """Whether a column holds tests in every row that has something in it, and in some row."""
+    count = 0
+    for row in rows:
+        if row.get(name):
+            # A name for results as JSON, which another column may hold.
+            try:
+                count += len(read_tests(row[name], "f"))
+            except NoTests:
+                return False
+    return count > 0

@@ -115,8 +115,9 @@ def read_verdict(answer: Any) -> Verdict:
         code = str(answer)
         return Verdict("wrong" if code == TIMEOUT else "unscored", reason=code)
     outcome, text, reason, *rest = answer
-    confidence, details, *_ = (*rest, None, None)
-    return Verdict(outcome, text, reason, confidence=confidence, details=details or {})
+    confidence = rest[0] if rest else None
+    details = rest[1] if len(rest) > 1 else {}
+    return Verdict(outcome, text, reason, confidence=confidence, details=details)
 
 
 def build_pool(

@@ -71,7 +71,7 @@ def looking(outside: Outside) -> dict[str, str]:
         "send a packet": "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
         "    return s.sendto(b'x', ('192.0.2.1', 9))",
         "open a raw socket": "return str(socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))",
-        "listen to the network": "return [n for _, n in socket.if_nameindex() if n != 'lo'] or 'none'",
+        "list networks": "return [n for _, n in socket.if_nameindex() if n != 'lo'] or 'none'",
         "read a variable": f"return os.environ.get({outside.variable!r}, 'none')",
         "list variables": "return sorted(os.environ) or 'none'",
         "signal a process": f"return os.kill({process}, 0)",
@@ -146,7 +146,7 @@ TAKING = {
     "raise its limits": "import resource\ndef f(x):\n"
     " resource.setrlimit(resource.RLIMIT_CPU, (10**6, 10**6))\n while 1: pass",
     "write a report": "import os\ndef f(x):\n for n in range(3, 64):\n"
-    "  try: os.write(n, b'\\n{\"status\": \"passed\", \"passed\": 9}')\n  except OSError: pass\n"
+    '  try: os.write(n, b\'\\n{"status": "passed", "passed": 9}\')\n  except OSError: pass\n'
     " os._exit(0)",
     "equal everything": "class A:\n def __eq__(s, o): return True\ndef f(x): return A()",
     "return an endless value": "class A(list):\n def __repr__(s): return 'x' * 10**7\n"
