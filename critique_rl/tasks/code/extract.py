@@ -42,9 +42,8 @@ def extract_program(text: str, entry: str) -> str | None:
         return blocks[-1]
     if "```" in after or "~~~" in after:
         return None
-    if defines(after, entry) or (not entry and is_script(after)):
-        return after
-    return None
+    is_program = defines(after, entry) if entry else is_script(after)
+    return after if is_program else None
 
 
 def defines(source: str, name: str) -> bool:

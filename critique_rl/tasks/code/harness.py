@@ -207,7 +207,8 @@ def run_job(job: Mapping[str, Any]) -> Report:
         words = {"error": error_words(error), "line": error_line(error, job)}
         return report | words | {"status": "broken"}
     entry = job["entry"]
-    if needs_names and entry and entry not in names:
+    is_method = "Solution" in names and any(test["kind"] == "call" for test in job["tests"])
+    if needs_names and entry and entry not in names and not is_method:
         return report | {"status": "broken", "error": f"NameError: name {entry!r} is not defined"}
     calls = watch(names, entry) if entry else None
     for test in job["tests"]:

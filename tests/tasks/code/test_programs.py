@@ -1,0 +1,284 @@
+"""Programs in answers, tests in cells, and what a verdict says of a failed test."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from critique_rl.tasks.code import harness
+from critique_rl.tasks.code.extract import extract_program
+from critique_rl.tasks.code.judge import read_report, remote_runner
+from critique_rl.tasks.code.tests_column import NoTests, guess_entry, read_tests
+from critique_rl.tasks.code.verifier import Columns, find_program, row_tests
+
+F = "def f(x):\n    return x + 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        (f"```python\n{F}\n```", f"{F}\n"),
+        (f"Here:\n```py\n{F}\n```\nIt adds one.", f"{F}\n"),
+        (f"```\n{F}\n```", f"{F}\n"),
+        (f"~~~python\n{F}\n~~~", f"{F}\n"),
+        (f"  ```python\n{F}\n  ```", f"{F}\n"),
+        # Cut at its limit of tokens.
+        (f"```python\n{F}", F),
+        (F, F),
+        # The last one that defines the function, whatever follows.
+        (f"```python\n{F}\n```\nUse:\n```python\nprint(f(2))\n```", f"{F}\n"),
+        (f"```python\ndef f(x): return 0\n```\nBetter:\n```python\n{F}\n```", f"{F}\n"),
+        (f"```bash\nls\n```\n```python\n{F}\n```", f"{F}\n"),
+        (f"<think>```python\ndef f(x): return 0\n```</think>\n```python\n{F}\n```", f"{F}\n"),
+        ("```python\ndef f(x) return\n```", "def f(x) return\n"),
+        ("f = lambda x: x + 1", "f = lambda x: x + 1"),
+        ("```json\n{}\n```", None),
+        ("```python\n```", None),
+        ("I do not know.", None),
+        ("42", None),
+        ("f", None),
+        ("", None),
+        ("\ud800 def f", None),
+        ("(" * 5000, None),
+    ],
+)
+def test_the_program_of_an_answer(text: str, program: str | None) -> None:
+    assert extract_program(text, "f") == program
+
+
+def test_a_script_without_a_fence_must_do_something() -> None:
+    assert extract_program("print(input())", "") == "print(input())"
+    assert extract_program("The answer is 3", "") is None
+    assert extract_program("answer", "") is None
+
+
+STARTER = 'from math import pi\n\ndef f(x):\n    """Add one."""\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "program", "before"),
+    [
+        # It goes on where the starter ends, as base models do.
+        ("    return x + 1", "    return x + 1", STARTER),
+        ("```python\n    return x + 1\n```", "    return x + 1\n", STARTER),
+        # It repeats the function, as chat models do; pi stays imported.
+        (f"```python\n{F}\n```", f"{F}\n", f"{STARTER}\n"),
+        ("I do not know.", None, ""),
+    ],
+)
+def test_an_answer_goes_on_from_its_starter_or_repeats_it(
+    text: str, program: str | None, before: str
+) -> None:
+    row = {"tests": ["assert f(1) == 2"], "starter_code": STARTER}
+    assert find_program(text, row_tests(row, Columns())) == (program, before)
+
+
+def test_a_starter_that_is_no_program_stands_before_no_whole_one() -> None:
+    row = {"tests": ["assert f(1) == 2"], "starter_code": "class Solution:\n    def f(self, x):\n"}
+    assert find_program(F, row_tests(row, Columns())) == (F, "")
+
+
+# ---- tests in cells ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cell", "kinds"),
+    [
+        (["assert f(1) == 2", "assert f(2) == 3"], ["code", "code"]),
+        ("def check(candidate):\n    assert candidate(1) == 2", ["code"]),
+        ("def test_one():\n    assert f(1) == 2\ndef test_two():\n    assert f(2) == 3", ["code"]),
+        ([{"input": "1\n", "output": "2\n"}], ["stdin"]),
+        ({"inputs": ["1\n", "2\n"], "outputs": ["2\n", "3\n"]}, ["stdin", "stdin"]),
+        ({"inputs": [[1]], "outputs": [2], "fn_name": "f"}, ["call"]),
+        ([{"input": "1", "output": "2", "testtype": "functional", "fn_name": "f"}], ["call"]),
+        ([], []),
+        (None, []),
+        ("", []),
+    ],
+)
+def test_tests_are_read_in_the_forms_that_data_sets_have(cell: object, kinds: list[str]) -> None:
+    for form in (cell, json.dumps(cell)) if cell and not isinstance(cell, str) else (cell,):
+        assert [test["kind"] for test in read_tests(form)] == kinds
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (3, "got int"),
+        ("assert f(", "no Python"),
+        (["x = 1"], "without an assertion"),
+        ([3], "type int"),
+        ([{"input": "1"}], '"output"'),
+        ({"inputs": [1], "outputs": []}, "1 inputs and 0 outputs"),
+        ({"a": 1}, '"inputs"'),
+        ([{"input": "1", "output": "2", "testtype": "functional"}], "entry_point"),
+        ([{"input": "{", "output": "2", "testtype": "functional", "fn_name": "f"}], "no JSON"),
+        (["assert f(1)"] * 2000, "at most"),
+        ("eJxrYJmayAABPYwA", "without an assertion"),
+    ],
+)
+def test_cells_without_tests_say_why(cell: object, words: str) -> None:
+    with pytest.raises(NoTests, match=words):
+        read_tests(cell)
+
+
+def test_the_tested_function_is_what_tests_call() -> None:
+    code = "import math\ndef same(a, b):\n    return math.isclose(a, b)\nassert same(g(1), len([g(2)]))"
+    assert guess_entry(read_tests([code, "assert g(3) == 1"])) == "g"
+    assert guess_entry(read_tests([{"input": "", "output": ""}])) == ""
+
+
+# ---- what a failed test says ---------------------------------------------------------------------
+
+
+def reason(program: str, *tests: str, entry: str = "f", before: str = "") -> str:
+    job = {"program": program, "before": before, "entry": entry, "tests": read_tests(list(tests))}
+    outcome, _, words, _, _ = read_report(harness.run_job(job), program)
+    assert (outcome == "right") == (words == "")
+    return str(words)
+
+
+@pytest.mark.parametrize(
+    ("program", "test", "words"),
+    [
+        (F, "assert f(1) == 2", ""),
+        (F, "assert f(-3) == 8", "f(-3) gave -2, expected 8"),
+        (F, "assert 8 == f(-3)", "f(-3) gave -2, expected 8"),
+        (F, "x = 4\nassert f(x) == 8", "f(4) gave 5, expected 8"),
+        (F, "assert f(x=4) == 8", "f(x=4) gave 5, expected 8"),
+        (F, "for x in range(9):\n    assert f(x) == x * 2 + 1", "f(1) gave 2, expected 3"),
+        (F, "def check(candidate):\n    assert candidate(4) == 8", "f(4) gave 5, expected 8"),
+        (F, "def test_it():\n    assert f(4) == 8", "f(4) gave 5, expected 8"),
+        (F, "assert f(4) > 8", "f(4) gave 5, expected f(4) > 8"),
+        (F, "assert abs(f(1) - 8) < 1e-6", "f(1) gave 2, expected abs(f(1) - 8) < 1e-06"),
+        (F, "assert not f(4)", "f(4) gave 5, expected not f(4)"),
+        (F, "assert sum([f(1), f(2)]) == 8", "f(2) gave 5, expected 8"),
+        ("def f(x): pass", "assert f(1) == 2", "f(1) gave None, expected 2"),
+        ("def f(x): return [x]", "assert f('a') == ['b']", "f('a') gave ['a'], expected ['b']"),
+        (
+            "def f(x):\n    y = 0\n    return x / y",
+            "assert f(1) == 2",
+            "f(1) raised ZeroDivisionError: division by zero (line 3), expected 2",
+        ),
+        (
+            "def f(x):\n    assert x > 5\n    return x",
+            "assert f(1) == 2",
+            "f(1) raised AssertionError (line 2), expected 2",
+        ),
+        ("def f(x) return 1", "assert f(1) == 2", "SyntaxError: expected ':' (line 1)"),
+        ("import nothing_here", "assert f(1) == 2", "No module named 'nothing_here' (line 1)"),
+        ("def g(x): return 1", "assert f(1) == 2", "name 'f' is not defined"),
+        ("def f(): return 1", "assert f(1) == 2", "takes 0 positional arguments"),
+        ("def f(x): return f(x)", "assert f(1) == 2", "RecursionError"),
+        ("raise SystemExit", "assert f(1) == 2", "SystemExit (line 1)"),
+        ("def f(x): return [x] * 10**6", "assert f(1) == 2", "..., expected 2"),
+    ],
+)
+def test_a_reason_names_input_what_came_and_what_was_expected(
+    program: str, test: str, words: str
+) -> None:
+    said = reason(program, test)
+    assert said == words if said == "" or words == "" else words in said
+    assert len(said) < 700
+
+
+def test_lines_are_those_of_the_attempt() -> None:
+    before = "import math\n\ndef f(x):\n"
+    said = reason("    y = 0\n    return x / y\n", "assert f(1) == 2", before=before)
+    assert "(line 2)" in said
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "class A:\n    def __eq__(self, other): return True\ndef f(x): return A()",
+        "class A:\n    def __eq__(self, other): return True\ndef f(x): return [A()]",
+        "class A(int):\n    def __eq__(self, other): return True\ndef f(x): return A(3)",
+        "class A:\n    def __lt__(self, other): return True\ndef f(x): return A()",
+    ],
+)
+def test_an_object_cannot_decide_that_it_is_right(program: str) -> None:
+    for test in ("assert f(1) == 2", "assert f(1) == [2]", "assert f(1) < 0"):
+        assert reason(program, test) != ""
+
+
+def test_a_class_may_compare_its_objects() -> None:
+    program = (
+        "class Point:\n    def __init__(self, x): self.x = x\n"
+        "    def __eq__(self, other): return self.x == other.x"
+    )
+    assert reason(program, "assert Point(1) == Point(1)", entry="Point") == ""
+
+
+def test_values_that_cannot_be_shown_are_named_by_their_type() -> None:
+    program = "class A:\n    def __repr__(self): raise KeyError\ndef f(x): return A()"
+    assert reason(program, "assert f(1) == 2") == "f(1) gave <A>, expected 2"
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("print(int(input()) * 2)", ""),
+        ("import sys\nprint(int(sys.stdin.read()) * 2); sys.exit(0)", ""),
+        ("if __name__ == '__main__':\n    print(int(input()) * 2, ' ')", ""),
+        ("print(int(input()) * 3)", "input '3\\n' gave '9\\n', expected '6\\n'"),
+        ("print(input() + input())", "input '3\\n' raised EOFError"),
+        ("x = int(input())\nprint(x / 0)", "ZeroDivisionError: division by zero (line 2)"),
+        ("import sys\nsys.exit(1)", "SystemExit: 1"),
+        ("print(", "SyntaxError"),
+    ],
+)
+def test_scripts_are_judged_by_what_they_print(program: str, words: str) -> None:
+    tests = read_tests([{"input": "3\n", "output": "6\n"}])
+    job = {"program": program, "before": "", "entry": "", "tests": tests}
+    _, _, said, _, _ = read_report(harness.run_job(job), program)
+    assert words in said
+    assert (words == "") == (said == "")
+
+
+@pytest.mark.parametrize(
+    "program",
+    ["def add(a, b): return a + b", "class Solution:\n    def add(self, a, b): return a + b"],
+)
+def test_functional_tests_call_a_function_or_solutions_method(program: str) -> None:
+    tests = read_tests({"inputs": [[1, 2], [3, 4]], "outputs": [3, 8], "fn_name": "add"})
+    job = {"program": program, "before": "", "entry": "add", "tests": tests}
+    report = harness.run_job(job)
+    assert (report["passed"], report["call"]) == (1, "add(3, 4)")
+    assert (report["got"], report["expected"]) == ("7", "8")
+
+
+# ---- hidden tests, and a runner of the user's ----------------------------------------------------
+
+
+def test_hidden_tests_are_told_by_their_number_alone() -> None:
+    row = {"tests": ["assert f(2) == 77777"], "public_tests": ["assert f(1) == 2"]}
+    read = row_tests(row, Columns())
+    job = {"program": F, "before": "", "entry": read.entry, "tests": list(read.tests)}
+    _, _, said, _, details = read_report(harness.run_job(job), F)
+    assert said == "hidden test 1 failed"
+    assert "77777" not in json.dumps(details)
+
+
+class HereRunner:
+    """Runs a script in a fresh interpreter, as a remote sandbox would."""
+
+    def run(self, script: str, stdin: str, seconds: float) -> str:
+        import subprocess
+        import sys
+
+        command = [sys.executable, "-c", script]
+        run = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=seconds)
+        return run.stdout
+
+
+@pytest.mark.processes
+def test_a_runner_is_one_class_of_one_method() -> None:
+    run = remote_runner(HereRunner(), 30.0)
+    job = {"program": F, "before": "", "entry": "f", "tests": read_tests(["assert f(1) == 3"])}
+    assert read_report(run(job), F)[2] == "f(1) gave 2, expected 3"
+    noisy = job | {"program": f"print('hello')\n{F}"}
+    assert read_report(run(noisy), F)[2] == "f(1) gave 2, expected 3"
+    ends = job | {"program": "import os\nos._exit(0)"}
+    assert run(ends)["status"] == "ended"
