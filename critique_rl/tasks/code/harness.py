@@ -14,6 +14,7 @@ itself. Tests that share a process with what they test cannot rule that out.
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import sys
 import traceback
@@ -39,6 +40,8 @@ class Calls:
     """The last call of the tested function that a test made, and what came of it."""
 
     def __init__(self, name: str, function: Callable[..., Any]):
+        # Tests may ask for its name, its signature or its words.
+        functools.update_wrapper(self, function)
         self.name = name
         self.function = function
         self.depth = 0
@@ -225,6 +228,8 @@ def run_test(
     job: Mapping[str, Any], test: Mapping[str, Any], names: dict[str, Any], calls: Calls | None
 ) -> Report | None:
     """Run one test; what it saw, or None where it passed."""
+    if calls is not None:
+        calls.words = ""
     comparison = Comparison()
     util._reprcompare = comparison
     try:
