@@ -13,6 +13,7 @@ import importlib
 import re
 import shlex
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from critique_rl.tasks.isolated_verifiers import build_verifier
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import build_reward
 from critique_rl.trainer.presets import PRESETS
-from critique_rl.types import Attempt
+from critique_rl.types import Attempt, Verdict
 
 ROOT = Path(__file__).parents[1]
 PATHS = [ROOT / "README.md", *sorted((ROOT / "critique_rl" / "docs").glob("*.md"))]
@@ -166,7 +167,11 @@ def test_every_yaml_example_is_part_of_a_pipeline(page, i) -> None:
             assert load_task(replace(config.task, size=16), 0).train
         build_reward(config.reward, lab.verifier, arguments.num_generations)
         if "target" not in config.critic:
-            build_critic(config.critic, lab)
+            # The lab's rule gives no reasons, which `show` tells.
+            has_reasons = replace(
+                lab, verifier=lambda text, row: Verdict("wrong", text, "a reason")
+            )
+            build_critic(config.critic, has_reasons if "show" in config.critic else lab)
 
 
 def test_the_yaml_examples_say_what_their_pages_say() -> None:
@@ -225,6 +230,9 @@ def test_every_command_is_one(line, monkeypatch) -> None:
     match [words[0].removeprefix(".venv/bin/"), *words[1:]]:
         case ["source", ".venv/bin/activate"]:
             pass
+        case ["pip", "install", "-e", extra]:
+            extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+            assert extra.strip(".[]") in extras["optional-dependencies"]
         case ["make", target]:
             assert target in re.search(r"\.PHONY: (.*)", (ROOT / "Makefile").read_text())[1].split()
         case ["python", script, *_]:

@@ -67,7 +67,7 @@ KIND_OPTIONS = {
         "`check(candidate)` or functions `test_...`, or inputs and outputs of a script.",
         "public_tests": "Column of tests, in the same forms, whose values verdicts and "
         "critics may show. Without one they may show those of `tests`.",
-        "entry_point": "Column of the tested function's name; left out, it is what tests call most.",
+        "entry_point": "Column of the tested function's name; left out: what tests call most.",
         "starter_code": "Column of code that stands before an answer: imports, or the beginning of "
         "a function that the answer goes on with.",
         "test_setup": "Column of code that runs before each test.",

@@ -54,9 +54,13 @@ class Calls:
         if self.depth:
             return self.function(*arguments, **named)
         # Before the call, which may change its arguments.
-        parts = [show(argument) for argument in arguments]
-        parts += [f"{name}={show(value)}" for name, value in named.items()]
-        self.words = cut(f"{self.name}({', '.join(parts)})")
+        parts = []
+        for argument in arguments:
+            parts.append(show(argument))
+        for name, value in named.items():
+            parts.append(f"{name}={show(value)}")
+        inside = ", ".join(parts)
+        self.words = cut(f"{self.name}({inside})")
         self.got = ""
         self.depth += 1
         try:
@@ -64,7 +68,8 @@ class Calls:
         finally:
             self.depth -= 1
         self.got = show(result)
-        self.is_made_up = self.is_made_up or decides_alone(result)
+        if decides_alone(result):
+            self.is_made_up = True
         return result
 
 
@@ -100,10 +105,13 @@ def show(value: Any) -> str:
 def decides_alone(value: Any) -> bool:
     """Whether a value is of a class in the program that decides for itself what it equals."""
     kind = type(value)
+    parts: list[Any] = []
     if kind in (list, tuple, set, frozenset):
-        return any(decides_alone(item) for item in value)
+        parts = list(value)
     if kind is dict:
-        return any(decides_alone(item) for pair in value.items() for item in pair)
+        parts = [*value.keys(), *value.values()]
+    if any(decides_alone(part) for part in parts):
+        return True
     is_of_program = kind.__module__ == ANSWER
     return is_of_program and any(name in vars(kind) for name in COMPARISONS)
 
@@ -184,8 +192,12 @@ def run_input(job: Mapping[str, Any], test: Mapping[str, Any]) -> str:
 
 def same_output(got: str, expected: str) -> bool:
     """Whether two outputs are equal line by line, white space at the ends of lines aside."""
-    lines = [[line.rstrip() for line in text.rstrip().split("\n")] for text in (got, expected)]
-    return lines[0] == lines[1]
+    return _lines(got) == _lines(expected)
+
+
+def _lines(text: str) -> list[str]:
+    lines = text.rstrip().split("\n")
+    return [line.rstrip() for line in lines]
 
 
 # ---- a job ---------------------------------------------------------------------------------------
@@ -207,19 +219,25 @@ def run_job(job: Mapping[str, Any]) -> Report:
         code = compiled(job)
         names = load(code, ANSWER) if needs_names else {}
     except BaseException as error:
-        words = {"error": error_words(error), "line": error_line(error, job)}
-        return report | words | {"status": "broken"}
+        report["status"] = "broken"
+        report["error"] = error_words(error)
+        report["line"] = error_line(error, job)
+        return report
     entry = job["entry"]
     is_method = "Solution" in names and any(test["kind"] == "call" for test in job["tests"])
     if needs_names and entry and entry not in names and not is_method:
-        return report | {"status": "broken", "error": f"NameError: name {entry!r} is not defined"}
+        report["status"] = "broken"
+        report["error"] = f"NameError: name {entry!r} is not defined"
+        return report
     calls = watch(names, entry) if entry else None
     for test in job["tests"]:
         failure = run_test(job, test, names, calls)
         if failure is None and calls is not None and calls.is_made_up:
             failure = {"call": calls.words, "got": "an object that decides what it equals"}
         if failure is not None:
-            return report | failure | {"status": "failed", "test": test["name"]}
+            report["status"] = "failed"
+            report["test"] = test["name"]
+            return report | failure
         report["passed"] += 1
     return report
 
@@ -244,9 +262,13 @@ def run_test(
         line = error_line(error, job)
         if line is None:
             return failed_assertion(error, test, comparison, calls)
-        return raised(error, test, calls) | {"line": line}
+        report = raised(error, test, calls)
+        report["line"] = line
+        return report
     except BaseException as error:
-        return raised(error, test, calls) | {"line": error_line(error, job)}
+        report = raised(error, test, calls)
+        report["line"] = error_line(error, job)
+        return report
 
 
 def run_stdin(job: Mapping[str, Any], test: Mapping[str, Any]) -> Report | None:
@@ -285,12 +307,12 @@ def failed_assertion(
     if comparison.sides is None or comparison.sides[0] != "==":
         return report
     _, left, right = comparison.sides
-    if calls is None or not calls.words:
-        return report | {"got": left, "expected": right}
     # `assert 8 == f(3)` has its expected side on the left.
-    if calls.got == right:
+    if calls is not None and calls.words and calls.got == right:
         left, right = right, left
-    return report | {"got": left, "expected": right}
+    report["got"] = left
+    report["expected"] = right
+    return report
 
 
 def expectation(assertion: ast.Assert | None, calls: Calls | None) -> Report:

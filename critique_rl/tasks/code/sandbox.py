@@ -249,9 +249,17 @@ def sandbox_command() -> list[str]:
         "--die-with-parent",
         "--new-session",
         "--clearenv",
-        *("--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox"),
+        "--uid",
+        NOBODY,
+        "--gid",
+        NOBODY,
+        "--hostname",
+        "sandbox",
         # The keepers mount a program's folder; a program gives this up before it begins.
-        *("--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"),
+        "--cap-drop",
+        "ALL",
+        "--cap-add",
+        "CAP_SYS_ADMIN",
     ]
     for folder in (*LIBRARIES, os.path.join(sys.base_prefix, "lib")):
         if os.path.islink(folder):

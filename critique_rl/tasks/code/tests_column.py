@@ -83,8 +83,8 @@ def _code_test(source: Any, setup: str) -> Test:
     if tree is None:
         raise NoTests("a test is no Python")
     # A test that only calls the program fails by an exception alone.
-    can_fail = any(isinstance(node, ast.Assert | ast.Raise | ast.Call) for node in ast.walk(tree))
-    if not can_fail:
+    failing = (ast.Assert, ast.Raise, ast.Call)
+    if not any(isinstance(node, failing) for node in ast.walk(tree)):
         raise NoTests("a test without an assertion")
     return {"kind": "code", "code": code}
 
@@ -103,8 +103,11 @@ def _pairs(cell: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if len(inputs) != len(outputs):
         raise NoTests(f"got {len(inputs)} inputs and {len(outputs)} outputs")
     kind = "functional" if cell.get("fn_name") else "stdin"
-    pairs = zip(inputs, outputs, strict=True)
-    return [{"input": given, "output": result, "testtype": kind} for given, result in pairs]
+    pairs: list[Mapping[str, Any]] = []
+    for given, result in zip(inputs, outputs, strict=True):
+        pair = {"input": given, "output": result, "testtype": kind}
+        pairs.append(pair)
+    return pairs
 
 
 def _input_tests(cell: Sequence[Mapping[str, Any]], entry: str) -> list[Test]:
@@ -115,9 +118,11 @@ def _input_tests(cell: Sequence[Mapping[str, Any]], entry: str) -> list[Test]:
             raise NoTests('got a test without "input" and "output"')
         given, result = pair["input"], pair["output"]
         if pair.get("testtype", "stdin") == "functional":
-            tests.append(_call_test(given, result, str(pair.get("fn_name") or entry)))
+            function = str(pair.get("fn_name") or entry)
+            tests.append(_call_test(given, result, function))
         else:
-            tests.append({"kind": "stdin", "input": _lines(given), "output": _lines(result)})
+            test = {"kind": "stdin", "input": _lines(given), "output": _lines(result)}
+            tests.append(test)
     return tests
 
 
@@ -139,7 +144,8 @@ def _call_test(given: Any, result: Any, function: str) -> Test:
     try:
         arguments = given
         if isinstance(given, str):
-            arguments = [json.loads(line) for line in given.splitlines() if line.strip()]
+            lines = given.splitlines()
+            arguments = [json.loads(line) for line in lines if line.strip()]
         if isinstance(result, str):
             result = json.loads(result)
     except (ValueError, RecursionError) as error:
@@ -161,12 +167,14 @@ def guess_entry(tests: Sequence[Test]) -> str:
         assert tree is not None  # `_code_test` has read it
         defined = _defined_names(tree)
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                name = node.func.id
-                if name not in defined and not hasattr(builtins, name):
-                    calls[name] += 1
-    [(name, _)] = calls.most_common(1) or [("", 0)]
-    return name
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+                continue
+            name = node.func.id
+            if name not in defined and not hasattr(builtins, name):
+                calls[name] += 1
+    for name, _ in calls.most_common(1):
+        return name
+    return ""
 
 
 def _defined_names(tree: ast.Module) -> set[str]:

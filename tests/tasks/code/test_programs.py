@@ -124,7 +124,8 @@ def test_cells_without_tests_say_why(cell: object, words: str) -> None:
 
 
 def test_the_tested_function_is_what_tests_call() -> None:
-    code = "import math\ndef same(a, b):\n    return math.isclose(a, b)\nassert same(g(1), len([g(2)]))"
+    same = "import math\ndef same(a, b):\n    return math.isclose(a, b)\n"
+    code = f"{same}assert same(g(1), len([g(2)]))"
     assert guess_entry(read_tests([code, "assert g(3) == 1"])) == "g"
     assert guess_entry(read_tests([{"input": "", "output": ""}])) == ""
 

@@ -143,7 +143,8 @@ def test_unsafe_local_runs_without_a_sandbox() -> None:
     room.start()
     try:
         assert room.run(job("def f(x): return 'none'"))["status"] == "passed"
-        assert room.run(job("def f(x):\n while 1: pass"))["status"] == "cpu"
+        # Where others use the processor too, the clock may come first.
+        assert room.run(job("def f(x):\n while 1: pass"))["status"] in ("cpu", "time")
     finally:
         room.stop()
 
