@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from critique_rl.hashing import uniform
 from critique_rl.tasks.task import Task
@@ -58,26 +57,20 @@ def explains(task: Task) -> bool:
     It is asked about answers that are wrong in most tasks: an empty one, and another row's.
     """
     verifier = task.verifier
-    if not isinstance(verifier, WorkerVerifier):
-        # Rules give reasons for what they cannot read, and none for what is wrong.
-        return any(_is_explained(task, row, text) for row, text in _probes(task))
-    return verifier.explains or any(
-        _is_explained(task, row, text, needs_wrong=False) for row, text in _probes(task)
-    )
-
-
-def _probes(task: Task) -> list[tuple[Any, str]]:
-    probes = []
+    is_users = False
+    if isinstance(verifier, WorkerVerifier):
+        if verifier.explains:
+            return True
+        is_users = True
     rows = task.train[:PROBES]
     for row, other in zip(rows, reversed(rows), strict=True):
-        probes += [(row, ""), (row, str(other.get("answer", "")))]
-    return probes
-
-
-def _is_explained(task: Task, row: Any, text: str, needs_wrong: bool = True) -> bool:
-    verdict = task.verifier(text, row)
-    is_asked = verdict.outcome == "wrong" if needs_wrong else verdict.failed
-    return is_asked and bool(verdict.reason)
+        for text in ("", str(other.get("answer", ""))):
+            verdict = verifier(text, row)
+            # Rules give reasons for what they cannot read, and none for what is wrong.
+            counts = verdict.failed if is_users else verdict.outcome == "wrong"
+            if counts and verdict.reason:
+                return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -94,18 +87,22 @@ class ShuffledFeedback:
         """Words on another attempt for each."""
         texts = [self.words(attempt) for attempt in attempts]
         critiques = []
-        for place, attempt in enumerate(attempts):
+        for attempt, words in zip(attempts, texts, strict=True):
             others = []
             for other, text in zip(attempts, texts, strict=True):
                 is_other = other.question != attempt.question
                 same_family = other.row.get("family") == attempt.row.get("family")
-                if text and is_other and same_family and text != texts[place]:
+                if not (is_other and same_family):
+                    continue
+                if text and text != words:
                     others.append(text)
-            critiques.append(self._one_of(others, attempt))
+            critique = self._one_of(others, attempt)
+            critiques.append(critique)
         return critiques
 
     def _one_of(self, others: Sequence[str], attempt: Attempt) -> Critique:
         if not others:
             return Critique("", self.name, "skipped", "no_other_problem")
         share = uniform(f"{self.seed}/{attempt.question}/{attempt.text}")
-        return Critique(others[int(share * len(others))], self.name)
+        place = int(share * len(others))
+        return Critique(others[place], self.name)

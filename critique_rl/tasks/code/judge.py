@@ -90,7 +90,8 @@ def read_report(report: Mapping[str, Any], program: str) -> VerdictFields:
     if test.startswith(HIDDEN):
         # Its values would let a critic give away what the reward asks.
         details = {"status": "failed", "passed": report["passed"], "test": test, "hidden": True}
-    return [outcome, program, reason_words(details), None, details]
+    reason = reason_words(details)
+    return [outcome, program, reason, None, details]
 
 
 def reason_words(details: Mapping[str, Any]) -> str:
@@ -109,10 +110,13 @@ def reason_words(details: Mapping[str, Any]) -> str:
     expected = details.get("expected")
     ending = f", expected {expected}" if expected else ""
     if call and "got" in details:
-        return f"{call} gave {details['got']}{ending}"
+        got = details["got"]
+        return f"{call} gave {got}{ending}"
+    raised = error + _at_line(details)
     if call:
-        return f"{call} raised {error}{_at_line(details)}{ending}"
-    return f"{details['test']} failed: {error}{_at_line(details)}{ending}"
+        return f"{call} raised {raised}{ending}"
+    test = details["test"]
+    return f"{test} failed: {raised}{ending}"
 
 
 def _at_line(details: Mapping[str, Any]) -> str:

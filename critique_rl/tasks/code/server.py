@@ -87,7 +87,8 @@ def keep_child(job: Mapping[str, Any], is_alone: bool) -> Report:
         try:
             report = run_child(job, is_alone)
         finally:
-            os.write(writing, json.dumps(report).encode()[:LONGEST_REPORT])
+            text = json.dumps(report)
+            os.write(writing, text.encode())
             os._exit(0)
     os.close(writing)
     text = read_to_end(reading, None)
@@ -151,13 +152,14 @@ def read_report(text: bytes, key: str, status: int, is_late: bool) -> Report:
             return report
         except ValueError:
             pass
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        if not is_late:
-            return {"status": "ended", "error": f"ended by signal {signal.Signals(number).name}"}
     if is_late:
         return {"status": "time"}
-    return {"status": "ended", "error": "the program ended before its tests"}
+    words = "the program ended before its tests"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        name = signal.Signals(number).name
+        words = f"ended by signal {name}"
+    return {"status": "ended", "error": words}
 
 
 def read_to_end(pipe: int, end: float | None) -> bytes:
@@ -187,7 +189,8 @@ def run_program(job: Mapping[str, Any], folder: str, pipe: int, key: str, is_alo
     try:
         os.setsid()
         os.chdir(folder)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
         os.closerange(3, pipe)
         os.closerange(pipe + 1, MOST_FILES)
         os.environ.clear()
@@ -199,8 +202,9 @@ def run_program(job: Mapping[str, Any], folder: str, pipe: int, key: str, is_alo
         # A fork that the program left behind comes here too, and has no report to send.
         if os.getpid() != program:
             os._exit(0)
-        message = f"{key}\n{json.dumps(report)}".encode()
-        os.write(pipe, message)
+        text = json.dumps(report)
+        message = f"{key}\n{text}"
+        os.write(pipe, message.encode())
     finally:
         os._exit(0)
 

@@ -39,14 +39,16 @@ def with_tests(data: UserData, verifier: Any) -> UserData:
     left_out = Counter(data.left_out)
     splits: dict[str, list[Row]] = {}
     for split, rows in data.splits.items():
-        splits[split] = []
+        kept_rows = []
         for row in rows:
             try:
                 row_tests(row, columns)
             except NoTests as error:
-                left_out[f"tests: {error}"] += 1
+                reason = f"tests: {error}"
+                left_out[reason] += 1
             else:
-                splits[split].append(row)
+                kept_rows.append(row)
+        splits[split] = kept_rows
     kept = UserData(splits, dict(left_out))
     if left_out != Counter(data.left_out):
         say(kept.summary())

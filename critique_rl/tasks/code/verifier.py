@@ -26,7 +26,6 @@ from critique_rl.types import Verdict
 JUDGE = "critique_rl.tasks.code.judge:tests_judge"
 WAIT_SECONDS = 2 * MARGIN_SECONDS + START_SECONDS
 """What a sandbox that has to be started anew may add to a program's time."""
-TYPES = {"unsafe_local": "true or false", "runner": "module:Class"}
 NO_PROGRAM = "no program: expected a fenced block of Python"
 
 
@@ -160,14 +159,18 @@ def build_tests_verifier(
         ConfigError: For a number out of its range, or an option of another type.
     """
     check_settings({"cpu": cpu, "program_memory_gb": program_memory_gb})
-    for name, value, kind in (("unsafe_local", unsafe_local, bool), ("runner", runner, str | None)):
-        if not isinstance(value, kind):
-            raise ConfigError(f"{SECTION}.{name}: got {value!r}, expected {TYPES[name]}")
+    if not isinstance(unsafe_local, bool):
+        got = f"{SECTION}.unsafe_local: got {unsafe_local!r}"
+        raise ConfigError(f"{got}, expected true or false")
+    if not isinstance(runner, str | None):
+        got = f"{SECTION}.runner: got {runner!r}"
+        raise ConfigError(f"{got}, expected module:Class")
     columns = Columns(tests, public_tests, entry_point, starter_code, test_setup)
     for name, value in asdict(columns).items():
         if not isinstance(value, str):
             raise ConfigError(f"{SECTION}.{name}: got {value!r}, expected the name of a column")
-    limits = Limits(seconds=deadline, cpu=cpu, memory=int(program_memory_gb * GIGABYTE))
+    memory = int(program_memory_gb * GIGABYTE)
+    limits = Limits(seconds=deadline, cpu=cpu, memory=memory)
     options = {"limits": asdict(limits), "unsafe_local": unsafe_local, "runner": runner}
     # The sandbox keeps a program's own deadline; the pool's is for a sandbox that hangs.
     pool = build_pool(JUDGE, options, deadline + WAIT_SECONDS, step_deadline, workers, memory_gb)
