@@ -1,5 +1,7 @@
 """The two phases of one generation batch as data: what was sampled and judged in each, and which
-sequence fills which row. `two_phase` makes them.
+sequence fills which row. `two_phase` makes them, and `turns` adds further turns to phase 2.
+
+A *chain* is a failed rollout and its refinements, one per turn, each of the one before it.
 """
 
 from __future__ import annotations
@@ -7,7 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from critique_rl.trainer.rollout.generation import Counts, Critiques, NumberedRefinement
+from critique_rl.trainer.rollout.generation import (
+    Counts,
+    Critiques,
+    NumberedRefinement,
+    PlainSample,
+)
 from critique_rl.trainer.rollout.sampled import Sampled
 from critique_rl.trainer.rollout.scoring import Judged
 from critique_rl.types import Attempt, Refinement
@@ -20,9 +27,20 @@ class SlotCandidate:
     group: int
     """Index of its group on this rank."""
     attempt: int | None = None
-    """Index of the attempt that it refines."""
+    """Index of the rollout that its chain begins with."""
     trace: list[int] | None = None
     """Token ids of the expert's trace, the end token included."""
+    turn: int = 1
+    """Turn of phase 2 in which it was sampled."""
+    earlier: int | None = None
+    """Number of the refinement that it refines; None if it refines the rollout itself."""
+
+    @property
+    def source(self) -> int | None:
+        """Number of the sequence that it refines."""
+        if self.earlier is not None:
+            return self.earlier
+        return self.attempt
 
     @property
     def owner(self) -> str:
@@ -46,15 +64,68 @@ class FirstPhase:
 
 @dataclass(frozen=True)
 class SecondPhase:
-    """The sequences of phase 2, group by group, sampled and judged. A *place* is an index here."""
+    """The sequences of phase 2, sampled and judged: turn by turn, and in a turn group by group. A
+    *place* is an index here.
+    """
 
     candidates: list[SlotCandidate]
     sampled: Sampled
     judged: Judged
+    attempts: list[Attempt]
+    """The same as text, with verdict and question."""
     mentions: list[bool]
     """Whether each is a refinement that speaks of the critique."""
+    rows: list[int]
+    """Row of each among those of phase 2 that were judged, copies between turns included."""
     copies: int = 0
-    """Further rows that were judged to make up the numbers of this rank."""
+    """Further rows that were judged after the last to make up the numbers of this rank."""
+
+    @property
+    def judged_rows(self) -> int:
+        """Rows that were judged before the last copies."""
+        if not self.rows:
+            return 0
+        return self.rows[-1] + 1
+
+    def followed_by(self, turn: SecondPhase) -> SecondPhase:
+        """These sequences, and behind them those of a further turn."""
+        start = self.judged_rows + self.copies
+        copies = turn.copies
+        if not turn.rows:
+            copies += self.copies
+        return SecondPhase(
+            self.candidates + turn.candidates,
+            self.sampled + turn.sampled,
+            self.judged + turn.judged,
+            self.attempts + turn.attempts,
+            self.mentions + turn.mentions,
+            self.rows + [start + row for row in turn.rows],
+            copies,
+        )
+
+    def places_of(self, group: int) -> list[int]:
+        """Places of what a group offers for its reserved rows: of each chain the last refinement,
+        and all plain samples and traces, in the order of turn 1.
+        """
+        last = self.last_of_chains()
+        places = []
+        for place, candidate in enumerate(self.candidates):
+            if candidate.group != group or candidate.turn > 1:
+                continue
+            if candidate.attempt is None:
+                places.append(place)
+            else:
+                places.append(last[candidate.attempt])
+        return places
+
+    def last_of_chains(self) -> dict[int, int]:
+        """Index of a refined rollout -> place of the last refinement of its chain."""
+        last = {}
+        for place, candidate in enumerate(self.candidates):
+            if candidate.attempt is not None:
+                # Turn by turn, so that a later one replaces an earlier one.
+                last[candidate.attempt] = place
+        return last
 
 
 @dataclass(frozen=True)
@@ -97,19 +168,43 @@ def number_refinements(
 
     Args:
         first: the rollouts.
-        critiques: index of an attempt -> its critique.
+        critiques: number of an attempt -> its critique, those on refinements among them.
         second: the sequences of phase 2.
         chosen: places of those that fill a slot.
     """
-    texts = second.sampled.texts
+    attempts = first.attempts + second.attempts
     refinements = []
     for place, candidate in enumerate(second.candidates):
-        i = candidate.attempt
-        if i is not None:
-            verdict = second.judged.verdicts[place]
-            refinement = Refinement(
-                first.attempts[i], critiques[i], texts[place], verdict, chosen=place in chosen
-            )
-            number = len(first.attempts) + place
-            refinements.append(NumberedRefinement(i, number, refinement))
+        source = candidate.source
+        if candidate.attempt is None or source is None:
+            continue
+        number = len(first.attempts) + place
+        refinement = Refinement(
+            attempts[source],
+            critiques[source],
+            attempts[number].text,
+            attempts[number].verdict,
+            chosen=place in chosen,
+            turn=candidate.turn,
+        )
+        refinements.append(NumberedRefinement(candidate.attempt, number, refinement))
     return refinements
+
+
+def number_plain_samples(
+    first: FirstPhase, second: SecondPhase, idle: set[int]
+) -> list[PlainSample]:
+    """Plain samples and expert traces of phase 2, numbered after all rollouts.
+
+    Args:
+        first: the rollouts.
+        second: the sequences of phase 2.
+        idle: places of traces that are left out, because they train nothing.
+    """
+    samples = []
+    for place, candidate in enumerate(second.candidates):
+        if candidate.attempt is None and place not in idle:
+            number = len(first.attempts) + place
+            attempt = second.attempts[place]
+            samples.append(PlainSample(candidate.group, number, candidate.owner, attempt))
+    return samples
