@@ -64,7 +64,7 @@ def three_turns() -> tuple[Generation, Scripted, ListSampler]:
     return batch, critic, sampler
 
 
-def test_what_failed_is_criticised_and_refined_again_until_it_is_right_or_without_words() -> None:
+def test_what_failed_is_refined_again_until_it_is_right_or_the_critic_has_no_words() -> None:
     batch, critic, sampler = three_turns()
     assert critic.asked == [["a", "b", "c"], ["ee", "f"], ["hh"]]
     assert sampler.asked == [
@@ -290,7 +290,7 @@ def test_the_turns_of_a_run_add_up_to_its_tokens_and_to_its_budget(tiny_policy, 
     assert trainer.generated_tokens == sum(tokens[f"tokens/{owner}"] for owner in owners)
 
 
-def test_a_row_of_a_later_turn_trains_under_the_question_and_is_taught_under_its_refine_prompt(
+def test_a_row_of_turn_two_trains_under_the_question_and_is_taught_under_its_prompt(
     tiny_policy, tmp_path
 ) -> None:
     # Group 1: the third chain is right in turn 2. Group 2: no rollout fails.
