@@ -238,7 +238,7 @@ def _read_file(arm: str, seed: int, file: Path, wanted: Sequence[str]) -> Iterat
         kinds.setdefault(chain, []).append(kind)
     rows = _read_rows(file, kinds)
     for chain, chain_kinds in kinds.items():
-        rollout, *refinements = (rows[number] for number in chain)
+        rollout, *refinements = [rows[number] for number in chain]
         yield RawTranscript(arm, seed, tuple(chain_kinds), rollout, tuple(refinements))
 
 
@@ -289,9 +289,11 @@ def _first_of_each(flags: Flags, wanted: Sequence[str]) -> dict[str, Chain]:
 
 
 def _chain_of(rollout: int, best: Mapping[int, int]) -> Chain:
-    chain = [rollout]
-    while chain[-1] in best:
-        chain.append(best[chain[-1]])
+    chain = []
+    row: int | None = rollout
+    while row is not None:
+        chain.append(row)
+        row = best.get(row)
     return tuple(chain)
 
 

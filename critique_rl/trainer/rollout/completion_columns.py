@@ -30,7 +30,9 @@ def completion_columns(batch: Generation) -> dict[str, list[str]]:
         second = ""
         if number in refinements:
             refined = refinements[number]
-            role = _refinement_role(batch, refined) if has_turns else "refinement"
+            role = "refinement"
+            if has_turns:
+                role = _refinement_role(batch, refined)
             critique = refined.refinement.critique
         elif number in plain:
             role = _role(plain[number].role, plain[number].attempt.truncated)
@@ -55,8 +57,9 @@ def _chains(batch: Generation) -> dict[int, list[NumberedRefinement]]:
 
 
 def _refinement_role(batch: Generation, refined: NumberedRefinement) -> str:
-    rollout = refined.attempt % batch.group_rollouts + 1
-    return f"refinement, turn {refined.refinement.turn} of rollout {rollout}"
+    place = refined.attempt % batch.group_rollouts
+    turn = refined.refinement.turn
+    return f"refinement, turn {turn} of rollout {place + 1}"
 
 
 def _show_chain(batch: Generation, chain: list[NumberedRefinement]) -> str:
@@ -68,7 +71,8 @@ def _show_chain(batch: Generation, chain: list[NumberedRefinement]) -> str:
     for _, number, refinement in chain:
         lines.append(f"[turn {refinement.turn}] {refinement.text}")
         if number in critiques:
-            lines.append(f"[critique] {_show_critique(critiques[number])}")
+            words = _show_critique(critiques[number])
+            lines.append(f"[critique] {words}")
     return "\n".join(lines)
 
 

@@ -174,15 +174,14 @@ class CriticTurn:
         """Calls and tokens of the critic in one turn, the policy's as its critic among them."""
         written = self._reply_tokens["tokens/self_critique"]
         read = self._reply_tokens["tokens/self_critique_prompt"]
-        written += sum(answer.usage.completion_tokens for answer in answers)
-        read += sum(answer.usage.prompt_tokens for answer in answers)
-        return Counter(
-            {
-                turn_counter(turn, "asked"): len(answers),
-                turn_counter(turn, "critic_tokens"): written,
-                turn_counter(turn, "critic_prompt_tokens"): read,
-            }
-        )
+        for answer in answers:
+            written += answer.usage.completion_tokens
+            read += answer.usage.prompt_tokens
+        counts: Counts = Counter()
+        counts[turn_counter(turn, "asked")] = len(answers)
+        counts[turn_counter(turn, "critic_tokens")] = written
+        counts[turn_counter(turn, "critic_prompt_tokens")] = read
+        return counts
 
     def _ask(self, attempts: list[Attempt]) -> list[Critique]:
         """Call the critic.

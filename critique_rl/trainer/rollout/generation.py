@@ -203,7 +203,9 @@ def count_generation(batch: Generation, group_size: int, slots: int) -> Counts:
         slots: reserved rows per group.
     """
     counts: Counts = Counter()
-    for critique in (*batch.critiques.values(), *batch.turn_critiques.values()):
+    for critique in batch.critiques.values():
+        counts.update(_count_critique(critique))
+    for critique in batch.turn_critiques.values():
         counts.update(_count_critique(critique))
     for _, _, refinement in batch.refinements:
         counts.update(_count_refinement(refinement))

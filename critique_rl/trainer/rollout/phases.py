@@ -90,6 +90,9 @@ class SecondPhase:
     def followed_by(self, turn: SecondPhase) -> SecondPhase:
         """These sequences, and behind them those of a further turn."""
         start = self.judged_rows + self.copies
+        rows = list(self.rows)
+        for row in turn.rows:
+            rows.append(start + row)
         copies = turn.copies
         if not turn.rows:
             copies += self.copies
@@ -99,7 +102,7 @@ class SecondPhase:
             self.judged + turn.judged,
             self.attempts + turn.attempts,
             self.mentions + turn.mentions,
-            self.rows + [start + row for row in turn.rows],
+            rows,
             copies,
         )
 

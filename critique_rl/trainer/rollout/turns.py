@@ -69,20 +69,14 @@ class LaterTurns:
             failed = failed_places(second, turn - 1)
             if not most_on_a_rank(len(failed)):
                 break
-            answers, critic_counts = self.critic_turn.critique_refinements(
-                turn,
-                {rollouts + place: second.attempts[place] for place in failed},
-                [rollouts + place for place in self._due(second, failed)],
-            )
+            attempts = {}
+            for place in failed:
+                attempts[rollouts + place] = second.attempts[place]
+            due = self._due(rollouts, second, failed)
+            answers, critic_counts = self.critic_turn.critique_refinements(turn, attempts, due)
             critiques |= answers
             counts.update(critic_counts)
-            candidates = []
-            for number, critique in answers.items():
-                if critique.status == "ok":
-                    refined = second.candidates[number - rollouts]
-                    candidates.append(
-                        SlotCandidate(refined.group, refined.attempt, turn=turn, earlier=number)
-                    )
+            candidates = plan_turn(turn, rollouts, second, answers)
             most = most_on_a_rank(len(candidates))
             if not most:
                 break
@@ -91,18 +85,23 @@ class LaterTurns:
             second = second.followed_by(refinements)
         return second, critiques, counts
 
-    def _due(self, second: SecondPhase, failed: list[int]) -> list[int]:
-        """Of failed refinements those whose critique is asked for; both are places.
+    def _due(self, rollouts: int, second: SecondPhase, failed: list[int]) -> list[int]:
+        """Numbers of the failed refinements, given by their places, whose critique is asked for.
 
         Under "group_failed" a group's chains end together, once one of them has not failed.
         """
-        if self.args.critique_when == "rollout_failed":
-            return failed
         closed = set()
-        for place in second.last_of_chains().values():
-            if not second.attempts[place].verdict.failed:
-                closed.add(second.candidates[place].group)
-        return [place for place in failed if second.candidates[place].group not in closed]
+        if self.args.critique_when == "group_failed":
+            for place in second.last_of_chains().values():
+                verdict = second.attempts[place].verdict
+                if not verdict.failed:
+                    closed.add(second.candidates[place].group)
+        due = []
+        for place in failed:
+            group = second.candidates[place].group
+            if group not in closed:
+                due.append(rollouts + place)
+        return due
 
     def _refine(
         self,
@@ -125,11 +124,13 @@ class LaterTurns:
         """
         rows = [group_rows[candidate.group] for candidate in candidates]
         prompts = []
+        rollouts = len(first.attempts)
         for candidate in candidates:
             number = candidate.earlier
             assert number is not None, "a later turn refines a refinement"
-            attempt = second.attempts[number - len(first.attempts)]
-            prompts.append(self.critic_turn.refine_prompt(attempt, critiques[number]))
+            attempt = second.attempts[number - rollouts]
+            prompt = self.critic_turn.refine_prompt(attempt, critiques[number])
+            prompts.append(prompt)
         sampled = self.sampler.sample_uneven(prompts, group_rows[0]["prompt"])
         copies = most - len(candidates)
         judged = judge_padded(self.scorer, rows, sampled, group_rows[0], first.sampled, copies)
@@ -150,16 +151,41 @@ def failed_places(second: SecondPhase, turn: int) -> list[int]:
     return places
 
 
+def plan_turn(
+    turn: int, rollouts: int, second: SecondPhase, critiques: Critiques
+) -> list[SlotCandidate]:
+    """The refinements of a later turn, one per usable critique.
+
+    Args:
+        turn: the turn.
+        rollouts: how many rollouts are numbered before the sequences of phase 2.
+        second: the sequences of the turns before.
+        critiques: number of a refinement -> its critique.
+    """
+    candidates = []
+    for number, critique in critiques.items():
+        if critique.status != "ok":
+            continue
+        place = number - rollouts
+        refined = second.candidates[place]
+        candidate = SlotCandidate(refined.group, refined.attempt, turn=turn, earlier=number)
+        candidates.append(candidate)
+    return candidates
+
+
 def count_turn(turn: int, second: SecondPhase) -> Counts:
     """Counters of one turn's refinements; the plain samples and traces of turn 1 are not its."""
     counts: Counts = Counter()
     for place, candidate in enumerate(second.candidates):
         if candidate.attempt is None:
             continue
+        verdict = second.attempts[place].verdict
+        tokens = second.sampled.completion_ids[place]
+        prompt_tokens = second.sampled.prompt_ids[place]
         counts[turn_counter(turn, "refined")] += 1
-        counts[turn_counter(turn, "rescued")] += is_right(second.attempts[place].verdict)
-        counts[turn_counter(turn, "tokens")] += len(second.sampled.completion_ids[place])
-        counts[turn_counter(turn, "prompt_tokens")] += len(second.sampled.prompt_ids[place])
+        counts[turn_counter(turn, "rescued")] += is_right(verdict)
+        counts[turn_counter(turn, "tokens")] += len(tokens)
+        counts[turn_counter(turn, "prompt_tokens")] += len(prompt_tokens)
     return counts
 
 

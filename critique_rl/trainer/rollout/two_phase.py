@@ -286,7 +286,9 @@ class TwoPhaseRollout:
     ) -> None:
         """Bring columns that reward functions logged, copies among their rows, into an order."""
         rollouts = len(first.attempts)
-        judged_rows = [*range(rollouts), *(rollouts + row for row in second.rows)]
+        judged_rows = list(range(rollouts))
+        for row in second.rows:
+            judged_rows.append(rollouts + row)
         order_rows = [judged_rows[number] for number in order]
         scored = rollouts + second.judged_rows
         self.scorer.reorder_extra_columns(order_rows, scored, second.copies)

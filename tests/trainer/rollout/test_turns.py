@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
 from known_critics import SOLUTIONS, Turns, Words, completion_text, generated
 from lab_trainers import LAB, context_tokens, critique_trainer, prompt_tokens
 from listed_rollouts import PROMPTS, ROWS, ListSampler, rollout_of
+from tiny_runs import cli, write_pipeline
 from tiny_trainers import even, trainer_of
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
+from critique_rl.config.durable_files import read_jsonl
+from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.chat import PolicyChat
 from critique_rl.critic.chat_critic import ChatCritic
@@ -288,6 +292,40 @@ def test_the_turns_of_a_run_add_up_to_its_tokens_and_to_its_budget(tiny_policy, 
     assert totals["refine/turn/3/tokens"] > 0
     owners = ("rollout", "refinement", "self_critique")
     assert trainer.generated_tokens == sum(tokens[f"tokens/{owner}"] for owner in owners)
+
+
+@pytest.mark.processes
+def test_arms_of_one_turn_and_of_three_stop_at_the_same_tokens(tiny_policy, tmp_path) -> None:
+    """The budget counts every turn, and the tables and the page of the longer arm have the chains.
+    An untrained policy rescues nothing, so that every chain takes all turns.
+    """
+    critic = {"critic": {"kind": "oracle"}}
+    path = write_pipeline(
+        tmp_path,
+        tiny_policy,
+        budget={"total_tokens": 6000},
+        arms={"one": critic, "three": {**critic, "method": {"refine_turns": 3}}},
+    )
+    done = cli("run", path, "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = PipelineFolder(tmp_path / "runs" / "small")
+    steps = {}
+    for arm in ("one", "three"):
+        run = folder.run(arm, 0)
+        rows = read_jsonl(run.metrics)
+        assert rows[-2]["tokens/total"] < 6000 <= rows[-1]["tokens/total"]
+        steps[arm] = len(rows)
+        turns = [name for name in rows[-1] if name.startswith("refine/turn/")]
+        assert bool(turns) == (arm == "three")
+        table = pq.read_table(min(run.rollouts.glob("*.parquet"))).to_pylist()
+        assert {row["turn"] for row in table} == ({0, 1} if arm == "one" else {0, 1, 2, 3})
+        for row in table:
+            if row["turn"] > 1:
+                assert table[row["attempt"]]["turn"] == row["turn"] - 1
+                assert table[row["attempt"]]["question"] == row["question"]
+                assert table[row["attempt"]]["critique_status"] == "ok"
+    assert steps["three"] < steps["one"]
+    assert "Refinement, turn 3" in folder.report.read_text()
 
 
 def test_a_row_of_turn_two_trains_under_the_question_and_is_taught_under_its_prompt(
