@@ -3,6 +3,7 @@
     question q -> Attempt (rollout y ~ pi(.|q), with its Verdict)
                -> Critique (c, words on a failed y)
                -> Refinement (y' ~ pi(.|q, y, c), with its Verdict)
+               -> in further turns: Critique on a failed y', Refinement of that, ...
 
 A few of a group's refinements are `chosen`: they fill its reserved rows and train under q alone.
 A *critic* is a model or a rule that writes critiques in words, never PPO's value model. It never
@@ -166,14 +167,14 @@ class Critique:
 
 @dataclass(frozen=True)
 class Refinement:
-    """A second answer to a question, written with the first attempt and its critique in the prompt.
+    """A new answer to a question, written with an attempt and its critique in the prompt.
 
     It is judged as an answer to the same question. If it is trained, then under the question alone:
     the prompt of the trained row holds neither attempt nor critique.
     """
 
     attempt: Attempt
-    """The failed first attempt."""
+    """The failed attempt: a rollout in turn 1, the refinement of the turn before in later ones."""
     critique: Critique
     """The critique that the prompt held."""
     text: str
@@ -182,3 +183,5 @@ class Refinement:
     """The verifier's judgement of `text` as an answer to the question."""
     chosen: bool = False
     """True if it fills a reserved row of its group."""
+    turn: int = 1
+    """The turn in which it was sampled, from 1 to `refine_turns`."""

@@ -1,5 +1,5 @@
 """Trains with TRL's tables of completions switched on, on any number of ranks: what
-trainer/test_completion_table reads. By hand: python tests/completion_tables.py POLICY OUT
+trainer/test_completion_table reads. By hand: python tests/completion_tables.py POLICY OUT TURNS
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ SETTINGS = {
     "per_device_eval_batch_size": 4,
     "ddp_timeout": SECONDS,
 }
+TURNS = {"refine_select": "random", "max_steps": 7}
+"""So that refinements of later turns fill rows too: `marked` calls the first of each turn right."""
 
 
 class Quoting:
@@ -45,14 +47,14 @@ def marked(completions, log_extra, **columns) -> list[float]:
     return [float((i + RANK) % (3 + RANK) == 0) for i in range(len(completions))]
 
 
-def train(policy: str, folder: Path) -> CritiqueGRPOTrainer:
+def train(policy: str, folder: Path, turns: int) -> CritiqueGRPOTrainer:
     trainer = trainer_of(
         CritiqueGRPOTrainer,
         CritiqueGRPOConfig,
         policy,
         folder,
         marked,
-        settings=SETTINGS,
+        settings={**SETTINGS, **(TURNS if turns > 1 else {}), "refine_turns": turns},
         critic=Quoting(),
         eval_dataset=dataset().select(range(2)),
     )
@@ -60,8 +62,8 @@ def train(policy: str, folder: Path) -> CritiqueGRPOTrainer:
     return trainer
 
 
-def main(policy: str, out: str) -> None:
-    train(policy, Path(out) / "tables")
+def main(policy: str, out: str, turns: str = "1") -> None:
+    train(policy, Path(out) / f"tables{turns}", int(turns))
 
 
 if __name__ == "__main__":

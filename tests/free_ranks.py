@@ -110,11 +110,26 @@ def own_critic(policy: str, folder: Path) -> dict[str, Any]:
     return record(trainer)
 
 
-def resumed(policy: str, folder: Path) -> dict[str, Any]:
+def turns(policy: str, folder: Path) -> dict[str, Any]:
+    """Rank 0 refines again what failed, while rank 1 has no refinement, or no failure at all."""
+    trainer = trainer_with(policy, folder, Moody(), refine_turns=3)
+    trainer.train()
+    return record(trainer)
+
+
+def own_turns(policy: str, folder: Path) -> dict[str, Any]:
+    critic = ChatCritic(PolicyChat(), "lab/critique", "self")
+    trainer = trainer_with(policy, folder, critic, refine_turns=3)
+    trainer.train()
+    return record(trainer)
+
+
+def resumed(policy: str, folder: Path, **settings: Any) -> dict[str, Any]:
     """A run with checkpoints, and one that goes on from the first of them."""
-    whole_run = trainer_with(policy, folder, Moody(), save_strategy="steps", save_steps=2)
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    whole_run = trainer_with(policy, folder, Moody(), **saving, **settings)
     whole_run.train()
-    again = trainer_with(policy, folder / "again", Moody())
+    again = trainer_with(policy, folder / "again", Moody(), **settings)
     again.seen.append({})  # its first generation is the other's second
     again.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
     pairs = zip(whole_run.model.parameters(), again.model.parameters(), strict=True)
@@ -130,7 +145,21 @@ def resumed(policy: str, folder: Path) -> dict[str, Any]:
         "weights_apart": apart,
         "teachers_apart": teachers,
         "tokens": [dict(whole_run.tokens), dict(again.tokens)],
+        "turns": [turn_counts(trainer) for trainer in (whole_run, again)],
     }
+
+
+def turn_counts(trainer: CritiqueGRPOTrainer) -> list[dict[str, float]]:
+    """What was logged of the turns, from the second generation on."""
+    return [
+        {name: value for name, value in row.items() if name.startswith("refine/turn/")}
+        for row in trainer.state.log_history
+        if row["step"] > 2 and "loss" in row
+    ]
+
+
+def resumed_turns(policy: str, folder: Path) -> dict[str, Any]:
+    return resumed(policy, folder, refine_turns=3)
 
 
 class Server:
@@ -149,11 +178,11 @@ def answer_to(prompt: list[int]) -> list[int]:
     return [5 + sum(prompt) % 90, 5 + len(prompt) % 90, 1]
 
 
-def vllm_server(policy: str, folder: Path) -> dict[str, Any]:
+def vllm_server(policy: str, folder: Path, **settings: Any) -> dict[str, Any]:
     """TRL's own client side, which gathers the prompts of all ranks and deals out completions, with
     a stand-in for the server.
     """
-    trainer = trainer_with(policy, folder, Moody())
+    trainer = trainer_with(policy, folder, Moody(), **settings)
     client = VLLMGeneration.__new__(VLLMGeneration)
     names = (
         "temperature",
@@ -195,7 +224,16 @@ def vllm_server(policy: str, folder: Path) -> dict[str, Any]:
     return {**record(trainer), "wrong": len(wrong)}
 
 
-SCENARIOS = {f.__name__: f for f in (moody, own_critic, resumed, vllm_server)}
+def vllm_turns(policy: str, folder: Path) -> dict[str, Any]:
+    return vllm_server(policy, folder, refine_turns=3)
+
+
+SCENARIOS = {
+    scenario.__name__: scenario
+    for scenario in (
+        *(moody, own_critic, turns, own_turns, resumed, resumed_turns, vllm_server, vllm_turns),
+    )
+}
 
 
 def main(policy: str, out: str, *scenarios: str) -> None:

@@ -98,6 +98,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "refine_slots": 2,
         "learning_rate": 1e-2,
     },
+    "turns": {
+        **MIXED,
+        "loss_type": "dapo",
+        "distill_teacher": "base",
+        "refine_turns": 3,
+        "refine_slots": 2,
+    },
     "alone": {
         "loss_type": "dapo",
         "distill_weight": 100.0,

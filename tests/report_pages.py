@@ -104,6 +104,9 @@ def rollout(**changes):
         "critique_reason": "",
         "leaked": False,
     }
+    if changes.get("role") == "candidate":
+        # as in a run's tables, but for refinements that a further turn criticised
+        critique |= dict.fromkeys(("critic", "critique", "critique_status"), "")
     return {**place, **judged, **critique, **changes}
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from critique_rl.analysis.boundary import BASE_AGAIN
 from critique_rl.analysis.comparison import Comparison, CritiqueCounts, Difference, Ends
 from critique_rl.analysis.critiques.counts import critique_counts
+from critique_rl.analysis.critiques.turns import TurnCounts, turn_counts
 from critique_rl.analysis.evaluations import ALL_FAMILIES
 from critique_rl.analysis.exports import write_exports
 from critique_rl.analysis.flow.series import read_flow, runs_without_probes
@@ -161,6 +162,7 @@ def write_report(
         pass_charts=pass_charts(comparison),
         reliability=reliability_charts(comparison),
         critiques=_asked_critiques(comparison, rows),
+        turns=_turns(rows),
         unrecorded=[arm for arm, counts in comparison.critiques.items() if counts is None],
         external=_external_charts(external or {}),
         sample=sample(runs),
@@ -189,6 +191,19 @@ def _asked_critiques(comparison: Comparison, rows: Rows) -> dict[str, CritiqueCo
         if counts is not None and (counts.asked or counts.refinements):
             asked[arm] = counts
     return asked
+
+
+def _turns(rows: Rows) -> dict[str, list[TurnCounts]]:
+    """Arm -> its turns of refinement, of arms with several."""
+    turns = {}
+    for arm, seeds in rows.items():
+        logged: list[Step] = []
+        for steps_of_seed in seeds.values():
+            logged += steps_of_seed
+        counted = turn_counts(logged)
+        if counted:
+            turns[arm] = counted
+    return turns
 
 
 def _run_folders(folder: PipelineFolder, comparison: Comparison) -> dict[str, SeedRuns]:

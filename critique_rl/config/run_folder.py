@@ -34,9 +34,12 @@ Columns of a rollouts parquet, one row per attempt:
 
 - step, group, question, family, text, outcome, answer, reward, critic, critique, leaked
 - role: "rollout", "candidate" or "expert"
-- attempt: index of the row in this file that a candidate refines, else -1
+- attempt: index of the row in this file that a candidate refines, else -1: a rollout, or with
+  several turns the candidate of the turn before
+- turn: turn of a candidate, from 1; 0 for others. Files of earlier versions lack it
 - advantage: NaN for candidates that were not chosen
-- critique_status: "" where no critique was asked for; critique_reason: why it failed
+- critique_status: "" where no critique was asked for; critique_reason: why it failed. A
+  candidate that a further turn criticised has its critique too
 - chosen: whether a candidate fills a reserved row
 """
 

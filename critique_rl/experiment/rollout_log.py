@@ -28,7 +28,9 @@ class _Entry:
     """rollout, expert or candidate."""
     attempt: Attempt
     refines: int = -1
-    """Index of the attempt that a candidate refines."""
+    """Row of the attempt that a candidate refines."""
+    turn: int = 0
+    """Turn of a candidate; 0 for others."""
     critique: Critique | None = None
     chosen: bool = False
 
@@ -75,6 +77,7 @@ def rollout_rows(step: int, batch: Generation, advantages: list[float]) -> list[
             "group": entry.group,
             "role": entry.role,
             "attempt": entry.refines,
+            "turn": entry.turn,
         }
         row |= _attempt_columns(entry.attempt)
         row |= _critique_columns(entry.critique)
@@ -93,11 +96,22 @@ def _entries(batch: Generation) -> list[_Entry]:
         entries.append(_Entry(i // size, i, "rollout", attempt, critique=critique))
     for group, number, role, attempt in batch.plain:
         entries.append(_Entry(group, number, role, attempt, chosen=role == "expert"))
+    # Of each chain the row that its next refinement refines; they come turn by turn.
+    last_rows: dict[int, int] = {}
     for i, number, refinement in batch.refinements:
         first = refinement.attempt
-        second = Attempt(first.question, refinement.text, refinement.verdict, first.row)
-        chosen = refinement.chosen
-        entries.append(_Entry(i // size, number, "candidate", second, refines=i, chosen=chosen))
+        entry = _Entry(
+            group=i // size,
+            number=number,
+            role="candidate",
+            attempt=Attempt(first.question, refinement.text, refinement.verdict, first.row),
+            refines=last_rows.get(i, i),
+            turn=refinement.turn,
+            critique=batch.turn_critiques.get(number),
+            chosen=refinement.chosen,
+        )
+        last_rows[i] = len(entries)
+        entries.append(entry)
     return entries
 
 

@@ -58,6 +58,7 @@ NUMBERS = {
 COUNTS = {
     "refine_slots": 0,
     "refine_candidates": 0,
+    "refine_turns": 1,
     "max_refine_prompt_length": 1,
     "distill_top_k": 1,
     "grad_norm_steps": 0,
@@ -161,6 +162,11 @@ class CritiqueGRPOConfig(GRPOConfig):
     )
     refine_candidates: int | None = _option(
         None, "Refinements m sampled per group at most; None: all N - k. m = k is the cheap mode."
+    )
+    refine_turns: int = _option(
+        1,
+        "Turns of critique and refinement at most: a refinement that failed is critiqued and "
+        "refined again. The last of each chain may fill a slot; the others train nothing.",
     )
     refine_weight: float = _option(1.0, "Weight of the refine term.")
     refine_ratio: str = _option(
@@ -406,6 +412,7 @@ class CritiqueGRPOConfig(GRPOConfig):
         has_refinements = bool((has_critic or self.refine_column) and self.refine_slots)
         # Expert traces have no refine prompt, under which a teacher or these two terms would read.
         has_refine_prompts = bool(has_critic and self.refine_slots and not self.refine_column)
+        self._check_turns(has_critic)
         self._check_distillation_input(has_critic, has_refine_prompts)
         if self.refine_traces == "rescued" and not (has_critic and self.refine_column):
             raise ValueError(
@@ -426,6 +433,23 @@ class CritiqueGRPOConfig(GRPOConfig):
                 "no term trains anything: the scalar weights are 0, and there is nothing to refine "
                 "or distill. Pass a critic, or raise a weight"
             )
+
+    def _check_turns(self, has_critic: bool) -> None:
+        """Raises: ValueError: further turns would have no refinements to refine."""
+        if self.refine_turns == 1:
+            return
+        missing = remedy = ""
+        if not has_critic:
+            missing = "a critic"
+            remedy = "Pass a critic, or set it to 1"
+        elif not self.refine_slots:
+            missing = "reserved rows (refine_slots is 0)"
+            remedy = "Set refine_slots to 1 or more, or refine_turns to 1"
+        elif self.refine_column is not None and not self.swaps_refinements:
+            missing = "refinements: refine_column fills every reserved row"
+            remedy = "Use refine_traces rescued, leave refine_column out, or set it to 1"
+        if missing:
+            raise ValueError(f"refine_turns: got {self.refine_turns} without {missing}. {remedy}")
 
     def _check_distillation_input(self, has_critic: bool, has_refinements: bool) -> None:
         """Raises: ValueError: the teacher would have nothing to read, or no row to teach on."""

@@ -104,6 +104,8 @@ def describe_method(args: Any, two_phases: bool) -> str:
         source = ""
         if args.swaps_refinements:
             source = f", right rows from the column {args.refine_column}"
+        if args.refine_turns > 1:
+            source += f", up to {args.refine_turns} turns"
         terms.append(
             f"{args.refine_weight:g} x refine ({args.refine_ratio}, {args.refine_slots} of "
             f"{args.num_generations} rows{source})"

@@ -191,6 +191,25 @@ def test_rates_of_an_arm_are_of_its_counts(full):
     assert "failed: timeout 2" in row
 
 
+def test_the_turns_of_an_arm_are_summed_over_its_seeds(full):
+    assert "Turns of refinement" not in report(full)
+    for seed, rescued in ((0, 2), (1, 3)):
+        counts = {
+            "critique/ok": 10,
+            "refine/turn/1/asked": 6,
+            "refine/turn/1/refined": 5,
+            "refine/turn/1/rescued": rescued,
+            "refine/turn/1/tokens": 70,
+            "refine/turn/2/asked": 4,
+        }
+        append_jsonl(full.run("critique", seed).metrics, {"step": 4, **counts})
+    text = report(full)
+    rows = re.findall(r"<tr><th scope=\"row\">critique</th>(.*?)</tr>", text, re.DOTALL)
+    numbers = [re.findall(r"\d+", re.sub("<[^>]*>", " ", row)) for row in rows]
+    assert ["1", "12", "10", "5", "140", "0", "0", "0"] in numbers
+    assert ["2", "8", "0", "0", "0", "0", "0", "0"] in numbers
+
+
 def test_hostile_configurations_metrics_and_names_are_inert(full):
     write_text(full.run("critique", 0).config, json.dumps({"prompt": HOSTILE}))
     append_jsonl(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ COLUMNS = {
     *("verdict", "role", "critique", "refinement"),
 }
 GROUP, SLOTS = 4, 1
+TURN = re.compile(r"refinement, turn (\d) of rollout (\d)")
 
 
 def tables(folder: Path) -> list[pd.DataFrame]:
@@ -26,8 +28,10 @@ def tables(folder: Path) -> list[pd.DataFrame]:
 @pytest.mark.processes
 @pytest.mark.parametrize("world", [1, 2])
 def test_every_cell_is_about_the_completion_of_its_row(tiny_policy, tmp_path, world) -> None:
-    ranks.run(tmp_path, [("completion_tables", [tiny_policy, str(tmp_path)])], world=world)
-    written = tables(tmp_path / "tables")
+    arguments = [tiny_policy, str(tmp_path)]
+    calls = [("completion_tables", [*arguments, turns]) for turns in ("1", "3")]
+    ranks.run(tmp_path, calls, world=world)
+    written = tables(tmp_path / "tables1")
     assert written
     roles: set[str] = set()
     shown: set[str] = set()
@@ -40,6 +44,11 @@ def test_every_cell_is_about_the_completion_of_its_row(tiny_policy, tmp_path, wo
     assert roles == {"rollout", "refinement"}
     # a critique, none, and one that did not come
     assert {"not ", "", "(fai"} <= shown
+    roles = set()
+    for table in tables(tmp_path / "tables3"):
+        check_turns(table)
+        roles |= set(table["role"])
+    assert any(role.startswith("refinement, turn 2 of rollout ") for role in roles)
 
 
 def check_table(table: pd.DataFrame) -> None:
@@ -57,6 +66,22 @@ def check_table(table: pd.DataFrame) -> None:
             assert (row.verdict, row.critique) == ("wrong", f"not {text}")
         if row.role != "refinement" and row.refinement:
             assert row.critique == f"not {text}"
+
+
+def check_turns(table: pd.DataFrame) -> None:
+    """Each row is marked with its completion, and the chain of its rollout leads to it."""
+    texts = [completion[0]["content"] for completion in table["completion"]]
+    assert list(table["mark"]) == texts
+    for place, (row, text) in enumerate(zip(table.itertuples(), texts, strict=True)):
+        assert row.verdict == ("right" if row.marked == 1 else "wrong")
+        turn = TURN.fullmatch(row.role)
+        if turn is None:
+            continue
+        rollout = table.iloc[place - place % GROUP + int(turn[2]) - 1]
+        steps = rollout["refinement"]
+        if turn[1] != "1":
+            assert f"[turn {turn[1]}] {text}" in steps
+            assert f"[critique] {row.critique}\n[turn {turn[1]}]" in steps
 
 
 def test_a_column_that_the_users_reward_logs_under_our_name_stays_the_users(

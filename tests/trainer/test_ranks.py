@@ -36,6 +36,9 @@ at random.
 """
 SHARDED = ("base", "alone", "ema", "lora")
 OUTCOMES = ("ok", "cached", "failed", "skipped", "not_asked")
+UNEVEN_RUNS = ("moody", "own_critic", "turns", "own_turns")
+RESUMED = ("resumed", "resumed_turns")
+SERVED = ("vllm_server", "vllm_turns")
 
 
 def read(folder: Path, name: str, rank: int = 0) -> dict[str, Any]:
@@ -57,7 +60,7 @@ def ddp(tiny_policy, tmp_path_factory) -> Path:
         folder,
         [
             ("replayed_ranks", [*arguments, *VARIANTS]),
-            ("free_ranks", [*arguments, "moody", "own_critic", "resumed", "vllm_server"]),
+            ("free_ranks", [*arguments, *UNEVEN_RUNS, *RESUMED, *SERVED]),
         ],
     )
     return folder
@@ -69,7 +72,7 @@ def fsdp2(tiny_policy, tmp_path_factory) -> Path:
     arguments = [tiny_policy, str(folder)]
     calls = [
         ("replayed_ranks", [*arguments, *SHARDED]),
-        ("free_ranks", [*arguments, "moody", "own_critic", "resumed"]),
+        ("free_ranks", [*arguments, *UNEVEN_RUNS, *RESUMED]),
     ]
     ranks.run(folder, calls, FSDP_ON_CPU="1")
     return folder
@@ -138,12 +141,16 @@ def test_the_replayed_steps_are_as_uneven_as_they_should_be(ddp) -> None:
     assert "critique/failed" not in first[2]
     assert second[2]["critique/failed"] == second[2]["critique/failed_rollouts"] > 0
     assert sum(counts.get("outcome/unscored", 0) for counts in [*first, *second]) > 0
+    turns = [read(ddp, "replayed", rank)["turns"]["counts"] for rank in (0, 1)]
+    refined = [[counts.get("refine/turn/3/refined", 0) for counts in rank] for rank in turns]
+    assert min(map(max, refined)) > 0
+    assert any(a != b for a, b in zip(*refined, strict=True))
 
 
 # ---- free ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scenario", ["moody", "own_critic"])
+@pytest.mark.parametrize("scenario", UNEVEN_RUNS)
 @pytest.mark.parametrize("backend", ["ddp", "fsdp2"])
 def test_uneven_ranks_do_not_wait_for_ever_and_their_counts_add_up(
     request, backend, scenario
@@ -162,9 +169,10 @@ def counts_add_up(first: dict[str, Any], second: dict[str, Any]) -> None:
     assert len(logged) == len(first["counts"]) == 2, "four steps, two a generation"
     for row, *counts_of_ranks in zip(logged, first["counts"], second["counts"], strict=True):
         asked = sum(row.get(f"critique/{outcome}", 0) for outcome in OUTCOMES)
-        assert row["critique/failed_rollouts"] == asked
+        failed = row["critique/failed_rollouts"] + row.get("critique/failed_refinements", 0)
+        assert failed == asked
         for name in counts_of_ranks[0]:
-            if name.startswith("critique/failed") and name in row:
+            if name.startswith(("critique/failed", "refine/turn/")) and name in row:
                 assert row[name] == sum(counts.get(name, 0) for counts in counts_of_ranks), name
     assert first["tokens"] == second["tokens"], "every rank knows the total"
     for owner, total in first["tokens"].items():
@@ -173,15 +181,39 @@ def counts_add_up(first: dict[str, Any], second: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("backend", ["ddp", "fsdp2"])
-def test_two_ranks_go_on_from_a_checkpoint_as_if_they_had_not_stopped(request, backend) -> None:
+def test_the_ranks_of_a_run_with_turns_are_uneven_and_its_turns_add_up(request, backend) -> None:
+    for scenario in ("turns", "own_turns"):
+        first, second = (
+            read(request.getfixturevalue(backend), "free", rank)[scenario] for rank in (0, 1)
+        )
+        # in the first generation nothing fails on rank 1
+        assert first["counts"][0]["refine/turn/2/refined"] > 0
+        assert not second["counts"][0].get("refine/turn/2/refined")
+        for counts in (*first["counts"], *second["counts"]):
+            for kind, owner in (("", "refinement"), ("prompt_", "refinement_prompt")):
+                turns = [counts.get(f"refine/turn/{i}/{kind}tokens", 0) for i in (1, 2, 3)]
+                assert sum(turns) == counts.get(f"tokens/{owner}", 0)
+
+
+@pytest.mark.parametrize("scenario", RESUMED)
+@pytest.mark.parametrize("backend", ["ddp", "fsdp2"])
+def test_two_ranks_go_on_from_a_checkpoint_as_if_they_had_not_stopped(
+    request, backend, scenario
+) -> None:
     for rank in (0, 1):
-        record = read(request.getfixturevalue(backend), "free", rank)["resumed"]
+        record = read(request.getfixturevalue(backend), "free", rank)[scenario]
         assert record["weights_apart"] == record["teachers_apart"] == 0.0
         assert record["tokens"][0] == record["tokens"][1]
+        assert record["turns"][0] == record["turns"][1]
+        has_turns = any(row.get("refine/turn/2/refined") for row in record["turns"][0])
+        assert rank or has_turns == (scenario == "resumed_turns")
 
 
-def test_every_rank_gets_the_completions_of_its_own_prompts_from_a_vllm_server(ddp) -> None:
-    first, second = (read(ddp, "free", rank)["vllm_server"] for rank in (0, 1))
+@pytest.mark.parametrize("scenario", SERVED)
+def test_every_rank_gets_the_completions_of_its_own_prompts_from_a_vllm_server(
+    ddp, scenario
+) -> None:
+    first, second = (read(ddp, "free", rank)[scenario] for rank in (0, 1))
     assert first["wrong"] == second["wrong"] == 0
     assert first["checksum"] == second["checksum"]
     counts_add_up(first, second)

@@ -1,5 +1,5 @@
 """A bounded sample of rollouts with what became of them: rollout -> verdict -> critique ->
-refinement, spread over arms, seeds, and early and late steps.
+refinement, and on through all turns, spread over arms, seeds, and early and late steps.
 
 The files alone decide which ones, never chance: the same folder gives the same page. Left out: a
 full browser of all rollouts. They are parquet, and tools for that exist.
@@ -60,8 +60,8 @@ Row = Mapping[str, Any]
 """A row of a rollouts parquet; `config.run_folder` names the columns."""
 Flags = Mapping[str, list[Any]]
 """The columns `FLAGS` of a rollouts parquet."""
-Pair = tuple[int, int | None]
-"""(row of a rollout, row of its refinement or None)."""
+Chain = tuple[int, ...]
+"""Row of a rollout, then of its refinement, then of the refinement of that one, and so on."""
 Place = tuple[str, int, str]
 """(arm, seed, phase)."""
 Candidates = dict[str, "RawTranscript"]
@@ -70,13 +70,14 @@ Candidates = dict[str, "RawTranscript"]
 
 @dataclass(frozen=True)
 class RawTranscript:
-    """A failed rollout and its refinement, as the parquet has them."""
+    """A failed rollout and its refinements, as the parquet has them."""
 
     arm: str
     seed: int
     kinds: tuple[str, ...]
     rollout: Row
-    candidate: Row | None
+    refinements: tuple[Row, ...]
+    """Turn by turn."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ class Transcript:
     kinds: tuple[str, ...]
     """Of `KINDS`."""
     rollout: ShownAttempt
-    candidate: ShownAttempt | None
-    """The refinement; None where there is none."""
+    refinements: tuple[ShownAttempt, ...]
+    """Turn by turn; () where there is none."""
 
 
 @dataclass(frozen=True)
@@ -232,24 +233,20 @@ def _read_file(arm: str, seed: int, file: Path, wanted: Sequence[str]) -> Iterat
     chosen = _first_of_each(flags, wanted)
     if not chosen:
         return
-    kinds: dict[Pair, list[str]] = {}
-    for kind, pair in chosen.items():
-        kinds.setdefault(pair, []).append(kind)
+    kinds: dict[Chain, list[str]] = {}
+    for kind, chain in chosen.items():
+        kinds.setdefault(chain, []).append(kind)
     rows = _read_rows(file, kinds)
-    for (rollout, candidate), pair_kinds in kinds.items():
-        refinement = None
-        if candidate is not None:
-            refinement = rows[candidate]
-        yield RawTranscript(arm, seed, tuple(pair_kinds), rows[rollout], refinement)
+    for chain, chain_kinds in kinds.items():
+        rollout, *refinements = [rows[number] for number in chain]
+        yield RawTranscript(arm, seed, tuple(chain_kinds), rollout, tuple(refinements))
 
 
-def _read_rows(file: Path, pairs: Iterable[Pair]) -> dict[int, Row]:
-    """Number -> row of the rollouts and refinements of the pairs."""
+def _read_rows(file: Path, chains: Iterable[Chain]) -> dict[int, Row]:
+    """Number -> row of the rollouts and refinements of the chains."""
     numbers: set[int] = set()
-    for rollout, candidate in pairs:
-        numbers.add(rollout)
-        if candidate is not None:
-            numbers.add(candidate)
+    for chain in chains:
+        numbers.update(chain)
     ascending = sorted(numbers)
     table = pq.read_table(file)
     rows = table.take(pa.array(ascending)).to_pylist()
@@ -269,34 +266,44 @@ def _check_row(row: Row) -> None:
             raise TypeError(f"column {name} is damaged")
 
 
-def _first_of_each(flags: Flags, wanted: Sequence[str]) -> dict[str, Pair]:
-    """The first pair of each wanted kind.
+def _first_of_each(flags: Flags, wanted: Sequence[str]) -> dict[str, Chain]:
+    """The first chain of each wanted kind.
 
     Args:
         flags: of a file.
         wanted: of `KINDS`.
 
     Returns:
-        Kind -> pair.
+        Kind -> chain.
     """
     best = _best_candidates(flags)
     outcomes = flags["outcome"]
-    pairs: dict[str, Pair] = {}
+    chains: dict[str, Chain] = {}
     for i, role in enumerate(flags["role"]):
         if role == "rollout" and outcomes[i] in ("wrong", "unreadable"):
-            pair = (i, best.get(i))
-            for kind in _kinds(flags, pair):
+            chain = _chain_of(i, best)
+            for kind in _kinds(flags, chain):
                 if kind in wanted:
-                    pairs.setdefault(kind, pair)
-    return pairs
+                    chains.setdefault(kind, chain)
+    return chains
+
+
+def _chain_of(rollout: int, best: Mapping[int, int]) -> Chain:
+    chain = []
+    row: int | None = rollout
+    while row is not None:
+        chain.append(row)
+        row = best.get(row)
+    return tuple(chain)
 
 
 def _best_candidates(flags: Flags) -> dict[int, int]:
-    """Row of a rollout -> row of its refinement, one that was trained on before others."""
+    """Row of a rollout or refinement -> row of its refinement, one that was trained on first."""
     chosen = flags["chosen"]
     best: dict[int, int] = {}
     for i, attempt in enumerate(flags["attempt"]):
-        if flags["role"][i] != "candidate":
+        # A refinement stands behind what it refines. In a damaged table chains could be rings.
+        if flags["role"][i] != "candidate" or attempt >= i:
             continue
         earlier = best.get(attempt)
         if earlier is None or (chosen[i] and not chosen[earlier]):
@@ -304,17 +311,19 @@ def _best_candidates(flags: Flags) -> dict[int, int]:
     return best
 
 
-def _kinds(flags: Flags, pair: Pair) -> Iterator[str]:
-    i, candidate = pair
-    if candidate is not None:
-        rescued = flags["outcome"][candidate] == "right"
+def _kinds(flags: Flags, chain: Chain) -> Iterator[str]:
+    i = chain[0]
+    if len(chain) > 1:
+        rescued = flags["outcome"][chain[-1]] == "right"
         kind = "rescued" if rescued else "not rescued"
         yield kind
     elif flags["critique_status"][i] != "ok":
         yield "no critique"
     else:
         yield "not refined"
-    if flags["leaked"][i]:
+    # Nothing came of words on the last refinement.
+    followed = chain[:-1] or chain
+    if any(flags["leaked"][row] for row in followed):
         yield "leaked"
 
 
@@ -332,7 +341,7 @@ def _page_bytes(transcripts: Sequence[RawTranscript], longest: int) -> int:
     """Bytes of all texts on the page."""
     total = 0
     for transcript in transcripts:
-        for row in (transcript.rollout, transcript.candidate or {}):
+        for row in (transcript.rollout, *transcript.refinements):
             for name in TEXTS:
                 part = cut(row.get(name), longest)
                 # Escaped, as an & is five bytes on the page.
@@ -342,15 +351,13 @@ def _page_bytes(transcripts: Sequence[RawTranscript], longest: int) -> int:
 
 
 def _show_transcript(transcript: RawTranscript, longest: int) -> Transcript:
-    candidate = None
-    if transcript.candidate is not None:
-        candidate = _show_attempt(transcript.candidate, longest)
+    refinements = [_show_attempt(row, longest) for row in transcript.refinements]
     return Transcript(
         arm=transcript.arm,
         seed=transcript.seed,
         kinds=transcript.kinds,
         rollout=_show_attempt(transcript.rollout, longest),
-        candidate=candidate,
+        refinements=tuple(refinements),
     )
 
 

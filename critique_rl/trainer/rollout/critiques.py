@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from critique_rl.critic.chat import PolicyChat
 from critique_rl.critic.contract import Critic, CriticFailed, Reply, invalid_field, read_answer
 from critique_rl.critic.thoughts import sampled_answer
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
-from critique_rl.trainer.rollout.generation import Counts, Critiques
+from critique_rl.trainer.rollout.generation import Counts, Critiques, turn_counter
 from critique_rl.trainer.rollout.refine import refine_prompt, select_failed
 from critique_rl.trainer.rollout.sampled import Sampled
 from critique_rl.trainer.rollout.sampler import Sampler
@@ -69,9 +69,9 @@ class CriticTurn:
             TypeError: the critic returned no list, or something in it that is no critique.
             ValueError: the critic returned another number of critiques than it got attempts.
         """
-        started = time.perf_counter()
         verdicts = [attempt.verdict for attempt in attempts]
-        truncated = self._skip_truncated(attempts)
+        by_index = dict(enumerate(attempts))
+        truncated = self._skip_truncated(by_index)
         asked = select_failed(
             verdicts,
             self.args.group_rollouts,
@@ -80,18 +80,32 @@ class CriticTurn:
             truncated,
         )
         self._spare_prompt = attempts[0].row["prompt"]
-        self._reply_tokens = Counter()
-        answers = self._ask([attempts[i] for i in asked])
-        check_critiques(self.critic.name, answers, len(asked))
-        counts: Counts = Counter(self._reply_tokens)
+        critiques, counts = self._critique(1, by_index, asked, truncated)
         failed = sum(verdict.failed for verdict in verdicts)
-        # A Counter adds fractions too; its type says int.
-        counts["critique/seconds"] = time.perf_counter() - started  # type: ignore[assignment]
         counts["critique/failed_rollouts"] = failed
         counts["critique/not_asked"] = failed - len(asked) - len(truncated)
-        critiques = dict(zip(asked, answers, strict=True)) | truncated
-        if self.args.refine_slots:
-            critiques = self._skip_long(attempts, critiques)
+        return critiques, counts
+
+    def critique_refinements(
+        self, turn: int, failed: Mapping[int, Attempt], due: Sequence[int]
+    ) -> tuple[Critiques, Counts]:
+        """Critiques of refinements that failed, after `critique_failed` on the same batch.
+
+        A collective, as that is, with the same errors.
+
+        Args:
+            turn: the turn that is to refine them.
+            failed: number of a failed refinement -> the refinement as an attempt.
+            due: numbers of those that the critic may be asked about.
+
+        Returns:
+            Number of a refinement -> its critique; and counters.
+        """
+        truncated = self._skip_truncated(failed)
+        asked = [number for number in due if number not in truncated]
+        critiques, counts = self._critique(turn, failed, asked, truncated)
+        counts["critique/failed_refinements"] = len(failed)
+        counts["critique/not_asked"] = len(failed) - len(asked) - len(truncated)
         return critiques, counts
 
     def reply(self, conversations: Sequence[list[Message]]) -> list[Reply]:
@@ -138,6 +152,37 @@ class CriticTurn:
             self.sampler.special_tokens,
         )
 
+    def _critique(
+        self, turn: int, attempts: Mapping[int, Attempt], asked: list[int], truncated: Critiques
+    ) -> tuple[Critiques, Counts]:
+        """Critiques of the asked attempts and those of truncated ones, and counters."""
+        started = time.perf_counter()
+        self._reply_tokens = Counter()
+        answers = self._ask([attempts[i] for i in asked])
+        check_critiques(self.critic.name, answers, len(asked))
+        counts: Counts = Counter(self._reply_tokens)
+        # A Counter adds fractions too; its type says int.
+        counts["critique/seconds"] = time.perf_counter() - started  # type: ignore[assignment]
+        if self.args.refine_turns > 1:
+            counts.update(self._count_turn(turn, answers))
+        critiques = dict(zip(asked, answers, strict=True)) | truncated
+        if self.args.refine_slots:
+            critiques = self._skip_long(attempts, critiques)
+        return critiques, counts
+
+    def _count_turn(self, turn: int, answers: Sequence[Critique]) -> Counts:
+        """Calls and tokens of the critic in one turn, the policy's as its critic among them."""
+        written = self._reply_tokens["tokens/self_critique"]
+        read = self._reply_tokens["tokens/self_critique_prompt"]
+        for answer in answers:
+            written += answer.usage.completion_tokens
+            read += answer.usage.prompt_tokens
+        counts: Counts = Counter()
+        counts[turn_counter(turn, "asked")] = len(answers)
+        counts[turn_counter(turn, "critic_tokens")] = written
+        counts[turn_counter(turn, "critic_prompt_tokens")] = read
+        return counts
+
     def _ask(self, attempts: list[Attempt]) -> list[Critique]:
         """Call the critic.
 
@@ -170,18 +215,18 @@ class CriticTurn:
             return args.group_rollouts
         return args.group_candidates
 
-    def _skip_truncated(self, attempts: list[Attempt]) -> Critiques:
-        """Skipped critiques of failed rollouts that were cut, if `critique_truncated` is off."""
+    def _skip_truncated(self, attempts: Mapping[int, Attempt]) -> Critiques:
+        """Skipped critiques of failed attempts that were cut, if `critique_truncated` is off."""
         if self.args.critique_truncated:
             return {}
         skipped = Critique("", self.critic.name, "skipped", "truncated")
         critiques = {}
-        for i, attempt in enumerate(attempts):
+        for i, attempt in attempts.items():
             if attempt.truncated and attempt.verdict.failed:
                 critiques[i] = skipped
         return critiques
 
-    def _skip_long(self, attempts: list[Attempt], critiques: Critiques) -> Critiques:
+    def _skip_long(self, attempts: Mapping[int, Attempt], critiques: Critiques) -> Critiques:
         """Mark critiques as skipped whose refine prompt leaves no room for an answer."""
         limit = self.sampler.prompt_limit
         kept = dict(critiques)

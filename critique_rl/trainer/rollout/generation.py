@@ -9,6 +9,7 @@ batch.
 | group_rollouts | 1 reserve                     | 9 right siblings; table of rollouts             |
 | attempts       | 2 sample, 3 judge             | 5 critique, 6 refine prompt, 9 contexts; counts |
 | critiques      | 4 failed, 5 critique          | 6 refine prompt, 9 contexts; counts             |
+| turn_critiques | 4, 5 in turns after the first | counts; table of rollouts                       |
 | refinements    | 7 candidates, 8 chosen        | 9 contexts; counts                              |
 | plain          | 7 candidates                  | counts; table of rollouts                       |
 | order          | 8 fill slots                  | 9 contexts, baseline of rollouts                |
@@ -22,7 +23,8 @@ batch.
 
 Counters add up over ranks and steps; metrics are made from their sums:
 failed rollouts = critiques ok + cached + failed + skipped + not asked, each failure and skip with a
-reason.
+reason. With several turns the failed refinements that a further turn might refine stand on the left
+side too.
 """
 
 from __future__ import annotations
@@ -45,13 +47,17 @@ Counts = Counter[str]
 """Name of a counter -> count, or seconds, or dollars."""
 Critiques = dict[int, Critique]
 """Index of an attempt -> its critique."""
+TURN_PREFIX = "refine/turn/"
+"""Begins the names of counters of one turn."""
 
 
 class NumberedRefinement(NamedTuple):
     """A refinement that was sampled as a candidate for a reserved row."""
 
     attempt: int
-    """Index of the attempt that it refines."""
+    """Index of the rollout that its chain begins with: in turn 1 it refines that one, in a later
+    turn the refinement of the turn before.
+    """
     number: int
     """Its own number among all that were scored."""
     refinement: Refinement
@@ -79,6 +85,8 @@ class Generation:
     """The rollouts of phase 1, group by group."""
     critiques: Critiques = field(default_factory=dict)
     """Index of an attempt -> its critique, for attempts that were due one."""
+    turn_critiques: Critiques = field(default_factory=dict)
+    """Number of a failed refinement -> its critique, of turns after the first."""
     refinements: list[NumberedRefinement] = field(default_factory=list)
     """All candidates of the reserved rows that refine an attempt."""
     plain: list[PlainSample] = field(default_factory=list)
@@ -178,6 +186,11 @@ def plain_generation(
     )
 
 
+def turn_counter(turn: int, name: str) -> str:
+    """Name of a counter of one turn."""
+    return f"{TURN_PREFIX}{turn}/{name}"
+
+
 # ---- counters of one rank ------------------------------------------------------------------------
 
 
@@ -191,6 +204,8 @@ def count_generation(batch: Generation, group_size: int, slots: int) -> Counts:
     """
     counts: Counts = Counter()
     for critique in batch.critiques.values():
+        counts.update(_count_critique(critique))
+    for critique in batch.turn_critiques.values():
         counts.update(_count_critique(critique))
     for _, _, refinement in batch.refinements:
         counts.update(_count_refinement(refinement))
@@ -305,6 +320,7 @@ def generation_counts(total: Counts) -> dict[str, float]:
     for name in REFINE_COUNTS:
         if total[name]:
             metrics[name] = total[name]
+    metrics |= _starting_with(TURN_PREFIX, total)
     metrics |= _starting_with("distill/", total)
     metrics |= _starting_with(LOST_PREFIX, total)
     # Of no use where nothing was lost.

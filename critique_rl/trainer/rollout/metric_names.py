@@ -28,6 +28,7 @@ ALWAYS = (
     "usd",
     "usage_estimated",
     "excess_tokens",
+    "failed_refinements",
     "leaks_unread",
     OTHER,
 )

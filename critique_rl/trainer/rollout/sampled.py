@@ -50,6 +50,18 @@ class Sampled:
             self.prompt_ids[:count], self.completion_ids[:count], logprobs, self.completions[:count]
         )
 
+    def __add__(self, other: Sampled) -> Sampled:
+        """These rows and those of another call of the same backend."""
+        logprobs = None
+        if self.logprobs is not None and other.logprobs is not None:
+            logprobs = self.logprobs + other.logprobs
+        return Sampled(
+            self.prompt_ids + other.prompt_ids,
+            self.completion_ids + other.completion_ids,
+            logprobs,
+            self.completions + other.completions,
+        )
+
     def with_inserted(self, rows: Mapping[int, Sampled]) -> Sampled:
         """These rows with others among them.
 

@@ -187,6 +187,34 @@ class Scorer:
                 setattr(self.trainer, name, values)
 
 
+def judge_padded(
+    scorer: Scorer, rows: list[Row], sampled: Sampled, spare_row: Row, spare: Sampled, copies: int
+) -> Judged:
+    """Judge completions, and copies of another one that make up the numbers of this rank.
+
+    A collective: scoring gathers over ranks without padding.
+
+    Args:
+        scorer: judges them.
+        rows: the dataset's row of each completion.
+        sampled: the completions.
+        spare_row: the row that copies are judged with.
+        spare: completions, of which the first is copied.
+        copies: how many copies.
+
+    Returns:
+        The judgement without the copies.
+    """
+    padded = Sampled(
+        [],
+        sampled.completion_ids + spare.completion_ids[:1] * copies,
+        None,
+        sampled.completions + spare.completions[:1] * copies,
+    )
+    judged = scorer.judge(rows + [spare_row] * copies, padded)
+    return judged.head(len(rows))
+
+
 def fault_mask(tokenizer: Any, completion_ids: Tensor, verdicts: Sequence[Verdict]) -> Tensor:
     """Tokens that overlap a span which the verifier called faulty.
 

@@ -1,16 +1,17 @@
 """Rollouts in two phases: sample and judge N - k rows per group, critique, fill the k others.
 
-Phase 2 samples m refinements per group, or takes expert traces. k of them stand under the plain
-prompt, and plain samples where nothing failed or came back. Every rank scores as many rows and
+Phase 2 samples m refinements per group, or takes expert traces; `turns` refines those that failed
+again. k of them stand under the plain prompt, and plain samples where nothing failed or came back.
+Every rank scores as many rows and
 makes as many `generate` calls as the others, whatever failed on it.
 
 `TwoPhaseRollout` owns its batch: it gets prompts and rows, and returns a `generation.Generation`.
+The data that pass between its stations are those of `phases`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,81 +19,22 @@ import torch
 from critique_rl.critic.contract import Critic
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.rollout.critiques import CriticTurn
-from critique_rl.trainer.rollout.generation import (
-    Counts,
-    Critiques,
-    Generation,
-    NumberedRefinement,
-    PlainSample,
-    make_attempts,
+from critique_rl.trainer.rollout.generation import Counts, Critiques, Generation, make_attempts
+from critique_rl.trainer.rollout.phases import (
+    FilledSlots,
+    FirstPhase,
+    SecondPhase,
+    SlotCandidate,
+    count_tokens,
+    number_plain_samples,
+    number_refinements,
 )
 from critique_rl.trainer.rollout.refine import choose_candidates, mentions_critique, swap_right
 from critique_rl.trainer.rollout.sampled import Row, Sampled, batch_columns
 from critique_rl.trainer.rollout.sampler import Sampler
-from critique_rl.trainer.rollout.scoring import Judged, Scorer
-from critique_rl.types import Attempt, Refinement
-
-
-@dataclass(frozen=True)
-class SlotCandidate:
-    """One sequence of phase 2: a refinement, an expert's trace, or else a plain sample."""
-
-    group: int
-    """Index of its group on this rank."""
-    attempt: int | None = None
-    """Index of the attempt that it refines."""
-    trace: list[int] | None = None
-    """Token ids of the expert's trace, the end token included."""
-
-    @property
-    def owner(self) -> str:
-        """Whose tokens these are, as `tokens/<owner>` counts them."""
-        if self.attempt is not None:
-            return "refinement"
-        if self.trace is None:
-            return "rollout"
-        return "expert"
-
-
-@dataclass(frozen=True)
-class FirstPhase:
-    """The rollouts of one batch, group by group, sampled and judged."""
-
-    sampled: Sampled
-    judged: Judged
-    attempts: list[Attempt]
-    """The same as text, with verdict and question."""
-
-
-@dataclass(frozen=True)
-class SecondPhase:
-    """The sequences of phase 2, group by group, sampled and judged. A *place* is an index here."""
-
-    candidates: list[SlotCandidate]
-    sampled: Sampled
-    judged: Judged
-    mentions: list[bool]
-    """Whether each is a refinement that speaks of the critique."""
-    copies: int = 0
-    """Further rows that were judged to make up the numbers of this rank."""
-
-
-@dataclass(frozen=True)
-class FilledSlots:
-    """Which sequence every row of the batch holds."""
-
-    order: list[int]
-    """Number of the sequence in each row."""
-    refined: list[int]
-    """Rows with a chosen refinement or an expert's trace."""
-    off_policy: list[int]
-    """Rows with a candidate nobody chose."""
-    chosen: set[int]
-    """Places of the chosen ones."""
-    idle: set[int]
-    """Places of traces that no right refinement made room for."""
-    counts: Counts
-    """Counters of traces that took the rows of refinements."""
+from critique_rl.trainer.rollout.scoring import Scorer, judge_padded
+from critique_rl.trainer.rollout.turns import LaterTurns
+from critique_rl.types import Attempt
 
 
 class TwoPhaseRollout:
@@ -123,8 +65,11 @@ class TwoPhaseRollout:
         self.scorer = scorer
         self.processes = processes
         self.critic_turn: CriticTurn | None = None
+        self.later_turns: LaterTurns | None = None
         if critic is not None:
             self.critic_turn = CriticTurn(critic, args, sampler)
+            if args.refine_turns > 1:
+                self.later_turns = LaterTurns(args, sampler, scorer, self.critic_turn)
 
     def run(self, prompts: list[Any], rows: list[Row]) -> Generation:
         """Make one generation batch of this rank. A collective: every rank calls it.
@@ -143,10 +88,14 @@ class TwoPhaseRollout:
         candidates, trace_counts = self.plan_candidates(group_rows, critiques)
         sampled = self.sample_candidates(group_prompts, candidates, first.attempts, critiques)
         second = self.judge_candidates(group_rows, candidates, sampled, first)
+        later: Critiques = {}
+        if self.later_turns is not None:
+            second, later, turn_counts = self.later_turns.run(group_rows, first, second)
+            counts.update(turn_counts)
         slots = self.fill_slots(len(group_rows), second)
 
         judged = first.judged + second.judged
-        self.scorer.reorder_extra_columns(slots.order, len(judged.values), second.copies)
+        self._reorder_extra_columns(slots.order, first, second)
         counts.update(trace_counts)
         counts.update(slots.counts)
         counts["refine/mentions"] = sum(second.mentions)
@@ -155,8 +104,9 @@ class TwoPhaseRollout:
             group_rollouts=self.args.group_rollouts,
             attempts=first.attempts,
             critiques=critiques,
-            refinements=number_refinements(first, critiques, second, slots.chosen),
-            plain=self.number_plain_samples(first, second, group_rows, slots.idle),
+            turn_critiques=later,
+            refinements=number_refinements(first, critiques | later, second, slots.chosen),
+            plain=number_plain_samples(first, second, slots.idle),
             order=slots.order,
             values=judged.values,
             rewards=judged.rewards[slots.order],
@@ -283,19 +233,14 @@ class TwoPhaseRollout:
                 most = max(self.args.group_candidates, self.args.refine_slots)
                 most += self.args.swaps_refinements
                 copies = most * len(group_rows) - len(candidates)
-            padded = Sampled(
-                [],
-                sampled.completion_ids + first.sampled.completion_ids[:1] * copies,
-                None,
-                sampled.completions + first.sampled.completions[:1] * copies,
-            )
-            padded_rows = rows + group_rows[:1] * copies
-            judged = self.scorer.judge(padded_rows, padded)
-            judged = judged.head(len(candidates))
+            judged = judge_padded(self.scorer, rows, sampled, group_rows[0], first.sampled, copies)
+        truncated = self.sampler.truncated(sampled.completion_ids)
+        attempts = make_attempts(rows, sampled.completions, judged.verdicts, truncated)
         mentions = []
         for candidate, text in zip(candidates, sampled.texts, strict=True):
             mentions.append(candidate.attempt is not None and mentions_critique(text))
-        return SecondPhase(candidates, sampled, judged, mentions, copies)
+        places = list(range(len(candidates)))
+        return SecondPhase(candidates, sampled, judged, attempts, mentions, places, copies)
 
     def fill_slots(self, groups: int, second: SecondPhase) -> FilledSlots:
         """Decide which sequence of phase 2 fills each reserved row of this rank's groups."""
@@ -309,7 +254,7 @@ class TwoPhaseRollout:
         counts: Counts = Counter()
         for group in range(groups):
             order += range(group * rollouts, (group + 1) * rollouts)
-            places = [p for p, c in enumerate(second.candidates) if c.group == group]
+            places = second.places_of(group)
             plain = [place for place in places if second.candidates[place].owner == "rollout"]
             traces: list[int] = []
             if self.args.swaps_refinements:
@@ -336,28 +281,17 @@ class TwoPhaseRollout:
                 order.append(groups * rollouts + place)
         return FilledSlots(order, refined, off_policy, all_chosen, idle, counts)
 
-    def number_plain_samples(
-        self, first: FirstPhase, second: SecondPhase, group_rows: list[Row], idle: set[int]
-    ) -> list[PlainSample]:
-        """Plain samples and expert traces of phase 2, numbered after all rollouts.
-
-        Args:
-            first: the rollouts.
-            second: the sequences of phase 2.
-            group_rows: the dataset's row of each group.
-            idle: places of traces that are left out, because they train nothing.
-        """
-        rows = [group_rows[candidate.group] for candidate in second.candidates]
-        sampled = second.sampled
-        truncated = self.sampler.truncated(sampled.completion_ids)
-        attempts = make_attempts(rows, sampled.completions, second.judged.verdicts, truncated)
-        samples = []
-        for place, candidate in enumerate(second.candidates):
-            if candidate.attempt is None and place not in idle:
-                number = len(first.attempts) + place
-                sample = PlainSample(candidate.group, number, candidate.owner, attempts[place])
-                samples.append(sample)
-        return samples
+    def _reorder_extra_columns(
+        self, order: list[int], first: FirstPhase, second: SecondPhase
+    ) -> None:
+        """Bring columns that reward functions logged, copies among their rows, into an order."""
+        rollouts = len(first.attempts)
+        judged_rows = list(range(rollouts))
+        for row in second.rows:
+            judged_rows.append(rollouts + row)
+        order_rows = [judged_rows[number] for number in order]
+        scored = rollouts + second.judged_rows
+        self.scorer.reorder_extra_columns(order_rows, scored, second.copies)
 
     def _choose(self, places: list[int], second: SecondPhase) -> list[int]:
         """Of the refinements or traces of one group those that fill its slots."""
@@ -388,46 +322,6 @@ class TwoPhaseRollout:
         if len(ids) > self.args.completion_limit:
             return [], Counter({"refine/traces_too_long": 1})
         return [SlotCandidate(group, trace=ids)], Counter()
-
-
-def count_tokens(first: FirstPhase, second: SecondPhase, idle: set[int]) -> Counts:
-    """Tokens of both phases by owner, those of prompts apart. `idle` traces were never read."""
-    counts: Counts = Counter()
-    sampled = second.sampled
-    for place, candidate in enumerate(second.candidates):
-        if place in idle:
-            continue
-        owner = candidate.owner
-        counts[f"tokens/{owner}"] += len(sampled.completion_ids[place])
-        counts[f"tokens/{owner}_prompt"] += len(sampled.prompt_ids[place])
-    counts["tokens/rollout"] += first.sampled.completion_tokens
-    counts["tokens/rollout_prompt"] += first.sampled.prompt_tokens
-    return counts
-
-
-def number_refinements(
-    first: FirstPhase, critiques: Critiques, second: SecondPhase, chosen: set[int]
-) -> list[NumberedRefinement]:
-    """The refinements among the sequences of phase 2, numbered after all rollouts.
-
-    Args:
-        first: the rollouts.
-        critiques: index of an attempt -> its critique.
-        second: the sequences of phase 2.
-        chosen: places of those that fill a slot.
-    """
-    texts = second.sampled.texts
-    refinements = []
-    for place, candidate in enumerate(second.candidates):
-        i = candidate.attempt
-        if i is not None:
-            verdict = second.judged.verdicts[place]
-            refinement = Refinement(
-                first.attempts[i], critiques[i], texts[place], verdict, chosen=place in chosen
-            )
-            number = len(first.attempts) + place
-            refinements.append(NumberedRefinement(i, number, refinement))
-    return refinements
 
 
 def draw_index(n: int) -> int:

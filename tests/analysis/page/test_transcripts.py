@@ -66,6 +66,48 @@ def test_transcripts_are_spread_over_arms_and_seeds_and_repeat(tmp_path):
     assert {kind for t in transcripts for kind in t.kinds} == {"rescued", "not refined", "leaked"}
 
 
+def test_a_chain_of_refinements_is_shown_turn_by_turn(full):
+    words = {"critic": "oracle", "critique": "And the sign.", "critique_status": "ok"}
+    put_rollouts(
+        full,
+        [
+            rollout(text="first try"),
+            rollout(text="lost try"),
+            rollout(role="candidate", attempt=0, text="second try", **words),
+            rollout(role="candidate", attempt=1, text="its second", critique_status="failed"),
+            rollout(role="candidate", attempt=2, text="third try", outcome="right", chosen=True),
+        ],
+    )
+    run = {"critique": {0: full.run("critique", 0)}}
+    rescued, lost = sample(run).transcripts
+    assert (rescued.kinds, lost.kinds) == (("rescued",), ("not rescued",))
+    assert [row.text.head for row in rescued.refinements] == ["second try", "third try"]
+    page = report(full)
+    [article] = [part for part in page.split("<article") if "first try" in part]
+    places = [
+        article.index(part)
+        for part in (
+            "first try",
+            "Look at the carry.",
+            "Refinement, turn 1, refined again",
+            "second try",
+            "And the sign.",
+            "Refinement, turn 2, trained on",
+            "third try",
+        )
+    ]
+    assert places == sorted(places)
+    assert page.count("failed: no reason given") == 1
+    assert page.count("<h4>Refinement, not chosen</h4>") == 1
+
+
+def test_a_damaged_table_whose_refinements_refine_each_other_ends(full):
+    rows = [rollout(), *(rollout(role="candidate", attempt=i) for i in (2, 1, 3))]
+    put_rollouts(full, rows)
+    [transcript] = sample({"critique": {0: full.run("critique", 0)}}).transcripts
+    assert transcript.refinements == ()
+
+
 def test_long_texts_lose_their_middle_and_the_page_stays_small(full):
     long = "<&>" * 400_000
     put_rollouts(
