@@ -87,8 +87,8 @@ def keep_child(job: Mapping[str, Any], is_alone: bool) -> Report:
         try:
             report = run_child(job, is_alone)
         finally:
-            text = json.dumps(report)
-            os.write(writing, text.encode())
+            words = json.dumps(report)
+            os.write(writing, words.encode())
             os._exit(0)
     os.close(writing)
     text = read_to_end(reading, None)
