@@ -106,7 +106,8 @@ def run_child(job: Mapping[str, Any], is_alone: bool) -> Report:
     if is_alone:
         check(libc.unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC))
         size = f"size={limits['disk']},mode=777"
-        check(libc.mount(b"tmpfs", FOLDER.encode(), b"tmpfs", 0, size.encode()))
+        place = FOLDER.encode()
+        check(libc.mount(b"tmpfs", place, b"tmpfs", 0, size.encode()))
     else:
         os.setsid()
     folder = FOLDER if is_alone else job["folder"]
@@ -123,10 +124,10 @@ def run_child(job: Mapping[str, Any], is_alone: bool) -> Report:
     seconds = time.monotonic() - start
     end_all(child, is_alone)
     _, status, usage = os.wait4(child, 0)
-    report = read_report(text, key, status, seconds >= limits["seconds"])
+    is_late = seconds >= limits["seconds"]
+    report = read_report(text, key, status, is_late)
     cpu = usage.ru_utime + usage.ru_stime
-    # The first process of a namespace gets no signal but the last one, which has no number of
-    # its own for time.
+    # The first process of a namespace gets SIGKILL in place of SIGXCPU.
     if report["status"] == "ended" and cpu >= NEARLY * limits["cpu"]:
         report = {"status": "cpu"}
     report["cpu"] = round(cpu, 4)
