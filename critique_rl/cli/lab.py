@@ -9,7 +9,7 @@ from pathlib import Path
 from critique_rl.cli.arguments import Commands, whole_number
 from critique_rl.config.checks import ConfigError
 
-WORLDS = ("chain", "legs", "tiers", "facts")
+WORLDS = ("chain", "legs", "tiers", "facts", "code")
 BUILT = (*WORLDS, "critic")
 """Names of recipes: the worlds' base policies, and a critic of chain."""
 RECIPE_OPTIONS = (
@@ -154,7 +154,7 @@ def show_table(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: No base of this world is committed, and none is given.
     """
-    from critique_rl.experiment.lab_table import lab_table, print_table
+    from critique_rl.experiment.lab.table import lab_table, print_table
     from critique_rl.lab.base import weights_folder
 
     world = arguments.world

@@ -15,8 +15,9 @@ from critique_rl.costs import KINDS, Prices
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """Which problems: `lab/chain`, `lab/legs`, `lab/tiers`, `lab/facts`, `reasoning-gym/<dataset>`,
-    `reasoning-core/words`, or `data` for your own files (`task.options`).
+    """Which problems: `lab/chain`, `lab/legs`, `lab/tiers`, `lab/facts`, `lab/code`,
+    `reasoning-gym/<dataset>`, `reasoning-core/words`, or `data` for your own files
+    (`task.options`).
     """
 
     name: str
@@ -40,7 +41,7 @@ class TaskConfig:
 @dataclass(frozen=True)
 class PolicyConfig:
     """Which model starts: `lab`, `lab/tiers`, `lab/tiers-worked`, `lab/tiers-direct`, `lab/facts`,
-    `smollm2`, a local path or a Hub id.
+    `lab/code`, `smollm2`, a local path or a Hub id.
     """
 
     model: str

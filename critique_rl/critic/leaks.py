@@ -1,8 +1,9 @@
 """Does a critique give the answer away? Each piece that may be an answer goes to the verifier.
 
-Pieces are boxed and LaTeX formulas, phrases after "the answer is", letters of a choice, and numbers
-other than those of steps and lines. Counts of leaks are a lower bound. Left out are numbers in
-words ("forty-two"), fractions that are one character, and paraphrases ("one more than a dozen").
+Pieces are boxed and LaTeX formulas, phrases after "the answer is", letters of a choice, Python
+functions, and numbers other than those of steps and lines. Counts of leaks are a lower bound. Left
+out are numbers in words ("forty-two"), fractions that are one character, and paraphrases ("one more
+than a dozen").
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ FORMULA = re.compile(
 )
 PHRASE = re.compile(r"(?i)\banswer(?: is| was| should be| must be|:)\s*([^\n.;!?]{1,80})")
 CHOICE = re.compile(r"\(([A-J])\)|(?i:option|choice|answer is|answer:) ([A-J])\b")
-"""Each alternative of these three has one group: the piece."""
+PROGRAM = re.compile(r"\b(def \w{1,80}\([^\n]{0,300}(?:\n[ \t][^\n]{0,300}){0,200})")
+"""Each alternative of these four has one group: the piece."""
 
 FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 """Characters of full width -> the ASCII characters that they stand for."""
@@ -121,7 +123,7 @@ def _candidate_spans(text: str, question: str) -> tuple[list[Span], bool]:
         if match[0] not in quoted and not is_label:
             others.append(match.span())
     marked: list[Span] = []
-    for pattern in (FORMULA, PHRASE, CHOICE):
+    for pattern in (FORMULA, PHRASE, CHOICE, PROGRAM):
         matches = _last_matches(pattern, text)
         complete = complete and len(matches) < MAX_SPANS
         for match in matches:

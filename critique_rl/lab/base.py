@@ -75,7 +75,7 @@ Batch = dict[str, torch.Tensor]
 
 
 def weights_folder(world: str) -> Path:
-    """Folder of the committed weights of "chain", "facts", "tiers", "tiers-worked" or
+    """Folder of the committed weights of "chain", "facts", "code", "tiers", "tiers-worked" or
     "tiers-direct", or of chain's "critic".
     """
     return WEIGHTS.with_name(world)

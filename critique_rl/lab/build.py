@@ -6,6 +6,7 @@ Recipes and examples are in `lab.base` and `lab.<world>_base`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from critique_rl.lab import base, critic_base, facts, facts_base, tiers_base
+from critique_rl.lab import base, code_base, critic_base, facts, facts_base, tiers_base
 from critique_rl.lab.base import BLOCK, Example, Recipe, batches, build_model, build_tokenizer
 
 
@@ -34,10 +35,12 @@ class World:
     """Draws one training example."""
     phrases: tuple[str, ...] = ()
     """Texts that are one token each."""
+    prepare: Callable[[LlamaForCausalLM, PreTrainedTokenizerFast], None] | None = None
+    """Changes a fresh model; None: it stays random."""
 
 
 def world_by_name(name: str) -> World:
-    """The world of "chain", "legs", "tiers" or "facts", or the "critic" of chain.
+    """The world of "chain", "legs", "tiers", "facts" or "code", or the "critic" of chain.
 
     Raises ImportError if "legs" lacks its package.
     """
@@ -51,6 +54,9 @@ def world_by_name(name: str) -> World:
         return World(critic_base.RECIPE, critic_base.example)
     if name == "facts":
         return World(facts_base.RECIPE, facts_base.example, facts.PHRASES)
+    if name == "code":
+        phrases = code_base.phrases()
+        return World(code_base.RECIPE, code_base.example, phrases, code_base.start_from_values)
     return World(Recipe(), base.example)
 
 
@@ -76,6 +82,8 @@ def build(recipe: Recipe, folder: Path, world: World, start: Path | None = None)
         model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
     else:
         model = build_model(recipe, len(tokenizer))
+        if world.prepare:
+            world.prepare(model, tokenizer)
     # `batches` draws complete blocks, so the last block counts in full.
     blocks = math.ceil(recipe.sequences / (BLOCK * recipe.batch_size))
     steps = BLOCK * blocks

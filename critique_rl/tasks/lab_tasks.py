@@ -1,4 +1,4 @@
-"""Tasks of the embedded worlds: chains, legs (reasoning-gym's leg counting), tiers and facts.
+"""Tasks of the embedded worlds: chains, legs (reasoning-gym's leg counting), tiers, facts, code.
 
 Training rows are shared out over the families of a world and shuffled by the seed; held-out rows
 are drawn with seed 0, the same for every run.
@@ -14,7 +14,8 @@ from typing import Any
 
 from critique_rl.config.checks import ConfigError, check_keys
 from critique_rl.config.schema import TaskConfig
-from critique_rl.lab import chain, facts, legs, tiers
+from critique_rl.lab import chain, code, facts, legs, tiers
+from critique_rl.lab.programs import judge_program
 from critique_rl.tasks.answers.marked import BOXED
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.task import HeldOut, Oracle, Support, Task
@@ -122,11 +123,30 @@ def _lab_facts(config: TaskConfig, seed: int) -> Task:
     )
 
 
+def _lab_code(config: TaskConfig, seed: int) -> Task:
+    check_keys(config.options, (), "task, options")
+    rows = _row_source(code.problems, _code_row)
+    return Task(
+        name=config.name,
+        train=_training_rows(config, code.FAMILIES, rows, seed),
+        held_out=_held_out(code.FAMILIES, rows),
+        verifier=_judge_code,
+        oracle=_code_oracle,
+        prompts="lab/",
+        support=Support(
+            lambda row: code.workings(_code_problem(row)),
+            lambda text, row: code.is_near_miss(_code_problem(row), text),
+            "one word's number wrong, and all else right",
+        ),
+    )
+
+
 LAB_TASKS = {
     "lab/chain": _lab_chain,
     "lab/legs": _lab_legs,
     "lab/tiers": _lab_tiers,
     "lab/facts": _lab_facts,
+    "lab/code": _lab_code,
 }
 """Name in a pipeline -> (config, seed) -> task."""
 
@@ -170,6 +190,17 @@ def _tiers_row(problem: tiers.Problem, family: str) -> Row:
 
 def _facts_row(entity: str, family: str) -> Row:
     return _lab_row(entity, facts.answer(entity), family)
+
+
+def _code_row(problem: code.Problem, family: str) -> Row:
+    row = _lab_row(problem.question, problem.answer, family, problem.answer)
+    tests = {"public_tests": problem.public_tests, "tests": problem.hidden_tests}
+    return {**row, **tests, "traps": problem.traps}
+
+
+def _judge_code(text: str, row: Row) -> Verdict:
+    """The verdict on a program: by all tests of its row, the public ones first."""
+    return judge_program(text, row["public_tests"], row["tests"])
 
 
 def _judge_facts(text: str, row: Row) -> Verdict:
@@ -233,6 +264,10 @@ def _legs_problem(row: Row) -> legs.Problem:
     return legs.parse_problem(str(row["question"]))
 
 
+def _code_problem(row: Row) -> code.Problem:
+    return code.parse_problem(str(row["question"]))
+
+
 def _tiers_problem(row: Row) -> tiers.Problem:
     return tiers.parse_problem(str(row["question"]))
 
@@ -240,6 +275,10 @@ def _tiers_problem(row: Row) -> tiers.Problem:
 def _chain_oracle(words: dict[str, str]) -> Oracle:
     """The checker of chains, with `words` for each kind of mistake."""
     return lambda attempt: chain.oracle_critique(attempt.question, words)
+
+
+def _code_oracle(attempt: Attempt) -> str:
+    return code.oracle_critique(code.parse_problem(attempt.question), attempt.text)
 
 
 def _legs_oracle(attempt: Attempt) -> str:

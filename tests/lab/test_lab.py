@@ -154,7 +154,7 @@ def test_the_chat_template_has_one_token_a_role() -> None:
 
 
 def test_the_rescue_table_holds_every_kind_and_its_controls_name_what_they_say(tiny_policy) -> None:
-    from critique_rl.experiment.lab_table import CONTROLS, KINDS, lab_table
+    from critique_rl.experiment.lab.table import CONTROLS, KINDS, lab_table
 
     problem = chain.Problem(3, (-7, 9, 8))
     rng = random.Random(0)

@@ -208,7 +208,7 @@ def test_a_missing_package_and_unknown_options_are_said(monkeypatch) -> None:
 
 
 def test_the_rescue_table_speaks_of_the_attempts(task) -> None:
-    from critique_rl.experiment.lab_table import legs_critiques
+    from critique_rl.experiment.lab.table import legs_critiques
 
     rows = [row for row in task.train if row["family"] == "hard"][:3]
     failed = [(row, legs.work(legs.parse_problem(row["question"]), (1, 1, 1, 1))) for row in rows]

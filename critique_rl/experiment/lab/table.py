@@ -1,9 +1,9 @@
 """A lab's base policy in one table: pass@k per family, how answers assess themselves, and the share
 of failed attempts that each kind of critique rescues.
 
-Rescue is measured in worlds with critiques (chain and legs), on the family that is a plateau to the
-base. Every kind is given the same failed attempts. Kinds that name something, but not the right
-thing, show whether the base follows a critique locally.
+Rescue is measured in worlds with critiques (chain, legs and code), on the family that is a plateau
+to the base. Every kind is given the same failed attempts. Kinds that name something, but not the
+right thing, show whether the base follows a critique locally.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import build_critic
 from critique_rl.experiment.evaluate import judge, second_verdicts
 from critique_rl.experiment.evaluation_metrics import pass_metrics, self_metrics, share_metrics
+from critique_rl.experiment.lab.code_table import code_figures, turns_table
 from critique_rl.lab import chain, legs
 from critique_rl.policy import load_policy
 from critique_rl.prompts import render
@@ -30,7 +31,7 @@ from critique_rl.tasks.load import load_task
 from critique_rl.tasks.task import Task
 from critique_rl.types import Attempt
 
-HARDEST = {"chain": "plateau", "legs": "hard"}
+HARDEST = {"chain": "plateau", "legs": "hard", "code": "plateau"}
 """World with critiques -> the family whose failed attempts are refined."""
 PASS_KS = (1, 4, 16, 64, 256)
 Failed = list[tuple[Any, str]]
@@ -156,11 +157,7 @@ def legs_critiques(task: Task, failed: Failed, seed: int) -> dict[str, list[str]
     Returns:
         Kind -> critiques, one per failed attempt.
     """
-    attempts = []
-    for row, text in failed:
-        verdict = task.verifier(text, row)
-        attempt = Attempt(row["question"], text, verdict, row)
-        attempts.append(attempt)
+    attempts = _attempts(task, failed)
     critiques = {}
     for kind in ("oracle", "ground_truth", "shuffled", "indicative", "retry"):
         critic = build_critic({"kind": kind}, task, seed)
@@ -224,7 +221,7 @@ def lab_table(
     Returns:
         {"pass": {"pass@k/family": ...}, "self": calibration and truthfulness, if the world has
         them}. For a world with critiques also {"rescue": {kind: share right}, "attempts": failed
-        attempts, "oracle minus best control": ...}.
+        attempts, "oracle minus best control": ...}; for code "turns" too (`code_figures`).
     """
     # Nothing is trained: the training rows are those that `shuffled` draws critiques from.
     size = 3 if world == "chain" else 200
@@ -242,6 +239,10 @@ def lab_table(
     self_figures.update(share_metrics(problems))
     figures: dict[str, Any] = {"pass": pass_metrics(problems, ks), "self": self_figures}
     if world not in HARDEST:
+        return figures
+    if world == "code":
+        failed = _failed_attempts(model, tokenizer, task, count, split, world, 0)
+        figures.update(code_figures(model, tokenizer, task, _attempts(task, failed)))
         return figures
     rescue, attempts = rescue_rates(model, tokenizer, task, count, split, world)
     controls = CONTROLS if world == "chain" else LEGS_CONTROLS
@@ -304,6 +305,14 @@ def _failed_attempts(
     return failed
 
 
+def _attempts(task: Task, failed: Failed) -> list[Attempt]:
+    attempts = []
+    for row, text in failed:
+        verdict = task.verifier(text, row)
+        attempts.append(Attempt(row["question"], text, verdict, row))
+    return attempts
+
+
 def _self_critiques(model, tokenizer, failed: Failed) -> list[str]:
     prompts = []
     for row, text in failed:
@@ -350,6 +359,8 @@ def print_table(figures: dict[str, Any]) -> None:
     for kind, rate in figures["rescue"].items():
         rescue.add_row(kind, f"{rate:.3f}")
     console.print(rescue)
+    if "turns" in figures:
+        console.print(turns_table(figures["turns"]))
     difference = figures["oracle minus best control"]
     console.print(f"oracle minus the best control: {difference:.3f}")
 
