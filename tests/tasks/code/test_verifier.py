@@ -175,3 +175,21 @@ def test_a_program_does_not_meet_the_trainers_variables() -> None:
         assert verdict.reason == "f(1) gave None, expected 4"
     finally:
         del os.environ["CRITIQUE_RL_TEST_KEY"]
+
+
+@needs_sandbox
+def test_the_sandbox_and_the_labs_evaluator_say_the_same(verifier) -> None:
+    task = load_task(TaskConfig("lab/code", size=30), seed=0)
+    texts = []
+    rows = []
+    for place, row in enumerate(task.train):
+        other = task.train[place - 1]["answer"]
+        special = f"def f(x):\n if x=={place}:return 3\n return x+1"
+        for text in (row["answer"], other, special, row["answer"].replace("+", "-", 1)):
+            texts.append(text)
+            rows.append(row)
+    run = judge_answers(verifier, texts, rows)
+    read = judge_answers(task.verifier, texts, rows)
+    assert {verdict.outcome for verdict in read} == {"right", "wrong"}
+    for seen, known in zip(run, read, strict=True):
+        assert (seen.outcome, seen.reason) == (known.outcome, known.reason)
