@@ -138,7 +138,7 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], name: str) -> list[Verdict]:
     from critique_rl.tasks.workers.verifier import WorkerVerifier
     from critique_rl.types import Verdict
 
-    needs_answer = ":" not in name
+    needs_answer = ":" not in name and name != "tests"
     spec = name if needs_answer else {"kind": "python", "target": name}
     try:
         verifier = build_verifier(spec)

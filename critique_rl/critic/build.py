@@ -26,7 +26,13 @@ from critique_rl.critic.controls import (
     ShuffledCritic,
     TemplateCritic,
 )
-from critique_rl.critic.feedback import SHOWS, ShuffledFeedback, explains, feedback_words
+from critique_rl.critic.feedback import (
+    SHOWS,
+    ShuffledFeedback,
+    explains,
+    explanation_lost,
+    feedback_words,
+)
 from critique_rl.critic.leaks import ON_LEAK
 from critique_rl.critic.user_critic import UserCritic, build_user_critic
 from critique_rl.prompts import template_names
@@ -282,6 +288,12 @@ def oracle_words(task: Task, reworded: Any = False, show: Any = None) -> Callabl
         raise ConfigError("critic oracle: got both reworded and show, expected one of them")
     if show is None and task.oracle is not None:
         return _checker_words(task, task.oracle, reworded)
+    lost = explanation_lost(task)
+    if lost:
+        raise ConfigError(
+            f"task {task.name}: its verifier judged no row that it was tried on ({lost}); "
+            "try it with critique-rl judge"
+        )
     if not explains(task):
         raise ConfigError(
             f"task {task.name} has no oracle: no checker of its own that explains, and a verifier "

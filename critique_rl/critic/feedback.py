@@ -51,6 +51,17 @@ def feedback_words(show: str) -> Words:
     return words
 
 
+def explanation_lost(task: Task) -> str:
+    """Why a verifier judged none of the rows that it is tried on; "" where it judged one."""
+    reason = ""
+    for row in task.train[:PROBES]:
+        verdict = task.verifier("", row)
+        if verdict.outcome != "unscored":
+            return ""
+        reason = verdict.reason
+    return reason
+
+
 def explains(task: Task) -> bool:
     """Whether the task's verifier gives reasons with its wrong verdicts, on some training rows.
 

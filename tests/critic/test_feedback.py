@@ -83,16 +83,18 @@ def test_a_lone_attempt_has_no_other_feedback() -> None:
 
 @pytest.mark.parametrize(
     "verifier",
-    [
-        last_number,
-        lambda text, row: Verdict("right" if text == row["answer"] else "wrong"),
-        lambda text, row: Verdict("unscored", reason="cannot judge"),
-    ],
+    [last_number, lambda text, row: Verdict("right" if text == row["answer"] else "wrong")],
 )
 def test_a_verifier_without_reasons_is_refused(verifier) -> None:
     for kind in ("oracle", "shuffled"):
         with pytest.raises(ConfigError, match="no oracle"):
             build_critic({"kind": kind}, replace(TASK, verifier=verifier))
+
+
+def test_a_verifier_that_judges_nothing_is_told_as_such() -> None:
+    lost = replace(TASK, verifier=lambda text, row: Verdict("unscored", reason="error KeyError"))
+    with pytest.raises(ConfigError, match="judged no row that it was tried on"):
+        build_critic({"kind": "oracle"}, lost)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,10 @@ REFUSED = (
     "add_key",
     "keyctl",
     "request_key",
+    # Memory that no limit of a process counts.
+    "shmget",
+    "msgget",
+    "semget",
 )
 LONGEST = 1 << 16
 

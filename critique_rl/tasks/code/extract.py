@@ -10,9 +10,11 @@ import re
 import warnings
 
 FENCE = re.compile(
-    r"^[ \t]*(```+|~~~+)[ \t]*([\w+.#-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)",
+    r"^([ \t]*)(```+|~~~+)[ \t]*([\w+.#-]*)[^\n]*\n(.*?)(?:^[ \t]*\2[ \t]*$|\Z)",
     re.MULTILINE | re.DOTALL,
 )
+BEGINNING = re.compile(r"\s*(?:(?:async )?def |class |import |from |@|#)")
+"""How a program begins that is no prose."""
 PYTHON = ("", "python", "py", "python3", "python2", "py3", "ipython")
 """Words after a fence that may begin a Python program."""
 THOUGHTS_END = "</think>"
@@ -29,12 +31,14 @@ def extract_program(text: str, entry: str) -> str | None:
         The last block that defines the name, else the last one; a text without blocks where it is
         Python that defines the name. None where there is none.
     """
-    _, _, after = text.rpartition(THOUGHTS_END)
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    _, _, after = lines.rpartition(THOUGHTS_END)
     blocks = []
     for match in FENCE.finditer(after):
-        _, language, body = match.groups()
-        if language.lower() in PYTHON and body.strip():
-            blocks.append(body)
+        indent, _, language, body = match.groups()
+        is_python = language.lower() in PYTHON or language.lower().startswith("python")
+        if is_python and body.strip():
+            blocks.append(_without_indent(body, indent))
     for block in reversed(blocks):
         if entry and defines(block, entry):
             return block
@@ -46,10 +50,22 @@ def extract_program(text: str, entry: str) -> str | None:
     return after if is_program else None
 
 
+def _without_indent(body: str, indent: str) -> str:
+    """A block without the indent of its fence, as in a list."""
+    lines = body.split("\n")
+    if not all(line.startswith(indent) for line in lines if line.strip()):
+        return body
+    return "\n".join(line.removeprefix(indent) for line in lines)
+
+
 def defines(source: str, name: str) -> bool:
-    """Whether a program binds a name. One that does not compile is searched as text."""
+    """Whether a program binds a name. One that does not compile is searched as text, if it begins
+    as a program does.
+    """
     tree = parse(source)
     if tree is None:
+        if not BEGINNING.match(source):
+            return False
         return (
             re.search(rf"^(?:async )?(?:def|class) +{re.escape(name)}\b", source, re.MULTILINE)
             is not None

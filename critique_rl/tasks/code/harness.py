@@ -1,25 +1,34 @@
-"""Run one program and its tests in this process, and say what the first failing test saw.
+"""Run one program and some tests in this process, and say what the first failing test saw.
 
 This file stands alone: it runs inside a sandbox that sees neither this package nor the rows, and
 can be sent to a sandbox on another machine, which needs Python 3.11 and pytest. Assertions are
 rewritten by pytest, so that both sides of a comparison are seen. Every value is cut at `SHOWN`.
 
     job     {"program", "before", "entry", "tests": [{"name", "kind", ...}]}; see `tests_column`
-    report  {"status", "passed", "test", "call", "got", "expected", "error", "line"}
+    report  {"status", "passed", "results", "test", "call", "got", "expected", "error", "line"}
 
-Not prevented: a program that searches this process for the report's key can write its report
-itself. Tests that share a process with what they test cannot rule that out.
+Of inputs and arguments the expected results are not here: `judge` compares digests outside.
+Assertions share the process with what they test. They see the real builtins, and names of the
+program that hide none. Not prevented: a program that searches the interpreter for this code.
 """
 
 from __future__ import annotations
 
 import ast
+import atexit
+import builtins
 import functools
-import io
+import hashlib
+import json
+import math
+import os
 import sys
+import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 from _pytest.assertion import util
@@ -31,28 +40,33 @@ ANSWER = "<answer>"
 """The file name of the program: its lines are those of the attempt's code."""
 TESTS = "<tests>"
 """The file name of a test."""
-COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__bool__", "__len__")
-"""Methods by which an object decides what a test sees."""
+DEEPEST = 6
+WIDEST = 200
+"""How deep, and how many items of, a container is searched for odd objects."""
+HEAP_TYPE = 1 << 9
+"""Flag of classes that Python code has made."""
+GUARDED = (builtins, math, ast, json, functools)
+"""Modules whose names are put back after the program has run."""
 Report = dict[str, Any]
 
 
 class Calls:
     """The last call of the tested function that a test made, and what came of it."""
 
-    def __init__(self, name: str, function: Callable[..., Any]):
-        # Tests may ask for its name, its signature or its words.
+    def __init__(self, name: str, function: Callable[..., Any], guard: Guard):
+        # Tests may ask for its name, its signature, or what is stored on it.
         functools.update_wrapper(self, function)
         self.name = name
         self.function = function
-        self.depth = 0
+        self.guard = guard
         self.words = ""
         self.got = ""
         self.is_made_up = False
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["function"], name)
+
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        # A function that calls itself comes here as well.
-        if self.depth:
-            return self.function(*arguments, **named)
         # Before the call, which may change its arguments.
         parts = []
         for argument in arguments:
@@ -62,13 +76,12 @@ class Calls:
         inside = ", ".join(parts)
         self.words = cut(f"{self.name}({inside})")
         self.got = ""
-        self.depth += 1
         try:
             result = self.function(*arguments, **named)
         finally:
-            self.depth -= 1
+            self.guard.restore()
         self.got = show(result)
-        if decides_alone(result):
+        if holds_made_up(result):
             self.is_made_up = True
         return result
 
@@ -81,6 +94,19 @@ class Comparison:
 
     def __call__(self, operator: str, left: Any, right: Any) -> None:
         self.sides = operator, show(left), show(right)
+
+
+class Guard:
+    """What some modules held before the program ran."""
+
+    def __init__(self) -> None:
+        self.names = [(vars(module), dict(vars(module))) for module in GUARDED]
+
+    def restore(self) -> None:
+        """Put the names back, and pytest's hook."""
+        for names, kept in self.names:
+            # Its own names, not those of builtins, which may be the ones that were changed.
+            names.update(kept)
 
 
 # ---- words ---------------------------------------------------------------------------------------
@@ -102,18 +128,67 @@ def show(value: Any) -> str:
         return f"<{type(value).__name__}>"
 
 
-def decides_alone(value: Any) -> bool:
-    """Whether a value is of a class in the program that decides for itself what it equals."""
+def error_words(error: BaseException) -> str:
+    """An exception's class and message, cut."""
+    message = ""
+    if isinstance(error, SyntaxError):
+        # Its own words repeat the file and the line.
+        message = error.msg
+    else:
+        with suppress(Exception):
+            message = str(error)
+    name = type(error).__name__
+    return cut(f"{name}: {message}" if message else name)
+
+
+def error_line(error: BaseException, job: Mapping[str, Any]) -> int | None:
+    """The line of the program, from 1, in which an exception arose; None outside it."""
+    line = None
+    if isinstance(error, SyntaxError) and error.filename == ANSWER:
+        line = error.lineno
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename == ANSWER:
+            line = number
+    if line is None:
+        return None
+    line -= job["before"].count("\n")
+    return line if line > 0 else None
+
+
+# ---- objects that decide what they equal ---------------------------------------------------------
+
+
+def holds_made_up(value: Any, depth: int = 0) -> bool:
+    """Whether a value is, or holds, an object that equals anything."""
     kind = type(value)
     parts: list[Any] = []
     if kind in (list, tuple, set, frozenset):
         parts = list(value)
     if kind is dict:
         parts = [*value.keys(), *value.values()]
-    if any(decides_alone(part) for part in parts):
+    if depth < DEEPEST and any(holds_made_up(part, depth + 1) for part in parts[:WIDEST]):
         return True
-    is_of_program = kind.__module__ == ANSWER
-    return is_of_program and any(name in vars(kind) for name in COMPARISONS)
+    return bool(kind.__flags__ & HEAP_TYPE) and equals_anything(value)
+
+
+class Nothing:
+    """An object that nothing honest equals, lies under, or lies over."""
+
+
+def equals_anything(value: Any) -> bool:
+    """Whether an object agrees with what it cannot know."""
+    for other in (Nothing(), 7.25e11, "\x00nothing"):
+        with suppress(Exception):
+            if value == other:
+                return True
+        with suppress(Exception):
+            if value < other and value > other:
+                return True
+        with suppress(Exception):
+            # As in abs(f(x) - y) < 1e-6.
+            if abs(value - other) < 1:
+                return True
+    return False
 
 
 # ---- programs and tests --------------------------------------------------------------------------
@@ -130,111 +205,174 @@ def compiled(job: Mapping[str, Any]) -> Any:
 
 def load(code: Any, name: str) -> dict[str, Any]:
     """Run a program's top level; its names."""
-    names: dict[str, Any] = {"__name__": name, "__builtins__": __builtins__}
+    module = ModuleType(name)
+    # Classes look their module up.
+    sys.modules[name] = module
+    names = vars(module)
     exec(code, names)
     return names
 
 
-def rewritten(source: str) -> Any:
-    """The code of a test, with assertions that show both of their sides."""
+def rewritten(source: str) -> tuple[Any, list[str]]:
+    """The code of a test, with assertions that show both sides; and the functions to call."""
     tree = ast.parse(source, TESTS)
+    functions = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_test(node.name):
+            functions.append(node.name)
     rewrite_asserts(tree, source.encode())
-    return compile(tree, TESTS, "exec", dont_inherit=True)
+    return compile(tree, TESTS, "exec", dont_inherit=True), functions
 
 
-def watch(names: dict[str, Any], entry: str) -> Calls | None:
-    """Put a recorder in the place of the tested function; None where it is none."""
-    function = names.get(entry)
-    # A class stays as it is: tests may ask for the class of an object.
-    if not callable(function) or isinstance(function, type):
-        return None
-    calls = Calls(entry, function)
-    names[entry] = calls
-    return calls
+def is_test(name: str) -> bool:
+    """Whether a function of this name is called as a test."""
+    return name in ("check", "test") or name.startswith("test_")
 
 
-def run_code(source: str, names: dict[str, Any], calls: Calls | None) -> None:
+def find_target(names: Mapping[str, Any], entry: str) -> Any:
+    """The tested object: a name, or an expression such as `Solution().f`.
+
+    Raises:
+        NameError: The program has none.
+    """
+    if entry in names:
+        return names[entry]
+    first, _, _ = entry.partition(".")
+    if first.partition("(")[0] in names:
+        return eval(entry, dict(names))
+    raise NameError(f"name {entry!r} is not defined")
+
+
+def test_names(names: Mapping[str, Any], entry: str, calls: Calls | None) -> dict[str, Any]:
+    """The names that a test sees: the program's, but for those that hide a builtin."""
+    seen = {}
+    for name, value in names.items():
+        if name == entry or not hasattr(builtins, name):
+            seen[name] = value
+    seen["__builtins__"] = builtins
+    if calls is not None and entry in names:
+        seen[entry] = calls
+    return seen
+
+
+def run_code(test: Mapping[str, Any], seen: dict[str, Any], target: Any) -> None:
     """Run one test: assertions, and the functions `check(candidate)` and `test...` that it defines.
 
     Raises:
         Exception: Whatever the test or the program raises.
     """
-    before = set(names)
-    exec(rewritten(source), names)
-    defined = [name for name in names if name not in before]
-    for name in defined:
-        function = names[name]
-        if not callable(function):
-            continue
-        if name == "check" and calls is not None:
-            function(calls)
-        elif name.startswith("test"):
+    code, functions = test["compiled"]
+    exec(code, seen)
+    for name in functions:
+        function = seen[name]
+        if name == "check":
+            function(target)
+        else:
             function()
 
 
-def run_input(job: Mapping[str, Any], test: Mapping[str, Any]) -> str:
+def run_script(code: Any, given: str) -> str:
     """Run a program as a script on an input; what it prints."""
-    stdin, stdout = sys.stdin, sys.stdout
-    sys.stdin = io.TextIOWrapper(io.BytesIO(test["input"].encode()))
-    sys.stdout = printed = io.TextIOWrapper(io.BytesIO(), write_through=True)
+    kept = os.dup(0), os.dup(1)
+    streams = sys.stdin, sys.stdout
+    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as printed:
+        source.write(given.encode())
+        source.seek(0)
+        os.dup2(source.fileno(), 0)
+        os.dup2(printed.fileno(), 1)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        for name in ("exit", "quit"):
+            setattr(builtins, name, sys.exit)
+        try:
+            run_to_end(code)
+        finally:
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+            sys.stdin, sys.stdout = streams
+            for place, number in enumerate(kept):
+                os.dup2(number, place)
+        printed.seek(0)
+        return printed.read().decode(errors="replace")
+
+
+def run_to_end(code: Any) -> None:
+    """Run a script with its threads and what it does at its exit."""
     try:
-        load(compiled(job), "__main__")
+        load(code, "__main__")
     except SystemExit as error:
         # A script may end itself; with an error it has failed.
         if error.code not in (None, 0):
             raise
-    finally:
-        sys.stdin, sys.stdout = stdin, stdout
-    printed.flush()
-    data: bytes = printed.buffer.getvalue()
-    return data.decode(errors="replace")
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
 
 
-def same_output(got: str, expected: str) -> bool:
-    """Whether two outputs are equal line by line, white space at the ends of lines aside."""
-    return _lines(got) == _lines(expected)
+# ---- results that are compared outside -----------------------------------------------------------
 
 
-def _lines(text: str) -> list[str]:
-    lines = text.rstrip().split("\n")
-    return [line.rstrip() for line in lines]
+def output_digest(text: str) -> str:
+    """A digest of what a script prints, white space at the ends of lines aside."""
+    lines = [line.rstrip() for line in text.rstrip().split("\n")]
+    return hashlib.sha256("\n".join(lines).encode(errors="replace")).hexdigest()
+
+
+def value_digest(value: Any) -> str:
+    """A digest of a value as JSON; tuples are lists there. "" of what is none."""
+    try:
+        text = json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return ""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # ---- a job ---------------------------------------------------------------------------------------
 
 
 def run_job(job: Mapping[str, Any]) -> Report:
-    """Run all tests of a job up to the first that fails.
+    """Run the tests of a job up to the first that fails.
 
     Args:
         job: As in the module's table.
 
     Returns:
         The report. "status" is "passed", "failed" (a test), or "broken" (the program itself).
+        "results" has what scripts printed and functions returned, which is not judged here.
     """
-    report: Report = {"status": "passed", "passed": 0}
-    needs_names = any(test["kind"] != "stdin" for test in job["tests"])
+    report: Report = {"status": "passed", "passed": 0, "results": []}
+    tests = []
+    for test in job["tests"]:
+        # Before the program, which might change what reads them.
+        code = rewritten(test["code"]) if test["kind"] == "code" else None
+        tests.append({**test, "compiled": code})
+    guard = Guard()
+    needs_names = any(test["kind"] != "stdin" for test in tests)
+    names: dict[str, Any] = {}
+    calls = target = None
     try:
         # Syntax first: a script is not run before its input is there.
         code = compiled(job)
-        names = load(code, ANSWER) if needs_names else {}
+        if needs_names:
+            names = load(code, ANSWER)
+            target = find_tested(names, job)
     except BaseException as error:
+        guard.restore()
         report["status"] = "broken"
         report["error"] = error_words(error)
         report["line"] = error_line(error, job)
         return report
-    entry = job["entry"]
-    is_method = "Solution" in names and any(test["kind"] == "call" for test in job["tests"])
-    if needs_names and entry and entry not in names and not is_method:
-        report["status"] = "broken"
-        report["error"] = f"NameError: name {entry!r} is not defined"
-        return report
-    calls = watch(names, entry) if entry else None
-    for test in job["tests"]:
-        failure = run_test(job, test, names, calls)
-        if failure is None and calls is not None and calls.is_made_up:
-            failure = {"call": calls.words, "got": "an object that decides what it equals"}
-        if failure is not None:
+    guard.restore()
+    if callable(target) and not isinstance(target, type):
+        calls = Calls(job["entry"], target, guard)
+        target = calls
+    for test in tests:
+        failure = run_test(job, test, code, names, calls, target)
+        guard.restore()
+        if "result" in failure:
+            report["results"].append(failure["result"])
+        elif failure:
             report["status"] = "failed"
             report["test"] = test["name"]
             return report | failure
@@ -242,59 +380,57 @@ def run_job(job: Mapping[str, Any]) -> Report:
     return report
 
 
+def find_tested(names: Mapping[str, Any], job: Mapping[str, Any]) -> Any:
+    """The tested object; None where tests name none. Raises NameError where it is missing."""
+    entry = job["entry"]
+    if not entry:
+        return None
+    kinds = {test["kind"] for test in job["tests"]}
+    if entry not in names and "Solution" in names and "call" in kinds:
+        return getattr(names["Solution"](), entry)
+    return find_target(names, entry)
+
+
 def run_test(
-    job: Mapping[str, Any], test: Mapping[str, Any], names: dict[str, Any], calls: Calls | None
-) -> Report | None:
-    """Run one test; what it saw, or None where it passed."""
+    job: Mapping[str, Any],
+    test: Mapping[str, Any],
+    code: Any,
+    names: dict[str, Any],
+    calls: Calls | None,
+    target: Any,
+) -> Report:
+    """Run one test; what it saw where it failed, {"result"} of what is judged outside, else {}."""
     if calls is not None:
         calls.words = ""
     comparison = Comparison()
     util._reprcompare = comparison
     try:
         if test["kind"] == "stdin":
-            return run_stdin(job, test)
+            printed = run_script(code, test["input"])
+            words = f"input {show(test['input'])}"
+            return result_of(words, show(printed), output_digest(printed))
         if test["kind"] == "call":
-            return run_call(test, names, calls)
-        run_code(test["code"], names, calls)
-        return None
+            value = target(*test["arguments"])
+            words = calls.words if calls is not None else job["entry"]
+            return result_of(words, show(value), value_digest(value))
+        run_code(test, test_names(names, job["entry"], calls), target)
     except AssertionError as error:
         # One of the program's is an error like any other.
         line = error_line(error, job)
         if line is None:
             return failed_assertion(error, test, comparison, calls)
-        report = raised(error, test, calls)
-        report["line"] = line
-        return report
+        return raised(error, test, calls, line)
     except BaseException as error:
-        report = raised(error, test, calls)
-        report["line"] = error_line(error, job)
-        return report
+        return raised(error, test, calls, error_line(error, job))
+    if calls is not None and calls.is_made_up:
+        return {"call": calls.words, "got": "an object that equals anything"}
+    return {}
 
 
-def run_stdin(job: Mapping[str, Any], test: Mapping[str, Any]) -> Report | None:
-    """Run a script on an input, and compare what it prints."""
-    got = run_input(job, test)
-    if same_output(got, test["output"]):
-        return None
-    return {
-        "call": f"input {show(test['input'])}",
-        "got": show(got),
-        "expected": show(test["output"]),
-    }
-
-
-def run_call(test: Mapping[str, Any], names: dict[str, Any], calls: Calls | None) -> Report | None:
-    """Call the tested function with arguments from JSON, and compare what it returns."""
-    function = calls or names["Solution"]()
-    if calls is None:
-        calls = Calls(test["function"], getattr(function, test["function"]))
-    got = calls(*test["arguments"])
-    # JSON knows no tuples.
-    if isinstance(got, tuple):
-        got = list(got)
-    if got == test["output"] and not decides_alone(got):
-        return None
-    return {"call": calls.words, "got": show(got), "expected": show(test["output"])}
+def result_of(call: str, got: str, digest: str) -> Report:
+    """What is judged outside."""
+    result = {"call": call, "got": got, "digest": digest}
+    return {"result": result}
 
 
 def failed_assertion(
@@ -344,41 +480,15 @@ def assertion_of(error: BaseException, code: str) -> ast.Assert | None:
     return None
 
 
-def raised(error: BaseException, test: Mapping[str, Any], calls: Calls | None) -> Report:
+def raised(
+    error: BaseException, test: Mapping[str, Any], calls: Calls | None, line: int | None
+) -> Report:
     """What is told of an exception."""
     assertion = assertion_of(error, test["code"]) if test["kind"] == "code" else None
     report = expectation(assertion, calls)
+    report.pop("got", None)
     report["error"] = error_words(error)
-    if test["kind"] != "code":
-        report["expected"] = show(test["output"])
+    report["line"] = line
     if test["kind"] == "stdin":
         report["call"] = f"input {show(test['input'])}"
-    report.pop("got", None)
     return report
-
-
-def error_words(error: BaseException) -> str:
-    """An exception's class and message, cut."""
-    message = ""
-    if isinstance(error, SyntaxError):
-        # Its own words repeat the file and the line.
-        message = error.msg
-    else:
-        with suppress(Exception):
-            message = str(error)
-    name = type(error).__name__
-    return cut(f"{name}: {message}" if message else name)
-
-
-def error_line(error: BaseException, job: Mapping[str, Any]) -> int | None:
-    """The line of the program, from 1, in which an exception arose; None outside it."""
-    line = None
-    if isinstance(error, SyntaxError) and error.filename == ANSWER:
-        line = error.lineno
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename == ANSWER:
-            line = number
-    if line is None:
-        return None
-    line -= job["before"].count("\n")
-    return line if line > 0 else None

@@ -5,13 +5,15 @@ of the user's, and its report becomes a verdict with a reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from critique_rl.config.user_code import load_target
+from critique_rl.tasks.code.harness import output_digest, show, value_digest
 from critique_rl.tasks.code.sandbox import HERE, Limits, Sandbox
 from critique_rl.tasks.workers.child import TookTooLong
 
+Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 VerdictFields = list[Any]
 """[outcome, program, reason, confidence, details], as JSON."""
 HIDDEN = "hidden test"
@@ -20,7 +22,6 @@ NO_RUN = ("broken", "ended", "cpu")
 """Statuses of a program that came to no test."""
 SCRIPT_END = """
 if __name__ == "__main__":
-    import json
     print("\\n" + json.dumps(run_job(json.loads(sys.stdin.read()))))
 """
 
@@ -46,13 +47,84 @@ def tests_judge(
         run = sandbox.run
 
     def judge(question: Mapping[str, Any]) -> VerdictFields:
-        """Raises TookTooLong for a program that did not end in its time."""
-        report = run(question["row"])
-        if report["status"] == "time":
-            raise TookTooLong
-        return read_report(report, question["row"]["program"])
+        job = question["row"]
+        report = run_tests(run, job)
+        return read_report(report, job["program"])
 
     return judge
+
+
+def run_tests(run: Run, job: Mapping[str, Any]) -> dict[str, Any]:
+    """Run public tests, and only then, in a process of their own, hidden ones.
+
+    No program meets a hidden test before it has passed all public ones, so that no reason can show
+    one. It never meets the expected results of inputs and arguments.
+
+    Args:
+        run: Runs a job, as `Sandbox.run`.
+        job: As in `harness`, with expected results.
+
+    Raises:
+        TookTooLong: The program did not end in its time.
+    """
+    report: dict[str, Any] = {}
+    passed = 0
+    for is_hidden in (False, True):
+        tests = []
+        asked = []
+        for test in job["tests"]:
+            if test["name"].startswith(HIDDEN) == is_hidden:
+                tests.append(test)
+                shown = {name: test[name] for name in test if name != "output"}
+                asked.append(shown)
+        if not tests:
+            continue
+        report = dict(run({**job, "tests": asked}))
+        if report["status"] == "time":
+            raise TookTooLong
+        report = compare_results(report, tests)
+        passed += report.get("passed", 0)
+        report["passed"] = passed
+        if report["status"] != "passed":
+            if is_hidden:
+                report["test"] = report.get("test", tests[0]["name"])
+            return report
+    return report
+
+
+def compare_results(report: dict[str, Any], tests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Compare what scripts printed and functions returned with what was expected."""
+    results = report.pop("results", [])
+    judged = [test for test in tests if test["kind"] != "code"]
+    # A test that raised an exception ends the list.
+    for number, (result, test) in enumerate(zip(results, judged, strict=False)):
+        if result["digest"] in expected_digests(test):
+            continue
+        return {
+            "status": "failed",
+            "passed": number,
+            "test": test["name"],
+            "call": result["call"],
+            "got": result["got"],
+            "expected": show(test["output"]),
+        }
+    is_cut = len(results) < len(judged)
+    if report["status"] == "failed" and is_cut:
+        expected = judged[len(results)]["output"]
+        report.setdefault("expected", show(expected))
+    return report
+
+
+def expected_digests(test: Mapping[str, Any]) -> list[str]:
+    """Digests of the results that are right."""
+    output = test["output"]
+    if test["kind"] == "stdin":
+        return [output_digest(output)]
+    outputs = [output]
+    # APPS wraps results in lists of one.
+    if isinstance(output, list) and len(output) == 1:
+        outputs += output
+    return [value_digest(value) for value in outputs]
 
 
 def remote_runner(runner: Any, seconds: float) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -87,7 +159,7 @@ def read_report(report: Mapping[str, Any], program: str) -> VerdictFields:
     outcome = "right" if report["status"] == "passed" else "wrong"
     details = {name: value for name, value in report.items() if name != "cpu"}
     test = str(report.get("test", ""))
-    if test.startswith(HIDDEN):
+    if test.startswith(HIDDEN) and report["status"] != "passed":
         # Its values would let a critic give away what the reward asks.
         details = {"status": "failed", "passed": report["passed"], "test": test, "hidden": True}
     reason = reason_words(details)

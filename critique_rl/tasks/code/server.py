@@ -36,6 +36,8 @@ PR_SET_NO_NEW_PRIVS = 38
 CAPABILITY_VERSION = 0x20080522
 MOST_FILES = 64
 """Open files of a program."""
+MOST_INODES = 4096
+"""Files and folders of a program."""
 LONGEST_REPORT = 1 << 16
 """Bytes of a report that are read."""
 FOLDER = "/tmp"
@@ -116,7 +118,7 @@ def run_child(job: Mapping[str, Any], calls: bytes) -> Report:
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if is_alone:
         check(libc.unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC))
-        size = f"size={limits['disk']},mode=777"
+        size = f"size={limits['disk']},nr_inodes={MOST_INODES},mode=777"
         place = FOLDER.encode()
         check(libc.mount(b"tmpfs", place, b"tmpfs", 0, size.encode()))
     else:

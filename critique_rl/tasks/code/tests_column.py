@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import builtins
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,6 +25,8 @@ from typing import Any
 from critique_rl.tasks.code.extract import parse
 
 MOST_TESTS = 1000
+PACKAGES = ("pytest",)
+"""Packages beside Python's library that tests may import."""
 Test = dict[str, Any]
 """What `harness` runs: {"name", "kind": "code", "code"}, {"kind": "stdin", "input", "output"} or
 {"kind": "call", "function", "arguments", "output"}.
@@ -32,6 +35,11 @@ Test = dict[str, Any]
 
 class NoTests(ValueError):
     """A cell that holds no tests which can be read; the message says why."""
+
+
+def is_test(name: str) -> bool:
+    """Whether `harness` calls a function of this name as a test."""
+    return name in ("check", "test") or name.startswith("test_")
 
 
 def read_tests(cell: Any, entry: str = "", setup: str = "", label: str = "test") -> list[Test]:
@@ -82,11 +90,83 @@ def _code_test(source: Any, setup: str) -> Test:
     tree = parse(code)
     if tree is None:
         raise NoTests("a test is no Python")
-    # A test that only calls the program fails by an exception alone.
-    failing = (ast.Assert, ast.Raise, ast.Call)
-    if not any(isinstance(node, failing) for node in ast.walk(tree)):
-        raise NoTests("a test without an assertion")
+    fault = _fault(tree)
+    if fault:
+        raise NoTests(fault)
     return {"kind": "code", "code": code}
+
+
+def _fault(tree: ast.Module) -> str:
+    """Why a test would judge nothing, or could not run; "" of one that judges."""
+    for node in tree.body:
+        fault = ""
+        if isinstance(node, ast.ClassDef):
+            fault = _class_fault(node)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_test(node.name):
+            fault = _arguments_fault(node)
+        if fault:
+            return fault
+    if not any(_can_fail(node) for node in tree.body):
+        return "a test without an assertion that is run"
+    for name in _imported(tree):
+        if name not in sys.stdlib_module_names and name not in PACKAGES:
+            return f"a test imports {name}, which the sandbox does not have"
+    return ""
+
+
+def _can_fail(node: ast.stmt) -> bool:
+    """Whether a statement of a test can fail where the program is wrong."""
+    if isinstance(node, ast.ClassDef):
+        return False
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_test(node.name):
+        return False
+    # A call may be of a helper that asserts; a lone comparison judges nothing.
+    if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call):
+        return False
+    failing = (ast.Assert, ast.Raise, ast.Call)
+    return any(isinstance(part, failing) for part in ast.walk(node))
+
+
+def _class_fault(node: ast.ClassDef) -> str:
+    if node.name.startswith("Test") or "TestCase" in ast.unparse(node):
+        return "a class of tests, which is not run; write functions test_..."
+    return ""
+
+
+def _arguments_fault(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """Why a test function cannot be called; "" of one that can."""
+    if isinstance(function, ast.AsyncFunctionDef):
+        return f"an async function {function.name}, which is not run"
+    given = function.args
+    needed = len(given.posonlyargs) + len(given.args) - len(given.defaults)
+    expected = 1 if function.name == "check" else 0
+    if needed == expected or function.args.vararg is not None:
+        return ""
+    return f"a function {function.name} of {needed} arguments, expected {expected}"
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """The first names of the modules that a test imports."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                names.add(alias.name.partition(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module).partition(".")[0])
+    return names
+
+
+def needs_candidate(test: Test) -> bool:
+    """Whether a test is a function `check(candidate)`, which is given the tested object."""
+    if test["kind"] != "code":
+        return False
+    tree = parse(test["code"])
+    assert tree is not None  # `_code_test` has read it
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "check":
+            return True
+    return False
 
 
 def _listed_tests(cell: Sequence[Any], entry: str, setup: str) -> list[Test]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from critique_rl.config.checks import ConfigError
+from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.terminal import say
 from critique_rl.tasks.code.tests_column import NoTests, read_tests
 from critique_rl.tasks.code.verifier import Columns, row_tests
@@ -36,6 +36,7 @@ def with_tests(data: UserData, verifier: Any) -> UserData:
         ConfigError: Where no row is left to train on.
     """
     columns = _columns(verifier)
+    _check_columns(data, verifier)
     left_out = Counter(data.left_out)
     splits: dict[str, list[Row]] = {}
     for split, rows in data.splits.items():
@@ -57,6 +58,17 @@ def with_tests(data: UserData, verifier: Any) -> UserData:
             f"task.verifier tests: no row has tests that can be run ({kept.summary()})"
         )
     return kept
+
+
+def _check_columns(data: UserData, verifier: Any) -> None:
+    """Raise ConfigError for a column that the user names and no row has."""
+    known = {name for rows in data.splits.values() for row in rows for name in row}
+    options = verifier if isinstance(verifier, Mapping) else {}
+    for field in fields(Columns):
+        column = options.get(field.name)
+        if known and column is not None and column not in known:
+            advice = suggest(str(column), sorted(known))
+            raise ConfigError(f"task.verifier.{field.name}: no column {column!r}; {advice}")
 
 
 def _columns(verifier: Any) -> Columns:
@@ -89,13 +101,14 @@ def guess_columns(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _holds_tests(rows: Sequence[Row], name: str) -> bool:
-    """Whether a column holds tests in every row that has something in it, and in some row."""
-    count = 0
+    """Whether a column holds tests in most rows that have something in it."""
+    readable = 0
+    others = 0
     for row in rows:
         if row.get(name):
             # A name for results as JSON, which another column may hold.
             try:
-                count += len(read_tests(row[name], "f"))
+                readable += bool(read_tests(row[name], "f"))
             except NoTests:
-                return False
-    return count > 0
+                others += 1
+    return readable > others

@@ -16,7 +16,13 @@ from critique_rl.prompts import LONGEST_TEXT, TOO_LONG
 from critique_rl.tasks.code.extract import defines, extract_program, parse
 from critique_rl.tasks.code.judge import HIDDEN
 from critique_rl.tasks.code.sandbox import MARGIN_SECONDS, START_SECONDS, Limits
-from critique_rl.tasks.code.tests_column import NoTests, Test, guess_entry, read_tests
+from critique_rl.tasks.code.tests_column import (
+    NoTests,
+    Test,
+    guess_entry,
+    needs_candidate,
+    read_tests,
+)
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.workers.pool import Pool
 from critique_rl.tasks.workers.settings import SECTION, TRIES, check_settings
@@ -60,14 +66,23 @@ def row_tests(row: Row, columns: Columns) -> RowTests:
     entry = str(row.get(columns.entry_point) or "")
     setup = str(row.get(columns.test_setup) or "")
     public = read_tests(row.get(columns.public_tests), entry, setup)
-    # Where public tests exist, the others are hidden.
-    label = HIDDEN if public else "test"
+    # Where the data have public tests the others are hidden, also in a row that has none.
+    label = HIDDEN if columns.public_tests in row else "test"
     hidden = read_tests(row.get(columns.tests), entry, setup, label)
     if not hidden:
         raise NoTests(f"no tests in the column {columns.tests!r}")
     tests = (*public, *hidden)
     starter = str(row.get(columns.starter_code) or "")
-    return RowTests(tests, entry or guess_entry(tests), starter)
+    guess = guess_entry(tests)
+    has_candidate = any(needs_candidate(test) for test in tests)
+    if has_candidate and not (entry or guess):
+        raise NoTests(
+            f"check(candidate) needs the name of the function in the column {columns.entry_point!r}"
+        )
+    # A name that no assertion calls is that of a method: `Solution().f(1)`.
+    if not has_candidate and guess and all(test["kind"] == "code" for test in tests):
+        entry = guess
+    return RowTests(tests, entry or guess, starter)
 
 
 class TestsVerifier(WorkerVerifier):
@@ -125,10 +140,14 @@ def find_program(text: str, read: RowTests) -> tuple[str | None, str]:
     function itself keeps the starter's imports and helpers, where these are a program alone.
     """
     starter = read.starter
-    program = extract_program(text, read.entry)
+    program = extract_program(text, first_name(read.entry))
     if not starter:
         return program, ""
-    if program is not None and defines(program, read.entry):
+    entry = first_name(read.entry)
+    if program is not None and "from __future__" in program:
+        # It must stand first, and such a program is whole.
+        return program, ""
+    if program is not None and defines(program, entry):
         is_alone = parse(starter) is not None
         return program, f"{starter}\n" if is_alone else ""
     if program is None and "```" not in text:
@@ -136,6 +155,13 @@ def find_program(text: str, read: RowTests) -> tuple[str | None, str]:
     if program is None or parse(starter + program) is None:
         return program if program != text else None, ""
     return program, starter
+
+
+def first_name(entry: str) -> str:
+    """The name that a program must define: `Solution` of `Solution().f`."""
+    name, _, _ = entry.partition(".")
+    first, _, _ = name.partition("(")
+    return first
 
 
 def build_tests_verifier(

@@ -8,7 +8,7 @@ import pytest
 
 from critique_rl.tasks.code import harness
 from critique_rl.tasks.code.extract import extract_program
-from critique_rl.tasks.code.judge import read_report, remote_runner
+from critique_rl.tasks.code.judge import read_report, remote_runner, run_tests
 from critique_rl.tasks.code.tests_column import NoTests, guess_entry, read_tests
 from critique_rl.tasks.code.verifier import Columns, find_program, row_tests
 
@@ -26,6 +26,13 @@ F = "def f(x):\n    return x + 1"
         # Cut at its limit of tokens.
         (f"```python\n{F}", F),
         (F, F),
+        (
+            f"```python\r\n{F}\r\n```\r\nIt adds.".replace("\n", "\r\n").replace("\r\r", "\r"),
+            f"{F}\n",
+        ),
+        (f"\ufeff{F}", F),
+        ("- a\n  ```python3.11\n  def f(x): return 1\n  ```", "def f(x): return 1\n"),
+        (f"Sure! Here it is.\n{F}", None),
         # The last one that defines the function, whatever follows.
         (f"```python\n{F}\n```\nUse:\n```python\nprint(f(2))\n```", f"{F}\n"),
         (f"```python\ndef f(x): return 0\n```\nBetter:\n```python\n{F}\n```", f"{F}\n"),
@@ -108,6 +115,13 @@ def test_tests_are_read_in_the_forms_that_data_sets_have(cell: object, kinds: li
         (3, "got int"),
         ("assert f(", "no Python"),
         (["x = 1"], "without an assertion"),
+        (["f(1) == 2"], "without an assertion"),
+        ("def verify(candidate):\n    assert candidate(1) == 2", "without an assertion"),
+        ("class TestF:\n    def test_a(self): assert f(1) == 2", "class of tests"),
+        ("import numpy\nassert f(1) == 2", "imports numpy"),
+        ("from solution import f\nassert f(1) == 2", "imports solution"),
+        ("async def test_f():\n    assert f(1) == 2", "async function"),
+        ("def test_f(x):\n    assert f(x) == 2", "of 1 arguments"),
         ([3], "type int"),
         ([{"input": "1"}], '"output"'),
         ({"inputs": [1], "outputs": []}, "1 inputs and 0 outputs"),
@@ -133,9 +147,42 @@ def test_the_tested_function_is_what_tests_call() -> None:
 # ---- what a failed test says ---------------------------------------------------------------------
 
 
+HEIR = """
+class E(int):
+    def __eq__(self, other): return True
+class B(E): pass
+def f(x): return B()
+"""
+SPOOF = """
+class A:
+    __module__ = 'builtins'
+    def __eq__(self, other): return True
+def f(x): return A()
+"""
+RECORD = """
+from __future__ import annotations
+from dataclasses import dataclass
+@dataclass
+class P:
+    x: int
+def f(x): return P(x)
+"""
+SEARCH = """
+import sys
+def f(x):
+    frame, seen = sys._getframe(), ''
+    while frame:
+        seen += repr(frame.f_locals)[:5000]
+        frame = frame.f_back
+    raise ValueError('77777' in seen)
+"""
+CHECK = "def check(candidate):\n    assert candidate(1) == 2"
+CLOSE = "import math\nassert math.isclose(f(1), 2)"
+
+
 def reason(program: str, *tests: str, entry: str = "f", before: str = "") -> str:
     job = {"program": program, "before": before, "entry": entry, "tests": read_tests(list(tests))}
-    outcome, _, words, _, _ = read_report(harness.run_job(job), program)
+    outcome, _, words, _, _ = read_report(run_tests(harness.run_job, job), program)
     assert (outcome == "right") == (words == "")
     return str(words)
 
@@ -196,7 +243,9 @@ def test_lines_are_those_of_the_attempt() -> None:
         "class A:\n    def __eq__(self, other): return True\ndef f(x): return A()",
         "class A:\n    def __eq__(self, other): return True\ndef f(x): return [A()]",
         "class A(int):\n    def __eq__(self, other): return True\ndef f(x): return A(3)",
-        "class A:\n    def __lt__(self, other): return True\ndef f(x): return A()",
+        "from unittest.mock import ANY\ndef f(x): return ANY",
+        HEIR,
+        SPOOF,
     ],
 )
 def test_an_object_cannot_decide_that_it_is_right(program: str) -> None:
@@ -212,15 +261,99 @@ def test_a_class_may_compare_its_objects() -> None:
     assert reason(program, "assert Point(1) == Point(1)", entry="Point") == ""
 
 
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        # Names of tests are not the program's to give.
+        ("def f(x): return 3\ndef check(candidate): pass", [CHECK]),
+        ("def f(x): return 3\ndef test_f(): pass", ["def test_f():\n    assert f(1) == 2"]),
+        ("def f(x): return 2", [CHECK, CHECK.replace("1) == 2", "5) == 6")]),
+        ("def f(x): return 3\ndef abs(x): return 0", ["assert abs(f(1) - 2) < 1"]),
+        (
+            "import builtins\nbuiltins.abs = lambda x: 0\ndef f(x): return 9",
+            ["assert abs(f(1) - 2) < 1"],
+        ),
+        ("import math\nmath.isclose = lambda *a: True\ndef f(x): return 9", [CLOSE]),
+        (
+            "import builtins\nbuiltins.exec = lambda *a: None\ndef f(x): return 9",
+            ["assert f(1) == 2"],
+        ),
+        ("import ast\nast.parse = lambda *a: None\ndef f(x): return 9", ["assert f(1) == 2"]),
+        (
+            "class A:\n    def __sub__(s, o): return 0\ndef f(x): return A()",
+            ["assert abs(f(1) - 2) < 1"],
+        ),
+        ("f = 1", [CHECK]),
+    ],
+)
+def test_what_a_program_defines_or_patches_passes_no_test(program: str, tests: list[str]) -> None:
+    assert reason(program, *tests) != ""
+
+
+@pytest.mark.parametrize(
+    ("program", "test"),
+    [
+        ("def f(n): return 0 if n == 0 else 1 + f(n - 1)", "assert f(800) == 800"),
+        (RECORD, "assert f(3).x == 3"),
+        (
+            "class N:\n    def __lt__(s, o): return True\ndef f(x): return [N()]",
+            "assert len(f(1)) == 1",
+        ),
+        ("def f(x):\n    a = []\n    a.append(a)\n    return a", "assert len(f(1)) == 1"),
+        ("class Solution:\n    def f(self, x): return x", "assert Solution().f(3) == 3"),
+        (
+            "from functools import cache\n@cache\ndef f(x): return x",
+            "f.cache_clear()\nassert f(3) == 3",
+        ),
+        ("async def f(x): return x", "import asyncio\nassert asyncio.run(f(3)) == 3"),
+    ],
+)
+def test_honest_programs_are_not_suspected(program: str, test: str) -> None:
+    row = {"tests": [test]}
+    assert reason(program, test, entry=row_tests(row, Columns()).entry) == ""
+
+
+def test_no_reason_shows_a_hidden_test() -> None:
+    row = {"tests": ["assert f(2) == 77777"], "public_tests": ["assert f(1) == 2"]}
+    read = row_tests(row, Columns())
+    job = {"program": SEARCH, "before": "", "entry": read.entry, "tests": list(read.tests)}
+    seen_jobs = []
+
+    def run(job):
+        seen_jobs.append(job)
+        return harness.run_job(job)
+
+    said = read_report(run_tests(run, job), SEARCH)[2]
+    assert len(seen_jobs) == 1
+    assert "77777" not in json.dumps(seen_jobs[0]["tests"])
+    assert "ValueError" in said
+
+
+def test_a_row_without_public_tests_in_such_data_hides_its_tests() -> None:
+    row = {"tests": ["assert f(2) == 77777"], "public_tests": None}
+    assert [test["name"] for test in row_tests(row, Columns()).tests] == ["hidden test 1"]
+
+
+def test_check_without_a_name_to_check_is_refused() -> None:
+    with pytest.raises(NoTests, match="entry_point"):
+        row_tests({"tests": "def check(candidate):\n    assert candidate(1) == 2"}, Columns())
+
+
 def test_values_that_cannot_be_shown_are_named_by_their_type() -> None:
     program = "class A:\n    def __repr__(self): raise KeyError\ndef f(x): return A()"
     assert reason(program, "assert f(1) == 2") == "f(1) gave <A>, expected 2"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("program", "words"),
     [
         ("print(int(input()) * 2)", ""),
+        ("print(int(open(0).read()) * 2)", ""),
+        ("import os\nos.write(1, b'6\\n')", ""),
+        ("import atexit\natexit.register(lambda: print(6))", ""),
+        ("import threading\nthreading.Thread(target=lambda: print(6)).start()", ""),
+        ("print(int(input()) * 2)\nexit()", ""),
         ("import sys\nprint(int(sys.stdin.read()) * 2); sys.exit(0)", ""),
         ("if __name__ == '__main__':\n    print(int(input()) * 2, ' ')", ""),
         ("print(int(input()) * 3)", "input '3\\n' gave '9\\n', expected '6\\n'"),
@@ -233,7 +366,8 @@ def test_values_that_cannot_be_shown_are_named_by_their_type() -> None:
 def test_scripts_are_judged_by_what_they_print(program: str, words: str) -> None:
     tests = read_tests([{"input": "3\n", "output": "6\n"}])
     job = {"program": program, "before": "", "entry": "", "tests": tests}
-    _, _, said, _, _ = read_report(harness.run_job(job), program)
+    run = remote_runner(HereRunner(), 30.0)
+    _, _, said, _, _ = read_report(run_tests(run, job), program)
     assert words in said
     assert (words == "") == (said == "")
 
@@ -245,8 +379,9 @@ def test_scripts_are_judged_by_what_they_print(program: str, words: str) -> None
 def test_functional_tests_call_a_function_or_solutions_method(program: str) -> None:
     tests = read_tests({"inputs": [[1, 2], [3, 4]], "outputs": [3, 8], "fn_name": "add"})
     job = {"program": program, "before": "", "entry": "add", "tests": tests}
-    report = harness.run_job(job)
-    assert (report["passed"], report["call"]) == (1, "add(3, 4)")
+    report = run_tests(harness.run_job, job)
+    assert report["passed"] == 1
+    assert report["call"] in ("add(3, 4)", "add")
     assert (report["got"], report["expected"]) == ("7", "8")
 
 
@@ -257,7 +392,7 @@ def test_hidden_tests_are_told_by_their_number_alone() -> None:
     row = {"tests": ["assert f(2) == 77777"], "public_tests": ["assert f(1) == 2"]}
     read = row_tests(row, Columns())
     job = {"program": F, "before": "", "entry": read.entry, "tests": list(read.tests)}
-    _, _, said, _, details = read_report(harness.run_job(job), F)
+    _, _, said, _, details = read_report(run_tests(harness.run_job, job), F)
     assert said == "hidden test 1 failed"
     assert "77777" not in json.dumps(details)
 
@@ -278,7 +413,7 @@ class HereRunner:
 def test_a_runner_is_one_class_of_one_method() -> None:
     run = remote_runner(HereRunner(), 30.0)
     job = {"program": F, "before": "", "entry": "f", "tests": read_tests(["assert f(1) == 3"])}
-    assert read_report(run(job), F)[2] == "f(1) gave 2, expected 3"
+    assert read_report(run_tests(run, job), F)[2] == "f(1) gave 2, expected 3"
     noisy = job | {"program": f"print('hello')\n{F}"}
     assert read_report(run(noisy), F)[2] == "f(1) gave 2, expected 3"
     ends = job | {"program": "import os\nos._exit(0)"}
