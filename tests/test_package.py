@@ -29,6 +29,36 @@ def files(folder: str) -> set[str]:
     return {path.relative_to(ROOT).as_posix() for path in tracked}
 
 
+TOP_LEVEL = {
+    ".ci",
+    ".gitattributes",
+    ".github",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "constraints.txt",
+    "critique_rl",
+    "findings",
+    "pipelines",
+    "prompts",
+    "pyproject.toml",
+    "runs",
+    "tests",
+}
+
+
+def test_nothing_was_left_at_the_top_level() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no git, or no checkout: which files are kept is not known")
+    assert {line.partition("/")[0] for line in listed.stdout.splitlines()} <= TOP_LEVEL
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     from hatchling.builders.wheel import WheelBuilder

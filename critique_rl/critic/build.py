@@ -26,13 +26,7 @@ from critique_rl.critic.controls import (
     ShuffledCritic,
     TemplateCritic,
 )
-from critique_rl.critic.feedback import (
-    SHOWS,
-    ShuffledFeedback,
-    explains,
-    explanation_lost,
-    feedback_words,
-)
+from critique_rl.critic.feedback import SHOWS, ShuffledFeedback, explanation_fault, feedback_words
 from critique_rl.critic.leaks import ON_LEAK
 from critique_rl.critic.user_critic import UserCritic, build_user_critic
 from critique_rl.prompts import template_names
@@ -288,16 +282,11 @@ def oracle_words(task: Task, reworded: Any = False, show: Any = None) -> Callabl
         raise ConfigError("critic oracle: got both reworded and show, expected one of them")
     if show is None and task.oracle is not None:
         return _checker_words(task, task.oracle, reworded)
-    lost = explanation_lost(task)
-    if lost:
+    fault = explanation_fault(task)
+    if fault:
         raise ConfigError(
-            f"task {task.name}: its verifier judged no row that it was tried on ({lost}); "
-            "try it with critique-rl judge"
-        )
-    if not explains(task):
-        raise ConfigError(
-            f"task {task.name} has no oracle: no checker of its own that explains, and a verifier "
-            "whose wrong verdicts have no reason. Return Verdict('wrong', reason=...) from a "
+            f"task {task.name} has no oracle: no checker of its own that explains, and {fault}. "
+            "Try the verifier with critique-rl judge, return Verdict('wrong', reason=...) from a "
             "verifier of yours, or use another critic, such as {kind: api, base_url: ...}"
         )
     return feedback_words(show or "values")

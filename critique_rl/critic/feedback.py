@@ -51,28 +51,20 @@ def feedback_words(show: str) -> Words:
     return words
 
 
-def explanation_lost(task: Task) -> str:
-    """Why a verifier judged none of the rows that it is tried on; "" where it judged one."""
-    reason = ""
-    for row in task.train[:PROBES]:
-        verdict = task.verifier("", row)
-        if verdict.outcome != "unscored":
-            return ""
-        reason = verdict.reason
-    return reason
+def explanation_fault(task: Task) -> str:
+    """Why the task's verifier cannot be an oracle; "" where its wrong verdicts have reasons.
 
-
-def explains(task: Task) -> bool:
-    """Whether the task's verifier gives reasons with its wrong verdicts, on some training rows.
-
-    It is asked about answers that are wrong in most tasks: an empty one, and another row's.
+    It is asked about answers that are wrong in most tasks, on some training rows: an empty one, and
+    another row's.
     """
     verifier = task.verifier
     is_users = False
     if isinstance(verifier, WorkerVerifier):
         if verifier.explains:
-            return True
+            return ""
         is_users = True
+    lost = ""
+    has_judged = False
     rows = task.train[:PROBES]
     for row, other in zip(rows, reversed(rows), strict=True):
         for text in ("", str(other.get("answer", ""))):
@@ -80,8 +72,14 @@ def explains(task: Task) -> bool:
             # Rules give reasons for what they cannot read, and none for what is wrong.
             counts = verdict.failed if is_users else verdict.outcome == "wrong"
             if counts and verdict.reason:
-                return True
-    return False
+                return ""
+            if verdict.outcome == "unscored":
+                lost = verdict.reason
+            else:
+                has_judged = True
+    if lost and not has_judged:
+        return f"its verifier judged no row that it was tried on ({lost})"
+    return "a verifier whose wrong verdicts have no reason"
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from critique_rl.hashing import split_of
+from critique_rl.lab.draws import draw_different
 from critique_rl.types import Span
 
 TRAPS = ("sign", "minus", "carry", "borrow")
@@ -74,9 +75,6 @@ SPLITS = {"base": (0, 50), "train": (50, 80), "validation": (80, 90), "test": (9
 
 Naming = dict[int, str]
 """{step, counted from 1: kind of hazard}, on a path or in a critique."""
-
-MOST_REPEATS = 20_000
-"""That many known problems in a row: the family has few others, or none."""
 
 
 @dataclass(frozen=True)
@@ -399,17 +397,5 @@ def problems(family_name: str, split: str, count: int, seed: int) -> list[Proble
         ValueError: the family has fewer.
     """
     rng = random.Random(f"{family_name}/{split}/{seed}")
-    by_question: dict[str, Problem] = {}
-    repeats = 0
-    while len(by_question) < count:
-        problem = sample_problem(family_name, split, rng)
-        repeats += 1
-        if problem.question not in by_question:
-            repeats = 0
-        by_question[problem.question] = problem
-        if repeats > MOST_REPEATS:
-            raise ValueError(
-                f"lab/chain: got {count} problems of {family_name} in {split}, "
-                f"expected at most {len(by_question)}: ask for fewer"
-            )
-    return list(by_question.values())
+    source = f"lab/chain, {family_name} in {split}"
+    return draw_different(lambda known: sample_problem(family_name, split, rng), count, source)

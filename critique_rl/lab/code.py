@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from critique_rl.hashing import split_of
+from critique_rl.lab.draws import draw_different
 from critique_rl.lab.programs import HEAD, judge_program, write_test
 
 FAMILIES = ("no-trap", "learnable", "plateau")
@@ -88,8 +89,6 @@ SPLITS = {
     "test": (90, 100),
 }
 """Split -> its buckets of the question's hash, for `split_of`."""
-MOST_REPEATS = 20_000
-"""That many known problems in a row: the family has few others, or none."""
 FAILED_TEST = re.compile(r"f\((-?\d+)\) gave -?\d+, expected -?\d+", re.ASCII)
 """The reason of a failing public test."""
 
@@ -418,18 +417,7 @@ def problems(family_name: str, split: str, count: int, seed: int) -> list[Proble
         ValueError: the family has fewer.
     """
     rng = random.Random(f"code/{family_name}/{split}/{seed}")
-    by_question: dict[str, Problem] = {}
-    repeats = 0
-    while len(by_question) < count:
-        hazards = 1 + len(by_question) % 3
-        problem = sample_problem(family_name, split, rng, hazards)
-        repeats += 1
-        if problem.question not in by_question:
-            repeats = 0
-        by_question[problem.question] = problem
-        if repeats > MOST_REPEATS:
-            raise ValueError(
-                f"lab/code: got {count} problems of {family_name} in {split}, "
-                f"expected at most {len(by_question)}: ask for fewer"
-            )
-    return list(by_question.values())
+    source = f"lab/code, {family_name} in {split}"
+    return draw_different(
+        lambda known: sample_problem(family_name, split, rng, 1 + known % 3), count, source
+    )

@@ -43,6 +43,7 @@ from typing import Any
 
 from critique_rl._lazy import extra_advice
 from critique_rl.hashing import split_of
+from critique_rl.lab.draws import draw_different
 from critique_rl.types import Span
 
 FAMILIES = ("easy", "hard")
@@ -60,9 +61,6 @@ INSTANCES = {"min_instances": 1, "max_instances": 5}
 LINE = re.compile(r"([A-Z])(\d{1,9})\*(\d{1,9})=(\d{1,9}) (\d{1,9})", re.ASCII)
 Fault = tuple[str, Span]
 """("count" | "legs" | "product" | "sum", span of the wrong number)."""
-
-MOST_REPEATS = 20_000
-"""That many known problems in a row: the family has few others, or none."""
 
 
 @dataclass(frozen=True)
@@ -200,20 +198,8 @@ def problems(family_name: str, split: str, count: int, seed: int) -> list[Proble
         ValueError: the family has fewer.
     """
     rng = random.Random(f"legs/{family_name}/{split}/{seed}")
-    by_question: dict[str, Problem] = {}
-    repeats = 0
-    while len(by_question) < count:
-        problem = sample_problem(family_name, split, rng)
-        repeats += 1
-        if problem.question not in by_question:
-            repeats = 0
-        by_question[problem.question] = problem
-        if repeats > MOST_REPEATS:
-            raise ValueError(
-                f"lab/legs: got {count} problems of {family_name} in {split}, "
-                f"expected at most {len(by_question)}: ask for fewer"
-            )
-    return list(by_question.values())
+    source = f"lab/legs, {family_name} in {split}"
+    return draw_different(lambda known: sample_problem(family_name, split, rng), count, source)
 
 
 def work(problem: Problem, legs: Sequence[int]) -> str:

@@ -71,14 +71,16 @@ KIND_OPTIONS = {
         "starter_code": "Column of code that stands before an answer: imports, or the beginning of "
         "a function that the answer goes on with.",
         "test_setup": "Column of code that runs before each test.",
-        "cpu": "Seconds of a processor that a program may use for all of its tests.",
+        "cpu": "Seconds of a processor that a program may use for its public tests, and again for "
+        "its hidden ones.",
         "program_memory_gb": "Gigabytes of address space of a program.",
         "unsafe_local": "true: run programs without a sandbox, with your rights. Only for programs "
         "that you have read.",
         "runner": "module:Class with a method run(script, stdin, seconds) that returns what the "
         "script printed: a sandbox of yours, in place of the one here.",
         **OPTIONS,
-        "deadline": "Seconds on the clock that a program may take for all of its tests. Then it is "
+        "deadline": "Seconds on the clock that a program may take for its public tests, and again "
+        "for its hidden ones; step_deadline is at least 4 of them and 20 seconds. Then it is "
         "killed and tried again; if it takes too long again, it is wrong, with the reason "
         "`timeout`.",
     },

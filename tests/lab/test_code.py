@@ -16,7 +16,7 @@ from critique_rl.critic.build import build_critic
 from critique_rl.critic.leaks import leaks_answer
 from critique_rl.experiment.lab.code_table import CONTROLS, feedback_kinds
 from critique_rl.hashing import split_of
-from critique_rl.lab import code, code_base
+from critique_rl.lab import code, code_base, draws
 from critique_rl.lab.base import build_model, build_tokenizer
 from critique_rl.lab.programs import judge_program, read_program, read_test, run_program
 from critique_rl.tasks.load import load_task
@@ -165,7 +165,7 @@ def test_a_seed_gives_the_same_problems_and_no_two_splits_share_one() -> None:
 
 def test_more_problems_than_a_family_has_are_refused(monkeypatch) -> None:
     monkeypatch.setattr(code, "sample_problem", lambda *arguments: PROBLEM)
-    monkeypatch.setattr(code, "MOST_REPEATS", 5)
+    monkeypatch.setattr(draws, "MOST_REPEATS", 5)
     with pytest.raises(ValueError, match="expected at most 1"):
         code.problems("plateau", "test", 2, 0)
 

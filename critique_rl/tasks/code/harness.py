@@ -103,9 +103,8 @@ class Guard:
         self.names = [(vars(module), dict(vars(module))) for module in GUARDED]
 
     def restore(self) -> None:
-        """Put the names back, and pytest's hook."""
+        """Put the names back."""
         for names, kept in self.names:
-            # Its own names, not those of builtins, which may be the ones that were changed.
             names.update(kept)
 
 

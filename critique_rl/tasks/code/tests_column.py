@@ -1,6 +1,6 @@
 """The tests of a row, in the forms that data sets have.
 
-    ["assert f(1) == 2", ...]                    assertions (MBPP's `test_list`)
+    ["assert f(1) == 2", ...]                 assertions (MBPP's `test_list`)
     "def check(candidate): assert ..."        a test function (HumanEval's `test`), or functions
                                               `test_...`
     [{"input": "3", "output": "6"}, ...]      inputs and outputs of a script (LiveCodeBench), or
@@ -25,6 +25,8 @@ from typing import Any
 from critique_rl.tasks.code.extract import parse
 
 MOST_TESTS = 1000
+HIDDEN = "hidden test"
+"""How the names of tests begin of which a verdict shows the name alone."""
 PACKAGES = ("pytest",)
 """Packages beside Python's library that tests may import."""
 Test = dict[str, Any]
@@ -38,7 +40,9 @@ class NoTests(ValueError):
 
 
 def is_test(name: str) -> bool:
-    """Whether `harness` calls a function of this name as a test."""
+    """Whether a function of this name is called as a test. `harness`, which stands alone and needs
+    pytest, has the same rule.
+    """
     return name in ("check", "test") or name.startswith("test_")
 
 

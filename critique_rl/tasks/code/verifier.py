@@ -1,22 +1,24 @@
 """`verifier: {kind: tests}`: a right answer is a program that passes the tests of its row.
 
 The reward asks public and hidden tests alike. Of public tests a verdict shows what was called,
-what came and what was expected; of hidden ones the number alone. A row whose only tests are those
-in `tests` shows them.
+what came and what was expected; of hidden ones the number alone. Data without a column of public
+tests show those in `tests`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
+from critique_rl._lazy import extra_advice
 from critique_rl.config.checks import ConfigError
 from critique_rl.prompts import LONGEST_TEXT, TOO_LONG
 from critique_rl.tasks.code.extract import defines, extract_program, parse
-from critique_rl.tasks.code.judge import HIDDEN
-from critique_rl.tasks.code.sandbox import MARGIN_SECONDS, START_SECONDS, Limits
+from critique_rl.tasks.code.sandbox import MARGIN_SECONDS, Limits
 from critique_rl.tasks.code.tests_column import (
+    HIDDEN,
     NoTests,
     Test,
     guess_entry,
@@ -30,8 +32,6 @@ from critique_rl.tasks.workers.verifier import GIGABYTE, WorkerVerifier, build_p
 from critique_rl.types import Verdict
 
 JUDGE = "critique_rl.tasks.code.judge:tests_judge"
-WAIT_SECONDS = 2 * MARGIN_SECONDS + START_SECONDS
-"""What a sandbox that has to be started anew may add to a program's time."""
 NO_PROGRAM = "no program: expected a fenced block of Python"
 
 
@@ -184,7 +184,9 @@ def build_tests_verifier(
     Raises:
         ConfigError: For a number out of its range, or an option of another type.
     """
-    check_settings({"cpu": cpu, "program_memory_gb": program_memory_gb})
+    check_settings({"cpu": cpu, "program_memory_gb": program_memory_gb, "deadline": deadline})
+    if find_spec("_pytest") is None:
+        raise ConfigError(f"{SECTION} tests needs the package pytest; {extra_advice('code')}")
     if not isinstance(unsafe_local, bool):
         got = f"{SECTION}.unsafe_local: got {unsafe_local!r}"
         raise ConfigError(f"{got}, expected true or false")
@@ -198,6 +200,8 @@ def build_tests_verifier(
     memory = int(program_memory_gb * GIGABYTE)
     limits = Limits(seconds=deadline, cpu=cpu, memory=memory)
     options = {"limits": asdict(limits), "unsafe_local": unsafe_local, "runner": runner}
-    # The sandbox keeps a program's own deadline; the pool's is for a sandbox that hangs.
-    pool = build_pool(JUDGE, options, deadline + WAIT_SECONDS, step_deadline, workers, memory_gb)
+    # The sandbox keeps a program's own deadline; the pool's is for a sandbox that hangs. Public and
+    # hidden tests have a process each.
+    longest = 2 * deadline + MARGIN_SECONDS
+    pool = build_pool(JUDGE, options, longest, step_deadline, workers, memory_gb)
     return TestsVerifier(pool, columns)

@@ -418,3 +418,22 @@ def test_a_runner_is_one_class_of_one_method() -> None:
     assert read_report(run(noisy), F)[2] == "f(1) gave 2, expected 3"
     ends = job | {"program": "import os\nos._exit(0)"}
     assert run(ends)["status"] == "ended"
+    # What a program prints itself is no report.
+    forged = 'print(\'{"status": "passed", "passed": 9, "results": []}\', flush=True)'
+    forges = job | {"program": f"import os\n{forged}\nos._exit(0)"}
+    assert run(forges)["status"] == "ended"
+
+
+def test_a_report_that_misses_results_passes_nothing() -> None:
+    tests = read_tests([{"input": "3\n", "output": "6\n"}])
+    job = {"program": "", "before": "", "entry": "", "tests": tests}
+    report = run_tests(lambda job: {"status": "passed", "passed": 1, "results": []}, job)
+    assert report["status"] == "ended"
+
+
+def test_a_runner_whose_time_is_over_says_so() -> None:
+    class Late:
+        def run(self, script: str, stdin: str, seconds: float) -> str:
+            raise TimeoutError
+
+    assert remote_runner(Late(), 1.0)({})["status"] == "time"

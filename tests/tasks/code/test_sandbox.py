@@ -170,8 +170,10 @@ print("held", os.getuid())
 
 
 def test_the_sandbox_holds_for_another_user(outside: Outside, tmp_path: Path) -> None:
-    if os.getuid() != 0 or shutil.which("setpriv") is None:
-        pytest.skip("the other tests have run as an ordinary user; or no setpriv")
+    if os.getuid() != 0:
+        pytest.skip("only root may become another user; the other tests ran as an ordinary one")
+    if shutil.which("setpriv") is None:
+        pytest.skip("the program setpriv, of util-linux, is missing")
     site = [path for path in sys.path if path.endswith("site-packages")]
     paths = [str(Path(__file__).parent), str(Path(__file__).parents[3]), *site]
     code = AS_OTHER.format(paths=paths, file=outside.file)

