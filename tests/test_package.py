@@ -31,6 +31,7 @@ def files(folder: str) -> set[str]:
 
 TOP_LEVEL = {
     ".ci",
+    ".git-blame-ignore-revs",
     ".gitattributes",
     ".github",
     ".gitignore",

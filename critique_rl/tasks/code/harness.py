@@ -291,6 +291,7 @@ def run_script(code: Any, given: str) -> str:
             sys.stdin, sys.stdout = streams
             for place, number in enumerate(kept):
                 os.dup2(number, place)
+                os.close(number)
         printed.seek(0)
         return printed.read().decode(errors="replace")
 
