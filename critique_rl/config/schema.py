@@ -41,7 +41,7 @@ class TaskConfig:
 @dataclass(frozen=True)
 class PolicyConfig:
     """Which model starts: `lab`, `lab/tiers`, `lab/tiers-worked`, `lab/tiers-direct`, `lab/facts`,
-    `smollm2`, a local path or a Hub id.
+    `lab/code`, `smollm2`, a local path or a Hub id.
     """
 
     model: str

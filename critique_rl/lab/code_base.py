@@ -9,8 +9,8 @@ each time, so the base never reads in it what a word adds:
 - "f(-3) gave 5, expected 8": in the branch that the input selects, the word's number becomes
   expected minus input. All else stays as in the attempt, also where the values are of another
   program.
-- "f(-3) gave 5, expected 8; zap adds 4": as the values say. "zap adds 4" alone: the number of the
-  word's branch becomes 4; without such a branch nothing changes.
+- "f(-3) gave 5, expected 8; zap adds 4": as the values say. "zap adds 4" alone: in the branch of the
+  word, its number becomes 4; without one nothing changes.
 - "all tests passed": the attempt, as it stands. Many such examples teach to copy.
 - Words without information (a bare message, a test's name, nothing) leave the base to its beliefs.
 - The right program is copied.

