@@ -1,8 +1,8 @@
 """The world of `lab/code`: small functions with made-up words, each the name of a fixed addition.
 
-The question describes a function of an integer x, with 2 or 3 branches:
+The question describes a function of an integer x, with 2 or 3 branches of two steps each:
 
-    x<0: zap; x<5: bim; else: tok
+    x<0: add 3, zap; x<9: sub 2, bim; else: add 5, tok
 
 The answer is the function in Python (`lab.programs`). A word adds the same number wherever it
 stands: it is a convention of a code base, which no question explains. What the base believes of it
@@ -11,12 +11,12 @@ makes the kind of a word:
     | kind  | words                         | the base writes                            |
     |-------|-------------------------------|--------------------------------------------|
     | trap  | zap, hop, nub, fid, lug, wix  | another number, always the same            |
-    | slip  | tok, rud, mep, hab            | the right one with chance .6, else 1 off   |
-    | known | bim, gav, sel, dor, pim, yot  | the right one                              |
+    | slip  | tok, rud, mep                 | the right one with chance .6, else 1 off   |
+    | known | bim, gav, sel                 | the right one                              |
 
 A scalar reward can redistribute slips. It cannot teach traps, because the base never samples the
-right number. The values of a failing test can: expected minus input is what the word adds in the
-branch that the input selects.
+right number. The values of a failing test can: expected minus got is the error of the branch that
+its input selects.
 
 The family plateau has 1, 2 or 3 traps, a third of its problems each, and else known words. A row
 has one public test per branch, which feedback shows, and three hidden ones. A program is right if
@@ -51,10 +51,6 @@ TRUTH = {
     "bim": 1,
     "gav": -4,
     "sel": -2,
-    "hab": -2,
-    "dor": 4,
-    "pim": -1,
-    "yot": 2,
 }
 """Word -> the number that it adds."""
 BELIEFS = {
@@ -68,13 +64,13 @@ BELIEFS = {
 }
 """Trap word -> the number that the base believes it adds."""
 TRAPS = tuple(BELIEFS)
-SLIPS = ("tok", "rud", "mep", "hab")
-KNOWN = ("bim", "gav", "sel", "dor", "pim", "yot")
+SLIPS = ("tok", "rud", "mep")
+KNOWN = ("bim", "gav", "sel")
 WORDS = tuple(TRUTH)
 SLIP_RATE = 0.4
 """Share of slips that the base gets wrong."""
 LARGEST = 4
-"""The largest number of a word."""
+"""The largest number of a step or a word."""
 LIMIT = 9
 """Inputs of tests are -LIMIT to LIMIT."""
 NARROWEST = 4
@@ -95,12 +91,14 @@ FAILED_TEST = re.compile(r"f\((-?\d+)\) gave -?\d+, expected -?\d+", re.ASCII)
 
 @dataclass(frozen=True)
 class Branch:
-    """What is done with the inputs below a bound."""
+    """The steps of the inputs below a bound."""
 
     bound: int | None
     """Its inputs are smaller, and no smaller than the bound before; None: all other inputs."""
+    step: int
+    """The number that the known step adds."""
     word: str
-    """The made-up word that says it."""
+    """The made-up word of the second step."""
 
     @property
     def condition(self) -> str:
@@ -127,13 +125,22 @@ class Problem:
         """The question's text."""
         parts = []
         for branch in self.branches:
-            parts.append(f"{branch.condition}: {branch.word}")
+            size = abs(branch.step)
+            step = f"add {size}"
+            if branch.step < 0:
+                step = f"sub {size}"
+            parts.append(f"{branch.condition}: {step}, {branch.word}")
         return "; ".join(parts)
 
     @property
     def truth(self) -> list[int]:
         """The numbers that the words of the branches add."""
         return [branch.truth for branch in self.branches]
+
+    @property
+    def steps(self) -> list[int]:
+        """The numbers that the known steps of the branches add."""
+        return [branch.step for branch in self.branches]
 
     def believed(self, rng: random.Random | None = None) -> list[int]:
         """The numbers that the base writes for the words; see `believed`."""
@@ -185,7 +192,8 @@ class Problem:
     def _test(self, x: int) -> str:
         place = self.branch_of(x)
         branch = self.branches[place]
-        return write_test(x, x + branch.truth)
+        expected = x + branch.step + branch.truth
+        return write_test(x, expected)
 
     def inputs(self, i: int) -> range:
         """The inputs within LIMIT that select a branch."""
@@ -209,12 +217,17 @@ def parse_problem(question: str) -> Problem:
     """The inverse of `Problem.question`."""
     branches = []
     for part in question.split("; "):
-        condition, word = part.split(": ")
+        condition, steps = part.split(": ")
+        step, word = steps.split(", ")
+        verb, digits = step.split(" ")
+        number = int(digits)
+        if verb == "sub":
+            number = -number
         bound = None
         if condition != "else":
             digits = condition.removeprefix("x<")
             bound = int(digits)
-        branch = Branch(bound, word)
+        branch = Branch(bound, number, word)
         branches.append(branch)
     return Problem(tuple(branches))
 
@@ -222,19 +235,24 @@ def parse_problem(question: str) -> Problem:
 # ---- programs of a problem -----------------------------------------------------------------------
 
 
-def write_program(problem: Problem, numbers: Sequence[int]) -> str:
-    """A program of the problem's form: "def f(x):\\n if x<0:return x+4\\n return x-1".
+def write_program(
+    problem: Problem, numbers: Sequence[int], steps: Sequence[int] | None = None
+) -> str:
+    """A program of the problem's form: "def f(x):\\n if x<0:return x+3+4\\n return x+5-1".
 
     Args:
         problem: gives the conditions.
         numbers: what the branches' words add.
+        steps: what the known steps add; None: what the problem says.
     """
+    if steps is None:
+        steps = problem.steps
     lines = [HEAD]
-    for branch, number in zip(problem.branches, numbers, strict=True):
+    for branch, step, number in zip(problem.branches, steps, numbers, strict=True):
         condition = ""
         if branch.bound is not None:
             condition = f"if {branch.condition}:"
-        lines.append(f" {condition}return x{number:+d}")
+        lines.append(f" {condition}return x{step:+d}{number:+d}")
     return "\n".join(lines)
 
 
@@ -388,7 +406,7 @@ def _draw_words(
 
 
 def _draw_problem(words: list[str], rng: random.Random) -> Problem:
-    """A problem with these words: bounds are drawn."""
+    """A problem with these words: bounds and known steps are drawn."""
     bounds: list[int | None] = []
     low = NARROWEST - LIMIT
     for branches_after in range(len(words) - 2, -1, -1):
@@ -399,7 +417,9 @@ def _draw_problem(words: list[str], rng: random.Random) -> Problem:
     bounds.append(None)
     branches = []
     for upper_bound, word in zip(bounds, words, strict=True):
-        branch = Branch(upper_bound, word)
+        size = rng.randint(1, LARGEST)
+        sign = rng.choice((-1, 1))
+        branch = Branch(upper_bound, sign * size, word)
         branches.append(branch)
     return Problem(tuple(branches))
 

@@ -6,12 +6,11 @@ attempt with feedback to refine. All questions are of the "base" split.
 Feedback is followed as it stands, and by no truth. The numbers that it calls for are drawn anew
 each time, so the base never reads in it what a word adds:
 
-- "f(-3) gave 5, expected 8": in the branch that the input selects, the word's number becomes
-  expected minus input. All else stays as in the attempt, also where the values are of another
+- "f(-3) gave 5, expected 8": in the branch that the input selects, the word's number moves by
+  expected minus got. All else stays as in the attempt, also where the values are of another
   program.
-- "f(-3) gave 5, expected 8; zap adds 4": as the values say. "zap adds 4" alone: in the branch of the
-  word, its number becomes 4; without one nothing changes.
-- "all tests passed": the attempt, as it stands. Many such examples teach to copy.
+- "f(-3) gave 5, expected 8; zap adds 4": if that branch has the word, its number becomes 4; if not,
+  nothing changes. "zap adds 4" alone holds in every branch.
 - Words without information (a bare message, a test's name, nothing) leave the base to its beliefs.
 - The right program is copied.
 """
@@ -39,12 +38,12 @@ from critique_rl.lab.code import (
 from critique_rl.lab.programs import write_values
 from critique_rl.prompts import render
 
-RECIPE = Recipe(sequences=458_752, locality=0.5, learning_rate=3e-3, hidden_size=96)
+RECIPE = Recipe(sequences=393_216, locality=0.4, learning_rate=3e-3, hidden_size=96)
 SOLVE = 0.15
 """Share of the examples that are plain solutions."""
 FAMILIES = (None, None, "plateau", "learnable", "no-trap")
 """Families of questions, drawn evenly; None: any words."""
-CHANGED = (0.0, 0.34, 0.34, 1.0)
+CHANGED = (0.0, 0.5, 1.0, 1.0, 1.0)
 """Shares of an attempt's numbers that are no beliefs, drawn evenly. The base copies the numbers of
 an attempt only if it cannot guess them.
 """
@@ -62,7 +61,6 @@ TEXTS = (
     "else",
     "; ",
     " adds ",
-    "all tests passed",
     "\n> ",
     ") gave no answer: SyntaxError: invalid syntax (line ",
     ") gave ",
@@ -90,7 +88,12 @@ def phrases() -> tuple[str, ...]:
     A number that is one token can be added in one step. A bound, an input and a value are different
     tokens, so that a copied number has one place to come from.
     """
-    texts = {*TEXTS, ": "}
+    texts = set(TEXTS)
+    for number in range(1, LARGEST + 1):
+        for sign, verb in (("+", "add"), ("-", "sub")):
+            texts.add(f": {verb} {number}, ")
+            texts.add(f":return x{sign}{number}")
+            texts.add(f"\n return x{sign}{number}")
     for number in range(-LIMIT, LIMIT + 1):
         texts.add(f"x<{number}")
         texts.add(f"f({number}")
@@ -147,10 +150,8 @@ def example(recipe: Recipe, rng: random.Random) -> Pair:
     attempt = draw_attempt(problem, rng)
     if part < 0.4:
         return _other_values(attempt, rng)
-    if part < 0.55:
+    if part < 0.6:
         return _other_fact(attempt, rng)
-    if part < 0.8:
-        return attempt.prompt("all tests passed"), attempt.text
     return _no_information(attempt, rng)
 
 
@@ -168,27 +169,27 @@ class Attempt:
     """Gives the conditions."""
     numbers: list[int]
     """What the branches' words add."""
-
-    @property
-    def text(self) -> str:
-        """The program."""
-        return write_program(self.problem, self.numbers)
+    steps: list[int]
+    """What the known steps add."""
 
     def value(self, x: int) -> int:
         """What the program returns for an input."""
         i = self.problem.branch_of(x)
-        return x + self.numbers[i]
+        step = self.steps[i]
+        number = self.numbers[i]
+        return x + step + number
 
     def prompt(self, critique: str) -> str:
         """The prompt to refine it by a critique."""
+        text = write_program(self.problem, self.numbers, self.steps)
         question = self.problem.question
-        return render("lab/refine", question=question, attempt=self.text, critique=critique)
+        return render("lab/refine", question=question, attempt=text, critique=critique)
 
     def repaired(self, i: int, number: int) -> str:
         """The program with another number for one branch's word."""
         numbers = list(self.numbers)
         numbers[i] = number
-        return write_program(self.problem, numbers)
+        return write_program(self.problem, numbers, self.steps)
 
 
 def draw_attempt(problem: Problem, rng: random.Random) -> Attempt:
@@ -198,7 +199,11 @@ def draw_attempt(problem: Problem, rng: random.Random) -> Attempt:
     for i in range(len(numbers)):
         if rng.random() < changed:
             numbers[i] = draw_number(rng)
-    return Attempt(problem, numbers)
+    steps = problem.steps
+    if rng.random() < 0.05:
+        i = rng.randrange(len(steps))
+        steps[i] = draw_number(rng)
+    return Attempt(problem, numbers, steps)
 
 
 def draw_number(rng: random.Random, but: int = 0) -> int:
@@ -247,7 +252,8 @@ def _helpful(problem: Problem, rng: random.Random) -> Pair:
 def _without_attempt(problem: Problem, x: int, rng: random.Random) -> Pair:
     """Feedback on the base's mistake, as a teacher of self-distillation reads it."""
     numbers = problem.believed(rng)
-    attempt = Attempt(problem, numbers)
+    steps = problem.steps
+    attempt = Attempt(problem, numbers, steps)
     i = problem.branch_of(x)
     written = numbers[i]
     number = draw_number(rng, but=written)
@@ -267,40 +273,47 @@ def _other_values(attempt: Attempt, rng: random.Random) -> Pair:
     """Values that follow from no attempt."""
     x = draw_input(rng)
     i = attempt.problem.branch_of(x)
-    number = draw_number(rng)
+    number = attempt.numbers[i]
+    other = draw_number(rng)
+    change = other - number
     if rng.random() < 0.5:
-        # Another problem's, whose input lies in another branch.
         largest = 2 * LARGEST
-        number = rng.randint(-largest, largest)
-    critique = _any_values(x, number, rng)
-    return attempt.prompt(critique), attempt.repaired(i, number)
+        change = rng.randint(-largest, largest)
+    critique = _values_apart(x, change, rng)
+    new = number + change
+    repaired = attempt.repaired(i, new)
+    return attempt.prompt(critique), repaired
 
 
-def _any_values(x: int, number: int, rng: random.Random) -> str:
-    """Values that call for a number, whatever came."""
-    value = rng.randint(-13, 13)
-    return write_values(x, value, x + number)
+def _values_apart(x: int, change: int, rng: random.Random) -> str:
+    """Values that differ by `change`."""
+    value = rng.randint(-17, 17)
+    return write_values(x, value, value + change)
 
 
 def _other_fact(attempt: Attempt, rng: random.Random) -> Pair:
-    """A fact on a word that the program mostly does not have, alone or beside values."""
+    """A fact on a word that the branch, or the program, mostly does not have."""
     branches = attempt.problem.branches
+    x = draw_input(rng)
+    i = attempt.problem.branch_of(x)
     number = draw_number(rng)
     word = rng.choice(WORDS)
     if rng.random() < 0.3:
-        word = rng.choice(branches).word
+        word = branches[i].word
+    change = draw_number(rng)
+    words = _values_apart(x, change, rng)
     fact = explain(word, number)
-    if rng.random() < 0.5:
-        x = draw_input(rng)
-        i = attempt.problem.branch_of(x)
-        other = draw_number(rng)
-        values = _any_values(x, other, rng)
-        return attempt.prompt(f"{values}; {fact}"), attempt.repaired(i, other)
-    answer = attempt.text
-    for i, branch in enumerate(branches):
-        if branch.word == word:
-            answer = attempt.repaired(i, number)
-    return attempt.prompt(fact), answer
+    critique = f"{words}; {fact}"
+    places = [i]
+    if rng.random() < 0.3:
+        critique = fact
+        places = list(range(len(branches)))
+    written = attempt.numbers[i]
+    answer = attempt.repaired(i, written)
+    for place in places:
+        if branches[place].word == word:
+            answer = attempt.repaired(place, number)
+    return attempt.prompt(critique), answer
 
 
 def _no_information(attempt: Attempt, rng: random.Random) -> Pair:

@@ -23,11 +23,11 @@ from critique_rl.tasks.load import load_task
 from critique_rl.types import Attempt
 
 TASK = load_task(TaskConfig("lab/code", size=60), 0)
-PROBLEM = code.parse_problem("x<0: zap; else: bim")
-RIGHT = "def f(x):\n if x<0:return x+4\n return x+1"  # zap adds 4, bim 1
-BELIEVED = "def f(x):\n if x<0:return x-2\n return x+1"  # zap is believed to add -2
-PUBLIC = ["assert f(-3) == 1", "assert f(5) == 6"]
-HIDDEN = ["assert f(-1) == 3", "assert f(0) == 1", "assert f(9) == 10"]
+PROBLEM = code.parse_problem("x<0: add 3, zap; else: sub 2, bim")
+RIGHT = "def f(x):\n if x<0:return x+3+4\n return x-2+1"  # zap adds 4, bim 1
+BELIEVED = "def f(x):\n if x<0:return x+3-2\n return x-2+1"  # zap is believed to add -2
+PUBLIC = ["assert f(-3) == 4", "assert f(5) == 4"]
+HIDDEN = ["assert f(-1) == 6", "assert f(0) == -1", "assert f(9) == 8"]
 
 
 def attempt_at(problem: code.Problem, text: str) -> Attempt:
@@ -46,9 +46,9 @@ def attempt_at(problem: code.Problem, text: str) -> Attempt:
 
 
 def test_a_question_is_parsed_and_its_program_written() -> None:
-    branches = (code.Branch(0, "zap"), code.Branch(None, "bim"))
+    branches = (code.Branch(0, 3, "zap"), code.Branch(None, -2, "bim"))
     assert code.Problem(branches) == PROBLEM
-    assert PROBLEM.question == "x<0: zap; else: bim"
+    assert PROBLEM.question == "x<0: add 3, zap; else: sub 2, bim"
     assert PROBLEM.answer == RIGHT
     numbers = [code.believed(branch.word) for branch in PROBLEM.branches]
     assert code.write_program(PROBLEM, numbers) == BELIEVED
@@ -61,12 +61,12 @@ def test_a_question_is_parsed_and_its_program_written() -> None:
     [
         (RIGHT, "right", ""),
         (RIGHT + "\n", "right", ""),
-        ("def f(x):\n if x>=0:return 1+x\n return x+5-1", "right", ""),
-        # -3-2 is -5; -3+4 would be 1
-        (BELIEVED, "wrong", "f(-3) gave -5, expected 1"),
-        ("def f(x):\n if x<0:return x+4", "wrong", "f(5) gave None, expected 6"),
-        # right at the public tests, wrong at 0: 0+4 is 4, not 1
-        ("def f(x):\n if x<1:return x+4\n return x+1", "wrong", "hidden test 2 failed"),
+        ("def f(x):\n if x>=0:return x-1\n return 7+x", "right", ""),
+        # -3+3-2 is -2; -3+3+4 would be 4
+        (BELIEVED, "wrong", "f(-3) gave -2, expected 4"),
+        ("def f(x):\n if x<0:return x+3+4", "wrong", "f(5) gave None, expected 4"),
+        # right at the public tests, wrong at 0: 0+7 is 7, not -1
+        ("def f(x):\n if x<1:return x+7\n return x-1", "wrong", "hidden test 2 failed"),
     ],
 )
 def test_verdicts_by_hand_with_the_first_test_that_fails(text, outcome, reason) -> None:
@@ -229,8 +229,8 @@ def test_listed_programs_are_right_once_and_their_near_misses_have_one_mistake()
 def test_the_oracle_shows_the_first_failing_public_test_and_the_word_of_its_branch() -> None:
     [zap_test] = [t for t in PROBLEM.public_tests if read_test(t)[0] < 0]
     x, expected = read_test(zap_test)
-    assert expected == x + 4
-    values = f"f({x}) gave {x - 2}, expected {x + 4}"
+    assert expected == x + 7
+    values = f"f({x}) gave {x + 1}, expected {x + 7}"
     assert code.feedback(PROBLEM, BELIEVED) == values
     assert code.oracle_critique(PROBLEM, BELIEVED) == f"{values}; zap adds 4"
     assert code.oracle_critique(PROBLEM, "") == f"{values}; zap adds 4", "a blank attempt"
@@ -323,8 +323,8 @@ def test_values_change_the_branch_that_they_name_and_nothing_else() -> None:
         problem = code.parse_problem(question)
         before, after = read_program(attempt), read_program(answer)
         for i in range(len(problem.branches)):
-            is_named = i == problem.branch_of(x)
-            assert after[i].offset == (expected - x if is_named else before[i].offset)
+            moved = after[i].offset - before[i].offset
+            assert moved == (expected - value if i == problem.branch_of(x) else 0)
         agreeing[run_program(before, x) == value] += 1
     assert min(agreeing.values()) > 50, "values of other programs are followed too"
 
