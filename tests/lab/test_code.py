@@ -52,8 +52,8 @@ def test_a_question_is_parsed_and_its_program_written() -> None:
     assert PROBLEM.answer == RIGHT
     numbers = [code.believed(branch.word) for branch in PROBLEM.branches]
     assert code.write_program(PROBLEM, numbers) == BELIEVED
-    assert list(PROBLEM.inputs(0)) == list(range(-9, 0))
-    assert list(PROBLEM.inputs(1)) == list(range(10))
+    assert list(PROBLEM.inputs(0)) == list(range(-7, 0))
+    assert list(PROBLEM.inputs(1)) == list(range(8))
 
 
 @pytest.mark.parametrize(
