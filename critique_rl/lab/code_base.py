@@ -38,10 +38,12 @@ from critique_rl.lab.code import (
 from critique_rl.lab.programs import write_values
 from critique_rl.prompts import render
 
-RECIPE = Recipe(sequences=393_216, locality=0.4, learning_rate=3e-3, hidden_size=96)
+RECIPE = Recipe(
+    sequences=524_288, batch_size=64, locality=0.4, learning_rate=1.2e-3, hidden_size=96
+)
 SOLVE = 0.15
 """Share of the examples that are plain solutions."""
-FAMILIES = (None, None, "plateau", "learnable", "no-trap")
+FAMILIES = (None, None, None, "plateau", "learnable", "no-trap")
 """Families of questions, drawn evenly; None: any words."""
 CHANGED = (0.0, 0.5, 1.0, 1.0, 1.0)
 """Shares of an attempt's numbers that are no beliefs, drawn evenly. The base copies the numbers of
@@ -287,7 +289,7 @@ def _other_values(attempt: Attempt, rng: random.Random) -> Pair:
 
 def _values_apart(x: int, change: int, rng: random.Random) -> str:
     """Values that differ by `change`."""
-    value = rng.randint(-17, 17)
+    value = rng.randint(-15, 15)
     return write_values(x, value, value + change)
 
 
