@@ -106,7 +106,7 @@ class Branch:
 
     @property
     def condition(self) -> str:
-        """The condition as a question has it: "x<9" or "else"."""
+        """The condition as a question has it: "x<5" or "else"."""
         if self.bound is None:
             return "else"
         return f"x<{self.bound}"

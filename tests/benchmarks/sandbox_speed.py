@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from critique_rl.config.durable_files import read_jsonl
 from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.config.run_folder import RunFolder
 from critique_rl.experiment.train import train
@@ -41,14 +42,16 @@ def share_of_a_step(steps: int) -> None:
 
     TestsVerifier.judge_all = timed
     budget = f"budget={{optimizer_steps: {steps}}}"
-    overrides = [budget, "task.size=512", "evaluation.curve_every=0"]
+    # Evaluations are judged too, and are no steps: one problem per family with one answer.
+    evaluation = "evaluation={problems: 1, samples: 1, ks: [1], curve_every: 0}"
+    overrides = [budget, "task.size=512", evaluation]
     config = load_pipeline(PIPELINE, overrides).arms["values"]
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        train(config, "values", 0, RunFolder(Path(folder)))
-        seconds = time.perf_counter() - start
+        run = RunFolder(Path(folder))
+        train(config, "values", 0, run)
+        seconds = sum(row["step_time"] for row in read_jsonl(run.metrics))
     print(
-        f"{steps} steps of the arm values: {seconds / steps:.2f} s each, the start among them; "
+        f"{steps} steps of the arm values: {seconds / steps:.2f} s each; "
         f"{spent[1] / steps:.0f} answers judged per step, {spent[0] / seconds:.0%} of the time"
     )
 
@@ -78,6 +81,7 @@ def main() -> None:
     print(
         f"a bare interpreter, one after another: {1000 * bare:.1f} ms each; ratio {each / bare:.2f}"
     )
+    share_of_a_step(options.steps)
 
 
 if __name__ == "__main__":

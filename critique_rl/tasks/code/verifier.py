@@ -14,6 +14,7 @@ from typing import Any
 
 from critique_rl._lazy import extra_advice
 from critique_rl.config.checks import ConfigError
+from critique_rl.hashing import text_checksum
 from critique_rl.prompts import LONGEST_TEXT, TOO_LONG
 from critique_rl.tasks.code.extract import defines, extract_program, parse
 from critique_rl.tasks.code.sandbox import MARGIN_SECONDS, Limits
@@ -32,6 +33,8 @@ from critique_rl.tasks.workers.verifier import GIGABYTE, WorkerVerifier, build_p
 from critique_rl.types import Verdict
 
 JUDGE = "critique_rl.tasks.code.judge:tests_judge"
+KNOWN_ROWS = 256
+"""Rows whose tests are remembered."""
 NO_PROGRAM = "no program: expected a fenced block of Python"
 
 
@@ -95,6 +98,7 @@ class TestsVerifier(WorkerVerifier):
     def __init__(self, worker: Pool, columns: Columns):
         super().__init__(worker)
         self.columns = columns
+        self.known: dict[str, RowTests] = {}
 
     def judge_all(
         self, texts: Sequence[str], rows: Sequence[Row], tries: int = TRIES
@@ -117,7 +121,7 @@ class TestsVerifier(WorkerVerifier):
     def _job(self, text: str, row: Row) -> dict[str, Any] | Verdict:
         """What `harness` runs, or the verdict on an answer without a program."""
         try:
-            read = row_tests(row, self.columns)
+            read = self._tests_of(row)
         except NoTests as error:
             return Verdict("unscored", reason=f"tests: {error}")
         if len(text) > LONGEST_TEXT:
@@ -131,6 +135,19 @@ class TestsVerifier(WorkerVerifier):
             "entry": read.entry,
             "tests": list(read.tests),
         }
+
+    def _tests_of(self, row: Row) -> RowTests:
+        """As `row_tests`; the last rows are remembered, since each answer and each piece of a
+        critique asks for them again.
+        """
+        columns = set(asdict(self.columns).values())
+        cells = sorted((name, repr(cell)) for name, cell in row.items() if name in columns)
+        key = text_checksum(str(cells))
+        if key not in self.known:
+            if len(self.known) >= KNOWN_ROWS:
+                self.known.clear()
+            self.known[key] = row_tests(row, self.columns)
+        return self.known[key]
 
 
 def find_program(text: str, read: RowTests) -> tuple[str | None, str]:
