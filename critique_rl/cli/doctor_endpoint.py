@@ -234,10 +234,10 @@ def _check_context(name: str, endpoint: Endpoint) -> Line:
 def _list_models(endpoint: Endpoint) -> dict[str, dict[str, Any]]:
     """The server's /models: id -> entry."""
     from critique_rl.critic.api.client import list_models
-    from critique_rl.critic.api.loop import run_in_thread
+    from critique_rl.critic.api.loop import start_in_thread
 
     models: list[dict[str, Any]] = []
-    run_in_thread(list_models(endpoint, MODELS_SECONDS, models), MODELS_SECONDS + 1)
+    start_in_thread(list_models(endpoint, MODELS_SECONDS, models), MODELS_SECONDS + 1)()
     # A server may echo the key in what it lists.
     return {without_key(str(model["id"]), endpoint.key()): model for model in models}
 

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from critique_rl.config.terminal import say
-from critique_rl.critic.api.calls import answer_all
+from critique_rl.critic.api.calls import begin_all
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.ledger import open_ledger
 from critique_rl.critic.contract import CriticFailed, Reply, read_answer
@@ -48,18 +48,39 @@ class ApiChat:
             ValueError: the key is missing or cannot be sent.
             CriticFailed: a call failed and `on_failure` is stop, or the ledger cannot be read.
         """
+        wait = self.begin(conversations)
+        return wait()
+
+    def begin(self, conversations: Sequence[list[Message]]) -> Callable[[], list[Reply]]:
+        """Send the conversations.
+
+        Returns:
+            A function that waits for the replies, as `answer` returns them or raises.
+
+        Raises:
+            ValueError: the key is missing or cannot be sent.
+        """
         # Before the calls and also without any: a missing key is an error, not a failed call.
         self.endpoint.key()
         if not conversations:
-            return []
-        replies = answer_all(self.endpoint, self._folder, conversations)
+            return list
+        wait = begin_all(self.endpoint, self._folder, conversations)
+
+        def wait_for_replies() -> list[Reply]:
+            replies = wait()
+            self._check(replies)
+            return replies
+
+        return wait_for_replies
+
+    def _check(self, replies: Sequence[Reply]) -> None:
+        """Say what is missing. Raises CriticFailed where nothing may be."""
         self._report_models(replies)
         missing = [reply for reply in replies if reply.unanswered]
         if missing:
             self._report(missing, len(replies))
         if missing and self.endpoint.on_failure == "stop":
             raise CriticFailed(self._stop_message(missing, len(replies)), replies)
-        return replies
 
     def _report(self, missing: Sequence[Reply], calls: int) -> None:
         # Metrics count reasons without a server's words; this line has the words.

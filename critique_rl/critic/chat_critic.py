@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from critique_rl.critic.contract import Chat, Reply
@@ -63,6 +64,25 @@ class ChatCritic:
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
         """One critique per attempt, in order."""
+        askable, conversations = self._ask(attempts)
+        # Also without conversations: sampling from the policy is a collective, so every rank calls.
+        replies = self.chat.answer(conversations)
+        return self._read_all(attempts, askable, replies)
+
+    def begin(self, attempts: Sequence[Attempt]) -> Callable[[], list[Critique]]:
+        """Send the prompts, where the chat answers in the background.
+
+        Returns:
+            A function that waits for what `critique` returns.
+        """
+        if not hasattr(self.chat, "begin"):
+            return partial(self.critique, attempts)
+        askable, conversations = self._ask(attempts)
+        wait = self.chat.begin(conversations)
+        return lambda: self._read_all(attempts, askable, wait())
+
+    def _ask(self, attempts: Sequence[Attempt]) -> tuple[list[list[int]], list[list[Message]]]:
+        """Indices of the attempts in each prompt, and the conversations: `votes` per prompt."""
         groups = self._group(attempts)
         askable = []
         for indices in groups:
@@ -76,8 +96,13 @@ class ChatCritic:
             message: Message = {"role": "user", "content": prompt}
             for _ in range(self.votes):
                 conversations.append([message])
-        # Also without conversations: sampling from the policy is a collective, so every rank calls.
-        replies = iter(self.chat.answer(conversations))
+        return askable, conversations
+
+    def _read_all(
+        self, attempts: Sequence[Attempt], askable: list[list[int]], answers: list[Reply]
+    ) -> list[Critique]:
+        """The critiques that the answers amount to, one per attempt."""
+        replies = iter(answers)
         reason = f"no_{self.knows}_column"
         skipped = Critique("", self.name, "skipped", reason)
         critiques = [skipped for _ in attempts]

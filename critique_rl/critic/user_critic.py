@@ -44,36 +44,60 @@ class UserCritic:
     on_leak: OnLeak = "keep"
     """A critique that gives the answer away is kept, redacted, or dropped. Each of them is counted.
     """
-    _running: Future[list[Outcome]] | None = field(default=None, repr=False)
+    _running: Future[tuple[list[Outcome], float]] | None = field(default=None, repr=False)
 
     def critique(self, attempts: Sequence[Attempt]) -> list[Critique]:
         """One critique per attempt, in order. Never raises for an error of the user's code."""
-        start = time.monotonic()
-        outcomes = self._call(list(attempts)) if attempts else []
-        seconds = (time.monotonic() - start) / max(1, len(attempts))
+        wait = self.begin(attempts)
+        return wait()
+
+    def begin(self, attempts: Sequence[Attempt]) -> Callable[[], list[Critique]]:
+        """Call the user's code in the background.
+
+        Returns:
+            A function that waits for what `critique` returns.
+        """
+        if not attempts:
+            return list
+        wait = self._begin_call(list(attempts))
+        return lambda: self._read_all(attempts, *wait())
+
+    def _read_all(
+        self, attempts: Sequence[Attempt], outcomes: list[Outcome], call_seconds: float
+    ) -> list[Critique]:
+        """The critiques that the outcomes of one call amount to, one per attempt."""
+        seconds = call_seconds / len(attempts)
         critiques = []
         for outcome, attempt in zip(outcomes, attempts, strict=True):
             critique = self._read(outcome, seconds)
             critiques.append(handle_leak(critique, attempt, self.is_answer, self.on_leak))
         return critiques
 
-    def _call(self, attempts: list[Attempt]) -> list[Outcome]:
+    def _begin_call(self, attempts: list[Attempt]) -> Callable[[], tuple[list[Outcome], float]]:
+        """Start the call; the function that waits returns its outcomes and its seconds."""
+        start = time.monotonic()
         timeouts: list[Outcome] = [TimeoutError() for _ in attempts]
         # A thread cannot be killed. While an earlier call still hangs, later ones fail at once, so
         # that threads do not pile up.
         if self._running is not None and not self._running.done():
-            return timeouts
-        self._running = Future()
+            return lambda: (timeouts, 0.0)
+        running: Future[tuple[list[Outcome], float]] = Future()
+        self._running = running
         Thread(
             target=_settle,
-            args=(self._running, self.function, attempts),
+            args=(running, self.function, attempts),
             name="critique_rl.user_critic",
             daemon=True,
         ).start()
-        try:
-            return self._running.result(self.deadline)
-        except TimeoutError:
-            return timeouts
+
+        def wait() -> tuple[list[Outcome], float]:
+            seconds_left = max(0.0, start + self.deadline - time.monotonic())
+            try:
+                return running.result(seconds_left)
+            except TimeoutError:
+                return timeouts, self.deadline
+
+        return wait
 
     def _read(self, outcome: Outcome, seconds: float) -> Critique:
         match outcome:
@@ -113,17 +137,18 @@ class UserCritic:
 
 
 def _settle(
-    future: Future[list[Outcome]],
+    future: Future[tuple[list[Outcome], float]],
     function: Callable[[Sequence[Attempt]], Sequence[Outcome]],
     attempts: list[Attempt],
 ) -> None:
-    """Give the future a result, whatever the user's code does."""
+    """Give the future the outcomes and the seconds they took, whatever the user's code does."""
+    start = time.monotonic()
     try:
         outcomes = _call_all(function, attempts)
     except BaseException as error:
         # SystemExit in a thread would leave the future, and the step, waiting.
         outcomes = [RuntimeError(str(error)) for _ in attempts]
-    future.set_result(outcomes)
+    future.set_result((outcomes, time.monotonic() - start))
 
 
 def _call_all(

@@ -32,6 +32,8 @@ STATE = "critique_rl.json"
 PREFIX = "checkpoint-"
 GENERATION = "generation-rank{}.pt"
 """One rank's generation in progress, in checkpoints that lie inside a generation."""
+IN_FLIGHT = "in_flight-rank{}.json"
+"""One rank's batch that is sampled and not trained yet, in runs with `critique_staleness`."""
 FILES = "files"
 """Key of the seal: path within the checkpoint -> checksum."""
 CHECKSUM = "checksum"
@@ -80,7 +82,7 @@ def _content_checksum(content: Mapping[str, Any]) -> str:
 
 
 def copy_checkpoint(checkpoint: Path, folder: Path, identity: RunIdentity | None = None) -> None:
-    """Copy a sealed checkpoint into another run's folder, without a generation in progress.
+    """Copy a sealed checkpoint into another run's folder, without samples that wait for training.
 
     The other run may make its batches in another way.
 
@@ -88,7 +90,7 @@ def copy_checkpoint(checkpoint: Path, folder: Path, identity: RunIdentity | None
     It names the run `identity` as its own, where one is given.
     """
     target = folder / checkpoint.name
-    left_out = shutil.ignore_patterns(STATE, GENERATION.format("*"))
+    left_out = shutil.ignore_patterns(STATE, GENERATION.format("*"), IN_FLIGHT.format("*"))
     shutil.copytree(checkpoint, target, ignore=left_out, dirs_exist_ok=True)
     state = read_state(checkpoint)
     if identity is not None:

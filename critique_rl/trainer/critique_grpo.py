@@ -10,6 +10,7 @@ default options this *is* GRPOTrainer, bit for bit. Checkpoints are those of `re
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,6 +44,7 @@ from critique_rl.trainer.refusals import (
     refuse_group_wise_baseline,
     refuse_missing_column,
     refuse_no_critic,
+    refuse_present_critic,
     refuse_prompt,
     refuse_prompts,
     refuse_sharding,
@@ -62,6 +64,7 @@ from critique_rl.trainer.rollout.generation import (
     plain_generation,
 )
 from critique_rl.trainer.rollout.generation_in_progress import is_boundary
+from critique_rl.trainer.rollout.lookahead import Lookahead
 from critique_rl.trainer.rollout.sampled import Row
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.trainer.rollout.sampling_options import check_policy_sampling
@@ -71,6 +74,7 @@ from critique_rl.trainer.rollout.two_phase import TwoPhaseRollout
 from critique_rl.trainer.teacher import weight_sample
 from critique_rl.trainer.trl_seams import TrlBatch
 
+logger = logging.getLogger(__name__)
 __all__ = ["CritiqueGRPOConfig", "CritiqueGRPOTrainer"]
 
 
@@ -113,6 +117,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         self.has_two_phases = critic is not None or args.refine_column is not None
         if critic is not None:
             refuse_no_critic(critic)
+            refuse_present_critic(critic, args)
         if self.has_two_phases:
             refuse_unsupported(train_dataset, kwargs)
             refuse_missing_column(train_dataset, args.refine_column, "refine_column")
@@ -155,6 +160,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         self._build_stations()
         self._load_critic({})
         self.add_callback(_UpdateTeacher(self))
+        self.add_callback(_CloseLookahead(self))
         self.alarm = CollapseAlarm()
         self.add_callback(self.alarm)
 
@@ -165,9 +171,13 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         self.sampler = sampler
         self.scorer = Scorer(self, self.success)
         self.rollout: TwoPhaseRollout | None = None
+        self.lookahead: Lookahead | None = None
         if self.has_two_phases:
             processes = self.accelerator.num_processes
-            self.rollout = TwoPhaseRollout(args, sampler, self.scorer, self.critic, processes)
+            rollout = TwoPhaseRollout(args, sampler, self.scorer, self.critic, processes)
+            self.rollout = rollout
+            if args.critique_staleness and rollout.critic_turn is not None:
+                self.lookahead = Lookahead(args, sampler, self.scorer, rollout, rollout.critic_turn)
         if args.distill_weight or args.refine_own_weight or args.refine_anchor_weight:
             passes = hidden_states.PolicyPasses(self)
             self.distillation = Distillation(args, self.model, sampler, passes)
@@ -204,7 +214,10 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
     def run_rollout(self, prompts: list[Any], _trainer: Any) -> dict[str, Any]:
         """TRL's `rollout_func`: token ids and log-probs of one completion per prompt."""
         if self.rollout is not None and self.model.training:
-            self.generation = self.rollout.run(prompts, self.rows)
+            if self.lookahead is not None:
+                self.generation = self.lookahead.complete()
+            else:
+                self.generation = self.rollout.run(prompts, self.rows)
             return self.generation.columns
         # TRL calls it in evaluation too, where nothing is critiqued.
         sampled = self.sampler.sample(prompts, self.num_generations_eval)
@@ -221,7 +234,9 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             for row in inputs:
                 refuse_prompt(row["prompt"], "a row of train_dataset")
         with one_deadline(self.reward_funcs):
-            output = super()._generate_and_score_completions(inputs)
+            if self.lookahead is not None and self.two_phases and self.model.training:
+                self.rows = self.lookahead.advance(inputs, self.state.global_step)
+            output = super()._generate_and_score_completions(self.rows)
         if self.generation is not None:
             self.generation = self._finish_generation(output, self.generation)
         return output
@@ -262,6 +277,8 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         """Add what the terms read to TRL's batch, count, log; the batch with all its counters."""
         counts = Counter(batch.counts)
         self._count_passes(output, counts)
+        if self.lookahead is not None and self.two_phases:
+            self._add_sampled_logps(output, batch, self.lookahead)
         credit_B = self.share_credit(output, batch)
         if self.distillation is not None and not self.held:
             keys, teacher_counts = self.distillation.prepare(output, batch)
@@ -277,6 +294,15 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         if self.on_generation is not None:
             self.on_generation(batch, credit_B.tolist())
         return batch
+
+    def _add_sampled_logps(self, output: TrlBatch, batch: Generation, lookahead: Lookahead) -> None:
+        """Add the log-probs of the policy that sampled each row; log how old it is."""
+        known_BT = output.get("old_per_token_logps")
+        like_BT = output["completion_mask"]
+        logps_BT = lookahead.sampled_logps(batch, like_BT, known_BT)
+        if logps_BT is not None:
+            output["old_per_token_logps"] = logps_BT
+        trl_seams.metric(self, "critique/staleness", lookahead.staleness)
 
     # ---- credit ----------------------------------------------------------------------------------
 
@@ -335,8 +361,12 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         scorings = ("old_per_token_logps" in output) + ("ref_per_token_logps" in output)
         counts["tokens/scored"] = passed * scorings
 
-    def _log_generation(self, counts: Counts) -> None:
-        """Sum the counters of all ranks in one gather, and log tokens, costs and metrics."""
+    def count(self, counts: Counts) -> Counts:
+        """Add to the totals of the run what all ranks spent. A collective: one gather.
+
+        Returns:
+            The sums of the counters over the ranks.
+        """
         total: Counts = Counter()
         for rank_counts in gather_object([dict(counts)]):
             # `+` drops counters of 0, so that nothing is logged of what did not happen.
@@ -346,6 +376,11 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             if name.startswith("tokens/"):
                 self.tokens[name] += int(value)
         self.critic_usd += total["critique/usd"]
+        return total
+
+    def _log_generation(self, counts: Counts) -> None:
+        """Count what all ranks spent, and log tokens, costs and metrics."""
+        total = self.count(counts)
         metrics = trl_seams.training_metrics(self)
         # Totals of the run: set, where others are averaged over the steps between two logs.
         for name, tokens in self.tokens.items():
@@ -408,7 +443,10 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
     def extra_state(self) -> dict[str, Any]:
         """The state of `resume`, and what this trainer needs to go on."""
         critic: dict[str, Any] = {}
-        if self.critic is not None and hasattr(self.critic, "state_dict"):
+        is_ahead = self.lookahead is not None and self.lookahead.ahead is not None
+        if self.lookahead is not None and is_ahead:
+            critic = self.lookahead.critic_state
+        elif self.critic is not None and hasattr(self.critic, "state_dict"):
             critic = self.critic.state_dict()
         return {
             **super().extra_state(),
@@ -418,10 +456,13 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             "critic_usd": self.critic_usd,
             "critiques": self.critique_totals,
             "critic": critic,
+            "is_ahead": is_ahead,
         }
 
     def save_extra_files(self, checkpoint: Path) -> None:
-        """Save a teacher that has been used. Called on every rank."""
+        """Save a teacher that has been used, and a batch in flight. Called on every rank."""
+        if self.lookahead is not None:
+            self.lookahead.save(checkpoint, self.accelerator.process_index)
         if self.distillation is not None and not self.held:
             self.distillation.save(checkpoint)
 
@@ -439,7 +480,13 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         self.critic_usd = state.get("critic_usd", 0.0)
         totals = state.get("critiques")
         self.critique_totals = None if totals is None else Counter(totals)
-        self._load_critic(state.get("critic", {}))
+        critic_state = state.get("critic", {})
+        self._load_critic(critic_state)
+        if self.lookahead is not None and state.get("is_ahead"):
+            rank = self.accelerator.process_index
+            doubt = self.lookahead.load(checkpoint, rank, critic_state)
+            if doubt and self.is_world_process_zero():
+                logger.warning("%s: %s", checkpoint, doubt)
 
     def _load_critic(self, state: dict[str, Any]) -> None:
         """{}: the run starts anew, whatever a process before it has asked the critic."""
@@ -461,3 +508,15 @@ class _UpdateTeacher(TrainerCallback):
         if per_generation and not is_boundary(trainer, state.global_step):
             return
         trainer.distillation.teacher.update(trainer.policy)
+
+
+class _CloseLookahead(TrainerCallback):
+    """Drops the batch in flight at the end of training, and counts it."""
+
+    def __init__(self, trainer: CritiqueGRPOTrainer):
+        self.trainer = trainer
+
+    def on_train_end(self, args, state, control, **kwargs):
+        lookahead = self.trainer.lookahead
+        if lookahead is not None:
+            self.trainer.count(lookahead.close())

@@ -59,6 +59,7 @@ COUNTS = {
     "refine_slots": 0,
     "refine_candidates": 0,
     "refine_turns": 1,
+    "critique_staleness": 0,
     "max_refine_prompt_length": 1,
     "distill_top_k": 1,
     "grad_norm_steps": 0,
@@ -230,6 +231,11 @@ class CritiqueGRPOConfig(GRPOConfig):
         "Critique every failed rollout (rollout_failed), or only those of groups in which every "
         "rollout failed (group_failed).",
     )
+    critique_staleness: int = _option(
+        0,
+        "1: while the critic answers on a batch, the next one is sampled, and each batch is "
+        "trained one generation later; for critics outside this process. 0: each step waits.",
+    )
     critique_truncated: bool = _option(
         True,
         "False: a failed rollout that was cut at max_completion_length is not critiqued, but "
@@ -357,6 +363,11 @@ class CritiqueGRPOConfig(GRPOConfig):
             expected = _value_fault(name, value)
             if expected:
                 raise ValueError(f"{name}: got {value!r}, expected {expected}")
+        if self.critique_staleness > 1:
+            raise ValueError(
+                f"critique_staleness: got {self.critique_staleness}, expected 0 or 1: the critic "
+                "is asked about one batch at a time"
+            )
 
     def _check_success_reward(self) -> None:
         """Raises: ValueError: no name, and no list of names."""
@@ -413,6 +424,7 @@ class CritiqueGRPOConfig(GRPOConfig):
         # Expert traces have no refine prompt, under which a teacher or these two terms would read.
         has_refine_prompts = bool(has_critic and self.refine_slots and not self.refine_column)
         self._check_turns(has_critic)
+        self._check_staleness(has_critic)
         self._check_distillation_input(has_critic, has_refine_prompts)
         if self.refine_traces == "rescued" and not (has_critic and self.refine_column):
             raise ValueError(
@@ -450,6 +462,26 @@ class CritiqueGRPOConfig(GRPOConfig):
             remedy = "Use refine_traces rescued, leave refine_column out, or set it to 1"
         if missing:
             raise ValueError(f"refine_turns: got {self.refine_turns} without {missing}. {remedy}")
+
+    def _check_staleness(self, has_critic: bool) -> None:
+        """Raises: ValueError: no critic could be waited for less."""
+        if not self.critique_staleness:
+            return
+        fault = ""
+        if not has_critic:
+            fault = "without a critic. Pass one, or set it to 0"
+        elif self.refine_turns > 1:
+            fault = (
+                f"with refine_turns {self.refine_turns}, whose later turns wait for the critic. "
+                "Set one of them to 1 or 0"
+            )
+        elif self.use_vllm and not self.vllm_importance_sampling_correction:
+            fault = (
+                "with vllm_importance_sampling_correction false: nothing would correct for the "
+                "older policy. Set it to true, or critique_staleness to 0"
+            )
+        if fault:
+            raise ValueError(f"critique_staleness: got {self.critique_staleness} {fault}")
 
     def _check_distillation_input(self, has_critic: bool, has_refinements: bool) -> None:
         """Raises: ValueError: the teacher would have nothing to read, or no row to teach on."""

@@ -89,10 +89,15 @@ class MixedLossTrainer(ResumableGRPOTrainer):
         self._live_logps = result[0]
         self._live_entropies = result[1]
         micro_batch = self._micro_batch
-        # TRL reads the advantages after this forward pass, which is the first to know the policy's
-        # own log-probs and entropies.
+        # TRL reads advantages and old log-probs after this forward pass, which is the first to know
+        # the policy's own log-probs and entropies.
         if micro_batch is not None:
             logps_BT = result[0].detach()
+            if "old_per_token_logps" in micro_batch:
+                old_BT = micro_batch["old_per_token_logps"]
+                # Of rows that the policy of now has sampled.
+                is_new_BT = old_BT.isnan()
+                micro_batch["old_per_token_logps"] = torch.where(is_new_BT, logps_BT, old_BT)
             if self.args.distill_mode == "advantage" and "distill_mask" in micro_batch:
                 self._add_taught_advantages(micro_batch, logps_BT)
             if "rollout_mask" in micro_batch:
@@ -170,6 +175,7 @@ class MixedLossTrainer(ResumableGRPOTrainer):
         assert logps_BT is not None, "TRL's loss scores the completions"
         entropies_BT = self._live_entropies
         advantages = self._micro_batch["advantages"]
+        old_logps_BT = self._micro_batch.get("old_per_token_logps", logps_BT.detach())
         self._live_logps = None
         self._live_entropies = None
         self._micro_batch = None
@@ -177,7 +183,6 @@ class MixedLossTrainer(ResumableGRPOTrainer):
             # Else autograd would go back through the head for a gradient of 0.
             scalar = scalar.detach()
         terms = {"scalar": scalar}
-        old_logps_BT = inputs.get("old_per_token_logps", logps_BT.detach())
         if "refine_credit" in inputs and self.args.refine_weight:
             terms["refine"] = self._refine_term(inputs, logps_BT, old_logps_BT)
         if "distill_mask" in inputs:

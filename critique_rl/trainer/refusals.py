@@ -8,6 +8,7 @@ from typing import Any
 
 from datasets import Dataset, Value
 
+from critique_rl.critic.chat import LocalChat, PolicyChat
 from critique_rl.tasks.messages import ends_with_assistant, has_parts, prompt_fault, question_of
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.teacher import SHIFTING_INITS, changed_weights, shifting_inits
@@ -27,6 +28,23 @@ def refuse_no_critic(critic: Any) -> None:
         f"critic: got {critic!r}, expected an object with `name` and `critique(attempts)`; "
         "build_critic({'kind': ...}, task) makes one"
     )
+
+
+def refuse_present_critic(critic: Any, args: CritiqueGRPOConfig) -> None:
+    """Refuse a critic that cannot answer while the policy samples.
+
+    Raises:
+        ValueError: `critique_staleness` is 1, and the critic is a model in this process.
+    """
+    chat = getattr(critic, "chat", None)
+    if args.critique_staleness and isinstance(chat, LocalChat | PolicyChat):
+        kind = "the policy itself"
+        if isinstance(chat, LocalChat):
+            kind = "a model in this process"
+        raise ValueError(
+            f"critique_staleness 1: got a critic that is {kind}, expected one that answers while "
+            "the policy samples, such as {kind: api}. Serve the model, or set it to 0"
+        )
 
 
 def refuse_unsupported(dataset: Any, options: dict[str, Any]) -> None:

@@ -168,6 +168,18 @@ def add_extra_columns(trainer: GRPOTrainer, columns: Mapping[str, list[str]]) ->
             trainer._pending_extra_logs.setdefault(name, values)
 
 
+def take_extra_columns(trainer: GRPOTrainer) -> dict[str, list[Any]]:
+    """Columns that reward functions have logged since TRL's last table, which lose them here."""
+    columns = dict(trainer._pending_extra_logs)
+    trainer._pending_extra_logs.clear()
+    return columns
+
+
+def put_extra_columns(trainer: GRPOTrainer, columns: Mapping[str, list[Any]]) -> None:
+    """The inverse of `take_extra_columns`."""
+    trainer._pending_extra_logs.update(columns)
+
+
 def rewrite_advantages(trainer: GRPOTrainer, advantages: Tensor) -> None:
     """Have the table of completions show other advantages than those TRL computed.
 
@@ -186,7 +198,12 @@ def rewrite_advantages(trainer: GRPOTrainer, advantages: Tensor) -> None:
 
 
 def token_logps(
-    trainer: GRPOTrainer, model: torch.nn.Module, ids: Tensor, attention: Tensor, length: int
+    trainer: GRPOTrainer,
+    model: torch.nn.Module,
+    ids: Tensor,
+    attention: Tensor,
+    length: int,
+    batch_size: int | None = None,
 ) -> Tensor:
     """Log-probs (rows, length) of the last `length` tokens, with gradient.
 
@@ -196,10 +213,11 @@ def token_logps(
         ids: (rows, positions) token ids, padded on both sides.
         attention: (rows, positions), 0 on padding.
         length: number of positions that are scored.
+        batch_size: rows per forward pass; None: all.
     """
     # By the class: the trainer's override would take these for the log-probs of the loss.
     logps, *_ = GRPOTrainer._get_per_token_logps_and_entropies(
-        trainer, model, ids, attention, length
+        trainer, model, ids, attention, length, batch_size
     )
     return logps
 

@@ -1,6 +1,6 @@
 """All calls of one step: from conversations to replies, concurrently, within `step_deadline`.
 
-    a step      all conversations of one `answer_all`
+    a step      all conversations of one `begin_all`
     a call      one conversation: up to `attempts` requests, and once more if its answer was cut
     a request   one HTTP request, reserved in the ledger before and settled after
 
@@ -15,7 +15,7 @@ import asyncio
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,16 +26,16 @@ from critique_rl.critic.api.deadlines import CallDeadline, StepDeadline
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.ledger import open_ledger
 from critique_rl.critic.api.limits import open_limits
-from critique_rl.critic.api.loop import run_in_thread
+from critique_rl.critic.api.loop import start_in_thread
 from critique_rl.critic.api.step import Call, Step
 from critique_rl.critic.contract import CriticFailed, Reply
 from critique_rl.types import Message
 
 
-def answer_all(
+def begin_all(
     endpoint: Endpoint, folder: Path, conversations: Sequence[list[Message]]
-) -> list[Reply]:
-    """Answer conversations within `step_deadline`.
+) -> Callable[[], list[Reply]]:
+    """Send conversations, which are answered within `step_deadline` from now on.
 
     Args:
         endpoint: the server and its limits.
@@ -43,23 +43,25 @@ def answer_all(
         conversations: equal ones get samples of their own.
 
     Returns:
-        One reply per conversation, in order.
-
-    Raises:
-        CriticFailed: a file of `folder` cannot be used.
+        A function that waits for one reply per conversation, in order. It raises CriticFailed if a
+        file of `folder` cannot be used.
     """
     # The calls fill this list in place, so whatever is ready at the deadline is returned.
     replies = [Reply("", "failed", "step deadline")] * len(conversations)
-    try:
-        run_in_thread(
-            _answer_step(endpoint, folder, conversations, replies), endpoint.step_deadline
-        )
-    except TimeoutError:
-        pass  # the replies say so
-    except sqlite3.Error as error:
-        raise CriticFailed(f"the critic's files in {folder} cannot be used: {error}") from error
-    # A copy: a thread left behind may still write to the list.
-    return list(replies)
+    work = _answer_step(endpoint, folder, conversations, replies)
+    wait = start_in_thread(work, endpoint.step_deadline)
+
+    def wait_for_replies() -> list[Reply]:
+        try:
+            wait()
+        except TimeoutError:
+            pass  # the replies say so
+        except sqlite3.Error as error:
+            raise CriticFailed(f"the critic's files in {folder} cannot be used: {error}") from error
+        # A copy: a thread left behind may still write to the list.
+        return list(replies)
+
+    return wait_for_replies
 
 
 async def _answer_step(

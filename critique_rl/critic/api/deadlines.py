@@ -4,8 +4,8 @@
     call     one conversation with its retries and the waits between them: `deadline`
     request  one request: `attempt_deadline`, in `request`
 
-Each layer also stops at the deadlines above it. `loop.run_in_thread` holds the last one: the caller
-goes on at `step_deadline` even if a coroutine blocks the loop.
+Each layer also stops at the deadlines above it. `loop.start_in_thread` holds the last one: the
+caller goes on at `step_deadline` even if a coroutine blocks the loop.
 """
 
 from __future__ import annotations

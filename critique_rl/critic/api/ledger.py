@@ -220,14 +220,20 @@ class Ledger:
         return None
 
     def position(self) -> dict[str, Any]:
-        """The journal's last entry, for a checkpoint."""
+        """The journal's last entry, and those before it that are owed, for a checkpoint."""
         run, last = self._connection.execute(
             "SELECT run, (SELECT coalesce(max(id), 0) FROM journal) FROM spent"
         ).fetchone()
-        return {"run": run, "journal": last}
+        position = {"run": run, "journal": last}
+        rows = self._connection.execute("SELECT id FROM journal WHERE owed = 1 ORDER BY id")
+        owed = [number for (number,) in rows]
+        # Of a batch that an earlier process asked about, and that is not counted yet.
+        if owed:
+            position["owed"] = owed
+        return position
 
     def rewind(self, position: dict[str, Any]) -> None:
-        """Go back to a checkpoint: all answers paid for after it are owed.
+        """Go back to a checkpoint: what was owed then, and all answers paid for after it, are owed.
 
         Args:
             position: from `position`; {} for the start of the run.
@@ -236,8 +242,12 @@ class Ledger:
             (run,) = self._connection.execute("SELECT run FROM spent").fetchone()
             # A run that branched off has a journal of its own: the position of the run that it
             # branched from says nothing about it.
-            last = position["journal"] if position.get("run") == run else 0
+            is_same = position.get("run") == run
+            last = position["journal"] if is_same else 0
             self._connection.execute("UPDATE journal SET owed = id > ?", (last,))
+            owed = position.get("owed", ()) if is_same else ()
+            for number in owed:
+                self._connection.execute("UPDATE journal SET owed = 1 WHERE id = ?", (number,))
 
 
 def _fits(total: float, cap: float | None) -> bool:

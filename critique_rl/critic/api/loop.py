@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from threading import Thread
@@ -13,17 +14,18 @@ CLOSING_SECONDS = 5.0
 """Longest wait for a loop to close once its work is done. It takes milliseconds."""
 
 
-def run_in_thread(coroutine: Coroutine[Any, Any, None], seconds: float) -> None:
-    """Run a coroutine to its end in a new event loop and thread.
+def start_in_thread(coroutine: Coroutine[Any, Any, None], seconds: float) -> Callable[[], None]:
+    """Start a coroutine in a new event loop and thread.
 
     Args:
         coroutine: the work. It returns its results through objects that it was given.
-        seconds: the longest wait for it.
+        seconds: the longest time for it, from now on.
 
-    Raises:
-        TimeoutError: it did not end in time. Its thread is left behind.
-        KeyboardInterrupt: Ctrl-C while it ran. It is cancelled.
+    Returns:
+        A function that waits for its end. It raises TimeoutError if the work did not end in time,
+        whose thread is left behind then; and KeyboardInterrupt at Ctrl-C, which cancels the work.
     """
+    end = time.monotonic() + seconds
     # A loop that lives for one call leaves nothing for a process forked between two calls.
     outcome: Future[None] = Future()
     loop = asyncio.new_event_loop()
@@ -47,14 +49,20 @@ def run_in_thread(coroutine: Coroutine[Any, Any, None], seconds: float) -> None:
     # A daemon, so that a coroutine that blocks its loop does not keep the process alive.
     thread = Thread(target=work, name="critique_rl.loop", daemon=True)
     thread.start()
-    try:
-        # The bound is on this thread: a timeout inside the loop would not run while it is blocked.
-        outcome.result(seconds)
-    except KeyboardInterrupt:
-        # The loop may have closed between the wait and this line.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(cancel_tasks)
-        raise
-    # The loop closes its connections after the outcome is set. A daemon thread that still does so
-    # while the interpreter ends can abort the process.
-    thread.join(CLOSING_SECONDS)
+
+    def wait() -> None:
+        seconds_left = max(0.0, end - time.monotonic())
+        try:
+            # The bound is on this thread: a timeout inside the loop would not run while it is
+            # blocked.
+            outcome.result(seconds_left)
+        except KeyboardInterrupt:
+            # The loop may have closed between the wait and this line.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(cancel_tasks)
+            raise
+        # The loop closes its connections after the outcome is set. A daemon thread that still does
+        # so while the interpreter ends can abort the process.
+        thread.join(CLOSING_SECONDS)
+
+    return wait

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -24,10 +25,28 @@ from critique_rl.trainer.rollout.sampled import Sampled
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.types import Attempt, Critique, Message, Usage
 
+Wait = Callable[[], list[Critique]]
+"""Waits for the critic's answers; CriticFailed where it may not fail, and did."""
 MOST_PER_TOKEN = 64
 """Characters per token of no text that fits a prompt. A tokenizer takes 400 bytes per token, so a
 longer text is not even tokenized.
 """
+
+
+@dataclass(frozen=True)
+class AskedBatch:
+    """The failed rollouts of one batch, about which the critic was asked."""
+
+    attempts: Mapping[int, Attempt]
+    """The rollouts of this rank."""
+    asked: list[int]
+    """Indices of those that it was asked about."""
+    truncated: Critiques
+    """Skipped critiques of those that were cut."""
+    wait: Wait
+    """Waits for its critiques."""
+    started: float
+    """When it was asked, on the clock of `time.perf_counter`."""
 
 
 class CriticTurn:
@@ -69,6 +88,15 @@ class CriticTurn:
             TypeError: the critic returned no list, or something in it that is no critique.
             ValueError: the critic returned another number of critiques than it got attempts.
         """
+        return self.finish(self.begin(attempts))
+
+    def begin(self, attempts: list[Attempt]) -> AskedBatch:
+        """Ask about the failed rollouts of one batch: now, where the critic answers in the
+        background and may be stale, else once its critiques are read.
+
+        Args:
+            attempts: the rollouts of this rank, group by group.
+        """
         verdicts = [attempt.verdict for attempt in attempts]
         by_index = dict(enumerate(attempts))
         truncated = self._skip_truncated(by_index)
@@ -80,10 +108,14 @@ class CriticTurn:
             truncated,
         )
         self._spare_prompt = attempts[0].row["prompt"]
-        critiques, counts = self._critique(1, by_index, asked, truncated)
-        failed = sum(verdict.failed for verdict in verdicts)
+        return self._begin(by_index, asked, truncated)
+
+    def finish(self, batch: AskedBatch) -> tuple[Critiques, Counts]:
+        """Wait for the critiques of a batch; returns and raises as `critique_failed` does."""
+        critiques, counts = self._finish(1, batch)
+        failed = sum(attempt.verdict.failed for attempt in batch.attempts.values())
         counts["critique/failed_rollouts"] = failed
-        counts["critique/not_asked"] = failed - len(asked) - len(truncated)
+        counts["critique/not_asked"] = failed - len(batch.asked) - len(batch.truncated)
         return critiques, counts
 
     def critique_refinements(
@@ -103,10 +135,17 @@ class CriticTurn:
         """
         truncated = self._skip_truncated(failed)
         asked = [number for number in due if number not in truncated]
-        critiques, counts = self._critique(turn, failed, asked, truncated)
+        critiques, counts = self._finish(turn, self._begin(failed, asked, truncated))
         counts["critique/failed_refinements"] = len(failed)
         counts["critique/not_asked"] = len(failed) - len(asked) - len(truncated)
         return critiques, counts
+
+    def state(self) -> dict[str, Any]:
+        """The critic's state, for a checkpoint; {} of a critic that keeps none."""
+        if not hasattr(self.critic, "state_dict"):
+            return {}
+        state: dict[str, Any] = self.critic.state_dict()
+        return state
 
     def reply(self, conversations: Sequence[list[Message]]) -> list[Reply]:
         """The policy's replies, for a critic that is the policy itself.
@@ -152,22 +191,43 @@ class CriticTurn:
             self.sampler.special_tokens,
         )
 
-    def _critique(
-        self, turn: int, attempts: Mapping[int, Attempt], asked: list[int], truncated: Critiques
-    ) -> tuple[Critiques, Counts]:
-        """Critiques of the asked attempts and those of truncated ones, and counters."""
+    def _begin(
+        self, attempts: Mapping[int, Attempt], asked: list[int], truncated: Critiques
+    ) -> AskedBatch:
         started = time.perf_counter()
+        wait: Wait = list
+        # The policy's own sampler is a collective, so that critic is called on every rank.
+        if asked or self.critic_is_policy:
+            wait = self._ask([attempts[i] for i in asked])
+        return AskedBatch(attempts, asked, truncated, wait, started)
+
+    def _ask(self, attempts: list[Attempt]) -> Wait:
+        """What waits for the critic's answers."""
+        begin = getattr(self.critic, "begin", None)
+        if not self.args.critique_staleness or begin is None:
+            return partial(self.critic.critique, attempts)
+        wait: Wait
+        try:
+            wait = begin(attempts)
+        except CriticFailed as failure:
+            # Raised with the other ranks, once its answers are read.
+            wait = partial(_fail, failure)
+        return wait
+
+    def _finish(self, turn: int, batch: AskedBatch) -> tuple[Critiques, Counts]:
+        """Critiques of the asked attempts and those of truncated ones, and counters."""
         self._reply_tokens = Counter()
-        answers = self._ask([attempts[i] for i in asked])
-        check_critiques(self.critic.name, answers, len(asked))
+        answers = self._answers_of(batch)
+        check_critiques(self.critic.name, answers, len(batch.asked))
         counts: Counts = Counter(self._reply_tokens)
         # A Counter adds fractions too; its type says int.
-        counts["critique/seconds"] = time.perf_counter() - started  # type: ignore[assignment]
+        seconds = time.perf_counter() - batch.started
+        counts["critique/seconds"] = seconds  # type: ignore[assignment]
         if self.args.refine_turns > 1:
             counts.update(self._count_turn(turn, answers))
-        critiques = dict(zip(asked, answers, strict=True)) | truncated
+        critiques = dict(zip(batch.asked, answers, strict=True)) | batch.truncated
         if self.args.refine_slots:
-            critiques = self._skip_long(attempts, critiques)
+            critiques = self._skip_long(batch.attempts, critiques)
         return critiques, counts
 
     def _count_turn(self, turn: int, answers: Sequence[Critique]) -> Counts:
@@ -183,8 +243,8 @@ class CriticTurn:
         counts[turn_counter(turn, "critic_prompt_tokens")] = read
         return counts
 
-    def _ask(self, attempts: list[Attempt]) -> list[Critique]:
-        """Call the critic.
+    def _answers_of(self, batch: AskedBatch) -> list[Critique]:
+        """The critic's answers.
 
         Raises:
             CriticFailed: on every rank, if the critic may not fail and did on one of them.
@@ -192,9 +252,7 @@ class CriticTurn:
         answers: list[Critique] = []
         failures: list[str] = []
         try:
-            # The policy's own sampler is a collective, so that critic is called on every rank.
-            if attempts or self.critic_is_policy:
-                answers = self.critic.critique(attempts)
+            answers = batch.wait()
         except CriticFailed as failure:
             failures = [str(failure)]
         # A rank that raised alone would leave the others waiting for it at the next collective.
@@ -242,6 +300,10 @@ class CriticTurn:
             if len(ids) > limit:
                 kept[i] = replace(critiques[i], status="skipped", reason="prompt_too_long")
         return kept
+
+
+def _fail(failure: CriticFailed) -> list[Critique]:
+    raise failure
 
 
 def check_critiques(critic: str, answers: Any, expected: int) -> None:

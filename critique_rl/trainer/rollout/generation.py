@@ -231,17 +231,25 @@ def _count_critique(critique: Critique) -> Counts:
     else:
         counts[f"critique/{status}"] += 1
     counts["critique/leaked"] += critique.leaked
-    counts["tokens/critic_prompt"] += critique.usage.prompt_tokens
-    counts["tokens/critic_completion"] += critique.usage.completion_tokens
-    # A Counter adds fractions too; its type says int.
-    counts["critique/usd"] += critique.usage.usd  # type: ignore[assignment]
-    counts["critique/usage_estimated"] += critique.usage.estimated
-    counts["critique/excess_tokens"] += critique.usage.excess_tokens
+    counts.update(count_usage(critique))
     if critique.reason:
         # Without a server's words, which may hold the time or a number: a metric is averaged over
         # many steps, and there must be few names.
         counts[f"critique/{status}/{reason_name(critique.reason)}"] += 1
     counts.update(f"critique/{reason_name(note)}" for note in critique.notes)
+    return counts
+
+
+def count_usage(critique: Critique) -> Counts:
+    """Counters of what a critique cost."""
+    usage = critique.usage
+    counts: Counts = Counter()
+    counts["tokens/critic_prompt"] = usage.prompt_tokens
+    counts["tokens/critic_completion"] = usage.completion_tokens
+    # A Counter adds fractions too; its type says int.
+    counts["critique/usd"] = usage.usd  # type: ignore[assignment]
+    counts["critique/usage_estimated"] = usage.estimated
+    counts["critique/excess_tokens"] = usage.excess_tokens
     return counts
 
 

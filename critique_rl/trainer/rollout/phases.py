@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from critique_rl.trainer.rollout.generation import (
     Counts,
@@ -149,8 +150,24 @@ class FilledSlots:
     """Counters of traces that took the rows of refinements."""
 
 
-def count_tokens(first: FirstPhase, second: SecondPhase, idle: set[int]) -> Counts:
-    """Tokens of both phases by owner, those of prompts apart. `idle` traces were never read."""
+def without_reserved(rows: list[Any], group_size: int, group_rollouts: int) -> list[Any]:
+    """Of the rows of complete groups those that phase 1 samples, the first of each group."""
+    kept = []
+    for start in range(0, len(rows), group_size):
+        kept += rows[start : start + group_rollouts]
+    return kept
+
+
+def count_rollouts(first: FirstPhase) -> Counts:
+    """Tokens of the rollouts, those of prompts apart."""
+    counts: Counts = Counter()
+    counts["tokens/rollout"] = first.sampled.completion_tokens
+    counts["tokens/rollout_prompt"] = first.sampled.prompt_tokens
+    return counts
+
+
+def count_second(second: SecondPhase, idle: set[int]) -> Counts:
+    """Tokens of phase 2 by owner, those of prompts apart. `idle` traces were never read."""
     counts: Counts = Counter()
     sampled = second.sampled
     for place, candidate in enumerate(second.candidates):
@@ -159,8 +176,6 @@ def count_tokens(first: FirstPhase, second: SecondPhase, idle: set[int]) -> Coun
         owner = candidate.owner
         counts[f"tokens/{owner}"] += len(sampled.completion_ids[place])
         counts[f"tokens/{owner}_prompt"] += len(sampled.prompt_ids[place])
-    counts["tokens/rollout"] += first.sampled.completion_tokens
-    counts["tokens/rollout_prompt"] += first.sampled.prompt_tokens
     return counts
 
 

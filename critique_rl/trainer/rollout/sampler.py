@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from accelerate.utils import gather_object
+from torch import Tensor
 from trl import GRPOTrainer
+from trl.trainer.utils import pad
 
 from critique_rl.prompts import special_tokens
 from critique_rl.sampling.tokens import completions_of, is_truncated, trace_ids
@@ -32,6 +35,10 @@ class Sampler:
     @property
     def tokenizer(self) -> Any:
         return self.trainer.processing_class
+
+    @property
+    def device(self) -> torch.device:
+        return self.trainer.accelerator.device
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
@@ -87,6 +94,21 @@ class Sampler:
         kwargs: Any = self.trainer.chat_template_kwargs
         return trace_ids(self.tokenizer, prompt, text, self.trainer.eos_token_ids, kwargs)
 
+    def logps(self, sampled: Sampled) -> list[list[float]]:
+        """Log-probs of each completion's tokens under the policy as it is now. A collective."""
+        trainer = self.trainer
+        prompt_ids, prompt_mask = padded(sampled.prompt_ids, self.tokenizer.pad_token_id, "left")
+        ids, mask = padded(sampled.completion_ids, self.tokenizer.pad_token_id, "right")
+        row_ids = torch.cat([prompt_ids, ids], 1).to(self.device)
+        attention = torch.cat([prompt_mask, mask], 1).to(self.device)
+        rows = self.args.per_device_train_batch_size
+        model: Any = trainer.model
+        with torch.no_grad(), trl_seams.completions_scored_alone():
+            logps = trl_seams.token_logps(trainer, model, row_ids, attention, ids.shape[1], rows)
+        lengths = mask.sum(1).tolist()
+        pairs = zip(logps.float().tolist(), lengths, strict=True)
+        return [row[:length] for row, length in pairs]
+
     def truncated(self, completion_ids: Sequence[Sequence[int]]) -> list[bool]:
         """Whether each completion ended at the limit of tokens, as TRL counts it."""
         stops = self.trainer.eos_token_ids
@@ -98,3 +120,10 @@ class Sampler:
         prompt_ids = self.prompt_ids([prompt])
         completions = completions_of(self.tokenizer, [prompt], prompt_ids, [ids])
         return Sampled(prompt_ids, [ids], None, completions)
+
+
+def padded(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[Tensor, Tensor]:
+    """Token ids (rows, positions), padded on the left or the right, and their attention."""
+    tensors = [torch.tensor(ids, dtype=torch.long) for ids in rows]
+    ones = [torch.ones_like(ids) for ids in tensors]
+    return pad(tensors, value, padding_side=side), pad(ones, 0, padding_side=side)

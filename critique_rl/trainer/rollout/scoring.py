@@ -7,7 +7,7 @@ failure.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -131,6 +131,14 @@ class Scorer:
             copies: further rows that were scored after them to make up the numbers of a rank.
         """
         trl_seams.reorder_extra_columns(self.trainer, order, scored, copies)
+
+    def take_extra_columns(self) -> dict[str, list[Any]]:
+        """Columns that reward functions have logged, which TRL's table loses here."""
+        return trl_seams.take_extra_columns(self.trainer)
+
+    def put_extra_columns(self, columns: Mapping[str, list[Any]]) -> None:
+        """The inverse of `take_extra_columns`."""
+        trl_seams.put_extra_columns(self.trainer, columns)
 
     def count_success(self, rewards: Tensor, batch: RolloutRows) -> Counter[str]:
         """Counters of the batch's failed rollouts, and of what could contradict them.

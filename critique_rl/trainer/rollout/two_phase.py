@@ -25,9 +25,11 @@ from critique_rl.trainer.rollout.phases import (
     FirstPhase,
     SecondPhase,
     SlotCandidate,
-    count_tokens,
+    count_rollouts,
+    count_second,
     number_plain_samples,
     number_refinements,
+    without_reserved,
 )
 from critique_rl.trainer.rollout.refine import choose_candidates, mentions_critique, swap_right
 from critique_rl.trainer.rollout.sampled import Row, Sampled, batch_columns
@@ -78,13 +80,28 @@ class TwoPhaseRollout:
             prompts: prompts in groups of N equal ones.
             rows: the dataset's row of each prompt.
         """
-        group_rows = rows[:: self.args.group_size]
-        group_prompts = prompts[:: self.args.group_size]
         first = self.judge_rollouts(rows, self.sample_rollouts(prompts))
         critiques: Critiques = {}
         counts: Counts = Counter()
         if self.critic_turn is not None:
             critiques, counts = self.critic_turn.critique_failed(first.attempts)
+        counts.update(count_rollouts(first))
+        return self.complete(rows, first, critiques, counts)
+
+    def complete(
+        self, rows: list[Row], first: FirstPhase, critiques: Critiques, counts: Counts
+    ) -> Generation:
+        """Refine what failed, and fill the reserved rows. A collective.
+
+        Args:
+            rows: the dataset's row of each prompt.
+            first: the rollouts.
+            critiques: index of a rollout -> its critique.
+            counts: counters so far.
+        """
+        counts = Counter(counts)
+        group_rows = rows[:: self.args.group_size]
+        group_prompts = [row["prompt"] for row in group_rows]
         candidates, trace_counts = self.plan_candidates(group_rows, critiques)
         sampled = self.sample_candidates(group_prompts, candidates, first.attempts, critiques)
         second = self.judge_candidates(group_rows, candidates, sampled, first)
@@ -99,7 +116,7 @@ class TwoPhaseRollout:
         counts.update(trace_counts)
         counts.update(slots.counts)
         counts["refine/mentions"] = sum(second.mentions)
-        counts.update(count_tokens(first, second, slots.idle))
+        counts.update(count_second(second, slots.idle))
         return Generation(
             group_rollouts=self.args.group_rollouts,
             attempts=first.attempts,
@@ -119,16 +136,12 @@ class TwoPhaseRollout:
 
     # ---- phase 1 ---------------------------------------------------------------------------------
 
-    def without_reserved(self, rows: list[Any]) -> list[Any]:
-        """Of the rows of complete groups those that phase 1 samples, N - k per group."""
-        kept = []
-        for start in range(0, len(rows), self.args.group_size):
-            kept += rows[start : start + self.args.group_rollouts]
-        return kept
-
     def sample_rollouts(self, prompts: list[Any]) -> Sampled:
         """Sample the N - k rollouts of each group of N prompts."""
-        return self.sampler.sample(self.without_reserved(prompts), self.args.group_rollouts)
+        return self.sampler.sample(self._rollouts_of(prompts), self.args.group_rollouts)
+
+    def _rollouts_of(self, rows: list[Any]) -> list[Any]:
+        return without_reserved(rows, self.args.group_size, self.args.group_rollouts)
 
     def judge_rollouts(self, rows: list[Row], sampled: Sampled) -> FirstPhase:
         """Judge the rollouts.
@@ -137,7 +150,7 @@ class TwoPhaseRollout:
             rows: the dataset's row of every prompt, those of reserved rows among them.
             sampled: the rollouts.
         """
-        rollout_rows = self.without_reserved(rows)
+        rollout_rows = self._rollouts_of(rows)
         judged = self.scorer.judge(rollout_rows, sampled)
         truncated = self.sampler.truncated(sampled.completion_ids)
         attempts = make_attempts(rollout_rows, sampled.completions, judged.verdicts, truncated)

@@ -22,7 +22,7 @@ from waiting import SECONDS, ended, wait_until, within
 
 from critique_rl.cli.doctor_endpoint import failure_advice
 from critique_rl.critic.api.endpoint import Endpoint
-from critique_rl.critic.api.loop import run_in_thread
+from critique_rl.critic.api.loop import start_in_thread
 from critique_rl.critic.api.response import parse_usage
 from critique_rl.critic.api.retry import parse_retry_after
 from critique_rl.critic.chat import ApiChat
@@ -409,7 +409,7 @@ def test_a_step_ends_also_where_its_loop_is_blocked():
 
     try:
         with within("a blocked loop"), pytest.raises(TimeoutError):
-            run_in_thread(blocked(), 0.2)
+            start_in_thread(blocked(), 0.2)()
     finally:
         released.set()
 

@@ -1,0 +1,115 @@
+"""A batch whose rollouts are sampled and not trained yet, in memory and in a checkpoint.
+
+Its file is JSON: a row of the dataset, or a verdict, may hold what a tensor file does not load.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from critique_rl.trainer.checkpoint import IN_FLIGHT
+from critique_rl.trainer.rollout.generation import make_attempts
+from critique_rl.trainer.rollout.phases import FirstPhase, without_reserved
+from critique_rl.trainer.rollout.sampled import Row, Sampled
+from critique_rl.trainer.rollout.scoring import Judged
+from critique_rl.types import Verdict
+
+
+@dataclass(frozen=True)
+class BatchInFlight:
+    """A batch whose rollouts are sampled and judged, and not trained yet."""
+
+    rows: list[Row]
+    """The dataset's row of each prompt."""
+    first: FirstPhase
+    """The rollouts."""
+    logps: list[list[float]] | None
+    """Log-probs of their tokens under the policy that sampled them; None with vLLM, whose own
+    log-probs TRL's correction reads.
+    """
+    columns: dict[str, list[Any]]
+    """Columns that reward functions logged for them."""
+    step: int
+    """Optimizer steps that the policy had taken."""
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """Numbers that a batch shares with the run that takes it up."""
+
+    processes: int
+    """Ranks."""
+    group_size: int
+    """Rows per group."""
+    group_rollouts: int
+    """Of these the rollouts of phase 1."""
+
+
+def refuse_rows(rows: Sequence[Row]) -> None:
+    """Refuse rows that a checkpoint cannot hold.
+
+    Raises:
+        ValueError: a column holds something else than text, numbers, and lists of them.
+    """
+    for row in rows:
+        for name, value in row.items():
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"critique_staleness: got a {type(value).__name__} in the column {name!r}, "
+                    "expected text, numbers, or lists of them, which a checkpoint can hold; "
+                    "drop the column, or set critique_staleness to 0"
+                ) from None
+
+
+def write_batch(batch: BatchInFlight, checkpoint: Path, rank: int, shape: BatchShape) -> None:
+    """Write one rank's batch into a checkpoint."""
+    first = batch.first
+    content = {
+        "shape": asdict(shape),
+        "rows": batch.rows,
+        "sampled": asdict(first.sampled),
+        "rewards": first.judged.rewards.tolist(),
+        "values": first.judged.values,
+        "verdicts": [asdict(verdict) for verdict in first.judged.verdicts],
+        "truncated": [attempt.truncated for attempt in first.attempts],
+        "logps": batch.logps,
+        "columns": batch.columns,
+        "step": batch.step,
+    }
+    # `str`: what a verifier's details and logged columns hold is for reading.
+    text = json.dumps(content, default=str)
+    (checkpoint / IN_FLIGHT.format(rank)).write_text(text, encoding="utf-8")
+
+
+def read_batch(
+    checkpoint: Path, rank: int, shape: BatchShape, device: torch.device
+) -> BatchInFlight | None:
+    """One rank's batch in a checkpoint; None where it has none of this shape."""
+    path = checkpoint / IN_FLIGHT.format(rank)
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["shape"] != asdict(shape):
+        return None
+    rows = content["rows"]
+    sampled = Sampled(**content["sampled"])
+    verdicts = [_read_verdict(fields) for fields in content["verdicts"]]
+    rewards = torch.tensor(content["rewards"], device=device)
+    judged = Judged(rewards, content["values"], verdicts)
+    rollout_rows = without_reserved(rows, shape.group_size, shape.group_rollouts)
+    attempts = make_attempts(rollout_rows, sampled.completions, verdicts, content["truncated"])
+    first = FirstPhase(sampled, judged, attempts)
+    return BatchInFlight(rows, first, content["logps"], content["columns"], content["step"])
+
+
+def _read_verdict(fields: dict[str, Any]) -> Verdict:
+    faults = tuple((start, end) for start, end in fields.pop("faults"))
+    return Verdict(**fields, faults=faults)

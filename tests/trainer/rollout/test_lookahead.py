@@ -1,0 +1,242 @@
+"""A critic that answers while the next batch is sampled: order, log-probs, counts, restarts."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+import torch
+from known_critics import Words
+from lab_trainers import LAB, logps_of, prompt_tokens
+from tiny_trainers import dataset, even, history, trainer_of
+from transformers import TrainerCallback
+
+from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
+from critique_rl.critic.chat import LocalChat, PolicyChat
+from critique_rl.critic.chat_critic import ChatCritic
+from critique_rl.trainer.checkpoint import copy_checkpoint, last_sealed
+from critique_rl.types import Critique, Usage
+
+STALE = {**LAB, "critique_staleness": 1, "refine_slots": 1, "learning_rate": 1e-3}
+
+
+class Background:
+    """Answers once it is waited for, and keeps a list of what happened."""
+
+    name = "background"
+
+    def __init__(self):
+        self.events: list[tuple[str, tuple[str, ...]]] = []
+
+    def begin(self, attempts):
+        texts = tuple(attempt.text for attempt in attempts)
+        self.events.append(("asked", texts))
+
+        def wait():
+            self.events.append(("read", texts))
+            usage = Usage(prompt_tokens=10, completion_tokens=2)
+            return [Critique("words", self.name, usage=usage) for _ in attempts]
+
+        return wait
+
+    def critique(self, attempts):
+        raise AssertionError("it was asked in the foreground")
+
+
+def build(policy, folder, critic=None, **changes) -> CritiqueGRPOTrainer:
+    return trainer_of(
+        CritiqueGRPOTrainer,
+        CritiqueGRPOConfig,
+        policy,
+        folder,
+        even,
+        settings={**STALE, **changes},
+        critic=critic or Background(),
+    )
+
+
+def logged(trainer, name: str) -> list[float]:
+    return [row[name] for row in trainer.state.log_history if name in row]
+
+
+def test_the_critic_is_asked_about_a_batch_once_it_has_answered_on_the_one_before(
+    tiny_policy, tmp_path
+) -> None:
+    critic = Background()
+    trainer = build(tiny_policy, tmp_path, critic)
+    trained = []
+    trainer.on_generation = lambda batch, credit: trained.append(
+        tuple(attempt.text for attempt in batch.attempts if attempt.verdict.failed)
+    )
+    trainer.train()
+    kinds = [kind for kind, _ in critic.events]
+    assert kinds == ["asked", "read"] * 4
+    asked = [texts for kind, texts in critic.events if kind == "asked"]
+    assert [texts for kind, texts in critic.events if kind == "read"] == asked
+    # Three steps train the first three batches; the fourth was in flight at the end.
+    assert trained == asked[:3]
+    assert logged(trainer, "critique/staleness") == [0, 1, 1]
+
+
+def test_the_first_questions_are_sampled_twice_and_all_tokens_are_counted(
+    tiny_policy, tmp_path
+) -> None:
+    critic = Background()
+    trainer = build(tiny_policy, tmp_path, critic)
+    seen = []
+    sampled = []
+    sample = trainer.rollout.sample_rollouts
+
+    def count(prompts):
+        rollouts = sample(prompts)
+        sampled.append(rollouts.completion_tokens)
+        return rollouts
+
+    trainer.rollout.sample_rollouts = count
+    trainer.on_generation = lambda batch, credit: seen.append(batch)
+    trainer.train()
+    questions = [[attempt.question for attempt in batch.attempts] for batch in seen]
+    assert questions[0] == questions[1]
+    assert questions[1] != questions[2]
+    texts = [[attempt.text for attempt in batch.attempts] for batch in seen]
+    assert texts[0] != texts[1]
+    critiques = sum(len(texts) for kind, texts in critic.events if kind == "read")
+    assert trainer.tokens["tokens/critic_prompt"] == 10 * critiques
+    plain = 0
+    for batch in seen:
+        for row, ids in enumerate(batch.columns["completion_ids"]):
+            is_second = batch.order[row] >= len(batch.attempts)
+            if is_second and row not in batch.refined + batch.off_policy:
+                plain += len(ids)
+    assert len(sampled) == 4
+    assert trainer.tokens["tokens/rollout"] == sum(sampled) + plain
+
+
+class Weights(TrainerCallback):
+    """Keeps the policy's weights before each step."""
+
+    def __init__(self):
+        self.kept: list[dict] = []
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        copies = {name: value.clone() for name, value in model.state_dict().items()}
+        self.kept.append(copies)
+
+
+def test_old_log_probs_are_of_the_policy_that_sampled(tiny_policy, tmp_path) -> None:
+    trainer = build(tiny_policy, tmp_path, learning_rate=1e-2)
+    weights = Weights()
+    trainer.add_callback(weights)
+    outputs = []
+    make = trainer._generate_and_score_completions
+
+    def keep(inputs):
+        outputs.append((make(inputs), trainer.generation))
+        return outputs[-1][0]
+
+    trainer._generate_and_score_completions = keep
+    trainer.train()
+    model = trainer.model.eval()
+    # The third step trains what the second step's policy sampled.
+    output, batch = outputs[2]
+    rollouts = [row for row, number in enumerate(batch.order) if number < len(batch.attempts)]
+    assert len(rollouts) == 6
+    apart = 0.0
+    for row in rollouts:
+        ids = output["completion_ids"][row][output["completion_mask"][row].bool()].tolist()
+        question = batch.attempts[batch.order[row]].question
+        prompt = prompt_tokens(trainer, question)
+        old = output["old_per_token_logps"][row][: len(ids)]
+        model.load_state_dict(weights.kept[1])
+        torch.testing.assert_close(old.double(), logps_of(model, prompt, ids), atol=1e-5, rtol=0)
+        model.load_state_dict(weights.kept[2])
+        apart = max(apart, (old - logps_of(model, prompt, ids)).abs().max().item())
+    assert apart > 1e-3, "policies that agree prove nothing"
+    others = [row for row in range(len(batch.order)) if row not in rollouts]
+    # What the newest policy sampled has its live log-probs, which the loss fills in.
+    assert output["old_per_token_logps"][others].isnan().all()
+
+
+def test_ratios_differ_from_1_on_older_rollouts_alone(tiny_policy, tmp_path) -> None:
+    trainer = build(tiny_policy, tmp_path, learning_rate=1e-2, epsilon=1e-4)
+    trainer.train()
+    clipped = logged(trainer, "clip_ratio/region_mean")
+    assert clipped[0] == 0
+    assert max(clipped[1:]) > 0
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_iterations": 2, "steps_per_generation": 2}])
+def test_a_restart_goes_on_with_the_batch_in_flight(tiny_policy, tmp_path, changes) -> None:
+    if changes:
+        changes = {**changes, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
+    saves = {"save_strategy": "steps", "save_steps": 1, **changes}
+    steps = 11 if changes else 5
+    whole = build(tiny_policy, tmp_path / "whole", max_steps=steps, **saves)
+    whole.train()
+    part = tmp_path / "part"
+    build(tiny_policy, part, max_steps=steps // 2, **saves).train()
+    assert (last_sealed(part) / "in_flight-rank0.json").exists()
+    continued = build(tiny_policy, part, max_steps=steps, **saves)
+    continued.train(resume_from_checkpoint=True)
+    assert history(continued) == history(whole)
+    pairs = zip(
+        continued.model.state_dict().values(), whole.model.state_dict().values(), strict=True
+    )
+    assert all(torch.equal(got, wanted) for got, wanted in pairs)
+    assert continued.tokens == whole.tokens
+    for totals in (continued.critique_totals, whole.critique_totals):
+        totals.pop("critique/seconds")
+    assert continued.critique_totals == whole.critique_totals
+
+
+def test_a_checkpoint_without_its_batch_says_so_and_samples_anew(
+    tiny_policy, tmp_path, caplog
+) -> None:
+    saves = {"save_strategy": "steps", "save_steps": 1}
+    build(tiny_policy, tmp_path / "part", max_steps=2, **saves).train()
+    # As a branch gets it, whose groups may be others.
+    copy_checkpoint(last_sealed(tmp_path / "part"), tmp_path / "copy")
+    other = build(tiny_policy, tmp_path / "copy", max_steps=4, **saves)
+    other.train(resume_from_checkpoint=True)
+    assert "does not hold a batch in flight" in caplog.text
+    assert logged(other, "critique/staleness")[-2:] == [0, 1]
+
+
+def test_without_a_critic_in_the_background_nothing_is_hidden_and_all_else_holds(
+    tiny_policy, tmp_path
+) -> None:
+    trainer = build(tiny_policy, tmp_path, Words())
+    trainer.train()
+    assert logged(trainer, "critique/staleness") == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("critic", "changes", "words"),
+    [
+        (ChatCritic(PolicyChat()), {}, "the policy itself, expected one that answers while"),
+        (ChatCritic(LocalChat("lab/critic")), {}, "a model in this process"),
+        (None, {"refine_turns": 2}, "with refine_turns 2"),
+        (None, {"critique_staleness": 2}, "expected 0 or 1"),
+        (None, {"critique_staleness": True}, "expected a whole number"),
+    ],
+)
+def test_what_cannot_be_stale_is_refused(tiny_policy, tmp_path, critic, changes, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        build(tiny_policy, tmp_path, critic, **changes)
+
+
+def test_rows_that_no_checkpoint_holds_are_refused_at_once(tiny_policy, tmp_path) -> None:
+    rows = dataset()
+    rows = rows.add_column("day", [date(2026, 1, 1)] * len(rows))
+    trainer = trainer_of(
+        CritiqueGRPOTrainer,
+        CritiqueGRPOConfig,
+        tiny_policy,
+        tmp_path,
+        even,
+        rows,
+        settings=STALE,
+        critic=Background(),
+    )
+    with pytest.raises(ValueError, match="got a date in the column 'day'"):
+        trainer.train()
