@@ -3,7 +3,7 @@ killed: series, tokens and final weights must be equal. Nor may a kill cost more
 calls that were out: what was answered is read from the run's cache, and counted as it was the first
 time.
 
-    OMP_NUM_THREADS=1 python tests/kill_and_resume.py --kills 50 [--turns 3]
+    OMP_NUM_THREADS=1 python tests/kill_and_resume.py --kills 50 [--turns 3] [--staleness 1]
 
 The run is small and has everything a checkpoint must hold: several updates a generation, an EMA
 teacher, four epochs, a critic behind a real server on loopback, and a checkpoint each generation.
@@ -45,7 +45,7 @@ os.environ.update(
 PHASES = ("start", "generation", "critic", "training", "checkpoint", "evaluation", "epoch 2")
 IN_FLIGHT = 8
 """Calls that may be out at a kill: the endpoint's concurrency."""
-WALL = ("seconds", "step_time", "critique/seconds")
+WALL = ("seconds", "step_time", "critique/seconds", "critique/wait_seconds")
 PIPELINE = {
     "task": {"name": "lab/chain", "size": 12},
     "preset": "mixed",
@@ -135,9 +135,9 @@ def spied(phase) -> None:
     """In the forked run: note in shared memory what the trainer is doing, for kills that wait for a
     phase, and for the count of what was struck.
     """
-    from critique_rl.critic.chat_critic import ChatCritic
     from critique_rl.experiment import evaluate
     from critique_rl.trainer.critique_grpo import CritiqueGRPOTrainer
+    from critique_rl.trainer.rollout.critiques import CriticTurn
 
     def mark(owner, name: str, value: str) -> None:
         original = getattr(owner, name)
@@ -153,7 +153,7 @@ def spied(phase) -> None:
         setattr(owner, name, noted)
 
     mark(CritiqueGRPOTrainer, "_generate_and_score_completions", "generation")
-    mark(ChatCritic, "critique", "critic")
+    mark(CriticTurn, "_answers_of", "critic")
     mark(CritiqueGRPOTrainer, "_compute_loss", "training")
     mark(CritiqueGRPOTrainer, "_save_checkpoint", "checkpoint")
     mark(evaluate, "judge", "evaluation")
@@ -265,6 +265,7 @@ def main(*words: str) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=92)
     parser.add_argument("--turns", type=int, default=1)
+    parser.add_argument("--staleness", type=int, default=0)
     arguments = parser.parse_args(words)
     port, phase = multiprocessing.Value("i", 0), multiprocessing.Value("i", 0, lock=False)
     server = multiprocessing.get_context("fork").Process(target=serve, args=(port,), daemon=True)
@@ -287,7 +288,11 @@ def main(*words: str) -> None:
         **PIPELINE,
         "policy": {"model": str(folder / "policy")},
         "budget": {"optimizer_steps": arguments.steps},
-        "method": {**PIPELINE["method"], "refine_turns": arguments.turns},
+        "method": {
+            **PIPELINE["method"],
+            "refine_turns": arguments.turns,
+            "critique_staleness": arguments.staleness,
+        },
     }
     pipeline["critic"] = {**PIPELINE["critic"], "base_url": f"http://127.0.0.1:{port.value}/v1"}
     path.write_text(yaml.safe_dump(pipeline))

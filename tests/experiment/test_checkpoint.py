@@ -128,10 +128,12 @@ def test_litter_of_a_file_system_is_no_damage(tmp_path) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("turns", ["1", "3"])
-def test_fifty_kills_in_short(tmp_path, turns) -> None:
+@pytest.mark.parametrize(
+    "options", [["--turns", "1"], ["--turns", "3"], ["--staleness", "1"]], ids=" ".join
+)
+def test_fifty_kills_in_short(tmp_path, options) -> None:
     """The whole form: python tests/kill_and_resume.py --kills 50 (figures in runs/README.md)."""
-    words = ["--kills", "2", "--steps", "20", "--seed", "1", "--turns", turns]
+    words = ["--kills", "2", "--steps", "20", "--seed", "1", *options]
     ranks.run(tmp_path, [("kill_and_resume", words)], world=1)
     assert "2 of 2 equal" in (tmp_path / "rank0.log").read_text()
 
