@@ -162,6 +162,10 @@ def resumed_turns(policy: str, folder: Path) -> dict[str, Any]:
     return resumed(policy, folder, refine_turns=3)
 
 
+def resumed_stale(policy: str, folder: Path) -> dict[str, Any]:
+    return resumed(policy, folder, critique_staleness=1)
+
+
 class Server:
     """In place of a vLLM server: what it answers can be told from the prompt."""
 
@@ -228,10 +232,16 @@ def vllm_turns(policy: str, folder: Path) -> dict[str, Any]:
     return vllm_server(policy, folder, refine_turns=3)
 
 
+def vllm_stale(policy: str, folder: Path) -> dict[str, Any]:
+    return vllm_server(policy, folder, critique_staleness=1)
+
+
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (
-        *(moody, own_critic, turns, own_turns, resumed, resumed_turns, vllm_server, vllm_turns),
+        *(moody, own_critic, turns, own_turns),
+        *(resumed, resumed_turns, resumed_stale),
+        *(vllm_server, vllm_turns, vllm_stale),
     )
 }
 

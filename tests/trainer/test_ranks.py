@@ -37,8 +37,8 @@ at random.
 SHARDED = ("base", "alone", "ema", "lora")
 OUTCOMES = ("ok", "cached", "failed", "skipped", "not_asked")
 UNEVEN_RUNS = ("moody", "own_critic", "turns", "own_turns")
-RESUMED = ("resumed", "resumed_turns")
-SERVED = ("vllm_server", "vllm_turns")
+RESUMED = ("resumed", "resumed_turns", "resumed_stale")
+SERVED = ("vllm_server", "vllm_turns", "vllm_stale")
 
 
 def read(folder: Path, name: str, rank: int = 0) -> dict[str, Any]:
