@@ -11,6 +11,7 @@ import asyncio
 import json
 import socket
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -234,6 +235,9 @@ class FaultServer:
                 writer.write(self.raw[int(content.split()[1])])
             case "slow":
                 await asyncio.sleep(0.2)
+                writer.write(good)
+            case "uneven":  # later calls may be answered first
+                await asyncio.sleep(zlib.crc32(content.encode()) % 10 / 30)
                 writer.write(good)
             case (
                 "count"

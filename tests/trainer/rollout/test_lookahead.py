@@ -6,13 +6,15 @@ from datetime import date
 
 import pytest
 import torch
+from fault_server import serving
 from known_critics import Words
 from lab_trainers import LAB, logps_of, prompt_tokens
 from tiny_trainers import dataset, even, history, trainer_of
 from transformers import TrainerCallback
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
-from critique_rl.critic.chat import LocalChat, PolicyChat
+from critique_rl.critic.api.endpoint import Endpoint
+from critique_rl.critic.chat import ApiChat, LocalChat, PolicyChat
 from critique_rl.critic.chat_critic import ChatCritic
 from critique_rl.trainer.checkpoint import copy_checkpoint, last_sealed
 from critique_rl.types import Critique, Usage
@@ -208,6 +210,35 @@ def test_without_a_critic_in_the_background_nothing_is_hidden_and_all_else_holds
     trainer = build(tiny_policy, tmp_path, Words())
     trainer.train()
     assert logged(trainer, "critique/staleness") == [0, 1, 1]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [("uneven", "ok"), ("hang", "failed/step deadline"), ("reset-at-once", "failed/connection")],
+)
+def test_a_server_that_is_slow_or_silent_costs_critiques_and_no_step(
+    tiny_policy, tmp_path, fault, outcome
+) -> None:
+    with serving() as server:
+        server.always = fault
+        endpoint = Endpoint(server.url, "m", attempts=1, step_deadline=3.0, circuit_failures=99)
+        trainer = build(tiny_policy, tmp_path, ChatCritic(ApiChat(endpoint, tmp_path / "critic")))
+        seen = []
+        trainer.on_generation = lambda batch, credit: seen.append(batch)
+        trainer.train()
+    assert trainer.state.global_step == 3
+    critiques = [pair for batch in seen for pair in batch.critiques.items()]
+    assert len(critiques) > 3
+    for batch in seen:
+        for place, critique in batch.critiques.items():
+            assert critique.status == outcome.partition("/")[0]
+            # "echo" and the prompt, in which the attempt stands: no answer is another attempt's.
+            words = batch.attempts[place].text if critique.status == "ok" else ""
+            assert words in critique.text
+    totals = trainer.critique_totals
+    assert totals[f"critique/{outcome}"] == len(critiques)
+    assert totals["critique/failed_rollouts"] == len(critiques) + totals["critique/not_asked"]
 
 
 @pytest.mark.parametrize(
