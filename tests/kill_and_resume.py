@@ -45,7 +45,7 @@ os.environ.update(
 PHASES = ("start", "generation", "critic", "training", "checkpoint", "evaluation", "epoch 2")
 IN_FLIGHT = 8
 """Calls that may be out at a kill: the endpoint's concurrency."""
-WALL = ("seconds", "step_time", "critique/seconds", "critique/wait_seconds")
+WALL = ("seconds", "step_time", "critique/seconds")
 PIPELINE = {
     "task": {"name": "lab/chain", "size": 12},
     "preset": "mixed",

@@ -296,7 +296,13 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         return batch
 
     def _add_sampled_logps(self, output: TrlBatch, batch: Generation, lookahead: Lookahead) -> None:
-        """Add the log-probs of the policy that sampled each row; log how old it is."""
+        """Add the log-probs of the policy that sampled each row; log how old it is.
+
+        Args:
+            output: TRL's batch; `old_per_token_logps` (B, T) is set, NaN for the policy of now.
+            batch: the same batch as text.
+            lookahead: knows when it was sampled.
+        """
         known_BT = output.get("old_per_token_logps")
         like_BT = output["completion_mask"]
         logps_BT = lookahead.sampled_logps(batch, like_BT, known_BT)

@@ -37,10 +37,12 @@ def refuse_present_critic(critic: Any, args: CritiqueGRPOConfig) -> None:
         ValueError: `critique_staleness` is 1, and the critic is a model in this process.
     """
     chat = getattr(critic, "chat", None)
-    if args.critique_staleness and isinstance(chat, LocalChat | PolicyChat):
+    kind = ""
+    if isinstance(chat, LocalChat):
+        kind = "a model in this process"
+    elif isinstance(chat, PolicyChat):
         kind = "the policy itself"
-        if isinstance(chat, LocalChat):
-            kind = "a model in this process"
+    if args.critique_staleness and kind:
         raise ValueError(
             f"critique_staleness 1: got a critic that is {kind}, expected one that answers while "
             "the policy samples, such as {kind: api}. Serve the model, or set it to 0"

@@ -52,6 +52,7 @@ def begin_all(
     wait = start_in_thread(work, endpoint.step_deadline)
 
     def wait_for_replies() -> list[Reply]:
+        """Raises CriticFailed if a file cannot be used."""
         try:
             wait()
         except TimeoutError:

@@ -225,8 +225,10 @@ class Ledger:
             "SELECT run, (SELECT coalesce(max(id), 0) FROM journal) FROM spent"
         ).fetchone()
         position = {"run": run, "journal": last}
-        rows = self._connection.execute("SELECT id FROM journal WHERE owed = 1 ORDER BY id")
-        owed = [number for (number,) in rows]
+        query = "SELECT id FROM journal WHERE owed = 1 ORDER BY id"
+        owed = []
+        for (number,) in self._connection.execute(query):
+            owed.append(number)
         # Of a batch that an earlier process asked about, and that is not counted yet.
         if owed:
             position["owed"] = owed

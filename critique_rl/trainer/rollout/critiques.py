@@ -45,8 +45,8 @@ class AskedBatch:
     """Skipped critiques of those that were cut."""
     wait: Wait
     """Waits for its critiques."""
-    started: float
-    """When it was asked, on the clock of `time.perf_counter`."""
+    seconds: float
+    """Seconds that asking took."""
 
 
 class CriticTurn:
@@ -81,7 +81,8 @@ class CriticTurn:
             attempts: the rollouts of this rank, group by group.
 
         Returns:
-            Index of an attempt -> its critique; and counters, among them the seconds it took.
+            Index of an attempt -> its critique; and counters, among them the seconds that the
+            step waited for it.
 
         Raises:
             CriticFailed: the critic may not fail, and did, on any rank.
@@ -194,12 +195,13 @@ class CriticTurn:
     def _begin(
         self, attempts: Mapping[int, Attempt], asked: list[int], truncated: Critiques
     ) -> AskedBatch:
-        started = time.perf_counter()
+        start = time.perf_counter()
         wait: Wait = list
         # The policy's own sampler is a collective, so that critic is called on every rank.
         if asked or self.critic_is_policy:
             wait = self._ask([attempts[i] for i in asked])
-        return AskedBatch(attempts, asked, truncated, wait, started)
+        seconds = time.perf_counter() - start
+        return AskedBatch(attempts, asked, truncated, wait, seconds)
 
     def _ask(self, attempts: list[Attempt]) -> Wait:
         """What waits for the critic's answers."""
@@ -216,12 +218,13 @@ class CriticTurn:
 
     def _finish(self, turn: int, batch: AskedBatch) -> tuple[Critiques, Counts]:
         """Critiques of the asked attempts and those of truncated ones, and counters."""
+        start = time.perf_counter()
         self._reply_tokens = Counter()
         answers = self._answers_of(batch)
         check_critiques(self.critic.name, answers, len(batch.asked))
         counts: Counts = Counter(self._reply_tokens)
         # A Counter adds fractions too; its type says int.
-        seconds = time.perf_counter() - batch.started
+        seconds = batch.seconds + time.perf_counter() - start
         counts["critique/seconds"] = seconds  # type: ignore[assignment]
         if self.args.refine_turns > 1:
             counts.update(self._count_turn(turn, answers))
@@ -303,6 +306,7 @@ class CriticTurn:
 
 
 def _fail(failure: CriticFailed) -> list[Critique]:
+    """Raises CriticFailed."""
     raise failure
 
 

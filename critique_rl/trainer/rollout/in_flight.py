@@ -72,14 +72,21 @@ def refuse_rows(rows: Sequence[Row]) -> None:
 def write_batch(batch: BatchInFlight, checkpoint: Path, rank: int, shape: BatchShape) -> None:
     """Write one rank's batch into a checkpoint."""
     first = batch.first
+    verdicts = []
+    for verdict in first.judged.verdicts:
+        fields = asdict(verdict)
+        verdicts.append(fields)
+    truncated = []
+    for attempt in first.attempts:
+        truncated.append(attempt.truncated)
     content = {
         "shape": asdict(shape),
         "rows": batch.rows,
         "sampled": asdict(first.sampled),
         "rewards": first.judged.rewards.tolist(),
         "values": first.judged.values,
-        "verdicts": [asdict(verdict) for verdict in first.judged.verdicts],
-        "truncated": [attempt.truncated for attempt in first.attempts],
+        "verdicts": verdicts,
+        "truncated": truncated,
         "logps": batch.logps,
         "columns": batch.columns,
         "step": batch.step,
@@ -101,7 +108,10 @@ def read_batch(
         return None
     rows = content["rows"]
     sampled = Sampled(**content["sampled"])
-    verdicts = [_read_verdict(fields) for fields in content["verdicts"]]
+    verdicts = []
+    for fields in content["verdicts"]:
+        verdict = _read_verdict(fields)
+        verdicts.append(verdict)
     rewards = torch.tensor(content["rewards"], device=device)
     judged = Judged(rewards, content["values"], verdicts)
     rollout_rows = without_reserved(rows, shape.group_size, shape.group_rollouts)
@@ -111,5 +121,7 @@ def read_batch(
 
 
 def _read_verdict(fields: dict[str, Any]) -> Verdict:
-    faults = tuple((start, end) for start, end in fields.pop("faults"))
-    return Verdict(**fields, faults=faults)
+    faults = []
+    for start, end in fields.pop("faults"):
+        faults.append((start, end))
+    return Verdict(**fields, faults=tuple(faults))

@@ -122,7 +122,8 @@ class Lookahead:
         logps = None
         if sampled.logprobs is None:
             logps = self.sampler.logps(sampled)
-            counts["tokens/scored"] += sampled.prompt_tokens + sampled.completion_tokens
+            counts["tokens/scored"] += sampled.prompt_tokens
+            counts["tokens/scored"] += sampled.completion_tokens
         counts.update(count_rollouts(first))
         return BatchInFlight(rows, first, logps, columns, step)
 
@@ -156,10 +157,13 @@ class Lookahead:
         old_BT = torch.full(like.shape, torch.nan, device=like.device)
         if known is not None:
             old_BT = known.clone()
+        rollouts = len(logps)
         for row, number in enumerate(batch.order):
-            if number < len(logps):
-                old = torch.tensor(logps[number], device=like.device)
-                old_BT[row, : len(old)] = old
+            if number >= rollouts:
+                continue
+            old = torch.tensor(logps[number], device=like.device)
+            length = len(old)
+            old_BT[row, :length] = old
         return old_BT
 
     @property
@@ -168,7 +172,9 @@ class Lookahead:
         due = self._take_due()
         ahead = self.ahead
         assert ahead is not None, "`advance` has sampled one"
-        return int(due.step < ahead.step)
+        if due.step < ahead.step:
+            return 1
+        return 0
 
     # ---- the end, and checkpoints ----------------------------------------------------------------
 
@@ -214,7 +220,8 @@ class Lookahead:
         """
         ahead = read_batch(checkpoint, rank, self._shape, self.sampler.device)
         # Ranks sample together: with some of the batches none can be taken up.
-        have_all = all(gather_object([ahead is not None]))
+        has_one = ahead is not None
+        have_all = all(gather_object([has_one]))
         self.ahead = ahead if have_all else None
         self.asked = None
         self.critic_state = critic_state

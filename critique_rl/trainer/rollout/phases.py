@@ -154,7 +154,8 @@ def without_reserved(rows: list[Any], group_size: int, group_rollouts: int) -> l
     """Of the rows of complete groups those that phase 1 samples, the first of each group."""
     kept = []
     for start in range(0, len(rows), group_size):
-        kept += rows[start : start + group_rollouts]
+        end = start + group_rollouts
+        kept += rows[start:end]
     return kept
 
 

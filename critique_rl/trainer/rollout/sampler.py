@@ -95,19 +95,29 @@ class Sampler:
         return trace_ids(self.tokenizer, prompt, text, self.trainer.eos_token_ids, kwargs)
 
     def logps(self, sampled: Sampled) -> list[list[float]]:
-        """Log-probs of each completion's tokens under the policy as it is now. A collective."""
+        """Log-probs of each completion's tokens under the policy as it is now. A collective.
+
+        Returns:
+            One list per completion, of its length.
+        """
         trainer = self.trainer
-        prompt_ids, prompt_mask = padded(sampled.prompt_ids, self.tokenizer.pad_token_id, "left")
-        ids, mask = padded(sampled.completion_ids, self.tokenizer.pad_token_id, "right")
-        row_ids = torch.cat([prompt_ids, ids], 1).to(self.device)
-        attention = torch.cat([prompt_mask, mask], 1).to(self.device)
+        padding = self.tokenizer.pad_token_id
+        prompt_ids, prompt_mask = padded(sampled.prompt_ids, padding, "left")
+        ids, mask = padded(sampled.completion_ids, padding, "right")
+        row_ids = torch.cat([prompt_ids, ids], 1)
+        attention = torch.cat([prompt_mask, mask], 1)
+        row_ids = row_ids.to(self.device)
+        attention = attention.to(self.device)
         rows = self.args.per_device_train_batch_size
         model: Any = trainer.model
         with torch.no_grad(), trl_seams.completions_scored_alone():
             logps = trl_seams.token_logps(trainer, model, row_ids, attention, ids.shape[1], rows)
+        rows_of_all = logps.float().tolist()
         lengths = mask.sum(1).tolist()
-        pairs = zip(logps.float().tolist(), lengths, strict=True)
-        return [row[:length] for row, length in pairs]
+        kept = []
+        for row, length in zip(rows_of_all, lengths, strict=True):
+            kept.append(row[:length])
+        return kept
 
     def truncated(self, completion_ids: Sequence[Sequence[int]]) -> list[bool]:
         """Whether each completion ended at the limit of tokens, as TRL counts it."""
@@ -123,7 +133,13 @@ class Sampler:
 
 
 def padded(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[Tensor, Tensor]:
-    """Token ids (rows, positions), padded on the left or the right, and their attention."""
-    tensors = [torch.tensor(ids, dtype=torch.long) for ids in rows]
-    ones = [torch.ones_like(ids) for ids in tensors]
-    return pad(tensors, value, padding_side=side), pad(ones, 0, padding_side=side)
+    """Token ids of shape (rows, positions), padded on one side, and their attention."""
+    tensors = []
+    ones = []
+    for row in rows:
+        ids = torch.tensor(row, dtype=torch.long)
+        tensors.append(ids)
+        ones.append(torch.ones_like(ids))
+    padded_ids = pad(tensors, value, padding_side=side)
+    attention = pad(ones, 0, padding_side=side)
+    return padded_ids, attention

@@ -220,9 +220,13 @@ def test_without_a_critic_in_the_background_nothing_is_hidden_and_all_else_holds
 def test_a_server_that_is_slow_or_silent_costs_critiques_and_no_step(
     tiny_policy, tmp_path, fault, outcome
 ) -> None:
+    # Only the one that never answers is to meet its deadline.
+    deadline = 2.0 if fault == "hang" else 60.0
     with serving() as server:
         server.always = fault
-        endpoint = Endpoint(server.url, "m", attempts=1, step_deadline=3.0, circuit_failures=99)
+        endpoint = Endpoint(
+            server.url, "m", attempts=1, step_deadline=deadline, circuit_failures=99
+        )
         trainer = build(tiny_policy, tmp_path, ChatCritic(ApiChat(endpoint, tmp_path / "critic")))
         seen = []
         trainer.on_generation = lambda batch, credit: seen.append(batch)
