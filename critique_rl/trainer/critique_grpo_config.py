@@ -70,6 +70,7 @@ SWITCHES = (
     "unlikely_entropy",
     "refine_clip",
     "critique_truncated",
+    "refine_with_next",
     "distill_tail",
     "distill_prefix",
 )
@@ -235,6 +236,11 @@ class CritiqueGRPOConfig(GRPOConfig):
         0,
         "1: while the critic answers on a batch, the next one is sampled, and each batch is "
         "trained one generation later; for critics outside this process. 0: each step waits.",
+    )
+    refine_with_next: bool = _option(
+        False,
+        "With critique_staleness 1: refinements are sampled in one call with the next batch's "
+        "rollouts, after the critic has answered. For critics that answer while the policy trains.",
     )
     critique_truncated: bool = _option(
         True,
@@ -466,6 +472,11 @@ class CritiqueGRPOConfig(GRPOConfig):
     def _check_staleness(self, has_critic: bool) -> None:
         """Raises: ValueError: no critic could be waited for less."""
         if not self.critique_staleness:
+            if self.refine_with_next:
+                raise ValueError(
+                    "refine_with_next: got critique_staleness 0, under which refinements are "
+                    "sampled before the next batch. Set it to 1"
+                )
             return
         fault = ""
         if not has_critic:

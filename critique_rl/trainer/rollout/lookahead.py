@@ -2,6 +2,9 @@
 
     call t:  sample batch t | wait for the critic on t-1 | ask it about t | refine and train t-1
 
+    with `refine_with_next`:
+    call t:  wait for the critic on t-1 | sample batch t and refine t-1 | ask about t | train t-1
+
 The critic answers on batch t while batch t-1 is refined and trained and batch t+1 is sampled, so a
 step takes the longer of the two, not their sum. A rollout is trained one generation after it was
 sampled. Its importance ratio is to the policy that sampled it, whose log-probs are taken then;
@@ -16,6 +19,7 @@ the batch in flight, and a resumed run asks the critic again: what was paid for 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +39,27 @@ from critique_rl.trainer.rollout.in_flight import (
     refuse_rows,
     write_batch,
 )
-from critique_rl.trainer.rollout.phases import count_rollouts
-from critique_rl.trainer.rollout.sampled import Row
+from critique_rl.trainer.rollout.phases import SlotPlan, count_rollouts
+from critique_rl.trainer.rollout.sampled import Row, Sampled
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.trainer.rollout.scoring import Scorer
 from critique_rl.trainer.rollout.two_phase import TwoPhaseRollout
+
+
+@dataclass(frozen=True)
+class DueBatch:
+    """A batch whose critiques are there."""
+
+    batch: BatchInFlight
+    """Its rollouts."""
+    critiques: Critiques
+    """Index of a rollout -> its critique."""
+    plan: SlotPlan
+    """What phase 2 samples."""
+    refined: Sampled | None
+    """Its completions, where they were sampled with the next batch."""
+    counts: Counts
+    """Counters of the critic, and of the tokens of the batch ahead."""
 
 
 class Lookahead:
@@ -73,9 +93,7 @@ class Lookahead:
         """What the critic was asked about it; None after a restart, until it is asked again."""
         self.critic_state: dict[str, Any] = {}
         """The critic's state just before it was asked, for a checkpoint."""
-        self._due: BatchInFlight | None = None
-        self._critiques: Critiques = {}
-        self._counts: Counts = Counter()
+        self._due: DueBatch | None = None
 
     # ---- one generation batch --------------------------------------------------------------------
 
@@ -89,34 +107,54 @@ class Lookahead:
         Returns:
             The rows of the batch that is due, which `complete` makes.
         """
+        refuse_rows(rows[:: self.args.group_size])
         counts: Counts = Counter()
         if self.ahead is None:
-            self._ask_about(self._sample(rows, step, counts))
+            first_sampled = self.rollout.sample_rollouts([row["prompt"] for row in rows])
+            self._ask_about(self._judge(rows, step, first_sampled, counts))
         elif self.asked is None:
             self._ask_about(self.ahead)
         due = self.ahead
         asked = self.asked
         assert due is not None, "a batch was sampled"
         assert asked is not None, "the critic was asked about it"
-        ahead = self._sample(rows, step, counts)
-        self._critiques, critic_counts = self.critic_turn.finish(asked)
-        counts.update(critic_counts)
+        if self.args.refine_with_next:
+            critiques, critic_counts = self.critic_turn.finish(asked)
+            plan = self.rollout.plan(due.rows, due.first, critiques)
+            sampled, refined = self._sample_with(rows, plan)
+            ahead = self._judge(rows, step, sampled, counts)
+        else:
+            sampled = self.rollout.sample_rollouts([row["prompt"] for row in rows])
+            ahead = self._judge(rows, step, sampled, counts)
+            critiques, critic_counts = self.critic_turn.finish(asked)
+            plan = self.rollout.plan(due.rows, due.first, critiques)
+            refined = None
         self._ask_about(ahead)
-        self._due = due
-        self._counts = counts
+        counts.update(critic_counts)
+        self._due = DueBatch(due, critiques, plan, refined, counts)
         return due.rows
 
     def complete(self) -> Generation:
         """Refine and fill the batch that `advance` took up. A collective."""
         due = self._take_due()
-        self.scorer.put_extra_columns(due.columns)
-        return self.rollout.complete(due.rows, due.first, self._critiques, self._counts)
+        batch = due.batch
+        self.scorer.put_extra_columns(batch.columns)
+        refined = due.refined
+        if refined is None:
+            refined = self.sampler.sample_uneven(due.plan.prompts, batch.rows[0]["prompt"])
+        return self.rollout.complete(
+            batch.rows, batch.first, due.critiques, due.counts, due.plan, refined
+        )
 
-    def _sample(self, rows: list[Row], step: int, counts: Counts) -> BatchInFlight:
-        """Sample and judge the rollouts of a batch, and count their tokens."""
-        refuse_rows(rows[:: self.args.group_size])
-        prompts = [row["prompt"] for row in rows]
-        sampled = self.rollout.sample_rollouts(prompts)
+    def _sample_with(self, rows: list[Row], plan: SlotPlan) -> tuple[Sampled, Sampled]:
+        """Sample rollouts and the refinements of the batch before them in one call."""
+        prompts = self.rollout.rollouts_of([row["prompt"] for row in rows])
+        sampled = self.sampler.sample_uneven(prompts + plan.prompts, prompts[0])
+        count = len(prompts)
+        return sampled.head(count), sampled.after(count)
+
+    def _judge(self, rows: list[Row], step: int, sampled: Sampled, counts: Counts) -> BatchInFlight:
+        """Judge the rollouts of a batch, and count their tokens."""
         first = self.rollout.judge_rollouts(rows, sampled)
         columns = self.scorer.take_extra_columns()
         logps = None
@@ -135,7 +173,7 @@ class Lookahead:
         gather_object([])
         self.asked = self.critic_turn.begin(batch.first.attempts)
 
-    def _take_due(self) -> BatchInFlight:
+    def _take_due(self) -> DueBatch:
         due = self._due
         assert due is not None, "`advance` comes before `complete`"
         return due
@@ -151,7 +189,7 @@ class Lookahead:
         Returns:
             NaN on rows of the newest policy where nobody knows theirs; None with vLLM.
         """
-        logps = self._take_due().logps
+        logps = self._take_due().batch.logps
         if logps is None:
             return None
         old_BT = torch.full(like.shape, torch.nan, device=like.device)
@@ -172,7 +210,7 @@ class Lookahead:
         due = self._take_due()
         ahead = self.ahead
         assert ahead is not None, "`advance` has sampled one"
-        if due.step < ahead.step:
+        if due.batch.step < ahead.step:
             return 1
         return 0
 

@@ -54,6 +54,20 @@ class SlotCandidate:
 
 
 @dataclass(frozen=True)
+class SlotPlan:
+    """What phase 2 is to sample."""
+
+    candidates: list[SlotCandidate]
+    """Its sequences, group by group."""
+    prompts: list[Any]
+    """The prompts of those that are sampled, in order."""
+    traces: dict[int, Sampled]
+    """Place of an expert's trace among the candidates -> the trace."""
+    counts: Counts
+    """Counters of expert traces."""
+
+
+@dataclass(frozen=True)
 class FirstPhase:
     """The rollouts of one batch, group by group, sampled and judged."""
 

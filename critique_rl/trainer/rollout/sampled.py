@@ -50,6 +50,15 @@ class Sampled:
             self.prompt_ids[:count], self.completion_ids[:count], logprobs, self.completions[:count]
         )
 
+    def after(self, count: int) -> Sampled:
+        """All rows but the first `count`."""
+        logprobs = self.logprobs
+        if logprobs is not None:
+            logprobs = logprobs[count:]
+        return Sampled(
+            self.prompt_ids[count:], self.completion_ids[count:], logprobs, self.completions[count:]
+        )
+
     def __add__(self, other: Sampled) -> Sampled:
         """These rows and those of another call of the same backend."""
         logprobs = None

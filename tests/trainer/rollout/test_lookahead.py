@@ -80,6 +80,31 @@ def test_the_critic_is_asked_about_a_batch_once_it_has_answered_on_the_one_befor
     assert logged(trainer, "critique/staleness") == [0, 1, 1]
 
 
+def test_refinements_are_sampled_in_one_call_with_the_next_batch(tiny_policy, tmp_path) -> None:
+    trainer = build(tiny_policy, tmp_path, refine_with_next=True)
+    calls = []
+    sample = trainer.sampler.sample
+
+    def count(prompts, num_generations=1):
+        calls.append([prompt[-1]["content"] for prompt in prompts])
+        return sample(prompts, num_generations)
+
+    trainer.sampler.sample = count
+    seen = []
+    trainer.on_generation = lambda batch, credit: seen.append(batch)
+    trainer.train()
+    # The first batch, then one call per step: 6 rollouts, and what the two groups' slots take.
+    assert len(calls) == 4
+    assert len(calls[0]) == 6
+    for call, batch in zip(calls[1:], seen, strict=True):
+        second = batch.refinements + batch.plain
+        assert len(call) == 6 + len(second)
+        assert len(second) >= 2
+        texts = [refinement.text for _, _, refinement in batch.refinements]
+        assert len(texts) == sum("words" in prompt for prompt in call)
+    assert sum(len(batch.refinements) for batch in seen) > 3
+
+
 def test_the_first_questions_are_sampled_twice_and_all_tokens_are_counted(
     tiny_policy, tmp_path
 ) -> None:
@@ -167,12 +192,18 @@ def test_ratios_differ_from_1_on_older_rollouts_alone(tiny_policy, tmp_path) -> 
     assert max(clipped[1:]) > 0
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_iterations": 2, "steps_per_generation": 2}])
+TWICE = {
+    "num_iterations": 2,
+    "steps_per_generation": 2,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 1,
+}
+
+
+@pytest.mark.parametrize("changes", [{}, TWICE, {"refine_with_next": True}])
 def test_a_restart_goes_on_with_the_batch_in_flight(tiny_policy, tmp_path, changes) -> None:
-    if changes:
-        changes = {**changes, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
     saves = {"save_strategy": "steps", "save_steps": 1, **changes}
-    steps = 11 if changes else 5
+    steps = 11 if changes == TWICE else 5
     whole = build(tiny_policy, tmp_path / "whole", max_steps=steps, **saves)
     whole.train()
     part = tmp_path / "part"
@@ -252,6 +283,7 @@ def test_a_server_that_is_slow_or_silent_costs_critiques_and_no_step(
         (ChatCritic(LocalChat("lab/critic")), {}, "a model in this process"),
         (None, {"refine_turns": 2}, "with refine_turns 2"),
         (None, {"critique_staleness": 2}, "expected 0 or 1"),
+        (None, {"critique_staleness": 0, "refine_with_next": True}, "refine_with_next: got"),
         (None, {"critique_staleness": True}, "expected a whole number"),
     ],
 )
