@@ -380,7 +380,9 @@ def mixture_divergence(
         student_summands = _kl_summands(student_logps, mixture_logps)
         teacher_summands = _kl_summands(teacher_logps, mixture_logps)
         if entry_clip is None:
-            return (1 - alpha) * student_summands.sum(-1) + alpha * teacher_summands.sum(-1)
+            student_sum = student_summands.sum(-1)
+            teacher_sum = teacher_summands.sum(-1)
+            return (1 - alpha) * student_sum + alpha * teacher_sum
         summands = (1 - alpha) * student_summands + alpha * teacher_summands
     if entry_clip is not None:
         summands = summands.clamp(max=entry_clip)

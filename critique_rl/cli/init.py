@@ -289,8 +289,11 @@ def _code_task(
     verifier = {"kind": "tests", **tests}
     rows = with_tests(load_user_data(DataOptions(**options), needs_answer=False), verifier)
     # Column names are words; YAML reads any of them in quotes.
-    parts = [f"{name}: {_json(value)}" for name, value in tests.items() if name != value]
-    text = ", ".join(["kind: tests", *parts])
+    parts = ["kind: tests"]
+    for name, value in tests.items():
+        if name != value:
+            parts.append(f"{name}: {_json(value)}")
+    text = ", ".join(parts)
     return FirstTask(options, f"{{{text}}}", rows, is_code=True)
 
 

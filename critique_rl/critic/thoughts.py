@@ -153,7 +153,9 @@ def _final_message(text: str) -> tuple[int, int]:
     header_start = None
     content_start = None
     channel = ""
-    marks = [(match[1], match.start(), match.end()) for match in HARMONY.finditer(text)]
+    marks = []
+    for match in HARMONY.finditer(text):
+        marks.append((match[1], match.start(), match.end()))
     for name, start, end in [*marks, ("end", len(text), len(text))]:
         if name == "message" and header_start is not None:
             channel = text[header_start:start].strip()

@@ -229,7 +229,8 @@ def ended_line(job: Job, done: int, number: int, left: float | None) -> str:
         number: Runs of the campaign.
         left: The time left in seconds; None where it is not known.
     """
-    line = f"{job.name}: {job.status} after {_format_seconds(job.seconds)}; {done} of {number} runs"
+    seconds = _format_seconds(job.seconds)
+    line = f"{job.name}: {job.status} after {seconds}; {done} of {number} runs"
     if left is not None and done < number:
         line += f", about {_format_seconds(left)} left"
     return line

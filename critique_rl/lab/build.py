@@ -62,7 +62,9 @@ def world_by_name(name: str) -> World:
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 50) -> float:
     """The learning rate of a step: linear warm-up, then linear decay to zero."""
-    return peak * min(1.0, (step + 1) / warmup, (steps - step) / (steps - warmup))
+    rise = (step + 1) / warmup
+    fall = (steps - step) / (steps - warmup)
+    return peak * min(1.0, rise, fall)
 
 
 def build(recipe: Recipe, folder: Path, world: World, start: Path | None = None) -> float:

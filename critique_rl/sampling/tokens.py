@@ -123,7 +123,10 @@ def is_truncated(ids: Sequence[int], stops: Collection[int], pad: int | None) ->
         stops: ids that end an answer.
         pad: the pad token.
     """
-    return not ids or (ids[-1] not in stops and ids[-1] != pad)
+    if not ids:
+        return True
+    last = ids[-1]
+    return last not in stops and last != pad
 
 
 def completions_of(

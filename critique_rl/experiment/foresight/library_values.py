@@ -194,7 +194,8 @@ def check_scheduler(config: RunConfig, arguments: CritiqueGRPOConfig) -> None:
             )
     steps = arguments.max_steps if arguments.max_steps > 0 else MANY_STEPS
     warmup = arguments.get_warmup_steps(steps)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=arguments.learning_rate)
     try:
         schedule = get_scheduler(
             name,

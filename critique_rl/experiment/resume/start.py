@@ -59,9 +59,12 @@ def whole_checkpoint(folder: RunFolder, identity: RunIdentity | None = None) -> 
         say(f"{path}: a file lay in place of a checkpoint, and is now named so")
     checkpoint, damaged = newest_whole(folder.checkpoints, identity)
     if damaged and checkpoint is None:
-        words = "; ".join(f"{path.name}: {fault}" for path, fault in damaged.items())
+        parts = []
+        for path, words in damaged.items():
+            parts.append(f"{path.name}: {words}")
+        faults = "; ".join(parts)
         raise ConfigError(
-            f"{folder.path}: no checkpoint is whole ({words}); put back a copy, or remove "
+            f"{folder.path}: no checkpoint is whole ({faults}); put back a copy, or remove "
             f"{folder.checkpoints}, and the same command starts the run over"
         )
     for path, fault in damaged.items():

@@ -141,7 +141,11 @@ class TestsVerifier(WorkerVerifier):
         critique asks for them again.
         """
         columns = set(asdict(self.columns).values())
-        cells = sorted((name, repr(cell)) for name, cell in row.items() if name in columns)
+        cells = []
+        for name, cell in row.items():
+            if name in columns:
+                cells.append((name, repr(cell)))
+        cells.sort()
         key = text_checksum(str(cells))
         if key not in self.known:
             if len(self.known) >= KNOWN_ROWS:

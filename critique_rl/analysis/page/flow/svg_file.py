@@ -70,7 +70,10 @@ def flow_svg(flow: Flow, arms: Sequence[str] = (), family: str = "") -> str:
     if columns == 1:
         # A single family: arms stand beside each other.
         columns = min(COLUMNS, len(flat))
-        rows = [flat[i : i + columns] for i in range(0, len(flat), columns)]
+        rows = []
+        for start in range(0, len(flat), columns):
+            end = start + columns
+            rows.append(flat[start:end])
     width = columns * BOX.width + 2 * MARGIN
     caption = area_caption(chosen, measured)
     lines = textwrap.wrap(caption, int((width - 2 * MARGIN) / SIGN))
