@@ -52,6 +52,7 @@ from critique_rl.trainer.refusals import (
     refuse_wrapped_base,
 )
 from critique_rl.trainer.rollout.completion_columns import completion_columns
+from critique_rl.trainer.rollout.critique_share import CritiqueShare
 from critique_rl.trainer.rollout.generation import (
     Counts,
     Generation,
@@ -174,6 +175,13 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         # Of the generation batch in progress: TRL hands its own methods neither rows nor batch.
         self.rows: list[Row] = []
         self.generation: Generation | None = None
+
+    @property
+    def critique_share(self) -> CritiqueShare | None:
+        """Chooses the failures that the critic is asked about; None where it is asked about all."""
+        if self.rollout is None:
+            return None
+        return self.rollout.share
 
     @property
     def two_phases(self) -> bool:
@@ -361,6 +369,8 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             trl_seams.metric(self, name, rate)
         if self.critique_totals is not None:
             self.critique_totals.update(critique_totals(total))
+        if self.critique_share is not None:
+            self.critique_share.count_refined(total)
 
     # ---- schedule and model card -----------------------------------------------------------------
 
@@ -410,6 +420,9 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         critic: dict[str, Any] = {}
         if self.critic is not None and hasattr(self.critic, "state_dict"):
             critic = self.critic.state_dict()
+        share: dict[str, Any] = {}
+        if self.critique_share is not None:
+            share = self.critique_share.state_dict()
         return {
             **super().extra_state(),
             "held": self.held,
@@ -418,6 +431,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             "critic_usd": self.critic_usd,
             "critiques": self.critique_totals,
             "critic": critic,
+            "critique_share": share,
         }
 
     def save_extra_files(self, checkpoint: Path) -> None:
@@ -440,6 +454,9 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         totals = state.get("critiques")
         self.critique_totals = None if totals is None else Counter(totals)
         self._load_critic(state.get("critic", {}))
+        if self.critique_share is not None:
+            # A checkpoint of an earlier version, or of an arm that asked about all, has none.
+            self.critique_share.load_state_dict(state.get("critique_share", {}))
 
     def _load_critic(self, state: dict[str, Any]) -> None:
         """{}: the run starts anew, whatever a process before it has asked the critic."""

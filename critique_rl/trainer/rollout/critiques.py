@@ -18,6 +18,7 @@ from critique_rl.critic.chat import PolicyChat
 from critique_rl.critic.contract import Critic, CriticFailed, Reply, invalid_field, read_answer
 from critique_rl.critic.thoughts import sampled_answer
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
+from critique_rl.trainer.rollout.critique_share import NOT_ASKED, CritiqueShare
 from critique_rl.trainer.rollout.generation import Counts, Critiques, turn_counter
 from critique_rl.trainer.rollout.refine import refine_prompt, select_failed
 from critique_rl.trainer.rollout.sampled import Sampled
@@ -28,22 +29,34 @@ MOST_PER_TOKEN = 64
 """Characters per token of no text that fits a prompt. A tokenizer takes 400 bytes per token, so a
 longer text is not even tokenized.
 """
+NOT_DUE = f"{NOT_ASKED}not_due"
+"""Counter of failures that nobody would be asked about with any share, such as those beyond the
+limit per group.
+"""
 
 
 class CriticTurn:
     """Asks one critic about the failed rollouts of each generation batch."""
 
-    def __init__(self, critic: Critic, args: CritiqueGRPOConfig, sampler: Sampler):
+    def __init__(
+        self,
+        critic: Critic,
+        args: CritiqueGRPOConfig,
+        sampler: Sampler,
+        share: CritiqueShare | None = None,
+    ):
         """Take the critic, and lend it the policy's replies if it is the policy itself.
 
         Args:
             critic: the critic.
             args: settings of the run.
             sampler: renders refine prompts, and samples for a critic that is the policy.
+            share: chooses the failures that the critic is asked about; None: it is asked about all.
         """
         self.critic = critic
         self.args = args
         self.sampler = sampler
+        self.share = share
         chat = getattr(critic, "chat", None)
         self.critic_is_policy = isinstance(chat, PolicyChat)
         if isinstance(chat, PolicyChat):
@@ -72,16 +85,22 @@ class CriticTurn:
         verdicts = [attempt.verdict for attempt in attempts]
         by_index = dict(enumerate(attempts))
         truncated = self._skip_truncated(by_index)
-        asked = select_failed(
+        due = select_failed(
             verdicts,
             self.args.group_rollouts,
             self.args.critique_when,
             self._group_limit(),
             truncated,
         )
+        failed = sum(verdict.failed for verdict in verdicts)
+        asked = due
+        choice_counts: Counts = Counter()
+        if self.share is not None:
+            asked, choice_counts = self.share.choose(attempts, due)
+            choice_counts[NOT_DUE] = failed - len(due) - len(truncated)
         self._spare_prompt = attempts[0].row["prompt"]
         critiques, counts = self._critique(1, by_index, asked, truncated)
-        failed = sum(verdict.failed for verdict in verdicts)
+        counts.update(choice_counts)
         counts["critique/failed_rollouts"] = failed
         counts["critique/not_asked"] = failed - len(asked) - len(truncated)
         return critiques, counts
@@ -104,8 +123,11 @@ class CriticTurn:
         truncated = self._skip_truncated(failed)
         asked = [number for number in due if number not in truncated]
         critiques, counts = self._critique(turn, failed, asked, truncated)
+        not_asked = len(failed) - len(asked) - len(truncated)
         counts["critique/failed_refinements"] = len(failed)
-        counts["critique/not_asked"] = len(failed) - len(asked) - len(truncated)
+        counts["critique/not_asked"] = not_asked
+        if self.share is not None:
+            counts[NOT_DUE] = not_asked
         return critiques, counts
 
     def reply(self, conversations: Sequence[list[Message]]) -> list[Reply]:
