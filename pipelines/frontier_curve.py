@@ -44,8 +44,10 @@ from critique_rl.config.schema import RunConfig
 MARGIN = 0.05
 """Largest difference of the primary metric that counts as none."""
 VERDICTS = {REPRODUCED: "equal", REFUTED: "different", UNDECIDED: "undecided"}
-RULES = {"ranked": "o", "random": "s", "full": "D"}
+RULES = {"ranked": "o", "random": "s", "reuse": "^", "full": "D"}
 """How failures are chosen -> marker."""
+LINE = ("ranked", "full")
+"""Those that a line goes through."""
 COLOURS = ("#0b5cad", "#b3261e", "#2e7d32")
 """One per critic."""
 
@@ -84,6 +86,8 @@ class Price:
 def choice_of(config: RunConfig) -> tuple[float, str]:
     """The share of failures that the critic is asked about, and the rule of the choice."""
     share = float(config.method.get("critique_share", 1.0))
+    if config.method.get("critique_reuse"):
+        return share, "reuse"
     if share == 1:
         return share, "full"
     explore = float(config.method.get("critique_explore", 0.0))
@@ -98,8 +102,8 @@ def full_arms(arms: dict[str, RunConfig]) -> dict[str, str]:
     """
     full_by_critic = {}
     for name, config in arms.items():
-        share, _ = choice_of(config)
-        if share == 1:
+        _, rule = choice_of(config)
+        if rule == "full":
             full_by_critic.setdefault(json.dumps(config.critic, sort_keys=True), name)
     full_of = {}
     for name, config in arms.items():
@@ -280,9 +284,7 @@ def draw_gains(
             if arm.name == full:
                 band = (gain.difference - margin, gain.difference + margin)
                 axes.axhspan(*band, color=colour, alpha=0.1, linewidth=0)
-        line = sorted(
-            (arm.token_share, arm.gain.difference) for arm in chosen if arm.rule != "random"
-        )
+        line = sorted((arm.token_share, arm.gain.difference) for arm in chosen if arm.rule in LINE)
         axes.plot(*zip(*line, strict=True), color=colour, linewidth=0.8)
         rescue = rescue_rate(full, compared)
         quality = "" if rescue is None else f": rescues {rescue:.2f}"
@@ -290,6 +292,7 @@ def draw_gains(
     style = {"color": "#444", "linestyle": "none"}
     axes.plot([], [], RULES["ranked"], **style, label="chosen by the rule")
     axes.plot([], [], RULES["random"], **style, markerfacecolor="white", label="chosen by lot")
+    axes.plot([], [], RULES["reuse"], **style, label="by the rule, copies of a text asked once")
     axes.axhline(0, color="#888", linewidth=0.8)
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     axes.set(

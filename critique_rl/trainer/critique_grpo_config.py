@@ -71,6 +71,7 @@ SWITCHES = (
     "unlikely_entropy",
     "refine_clip",
     "critique_truncated",
+    "critique_reuse",
     "distill_tail",
     "distill_prefix",
 )
@@ -247,6 +248,12 @@ class CritiqueGRPOConfig(GRPOConfig):
         0.1,
         "Under critique_share below 1, share of those asked about that is drawn at random; 1: all "
         "of them, the control of the rule.",
+    )
+    critique_reuse: bool = _option(
+        False,
+        "A failed rollout with the text of an earlier one of its group takes that one's critique, "
+        "without a call, and is counted under critique/cached. critique_share is then of the other "
+        "failures.",
     )
     # None first: so TRL's argument parser takes one name.
     success_reward: None | str | list[str] = _option(  # noqa: RUF009, RUF036

@@ -119,3 +119,4 @@ def test_the_shipped_pipeline_has_what_the_script_reads() -> None:
     assert "scalar" not in full
     assert script["choice_of"](arms["random-5"]) == (0.05, "random")
     assert script["choice_of"](arms["ranked-10"]) == (0.1, "ranked")
+    assert script["choice_of"](arms["reuse"]) == (1.0, "reuse")

@@ -132,6 +132,28 @@ def fault_of(verdict: Verdict) -> Fault:
     return verdict.outcome, str(verdict.answer)
 
 
+def copies_of(attempts: Sequence[Attempt], due: Iterable[int], group_size: int) -> dict[int, int]:
+    """The failures whose text an earlier failure of their group has.
+
+    Args:
+        attempts: rollouts, group by group.
+        due: indices of failures, in order.
+        group_size: rollouts per group.
+
+    Returns:
+        Index of a copy -> index of the first failure with its text.
+    """
+    firsts: dict[tuple[int, str], int] = {}
+    copies = {}
+    for number in due:
+        group = number // group_size
+        text = attempts[number].text
+        first = firsts.setdefault((group, text), number)
+        if first != number:
+            copies[number] = first
+    return copies
+
+
 def choose_failures(
     failures: Sequence[Failure],
     quota: Quota,

@@ -18,6 +18,7 @@ from critique_rl.critic.chat import PolicyChat
 from critique_rl.critic.contract import Critic, CriticFailed, Reply, invalid_field, read_answer
 from critique_rl.critic.thoughts import sampled_answer
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
+from critique_rl.trainer.rollout.choose_failures import copies_of
 from critique_rl.trainer.rollout.critique_share import NOT_ASKED, CritiqueShare
 from critique_rl.trainer.rollout.generation import Counts, Critiques, turn_counter
 from critique_rl.trainer.rollout.refine import refine_prompt, select_failed
@@ -30,8 +31,8 @@ MOST_PER_TOKEN = 64
 longer text is not even tokenized.
 """
 NOT_DUE = f"{NOT_ASKED}not_due"
-"""Counter of failures that nobody would be asked about with any share, such as those beyond the
-limit per group.
+"""Counter of failures that the critic would not be asked about with any share: those beyond the
+limit per group, and copies of a text that has no critique.
 """
 
 
@@ -92,18 +93,25 @@ class CriticTurn:
             self._group_limit(),
             truncated,
         )
-        failed = sum(verdict.failed for verdict in verdicts)
+        copies: dict[int, int] = {}
+        if self.args.critique_reuse:
+            copies = copies_of(attempts, due, self.args.group_rollouts)
+            due = [i for i in due if i not in copies]
         asked = due
         choice_counts: Counts = Counter()
         if self.share is not None:
             asked, choice_counts = self.share.choose(attempts, due)
-            choice_counts[NOT_DUE] = failed - len(due) - len(truncated)
         self._spare_prompt = attempts[0].row["prompt"]
         critiques, counts = self._critique(1, by_index, asked, truncated)
+        copied = _copy(critiques, copies)
         counts.update(choice_counts)
+        failed = sum(verdict.failed for verdict in verdicts)
+        uncritiqued = failed - len(truncated) - len(copied)
         counts["critique/failed_rollouts"] = failed
-        counts["critique/not_asked"] = failed - len(asked) - len(truncated)
-        return critiques, counts
+        counts["critique/not_asked"] = uncritiqued - len(asked)
+        if self.share is not None:
+            counts[NOT_DUE] = uncritiqued - len(due)
+        return critiques | copied, counts
 
     def critique_refinements(
         self, turn: int, failed: Mapping[int, Attempt], due: Sequence[int]
@@ -264,6 +272,21 @@ class CriticTurn:
             if len(ids) > limit:
                 kept[i] = replace(critiques[i], status="skipped", reason="prompt_too_long")
         return kept
+
+
+def _copy(critiques: Critiques, copies: Mapping[int, int]) -> Critiques:
+    """Usable critiques once more, for attempts with the same text.
+
+    Args:
+        critiques: index of an attempt -> its critique.
+        copies: index of a copy -> index of the attempt with its text.
+    """
+    copied = {}
+    for number, first in copies.items():
+        critique = critiques.get(first)
+        if critique is not None and critique.status == "ok":
+            copied[number] = replace(critique, usage=Usage(), cached=True)
+    return copied
 
 
 def check_critiques(critic: str, answers: Any, expected: int) -> None:

@@ -284,6 +284,48 @@ def test_further_turns_refine_what_was_asked_about() -> None:
     assert sum(by_reason) == counts["critique/not_asked"] == 2
 
 
+def test_a_copy_of_a_text_takes_its_critique_without_a_call() -> None:
+    # Group q: "a" twice and "b"; group r: "a" again, and one is right.
+    critic = Scripted("one", "two", None)
+    sampler = ListSampler("a", "b", "a", "a", "c+", "d+", "e", "f", "g+", "h")
+    rows = [{"prompt": question} for question in ("q", "r") for _ in range(4)]
+    rollout, _ = rollout_of(
+        sampler, critic, critique_reuse=True, num_generations=4, per_device_train_batch_size=8
+    )
+    batch = rollout.run([row["prompt"] for row in rows], rows)
+    # Another group's "a" answers another question: it is asked about, and has no words.
+    assert critic.asked == [["a", "b", "a"]]
+    assert sampler.asked[1] == ["q\na\n> one", "q\nb\n> two", "q\na\n> one", "r"]
+    counts = batch.counts + count_generation(batch, group_size=4, slots=1)
+    assert counts["critique/failed_rollouts"] == 4
+    assert (counts["critique/ok"], counts["critique/cached"]) == (2, 1)
+    assert (counts["critique/skipped"], counts["critique/not_asked"]) == (1, 0)
+    # Two answers of 10 and 2 tokens: the copy costs nothing.
+    assert (counts["tokens/critic_prompt"], counts["tokens/critic_completion"]) == (20, 4)
+
+
+def test_a_copy_of_a_text_without_a_critique_is_not_asked_about() -> None:
+    critic = Scripted(None, "two")
+    sampler = ListSampler("a", "a", "b", "c+", "d+", "e+")
+    rollout, _ = rollout_of(sampler, critic, critique_reuse=True, critique_share=0.99)
+    batch = rollout.run(PROMPTS, ROWS)
+    # Two texts are due, and 99 % of them are one. It has no words, so its copy has none.
+    assert critic.asked == [["a"]]
+    counts = +batch.counts + count_generation(batch, group_size=3, slots=1)
+    named = {name: n for name, n in counts.items() if name.startswith("critique/")}
+    assert named == {
+        "critique/failed_rollouts": 3,
+        "critique/due": 2,
+        "critique/asked": 1,
+        "critique/skipped": 1,
+        "critique/skipped/nothing to say": 1,
+        "critique/not_asked": 2,
+        "critique/not_asked/group_solved": 1,
+        "critique/not_asked/not_due": 1,
+        "critique/seconds": counts["critique/seconds"],
+    }
+
+
 def drawn_by(share: float) -> tuple[bool, list[str], list[list[str]]]:
     """Whether random numbers were drawn, the counters of the choice, and what the critic read."""
     critic = Scripted("one", "two", "three")
