@@ -110,6 +110,14 @@ def own_critic(policy: str, folder: Path) -> dict[str, Any]:
     return record(trainer)
 
 
+def shared(policy: str, folder: Path) -> dict[str, Any]:
+    """Half of the failures are asked about, rank by rank; the policy is the critic."""
+    critic = ChatCritic(PolicyChat(), "lab/critique", "self")
+    trainer = trainer_with(policy, folder, critic, critique_share=0.5, critique_explore=0.5)
+    trainer.train()
+    return {**record(trainer), "share": trainer.critique_share.state_dict()}
+
+
 def turns(policy: str, folder: Path) -> dict[str, Any]:
     """Rank 0 refines again what failed, while rank 1 has no refinement, or no failure at all."""
     trainer = trainer_with(policy, folder, Moody(), refine_turns=3)
@@ -146,7 +154,15 @@ def resumed(policy: str, folder: Path, **settings: Any) -> dict[str, Any]:
         "teachers_apart": teachers,
         "tokens": [dict(whole_run.tokens), dict(again.tokens)],
         "turns": [turn_counts(trainer) for trainer in (whole_run, again)],
+        "shares": [share_state(trainer) for trainer in (whole_run, again)],
     }
+
+
+def share_state(trainer: CritiqueGRPOTrainer) -> dict[str, Any]:
+    """What the choice of failures remembers; {} where there is none."""
+    if trainer.critique_share is None:
+        return {}
+    return trainer.critique_share.state_dict()
 
 
 def turn_counts(trainer: CritiqueGRPOTrainer) -> list[dict[str, float]]:
@@ -159,7 +175,7 @@ def turn_counts(trainer: CritiqueGRPOTrainer) -> list[dict[str, float]]:
 
 
 def resumed_turns(policy: str, folder: Path) -> dict[str, Any]:
-    return resumed(policy, folder, refine_turns=3)
+    return resumed(policy, folder, refine_turns=3, critique_share=0.9, critique_explore=0.5)
 
 
 def resumed_stale(policy: str, folder: Path) -> dict[str, Any]:
@@ -239,7 +255,7 @@ def vllm_stale(policy: str, folder: Path) -> dict[str, Any]:
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (
-        *(moody, own_critic, turns, own_turns),
+        *(moody, own_critic, turns, own_turns, shared),
         *(resumed, resumed_turns, resumed_stale),
         *(vllm_server, vllm_turns, vllm_stale),
     )

@@ -4,6 +4,7 @@ calls that were out: what was answered is read from the run's cache, and counted
 time.
 
     OMP_NUM_THREADS=1 python tests/kill_and_resume.py --kills 50 [--turns 3] [--staleness 1]
+        [--share .5]
 
 The run is small and has everything a checkpoint must hold: several updates a generation, an EMA
 teacher, four epochs, a critic behind a real server on loopback, and a checkpoint each generation.
@@ -266,6 +267,7 @@ def main(*words: str) -> None:
     parser.add_argument("--steps", type=int, default=92)
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--staleness", type=int, default=0)
+    parser.add_argument("--share", type=float, default=1.0)
     arguments = parser.parse_args(words)
     port, phase = multiprocessing.Value("i", 0), multiprocessing.Value("i", 0, lock=False)
     server = multiprocessing.get_context("fork").Process(target=serve, args=(port,), daemon=True)
@@ -292,6 +294,7 @@ def main(*words: str) -> None:
             **PIPELINE["method"],
             "refine_turns": arguments.turns,
             "critique_staleness": arguments.staleness,
+            "critique_share": arguments.share,
         },
     }
     pipeline["critic"] = {**PIPELINE["critic"], "base_url": f"http://127.0.0.1:{port.value}/v1"}

@@ -330,6 +330,7 @@ STATIONS = {
     "tasks": "critique_rl.tasks.load",
     "rewards": "critique_rl.tasks.rewards",
     "prompts": "critique_rl.prompts",
+    "choose_failures": "critique_rl.trainer.rollout.choose_failures",
     "critiques": "critique_rl.trainer.rollout.critiques",
     "refine": "critique_rl.trainer.rollout.refine",
     "two_phase": "critique_rl.trainer.rollout.two_phase",

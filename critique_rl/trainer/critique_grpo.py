@@ -54,6 +54,7 @@ from critique_rl.trainer.refusals import (
     refuse_wrapped_base,
 )
 from critique_rl.trainer.rollout.completion_columns import completion_columns
+from critique_rl.trainer.rollout.critique_share import CritiqueShare
 from critique_rl.trainer.rollout.generation import (
     Counts,
     Generation,
@@ -184,6 +185,13 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         # Of the generation batch in progress: TRL hands its own methods neither rows nor batch.
         self.rows: list[Row] = []
         self.generation: Generation | None = None
+
+    @property
+    def critique_share(self) -> CritiqueShare | None:
+        """Chooses the failures that the critic is asked about; None where it is asked about all."""
+        if self.rollout is None:
+            return None
+        return self.rollout.share
 
     @property
     def two_phases(self) -> bool:
@@ -402,6 +410,8 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             trl_seams.metric(self, name, rate)
         if self.critique_totals is not None:
             self.critique_totals.update(critique_totals(total))
+        if self.critique_share is not None:
+            self.critique_share.count_refined(total)
 
     # ---- schedule and model card -----------------------------------------------------------------
 
@@ -454,6 +464,9 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             critic = self.lookahead.critic_state
         elif self.critic is not None and hasattr(self.critic, "state_dict"):
             critic = self.critic.state_dict()
+        share: dict[str, Any] = {}
+        if self.critique_share is not None:
+            share = self.critique_share.state_dict()
         return {
             **super().extra_state(),
             "held": self.held,
@@ -463,6 +476,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             "critiques": self.critique_totals,
             "critic": critic,
             "is_ahead": is_ahead,
+            "critique_share": share,
         }
 
     def save_extra_files(self, checkpoint: Path) -> None:
@@ -493,6 +507,9 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             doubt = self.lookahead.load(checkpoint, rank, critic_state)
             if doubt and self.is_world_process_zero():
                 logger.warning("%s: %s", checkpoint, doubt)
+        if self.critique_share is not None:
+            # A checkpoint of an earlier version, or of an arm that asked about all, has none.
+            self.critique_share.load_state_dict(state.get("critique_share", {}))
 
     def _load_critic(self, state: dict[str, Any]) -> None:
         """{}: the run starts anew, whatever a process before it has asked the critic."""

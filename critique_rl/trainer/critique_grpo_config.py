@@ -45,6 +45,8 @@ NUMBERS = {
     # A least number of 1e-12 means "above 0", as the reference page writes it.
     "refine_gamma": (1e-12, math.inf),
     "refine_floor": (-math.inf, 0),
+    "critique_share": (1e-12, 1),
+    "critique_explore": (0, 1),
     "refine_own_weight": (0, math.inf),
     "refine_anchor_weight": (0, math.inf),
     "success_threshold": (-math.inf, math.inf),
@@ -71,6 +73,7 @@ SWITCHES = (
     "refine_clip",
     "critique_truncated",
     "refine_with_next",
+    "critique_reuse",
     "distill_tail",
     "distill_prefix",
 )
@@ -246,6 +249,23 @@ class CritiqueGRPOConfig(GRPOConfig):
         True,
         "False: a failed rollout that was cut at max_completion_length is not critiqued, but "
         "counted under critique/skipped/truncated.",
+    )
+    critique_share: float = _option(
+        1.0,
+        "Share of the failures that would be critiqued which the critic is asked about: distinct "
+        "faults first, then groups without a right rollout, then families by rescue rate. Further "
+        "turns refine what was asked about.",
+    )
+    critique_explore: float = _option(
+        0.1,
+        "Under critique_share below 1, share of those asked about that is drawn at random; 1: all "
+        "of them, the control of the rule.",
+    )
+    critique_reuse: bool = _option(
+        False,
+        "A failed rollout with the text of an earlier one of its group takes that one's critique, "
+        "without a call, and is counted under critique/cached. critique_share is then of the other "
+        "failures.",
     )
     # None first: so TRL's argument parser takes one name.
     success_reward: None | str | list[str] = _option(  # noqa: RUF009, RUF036

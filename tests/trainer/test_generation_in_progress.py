@@ -29,6 +29,7 @@ VARIANTS = {
     "scalar": ({}, None),
     "twice": ({"num_iterations": 2, "steps_per_generation": 2}, None),
     "critique": ({"refine_slots": 1}, Words()),
+    "share": ({"critique_share": 0.3, "critique_explore": 0.5}, Words()),
     "distill": ({"distill_weight": 0.5, "distill_template": "lab/teacher"}, Words()),
 }
 
@@ -67,6 +68,18 @@ def check_equal(continued, whole) -> None:
     )
     assert all(torch.equal(got, wanted) for got, wanted in pairs)
     assert continued.tokens == whole.tokens
+    assert choices(continued) == choices(whole)
+
+
+def choices(trainer) -> list[dict]:
+    """What was logged of the choice of failures, and what the next step knows of those before."""
+    names = ("critique/due", "critique/asked", "critique/not_asked/")
+    logged = []
+    for row in trainer.state.log_history:
+        logged.append({name: value for name, value in row.items() if name.startswith(names)})
+    if trainer.critique_share is not None:
+        logged.append(trainer.critique_share.state_dict())
+    return logged
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -83,6 +96,33 @@ def test_a_run_that_its_last_step_stopped_inside_a_generation_goes_on_exactly(
     continued.train(resume_from_checkpoint=True)
     check_equal(continued, whole)
     assert "nobody stopped" not in caplog.text
+
+
+def test_the_choice_of_failures_goes_on_with_what_was_due_and_rescued(
+    tiny_policy, tmp_path
+) -> None:
+    whole = build(tiny_policy, tmp_path / "whole", "share", max_steps=16)
+    whole.train()
+    part = build(tiny_policy, tmp_path / "part", "share", max_steps=8)
+    part.train()
+    known = part.critique_share.state_dict()
+    assert known["due"] > 0
+    assert known["refined"]["None"] > 0
+    continued = build(tiny_policy, tmp_path / "part", "share", max_steps=16)
+    continued.train(resume_from_checkpoint=True)
+    check_equal(continued, whole)
+    state = whole.critique_share.state_dict()
+    asked = sum(row.get("critique/asked", 0) for row in choices(whole)[:-1])
+    assert asked == 3 * state["due"] // 10
+
+
+def test_a_checkpoint_without_a_choice_starts_one(tiny_policy, tmp_path) -> None:
+    trainer = build(tiny_policy, tmp_path, "share")
+    trainer.critique_share.due = 7
+    state = trainer.extra_state()
+    assert state.pop("critique_share")["due"] == 7
+    trainer.load_extra_state(tmp_path, state)
+    assert trainer.critique_share.due == 0
 
 
 def test_a_run_that_a_users_callback_stopped_inside_a_generation_goes_on_exactly(

@@ -36,7 +36,7 @@ at random.
 """
 SHARDED = ("base", "alone", "ema", "lora")
 OUTCOMES = ("ok", "cached", "failed", "skipped", "not_asked")
-UNEVEN_RUNS = ("moody", "own_critic", "turns", "own_turns")
+UNEVEN_RUNS = ("moody", "own_critic", "turns", "own_turns", "shared")
 RESUMED = ("resumed", "resumed_turns", "resumed_stale")
 SERVED = ("vllm_server", "vllm_turns", "vllm_stale")
 
@@ -195,6 +195,24 @@ def test_the_ranks_of_a_run_with_turns_are_uneven_and_its_turns_add_up(request, 
                 assert sum(turns) == counts.get(f"tokens/{owner}", 0)
 
 
+@pytest.mark.parametrize("backend", ["ddp", "fsdp2"])
+def test_ranks_ask_about_a_share_of_all_failures_together(request, backend) -> None:
+    first, second = (
+        read(request.getfixturevalue(backend), "free", rank)["shared"] for rank in (0, 1)
+    )
+    assert first["share"] == second["share"], "every rank knows all failures"
+    due = asked = 0
+    for counts_of_ranks in zip(first["counts"], second["counts"], strict=True):
+        for counts in counts_of_ranks:
+            due += counts["critique/due"]
+            asked += counts["critique/asked"]
+        assert asked == due // 2
+    assert due == first["share"]["due"]
+    # in the first generation nothing fails on rank 1, and everything after it
+    assert second["counts"][0]["critique/due"] == 0
+    assert second["counts"][1]["critique/asked"] > 0
+
+
 @pytest.mark.parametrize("scenario", RESUMED)
 @pytest.mark.parametrize("backend", ["ddp", "fsdp2"])
 def test_two_ranks_go_on_from_a_checkpoint_as_if_they_had_not_stopped(
@@ -205,6 +223,7 @@ def test_two_ranks_go_on_from_a_checkpoint_as_if_they_had_not_stopped(
         assert record["weights_apart"] == record["teachers_apart"] == 0.0
         assert record["tokens"][0] == record["tokens"][1]
         assert record["turns"][0] == record["turns"][1]
+        assert record["shares"][0] == record["shares"][1]
         has_turns = any(row.get("refine/turn/2/refined") for row in record["turns"][0])
         assert rank or has_turns == (scenario == "resumed_turns")
 

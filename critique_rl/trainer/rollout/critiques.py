@@ -19,6 +19,8 @@ from critique_rl.critic.chat import PolicyChat
 from critique_rl.critic.contract import Critic, CriticFailed, Reply, invalid_field, read_answer
 from critique_rl.critic.thoughts import sampled_answer
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
+from critique_rl.trainer.rollout.choose_failures import copies_of
+from critique_rl.trainer.rollout.critique_share import NOT_ASKED, CritiqueShare
 from critique_rl.trainer.rollout.generation import Counts, Critiques, turn_counter
 from critique_rl.trainer.rollout.refine import refine_prompt, select_failed
 from critique_rl.trainer.rollout.sampled import Sampled
@@ -31,6 +33,24 @@ MOST_PER_TOKEN = 64
 """Characters per token of no text that fits a prompt. A tokenizer takes 400 bytes per token, so a
 longer text is not even tokenized.
 """
+NOT_DUE = f"{NOT_ASKED}not_due"
+"""Counter of failures that the critic would not be asked about with any share: those beyond the
+limit per group, and copies of a text that has no critique.
+"""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The failed rollouts of one batch that the critic is asked about."""
+
+    asked: list[int]
+    """Their indices."""
+    copies: dict[int, int]
+    """Index of a copy -> index of the rollout with its text, whose critique it takes."""
+    due: int
+    """How many it would be asked about with any share."""
+    counts: Counts
+    """Counters of those that were not chosen."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +72,25 @@ class AskedBatch:
 class CriticTurn:
     """Asks one critic about the failed rollouts of each generation batch."""
 
-    def __init__(self, critic: Critic, args: CritiqueGRPOConfig, sampler: Sampler):
+    def __init__(
+        self,
+        critic: Critic,
+        args: CritiqueGRPOConfig,
+        sampler: Sampler,
+        share: CritiqueShare | None = None,
+    ):
         """Take the critic, and lend it the policy's replies if it is the policy itself.
 
         Args:
             critic: the critic.
             args: settings of the run.
             sampler: renders refine prompts, and samples for a critic that is the policy.
+            share: chooses the failures that the critic is asked about; None: it is asked about all.
         """
         self.critic = critic
         self.args = args
         self.sampler = sampler
+        self.share = share
         chat = getattr(critic, "chat", None)
         self.critic_is_policy = isinstance(chat, PolicyChat)
         if isinstance(chat, PolicyChat):
@@ -89,11 +117,11 @@ class CriticTurn:
             TypeError: the critic returned no list, or something in it that is no critique.
             ValueError: the critic returned another number of critiques than it got attempts.
         """
-        return self.finish(self.begin(attempts))
+        selection = self.choose(attempts)
+        return self.finish(self.begin(attempts, selection), selection)
 
-    def begin(self, attempts: list[Attempt]) -> AskedBatch:
-        """Ask about the failed rollouts of one batch: now, where the critic answers in the
-        background and may be stale, else once its critiques are read.
+    def choose(self, attempts: list[Attempt]) -> Selection:
+        """Choose the failed rollouts of one batch that the critic is asked about. A collective.
 
         Args:
             attempts: the rollouts of this rank, group by group.
@@ -101,23 +129,47 @@ class CriticTurn:
         verdicts = [attempt.verdict for attempt in attempts]
         by_index = dict(enumerate(attempts))
         truncated = self._skip_truncated(by_index)
-        asked = select_failed(
+        due = select_failed(
             verdicts,
             self.args.group_rollouts,
             self.args.critique_when,
             self._group_limit(),
             truncated,
         )
-        self._spare_prompt = attempts[0].row["prompt"]
-        return self._begin(by_index, asked, truncated)
+        copies: dict[int, int] = {}
+        if self.args.critique_reuse:
+            copies = copies_of(attempts, due, self.args.group_rollouts)
+            due = [i for i in due if i not in copies]
+        asked = due
+        left_counts: Counts = Counter()
+        if self.share is not None:
+            asked, left_counts = self.share.choose(attempts, due)
+        return Selection(asked, copies, len(due), left_counts)
 
-    def finish(self, batch: AskedBatch) -> tuple[Critiques, Counts]:
+    def begin(self, attempts: list[Attempt], selection: Selection) -> AskedBatch:
+        """Ask about the chosen rollouts of one batch: now, where the critic answers in the
+        background and may be stale, else once its critiques are read.
+
+        Args:
+            attempts: the rollouts of this rank, group by group.
+            selection: of `choose`.
+        """
+        by_index = dict(enumerate(attempts))
+        self._spare_prompt = attempts[0].row["prompt"]
+        return self._begin(by_index, selection.asked, self._skip_truncated(by_index))
+
+    def finish(self, batch: AskedBatch, selection: Selection) -> tuple[Critiques, Counts]:
         """Wait for the critiques of a batch; returns and raises as `critique_failed` does."""
         critiques, counts = self._finish(1, batch)
+        copied = _copy(critiques, selection.copies)
+        counts.update(selection.counts)
         failed = sum(attempt.verdict.failed for attempt in batch.attempts.values())
+        uncritiqued = failed - len(batch.truncated) - len(copied)
         counts["critique/failed_rollouts"] = failed
-        counts["critique/not_asked"] = failed - len(batch.asked) - len(batch.truncated)
-        return critiques, counts
+        counts["critique/not_asked"] = uncritiqued - len(selection.asked)
+        if self.share is not None:
+            counts[NOT_DUE] = uncritiqued - selection.due
+        return critiques | copied, counts
 
     def critique_refinements(
         self, turn: int, failed: Mapping[int, Attempt], due: Sequence[int]
@@ -137,8 +189,11 @@ class CriticTurn:
         truncated = self._skip_truncated(failed)
         asked = [number for number in due if number not in truncated]
         critiques, counts = self._finish(turn, self._begin(failed, asked, truncated))
+        not_asked = len(failed) - len(asked) - len(truncated)
         counts["critique/failed_refinements"] = len(failed)
-        counts["critique/not_asked"] = len(failed) - len(asked) - len(truncated)
+        counts["critique/not_asked"] = not_asked
+        if self.share is not None:
+            counts[NOT_DUE] = not_asked
         return critiques, counts
 
     def state(self) -> dict[str, Any]:
@@ -308,6 +363,21 @@ class CriticTurn:
 def _fail(failure: CriticFailed) -> list[Critique]:
     """Raises CriticFailed."""
     raise failure
+
+
+def _copy(critiques: Critiques, copies: Mapping[int, int]) -> Critiques:
+    """Usable critiques once more, for attempts with the same text.
+
+    Args:
+        critiques: index of an attempt -> its critique.
+        copies: index of a copy -> index of the attempt with its text.
+    """
+    copied = {}
+    for number, first in copies.items():
+        critique = critiques.get(first)
+        if critique is not None and critique.status == "ok":
+            copied[number] = replace(critique, usage=Usage(), cached=True)
+    return copied
 
 
 def check_critiques(critic: str, answers: Any, expected: int) -> None:

@@ -24,7 +24,8 @@ batch.
 Counters add up over ranks and steps; metrics are made from their sums:
 failed rollouts = critiques ok + cached + failed + skipped + not asked, each failure and skip with a
 reason. With several turns the failed refinements that a further turn might refine stand on the left
-side too.
+side too. Under `critique_share` those not asked about have a reason each, and due = asked + those
+with a reason other than `not_due`.
 """
 
 from __future__ import annotations
@@ -300,6 +301,7 @@ def _count_attempts(attempts: Sequence[Attempt]) -> Counts:
 RATES = {
     "refine/rescue_rate": ("refine/right", "refine/candidates"),
     "refine/groups_rescued": ("groups/rescued", "groups/failed"),
+    "critique/asked_share": ("critique/asked", "critique/due"),
     "critique/signal_before": ("groups/before", "groups"),
     "critique/signal_after": ("groups/after", "groups"),
 }

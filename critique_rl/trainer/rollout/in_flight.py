@@ -6,6 +6,7 @@ Its file is JSON: a row of the dataset, or a verdict, may hold what a tensor fil
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from critique_rl.trainer.checkpoint import IN_FLIGHT
+from critique_rl.trainer.rollout.critiques import Selection
 from critique_rl.trainer.rollout.generation import make_attempts
 from critique_rl.trainer.rollout.phases import FirstPhase, without_reserved
 from critique_rl.trainer.rollout.sampled import Row, Sampled
@@ -37,6 +39,8 @@ class BatchInFlight:
     """Columns that reward functions logged for them."""
     step: int
     """Optimizer steps that the policy had taken."""
+    selection: Selection | None = None
+    """Which of them the critic is asked about, once that is known."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def write_batch(batch: BatchInFlight, checkpoint: Path, rank: int, shape: BatchS
         "logps": batch.logps,
         "columns": batch.columns,
         "step": batch.step,
+        "selection": _write_selection(batch.selection),
     }
     # `str`: what a verifier's details and logged columns hold is for reading.
     text = json.dumps(content, default=str)
@@ -117,7 +122,30 @@ def read_batch(
     rollout_rows = without_reserved(rows, shape.group_size, shape.group_rollouts)
     attempts = make_attempts(rollout_rows, sampled.completions, verdicts, content["truncated"])
     first = FirstPhase(sampled, judged, attempts)
-    return BatchInFlight(rows, first, content["logps"], content["columns"], content["step"])
+    selection = _read_selection(content["selection"])
+    return BatchInFlight(
+        rows, first, content["logps"], content["columns"], content["step"], selection
+    )
+
+
+def _write_selection(selection: Selection | None) -> dict[str, Any]:
+    """{} of a batch that the critic was not asked about."""
+    if selection is None:
+        return {}
+    return {
+        "asked": selection.asked,
+        # JSON has no keys that are numbers.
+        "copies": list(selection.copies.items()),
+        "due": selection.due,
+        "counts": selection.counts,
+    }
+
+
+def _read_selection(fields: dict[str, Any]) -> Selection | None:
+    if not fields:
+        return None
+    copies = dict(fields["copies"])
+    return Selection(fields["asked"], copies, fields["due"], Counter(fields["counts"]))
 
 
 def _read_verdict(fields: dict[str, Any]) -> Verdict:

@@ -19,7 +19,7 @@ the batch in flight, and a resumed run asks the critic again: what was paid for 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +119,14 @@ class Lookahead:
         assert due is not None, "a batch was sampled"
         assert asked is not None, "the critic was asked about it"
         if self.args.refine_with_next:
-            critiques, critic_counts = self.critic_turn.finish(asked)
+            critiques, critic_counts = self._critiques(due, asked)
             plan = self.rollout.plan(due.rows, due.first, critiques)
             sampled, refined = self._sample_with(rows, plan)
             ahead = self._judge(rows, step, sampled, counts)
         else:
             sampled = self.rollout.sample_rollouts([row["prompt"] for row in rows])
             ahead = self._judge(rows, step, sampled, counts)
-            critiques, critic_counts = self.critic_turn.finish(asked)
+            critiques, critic_counts = self._critiques(due, asked)
             plan = self.rollout.plan(due.rows, due.first, critiques)
             refined = None
         self._ask_about(ahead)
@@ -145,6 +145,11 @@ class Lookahead:
         return self.rollout.complete(
             batch.rows, batch.first, due.critiques, due.counts, due.plan, refined
         )
+
+    def _critiques(self, batch: BatchInFlight, asked: AskedBatch) -> tuple[Critiques, Counts]:
+        selection = batch.selection
+        assert selection is not None, "the critic was asked about it"
+        return self.critic_turn.finish(asked, selection)
 
     def _sample_with(self, rows: list[Row], plan: SlotPlan) -> tuple[Sampled, Sampled]:
         """Sample rollouts and the refinements of the batch before them in one call."""
@@ -167,11 +172,14 @@ class Lookahead:
 
     def _ask_about(self, batch: BatchInFlight) -> None:
         """Ask the critic about a batch, once it has answered on all ranks' batches before."""
-        self.ahead = batch
+        selection = batch.selection
+        if selection is None:
+            selection = self.critic_turn.choose(batch.first.attempts)
+        self.ahead = replace(batch, selection=selection)
         self.critic_state = self.critic_turn.state()
         # Ranks share the critic's journal: none may write to it before all have read its state.
         gather_object([])
-        self.asked = self.critic_turn.begin(batch.first.attempts)
+        self.asked = self.critic_turn.begin(batch.first.attempts, selection)
 
     def _take_due(self) -> DueBatch:
         due = self._due
@@ -232,7 +240,7 @@ class Lookahead:
             return counts
         counts["rollout/never_trained"] = len(ahead.first.attempts)
         try:
-            critiques, _ = self.critic_turn.finish(asked)
+            critiques, _ = self._critiques(ahead, asked)
         except CriticFailed:
             # Nothing waits for these critiques any more.
             return counts

@@ -29,6 +29,8 @@ ALWAYS = (
     "usage_estimated",
     "excess_tokens",
     "failed_refinements",
+    "due",
+    "asked",
     "leaks_unread",
     OTHER,
 )

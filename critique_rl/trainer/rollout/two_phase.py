@@ -18,6 +18,7 @@ import torch
 
 from critique_rl.critic.contract import Critic
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
+from critique_rl.trainer.rollout.critique_share import CritiqueShare
 from critique_rl.trainer.rollout.critiques import CriticTurn
 from critique_rl.trainer.rollout.generation import Counts, Critiques, Generation, make_attempts
 from critique_rl.trainer.rollout.phases import (
@@ -68,8 +69,12 @@ class TwoPhaseRollout:
         self.processes = processes
         self.critic_turn: CriticTurn | None = None
         self.later_turns: LaterTurns | None = None
+        self.share: CritiqueShare | None = None
         if critic is not None:
-            self.critic_turn = CriticTurn(critic, args, sampler)
+            # Without a choice nothing is drawn, so that a run's random numbers stay what they were.
+            if args.critique_share < 1:
+                self.share = CritiqueShare(args, draw_index)
+            self.critic_turn = CriticTurn(critic, args, sampler, self.share)
             if args.refine_turns > 1:
                 self.later_turns = LaterTurns(args, sampler, scorer, self.critic_turn)
 

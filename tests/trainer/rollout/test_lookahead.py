@@ -200,7 +200,10 @@ TWICE = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, TWICE, {"refine_with_next": True}])
+CHOSEN = {"critique_share": 0.5, "critique_explore": 0.5, "critique_reuse": True}
+
+
+@pytest.mark.parametrize("changes", [{}, TWICE, {"refine_with_next": True}, CHOSEN])
 def test_a_restart_goes_on_with_the_batch_in_flight(tiny_policy, tmp_path, changes) -> None:
     saves = {"save_strategy": "steps", "save_steps": 1, **changes}
     steps = 11 if changes == TWICE else 5
