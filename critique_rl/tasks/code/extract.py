@@ -33,6 +33,10 @@ def extract_program(text: str, entry: str) -> str | None:
     """
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     _, _, after = lines.rpartition(THOUGHTS_END)
+    for match in FENCE.finditer(lines):
+        # A program may speak of the tag itself; a block of thoughts that was cut is none.
+        if THOUGHTS_END in match[4] and parse(match[4]) is not None:
+            after = lines
     blocks = []
     for match in FENCE.finditer(after):
         indent, _, language, body = match.groups()

@@ -319,10 +319,20 @@ def output_digest(text: str) -> str:
     return hashlib.sha256("\n".join(lines).encode(errors="replace")).hexdigest()
 
 
+def whole_or_float(text: str) -> float | int:
+    """A number of JSON, as an integer where it is one."""
+    number = float(text)
+    if number.is_integer():
+        return int(number)
+    return number
+
+
 def value_digest(value: Any) -> str:
     """A digest of a value as JSON; tuples are lists there. "" of what is none."""
     try:
         text = json.dumps(value, sort_keys=True)
+        # As Python compares them: 2.0 is 2.
+        text = json.dumps(json.loads(text, parse_float=whole_or_float), sort_keys=True)
     except (TypeError, ValueError, RecursionError):
         return ""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -443,11 +453,18 @@ def failed_assertion(
     if comparison.sides is None or comparison.sides[0] != "==":
         return report
     _, left, right = comparison.sides
+    is_called = calls is not None and bool(calls.words)
     # `assert 8 == f(3)` has its expected side on the left.
-    if calls is not None and calls.words and calls.got == right:
+    is_swapped = calls is not None and is_called and calls.got == right
+    if is_swapped:
         left, right = right, left
     report["got"] = left
     report["expected"] = right
+    if calls is not None and is_called and calls.got != left:
+        # `assert f(2) + f(3) == 9`: what was compared is no value of the last call.
+        report.pop("call", None)
+        if assertion is not None and isinstance(assertion.test, ast.Compare):
+            report["call"] = cut(ast.unparse(assertion.test.left))
     return report
 
 

@@ -126,8 +126,7 @@ def expected_digests(test: Mapping[str, Any]) -> list[str]:
     if test["kind"] == "stdin":
         return [output_digest(output)]
     outputs = [output]
-    # APPS wraps results in lists of one.
-    if isinstance(output, list) and len(output) == 1:
+    if test.get("wrapped"):
         outputs += output
     return [value_digest(value) for value in outputs]
 

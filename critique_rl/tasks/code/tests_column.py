@@ -189,7 +189,9 @@ def _pairs(cell: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     kind = "functional" if cell.get("fn_name") else "stdin"
     pairs: list[Mapping[str, Any]] = []
     for given, result in zip(inputs, outputs, strict=True):
-        pair = {"input": given, "output": result, "testtype": kind}
+        # APPS wraps results in lists of one.
+        is_wrapped = isinstance(result, list) and len(result) == 1
+        pair = {"input": given, "output": result, "testtype": kind, "wrapped": is_wrapped}
         pairs.append(pair)
     return pairs
 
@@ -203,7 +205,9 @@ def _input_tests(cell: Sequence[Mapping[str, Any]], entry: str) -> list[Test]:
         given, result = pair["input"], pair["output"]
         if pair.get("testtype", "stdin") == "functional":
             function = str(pair.get("fn_name") or entry)
-            tests.append(_call_test(given, result, function))
+            test = _call_test(given, result, function)
+            test["wrapped"] = bool(pair.get("wrapped"))
+            tests.append(test)
         else:
             test = {"kind": "stdin", "input": _lines(given), "output": _lines(result)}
             tests.append(test)
@@ -239,8 +243,8 @@ def _call_test(given: Any, result: Any, function: str) -> Test:
     return {"kind": "call", "function": function, "arguments": arguments, "output": result}
 
 
-def guess_entry(tests: Sequence[Test]) -> str:
-    """The name that tests of assertions call most, and do not define; "" where there is none."""
+def called_names(tests: Sequence[Test]) -> Counter[str]:
+    """How often tests call which names that they do not define."""
     calls = Counter[str]()
     for test in tests:
         if test["kind"] == "call":
@@ -256,9 +260,7 @@ def guess_entry(tests: Sequence[Test]) -> str:
             name = node.func.id
             if name not in defined and not hasattr(builtins, name):
                 calls[name] += 1
-    for name, _ in calls.most_common(1):
-        return name
-    return ""
+    return calls
 
 
 def _defined_names(tree: ast.Module) -> set[str]:

@@ -22,7 +22,7 @@ from critique_rl.tasks.code.tests_column import (
     HIDDEN,
     NoTests,
     Test,
-    guess_entry,
+    called_names,
     needs_candidate,
     read_tests,
 )
@@ -76,14 +76,18 @@ def row_tests(row: Row, columns: Columns) -> RowTests:
         raise NoTests(f"no tests in the column {columns.tests!r}")
     tests = (*public, *hidden)
     starter = str(row.get(columns.starter_code) or "")
-    guess = guess_entry(tests)
+    calls = called_names(tests)
+    guess = ""
+    for name, _ in calls.most_common(1):
+        guess = name
     has_candidate = any(needs_candidate(test) for test in tests)
     if has_candidate and not (entry or guess):
         raise NoTests(
             f"check(candidate) needs the name of the function in the column {columns.entry_point!r}"
         )
     # A name that no assertion calls is that of a method: `Solution().f(1)`.
-    if not has_candidate and guess and all(test["kind"] == "code" for test in tests):
+    are_code = all(test["kind"] == "code" for test in tests)
+    if not has_candidate and guess and are_code and entry not in calls:
         entry = guess
     return RowTests(tests, entry or guess, starter)
 

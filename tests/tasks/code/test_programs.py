@@ -9,7 +9,7 @@ import pytest
 from critique_rl.tasks.code import harness
 from critique_rl.tasks.code.extract import extract_program
 from critique_rl.tasks.code.judge import read_report, remote_runner, run_tests
-from critique_rl.tasks.code.tests_column import NoTests, guess_entry, read_tests
+from critique_rl.tasks.code.tests_column import NoTests, called_names, read_tests
 from critique_rl.tasks.code.verifier import Columns, find_program, row_tests
 
 F = "def f(x):\n    return x + 1"
@@ -39,6 +39,12 @@ F = "def f(x):\n    return x + 1"
         (f"```bash\nls\n```\n```python\n{F}\n```", f"{F}\n"),
         (f"<think>```python\ndef f(x): return 0\n```</think>\n```python\n{F}\n```", f"{F}\n"),
         ("```python\ndef f(x) return\n```", "def f(x) return\n"),
+        # The tag in a program, and thoughts that were cut inside a block.
+        (
+            "```python\ndef f(x): return x.split('</think>')\n```",
+            "def f(x): return x.split('</think>')\n",
+        ),
+        (f"<think>```python\ndef f(x</think>\n```python\n{F}\n```", f"{F}\n"),
         ("f = lambda x: x + 1", "f = lambda x: x + 1"),
         ("```json\n{}\n```", None),
         ("```python\n```", None),
@@ -140,8 +146,8 @@ def test_cells_without_tests_say_why(cell: object, words: str) -> None:
 def test_the_tested_function_is_what_tests_call() -> None:
     same = "import math\ndef same(a, b):\n    return math.isclose(a, b)\n"
     code = f"{same}assert same(g(1), len([g(2)]))"
-    assert guess_entry(read_tests([code, "assert g(3) == 1"])) == "g"
-    assert guess_entry(read_tests([{"input": "", "output": ""}])) == ""
+    assert called_names(read_tests([code, "assert g(3) == 1"])).most_common(1)[0][0] == "g"
+    assert not called_names(read_tests([{"input": "", "output": ""}]))
 
 
 # ---- what a failed test says ---------------------------------------------------------------------
@@ -201,7 +207,12 @@ def reason(program: str, *tests: str, entry: str = "f", before: str = "") -> str
         (F, "assert f(4) > 8", "f(4) gave 5, expected f(4) > 8"),
         (F, "assert abs(f(1) - 8) < 1e-6", "f(1) gave 2, expected abs(f(1) - 8) < 1e-06"),
         (F, "assert not f(4)", "f(4) gave 5, expected not f(4)"),
-        (F, "assert sum([f(1), f(2)]) == 8", "f(2) gave 5, expected 8"),
+        # What was compared is no value of the last call.
+        (F, "assert sum([f(1), f(2)]) == 8", "sum([f(1), f(2)]) gave 5, expected 8"),
+        (F, "assert f(2) + f(3) == 9", "f(2) + f(3) gave 7, expected 9"),
+        ("def f(x): return [x]", "assert len(f(2)) == 9", "len(f(2)) gave 1, expected 9"),
+        ("def f(x): return x, x", "a, b = f(2)\nassert b == 3", "b gave 2, expected 3"),
+        ("def f(x): return x / 3", "assert round(f(2), 2) == .68", "round(f(2), 2) gave 0.67"),
         ("def f(x): pass", "assert f(1) == 2", "f(1) gave None, expected 2"),
         ("def f(x): return [x]", "assert f('a') == ['b']", "f('a') gave ['a'], expected ['b']"),
         (
@@ -383,6 +394,35 @@ def test_functional_tests_call_a_function_or_solutions_method(program: str) -> N
     assert report["passed"] == 1
     assert report["call"] in ("add(3, 4)", "add")
     assert (report["got"], report["expected"]) == ("7", "8")
+
+
+def report_of(program: str, cell: object, entry: str) -> dict:
+    row = {"tests": cell, "entry_point": entry}
+    read = row_tests(row, Columns())
+    job = {"program": program, "before": "", "entry": read.entry, "tests": list(read.tests)}
+    return run_tests(harness.run_job, job)
+
+
+def test_a_result_is_unwrapped_where_the_data_wrap_it_alone() -> None:
+    five = "def f(a): return 5"
+    pair = {"input": "1", "output": "[5]", "testtype": "functional"}
+    assert report_of(five, [pair], "f")["got"] == "5"
+    assert report_of("def f(a): return [5]", [pair], "f")["status"] == "passed"
+    apps = {"inputs": [[1]], "outputs": [[5]], "fn_name": "f"}
+    assert report_of(five, apps, "f")["status"] == "passed"
+
+
+def test_numbers_are_compared_as_python_does() -> None:
+    pair = {"input": "1", "output": "[2.0, 0.5]", "testtype": "functional"}
+    assert report_of("def f(a): return [2, .5]", [pair], "f")["status"] == "passed"
+    assert report_of("def f(a): return [2, .25]", [pair], "f")["status"] == "failed"
+
+
+def test_the_named_entry_point_is_tested_whatever_else_tests_call() -> None:
+    tests = ["assert total(Node(1, Node(2))) == 3"]
+    node = "class Node:\n    def __init__(self, n, rest=None): self.n, self.rest = n, rest\n"
+    program = f"{node}def total(n): return n.n + (total(n.rest) if n.rest else 0)"
+    assert report_of(program, tests, "total")["status"] == "passed"
 
 
 # ---- hidden tests, and a runner of the user's ----------------------------------------------------
