@@ -231,19 +231,26 @@ def write_first_pipeline(
 
 
 def _inspect_data(data: str, columns: Columns, subset: str) -> FirstTask:
-    """Guess the columns and the verifier from the data."""
+    """Guess the columns and the verifier from the data. Raises ConfigError where it cannot."""
     from critique_rl.tasks.answers.choose import choose_verifier
-    from critique_rl.tasks.code.user_tests import guess_columns
+    from critique_rl.tasks.code.user_tests import guess_columns, unread_tests
     from critique_rl.tasks.data_source import DataOptions, read_dataset
     from critique_rl.tasks.user_data import load_user_data
 
     source = read_dataset(data, "train", subset)
     names = source.column_names
     question = columns.question or _guess_column(QUESTIONS, names, data, "question")
-    tests = guess_columns(list(islice(source, LOOKED_AT)))
+    first_rows = list(islice(source, LOOKED_AT))
+    tests = guess_columns(first_rows)
     if tests and not columns.answer:
         return _code_task(data, question, columns.family, subset, names, tests)
-    answer = columns.answer or _guess_column(ANSWERS, names, data, "answer")
+    try:
+        answer = columns.answer or _guess_column(ANSWERS, names, data, "answer")
+    except ConfigError as error:
+        fault = unread_tests(first_rows)
+        if fault:
+            raise ConfigError(fault) from error
+        raise
     options: dict[str, Any] = {"train": data, "question": question, "answer": answer}
     if subset:
         options["subset"] = subset

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from critique_rl.config.checks import ConfigError, check_keys, read_section, suggest
 from critique_rl.config.schema import TaskConfig
 from critique_rl.tasks.code.humaneval import HUMANEVAL, split_rows
-from critique_rl.tasks.code.user_tests import with_tests
+from critique_rl.tasks.code.user_tests import refuse_without_tests, with_tests
+from critique_rl.tasks.code.verifier import TestsVerifier
 from critique_rl.tasks.data_source import DataOptions
 from critique_rl.tasks.gym_rows import gym_rows
 from critique_rl.tasks.isolated_verifiers import build_verifier
@@ -50,6 +51,8 @@ def load_task(config: TaskConfig, seed: int) -> Task:
         task = replace(task, train=train)
     if config.verifier:
         verifier = build_verifier(config.verifier)
+        if isinstance(verifier, TestsVerifier):
+            refuse_without_tests(task.train, verifier.columns)
         task = replace(task, verifier=verifier)
     return task
 

@@ -28,7 +28,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from _pytest.assertion import util
@@ -84,6 +84,46 @@ class Calls:
         if holds_made_up(result):
             self.is_made_up = True
         return result
+
+
+class Watch:
+    """What the methods of the program's class return to a test."""
+
+    def __init__(self, kind: type):
+        self.kind = kind
+        self.is_made_up = False
+        self.methods: dict[str, Any] = {}
+        for name, member in vars(kind).items():
+            if isinstance(member, FunctionType) and not name.startswith("__"):
+                self.methods[name] = member
+        self.begin()
+
+    def begin(self) -> None:
+        """Look at each result from now on."""
+        for name, method in self.methods.items():
+            setattr(self.kind, name, self.watched(method))
+
+    def end(self) -> None:
+        """Give the class its own methods back."""
+        for name, method in self.methods.items():
+            setattr(self.kind, name, method)
+
+    def watched(self, method: Any) -> Any:
+        """The method, with a look at its result."""
+
+        @functools.wraps(method)
+        def call(*arguments: Any, **named: Any) -> Any:
+            # What the program calls itself is not looked at, and recurses as deep as before.
+            self.end()
+            try:
+                result = method(*arguments, **named)
+            finally:
+                self.begin()
+            if holds_made_up(result):
+                self.is_made_up = True
+            return result
+
+        return call
 
 
 class Comparison:
@@ -374,11 +414,16 @@ def run_job(job: Mapping[str, Any]) -> Report:
         report["line"] = error_line(error, job)
         return report
     guard.restore()
-    if callable(target) and not isinstance(target, type):
+    watch = None
+    if isinstance(target, type):
+        watch = Watch(target)
+    elif callable(target):
         calls = Calls(job["entry"], target, guard)
         target = calls
     for test in tests:
         failure = run_test(job, test, code, names, calls, target)
+        if not failure and watch is not None and watch.is_made_up:
+            failure = {"call": job["entry"], "got": "an object that equals anything"}
         guard.restore()
         if "result" in failure:
             report["results"].append(failure["result"])

@@ -60,6 +60,23 @@ def with_tests(data: UserData, verifier: Any) -> UserData:
     return kept
 
 
+def refuse_without_tests(rows: Sequence[Row], columns: Columns) -> None:
+    """Refuse a task whose rows have no tests in these columns.
+
+    Raises:
+        ConfigError: The first row has none.
+    """
+    for row in rows[:1]:
+        try:
+            row_tests(row, columns)
+        except NoTests as error:
+            raise ConfigError(
+                f"task.verifier tests: {error}; got rows with the columns "
+                f"{', '.join(sorted(row))}, expected tests: name their column, or use another "
+                "verifier"
+            ) from error
+
+
 def _check_columns(data: UserData, verifier: Any) -> None:
     """Raise ConfigError for a column that the user names and no row has."""
     known = {name for rows in data.splits.values() for row in rows for name in row}
@@ -98,6 +115,20 @@ def guess_columns(rows: Sequence[Row]) -> dict[str, str]:
         if column and column != getattr(Columns, option):
             chosen[option] = column
     return chosen
+
+
+def unread_tests(rows: Sequence[Row]) -> str:
+    """Why no test of a column of a known name can be run, in words; "" where there is none."""
+    for name in TESTS:
+        reasons = Counter[str]()
+        for row in rows:
+            try:
+                read_tests(row.get(name), "f")
+            except NoTests as error:
+                reasons[str(error)] += 1
+        for reason, _ in reasons.most_common(1):
+            return f"the column {name!r} holds no tests that can be run: {reason}"
+    return ""
 
 
 def _holds_tests(rows: Sequence[Row], name: str) -> bool:

@@ -264,6 +264,14 @@ def test_an_object_cannot_decide_that_it_is_right(program: str) -> None:
         assert reason(program, test) != ""
 
 
+def test_a_method_cannot_return_an_object_that_decides() -> None:
+    any_of_all = "class A:\n    def __eq__(self, other): return True\n"
+    stack = f"{any_of_all}class Stack:\n    def pop(self): return A()\n"
+    assert "equals anything" in reason(stack, "assert Stack().pop() == 3", entry="Stack")
+    plain = "class Stack:\n    def pop(self): return 3\n"
+    assert reason(plain, "assert Stack().pop() == 3", entry="Stack") == ""
+
+
 def test_a_class_may_compare_its_objects() -> None:
     program = (
         "class Point:\n    def __init__(self, x): self.x = x\n"
@@ -312,6 +320,10 @@ def test_what_a_program_defines_or_patches_passes_no_test(program: str, tests: l
         ),
         ("def f(x):\n    a = []\n    a.append(a)\n    return a", "assert len(f(1)) == 1"),
         ("class Solution:\n    def f(self, x): return x", "assert Solution().f(3) == 3"),
+        (
+            "class Solution:\n    def f(self, n): return 0 if n == 0 else 1 + self.f(n - 1)",
+            "assert Solution().f(800) == 800",
+        ),
         (
             "from functools import cache\n@cache\ndef f(x): return x",
             "f.cache_clear()\nassert f(3) == 3",

@@ -14,7 +14,7 @@ from critique_rl.config.checks import ConfigError
 from critique_rl.config.schema import TaskConfig
 from critique_rl.critic.build import build_critic
 from critique_rl.tasks.code.sandbox import NoSandbox, find_bwrap
-from critique_rl.tasks.code.user_tests import guess_columns
+from critique_rl.tasks.code.user_tests import guess_columns, unread_tests
 from critique_rl.tasks.code.verifier import build_tests_verifier
 from critique_rl.tasks.isolated_verifiers import build_verifier
 from critique_rl.tasks.judging import count_lost, judge_answers
@@ -169,10 +169,38 @@ def test_rows_of_the_user_need_tests_and_no_answer(tmp_path, capsys) -> None:
     assert critic.critique([attempt])[0].text == verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [
+        ("lab/chain", {}, "no tests in the column 'tests'; got rows with the columns"),
+        ("lab/code", {"tests": "tets"}, "no tests in the column 'tets'; got rows"),
+    ],
+)
+def test_a_task_without_tests_is_refused_before_it_trains(task, options, words) -> None:
+    config = TaskConfig(task, size=8, verifier={"kind": "tests", **options})
+    with pytest.raises(ConfigError, match=words):
+        load_task(config, 0)
+
+
 def test_rows_without_any_tests_are_refused(tmp_path) -> None:
     source = write(tmp_path / "rows.jsonl", [{"question": f"q{i}"} for i in range(9)])
     with pytest.raises(ConfigError, match="no row has tests"):
         load_task(TaskConfig("data", options={"train": source}, verifier="tests"), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        (["import numpy\nassert f(1) == 2"], "imports numpy"),
+        ([{"in": "1", "out": "2"}], 'without "input" and "output"'),
+    ],
+)
+def test_why_no_column_of_tests_was_guessed_is_told(cell, words) -> None:
+    assert guess_columns([{"question": "q", "tests": cell}]) == {}
+    told = unread_tests([{"question": "q", "tests": cell}])
+    assert told.startswith("the column 'tests' holds no tests that can be run")
+    assert words in told
+    assert unread_tests([{"question": "q", "answer": "3"}]) == ""
 
 
 @pytest.mark.parametrize(
