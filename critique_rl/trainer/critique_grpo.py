@@ -373,7 +373,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         passed = prompts + output["completion_mask"].sum().item()
         counts["tokens/trained"] = passed * self.num_iterations
         scorings = ("old_per_token_logps" in output) + ("ref_per_token_logps" in output)
-        counts["tokens/scored"] = passed * scorings
+        counts["tokens/scored"] += passed * scorings
 
     def count(self, counts: Counts) -> Counts:
         """Add to the totals of the run what all ranks spent. A collective: one gather.
@@ -511,6 +511,16 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             # A checkpoint of an earlier version, or of an arm that asked about all, has none.
             self.critique_share.load_state_dict(state.get("critique_share", {}))
 
+    def restore(self, checkpoint: Path) -> None:
+        """As `ResumableGRPOTrainer.restore`; the batch in flight is dropped, as at a run's end."""
+        super().restore(checkpoint)
+        self.drop_batch_in_flight()
+
+    def drop_batch_in_flight(self) -> None:
+        """Count what the batch costs that is sampled, and will not be trained. A collective."""
+        if self.lookahead is not None:
+            self.count(self.lookahead.close())
+
     def _load_critic(self, state: dict[str, Any]) -> None:
         """{}: the run starts anew, whatever a process before it has asked the critic."""
         if self.critic is not None and hasattr(self.critic, "load_state_dict"):
@@ -534,12 +544,10 @@ class _UpdateTeacher(TrainerCallback):
 
 
 class _CloseLookahead(TrainerCallback):
-    """Drops the batch in flight at the end of training, and counts it."""
+    """Drops the batch in flight at the end of training."""
 
     def __init__(self, trainer: CritiqueGRPOTrainer):
         self.trainer = trainer
 
     def on_train_end(self, args, state, control, **kwargs):
-        lookahead = self.trainer.lookahead
-        if lookahead is not None:
-            self.trainer.count(lookahead.close())
+        self.trainer.drop_batch_in_flight()

@@ -113,7 +113,7 @@ class Watch:
 
         @functools.wraps(method)
         def call(*arguments: Any, **named: Any) -> Any:
-            # What the program calls itself is not looked at, and recurses as deep as before.
+            # The program's own calls are not looked at, and recurse as deep as before.
             self.end()
             try:
                 result = method(*arguments, **named)

@@ -142,7 +142,7 @@ def remote_runner(runner: Any, seconds: float) -> Callable[[Mapping[str, Any]], 
 
     def run(job: Mapping[str, Any]) -> dict[str, Any]:
         """Raises TypeError where the runner returns no text."""
-        # What a program prints is no report: it does not begin with the key.
+        # A program's output is no report: it does not begin with the key.
         key = secrets.token_hex(16)
         try:
             printed = runner.run(script, json.dumps({**job, "key": key}), seconds)

@@ -80,7 +80,7 @@ that is. `SHARE`: it is behind in none, and the share was used up.
 def quota_of(share: Fraction, explore: Fraction, before: int, due: int) -> Quota:
     """How many of the next failures are asked about.
 
-    What a batch leaves over is carried on: 5 % of 30 failures a batch are 1, 2, 1, 2, ...
+    A batch carries on its remainder: 5 % of 30 failures per batch are 1, 2, 1, 2, ...
 
     Args:
         share: of due failures that are asked about, 0 to 1.

@@ -228,17 +228,18 @@ class Lookahead:
         """Drop the batch in flight. A collective.
 
         Returns:
-            Counters of its rollouts, whose tokens were counted when they were sampled, and of what
-            its critiques cost.
+            Counters of what its critiques cost. Its tokens were counted when they were sampled.
         """
         counts: Counts = Counter()
+        if self.ahead is not None and self.asked is None:
+            # After a restart: an answer that was paid for costs what it cost then.
+            self._ask_about(self.ahead)
         ahead = self.ahead
         asked = self.asked
         self.ahead = None
         self.asked = None
         if ahead is None or asked is None:
             return counts
-        counts["rollout/never_trained"] = len(ahead.first.attempts)
         try:
             critiques, _ = self._critiques(ahead, asked)
         except CriticFailed:

@@ -207,7 +207,7 @@ def reason(program: str, *tests: str, entry: str = "f", before: str = "") -> str
         (F, "assert f(4) > 8", "f(4) gave 5, expected f(4) > 8"),
         (F, "assert abs(f(1) - 8) < 1e-6", "f(1) gave 2, expected abs(f(1) - 8) < 1e-06"),
         (F, "assert not f(4)", "f(4) gave 5, expected not f(4)"),
-        # What was compared is no value of the last call.
+        # The compared value is not that of the last call.
         (F, "assert sum([f(1), f(2)]) == 8", "sum([f(1), f(2)]) gave 5, expected 8"),
         (F, "assert f(2) + f(3) == 9", "f(2) + f(3) gave 7, expected 9"),
         ("def f(x): return [x]", "assert len(f(2)) == 9", "len(f(2)) gave 1, expected 9"),
@@ -470,7 +470,7 @@ def test_a_runner_is_one_class_of_one_method() -> None:
     assert read_report(run(noisy), F)[2] == "f(1) gave 2, expected 3"
     ends = job | {"program": "import os\nos._exit(0)"}
     assert run(ends)["status"] == "ended"
-    # What a program prints itself is no report.
+    # A program's own output is no report.
     forged = 'print(\'{"status": "passed", "passed": 9, "results": []}\', flush=True)'
     forges = job | {"program": f"import os\n{forged}\nos._exit(0)"}
     assert run(forges)["status"] == "ended"

@@ -136,6 +136,8 @@ def test_the_first_questions_are_sampled_twice_and_all_tokens_are_counted(
             if is_second and row not in batch.refined + batch.off_policy:
                 plain += len(ids)
     assert len(sampled) == 4
+    # Each of the four was scored once, by the policy that sampled it.
+    assert trainer.tokens["tokens/scored"] > sum(sampled)
     assert trainer.tokens["tokens/rollout"] == sum(sampled) + plain
 
 
@@ -180,7 +182,7 @@ def test_old_log_probs_are_of_the_policy_that_sampled(tiny_policy, tmp_path) -> 
         apart = max(apart, (old - logps_of(model, prompt, ids)).abs().max().item())
     assert apart > 1e-3, "policies that agree prove nothing"
     others = [row for row in range(len(batch.order)) if row not in rollouts]
-    # What the newest policy sampled has its live log-probs, which the loss fills in.
+    # Rows of the newest policy have its live log-probs, which the loss fills in.
     assert output["old_per_token_logps"][others].isnan().all()
 
 
@@ -223,6 +225,17 @@ def test_a_restart_goes_on_with_the_batch_in_flight(tiny_policy, tmp_path, chang
     for totals in (continued.critique_totals, whole.critique_totals):
         totals.pop("critique/seconds")
     assert continued.critique_totals == whole.critique_totals
+
+
+def test_a_run_that_was_killed_after_its_last_step_counts_as_one_that_was_not(
+    tiny_policy, tmp_path
+) -> None:
+    whole = build(tiny_policy, tmp_path, save_strategy="steps", save_steps=1)
+    whole.train()
+    restored = build(tiny_policy, tmp_path)
+    restored.restore(last_sealed(tmp_path))
+    assert restored.tokens == whole.tokens
+    assert restored.tokens["tokens/critic_prompt"] > 0
 
 
 def test_a_checkpoint_without_its_batch_says_so_and_samples_anew(
