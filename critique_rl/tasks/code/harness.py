@@ -1,8 +1,9 @@
 """Run one program and some tests in this process, and say what the first failing test saw.
 
-This file stands alone: it runs inside a sandbox that sees neither this package nor the rows, and
-can be sent to a sandbox on another machine, which needs Python 3.11 and pytest. Assertions are
-rewritten by pytest, so that both sides of a comparison are seen. Every value is cut at `SHOWN`.
+This file and `comparisons` stand alone: they run inside a sandbox that sees neither this package
+nor the rows, and can be sent to a sandbox on another machine, which needs Python 3.11 and pytest.
+Assertions are rewritten by pytest, so that both sides of a comparison are seen. Every value is cut
+at `SHOWN`.
 
     job     {"program", "before", "entry", "tests": [{"name", "kind", ...}]}; see `tests_column`
     report  {"status", "passed", "results", "test", "call", "got", "expected", "error", "line"}
@@ -18,7 +19,10 @@ import ast
 import atexit
 import builtins
 import functools
+import gc
 import hashlib
+import io
+import itertools
 import json
 import math
 import os
@@ -26,13 +30,16 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from types import FunctionType, ModuleType
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from _pytest.assertion import util
 from _pytest.assertion.rewrite import rewrite_asserts
+
+from critique_rl.tasks.code.comparisons import Comparisons, Rewriter, is_suspect
 
 SHOWN = 200
 """Characters of a value, a call or a message that a report keeps."""
@@ -41,12 +48,14 @@ ANSWER = "<answer>"
 TESTS = "<tests>"
 """The file name of a test."""
 DEEPEST = 6
-WIDEST = 200
-"""How deep, and how many items of, a container is searched for odd objects."""
+"""How deep a container is shown."""
 HEAP_TYPE = 1 << 9
 """Flag of classes that Python code has made."""
 GUARDED = (builtins, math, ast, json, functools)
-"""Modules whose names are put back after the program has run."""
+"""Modules whose names are put back after the program has run, beside those that tests import."""
+MADE_UP = "an object that equals anything"
+COMMON = ("typing", "collections", "heapq", "bisect", "itertools", "functools")
+"""Modules whose names a program with JSON results may use without an import, as on LeetCode."""
 Report = dict[str, Any]
 
 
@@ -81,49 +90,9 @@ class Calls:
         finally:
             self.guard.restore()
         self.got = show(result)
-        if holds_made_up(result):
+        if is_suspect(result):
             self.is_made_up = True
         return result
-
-
-class Watch:
-    """What the methods of the program's class return to a test."""
-
-    def __init__(self, kind: type):
-        self.kind = kind
-        self.is_made_up = False
-        self.methods: dict[str, Any] = {}
-        for name, member in vars(kind).items():
-            if isinstance(member, FunctionType) and not name.startswith("__"):
-                self.methods[name] = member
-        self.begin()
-
-    def begin(self) -> None:
-        """Look at each result from now on."""
-        for name, method in self.methods.items():
-            setattr(self.kind, name, self.watched(method))
-
-    def end(self) -> None:
-        """Give the class its own methods back."""
-        for name, method in self.methods.items():
-            setattr(self.kind, name, method)
-
-    def watched(self, method: Any) -> Any:
-        """The method, with a look at its result."""
-
-        @functools.wraps(method)
-        def call(*arguments: Any, **named: Any) -> Any:
-            # The program's own calls are not looked at, and recurse as deep as before.
-            self.end()
-            try:
-                result = method(*arguments, **named)
-            finally:
-                self.begin()
-            if holds_made_up(result):
-                self.is_made_up = True
-            return result
-
-        return call
 
 
 class Comparison:
@@ -137,15 +106,67 @@ class Comparison:
 
 
 class Guard:
-    """What some modules held before the program ran."""
+    """What some modules, and their classes, held before the program ran.
 
-    def __init__(self) -> None:
-        self.names = [(vars(module), dict(vars(module))) for module in GUARDED]
+    Args:
+        modules: Names of those that tests import.
+    """
+
+    def __init__(self, modules: Iterable[str] = ()) -> None:
+        self.modules = {name: sys.modules[name] for name in modules if name in sys.modules}
+        self.names = []
+        for module in {*GUARDED, *self.modules.values()}:
+            names = vars(module)
+            self.names.append((names, dict(names)))
+        self.classes = []
+        for module in self.modules.values():
+            for kind in list(vars(module).values()):
+                if isinstance(kind, type) and kind.__flags__ & HEAP_TYPE:
+                    self.classes.append((kind, dict(vars(kind))))
 
     def restore(self) -> None:
         """Put the names back."""
+        sys.modules.update(self.modules)
         for names, kept in self.names:
             names.update(kept)
+        for kind, kept in self.classes:
+            restore_class(kind, kept)
+
+
+def restore_class(kind: type, kept: Mapping[str, Any]) -> None:
+    """Give a class its own methods back, and take away those that Python would look for."""
+    for name, value in list(vars(kind).items()):
+        if value is kept.get(name):
+            continue
+        # Of an immutable class nothing was changed.
+        with suppress(TypeError, AttributeError):
+            if name in kept:
+                setattr(kind, name, kept[name])
+            elif name.startswith("__"):
+                delattr(kind, name)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the tests of a job import, and what its code before the program does."""
+
+    names: dict[str, Any]
+    """What the code before the program imports."""
+    values: list[Any]
+    modules: set[str]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program whose top level has run, and what its tests need."""
+
+    code: Any
+    names: dict[str, Any]
+    entry: str
+    target: Any
+    """The tested object; None where tests name none."""
+    calls: Calls | None
+    given: Given
 
 
 # ---- words ---------------------------------------------------------------------------------------
@@ -162,9 +183,20 @@ def cut(text: str) -> str:
 def show(value: Any) -> str:
     """A value as Python writes it, cut; or its type, where its own words fail."""
     try:
-        return cut(repr(value))
+        return cut(repr(shortened(value)))
     except Exception:
         return f"<{type(value).__name__}>"
+
+
+def shortened(value: Any, depth: int = 0) -> Any:
+    """As much of a large value as is shown: to write a million items takes a second."""
+    kind = type(value)
+    if kind in (str, bytes):
+        return value[: SHOWN + 1]
+    if depth > DEEPEST or kind not in (list, tuple, dict):
+        return value
+    items = itertools.islice(value.items() if kind is dict else value, SHOWN)
+    return kind(shortened(item, depth + 1) for item in items)
 
 
 def error_words(error: BaseException) -> str:
@@ -194,42 +226,6 @@ def error_line(error: BaseException, job: Mapping[str, Any]) -> int | None:
     return line if line > 0 else None
 
 
-# ---- objects that decide what they equal ---------------------------------------------------------
-
-
-def holds_made_up(value: Any, depth: int = 0) -> bool:
-    """Whether a value is, or holds, an object that equals anything."""
-    kind = type(value)
-    parts: list[Any] = []
-    if kind in (list, tuple, set, frozenset):
-        parts = list(value)
-    if kind is dict:
-        parts = [*value.keys(), *value.values()]
-    if depth < DEEPEST and any(holds_made_up(part, depth + 1) for part in parts[:WIDEST]):
-        return True
-    return bool(kind.__flags__ & HEAP_TYPE) and equals_anything(value)
-
-
-class Nothing:
-    """An object that nothing honest equals, lies under, or lies over."""
-
-
-def equals_anything(value: Any) -> bool:
-    """Whether an object agrees with what it cannot know."""
-    for other in (Nothing(), 7.25e11, "\x00nothing"):
-        with suppress(Exception):
-            if value == other:
-                return True
-        with suppress(Exception):
-            if value < other and value > other:
-                return True
-        with suppress(Exception):
-            # As in abs(f(x) - y) < 1e-6.
-            if abs(value - other) < 1:
-                return True
-    return False
-
-
 # ---- programs and tests --------------------------------------------------------------------------
 
 
@@ -242,13 +238,71 @@ def compiled(job: Mapping[str, Any]) -> Any:
     return compile(job["before"] + job["program"], ANSWER, "exec", dont_inherit=True)
 
 
-def load(code: Any, name: str) -> dict[str, Any]:
-    """Run a program's top level; its names."""
+def load(code: Any, name: str, are_common: bool = False) -> dict[str, Any]:
+    """Run a program's top level; its names.
+
+    Args:
+        are_common: Whether the names of `COMMON` are there without an import.
+    """
     module = ModuleType(name)
     # Classes look their module up.
     sys.modules[name] = module
     names = vars(module)
+    if are_common:
+        names["__builtins__"] = common_names() | vars(builtins)
     exec(code, names)
+    return names
+
+
+@functools.cache
+def common_names() -> dict[str, Any]:
+    """The modules of `COMMON`, and their public names."""
+    names: dict[str, Any] = {}
+    for place in COMMON:
+        exec(f"import {place}\nfrom {place} import *", names)
+    return names
+
+
+def given_names(job: Mapping[str, Any]) -> Given:
+    """Run the imports of a job's tests, and of the code that stands before its program."""
+    given = Given({}, [], set())
+    before = job["before"]
+    for source in [before, *[test["code"] for test in job["tests"] if test["kind"] == "code"]]:
+        if "import" not in source:
+            continue
+        for node in import_statements(source):
+            names: dict[str, Any] = {}
+            # What is missing is missed again, by the test itself.
+            with suppress(Exception):
+                module = ast.Module([node], [])
+                exec(compile(module, TESTS, "exec", dont_inherit=True), names)
+            names.pop("__builtins__", None)
+            given.modules.update(module_names(node))
+            given.values.extend(names.values())
+            if source is before:
+                given.names.update(names)
+    return given
+
+
+def import_statements(source: str) -> list[ast.Import | ast.ImportFrom]:
+    """The imports in a source, of which the last function may lack its body."""
+    for ending in ("", "\n    pass", "\n        pass"):
+        with suppress(SyntaxError, ValueError):
+            nodes = ast.walk(ast.parse(source + ending))
+            return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    return []
+
+
+def module_names(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The modules that a statement imports, with the packages in which they lie."""
+    places = [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+    if isinstance(node, ast.Import):
+        places = [alias.name for alias in node.names]
+    names = []
+    for place in places:
+        parts = place.split(".")
+        for end in range(1, len(parts) + 1):
+            names.append(".".join(parts[:end]))
     return names
 
 
@@ -260,6 +314,7 @@ def rewritten(source: str) -> tuple[Any, list[str]]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_test(node.name):
             functions.append(node.name)
     rewrite_asserts(tree, source.encode())
+    tree = Rewriter().visit(tree)
     return compile(tree, TESTS, "exec", dont_inherit=True), functions
 
 
@@ -282,15 +337,18 @@ def find_target(names: Mapping[str, Any], entry: str) -> Any:
     raise NameError(f"name {entry!r} is not defined")
 
 
-def test_names(names: Mapping[str, Any], entry: str, calls: Calls | None) -> dict[str, Any]:
-    """The names that a test sees: the program's, but for those that hide a builtin."""
+def test_names(program: Program) -> dict[str, Any]:
+    """The names that a test sees: the program's, but for those that hide a builtin or an import."""
     seen = {}
-    for name, value in names.items():
-        if name == entry or not hasattr(builtins, name):
+    for name, value in program.names.items():
+        if name == program.entry or not hasattr(builtins, name):
+            seen[name] = value
+    for name, value in program.given.names.items():
+        if name != program.entry:
             seen[name] = value
     seen["__builtins__"] = builtins
-    if calls is not None and entry in names:
-        seen[entry] = calls
+    if program.calls is not None and program.entry in program.names:
+        seen[program.entry] = program.calls
     return seen
 
 
@@ -326,14 +384,22 @@ def run_script(code: Any, given: str) -> str:
         try:
             run_to_end(code)
         finally:
-            with suppress(OSError, ValueError):
-                sys.stdout.flush()
+            flush_all()
             sys.stdin, sys.stdout = streams
             for place, number in enumerate(kept):
                 os.dup2(number, place)
                 os.close(number)
         printed.seek(0)
         return printed.read().decode(errors="replace")
+
+
+def flush_all() -> None:
+    """Write out what any handle still keeps, as the end of a process does."""
+    for item in [sys.stdout, *gc.get_objects()]:
+        if issubclass(type(item), io.IOBase):
+            # Closed, not to be written to, or one whose own flush fails.
+            with suppress(Exception):
+                item.flush()
 
 
 def run_to_end(code: Any) -> None:
@@ -397,16 +463,10 @@ def run_job(job: Mapping[str, Any]) -> Report:
         # Before the program, which might change what reads them.
         code = rewritten(test["code"]) if test["kind"] == "code" else None
         tests.append({**test, "compiled": code})
-    guard = Guard()
-    needs_names = any(test["kind"] != "stdin" for test in tests)
-    names: dict[str, Any] = {}
-    calls = target = None
+    given = given_names(job)
+    guard = Guard(given.modules)
     try:
-        # Syntax first: a script is not run before its input is there.
-        code = compiled(job)
-        if needs_names:
-            names = load(code, ANSWER)
-            target = find_tested(names, job)
+        program = read_program(job, given, guard)
     except BaseException as error:
         guard.restore()
         report["status"] = "broken"
@@ -414,16 +474,8 @@ def run_job(job: Mapping[str, Any]) -> Report:
         report["line"] = error_line(error, job)
         return report
     guard.restore()
-    watch = None
-    if isinstance(target, type):
-        watch = Watch(target)
-    elif callable(target):
-        calls = Calls(job["entry"], target, guard)
-        target = calls
     for test in tests:
-        failure = run_test(job, test, code, names, calls, target)
-        if not failure and watch is not None and watch.is_made_up:
-            failure = {"call": job["entry"], "got": "an object that equals anything"}
+        failure = run_test(job, test, program)
         guard.restore()
         if "result" in failure:
             report["results"].append(failure["result"])
@@ -433,6 +485,27 @@ def run_job(job: Mapping[str, Any]) -> Report:
             return report | failure
         report["passed"] += 1
     return report
+
+
+def read_program(job: Mapping[str, Any], given: Given, guard: Guard) -> Program:
+    """Run the top level of a job's program, unless it is a script.
+
+    Raises:
+        SyntaxError: It is no Python.
+        BaseException: What it raises itself.
+    """
+    # Syntax first: a script is not run before its input is there.
+    code = compiled(job)
+    kinds = {test["kind"] for test in job["tests"]}
+    if kinds == {"stdin"}:
+        return Program(code, {}, "", None, None, given)
+    names = load(code, ANSWER, "call" in kinds)
+    target = find_tested(names, job)
+    calls = None
+    if callable(target) and not isinstance(target, type):
+        calls = Calls(job["entry"], target, guard)
+        target = calls
+    return Program(code, names, job["entry"], target, calls, given)
 
 
 def find_tested(names: Mapping[str, Any], job: Mapping[str, Any]) -> Any:
@@ -446,40 +519,37 @@ def find_tested(names: Mapping[str, Any], job: Mapping[str, Any]) -> Any:
     return find_target(names, entry)
 
 
-def run_test(
-    job: Mapping[str, Any],
-    test: Mapping[str, Any],
-    code: Any,
-    names: dict[str, Any],
-    calls: Calls | None,
-    target: Any,
-) -> Report:
+def run_test(job: Mapping[str, Any], test: Mapping[str, Any], program: Program) -> Report:
     """Run one test; what it saw where it failed, {"result"} of what is judged outside, else {}."""
+    calls = program.calls
     if calls is not None:
         calls.words = ""
-    comparison = Comparison()
-    util._reprcompare = comparison
+    sides = Comparison()
+    util._reprcompare = sides
+    comparisons = Comparisons(program.given.values)
+    failure: Report = {}
     try:
         if test["kind"] == "stdin":
-            printed = run_script(code, test["input"])
+            printed = run_script(program.code, test["input"])
             words = f"input {show(test['input'])}"
             return result_of(words, show(printed), output_digest(printed))
         if test["kind"] == "call":
-            value = target(*test["arguments"])
+            value = program.target(*test["arguments"])
             words = calls.words if calls is not None else job["entry"]
             return result_of(words, show(value), value_digest(value))
-        run_code(test, test_names(names, job["entry"], calls), target)
+        run_code(test, test_names(program) | comparisons.names(), program.target)
     except AssertionError as error:
         # One of the program's is an error like any other.
         line = error_line(error, job)
+        failure = raised(error, test, calls, line)
         if line is None:
-            return failed_assertion(error, test, comparison, calls)
-        return raised(error, test, calls, line)
+            failure = failed_assertion(error, test, sides, calls)
     except BaseException as error:
-        return raised(error, test, calls, error_line(error, job))
-    if calls is not None and calls.is_made_up:
-        return {"call": calls.words, "got": "an object that equals anything"}
-    return {}
+        failure = raised(error, test, calls, error_line(error, job))
+    if comparisons.is_made_up or (calls is not None and calls.is_made_up and not failure):
+        call = calls.words if calls is not None else ""
+        return {"call": call or failure.get("call") or job["entry"] or "the program", "got": MADE_UP}
+    return failure
 
 
 def result_of(call: str, got: str, digest: str) -> Report:

@@ -20,11 +20,19 @@ VerdictFields = list[Any]
 """[outcome, program, reason, confidence, details], as JSON."""
 NO_RUN = ("broken", "ended", "cpu")
 """Statuses of a program that came to no test."""
+ALONE = ("comparisons", "harness")
+"""Files that are sent to a sandbox of the user's, in the order in which they import each other."""
 SCRIPT_END = """
-if __name__ == "__main__":
-    job = json.loads(sys.stdin.read())
-    key = job.pop("key")
-    print("\\n" + key + json.dumps(run_job(job)))
+import json
+import sys
+from types import ModuleType
+
+for name, source in SOURCES.items():
+    module = sys.modules[name] = ModuleType(name)
+    exec(compile(source, name, "exec"), vars(module))
+job = json.loads(sys.stdin.read())
+key = job.pop("key")
+print("\\n" + key + json.dumps(module.run_job(job)))
 """
 
 
@@ -138,7 +146,10 @@ def remote_runner(runner: Any, seconds: float) -> Callable[[Mapping[str, Any]], 
         runner: Has the method `run(script, stdin, seconds) -> stdout`.
         seconds: What a program may take.
     """
-    script = (HERE / "harness.py").read_text() + SCRIPT_END
+    sources = {}
+    for name in ALONE:
+        sources[f"critique_rl.tasks.code.{name}"] = (HERE / f"{name}.py").read_text()
+    script = f"SOURCES = {sources!r}\n{SCRIPT_END}"
 
     def run(job: Mapping[str, Any]) -> dict[str, Any]:
         """Raises TypeError where the runner returns no text."""

@@ -63,7 +63,7 @@ class Limits:
     seconds: float = 5.0
     """Seconds on the clock, for public tests and again for hidden ones, as with `cpu`."""
     cpu: float = 2.0
-    """Seconds of a processor, rounded to whole ones, at least 1."""
+    """Seconds of a processor, rounded up to whole ones."""
     memory: int = 512 << 20
     """Bytes of its address space."""
     disk: int = 16 << 20
@@ -303,7 +303,7 @@ def _python_arguments(folders: list[str], calls: bytes) -> list[str]:
 def _harness_files() -> dict[str, str]:
     """Place inside the sandbox -> file or folder outside."""
     files = {}
-    for name in ("harness.py", "server.py"):
+    for name in ("comparisons.py", "harness.py", "server.py"):
         # Without the package's own first files: inside, its folders are namespace packages.
         files[f"critique_rl/tasks/code/{name}"] = str(HERE / name)
     return files | _module_files()

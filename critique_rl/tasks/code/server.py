@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import math
 import os
 import resource
 import secrets
@@ -87,8 +88,9 @@ def warm_up() -> None:
     harness.run_job(
         {"program": "def f(x):\n return [x]", "before": "", "entry": "f", "tests": tests}
     )
-    for name in ("math", "re", "collections", "itertools", "functools", "typing", "heapq"):
+    for name in ("math", "re", "random", "string", "statistics", "datetime"):
         __import__(name)
+    harness.common_names()
 
 
 def keep_child(job: Mapping[str, Any], calls: bytes) -> Report:
@@ -229,7 +231,7 @@ def run_program(job: Mapping[str, Any], folder: str, pipe: int, key: str, calls:
 
 def set_limits(limits: Mapping[str, Any]) -> None:
     """Bound CPU time, memory and files of this process."""
-    cpu = max(1, round(limits["cpu"]))
+    cpu = math.ceil(limits["cpu"])
     bounds = {
         resource.RLIMIT_CPU: (cpu, cpu),
         resource.RLIMIT_AS: (limits["memory"], limits["memory"]),

@@ -1,0 +1,259 @@
+"""No program decides that it is right; honest objects are compared as Python does."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from critique_rl.tasks.code import harness
+from critique_rl.tasks.code.comparisons import Comparisons, Rewriter
+from critique_rl.tasks.code.judge import read_report, run_tests
+from critique_rl.tasks.code.tests_column import read_tests
+
+ANY = "class A:\n    __hash__ = lambda s: 2\n    def __eq__(s, o): return True\n"
+WHOLE = "class A:\n    __hash__ = lambda s: 2\n    def __eq__(s, o): return isinstance(o, int)\n"
+INT = "class A(int):\n    __hash__ = lambda s: 2\n    def __eq__(s, o): return isinstance(o, int)\n"
+TEXT = "class A(str):\n    def __new__(c): return str.__new__(c, 'a')\n"
+TEXT += "    __hash__ = str.__hash__\n    def __eq__(s, o): return isinstance(o, str)\n"
+FIELD = "class P:\n    def __init__(s, x): s.x = x\n    def __eq__(s, o): return s.x == o.x\n"
+
+
+def reason(program: str, test: str, entry: str = "f", before: str = "") -> str:
+    job = {"program": program, "before": before, "entry": entry, "tests": read_tests([test])}
+    return str(read_report(run_tests(harness.run_job, job), program)[2])
+
+
+@pytest.mark.parametrize("kind", [ANY, WHOLE, INT])
+@pytest.mark.parametrize(
+    ("value", "test"),
+    [
+        ("A()", "assert f(1) == 2"),
+        ("A()", "assert 2 == f(1)"),
+        ("A()", "assert f(1) in (7, 2)"),
+        ("A()", "assert f(1) in {2: 0}"),
+        ("A()", "assert {f(1)} == {2}"),
+        ("A()", "assert {f(1)} <= {2}"),
+        ("A()", "assert {f(1): 3} == {2: 3}"),
+        ("A()", "import unittest\nunittest.TestCase().assertEqual(f(1), 2)"),
+        ("A()", "x = f(1) == 2\nassert x"),
+        ("A()", "def same(a, b):\n    return a == b\nassert same(f(1), 2)"),
+        ("A()", "assert 1 < 2 == f(1)"),
+        ("A()", "x = 1 < 2 == f(1)\nassert x"),
+        ("A()", "assert all(a == b for a, b in zip([f(1)], [2]))"),
+        ("(A() for _ in range(1))", "assert list(f(1)) == [2]"),
+        ("map(lambda _: A(), [0])", "assert list(f(1)) == [2]"),
+        ("__import__('collections').deque([A()])", "assert list(f(1)) == [2]"),
+        ("[2] * 300 + [A()]", "assert f(1) == [2] * 301"),
+        ("[[[[[[[[A()]]]]]]]]", "assert f(1) == [[[[[[[[2]]]]]]]]"),
+        ("{'a': {'b': (A(),)}}", "assert f(1) == {'a': {'b': (2,)}}"),
+        ("__import__('collections').OrderedDict(a=A())", "assert f(1) == {'a': 2}"),
+        ("__import__('collections').namedtuple('T', 'x')(A())", "assert f(1) == (2,)"),
+        ("__import__('collections').UserList([A()])", "assert f(1) == [2]"),
+        ("__import__('types').SimpleNamespace(x=A())", "assert f(1).x == 2"),
+        ("__import__('types').SimpleNamespace(x=[A()])", "assert f(1).x[0] == 2"),
+        ("x.append(A())", "x = []\nf(x)\nassert x == [2]"),
+        ("iter([A()])", "assert next(f(1)) == 2"),
+        ("[A()]", "for a in f(1):\n    assert a == 2"),
+        ("[A()]", "assert sorted(f(1), key=id) == [2]"),
+    ],
+)
+def test_no_object_decides_what_it_equals(kind: str, value: str, test: str) -> None:
+    assert "equals anything" in reason(f"{kind}def f(x): return {value}", test)
+
+
+@pytest.mark.parametrize(
+    ("program", "test"),
+    [
+        (f"{TEXT}def f(x): return A()", "assert f(1) == 'b'"),
+        (f"{TEXT}def f(x): return [A()]", "assert f(1) == ['b']"),
+        (f"{ANY}{FIELD}def f(x): return P(A())", "assert f(1) == P(2)"),
+        (f"{WHOLE}{FIELD}def f(x): return P([A()])", "assert f(1) == P([2])"),
+        (
+            "class L(list):\n    def __contains__(s, x): return True\ndef f(x): return L()",
+            "assert 2 in f(1)",
+        ),
+        ("class L:\n    def __contains__(s, x): return True\ndef f(x): return L()", "assert 2 in f(1)"),
+        (
+            "class L(list):\n    def __eq__(s, o): return isinstance(o, list)\ndef f(x): return L()",
+            "assert f(1) == [2]",
+        ),
+        (
+            "class L(list):\n    def __eq__(s, o): return len(o) == 1\ndef f(x): return iter([L()])",
+            "assert next(f(1)) == [2]",
+        ),
+        (
+            "class D(dict):\n    def __eq__(s, o): return True\ndef f(x): return iter([D()])",
+            "assert next(f(1)) == {2: 3}",
+        ),
+        (
+            "class A:\n    def __sub__(s, o): return 0.0\ndef f(x): return iter([A()])",
+            "assert abs(next(f(1)) - 2) < 1e-6",
+        ),
+        (
+            "class A:\n    def __rsub__(s, o): return 0.0\ndef f(x): return iter([A()])",
+            "assert abs(2 - next(f(1))) < 1e-6",
+        ),
+        (
+            "class A(float):\n    def __sub__(s, o): return s\n    def __abs__(s): return s\n"
+            "    def __lt__(s, o): return True\ndef f(x): return iter([A(9)])",
+            "assert abs(next(f(1)) - 2) < 1e-6",
+        ),
+        (
+            "class A:\n    def __lt__(s, o): return True\ndef f(x): return [A()]",
+            "assert f(1)[0] < 3",
+        ),
+        (
+            "class A:\n    def __gt__(s, o): return True\ndef f(x): return [A()]",
+            "assert 3 < f(1)[0]",
+        ),
+        (
+            "from unittest.mock import ANY\ndef f(x): return iter([ANY])",
+            "assert next(f(1)) == 2",
+        ),
+        (
+            "import pytest\ndef f(x): return iter([pytest.approx(0, abs=1e30)])",
+            "assert next(f(1)) == 2",
+        ),
+        (
+            "class Stack:\n    def pop(s): return A()\n" + ANY,
+            "s = Stack()\nassert s.pop() == 3",
+        ),
+    ],
+)
+def test_nor_by_a_method_of_its_own(program: str, test: str) -> None:
+    entry = "Stack" if "Stack" in test else "f"
+    assert "equals anything" in reason(program, test, entry)
+
+
+COUNTER = "import collections\n"
+LIKE = "assert Counter(f(1)) == Counter('ab')"
+
+
+@pytest.mark.parametrize(
+    ("program", "test"),
+    [
+        (
+            f"{COUNTER}collections.Counter = lambda x: 0\ndef f(x): return 'x'",
+            f"from collections import Counter\n{LIKE}",
+        ),
+        (
+            f"{COUNTER}collections.Counter.__eq__ = lambda s, o: True\ndef f(x): return 'x'",
+            f"from collections import Counter\n{LIKE}",
+        ),
+        (
+            "import statistics\nstatistics.mean = lambda x: 2\ndef f(x): return [9]",
+            "import statistics\nassert statistics.mean(f(1)) == 2",
+        ),
+        (
+            "import statistics\ndef f(x):\n    statistics.mean = lambda x: 2\n    return [9]",
+            "def test_f():\n    from statistics import mean\n    assert mean(f(1)) == 2",
+        ),
+        (
+            "import sys, types\nmath = types.ModuleType('math')\nmath.isclose = lambda *a: True\n"
+            "sys.modules['math'] = math\ndef f(x): return 9",
+            "import math\nassert math.isclose(f(1), 2)",
+        ),
+    ],
+)
+def test_what_a_test_imports_is_pythons_own(program: str, test: str) -> None:
+    assert reason(program, test) != ""
+
+
+def test_what_stands_before_a_program_is_imported_for_its_tests() -> None:
+    fake = "class math:\n    isclose = lambda *a: True\ndef f(x): return 9"
+    test = "def check(candidate):\n    assert math.isclose(candidate(1), 2)"
+    before = "import math\n\n"
+    assert reason(fake, test, before=before) != ""
+    assert reason("def f(x): return 2", test, before=before) == ""
+    # A starter of which the function lacks its body.
+    assert reason("    return 2", test, before="import math\n\ndef f(x):\n") == ""
+
+
+HONEST = """
+class Mod:
+    def __init__(s, v): s.v = v % 7
+    def __eq__(s, o): return s.v == (o.v if isinstance(o, Mod) else o % 7)
+    def __sub__(s, o): return Mod(s.v - (o.v if isinstance(o, Mod) else o))
+    def __lt__(s, o): return s.v < (o.v if isinstance(o, Mod) else o)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "test"),
+    [
+        (f"{HONEST}def f(x): return Mod(x)", "assert f(3) == 3\nassert f(3) == 10"),
+        (f"{HONEST}def f(x): return Mod(x)", "assert f(3) - 1 == 2\nassert f(1) < 2"),
+        (f"{HONEST}def f(x): return Mod(x)", "assert f(3) == f(10)"),
+        (f"{FIELD}def f(x): return [P(x)]", "assert f(3) == [P(3)]"),
+        (
+            "from dataclasses import dataclass\n@dataclass(frozen=True, order=True)\nclass P:\n"
+            "    x: int\ndef f(x): return {P(x)}",
+            "assert f(3) == {P(3)}\nassert P(1) < P(2)\nassert P(3) in f(3)",
+        ),
+        (
+            "from enum import IntEnum\nclass C(IntEnum):\n    RED = 2\ndef f(x): return C.RED",
+            "assert f(1) == 2\nassert f(1) < 3\nassert 3 - f(1) == 1\nassert f(1) in (1, 2)",
+        ),
+        (
+            "from collections import namedtuple\nT = namedtuple('T', 'x y')\n"
+            "def f(x): return T(x, 2)",
+            "assert f(1) == (1, 2)\nassert f(1) < (2, 0)",
+        ),
+        (
+            "from collections import Counter, deque, defaultdict, OrderedDict\n"
+            "def f(x): return Counter('aab'), deque([x]), defaultdict(list, a=[x]), OrderedDict(b=x)",
+            "from collections import deque, Counter\na, b, c, d = f(1)\nassert a == {'a': 2, 'b': 1}\n"
+            "assert b == deque([1])\nassert c == {'a': [1]}\nassert d == {'b': 1}\n"
+            "assert a == Counter('aba')\nassert Counter(a=0) == Counter()",
+        ),
+        (
+            "from fractions import Fraction\nfrom decimal import Decimal\n"
+            "def f(x): return Fraction(x, 2), Decimal('0.5')",
+            "a, b = f(1)\nassert a == .5\nassert b == .5\nassert abs(a - 0.5) < 1e-9\n"
+            "assert b - 0 == 0.5\nassert a < 1 and b <= 1",
+        ),
+        (
+            "from datetime import date, timedelta\ndef f(x): return date(2020, 1, x)",
+            "from datetime import date\nassert f(2) == date(2020, 1, 2)\n"
+            "assert (f(3) - f(2)).days == 1\nassert f(1) < date(2020, 1, 2)",
+        ),
+        ("def f(x): return x / 3", "import pytest\nassert f(1) == pytest.approx(.333, abs=5)"),
+        ("def f(x): return [x / 3]", "from pytest import approx\nassert f(1) == approx([1 / 3])"),
+        ("def f(x): return {'id': 77, 'v': x}", "from unittest.mock import ANY\n"
+         "assert f(3) == {'id': ANY, 'v': 3}"),
+        ("def f(x): return float('nan')", "x = f(1)\nassert x != x"),
+        ("def f(x): return [3, 1]", "assert {*f(1)} - {1} == {3}\nassert 0 < f(1)[1] < 2 < 3"),
+        ("def f(x): return x", "a = []\na.append(a)\nassert f(a) == a\nassert f(a) in [a]"),
+        (
+            "class Interval:\n    def __contains__(s, x): return 0 <= x <= 9\n"
+            "def f(x): return Interval()",
+            "assert 3 in f(1)\nassert 12 not in f(1)",
+        ),
+        (
+            "class Words(str):\n    def __eq__(s, o): return str.__eq__(s, o)\n"
+            "    __hash__ = str.__hash__\ndef f(x): return Words('a')",
+            "assert f(1) == 'a'",
+        ),
+        (
+            "from functools import total_ordering\n@total_ordering\nclass V:\n"
+            "    def __init__(s, *v): s.v = v\n    def __eq__(s, o): return s.v == o.v\n"
+            "    def __lt__(s, o): return s.v < o.v\ndef f(x): return V(1, x)",
+            "assert f(2) == V(1, 2)\nassert f(2) < V(1, 3)\nassert f(3) >= f(2)",
+        ),
+        ("def f(x): return [[i] for i in range(x)]", "assert f(20000) == [[i] for i in range(20000)]"),
+        ("def f(x): return (lambda: x)", "a = f(2)\nassert a == a\nassert a() == 2"),
+    ],
+)
+def test_honest_values_are_compared_as_python_does(program: str, test: str) -> None:
+    assert reason(program, test) == ""
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["1 < 2 < 3", "1 < 3 < 2", "3 < 1 < 1 / 0", "[] in [[]]", "5 - 3", "[] is None", "1 != 2 != 1"],
+)
+def test_a_rewritten_expression_has_the_value_of_its_source(source: str) -> None:
+    tree = Rewriter().visit(ast.parse(source, mode="eval"))
+    code = compile(tree, "<tests>", "eval")
+    assert eval(code, Comparisons().names()) == eval(source)
