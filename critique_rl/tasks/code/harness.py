@@ -371,21 +371,22 @@ def run_code(test: Mapping[str, Any], seen: dict[str, Any], target: Any) -> None
 def run_script(code: Any, given: str) -> str:
     """Run a program as a script on an input; what it prints."""
     kept = os.dup(0), os.dup(1)
-    streams = sys.stdin, sys.stdout
+    streams = sys.stdin, sys.stdout, sys.__stdin__, sys.__stdout__
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as printed:
         source.write(given.encode())
         source.seek(0)
         os.dup2(source.fileno(), 0)
         os.dup2(printed.fileno(), 1)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        # Held twice, as Python does: a script may put another in the place of one.
+        sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
+        sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
         for name in ("exit", "quit"):
             setattr(builtins, name, sys.exit)
         try:
             run_to_end(code)
         finally:
             flush_all()
-            sys.stdin, sys.stdout = streams
+            sys.stdin, sys.stdout, sys.__stdin__, sys.__stdout__ = streams
             for place, number in enumerate(kept):
                 os.dup2(number, place)
                 os.close(number)

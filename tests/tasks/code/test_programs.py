@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from textwrap import indent
 
 import pytest
 
@@ -13,6 +15,7 @@ from critique_rl.tasks.code.tests_column import NoTests, called_names, read_test
 from critique_rl.tasks.code.verifier import Columns, find_program, row_tests
 
 F = "def f(x):\n    return x + 1"
+FENCED = 'def f(x):\n    """Add.\n\n    ```\n    f(1)\n    ```\n    """\n    return x + 1'
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,15 @@ F = "def f(x):\n    return x + 1"
             "def f(x): return x.split('</think>')\n",
         ),
         (f"<think>```python\ndef f(x</think>\n```python\n{F}\n```", f"{F}\n"),
+        # A fence in a text of the program; one that cannot be read ends at its first fence.
+        (f"```python\n{FENCED}\n```\nIt adds.", f"{FENCED}\n"),
+        ("- a\n  ```python\n" + indent(F, "  ") + "\n  ```", f"{F}\n"),
+        (f"```python\ndef f(x) return\n```\nOr:\n```python\n{F}\n```", f"{F}\n"),
+        # A method of the same name, which a helper has.
+        (
+            f"```python\n{F}\n```\n```python\nclass A:\n    def f(self): return 0\n```",
+            f"{F}\n",
+        ),
         ("f = lambda x: x + 1", "f = lambda x: x + 1"),
         ("```json\n{}\n```", None),
         ("```python\n```", None),
@@ -64,6 +76,19 @@ def test_a_script_without_a_fence_must_do_something() -> None:
     assert extract_program("print(input())", "") == "print(input())"
     assert extract_program("The answer is 3", "") is None
     assert extract_program("answer", "") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```python\nprint(6)\n```\nIt prints:\n```\n6\n```",
+        "```\nprint(6)\n```\nIt prints:\n```\n6\n```",
+        "```\n3\n```\n```py\nprint(6)\n```",
+        "```python\nx = 1\n```\nBetter:\n```python\nprint(6)\n```",
+    ],
+)
+def test_a_block_of_output_is_no_script(text: str) -> None:
+    assert extract_program(text, "") == "print(6)\n"
 
 
 STARTER = 'from math import pi\n\ndef f(x):\n    """Add one."""\n'
@@ -379,6 +404,11 @@ def test_values_that_cannot_be_shown_are_named_by_their_type() -> None:
         ("print(int(input()) * 2)\nexit()", ""),
         ("import sys\nprint(int(sys.stdin.read()) * 2); sys.exit(0)", ""),
         ("if __name__ == '__main__':\n    print(int(input()) * 2, ' ')", ""),
+        # Handles that the program leaves open, or changes.
+        ("out = open(1, 'w')\nout.write('6')", ""),
+        ("import os\nout = os.fdopen(1, 'w')\nout.write('6')", ""),
+        ("import sys, io\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer)\nprint(6)", ""),
+        ("import sys\nold = sys.stdout\nsys.stdout = None\nold.write('6')", ""),
         ("print(int(input()) * 3)", "input '3\\n' gave '9\\n', expected '6\\n'"),
         ("print(input() + input())", "input '3\\n' raised EOFError"),
         ("x = int(input())\nprint(x / 0)", "ZeroDivisionError: division by zero (line 2)"),
@@ -406,6 +436,26 @@ def test_functional_tests_call_a_function_or_solutions_method(program: str) -> N
     assert report["passed"] == 1
     assert report["call"] in ("add(3, 4)", "add")
     assert (report["got"], report["expected"]) == ("7", "8")
+
+
+@pytest.mark.parametrize(
+    "hint", ["List[int]", "Optional[List[int]]", "Dict[str, Deque]", "collections.deque"]
+)
+def test_functional_tests_have_the_names_of_leetcode(hint: str) -> None:
+    program = f"class Solution:\n    def f(self, x: {hint}) -> int: return heappop([x, 9])"
+    pair = {"input": "1", "output": "1", "testtype": "functional"}
+    assert report_of(program, [pair], "f")["status"] == "passed"
+
+
+def test_a_large_value_is_shown_in_no_time() -> None:
+    long = "def f(x): return [[0] * 10**6, {i: 'a' * 10**6 for i in range(9)}, 'b' * 10**8]"
+    start = time.process_time()
+    said = reason(f"{long}\nvalue = f(1)\ndef f(x): return value", "assert f(1) == 2")
+    made = time.process_time() - start
+    start = time.process_time()
+    repr([[0] * 10**6] * 20)
+    assert made < time.process_time() - start
+    assert said.startswith("f(1) gave [[0, 0, 0, ")
 
 
 def report_of(program: str, cell: object, entry: str) -> dict:
