@@ -119,9 +119,9 @@ def test_few_lines_are_packed() -> None:
 
 
 def test_a_line_holds_one_idea() -> None:
-    """Measured as nodes of the syntax tree per line of code."""
+    """Measured as nodes of the syntax tree per line of code, to one decimal."""
     total = sum(1 for tree in TREES.values() for _ in ast.walk(tree))
-    assert total <= MOST_NODES_PER_LINE * lines_of_code()
+    assert round(total / lines_of_code(), 1) <= MOST_NODES_PER_LINE
 
 
 def test_folders_and_functions_are_small() -> None:

@@ -95,6 +95,12 @@ LOOKED_AT = 20
 """Rows in which a column of tests is looked for."""
 END = "```python\nimport sys\nsys.exit(0)\n```"
 """A program that ends before its tests."""
+COMPLETION = 512
+"""Tokens of a completion, where the policy's context has room for it."""
+COMPLETION_SHARE = 8
+"""A critic's prompt and a refinement's hold question, attempt and critique: an eighth of the
+context fits into them twice.
+"""
 JUDGED_PROGRAMS = 5
 """Right programs that `init` runs."""
 TRY = (
@@ -424,8 +430,22 @@ def _render_pipeline(data: str, out: Path, model: str, task: FirstTask) -> str:
         verifier_words=task.form.comment,
         is_code=task.is_code,
         model=_json(model),
+        completion=_completion_length(model),
         families=", ".join(metrics),
     )
+
+
+def _completion_length(model: str) -> int:
+    """Tokens of a completion for a policy: fewer, where its folder states a short context."""
+    from critique_rl.policy import resolve_model
+
+    try:
+        settings = json.loads((Path(resolve_model(model)) / "config.json").read_text())
+        context = int(settings["max_position_embeddings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # An id of the Hub, or an architecture without a limit.
+        return COMPLETION
+    return max(1, min(COMPLETION, context // COMPLETION_SHARE))
 
 
 def _json(value: str) -> str:
@@ -465,11 +485,11 @@ def _next_steps(out: Path, task: FirstTask, pipeline: Pipeline) -> str:
     file = shlex.quote(str(out))
     short = shlex.join(TRY)
     lines = [f"wrote {out}: {task.counts}; {len(task.families)} families"]
-    for split, rows in task.rows.splits.items():
-        if not rows:
-            lines.append(
-                f"no question was left to hold out for {split}: give more, or a file as {split}:"
-            )
+    empty = [split for split, rows in task.rows.splits.items() if not rows]
+    for split in empty:
+        lines.append(
+            f"no question was left to hold out for {split}: give more, or a file as {split}:"
+        )
     try_critics = (
         f"  critique-rl critics {file} --out runs/try    # what each critic rescues of the "
         "policy's failed attempts; nothing here, nothing in training"
@@ -477,8 +497,9 @@ def _next_steps(out: Path, task: FirstTask, pipeline: Pipeline) -> str:
     lines += _first_row(task)
     lines += _judged_examples(task)
     lines += _reach(pipeline)
+    missing = " and ".join(empty)
     lines += [
-        "Next:",
+        f"Next, once there are questions for {missing}:" if empty else "Next:",
         f"  critique-rl doctor {file}",
         f"  critique-rl run {file} {short} --out runs/try    # minutes: does everything run?",
         try_critics,

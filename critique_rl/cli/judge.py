@@ -1,7 +1,8 @@
 """`critique-rl judge`: judge the rows of a file by a verifier, and say why.
 
 Also the way to audit a grader: a file of completions whose outcome is known. Rows need the columns
-`completion` and `answer`. Left out: models; nothing is sampled and nothing is trained.
+`completion` and `answer`, or a column of tests. Left out: models; nothing is sampled and nothing is
+trained.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from critique_rl.cli.arguments import Commands, add_json_argument
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 COMPLETION = "completion"
 ANSWER = "answer"
+TESTS = "tests"
+LOOKED_AT = 20
+"""Rows in which a column of tests is looked for."""
 MOST_REASONS = 5
 """Reasons of unscored answers that the summary names."""
 SHOWN = 48
@@ -30,8 +35,8 @@ SHOWN = 48
 def add_command(commands: Commands) -> None:
     """Add `judge` to the parser."""
     help = (
-        "judge the rows of a file (columns completion and answer; JSONL, JSON, CSV, Parquet): "
-        "outcome, extracted answer and reason of each"
+        "judge the rows of a file (columns completion, and answer or tests; JSONL, JSON, CSV, "
+        "Parquet): outcome, extracted answer and reason of each"
     )
     command = commands.add_parser("judge", help=help, description=help)
     command.add_argument("file", metavar="FILE")
@@ -39,8 +44,9 @@ def add_command(commands: Commands) -> None:
         "--verifier",
         default="",
         metavar="NAME",
-        help="last_number, choice, boxed_answer, math, ..., or module:function for your own "
-        "(default: the one that init would choose for these answers)",
+        help="last_number, choice, boxed_answer, math, tests, ..., or module:function for your own "
+        "(default: the one that init would choose for these answers; tests where rows have some "
+        "and no answer)",
     )
     add_json_argument(command)
     command.set_defaults(command=judge)
@@ -52,7 +58,7 @@ def judge(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: The file cannot be read, lacks a column, or the verifier cannot be built.
     """
-    rows = read_judged_rows(arguments.file)
+    rows = read_judged_rows(arguments.file, arguments.verifier == TESTS)
     verifier = arguments.verifier
     if not verifier:
         verifier = _choose(rows)
@@ -67,16 +73,26 @@ def judge(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def read_judged_rows(file: str) -> list[dict[str, Any]]:
+def read_judged_rows(file: str, has_tests: bool = False) -> list[dict[str, Any]]:
     """The rows of a file, with `completion` and `answer` as texts; None where a cell is empty.
 
+    Args:
+        file: A file of rows.
+        has_tests: Whether tests judge them; also where a column has some and none is `answer`.
+
     Raises:
-        ConfigError: The file cannot be read, is empty, or lacks one of the two columns.
+        ConfigError: The file cannot be read, is empty, or lacks a column.
     """
+    from critique_rl.tasks.code.user_tests import guess_columns
     from critique_rl.tasks.data_source import read_dataset
 
     dataset = read_dataset(file, "train")
-    for column in (COMPLETION, ANSWER):
+    needed = [COMPLETION, ANSWER]
+    if has_tests or (
+        ANSWER not in dataset.column_names and guess_columns(list(islice(dataset, LOOKED_AT)))
+    ):
+        needed = [COMPLETION]
+    for column in needed:
         if column not in dataset.column_names:
             advice = suggest(column, dataset.column_names)
             raise ConfigError(f"{file}: no column {column!r}; {advice}")
@@ -84,7 +100,7 @@ def read_judged_rows(file: str) -> list[dict[str, Any]]:
     for raw in dataset:
         row = dict(raw)
         row[COMPLETION] = _read_completion(row[COMPLETION])
-        row[ANSWER] = _read_answer(row[ANSWER])
+        row[ANSWER] = _read_answer(row.get(ANSWER))
         rows.append(row)
     return rows
 
@@ -124,7 +140,14 @@ def _choose(rows: Sequence[Mapping[str, Any]]) -> str:
     golds = [row[ANSWER] for row in rows if row[ANSWER] is not None]
     if golds:
         return choose_verifier(golds)
-    return "boxed_answer"
+    return TESTS if _tests_columns(rows) else "boxed_answer"
+
+
+def _tests_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The options of `verifier: {kind: tests}` for these rows; {} where they have no tests."""
+    from critique_rl.tasks.code.user_tests import guess_columns
+
+    return guess_columns([dict(row) for row in rows[:LOOKED_AT]])
 
 
 def judge_rows(rows: Sequence[Mapping[str, Any]], name: str) -> list[Verdict]:
@@ -138,8 +161,12 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], name: str) -> list[Verdict]:
     from critique_rl.tasks.workers.verifier import WorkerVerifier
     from critique_rl.types import Verdict
 
-    needs_answer = ":" not in name and name != "tests"
-    spec = name if needs_answer else {"kind": "python", "target": name}
+    needs_answer = ":" not in name and name != TESTS
+    spec: Any = name
+    if name == TESTS:
+        spec = {"kind": TESTS, **_tests_columns(rows)}
+    elif not needs_answer:
+        spec = {"kind": "python", "target": name}
     try:
         verifier = build_verifier(spec)
     except ConfigError as error:

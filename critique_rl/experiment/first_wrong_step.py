@@ -24,7 +24,7 @@ import numpy as np
 from critique_rl._lazy import extra_advice
 from critique_rl.critic.contract import Chat, without_thinking
 from critique_rl.experiment.try_critics import as_json
-from critique_rl.intervals import crossed_interval
+from critique_rl.intervals import share_interval
 from critique_rl.prompts import render
 from critique_rl.types import Message, Usage
 
@@ -220,5 +220,5 @@ def _mean_over_problems(
             values_by_problem[item.problem].append(float(value))
     if not values_by_problem:
         return None
-    means = np.array([np.mean(values) for values in values_by_problem.values()])
-    return as_json(crossed_interval(means[None, :]))
+    means = [float(np.mean(values)) for values in values_by_problem.values()]
+    return as_json(share_interval([means]))

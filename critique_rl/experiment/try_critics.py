@@ -31,7 +31,7 @@ from critique_rl.critic.contract import Critic, CriticFailed, Reply, read_answer
 from critique_rl.critic.thoughts import sampled_answer
 from critique_rl.experiment.evaluate import sampling_record, second_verdicts, training_sampling
 from critique_rl.experiment.same_config import fill_defaults
-from critique_rl.intervals import Interval, crossed_interval
+from critique_rl.intervals import Interval, share_contrast_interval, share_interval
 from critique_rl.prompts import special_tokens
 from critique_rl.sampling.sample import prompt_lengths, sample
 from critique_rl.sampling.settings import Sampling
@@ -346,28 +346,26 @@ def figures(rows: Sequence[BenchResult], attempts: int) -> dict[str, Any]:
         attempts: Failed rollouts in the bank.
     """
     control = next(row for row in rows if row.critic == RETRY)
+    # What a question's share of right refinements is worth.
+    tries = max(1.0, attempts / max(1, len(control.right)))
     return {
         "attempts": attempts,
         "questions": len(control.right),
-        "critics": {row.critic: _critic_figures(row, control) for row in rows},
+        "critics": {row.critic: _critic_figures(row, control, tries) for row in rows},
     }
 
 
-def _critic_figures(row: BenchResult, control: BenchResult) -> dict[str, Any]:
-    right = np.array(row.right)
-    rescued = np.array(row.rescued, dtype=float)
-    control_right = np.array(control.right)
-    control_rescued = np.array(control.rescued, dtype=float)
+def _critic_figures(row: BenchResult, control: BenchResult, tries: float) -> dict[str, Any]:
     usage = row.usage
     percentiles: list[float] | list[None] = [None, None]
     # Rules make no calls, so they have no seconds.
     if row.seconds:
         percentiles = np.percentile(row.seconds, [50, 95]).tolist()
     return {
-        "right": _interval(right),
-        "right_minus_retry": _interval(right - control_right),
-        "rescued": _interval(rescued),
-        "rescued_minus_retry": _interval(rescued - control_rescued),
+        "right": _share(row.right, tries),
+        "right_minus_retry": _difference(row.right, control.right, tries),
+        "rescued": _share(row.rescued),
+        "rescued_minus_retry": _difference(row.rescued, control.rescued),
         "as_oracle": row.as_oracle,
         "leaked": row.leaked,
         "reasons": dict(row.reasons),
@@ -378,11 +376,18 @@ def _critic_figures(row: BenchResult, control: BenchResult) -> dict[str, Any]:
     }
 
 
-def _interval(values: np.ndarray) -> dict[str, Any]:
-    """The mean of values (Q,), one per question, with its interval over questions."""
+def _share(values_Q: Sequence[float], tries: float = 1.0) -> dict[str, Any]:
+    """The mean of shares, one per question, with its interval over questions."""
     # One row: a bench has one seed, so only questions vary.
-    values_of_run = values[None, :]
-    return as_json(crossed_interval(values_of_run))
+    return as_json(share_interval([values_Q], tries))
+
+
+def _difference(
+    values_Q: Sequence[float], control_Q: Sequence[float], tries: float = 1.0
+) -> dict[str, Any]:
+    """The mean difference from the control at the same questions, with its interval."""
+    arms = [[values_Q], [control_Q]]
+    return as_json(share_contrast_interval((1, -1), arms, tries))
 
 
 def as_json(interval: Interval) -> dict[str, Any]:

@@ -193,3 +193,21 @@ def test_what_cannot_be_guessed_is_asked_for(capsys) -> None:
     assert "no file no.jsonl" in capsys.readouterr().err
     assert main(["init", data, "--answer", "result", "--out", "no/b.yaml"]) == 2
     assert "no folder no" in capsys.readouterr().err
+
+
+def sums(number: int) -> list[dict]:
+    return [{"problem": f"{i} + 1 = ?", "answer": i + 1} for i in range(number)]
+
+
+def test_a_short_context_has_shorter_completions(tiny_policy, capsys) -> None:
+    settings = json.loads((Path(tiny_policy) / "config.json").read_text())
+    assert main(["init", write("a.jsonl", sums(100)), "--model", tiny_policy]) == 0
+    arm = load_pipeline(Path("pipeline.yaml")).arms["scalar"]
+    assert arm.trl["max_completion_length"] == settings["max_position_embeddings"] // 8
+
+
+def test_a_split_without_questions_is_named_before_the_next_commands(capsys) -> None:
+    assert main(["init", write("a.jsonl", sums(3))]) == 0
+    output = capsys.readouterr().out
+    assert "no question was left to hold out for validation" in output
+    assert "Next, once there are questions for validation" in output

@@ -134,3 +134,30 @@ def test_answers_are_read_as_a_run_reads_them(tmp_path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     read = read_judged_rows(str(path))
     assert [row["answer"] for row in read] == ["42", None, "12345678901234567890"]
+
+
+@pytest.mark.processes
+def test_programs_are_judged_by_the_tests_of_their_rows(tmp_path, capsys) -> None:
+    path = tmp_path / "programs.jsonl"
+    rows = [
+        {"completion": "```python\ndef f(x): return x + 1\n```", "tests": ["assert f(1) == 2"]},
+        {"completion": "```python\ndef f(x): return x\n```", "tests": ["assert f(1) == 2"]},
+        {"completion": "No.", "tests": ["assert f(1) == 2"]},
+        {"completion": None, "tests": ["assert f(1) == 2"]},
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    for option in ([], ["--verifier", "tests"]):
+        assert main(["judge", str(path), "--json", *option]) == 0
+        records = json.loads(capsys.readouterr().out)
+        outcomes = [record["outcome"] for record in records]
+        assert outcomes == ["right", "wrong", "unreadable", "unscored"]
+        assert records[1]["reason"] == "f(1) gave 1, expected 2"
+
+
+def test_tests_are_asked_for_where_rows_have_none(tmp_path, capsys) -> None:
+    path = tmp_path / "programs.jsonl"
+    path.write_text(json.dumps({"completion": "a", "answer": "b"}))
+    assert main(["judge", str(path), "--verifier", "tests", "--json"]) == 0
+    [record] = json.loads(capsys.readouterr().out)
+    assert record["outcome"] == "unscored"
+    assert "no tests in the column 'tests'" in record["reason"]

@@ -198,3 +198,27 @@ def test_the_doctor_has_a_line_per_finding(tiny_policy, tmp_path) -> None:
     assert lines["lengths (scalar, critique)"].finding == (
         "not looked at, for nobody/has-this is not on this machine"
     )
+
+
+@pytest.mark.parametrize(
+    ("context", "completion", "advice"),
+    [
+        # Prompts have 24 tokens at most.
+        (23, 8, "take a policy with a longer context, or leave out the longest questions"),
+        (70, 48, "lower trl.max_completion_length, or leave out the longest questions"),
+    ],
+)
+def test_advice_can_be_followed(tiny_policy, tmp_path, context, completion, advice) -> None:
+    policy = policy_with_context(tmp_path, tiny_policy, context)
+    trl = with_trl(max_completion_length=completion)
+    pipeline = parse_pipeline("small", {**SMALL, "policy": {"model": policy}, "trl": trl})
+    advices = {item.what: item.advice for item in foresee(pipeline.arms)}
+    assert advices["context"] == advice
+
+
+def test_a_solution_longer_than_the_context_asks_for_another_policy(tiny_policy, tmp_path) -> None:
+    policy = policy_with_context(tmp_path, tiny_policy, 28)
+    trl = with_trl(max_completion_length=4)
+    pipeline = parse_pipeline("small", {**SMALL, "policy": {"model": policy}, "trl": trl})
+    advices = {item.what: item.advice for item in foresee(pipeline.arms)}
+    assert advices["solutions"] == "take a policy with a longer context than 28"

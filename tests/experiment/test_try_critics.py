@@ -40,15 +40,29 @@ def test_differences_are_paired_by_question() -> None:
     )
     data = figures([retry, oracle], 8)
     oracle = data["critics"]["oracle"]
-    # Every question gains .5: a difference without spread. Of rescued, questions 1 and 3 gain 1.
-    assert oracle["right_minus_retry"] == {"mean": 0.5, "ci95": [0.5, 0.5]}
+    # Every question gains .5, and four that agree say little of others. Of rescued, questions 1
+    # and 3 gain 1.
+    difference = oracle["right_minus_retry"]
+    low, high = difference["ci95"]
+    assert difference["mean"] == 0.5
+    assert low < 0.2
+    assert high > 0.7
     assert oracle["rescued_minus_retry"]["mean"] == 0.5
     assert oracle["right"]["mean"] == 0.75
     assert (oracle["critic_tokens"], oracle["seconds_p50"], oracle["leaked"]) == (100, 2.0, 1)
     [_, row] = rescue_table(data).rows
     assert row[0] == "oracle"
-    assert row[2] == "+0.50 [0.50, 0.50]"
+    assert row[2] == f"+0.50 [{low:.2f}, {high:.2f}]"
     assert row[6:8] == ["3", "0.62"]
+
+
+def test_a_critic_that_rescues_none_of_a_few_may_rescue_some_of_others() -> None:
+    nothing = BenchResult("retry", [0.0] * 7, [False] * 7, {}, 0, Usage(), [])
+    right = figures([nothing], 28)["critics"]["retry"]["right"]
+    low, high = right["ci95"]
+    assert (right["mean"], low) == (0.0, 0.0)
+    # scipy: binomtest(0, 28).proportion_ci() ends at .123, and 7 questions at .410.
+    assert 0.12 < high < 0.42
 
 
 def test_a_bank_is_spread_over_questions_and_a_piece_never_splits_one() -> None:

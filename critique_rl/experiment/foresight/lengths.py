@@ -169,12 +169,15 @@ def check_prompts(
     lengths = _prompt_lengths([row["prompt"] for row in rows], policy, arguments)
     longest = max(lengths, default=0)
     if longest + completion > policy.context:
+        advice = "lower trl.max_completion_length, or leave out the longest questions"
+        if longest >= policy.context:
+            advice = "take a policy with a longer context, or leave out the longest questions"
         yield Finding(
             "context",
             True,
             f"the longest prompt has {longest} tokens and max_completion_length is {completion}: "
             f"together over the policy's context of {policy.context}",
-            "lower trl.max_completion_length, or leave out the longest questions",
+            advice,
         )
 
 
@@ -257,6 +260,9 @@ def check_solutions(
     share = sum(length > limit for length in lengths) / len(lengths)
     if share <= FEW:
         return
+    advice = f"set trl.max_completion_length to {max(lengths)}"
+    if policy.context is not None and max(lengths) >= policy.context:
+        advice = f"take a policy with a longer context than {policy.context}"
     yield Finding(
         "solutions",
         # Of an answer at least every token is needed. A worked solution may be longer than the
@@ -264,5 +270,5 @@ def check_solutions(
         not are_worked and share > NEARLY_ALL,
         f"{share:.0%} of {len(lengths)} {noun} of the task need more than max_completion_length "
         f"{limit} (the longest: {max(lengths)} tokens), so answers like them are never sampled",
-        f"set trl.max_completion_length to {max(lengths)}",
+        advice,
     )

@@ -37,15 +37,19 @@ METHODS = {"Lt": "__lt__", "LtE": "__le__", "Gt": "__gt__", "GtE": "__ge__"}
 FAR = 725_000_000_009
 """A number that no test asks for, and a prime: no remainder hides it."""
 STEPS = (1, 2, 5, 11, -1, -2, -5, -11)
-"""Changes of a number. Of these at most two are nothing to an honest remainder or tolerance of 1."""
+"""Changes of a number. An honest remainder, or a tolerance of 1, takes two of these for nothing."""
 TOO_MANY = 3
 FEW = 20
 """Items of a list that are changed one by one."""
 PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), type, range})
 """Types whose values have no say in what they equal, and hold nothing."""
-LISTS = (list, tuple, deque)
-SETS = (set, frozenset)
+LISTS: tuple[Any, ...] = (list, tuple, deque)
+SETS: tuple[Any, ...] = (set, frozenset)
 NUMBERS = (int, float, complex)
+BASES: tuple[Any, ...] = (str, bytes, *NUMBERS, *LISTS, dict, *SETS)
+"""Types of which a program may make heirs that hold data."""
+BOUND = (ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
+"""Expressions that cannot be moved into a function of their own."""
 
 
 class Nothing:
@@ -70,14 +74,12 @@ class Comparisons:
     def compare(self, name: str, left: Any, right: Any) -> Any:
         """The outcome of a comparison; False where one side had decided it.
 
-        Args:
-            name: A key of `OPERATORS`.
-
-        Raises:
-            Exception: What the comparison raises.
+        `name` is a key of `OPERATORS`. Raises what the comparison raises.
         """
         outcome = OPERATORS[name](left, right)
-        if outcome and not self.is_deserved(name, left, right):
+        if not outcome:
+            return outcome
+        if not self.is_deserved(name, left, right):
             self.is_made_up = True
             return False
         return outcome
@@ -96,15 +98,14 @@ class Comparisons:
     def minus(self, left: Any, right: Any) -> Any:
         """A difference, as in `abs(f(x) - y) < 1e-6`."""
         outcome = left - right
-        for value, other, is_left in ((left, right, True), (right, left, False)):
-            if type(value) in PLAIN or type(other) not in NUMBERS:
-                continue
-            changed = Nothing()
-            with suppress(Exception):
-                far = other + FAR
-                changed = value - far if is_left else far - value
-            if type(changed) is type(outcome) and changed == outcome:
-                self.is_made_up = True
+        changed: Any = None
+        with suppress(Exception):
+            if type(left) not in PLAIN and type(right) in NUMBERS:
+                changed = left - (right + FAR)
+            elif type(right) not in PLAIN and type(left) in NUMBERS:
+                changed = (left + FAR) - right
+        if changed is not None and says_yes(operator.eq, changed, outcome):
+            self.is_made_up = True
         return outcome
 
     def is_deserved(self, name: str, left: Any, right: Any) -> bool:
@@ -116,15 +117,15 @@ class Comparisons:
                 return self.are_equal(left, right)
             if name == "In":
                 return self.is_inside(left, right)
-            if name in METHODS and isinstance(left, SETS) and isinstance(right, SETS):
+            if name not in METHODS:
+                return True
+            if isinstance(left, SETS) and isinstance(right, SETS):
                 # A set lies under one that holds all its items.
-                return not any(self.is_odd(item, item) for item in (*left, *right))
-            if name in METHODS:
-                return is_ordered(name, left, right)
+                return self.are_honest(left) and self.are_honest(right)
+            return is_ordered(name, left, right)
         except RecursionError:
             # A value that holds itself.
             return True
-        return True
 
     # ---- equality --------------------------------------------------------------------------------
 
@@ -132,50 +133,64 @@ class Comparisons:
         """Whether two values that are equal deserve it, with all that they hold."""
         if left is right and type(left) in PLAIN:
             return True
-        for value, other in ((left, right), (right, left)):
-            if self.is_odd(value, other):
-                return False
-        left, right = plain_form(left), plain_form(right)
+        if self.is_odd(left, right):
+            return False
+        if self.is_odd(right, left):
+            return False
+        left = plain_form(left)
+        right = plain_form(right)
         if isinstance(left, list) and isinstance(right, list):
             return self.are_equal_lists(left, right)
         if isinstance(left, dict) and isinstance(right, dict):
             return self.are_equal_dicts(left, right)
-        if isinstance(left, SETS) and isinstance(right, SETS):
-            return not any(self.is_odd(item, item) for item in (*left, *right))
+        if isinstance(left, set) and isinstance(right, set):
+            return self.are_honest(left) and self.are_honest(right)
         return self.are_equal_fields(left, right)
-
-    def are_equal_fields(self, left: Any, right: Any) -> bool:
-        """As `are_equal`, for the attributes that two objects of one class have alike."""
-        if type(left) is not type(right) or not hasattr(left, "__dict__"):
-            return True
-        others = vars(right)
-        for name, value in list(vars(left).items()):
-            if name not in others or not says_yes(operator.eq, value, others[name]):
-                continue
-            if not self.are_equal(value, others[name]):
-                return False
-        return True
 
     def are_equal_lists(self, left: list[Any], right: list[Any]) -> bool:
         """As `are_equal`."""
         if are_plain(left) and are_plain(right):
             return True
         pairs = zip(left, right, strict=False)
-        return all(self.are_equal(*pair) for pair in pairs)
+        return all(self.are_equal(item, other) for item, other in pairs)
 
     def are_equal_dicts(self, left: dict[Any, Any], right: dict[Any, Any]) -> bool:
         """As `are_equal`."""
-        keys = [*left, *right]
-        if any(self.is_odd(key, key) for key in keys):
+        if not self.are_honest(left):
             return False
-        values = [*left.values(), *right.values()]
-        if are_plain(values):
+        if not self.are_honest(right):
+            return False
+        shared = [key for key in left if key in right]
+        values = [left[key] for key in shared]
+        others = [right[key] for key in shared]
+        return self.are_equal_lists(values, others)
+
+    def are_equal_fields(self, left: Any, right: Any) -> bool:
+        """As `are_equal`, for the attributes that two objects of one class have alike."""
+        if type(left) is not type(right):
             return True
-        return all(self.are_equal(value, right[key]) for key, value in left.items() if key in right)
+        if not hasattr(left, "__dict__"):
+            return True
+        others = vars(right)
+        for name, value in list(vars(left).items()):
+            if name not in others:
+                continue
+            other = others[name]
+            if not says_yes(operator.eq, value, other):
+                continue
+            if not self.are_equal(value, other):
+                return False
+        return True
+
+    def are_honest(self, items: Iterable[Any]) -> bool:
+        """Whether no item, which lies in a set, equals another value."""
+        return not any(self.is_odd(item, item) for item in items)
 
     def is_odd(self, value: Any, other: Any) -> bool:
         """Whether an object that equals another would equal a changed one as well."""
-        if type(value) in PLAIN or id(value) in self.trusted:
+        if type(value) in PLAIN:
+            return False
+        if id(value) in self.trusted:
             return False
         method = find_method(type(value), "__eq__")
         if isinstance(method, WrapperDescriptorType):
@@ -186,8 +201,11 @@ class Comparisons:
         if is_number and not is_program_made(method):
             # A tolerance of pytest's may be wide.
             return says_yes(operator.eq, value, other + FAR)
-        same = [change for change in changes(other) if says_yes(operator.eq, value, change)]
-        if len(same) >= (TOO_MANY if is_number else 1):
+        same = 0
+        for change in changes(other):
+            same += says_yes(operator.eq, value, change)
+        most = TOO_MANY if is_number else 1
+        if same >= most:
             return True
         return is_program_made(method) and not agrees_with_base(value, other)
 
@@ -195,18 +213,23 @@ class Comparisons:
 
     def is_inside(self, item: Any, container: Any) -> bool:
         """Whether an item that is in a container deserves it."""
-        method = find_method(type(container), "__contains__")
         parts = plain_form(container)
-        if is_program_made(method):
-            if isinstance(parts, list | dict | set | frozenset):
-                return self.is_inside(item, parts)
-            others = [Nothing(), FAR, -FAR, "\x00nothing"]
-            yes = [other for other in others if says_yes(operator.contains, container, other)]
-            return not yes or id(container) in self.trusted
-        if isinstance(parts, list | dict | set | frozenset):
-            if are_plain([item]) and are_plain(parts):
-                return item in parts
-            return any(part == item and self.are_equal(part, item) for part in parts)
+        if not isinstance(parts, list | dict | set):
+            return self.is_honest_container(container)
+        if are_plain([item]) and are_plain(parts):
+            return item in parts
+        alike = [part for part in parts if part == item]
+        return any(self.are_equal(part, item) for part in alike)
+
+    def is_honest_container(self, container: Any) -> bool:
+        """Whether something is not in an object that is no list, dict or set."""
+        if id(container) in self.trusted:
+            return True
+        if not is_program_made(find_method(type(container), "__contains__")):
+            return True
+        for other in (Nothing(), FAR, -FAR, "\x00nothing"):
+            if says_yes(operator.contains, container, other):
+                return False
         return True
 
 
@@ -241,15 +264,17 @@ def find_method(kind: type, name: str) -> Any:
 
 def is_program_made(method: Any) -> bool:
     """Whether a method of a comparison is not one of Python's own classes."""
-    if method is None or not hasattr(method, "__code__"):
-        return method is not None and not hasattr(method, "__objclass__")
+    if method is None:
+        return False
+    if not hasattr(method, "__code__"):
+        return not hasattr(method, "__objclass__")
     path = str(method.__code__.co_filename)
     return not path.endswith((".py", ".pyc"))
 
 
 def agrees_with_base(value: Any, other: Any) -> bool:
     """Whether a number, a text or a container of an own class equals by its base what it says."""
-    for kind in (str, bytes, int, float, complex, *LISTS, dict, *SETS):
+    for kind in BASES:
         if isinstance(value, kind):
             outcome = kind.__eq__(value, other)
             return outcome is NotImplemented or bool(outcome)
@@ -265,12 +290,11 @@ def changes(value: Any) -> list[Any]:
         return [f"{value}\x00", f"\x00{value}x"]
     if isinstance(value, bytes):
         return [value + b"\x00"]
-    if isinstance(value, list | tuple):
-        kind = list if isinstance(value, list) else tuple
-        others = [kind([*value, odd])]
-        for place, item in enumerate(value[:FEW]):
-            others.append(kind([*value[:place], changed(item), *value[place + 1 :]]))
-        return others
+    if isinstance(value, list):
+        return changed_lists(value)
+    if isinstance(value, tuple):
+        lists = changed_lists([*value])
+        return [tuple(items) for items in lists]
     if isinstance(value, dict):
         return [{**value, odd: odd}]
     if isinstance(value, SETS):
@@ -285,16 +309,33 @@ def changed(value: Any) -> Any:
     if isinstance(value, list | tuple):
         # Not `changes`, which would come back here for each item.
         return [*value, Nothing()]
-    return [*changes(value), Nothing()][0]
+    others = changes(value)
+    if others:
+        return others[0]
+    return Nothing()
+
+
+def changed_lists(items: list[Any]) -> list[list[Any]]:
+    """A longer list, and lists in which one of the first items is another."""
+    others = [[*items, Nothing()]]
+    for place, item in enumerate(items[:FEW]):
+        other = [*items]
+        other[place] = changed(item)
+        others.append(other)
+    return others
 
 
 def changed_copies(value: Any) -> list[Any]:
     """A copy of an object whose attributes all have another value; none where it has none."""
+    if isinstance(value, type):
+        return []
+    # Objects without attributes, and such that refuse to be copied.
     with suppress(Exception):
-        if vars(value) and not isinstance(value, type):
-            other = copy.copy(value)
-            for name in vars(value):
-                vars(other)[name] = Nothing()
+        other = copy.copy(value)
+        fields = vars(other)
+        for name in list(fields):
+            fields[name] = Nothing()
+        if fields:
             return [other]
     return []
 
@@ -309,18 +350,28 @@ def says_yes(compare: Callable[[Any, Any], Any], left: Any, right: Any) -> bool:
 def is_ordered(name: str, left: Any, right: Any) -> bool:
     """Whether an order that holds deserves it: nothing lies under the least number."""
     compare = OPERATORS[name]
-    under, over = float("-inf"), float("inf")
+    under = float("-inf")
+    over = float("inf")
     if name.startswith("Gt"):
-        under, over = over, under
-    if type(left) not in PLAIN:
-        if says_yes(compare, left, under) or says_yes(compare, left, Nothing()):
+        under = float("inf")
+        over = float("-inf")
+    for other in (under, Nothing()):
+        if type(left) not in PLAIN and says_yes(compare, left, other):
             return False
-        method = find_method(type(left), METHODS[name])
-        for kind in (str, int, float):
-            if isinstance(left, kind) and is_program_made(method):
-                return getattr(kind, METHODS[name])(left, right) is not False
-    if type(right) not in PLAIN:
-        return not says_yes(compare, over, right) and not says_yes(compare, Nothing(), right)
+    for other in (over, Nothing()):
+        if type(right) not in PLAIN and says_yes(compare, other, right):
+            return False
+    return agrees_with_order(METHODS[name], left, right)
+
+
+def agrees_with_order(name: str, left: Any, right: Any) -> bool:
+    """As `agrees_with_base`, for the order of a number or a text."""
+    if not is_program_made(find_method(type(left), name)):
+        return True
+    for kind in (str, int, float):
+        if isinstance(left, kind):
+            base = getattr(kind, name)
+            return base(left, right) is not False
     return True
 
 
@@ -339,8 +390,8 @@ def is_suspect(value: Any) -> bool:
         seen.add(id(item))
         parts = plain_form(item)
         if isinstance(parts, dict):
-            parts = [*parts, *parts.values()]
-        if isinstance(parts, list | set) and not are_plain(parts):
+            stack += parts.values()
+        if isinstance(parts, list | dict | set) and not are_plain(parts):
             stack += parts
         if equals_anything(item):
             return True
@@ -350,13 +401,14 @@ def is_suspect(value: Any) -> bool:
 def equals_anything(value: Any) -> bool:
     """Whether an object agrees with what it cannot know."""
     method = find_method(type(value), "__eq__")
-    is_own = not isinstance(method, WrapperDescriptorType)
-    numbers = [41 + step for step in STEPS]
-    if is_own and all(says_yes(operator.eq, value, number) for number in numbers):
-        return True
-    for other in (Nothing(), FAR, "\x00nothing"):
-        if is_own and says_yes(operator.eq, value, other):
+    others = (Nothing(), FAR, "\x00nothing")
+    if not isinstance(method, WrapperDescriptorType):
+        if all(says_yes(operator.eq, value, number) for number in STEPS):
             return True
+        for other in others:
+            if says_yes(operator.eq, value, other):
+                return True
+    for other in others:
         with suppress(Exception):
             if value < other and value > other:
                 return True
@@ -370,10 +422,6 @@ def equals_anything(value: Any) -> bool:
 # ---- the source of a test ------------------------------------------------------------------------
 
 
-BOUND = (ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
-"""What cannot be moved into a function of its own."""
-
-
 class Rewriter(ast.NodeTransformer):
     """Turns comparisons and differences of a test into calls of its judge."""
 
@@ -382,28 +430,31 @@ class Rewriter(ast.NodeTransformer):
         self.generic_visit(node)
         names = [type(op).__name__ for op in node.ops]
         if len(names) == 1:
-            return called(node, COMPARE, [ast.Constant(names[0]), node.left, node.comparators[0]])
+            name = ast.Constant(names[0])
+            return called(node, COMPARE, [name, node.left, *node.comparators])
         if any(isinstance(part, BOUND) for part in ast.walk(node)):
             return node
-        rest: list[ast.expr] = [_lambda(value) for value in node.comparators]
+        rest = [in_a_function(value) for value in node.comparators]
         words = ast.Constant(" ".join(names))
         return called(node, CHAIN, [words, node.left, *rest])
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         """`a - b` becomes `minus(a, b)`."""
         self.generic_visit(node)
-        if not isinstance(node.op, ast.Sub):
-            return node
-        return called(node, MINUS, [node.left, node.right])
+        if isinstance(node.op, ast.Sub):
+            return called(node, MINUS, [node.left, node.right])
+        return node
 
 
-def _lambda(value: ast.expr) -> ast.expr:
+def in_a_function(value: ast.expr) -> ast.expr:
+    """An expression that is computed when it is called."""
     nothing = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
     return ast.Lambda(args=nothing, body=value)
 
 
 def called(node: ast.expr, name: str, arguments: list[ast.expr]) -> ast.Call:
     """A call in the place of an expression."""
-    call = ast.Call(func=ast.Name(name, ast.Load()), args=arguments, keywords=[])
+    function = ast.Name(name, ast.Load())
+    call = ast.Call(func=function, args=arguments, keywords=[])
     ast.copy_location(call, node)
     return ast.fix_missing_locations(call)

@@ -65,7 +65,7 @@ class Block:
 
 def find_blocks(text: str) -> list[Block]:
     """The fenced blocks of a text. One that is cut ends with the text."""
-    blocks = []
+    blocks: list[Block] = []
     place = 0
     while True:
         opening = OPENING.search(text, place)
@@ -125,6 +125,8 @@ def defines(source: str, name: str, is_outside: bool = False) -> bool:
     as a program does.
 
     Args:
+        source: A text that may be a program.
+        name: A function, a class or a variable.
         is_outside: Whether the name must be bound outside functions and classes.
     """
     tree = parse(source)

@@ -56,6 +56,8 @@ GUARDED = (builtins, math, ast, json, functools)
 MADE_UP = "an object that equals anything"
 COMMON = ("typing", "collections", "heapq", "bisect", "itertools", "functools")
 """Modules whose names a program with JSON results may use without an import, as on LeetCode."""
+STREAMS = ("stdin", "stdout", "__stdin__", "__stdout__")
+"""Python holds each twice: a script may put another in the place of one."""
 Report = dict[str, Any]
 
 
@@ -242,6 +244,8 @@ def load(code: Any, name: str, are_common: bool = False) -> dict[str, Any]:
     """Run a program's top level; its names.
 
     Args:
+        code: A compiled program.
+        name: The module that it is run as.
         are_common: Whether the names of `COMMON` are there without an import.
     """
     module = ModuleType(name)
@@ -371,22 +375,23 @@ def run_code(test: Mapping[str, Any], seen: dict[str, Any], target: Any) -> None
 def run_script(code: Any, given: str) -> str:
     """Run a program as a script on an input; what it prints."""
     kept = os.dup(0), os.dup(1)
-    streams = sys.stdin, sys.stdout, sys.__stdin__, sys.__stdout__
+    kept_streams = {name: getattr(sys, name) for name in STREAMS}
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as printed:
         source.write(given.encode())
         source.seek(0)
         os.dup2(source.fileno(), 0)
         os.dup2(printed.fileno(), 1)
-        # Held twice, as Python does: a script may put another in the place of one.
-        sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
-        sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
+        streams = [open(0, closefd=False), open(1, "w", closefd=False)]  # noqa: SIM115
+        for name, stream in zip(STREAMS, [*streams, *streams], strict=True):
+            setattr(sys, name, stream)
         for name in ("exit", "quit"):
             setattr(builtins, name, sys.exit)
         try:
             run_to_end(code)
         finally:
             flush_all()
-            sys.stdin, sys.stdout, sys.__stdin__, sys.__stdout__ = streams
+            for name, stream in kept_streams.items():
+                setattr(sys, name, stream)
             for place, number in enumerate(kept):
                 os.dup2(number, place)
                 os.close(number)
@@ -549,7 +554,10 @@ def run_test(job: Mapping[str, Any], test: Mapping[str, Any], program: Program) 
         failure = raised(error, test, calls, error_line(error, job))
     if comparisons.is_made_up or (calls is not None and calls.is_made_up and not failure):
         call = calls.words if calls is not None else ""
-        return {"call": call or failure.get("call") or job["entry"] or "the program", "got": MADE_UP}
+        return {
+            "call": call or failure.get("call") or job["entry"] or "the program",
+            "got": MADE_UP,
+        }
     return failure
 
 

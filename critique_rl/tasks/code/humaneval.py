@@ -69,10 +69,13 @@ def _file() -> Path:
 def _row(problem: dict[str, Any]) -> Row:
     starter = problem["prompt"]
     question = f"{REQUEST}\n\n```python\n{starter.strip()}\n```"
+    solution = f"```python\n{starter}{problem['canonical_solution']}```"
     return {
         "prompt": [{"role": "user", "content": question}],
         "question": question,
-        "answer": f"```python\n{starter}{problem['canonical_solution']}```",
+        "answer": solution,
+        # One of many ways: a right program may be shorter.
+        "solution": solution,
         "entry_point": problem["entry_point"],
         "starter_code": starter,
         "tests": problem["test"],

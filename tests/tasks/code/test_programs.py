@@ -53,10 +53,7 @@ FENCED = 'def f(x):\n    """Add.\n\n    ```\n    f(1)\n    ```\n    """\n    ret
         ("- a\n  ```python\n" + indent(F, "  ") + "\n  ```", f"{F}\n"),
         (f"```python\ndef f(x) return\n```\nOr:\n```python\n{F}\n```", f"{F}\n"),
         # A method of the same name, which a helper has.
-        (
-            f"```python\n{F}\n```\n```python\nclass A:\n    def f(self): return 0\n```",
-            f"{F}\n",
-        ),
+        (f"```python\n{F}\n```\n```python\nclass A:\n    def f(self): return 0\n```", f"{F}\n"),
         ("f = lambda x: x + 1", "f = lambda x: x + 1"),
         ("```json\n{}\n```", None),
         ("```python\n```", None),
