@@ -101,6 +101,8 @@ COMPLETION_SHARE = 8
 """A critic's prompt and a refinement's hold question, attempt and critique: an eighth of the
 context fits into them twice.
 """
+SELF_CONTEXT = 1024
+"""Tokens of a context in which a policy can criticise itself: its prompt alone may need 600."""
 JUDGED_PROGRAMS = 5
 """Right programs that `init` runs."""
 TRY = (
@@ -421,6 +423,7 @@ def _render_pipeline(data: str, out: Path, model: str, task: FirstTask) -> str:
     if task.families != [DEFAULT_FAMILY]:
         # They go into a comment, which a line break would end.
         metrics = [f"pass@1/{family}" for family in task.families if "\n" not in family]
+    context = _context(model)
     return environment.get_template("pipeline.yaml.jinja").render(
         name=" ".join(data.split()),
         file=shlex.quote(str(out)),
@@ -430,22 +433,22 @@ def _render_pipeline(data: str, out: Path, model: str, task: FirstTask) -> str:
         verifier_words=task.form.comment,
         is_code=task.is_code,
         model=_json(model),
-        completion=_completion_length(model),
+        completion=max(1, min(COMPLETION, context // COMPLETION_SHARE)),
+        is_short=context < SELF_CONTEXT,
         families=", ".join(metrics),
     )
 
 
-def _completion_length(model: str) -> int:
-    """Tokens of a completion for a policy: fewer, where its folder states a short context."""
+def _context(model: str) -> int:
+    """Tokens of a policy's context, where its folder states them; else enough for `COMPLETION`."""
     from critique_rl.policy import resolve_model
 
     try:
         settings = json.loads((Path(resolve_model(model)) / "config.json").read_text())
-        context = int(settings["max_position_embeddings"])
+        return int(settings["max_position_embeddings"])
     except (OSError, ValueError, KeyError, TypeError):
         # An id of the Hub, or an architecture without a limit.
-        return COMPLETION
-    return max(1, min(COMPLETION, context // COMPLETION_SHARE))
+        return COMPLETION * COMPLETION_SHARE
 
 
 def _json(value: str) -> str:

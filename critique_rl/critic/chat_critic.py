@@ -92,7 +92,7 @@ class ChatCritic:
         conversations: list[list[Message]] = []
         for indices in askable:
             group = [attempts[i] for i in indices]
-            prompt = self._render_prompt(group)
+            prompt = self.render_prompt(group)
             message: Message = {"role": "user", "content": prompt}
             for _ in range(self.votes):
                 conversations.append([message])
@@ -143,7 +143,8 @@ class ChatCritic:
             return told_solution(attempt.row) or None
         return ""
 
-    def _render_prompt(self, attempts: Sequence[Attempt]) -> str:
+    def render_prompt(self, attempts: Sequence[Attempt]) -> str:
+        """The question to the critic about attempts, all at one question: its one message."""
         # The special tokens of a known tokenizer are broken in the attempt. A server's tokenizer is
         # not known; the usual special tokens are broken for every critic.
         specials = getattr(self.chat, "specials", ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -56,6 +57,14 @@ def test_a_first_pipeline_is_taken_as_it_is(tmp_path, capsys) -> None:
     check_primary("pass@4/hard", pipeline.arms["scalar"])
 
 
+def policy_with_context(folder: Path, policy: str, tokens: int) -> str:
+    """A copy of a policy whose context has that many tokens."""
+    path = shutil.copytree(policy, folder / f"context{tokens}") / "config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "max_position_embeddings": tokens}))
+    return str(path.parent)
+
+
 def test_a_first_pipeline_runs_as_it_is_tried(tmp_path, tiny_policy, capsys) -> None:
     # Texts, which need no chat template in between.
     main(
@@ -63,7 +72,7 @@ def test_a_first_pipeline_runs_as_it_is_tried(tmp_path, tiny_policy, capsys) -> 
             "init",
             write("a.jsonl", [{"prompt": f"{i} A+1", "answer": i + 1} for i in range(60)]),
             "--model",
-            tiny_policy,
+            policy_with_context(tmp_path, tiny_policy, 2048),
         ]
     )
     small = [
@@ -204,6 +213,8 @@ def test_a_short_context_has_shorter_completions(tiny_policy, capsys) -> None:
     assert main(["init", write("a.jsonl", sums(100)), "--model", tiny_policy]) == 0
     arm = load_pipeline(Path("pipeline.yaml")).arms["scalar"]
     assert arm.trl["max_completion_length"] == settings["max_position_embeddings"] // 8
+    # A policy criticises itself in a prompt that is longer than that.
+    assert list(load_pipeline(Path("pipeline.yaml")).arms) == ["scalar", "retry"]
 
 
 def test_a_split_without_questions_is_named_before_the_next_commands(capsys) -> None:

@@ -222,3 +222,23 @@ def test_a_solution_longer_than_the_context_asks_for_another_policy(tiny_policy,
     pipeline = parse_pipeline("small", {**SMALL, "policy": {"model": policy}, "trl": trl})
     advices = {item.what: item.advice for item in foresee(pipeline.arms)}
     assert advices["solutions"] == "take a policy with a longer context than 28"
+
+
+def test_a_policy_too_short_to_criticise_itself_is_refused(tiny_policy, tmp_path) -> None:
+    rows = [{"question": f"{i} + {i}", "answer": str(i)} for i in range(60)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {"name": "data", "size": 60, "options": {"train": str(path)}}
+    changes = {
+        "arms": {"scalar": {}, "critique": {"critic": {"kind": "self"}}},
+        "task": task,
+        "primary": "pass@1/all",
+        "trl": with_trl(),
+    }
+    policy = policy_with_context(tmp_path, tiny_policy, 400)
+    is_refused, words, arms = found(policy, **changes)["critic prompts"]
+    assert is_refused
+    assert words.startswith("100% of the prompts by which the policy criticises itself do not fit")
+    policy = policy_with_context(tmp_path, tiny_policy, 4000)
+    assert "critic prompts" not in found(policy, **changes)
+    assert arms == ("critique",)

@@ -15,6 +15,8 @@ from typing import Any
 
 from critique_rl.config.resolved_run import to_dict
 from critique_rl.config.schema import RunConfig
+from critique_rl.critic.build import build_critic
+from critique_rl.critic.chat_critic import ChatCritic
 from critique_rl.experiment.build import trainer_arguments
 from critique_rl.experiment.foresight.findings import Finding
 from critique_rl.experiment.foresight.settings import UNUSED
@@ -24,6 +26,7 @@ from critique_rl.sampling.sample import prompt_lengths
 from critique_rl.tasks.answer_text import told_solution
 from critique_rl.tasks.load import load_task
 from critique_rl.tasks.row import Row
+from critique_rl.tasks.task import Task
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.rollout.refine import refine_prompt
 from critique_rl.trainer.rollout.sampling_options import rollout_sampling
@@ -59,7 +62,7 @@ class Lengths:
     def __init__(self, download: bool) -> None:
         self._download = download
         self._policies: dict[str, Policy | None] = {}
-        self._tasks: dict[str, tuple[str, list[Row]]] = {}
+        self._tasks: dict[str, Task] = {}
 
     def check(self, config: RunConfig) -> list[Finding]:
         """Findings of one arm."""
@@ -79,9 +82,10 @@ class Lengths:
             )
             return [Finding("policy", True, words, advice)]
         arguments = trainer_arguments(config, UNUSED)
-        prompts, rows = self._task(config)
+        task = self._task(config)
+        rows = task.train
         if "refine_template" not in config.method:
-            arguments.refine_template = f"{prompts}refine"
+            arguments.refine_template = f"{task.prompts}refine"
         faults = [*check_template(rows, policy, arguments)]
         if faults:
             return faults
@@ -89,6 +93,8 @@ class Lengths:
         # Without room for a completion there is none for a refinement either.
         if not findings and has_refinements(config, arguments):
             findings += check_refinements(rows, policy, arguments)
+        if not findings and config.critic.get("kind") == "self":
+            findings += check_critic_prompts(config, task, policy, arguments)
         return [*findings, *check_solutions(rows, policy, arguments)]
 
     def _policy(self, model: str) -> Policy | None:
@@ -96,13 +102,12 @@ class Lengths:
             self._policies[model] = _read_policy(model, self._download)
         return self._policies[model]
 
-    def _task(self, config: RunConfig) -> tuple[str, list[Row]]:
-        """(prefix of the task's templates, some training rows)."""
+    def _task(self, config: RunConfig) -> Task:
+        """The task with some training rows."""
         key = json.dumps(to_dict(config)["task"], sort_keys=True)
         if key not in self._tasks:
             size = min(config.task.size, MOST_ROWS)
-            task = load_task(replace(config.task, size=size), 0)
-            self._tasks[key] = (task.prompts, task.train)
+            self._tasks[key] = load_task(replace(config.task, size=size), 0)
         return self._tasks[key]
 
 
@@ -238,6 +243,32 @@ def _prompt_lengths(
     """Tokens of prompts as rollouts render them."""
     sampling = rollout_sampling(vars(arguments))
     return prompt_lengths(policy.tokenizer, prompts, sampling.chat_template_kwargs)
+
+
+def check_critic_prompts(
+    config: RunConfig, task: Task, policy: Policy, arguments: CritiqueGRPOConfig
+) -> Iterator[Finding]:
+    """Prompts of a critic that is the policy, which leave no room for a critique."""
+    critic = build_critic(config.critic, task)
+    limit = arguments.max_refine_prompt_length
+    if limit is None and policy.context is not None:
+        limit = policy.context - arguments.completion_limit
+    if limit is None or not isinstance(critic, ChatCritic):
+        return
+    prompts = []
+    for row in task.train:
+        attempt = Attempt(str(row["question"]), "", Verdict("wrong"), row)
+        prompts.append([{"role": "user", "content": critic.render_prompt([attempt])}])
+    lengths = _prompt_lengths(prompts, policy, arguments)
+    never = sum(length > limit for length in lengths) / max(1, len(lengths))
+    if never > FEW:
+        yield Finding(
+            "critic prompts",
+            never > NEARLY_ALL,
+            f"{never:.0%} of the prompts by which the policy criticises itself do not fit, however "
+            f"short the attempt: they have {min(lengths)} tokens or more, and {limit} are left",
+            "take a policy with a longer context, or another critic",
+        )
 
 
 def check_solutions(
