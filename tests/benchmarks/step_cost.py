@@ -13,6 +13,8 @@ all rounds sample from the same policy.
                failed group, no distillation
     distilled  the same, and distillation of failed rollouts and the refinement (top 100, the base
                as teacher)
+    next       cheap, with refinements in the next batch's `generate` call (refine_with_next)
+    next+      distilled, the same way
     loop       sampling by the same `generate`, log-probs, one backward pass, AdamW, nothing else
 
 Positions are counted at the policy's forward passes that train or score (sampling left out),
@@ -96,6 +98,7 @@ def trainer_of(kind: type, config: type, folder: str, steps: int, critic: bool =
     )
 
 
+NEXT = {"critique_staleness": 1, "refine_with_next": True}
 VARIANTS: dict[str, Callable] = {
     "stock": lambda folder, steps: trainer_of(GRPOTrainer, GRPOConfig, folder, steps),
     "ours": lambda folder, steps: trainer_of(
@@ -106,6 +109,12 @@ VARIANTS: dict[str, Callable] = {
     ),
     "distilled": lambda folder, steps: trainer_of(
         CritiqueGRPOTrainer, CritiqueGRPOConfig, folder, steps, True, **DISTILLED
+    ),
+    "next": lambda folder, steps: trainer_of(
+        CritiqueGRPOTrainer, CritiqueGRPOConfig, folder, steps, True, **CHEAP, **NEXT
+    ),
+    "next+": lambda folder, steps: trainer_of(
+        CritiqueGRPOTrainer, CritiqueGRPOConfig, folder, steps, True, **DISTILLED, **NEXT
     ),
 }
 
@@ -245,6 +254,8 @@ def main() -> None:
         ("ours", "stock"),
         ("cheap", "stock"),
         ("distilled", "stock"),
+        ("next", "stock"),
+        ("next+", "stock"),
         ("stock", "loop"),
         ("ours", "loop"),
         ("cheap", "loop"),
