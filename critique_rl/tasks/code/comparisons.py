@@ -1,25 +1,39 @@
-"""Comparisons of a test, in which no side decides alone that it is right.
+"""Comparisons of a test, in which no object of the program decides that it is right.
 
-A program may return an object whose `__eq__` says yes to everything. So every comparison in the
-source of a test becomes a call of `Comparisons.compare`: where it holds, both sides are walked in
-pairs, and an object with an equality of its own is asked about changed values too. This file needs
-Python's library alone: it runs inside the sandbox, see `harness`.
+A program may return an object whose `__eq__` says yes. So comparisons in the source of a test
+become calls of `Comparisons.compare`, which goes by what values are, not by what they say:
+
+- plain values, and objects of Python's library, are compared as Python does;
+- an heir of a number, a text or a container counts as the data that it holds;
+- any other object of the program's own equals no plain value, and has no order beside one;
+- between two objects of the program's own, their own methods decide;
+- so they do for a class that the test names itself (`Point(1, 2)`), unless its object equals every
+  changed value too.
+
+This file needs Python's library alone: it runs inside the sandbox, see `harness`.
 """
 
 from __future__ import annotations
 
 import ast
-import copy
+import builtins
+import gc
 import operator
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import WrapperDescriptorType
 from typing import Any
 
+# Functions keep the builtins that their module has when they are made: these, whatever a program
+# patches.
+globals()["__builtins__"] = dict(vars(builtins))
+
 COMPARE = "@compare"
 CHAIN = "@compare_chain"
-MINUS = "@minus"
+BINARY = "@binary"
+TRUST = "@trust"
 """Names of a test by which it calls its judge: no program can bind them."""
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "Eq": operator.eq,
@@ -33,56 +47,114 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "Is": operator.is_,
     "IsNot": operator.is_not,
 }
-METHODS = {"Lt": "__lt__", "LtE": "__le__", "Gt": "__gt__", "GtE": "__ge__"}
+BINARIES: dict[str, Callable[[Any, Any], Any]] = {
+    "Sub": operator.sub,
+    "BitXor": operator.xor,
+    "BitAnd": operator.and_,
+    "BitOr": operator.or_,
+}
+"""Operators by which tests take differences of numbers and of sets."""
+OPPOSITES = {"NotEq": "Eq", "NotIn": "In"}
 FAR = 725_000_000_009
 """A number that no test asks for, and a prime: no remainder hides it."""
-STEPS = (1, 2, 5, 11, -1, -2, -5, -11)
-"""Changes of a number. An honest remainder, or a tolerance of 1, takes two of these for nothing."""
-TOO_MANY = 3
-FEW = 20
-"""Items of a list that are changed one by one."""
+STEPS = (1, 2, 5, 11, -1, -2, -5, -11, FAR)
+"""Changes of a number."""
+HEAP_TYPE = 1 << 9
+"""Flag of classes that Python code has made."""
 PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), type, range})
 """Types whose values have no say in what they equal, and hold nothing."""
 LISTS: tuple[Any, ...] = (list, tuple, deque)
 SETS: tuple[Any, ...] = (set, frozenset)
 NUMBERS = (int, float, complex)
-BASES: tuple[Any, ...] = (str, bytes, *NUMBERS, *LISTS, dict, *SETS)
-"""Types of which a program may make heirs that hold data."""
 BOUND = (ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
 """Expressions that cannot be moved into a function of their own."""
+LIBRARY: set[type] = set()
+"""Classes that were there before any program."""
+DECEIVERS = ("_ANY", "NonCallableMock", "Approx", "ApproxBase")
+"""Classes of Python's library and of pytest whose objects equal what their maker wishes."""
+
+
+def remember_library() -> None:
+    """Remember all classes that there are; once, before a program runs."""
+    if not LIBRARY:
+        LIBRARY.update(item for item in gc.get_objects() if isinstance(item, type))
+        stack: list[type] = [object]
+        while stack:
+            kind = stack.pop()
+            LIBRARY.add(kind)
+            heirs: list[type] = type.__subclasses__(kind)
+            stack += [heir for heir in heirs if heir not in LIBRARY]
 
 
 class Nothing:
-    """An object that nothing honest equals, lies under, or lies over."""
+    """An object that nothing honest equals."""
+
+
+class Own:
+    """An object of the program's own, in the place of which its data would say too little.
+
+    Args:
+        value: The object.
+        judge: The comparisons of the test.
+        is_named: Whether the test names its class.
+    """
+
+    def __init__(self, value: Any, judge: Comparisons, is_named: bool):
+        self.value = value
+        self.judge = judge
+        self.is_named = is_named
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Own):
+            return self.judge.own_equal(self.value, other.value)
+        return self.is_named and self.judge.named_equals(self.value, other)
+
+    def __hash__(self) -> int:
+        with suppress(Exception):
+            return hash(self.value)
+        return id(self.value)
 
 
 class Comparisons:
     """Compares the values of a test, and notes where one had decided the outcome itself.
 
     Args:
-        trusted: Objects that a test itself imports: `mock.ANY` is its own to use.
+        named: Classes of the program that the test names.
+        module: The module's name of classes that the test defines.
     """
 
-    def __init__(self, trusted: Iterable[Any] = ()):
+    def __init__(self, named: Iterable[type] = (), module: str = "<tests>"):
         self.is_made_up = False
-        self.trusted = {id(value) for value in trusted}
+        self.named = set(named)
+        self.module = module
+        self.trusted: dict[int, Any] = {}
 
     def names(self) -> dict[str, Any]:
         """What a test that went through `Rewriter` calls."""
-        return {COMPARE: self.compare, CHAIN: self.chain, MINUS: self.minus}
+        return {COMPARE: self.compare, CHAIN: self.chain, BINARY: self.binary, TRUST: self.trust}
+
+    def trust(self, value: Any) -> Any:
+        """Note an object that the test has from an import of its own: `mock.ANY`, `approx(1)`."""
+        if is_deceiver(type(value)):
+            self.trusted[id(value)] = value
+        return value
 
     def compare(self, name: str, left: Any, right: Any) -> Any:
-        """The outcome of a comparison; False where one side had decided it.
+        """The outcome of a comparison, by the rules of the module.
 
         `name` is a key of `OPERATORS`. Raises what the comparison raises.
         """
-        outcome = OPERATORS[name](left, right)
-        if not outcome:
-            return outcome
-        if not self.is_deserved(name, left, right):
-            self.is_made_up = True
-            return False
-        return outcome
+        if type(left) in PLAIN and type(right) in PLAIN:
+            return OPERATORS[name](left, right)
+        if name in ("Is", "IsNot"):
+            return OPERATORS[name](left, right)
+        if name in OPPOSITES:
+            return self.opposite(name, left, right)
+        if name == "In":
+            return self.is_inside(left, right)
+        if name == "Eq":
+            return self.equal(left, right)
+        return self.ordered(name, left, right)
 
     def chain(self, names: str, left: Any, *rest: Callable[[], Any]) -> Any:
         """The outcome of `a < b < c`: later values are computed where earlier comparisons hold."""
@@ -95,145 +167,207 @@ class Comparisons:
             left = right
         return outcome
 
-    def minus(self, left: Any, right: Any) -> Any:
-        """A difference, as in `abs(f(x) - y) < 1e-6`."""
-        outcome = left - right
-        changed: Any = None
-        with suppress(Exception):
-            if type(left) not in PLAIN and type(right) in NUMBERS:
-                changed = left - (right + FAR)
-            elif type(right) not in PLAIN and type(left) in NUMBERS:
-                changed = (left + FAR) - right
-        if changed is not None and says_yes(operator.eq, changed, outcome):
+    def binary(self, name: str, left: Any, right: Any) -> Any:
+        """A difference of numbers or sets. Raises what the operation raises."""
+        plain_left = self.settle(left)
+        plain_right = self.settle(right)
+        is_left_own = isinstance(plain_left, Own)
+        is_right_own = isinstance(plain_right, Own)
+        if not is_left_own and not is_right_own:
+            return unwrapped(BINARIES[name](plain_left, plain_right))
+        outcome = BINARIES[name](left, right)
+        if is_left_own != is_right_own:
+            operand = plain_left if is_left_own else plain_right
+            self._doubt(operand, outcome)
+        return outcome
+
+    def builtins(self) -> dict[str, Any]:
+        """Builtins of a test that take a number from what may be none."""
+
+        def absolute(value: Any, /) -> Any:
+            plain = self.settle(value)
+            return self._doubt(plain, abs(value if isinstance(plain, Own) else plain))
+
+        def rounded(value: Any, /, *digits: Any, **options: Any) -> Any:
+            plain = self.settle(value)
+            number = value if isinstance(plain, Own) else plain
+            return self._doubt(plain, round(number, *digits, **options))
+
+        return {"abs": absolute, "round": rounded}
+
+    def _doubt(self, plain: Any, outcome: Any) -> Any:
+        """An outcome; noted, where an object of the program's own makes a plain value of another.
+
+        Args:
+            plain: The settled operand.
+            outcome: Of the operation.
+        """
+        is_unnamed = isinstance(plain, Own) and not plain.is_named
+        if is_unnamed and not isinstance(self.settle(outcome), Own):
             self.is_made_up = True
         return outcome
 
-    def is_deserved(self, name: str, left: Any, right: Any) -> bool:
-        """Whether a comparison that holds would fail for other values."""
-        if type(left) in PLAIN and type(right) in PLAIN:
-            return True
-        try:
-            if name == "Eq":
-                return self.are_equal(left, right)
-            if name == "In":
-                return self.is_inside(left, right)
-            if name not in METHODS:
-                return True
-            if isinstance(left, SETS) and isinstance(right, SETS):
-                # A set lies under one that holds all its items.
-                return self.are_honest(left) and self.are_honest(right)
-            return is_ordered(name, left, right)
-        except RecursionError:
-            # A value that holds itself.
-            return True
+    # ---- the comparisons -------------------------------------------------------------------------
 
-    # ---- equality --------------------------------------------------------------------------------
+    def equal(self, left: Any, right: Any) -> Any:
+        """The outcome of `==`."""
+        plain_left = self.settle(left)
+        plain_right = self.settle(right)
+        if plain_left is left and plain_right is right:
+            return left == right
+        outcome = left == right
+        is_named = is_of_named(plain_left) or is_of_named(plain_right)
+        if is_named and not isinstance(outcome, bool):
+            # Objects whose comparisons build something: `(Array([1]) == 1).all()`.
+            return outcome
+        if not outcome:
+            return outcome
+        if plain_left == plain_right:
+            return outcome
+        self.is_made_up = True
+        return False
 
-    def are_equal(self, left: Any, right: Any) -> bool:
-        """Whether two values that are equal deserve it, with all that they hold."""
-        if left is right and type(left) in PLAIN:
-            return True
-        if self.is_odd(left, right):
+    def opposite(self, name: str, left: Any, right: Any) -> Any:
+        """The outcome of `!=` and `not in`."""
+        if name == "NotIn":
+            return not self.is_inside(left, right)
+        outcome = left != right
+        if outcome or (self.settle(left) is left and self.settle(right) is right):
+            # An object may differ from everything: that is no claim to be right.
+            return outcome
+        if not isinstance(outcome, bool):
+            return outcome
+        return not self.equal(left, right)
+
+    def is_inside(self, item: Any, container: Any) -> Any:
+        """The outcome of `in`."""
+        plain = self.settle(container)
+        if isinstance(plain, Own):
+            return self.is_inside_own(item, container, plain)
+        plain_item = self.settle(item)
+        if isinstance(plain, str | bytes):
+            return plain_item in plain
+        is_stream = hasattr(container, "__next__") or isinstance(container, VIEWS)
+        if is_stream or plain is not container or plain_item is not item:
+            return any(self.equal(part, item) for part in container)
+        return item in container
+
+    def is_inside_own(self, item: Any, container: Any, plain: Own) -> Any:
+        """The outcome of `in` for a container of the program's own."""
+        if plain.is_named:
+            return item in container
+        if find_method(type(container), "__contains__") is None:
+            return any(self.equal(part, item) for part in container)
+        if item in container:
+            self.is_made_up = True
+        return False
+
+    def ordered(self, name: str, left: Any, right: Any) -> Any:
+        """The outcome of `<` and its like."""
+        plain_left = self.settle(left)
+        plain_right = self.settle(right)
+        if plain_left is left and plain_right is right:
+            return OPERATORS[name](left, right)
+        is_left_own = isinstance(plain_left, Own)
+        is_right_own = isinstance(plain_right, Own)
+        if is_left_own and is_right_own:
+            return OPERATORS[name](left, right)
+        if not is_left_own and not is_right_own:
+            return OPERATORS[name](plain_left, plain_right)
+        if not is_of_named(plain_left) and not is_of_named(plain_right):
+            self.is_made_up = True
+        return OPERATORS[name](left, right)
+
+    def own_equal(self, left: Any, right: Any) -> bool:
+        """Whether two objects of the program's own are equal, also where they hold others."""
+        if not says_yes(operator.eq, left, right):
             return False
-        if self.is_odd(right, left):
-            return False
-        left = plain_form(left)
-        right = plain_form(right)
-        if isinstance(left, list) and isinstance(right, list):
-            return self.are_equal_lists(left, right)
-        if isinstance(left, dict) and isinstance(right, dict):
-            return self.are_equal_dicts(left, right)
-        if isinstance(left, set) and isinstance(right, set):
-            return self.are_honest(left) and self.are_honest(right)
-        return self.are_equal_fields(left, right)
-
-    def are_equal_lists(self, left: list[Any], right: list[Any]) -> bool:
-        """As `are_equal`."""
-        if are_plain(left) and are_plain(right):
+        fields = getattr(left, "__dict__", None)
+        others = getattr(right, "__dict__", None)
+        if type(left) is not type(right) or not isinstance(fields, dict):
             return True
-        pairs = zip(left, right, strict=False)
-        return all(self.are_equal(item, other) for item, other in pairs)
-
-    def are_equal_dicts(self, left: dict[Any, Any], right: dict[Any, Any]) -> bool:
-        """As `are_equal`."""
-        if not self.are_honest(left):
-            return False
-        if not self.are_honest(right):
-            return False
-        shared = [key for key in left if key in right]
-        values = [left[key] for key in shared]
-        others = [right[key] for key in shared]
-        return self.are_equal_lists(values, others)
-
-    def are_equal_fields(self, left: Any, right: Any) -> bool:
-        """As `are_equal`, for the attributes that two objects of one class have alike."""
-        if type(left) is not type(right):
-            return True
-        if not hasattr(left, "__dict__"):
-            return True
-        others = vars(right)
-        for name, value in list(vars(left).items()):
-            if name not in others:
-                continue
-            other = others[name]
-            if not says_yes(operator.eq, value, other):
-                continue
-            if not self.are_equal(value, other):
+        for name in fields:
+            value = fields[name]
+            other = others.get(name) if isinstance(others, dict) else None
+            if says_yes(operator.eq, value, other) and self.settle(value) != self.settle(other):
                 return False
         return True
 
-    def are_honest(self, items: Iterable[Any]) -> bool:
-        """Whether no item, which lies in a set, equals another value."""
-        return not any(self.is_odd(item, item) for item in items)
-
-    def is_odd(self, value: Any, other: Any) -> bool:
-        """Whether an object that equals another would equal a changed one as well."""
-        if type(value) in PLAIN:
+    def named_equals(self, value: Any, other: Any) -> bool:
+        """Whether an object of a named class equals a plain value, and not all others too."""
+        if not says_yes(operator.eq, value, other):
             return False
-        if id(value) in self.trusted:
+        others = changes(other)
+        if others and all(says_yes(operator.eq, value, change) for change in others):
             return False
-        method = find_method(type(value), "__eq__")
-        if isinstance(method, WrapperDescriptorType):
+        return not says_yes(operator.eq, value, Nothing())
+
+    # ---- what a value is -------------------------------------------------------------------------
+
+    def settle(self, value: Any, known: dict[int, Any] | None = None) -> Any:
+        """A value with plain data, or `Own`, in the place of the program's objects.
+
+        The value itself, where it holds none.
+        """
+        kind = type(value)
+        if kind in PLAIN or id(value) in self.trusted:
+            return value
+        known = {} if known is None else known
+        if id(value) in known:
+            return known[id(value)][0]
+        # What holds itself is met again. The value is kept, so that its id stays its own.
+        known[id(value)] = (value, value)
+        settled = self._settle_new(kind, value, known)
+        known[id(value)] = (settled, value)
+        return settled
+
+    def _settle_new(self, kind: type, value: Any, known: dict[int, Any]) -> Any:
+        is_made = is_program_made(kind) and kind.__module__ != self.module
+        if is_made and kind in self.named:
+            return Own(value, self, True)
+        if is_deceiver(kind):
+            return Own(value, self, False)
+        parts = plain_form(value)
+        if parts is not value or kind in EXACT:
+            settled = self._settle_parts(parts, known)
+            is_changed = settled is not parts
+            return settled if is_made or is_changed else value
+        if is_made:
+            data = plain_data(value)
+            return Own(value, self, False) if data is value else data
+        if kind.__flags__ & HEAP_TYPE and self._holds_own(value, known):
+            return Own(value, self, False)
+        return value
+
+    def _settle_parts(self, parts: Any, known: dict[int, Any]) -> Any:
+        """A list, a dict or a set of Python's own with settled items; itself, if none changes."""
+        if isinstance(parts, dict):
+            if are_plain(parts) and are_plain(parts.values()):
+                return parts
+            keys = [self.settle(key, known) for key in parts]
+            values = [self.settle(item, known) for item in parts.values()]
+            if are_same(keys, parts) and are_same(values, parts.values()):
+                return parts
+            return dict(zip(keys, values, strict=True))
+        if are_plain(parts):
+            return parts
+        items = [self.settle(item, known) for item in parts]
+        if are_same(items, parts):
+            return parts
+        return type(parts)(items)
+
+    def _holds_own(self, value: Any, known: dict[int, Any]) -> bool:
+        """Whether an object of a library holds one of the program's."""
+        fields = getattr(value, "__dict__", None)
+        if not isinstance(fields, dict):
             return False
-        if says_yes(operator.eq, value, Nothing()):
-            return True
-        is_number = isinstance(other, NUMBERS)
-        if is_number and not is_program_made(method):
-            # A tolerance of pytest's may be wide.
-            return says_yes(operator.eq, value, other + FAR)
-        same = 0
-        for change in changes(other):
-            same += says_yes(operator.eq, value, change)
-        most = TOO_MANY if is_number else 1
-        if same >= most:
-            return True
-        return is_program_made(method) and not agrees_with_base(value, other)
-
-    # ---- membership ------------------------------------------------------------------------------
-
-    def is_inside(self, item: Any, container: Any) -> bool:
-        """Whether an item that is in a container deserves it."""
-        parts = plain_form(container)
-        if not isinstance(parts, list | dict | set):
-            return self.is_honest_container(container)
-        if are_plain([item]) and are_plain(parts):
-            return item in parts
-        alike = [part for part in parts if part == item]
-        return any(self.are_equal(part, item) for part in alike)
-
-    def is_honest_container(self, container: Any) -> bool:
-        """Whether something is not in an object that is no list, dict or set."""
-        if id(container) in self.trusted:
-            return True
-        if not is_program_made(find_method(type(container), "__contains__")):
-            return True
-        for other in (Nothing(), FAR, -FAR, "\x00nothing"):
-            if says_yes(operator.contains, container, other):
-                return False
-        return True
+        return self._settle_parts(fields, known) is not fields
 
 
 # ---- values --------------------------------------------------------------------------------------
+
+EXACT = (list, tuple, dict, set, frozenset)
+VIEWS: tuple[Any, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 def are_plain(values: Iterable[Any]) -> bool:
@@ -241,16 +375,72 @@ def are_plain(values: Iterable[Any]) -> bool:
     return PLAIN.issuperset(map(type, values))
 
 
+def are_same(values: Iterable[Any], others: Iterable[Any]) -> bool:
+    """Whether two sequences hold the same objects."""
+    return all(map(operator.is_, values, others))
+
+
+def is_of_named(plain: Any) -> bool:
+    """Whether a settled value is an object of a class that the test names."""
+    return isinstance(plain, Own) and plain.is_named
+
+
+def is_program_made(kind: type) -> bool:
+    """Whether a class is the program's: no library has it."""
+    if kind in LIBRARY or not kind.__flags__ & HEAP_TYPE:
+        return False
+    # A module of Python's that the program was the first to import.
+    place = kind.__module__
+    if not isinstance(place, str):
+        return True
+    module = sys.modules.get(place)
+    first, _, _ = place.partition(".")
+    if first not in sys.stdlib_module_names:
+        return True
+    return getattr(module, kind.__qualname__, None) is not kind
+
+
+def is_deceiver(kind: type) -> bool:
+    """Whether a class is `mock.ANY`'s, a mock's, or that of an approximate value."""
+    return any(parent.__name__ in DECEIVERS for parent in kind.__mro__)
+
+
 def plain_form(value: Any) -> Any:
-    """What a container holds, in a list, a dict or a set of Python's own; else the value."""
-    for kind in LISTS:
-        if isinstance(value, kind):
-            return list(kind.__iter__(value))
+    """What a container of another class holds, in one of Python's own; else the value."""
+    kind = type(value)
+    if kind in EXACT:
+        return value
+    for base in LISTS:
+        if isinstance(value, base):
+            form = tuple if base is tuple else list
+            return form(base.__iter__(value))
     if isinstance(value, dict):
         return dict(dict.items(value))
-    for kind in SETS:
-        if isinstance(value, kind):
-            return set(kind.__iter__(value))
+    for base in SETS:
+        if isinstance(value, base):
+            return set(base.__iter__(value))
+    return value
+
+
+def unwrapped(value: Any) -> Any:
+    """A set with the objects themselves in the place of `Own`; any other value as it is."""
+    if not isinstance(value, SETS):
+        return value
+    return type(value)(item.value if isinstance(item, Own) else item for item in value)
+
+
+def plain_data(value: Any) -> Any:
+    """The number or the text that an object of an own class is; else the value."""
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, complex):
+        return complex.__complex__(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bytes):
+        return bytes.__bytes__(value)
     return value
 
 
@@ -262,84 +452,6 @@ def find_method(kind: type, name: str) -> Any:
     return None
 
 
-def is_program_made(method: Any) -> bool:
-    """Whether a method of a comparison is not one of Python's own classes."""
-    if method is None:
-        return False
-    if not hasattr(method, "__code__"):
-        return not hasattr(method, "__objclass__")
-    path = str(method.__code__.co_filename)
-    return not path.endswith((".py", ".pyc"))
-
-
-def agrees_with_base(value: Any, other: Any) -> bool:
-    """Whether a number, a text or a container of an own class equals by its base what it says."""
-    for kind in BASES:
-        if isinstance(value, kind):
-            outcome = kind.__eq__(value, other)
-            return outcome is NotImplemented or bool(outcome)
-    return True
-
-
-def changes(value: Any) -> list[Any]:
-    """Values that differ from one in what an honest equality looks at."""
-    odd = Nothing()
-    if isinstance(value, NUMBERS):
-        return [value + step for step in STEPS]
-    if isinstance(value, str):
-        return [f"{value}\x00", f"\x00{value}x"]
-    if isinstance(value, bytes):
-        return [value + b"\x00"]
-    if isinstance(value, list):
-        return changed_lists(value)
-    if isinstance(value, tuple):
-        lists = changed_lists([*value])
-        return [tuple(items) for items in lists]
-    if isinstance(value, dict):
-        return [{**value, odd: odd}]
-    if isinstance(value, SETS):
-        return [{*value, odd}]
-    return changed_copies(value)
-
-
-def changed(value: Any) -> Any:
-    """A value of the same kind that no honest equality takes for it."""
-    if isinstance(value, NUMBERS):
-        return value + FAR
-    if isinstance(value, list | tuple):
-        # Not `changes`, which would come back here for each item.
-        return [*value, Nothing()]
-    others = changes(value)
-    if others:
-        return others[0]
-    return Nothing()
-
-
-def changed_lists(items: list[Any]) -> list[list[Any]]:
-    """A longer list, and lists in which one of the first items is another."""
-    others = [[*items, Nothing()]]
-    for place, item in enumerate(items[:FEW]):
-        other = [*items]
-        other[place] = changed(item)
-        others.append(other)
-    return others
-
-
-def changed_copies(value: Any) -> list[Any]:
-    """A copy of an object whose attributes all have another value; none where it has none."""
-    if isinstance(value, type):
-        return []
-    # Objects without attributes, and such that refuse to be copied.
-    with suppress(Exception):
-        other = copy.copy(value)
-        fields = vars(other)
-        for name in list(fields):
-            fields[name] = Nothing()
-        if fields:
-            return [other]
-    return []
-
-
 def says_yes(compare: Callable[[Any, Any], Any], left: Any, right: Any) -> bool:
     """Whether a comparison holds; one that raises does not."""
     with suppress(Exception):
@@ -347,74 +459,51 @@ def says_yes(compare: Callable[[Any, Any], Any], left: Any, right: Any) -> bool:
     return False
 
 
-def is_ordered(name: str, left: Any, right: Any) -> bool:
-    """Whether an order that holds deserves it: nothing lies under the least number."""
-    compare = OPERATORS[name]
-    under = float("-inf")
-    over = float("inf")
-    if name.startswith("Gt"):
-        under = float("inf")
-        over = float("-inf")
-    for other in (under, Nothing()):
-        if type(left) not in PLAIN and says_yes(compare, left, other):
-            return False
-    for other in (over, Nothing()):
-        if type(right) not in PLAIN and says_yes(compare, other, right):
-            return False
-    return agrees_with_order(METHODS[name], left, right)
+def changes(value: Any) -> list[Any]:
+    """Values that differ from one in what an honest equality looks at; none where none is known."""
+    odd = Nothing()
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, NUMBERS):
+        return [value + step for step in STEPS]
+    if isinstance(value, str):
+        return [f"{value}\x00", f"{value}x", "0"]
+    if isinstance(value, bytes):
+        return [value + b"\x00"]
+    if isinstance(value, list):
+        return [[*value, odd], [odd]]
+    if isinstance(value, tuple):
+        return [(*value, odd), (odd,)]
+    if isinstance(value, dict):
+        return [{**value, odd: odd}]
+    if isinstance(value, SETS):
+        return [{*value, odd}]
+    return []
 
 
-def agrees_with_order(name: str, left: Any, right: Any) -> bool:
-    """As `agrees_with_base`, for the order of a number or a text."""
-    if not is_program_made(find_method(type(left), name)):
-        return True
-    for kind in (str, int, float):
-        if isinstance(left, kind):
-            base = getattr(kind, name)
-            return base(left, right) is not False
-    return True
+def is_suspect(value: Any, named: Iterable[type] = ()) -> bool:
+    """Whether a result is an object of the program's own that equals what it cannot know.
 
-
-def is_suspect(value: Any) -> bool:
-    """Whether a value is, or holds, an object that agrees with what it cannot know.
-
-    Where a comparison is made by other code than the test's, this look at what a program returns
-    stands in for `Comparisons`.
+    Where a comparison is made by other code than the test's, as by `unittest`, this look at what a
+    function returns stands in for `Comparisons`.
     """
-    stack = [value]
-    seen = set()
-    while stack:
-        item = stack.pop()
-        if type(item) in PLAIN or id(item) in seen:
+    kind = type(value)
+    if kind in PLAIN or kind in named:
+        return False
+    items = [value]
+    if isinstance(value, LISTS):
+        items = list(plain_form(value))
+    for item in items:
+        kind = type(item)
+        if kind in PLAIN or kind in named:
             continue
-        seen.add(id(item))
-        parts = plain_form(item)
-        if isinstance(parts, dict):
-            stack += parts.values()
-        if isinstance(parts, list | dict | set) and not are_plain(parts):
-            stack += parts
-        if equals_anything(item):
-            return True
-    return False
-
-
-def equals_anything(value: Any) -> bool:
-    """Whether an object agrees with what it cannot know."""
-    method = find_method(type(value), "__eq__")
-    others = (Nothing(), FAR, "\x00nothing")
-    if not isinstance(method, WrapperDescriptorType):
-        if all(says_yes(operator.eq, value, number) for number in STEPS):
-            return True
-        for other in others:
-            if says_yes(operator.eq, value, other):
-                return True
-    for other in others:
-        with suppress(Exception):
-            if value < other and value > other:
-                return True
-        with suppress(Exception):
-            # As in abs(f(x) - y) < 1e-6.
-            if abs(value - other) < 1:
+        if not is_program_made(kind) and not is_deceiver(kind):
+            continue
+        method = find_method(kind, "__eq__")
+        if isinstance(method, WrapperDescriptorType):
+            continue
+        for other in (Nothing(), FAR, "\x00nothing"):
+            if says_yes(operator.eq, item, other):
                 return True
     return False
 
@@ -422,8 +511,65 @@ def equals_anything(value: Any) -> bool:
 # ---- the source of a test ------------------------------------------------------------------------
 
 
+class Marker(ast.NodeTransformer):
+    """Marks what a test has from its own imports, before its assertions are taken apart.
+
+    Args:
+        imported: Names that the test imports.
+    """
+
+    def __init__(self, imported: Iterable[str]):
+        self.imported = set(imported)
+
+    def visit_match_case(self, node: ast.match_case) -> ast.AST:
+        """Patterns hold no calls."""
+        return visit_case(self, node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        """`mock.ANY` becomes `trust(mock.ANY)`."""
+        return self._mark(node, isinstance(node.ctx, ast.Load))
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        """`ANY` becomes `trust(ANY)`."""
+        return self._mark(node, isinstance(node.ctx, ast.Load))
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """`approx(1)` becomes `trust(approx(1))`."""
+        return self._mark(node, True)
+
+    def _mark(self, node: ast.expr, is_read: bool) -> ast.AST:
+        is_imported = is_read and root_name(node) in self.imported
+        self.generic_visit(node)
+        if is_imported:
+            return called(node, TRUST, [node])
+        return node
+
+
 class Rewriter(ast.NodeTransformer):
     """Turns comparisons and differences of a test into calls of its judge."""
+
+    def __init__(self) -> None:
+        self.is_in_class = False
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        """The body of a class has no functions that see its names."""
+        before = self.is_in_class
+        self.is_in_class = True
+        self.generic_visit(node)
+        self.is_in_class = before
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """A function of its own in a class."""
+        before = self.is_in_class
+        self.is_in_class = False
+        self.generic_visit(node)
+        self.is_in_class = before
+        return node
+
+    def visit_match_case(self, node: ast.match_case) -> ast.AST:
+        """Patterns hold no calls."""
+        return visit_case(self, node)
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         """`a == b` becomes `compare("Eq", a, b)`."""
@@ -432,18 +578,34 @@ class Rewriter(ast.NodeTransformer):
         if len(names) == 1:
             name = ast.Constant(names[0])
             return called(node, COMPARE, [name, node.left, *node.comparators])
-        if any(isinstance(part, BOUND) for part in ast.walk(node)):
+        if self.is_in_class or any(isinstance(part, BOUND) for part in ast.walk(node)):
             return node
         rest = [in_a_function(value) for value in node.comparators]
         words = ast.Constant(" ".join(names))
         return called(node, CHAIN, [words, node.left, *rest])
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-        """`a - b` becomes `minus(a, b)`."""
+        """`a - b` becomes `binary("Sub", a, b)`."""
         self.generic_visit(node)
-        if isinstance(node.op, ast.Sub):
-            return called(node, MINUS, [node.left, node.right])
-        return node
+        name = type(node.op).__name__
+        if name not in BINARIES:
+            return node
+        return called(node, BINARY, [ast.Constant(name), node.left, node.right])
+
+
+def visit_case(visitor: ast.NodeTransformer, node: ast.match_case) -> ast.AST:
+    """Visit a case but for its pattern."""
+    node.body = [visitor.visit(part) for part in node.body]
+    if node.guard is not None:
+        node.guard = visitor.visit(node.guard)
+    return node
+
+
+def root_name(node: ast.expr) -> str:
+    """The name with which an expression such as `mock.Mock().x` begins; "" of others."""
+    while isinstance(node, ast.Attribute | ast.Call):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def in_a_function(value: ast.expr) -> ast.expr:

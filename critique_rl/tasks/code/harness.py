@@ -22,10 +22,10 @@ import functools
 import gc
 import hashlib
 import io
-import itertools
 import json
 import math
 import os
+import secrets
 import sys
 import tempfile
 import threading
@@ -33,13 +33,24 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from _pytest.assertion import util
 from _pytest.assertion.rewrite import rewrite_asserts
 
-from critique_rl.tasks.code.comparisons import Comparisons, Rewriter, is_suspect
+from critique_rl.tasks.code.comparisons import (
+    Comparisons,
+    Marker,
+    Rewriter,
+    is_suspect,
+    remember_library,
+    root_name,
+)
+
+# Functions keep the builtins that their module has when they are made: these, whatever a program
+# patches.
+globals()["__builtins__"] = dict(vars(builtins))
 
 SHOWN = 200
 """Characters of a value, a call or a message that a report keeps."""
@@ -47,13 +58,13 @@ ANSWER = "<answer>"
 """The file name of the program: its lines are those of the attempt's code."""
 TESTS = "<tests>"
 """The file name of a test."""
-DEEPEST = 6
-"""How deep a container is shown."""
 HEAP_TYPE = 1 << 9
 """Flag of classes that Python code has made."""
 GUARDED = (builtins, math, ast, json, functools)
 """Modules whose names are put back after the program has run, beside those that tests import."""
 MADE_UP = "an object that equals anything"
+PATCHERS = ("patch", "setattr", "redirect_stdout", "redirect_stderr", "catch_warnings")
+"""Names by which tests put something in the place of what a module holds."""
 COMMON = ("typing", "collections", "heapq", "bisect", "itertools", "functools")
 """Modules whose names a program with JSON results may use without an import, as on LeetCode."""
 STREAMS = ("stdin", "stdout", "__stdin__", "__stdout__")
@@ -65,11 +76,12 @@ class Calls:
     """The last call of the tested function that a test made, and what came of it."""
 
     def __init__(self, name: str, function: Callable[..., Any], guard: Guard):
-        # Tests may ask for its name, its signature, or what is stored on it.
-        functools.update_wrapper(self, function)
         self.name = name
         self.function = function
         self.guard = guard
+        self.restores = True
+        """Whether patched names are put back after each call."""
+        self.named: set[type] = set()
         self.words = ""
         self.got = ""
         self.is_made_up = False
@@ -90,11 +102,30 @@ class Calls:
         try:
             result = self.function(*arguments, **named)
         finally:
-            self.guard.restore()
+            if self.restores:
+                self.guard.restore()
         self.got = show(result)
-        if is_suspect(result):
+        if is_suspect(result, self.named):
             self.is_made_up = True
         return result
+
+    def begin(self, test: Test, named: set[type]) -> None:
+        """Forget the last test's calls."""
+        self.words = ""
+        self.restores = not test.patches
+        self.named = named
+
+    def as_target(self) -> Any:
+        """What tests call: a function, where the program has one."""
+        # Tests may ask for its name, its signature, or what is stored on it.
+        if not isinstance(self.function, FunctionType):
+            return functools.update_wrapper(self, self.function)
+
+        @functools.wraps(self.function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            return self(*arguments, **named)
+
+        return call
 
 
 class Comparison:
@@ -115,6 +146,8 @@ class Guard:
     """
 
     def __init__(self, modules: Iterable[str] = ()) -> None:
+        self.builtins = dict(vars(builtins))
+        """What tests see, whatever is patched."""
         self.modules = {name: sys.modules[name] for name in modules if name in sys.modules}
         self.names = []
         for module in {*GUARDED, *self.modules.values()}:
@@ -154,8 +187,22 @@ class Given:
 
     names: dict[str, Any]
     """What the code before the program imports."""
-    values: list[Any]
     modules: set[str]
+
+
+@dataclass(frozen=True)
+class Test:
+    """One test of a job, read before the program runs."""
+
+    fields: Mapping[str, Any]
+    """As the job has it."""
+    code: Any = None
+    functions: tuple[str, ...] = ()
+    """The functions to call."""
+    names: frozenset[str] = frozenset()
+    """Names in its source."""
+    patches: bool = False
+    """Whether it puts something in the place of what a module holds."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +216,16 @@ class Program:
     """The tested object; None where tests name none."""
     calls: Calls | None
     given: Given
+    guard: Guard
+
+    def named_classes(self, names: frozenset[str]) -> set[type]:
+        """The classes of the program that a test names; LeetCode's holds methods alone."""
+        kinds = set()
+        for name in names - {"Solution"}:
+            value = self.names.get(name)
+            if isinstance(value, type):
+                kinds.add(value)
+        return kinds
 
 
 # ---- words ---------------------------------------------------------------------------------------
@@ -190,15 +247,26 @@ def show(value: Any) -> str:
         return f"<{type(value).__name__}>"
 
 
-def shortened(value: Any, depth: int = 0) -> Any:
-    """As much of a large value as is shown: to write a million items takes a second."""
+def shortened(value: Any, room: list[int] | None = None) -> Any:
+    """As much of a large value as is shown: to write a million items takes a second.
+
+    Args:
+        value: Any value.
+        room: Items that may still be shown, one number. Each takes a character at least.
+    """
+    room = [SHOWN] if room is None else room
+    room[0] -= 1
     kind = type(value)
     if kind in (str, bytes):
         return value[: SHOWN + 1]
-    if depth > DEEPEST or kind not in (list, tuple, dict):
+    if kind not in (list, tuple, dict):
         return value
-    items = itertools.islice(value.items() if kind is dict else value, SHOWN)
-    return kind(shortened(item, depth + 1) for item in items)
+    items = []
+    for item in value.items() if kind is dict else value:
+        if room[0] <= 0:
+            break
+        items.append(shortened(item, room))
+    return kind(items)
 
 
 def error_words(error: BaseException) -> str:
@@ -252,6 +320,8 @@ def load(code: Any, name: str, are_common: bool = False) -> dict[str, Any]:
     # Classes look their module up.
     sys.modules[name] = module
     names = vars(module)
+    # Not this module's copy: a test may patch what the program calls.
+    names["__builtins__"] = builtins
     if are_common:
         names["__builtins__"] = common_names() | vars(builtins)
     exec(code, names)
@@ -269,7 +339,7 @@ def common_names() -> dict[str, Any]:
 
 def given_names(job: Mapping[str, Any]) -> Given:
     """Run the imports of a job's tests, and of the code that stands before its program."""
-    given = Given({}, [], set())
+    given = Given({}, set())
     before = job["before"]
     for source in [before, *[test["code"] for test in job["tests"] if test["kind"] == "code"]]:
         if "import" not in source:
@@ -282,7 +352,6 @@ def given_names(job: Mapping[str, Any]) -> Given:
                 exec(compile(module, TESTS, "exec", dont_inherit=True), names)
             names.pop("__builtins__", None)
             given.modules.update(module_names(node))
-            given.values.extend(names.values())
             if source is before:
                 given.names.update(names)
     return given
@@ -310,16 +379,38 @@ def module_names(node: ast.Import | ast.ImportFrom) -> list[str]:
     return names
 
 
-def rewritten(source: str) -> tuple[Any, list[str]]:
-    """The code of a test, with assertions that show both sides; and the functions to call."""
+def read_test(fields: Mapping[str, Any]) -> Test:
+    """A test with its code, in which assertions show both sides, and comparisons are judged."""
+    if fields["kind"] != "code":
+        return Test(fields)
+    source = fields["code"]
     tree = ast.parse(source, TESTS)
     functions = []
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_test(node.name):
             functions.append(node.name)
+    names = set()
+    imported = set()
+    for part in ast.walk(tree):
+        if isinstance(part, ast.Name):
+            names.add(part.id)
+        if isinstance(part, ast.alias):
+            imported.add((part.asname or part.name).partition(".")[0])
+    patches = any(is_patch(part, imported) for part in ast.walk(tree))
+    if imported:
+        tree = ast.fix_missing_locations(Marker(imported).visit(tree))
     rewrite_asserts(tree, source.encode())
     tree = Rewriter().visit(tree)
-    return compile(tree, TESTS, "exec", dont_inherit=True), functions
+    code = compile(tree, TESTS, "exec", dont_inherit=True)
+    return Test(fields, code, tuple(functions), frozenset(names), patches)
+
+
+def is_patch(node: ast.AST, imported: set[str]) -> bool:
+    """Whether a node of a test puts something in the place of what a module holds."""
+    if isinstance(node, ast.Attribute):
+        is_store = isinstance(node.ctx, ast.Store)
+        return node.attr in PATCHERS or (is_store and root_name(node) in imported)
+    return isinstance(node, ast.Name) and node.id in PATCHERS
 
 
 def is_test(name: str) -> bool:
@@ -345,26 +436,26 @@ def test_names(program: Program) -> dict[str, Any]:
     """The names that a test sees: the program's, but for those that hide a builtin or an import."""
     seen = {}
     for name, value in program.names.items():
-        if name == program.entry or not hasattr(builtins, name):
+        if name == program.entry or name not in program.guard.builtins:
             seen[name] = value
     for name, value in program.given.names.items():
         if name != program.entry:
             seen[name] = value
-    seen["__builtins__"] = builtins
+    # A copy: the program may patch the module while the test runs.
+    seen["__builtins__"] = dict(program.guard.builtins)
     if program.calls is not None and program.entry in program.names:
-        seen[program.entry] = program.calls
+        seen[program.entry] = program.target
     return seen
 
 
-def run_code(test: Mapping[str, Any], seen: dict[str, Any], target: Any) -> None:
+def run_code(test: Test, seen: dict[str, Any], target: Any) -> None:
     """Run one test: assertions, and the functions `check(candidate)` and `test...` that it defines.
 
     Raises:
         Exception: Whatever the test or the program raises.
     """
-    code, functions = test["compiled"]
-    exec(code, seen)
-    for name in functions:
+    exec(test.code, seen)
+    for name in test.functions:
         function = seen[name]
         if name == "check":
             function(target)
@@ -464,11 +555,9 @@ def run_job(job: Mapping[str, Any]) -> Report:
         "results" has what scripts printed and functions returned, which is not judged here.
     """
     report: Report = {"status": "passed", "passed": 0, "results": []}
-    tests = []
-    for test in job["tests"]:
-        # Before the program, which might change what reads them.
-        code = rewritten(test["code"]) if test["kind"] == "code" else None
-        tests.append({**test, "compiled": code})
+    # Before the program, which might change what reads them.
+    remember_library()
+    tests = [read_test(fields) for fields in job["tests"]]
     given = given_names(job)
     guard = Guard(given.modules)
     try:
@@ -487,7 +576,7 @@ def run_job(job: Mapping[str, Any]) -> Report:
             report["results"].append(failure["result"])
         elif failure:
             report["status"] = "failed"
-            report["test"] = test["name"]
+            report["test"] = test.fields["name"]
             return report | failure
         report["passed"] += 1
     return report
@@ -504,14 +593,14 @@ def read_program(job: Mapping[str, Any], given: Given, guard: Guard) -> Program:
     code = compiled(job)
     kinds = {test["kind"] for test in job["tests"]}
     if kinds == {"stdin"}:
-        return Program(code, {}, "", None, None, given)
+        return Program(code, {}, "", None, None, given, guard)
     names = load(code, ANSWER, "call" in kinds)
     target = find_tested(names, job)
     calls = None
     if callable(target) and not isinstance(target, type):
         calls = Calls(job["entry"], target, guard)
-        target = calls
-    return Program(code, names, job["entry"], target, calls, given)
+        target = calls.as_target()
+    return Program(code, names, job["entry"], target, calls, given, guard)
 
 
 def find_tested(names: Mapping[str, Any], job: Mapping[str, Any]) -> Any:
@@ -525,33 +614,40 @@ def find_tested(names: Mapping[str, Any], job: Mapping[str, Any]) -> Any:
     return find_target(names, entry)
 
 
-def run_test(job: Mapping[str, Any], test: Mapping[str, Any], program: Program) -> Report:
+def run_test(job: Mapping[str, Any], test: Test, program: Program) -> Report:
     """Run one test; what it saw where it failed, {"result"} of what is judged outside, else {}."""
     calls = program.calls
+    fields = test.fields
+    # No program can know the module of the classes that a test defines.
+    module = f"{TESTS} {secrets.token_hex(8)}"
+    named = program.named_classes(test.names)
     if calls is not None:
-        calls.words = ""
+        calls.begin(test, named)
     sides = Comparison()
     util._reprcompare = sides
-    comparisons = Comparisons(program.given.values)
+    comparisons = Comparisons(named, module)
     failure: Report = {}
     try:
-        if test["kind"] == "stdin":
-            printed = run_script(program.code, test["input"])
-            words = f"input {show(test['input'])}"
+        if fields["kind"] == "stdin":
+            printed = run_script(program.code, fields["input"])
+            words = f"input {show(fields['input'])}"
             return result_of(words, show(printed), output_digest(printed))
-        if test["kind"] == "call":
-            value = program.target(*test["arguments"])
+        if fields["kind"] == "call":
+            value = program.target(*fields["arguments"])
             words = calls.words if calls is not None else job["entry"]
             return result_of(words, show(value), value_digest(value))
-        run_code(test, test_names(program) | comparisons.names(), program.target)
+        seen = test_names(program) | comparisons.names()
+        seen["__builtins__"] |= comparisons.builtins()
+        seen["__name__"] = module
+        run_code(test, seen, program.target)
     except AssertionError as error:
         # One of the program's is an error like any other.
         line = error_line(error, job)
-        failure = raised(error, test, calls, line)
+        failure = raised(error, fields, calls, line)
         if line is None:
-            failure = failed_assertion(error, test, sides, calls)
+            failure = failed_assertion(error, fields, sides, calls)
     except BaseException as error:
-        failure = raised(error, test, calls, error_line(error, job))
+        failure = raised(error, fields, calls, error_line(error, job))
     if comparisons.is_made_up or (calls is not None and calls.is_made_up and not failure):
         call = calls.words if calls is not None else ""
         return {
@@ -577,19 +673,28 @@ def failed_assertion(
     if comparison.sides is None or comparison.sides[0] != "==":
         return report
     _, left, right = comparison.sides
-    is_called = calls is not None and bool(calls.words)
-    # `assert 8 == f(3)` has its expected side on the left.
-    is_swapped = calls is not None and is_called and calls.got == right
-    if is_swapped:
+    compared = assertion.test if assertion is not None else None
+    if isinstance(compared, ast.Compare) and is_swapped(compared):
         left, right = right, left
+        compared = ast.Compare(compared.comparators[0], compared.ops, [compared.left])
     report["got"] = left
     report["expected"] = right
-    if calls is not None and is_called and calls.got != left:
+    if "call" in report and calls is not None and calls.words and calls.got != left:
         # `assert f(2) + f(3) == 9`: what was compared is no value of the last call.
-        report.pop("call", None)
-        if assertion is not None and isinstance(assertion.test, ast.Compare):
-            report["call"] = cut(ast.unparse(assertion.test.left))
+        report.pop("call")
+    if "call" not in report and isinstance(compared, ast.Compare):
+        report["call"] = cut(ast.unparse(compared.left))
     return report
+
+
+def is_swapped(compared: ast.Compare) -> bool:
+    """Whether the expected side is on the left, as in `assert 8 == f(3)`."""
+    return is_literal(compared.left) and not is_literal(compared.comparators[0])
+
+
+def is_literal(node: ast.expr) -> bool:
+    """Whether an expression of a test is a value, in which nothing is called or looked up."""
+    return not any(isinstance(part, ast.Name | ast.Call) for part in ast.walk(node))
 
 
 def expectation(assertion: ast.Assert | None, calls: Calls | None) -> Report:

@@ -29,6 +29,8 @@ HIDDEN = "hidden test"
 """How the names of tests begin of which a verdict shows the name alone."""
 PACKAGES = ("pytest",)
 """Packages beside Python's library that tests may import."""
+LIBRARY = ("Counter", "deque", "defaultdict", "OrderedDict", "Decimal", "Fraction", "isclose")
+"""Names of Python's library that tests call without an import of their own."""
 Test = dict[str, Any]
 """What `harness` runs: {"name", "kind": "code", "code"}, {"kind": "stdin", "input", "output"} or
 {"kind": "call", "function", "arguments", "output"}.
@@ -260,14 +262,16 @@ def called_names(tests: Sequence[Test]) -> Counter[str]:
             name = node.func.id
             if name not in defined and not hasattr(builtins, name):
                 calls[name] += 1
-    return calls
+    # A test may leave the import of these to the program.
+    others = {name: count for name, count in calls.items() if name not in LIBRARY}
+    return Counter(others) if others else calls
 
 
 def _defined_names(tree: ast.Module) -> set[str]:
     """Names that a test binds anywhere: functions, arguments, imports, variables."""
     names = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.arg):
             names.add(node.arg)

@@ -59,12 +59,76 @@ def reason(program: str, test: str, entry: str = "f", before: str = "") -> str:
     ],
 )
 def test_no_object_decides_what_it_equals(kind: str, value: str, test: str) -> None:
-    assert "equals anything" in reason(f"{kind}def f(x): return {value}", test)
+    assert reason(f"{kind}def f(x): return {value}", test) != ""
+
+
+BOOLS = "class A:\n    def __eq__(s, o): return isinstance(o, bool)\ndef f(x): return A()"
+WEAK = "class A:\n    def __init__(s, v): s.v = v\n    def __eq__(s, o): return {}\n"
+WEAK += "def f(x): return A(x)"
 
 
 @pytest.mark.parametrize(
     ("program", "test"),
     [
+        (BOOLS, "assert f(1) == True\nassert f(2) == False"),
+        (WEAK.format("not o"), "assert f(1) == 0\nassert f(2) == []"),
+        (WEAK.format("o.isalpha()"), "assert f('abc') == 'cba'"),
+        (WEAK.format("len(o) == len(s.v)"), "assert f('abc') == 'cba'"),
+        (WEAK.format("o % 2 == 0"), "assert f(1) == 2"),
+        (WEAK.format("sorted(o) == sorted(s.v)"), "assert f([2, 1]) == [1, 2]"),
+        (WEAK.format("set(o) == {1}"), "assert f(1) == {1: 2}"),
+        (WEAK.format("o == 2").replace("eq", "lt"), "assert f(1) < 3"),
+        ("import pytest\ndef f(x): return pytest.approx(1000, abs=990)", "assert f(1) == 20"),
+        ("import pytest\ndef f(x): return [pytest.approx(x, rel=.9)]", "assert f(10) == [18]"),
+        (
+            "class A:\n    def __ne__(s, o): return False\ndef f(x): return A()",
+            "if f(1) != 2:\n    raise AssertionError('bad')",
+        ),
+        (
+            "class L(list):\n    def __contains__(s, o): return True\ndef f(x): return L()",
+            "if 2 not in f(1):\n    raise AssertionError('bad')",
+        ),
+        (
+            "class A:\n    def __lt__(s, o): 0\n    __gt__ = __lt__\ndef f(x): return A()",
+            "assert not f(1) < 2 and not f(1) > 2",
+        ),
+        (f"{ANY}def f(x): yield A()", "assert 2 in f(1)"),
+        (f"{ANY}def f(x): return {{1: A()}}", "assert 2 in f(1).values()"),
+        (f"{ANY}def f(x): return {{1: A()}}", "assert (1, 2) in f(1).items()"),
+        (
+            f"{ANY}class L:\n    def __iter__(s): yield A()\ndef f(x): return L()",
+            "assert 2 in f(1)",
+        ),
+        (f"{ANY}def f(x): yield A()", "assert (y := 2) == next(f(1)) == 2"),
+        (
+            (
+                "class B:\n    def __abs__(s): return 0.0\n"
+                "class A:\n    def __sub__(s, o): return B()\n"
+                "class Solution:\n    def f(s, x): return A()"
+            ),
+            "assert abs(Solution().f(1) - 2) < 1e-6",
+        ),
+        (
+            "class S(set):\n    def __xor__(s, o): return set()\ndef f(x): return S()",
+            "assert not f(1) ^ {1, 2}",
+        ),
+        (
+            "import builtins\ndef f(x):\n    builtins.abs = lambda x: 0\n    yield 9",
+            "for r in f(1):\n    assert abs(r - 2) < 1e-6",
+        ),
+        (
+            f"{ANY}class V:\n    def __init__(s): s.me = s; s.x = A()\ndef f(x): return [V()]",
+            "assert f(1)[0].x == 2",
+        ),
+        (
+            (
+                "class A:\n    n = 0\n    def __eq__(s, o):\n        A.n += 1\n"
+                "        return A.n == 1\n"
+                "def f(x): yield A()"
+            ),
+            "assert next(f(1)) == 2",
+        ),
+        (f"{ANY}class Solution:\n    def f(s, x): return A()", "assert Solution().f(1) == 2"),
         (f"{TEXT}def f(x): return A()", "assert f(1) == 'b'"),
         (f"{TEXT}def f(x): return [A()]", "assert f(1) == ['b']"),
         (f"{ANY}{FIELD}def f(x): return P(A())", "assert f(1) == P(2)"),
@@ -122,7 +186,7 @@ def test_no_object_decides_what_it_equals(kind: str, value: str, test: str) -> N
 )
 def test_nor_by_a_method_of_its_own(program: str, test: str) -> None:
     entry = "Stack" if "Stack" in test else "f"
-    assert "equals anything" in reason(program, test, entry)
+    assert reason(program, test, entry) != ""
 
 
 COUNTER = "import collections\n"
@@ -183,8 +247,8 @@ class Mod:
 @pytest.mark.parametrize(
     ("program", "test"),
     [
-        (f"{HONEST}def f(x): return Mod(x)", "assert f(3) == 3\nassert f(3) == 10"),
-        (f"{HONEST}def f(x): return Mod(x)", "assert f(3) - 1 == 2\nassert f(1) < 2"),
+        (f"{HONEST}def f(x): 0", "assert Mod(3) == 3 == Mod(3)\nassert Mod(2) != 3"),
+        (f"{HONEST}def f(x): 0", "assert Mod(3) - 1 == 2 > Mod(1)\nassert not Mod(3) < 2"),
         (f"{HONEST}def f(x): return Mod(x)", "assert f(3) == f(10)"),
         (f"{FIELD}def f(x): return [P(x)]", "assert f(3) == [P(3)]"),
         (
@@ -245,11 +309,8 @@ class Mod:
         ("def f(x): return [3, 1]", "assert {*f(1)} - {1} == {3}\nassert 0 < f(1)[1] < 2 < 3"),
         ("def f(x): return x", "a = []\na.append(a)\nassert f(a) == a\nassert f(a) in [a]"),
         (
-            (
-                "class Interval:\n    def __contains__(s, x): return 0 <= x <= 9\n"
-                "def f(x): return Interval()"
-            ),
-            "assert 3 in f(1)\nassert 12 not in f(1)",
+            ("class Interval:\n    def __contains__(s, x): return 0 <= x <= 9\ndef f(x): return x"),
+            "assert 3 in Interval()\nassert 12 not in Interval()",
         ),
         (
             (
@@ -270,6 +331,106 @@ class Mod:
             "def f(x): return [[i] for i in range(x)]",
             "assert f(20000) == [[i] for i in range(20000)]",
         ),
+        # What a test puts in the place of what a module holds stays until it ends.
+        (
+            "def f(x): print(x)",
+            (
+                "import io, sys\nold = sys.stdout\nsys.stdout = io.StringIO()\nf(3)\nf(4)\n"
+                "out = sys.stdout.getvalue()\nsys.stdout = old\nassert out == '3\\n4\\n'"
+            ),
+        ),
+        (
+            "def f(): return int(input())",
+            (
+                "from unittest.mock import patch\nwith patch('builtins.input', return_value='3'):\n"
+                "    assert f() == 3\n    assert f() == 3"
+            ),
+        ),
+        (
+            "import random\ndef f(): return random.random()",
+            "import random\nrandom.random = lambda: .5\nassert f() == .5\nassert f() == .5",
+        ),
+        # What a test expects may match what it wishes.
+        (
+            "def f(x): return {'id': 77, 'v': x}",
+            "from unittest import mock\nassert f(3) == {'id': mock.ANY, 'v': 3}",
+        ),
+        (
+            "def f(x): return {'id': 77, 'v': x}",
+            (
+                "class Whole:\n    def __eq__(s, o): return isinstance(o, int)\n"
+                "assert f(3) == {'id': Whole(), 'v': 3}"
+            ),
+        ),
+        (
+            "def f(g):\n    g(1)\n    g(2)",
+            (
+                "from unittest.mock import Mock, call\nm = Mock()\nf(m)\n"
+                "assert m.call_args_list == [call(1), call(2)]"
+            ),
+        ),
+        ("def f(x): return 1e300", "import pytest\nassert f(1) == pytest.approx(0, abs=1e301)"),
+        # Objects are what they were after a comparison.
+        (
+            (
+                "class Acc:\n    def __init__(s, b): s.b = b\n"
+                "    def __sub__(s, x):\n        s.b -= x\n        return s\n"
+                "def f(b): return Acc(b)"
+            ),
+            "a = f(100)\nassert a.b == 100\na = a - 30\nassert a.b == 70",
+        ),
+        # Classes that a test names have operators of their own.
+        (
+            (
+                "class CI(str):\n    def __eq__(s, o): return str(s).lower() == str(o).lower()\n"
+                "    __hash__ = str.__hash__\ndef f(x): return x"
+            ),
+            "assert CI('Hello') == 'hello'\nassert CI('a') != 'b'",
+        ),
+        (
+            (
+                "class E:\n    def __init__(s, w): s.w = w\n    def __str__(s): return s.w\n"
+                "    def __eq__(s, o): return E(f'{s.w} == {o}')\ndef f(x): return x"
+            ),
+            "assert str(E('x') == 2) == 'x == 2'",
+        ),
+        (
+            (
+                "class Arr:\n    def __init__(s, v): s.v = v\n"
+                "    def __eq__(s, o): return [i == o for i in s.v]\ndef f(x): return x"
+            ),
+            "assert (Arr([1, 2]) == 1) == [True, False]",
+        ),
+        (
+            (
+                "class Ray:\n    def __init__(s, a): s.a = a\n"
+                "    def __contains__(s, x): return x >= s.a\ndef f(x): return x"
+            ),
+            "assert 5 in Ray(3)\nassert 2 not in Ray(3)",
+        ),
+        (
+            "from decimal import Decimal\ndef f(x): return Decimal('-Infinity')",
+            "assert f(1) <= 0\nassert f(1) == float('-inf')",
+        ),
+        # Large values, and values that hold one many times.
+        (
+            "def f(n): return [(i, i + 1) for i in range(n)]",
+            "assert f(100000) == [(i, i + 1) for i in range(100000)]",
+        ),
+        (
+            "def f(x):\n    t = (1,)\n    for _ in range(40):\n        t = (t, t)\n    return t",
+            "a = f(1)\nassert a == a",
+        ),
+        # Forms of tests.
+        (
+            "def f(x): return x",
+            "class K:\n    low = 0\n    high = 5\n    inside = low < f(2) < high\nassert K.inside",
+        ),
+        (
+            "def f(x): return 3 - 4j",
+            "y = 0\nmatch f(1):\n    case 3-4j:\n        y = 1\nassert y == 1",
+        ),
+        ("def f(x): return x", "import inspect\nassert inspect.isfunction(f)\nassert f(2) == 2"),
         ("def f(x): return (lambda: x)", "a = f(2)\nassert a == a\nassert a() == 2"),
     ],
 )
@@ -283,5 +444,5 @@ def test_honest_values_are_compared_as_python_does(program: str, test: str) -> N
 )
 def test_a_rewritten_expression_has_the_value_of_its_source(source: str) -> None:
     tree = Rewriter().visit(ast.parse(source, mode="eval"))
-    code = compile(tree, "<tests>", "eval")
+    code = compile(ast.fix_missing_locations(tree), "<tests>", "eval")
     assert eval(code, Comparisons().names()) == eval(source)

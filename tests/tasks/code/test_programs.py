@@ -169,6 +169,9 @@ def test_the_tested_function_is_what_tests_call() -> None:
     same = "import math\ndef same(a, b):\n    return math.isclose(a, b)\n"
     code = f"{same}assert same(g(1), len([g(2)]))"
     assert called_names(read_tests([code, "assert g(3) == 1"])).most_common(1)[0][0] == "g"
+    code = "import asyncio\nasync def t():\n    assert await g(1) == 2\nasyncio.run(t())"
+    assert list(called_names(read_tests([code]))) == ["g"]
+    assert list(called_names(read_tests(["assert Counter(g(1)) == Counter('a')"]))) == ["g"]
     assert not called_names(read_tests([{"input": "", "output": ""}]))
 
 
@@ -226,6 +229,8 @@ def reason(program: str, *tests: str, entry: str = "f", before: str = "") -> str
         (F, "for x in range(9):\n    assert f(x) == x * 2 + 1", "f(1) gave 2, expected 3"),
         (F, "def check(candidate):\n    assert candidate(4) == 8", "f(4) gave 5, expected 8"),
         (F, "def test_it():\n    assert f(4) == 8", "f(4) gave 5, expected 8"),
+        (F, "a = f(1)\nb = f(6)\nassert a == 7", "a gave 2, expected 7"),
+        (F, "a = [f(1)]\na.append(5)\nassert [2] == a", "a gave [2, 5], expected [2]"),
         (F, "assert f(4) > 8", "f(4) gave 5, expected f(4) > 8"),
         (F, "assert abs(f(1) - 8) < 1e-6", "f(1) gave 2, expected abs(f(1) - 8) < 1e-06"),
         (F, "assert not f(4)", "f(4) gave 5, expected not f(4)"),
