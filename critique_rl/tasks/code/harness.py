@@ -397,8 +397,7 @@ def read_test(fields: Mapping[str, Any]) -> Test:
         if isinstance(part, ast.alias):
             imported.add((part.asname or part.name).partition(".")[0])
     patches = any(is_patch(part, imported) for part in ast.walk(tree))
-    if imported:
-        tree = ast.fix_missing_locations(Marker(imported).visit(tree))
+    tree = ast.fix_missing_locations(Marker(imported).visit(tree))
     rewrite_asserts(tree, source.encode())
     tree = Rewriter().visit(tree)
     code = compile(tree, TESTS, "exec", dont_inherit=True)
@@ -625,7 +624,8 @@ def run_test(job: Mapping[str, Any], test: Test, program: Program) -> Report:
         calls.begin(test, named)
     sides = Comparison()
     util._reprcompare = sides
-    comparisons = Comparisons(named, module)
+    restore = None if test.patches else program.guard.restore
+    comparisons = Comparisons(named, module, restore)
     failure: Report = {}
     try:
         if fields["kind"] == "stdin":

@@ -129,6 +129,26 @@ WEAK += "def f(x): return A(x)"
             "assert next(f(1)) == 2",
         ),
         (f"{ANY}class Solution:\n    def f(s, x): return A()", "assert Solution().f(1) == 2"),
+        (
+            f"{ANY}class Solution:\n    def f(s, x): return A()",
+            "import unittest\nunittest.TestCase().assertEqual(Solution().f(1), 2)",
+        ),
+        (f"{ANY}def f(x): yield A()", "import operator\nassert operator.eq(next(f(1)), 2)"),
+        (f"{ANY}def f(x): return {{1: A()}}", "assert f(1).items() == {1: 2}.items()"),
+        (
+            (
+                "class B:\n    def __bool__(s): return False\n    def all(s): return True\n"
+                "class A:\n    def __eq__(s, o): return B()\ndef f(x): return A()"
+            ),
+            "assert (f(1) == [1, 2]).all()",
+        ),
+        (
+            (
+                "import math\nclass Solution:\n    def f(s, x):\n"
+                "        math.isclose = lambda *a: True\n        return 9"
+            ),
+            "import math\nr = Solution().f(1)\nassert math.isclose(r, 2)",
+        ),
         (f"{TEXT}def f(x): return A()", "assert f(1) == 'b'"),
         (f"{TEXT}def f(x): return [A()]", "assert f(1) == ['b']"),
         (f"{ANY}{FIELD}def f(x): return P(A())", "assert f(1) == P(2)"),
@@ -420,6 +440,29 @@ class Mod:
         (
             "def f(x):\n    t = (1,)\n    for _ in range(40):\n        t = (t, t)\n    return t",
             "a = f(1)\nassert a == a",
+        ),
+        (
+            (
+                "from dataclasses import dataclass\n@dataclass\nclass T:\n    a: object\n"
+                "    b: object\ndef f(x):\n    t = T(0, 0)\n    for _ in range(24):\n"
+                "        t = T(t, t)\n    return t"
+            ),
+            "a = f(1)\nassert a == a",
+        ),
+        (
+            (
+                "from dataclasses import dataclass\n@dataclass\nclass N:\n    v: int\n"
+                "    rest: object = None\ndef f(n):\n    x = None\n    for i in range(n):\n"
+                "        x = N(i, x)\n    return x"
+            ),
+            "assert f(200) == f(200)\nassert f(200) != f(199)",
+        ),
+        (
+            "import unittest\ndef f(x): return [x]",
+            (
+                "import unittest\nt = unittest.TestCase()\nt.assertEqual(f(1), [1])\n"
+                "t.assertIn(1, f(1))\nt.assertAlmostEqual(f(1)[0], 1.0, places=3)"
+            ),
         ),
         # Forms of tests.
         (
