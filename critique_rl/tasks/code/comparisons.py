@@ -71,29 +71,34 @@ STEPS = (1, 2, 5, 11, -1, -2, -5, -11, FAR)
 """Changes of a number."""
 HEAP_TYPE = 1 << 9
 """Flag of classes that Python code has made."""
-PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None), type, range})
-"""Types whose values have no say in what they equal, and hold nothing."""
+PLAIN = frozenset(
+    id(kind) for kind in (int, float, complex, bool, str, bytes, type(None), type, range)
+)
+"""Types whose values have no say in what they equal, and hold nothing. By their ids: a class may
+have a hash and an equality of its own.
+"""
 LISTS: tuple[Any, ...] = (list, tuple, deque)
 SETS: tuple[Any, ...] = (set, frozenset)
 NUMBERS = (int, float, complex)
 BOUND = (ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
 """Expressions that cannot be moved into a function of their own."""
-LIBRARY: set[type] = set()
-"""Classes that were there before any program."""
+LIBRARY: dict[int, type] = {}
+"""Id -> class, of those that were there before any program. Not every class has a hash."""
 DECEIVERS = ("_ANY", "NonCallableMock", "Approx", "ApproxBase")
 """Classes of Python's library and of pytest whose objects equal what their maker wishes."""
 
 
 def remember_library() -> None:
     """Remember all classes that there are; once, before a program runs."""
-    if not LIBRARY:
-        LIBRARY.update(item for item in gc.get_objects() if isinstance(item, type))
-        stack: list[type] = [object]
-        while stack:
-            kind = stack.pop()
-            LIBRARY.add(kind)
-            heirs: list[type] = type.__subclasses__(kind)
-            stack += [heir for heir in heirs if heir not in LIBRARY]
+    if LIBRARY:
+        return
+    # Not `isinstance`, which a weak reference answers for what it refers to.
+    stack: list[type] = [item for item in gc.get_objects() if issubclass(type(item), type)]
+    while stack:
+        kind = stack.pop()
+        if id(kind) not in LIBRARY:
+            LIBRARY[id(kind)] = kind
+            stack += type.__subclasses__(kind)
 
 
 class Nothing:
@@ -142,7 +147,7 @@ class Comparisons:
     ):
         self.is_made_up = False
         self.restore = restore
-        self.named = set(named)
+        self.named = {id(kind) for kind in named}
         self.module = module
         self.trusted: dict[int, Any] = {}
 
@@ -170,7 +175,7 @@ class Comparisons:
 
         `name` is a key of `OPERATORS`. Raises what the comparison raises.
         """
-        if type(left) in PLAIN and type(right) in PLAIN:
+        if id(type(left)) in PLAIN and id(type(right)) in PLAIN:
             return OPERATORS[name](left, right)
         if name in ("Is", "IsNot"):
             return OPERATORS[name](left, right)
@@ -357,7 +362,7 @@ class Comparisons:
         The value itself, where it holds none.
         """
         kind = type(value)
-        if kind in PLAIN or id(value) in self.trusted:
+        if id(kind) in PLAIN or id(value) in self.trusted:
             return value
         known = {} if known is None else known
         if id(value) in known:
@@ -370,12 +375,12 @@ class Comparisons:
 
     def _settle_new(self, kind: type, value: Any, known: dict[int, Any]) -> Any:
         is_made = is_program_made(kind) and kind.__module__ != self.module
-        if is_made and kind in self.named:
+        if is_made and id(kind) in self.named:
             return Own(value, self, True)
         if is_deceiver(kind):
             return Own(value, self, False)
         parts = plain_form(value)
-        if parts is not value or kind in EXACT:
+        if parts is not value or id(kind) in EXACT:
             settled = self._settle_parts(parts, known)
             is_changed = settled is not parts
             return settled if is_made or is_changed else value
@@ -416,13 +421,14 @@ class Comparisons:
 
 # ---- values --------------------------------------------------------------------------------------
 
-EXACT = (list, tuple, dict, set, frozenset)
+EXACT = frozenset(id(kind) for kind in (list, tuple, dict, set, frozenset))
+"""Ids of Python's own containers."""
 VIEWS: tuple[Any, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 def are_plain(values: Iterable[Any]) -> bool:
     """Whether all values are of plain types; as fast as a set is."""
-    return PLAIN.issuperset(map(type, values))
+    return PLAIN.issuperset(map(id, map(type, values)))
 
 
 def are_same(values: Iterable[Any], others: Iterable[Any]) -> bool:
@@ -437,7 +443,7 @@ def is_of_named(plain: Any) -> bool:
 
 def is_program_made(kind: type) -> bool:
     """Whether a class is the program's: no library has it."""
-    if kind in LIBRARY or not kind.__flags__ & HEAP_TYPE:
+    if id(kind) in LIBRARY or not kind.__flags__ & HEAP_TYPE:
         return False
     # A module of Python's that the program was the first to import.
     place = kind.__module__
@@ -458,7 +464,7 @@ def is_deceiver(kind: type) -> bool:
 def plain_form(value: Any) -> Any:
     """What a container of another class holds, in one of Python's own; else the value."""
     kind = type(value)
-    if kind in EXACT:
+    if id(kind) in EXACT:
         return value
     for base in LISTS:
         if isinstance(value, base):
@@ -537,15 +543,16 @@ def is_suspect(value: Any, named: Iterable[type] = ()) -> bool:
     Where a comparison is made by other code than the test's, as by `unittest`, this look at what a
     function returns stands in for `Comparisons`.
     """
+    names = {id(kind) for kind in named}
     kind = type(value)
-    if kind in PLAIN or kind in named:
+    if id(kind) in PLAIN or id(kind) in names:
         return False
     items = [value]
     if isinstance(value, LISTS):
         items = list(plain_form(value))
     for item in items:
         kind = type(item)
-        if kind in PLAIN or kind in named:
+        if id(kind) in PLAIN or id(kind) in names:
             continue
         if not is_program_made(kind) and not is_deceiver(kind):
             continue

@@ -81,7 +81,7 @@ class Calls:
         self.guard = guard
         self.restores = True
         """Whether patched names are put back after each call."""
-        self.named: set[type] = set()
+        self.named: list[type] = []
         self.words = ""
         self.got = ""
         self.is_made_up = False
@@ -109,7 +109,7 @@ class Calls:
             self.is_made_up = True
         return result
 
-    def begin(self, test: Test, named: set[type]) -> None:
+    def begin(self, test: Test, named: list[type]) -> None:
         """Forget the last test's calls."""
         self.words = ""
         self.restores = not test.patches
@@ -218,13 +218,13 @@ class Program:
     given: Given
     guard: Guard
 
-    def named_classes(self, names: frozenset[str]) -> set[type]:
+    def named_classes(self, names: frozenset[str]) -> list[type]:
         """The classes of the program that a test names; LeetCode's holds methods alone."""
-        kinds = set()
+        kinds = []
         for name in names - {"Solution"}:
             value = self.names.get(name)
             if isinstance(value, type):
-                kinds.add(value)
+                kinds.append(value)
         return kinds
 
 

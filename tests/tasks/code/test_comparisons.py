@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import weakref
 
 import pytest
 
-from critique_rl.tasks.code import harness
+from critique_rl.tasks.code import comparisons, harness
 from critique_rl.tasks.code.comparisons import Comparisons, Rewriter
 from critique_rl.tasks.code.judge import read_report, run_tests
 from critique_rl.tasks.code.tests_column import read_tests
@@ -137,6 +138,13 @@ WEAK += "def f(x): return A(x)"
         (f"{ANY}def f(x): return {{1: A()}}", "assert f(1).items() == {1: 2}.items()"),
         (
             (
+                "class M(type):\n    __hash__ = lambda s: hash(int)\n"
+                "    __eq__ = lambda s, o: True\nclass A(metaclass=M):\n    def __eq__(s, o): return True\ndef f(x): yield A()"
+            ),
+            "assert list(f(1)) == [2]",
+        ),
+        (
+            (
                 "class B:\n    def __bool__(s): return False\n    def all(s): return True\n"
                 "class A:\n    def __eq__(s, o): return B()\ndef f(x): return A()"
             ),
@@ -243,6 +251,23 @@ LIKE = "assert Counter(f(1)) == Counter('ab')"
 )
 def test_what_a_test_imports_is_pythons_own(program: str, test: str) -> None:
     assert reason(program, test) != ""
+
+
+def test_classes_are_remembered_beside_proxies_and_classes_without_a_hash() -> None:
+    class Meta(type):
+        __hash__ = None
+
+    kind = Meta("Kind", (), {})
+    proxies = [weakref.proxy(kind), weakref.proxy(Meta)]
+    remembered = dict(comparisons.LIBRARY)
+    comparisons.LIBRARY.clear()
+    try:
+        comparisons.remember_library()
+        assert not comparisons.is_program_made(kind)
+    finally:
+        comparisons.LIBRARY.clear()
+        comparisons.LIBRARY.update(remembered)
+    assert len(proxies) == 2
 
 
 def test_what_stands_before_a_program_is_imported_for_its_tests() -> None:
@@ -431,6 +456,13 @@ class Mod:
         (
             "from decimal import Decimal\ndef f(x): return Decimal('-Infinity')",
             "assert f(1) <= 0\nassert f(1) == float('-inf')",
+        ),
+        (
+            (
+                "class M(type):\n    __hash__ = None\n    def __eq__(s, o): return s is o\n"
+                "class K(metaclass=M): pass\ndef f(x): return K()"
+            ),
+            "a = f(1)\nassert a == a\nassert isinstance(a, K)\nassert K() != a",
         ),
         # Large values, and values that hold one many times.
         (
