@@ -139,7 +139,8 @@ WEAK += "def f(x): return A(x)"
         (
             (
                 "class M(type):\n    __hash__ = lambda s: hash(int)\n"
-                "    __eq__ = lambda s, o: True\nclass A(metaclass=M):\n    def __eq__(s, o): return True\ndef f(x): yield A()"
+                "    __eq__ = lambda s, o: True\nclass A(metaclass=M):\n"
+                "    def __eq__(s, o): return True\ndef f(x): yield A()"
             ),
             "assert list(f(1)) == [2]",
         ),
