@@ -477,7 +477,7 @@ class Mod:
         (
             (
                 "from dataclasses import dataclass\n@dataclass\nclass T:\n    a: object\n"
-                "    b: object\ndef f(x):\n    t = T(0, 0)\n    for _ in range(24):\n"
+                "    b: object\ndef f(x):\n    t = T(0, 0)\n    for _ in range(12):\n"
                 "        t = T(t, t)\n    return t"
             ),
             "a = f(1)\nassert a == a",
