@@ -346,7 +346,7 @@ def figures(rows: Sequence[BenchResult], attempts: int) -> dict[str, Any]:
         attempts: Failed rollouts in the bank.
     """
     control = next(row for row in rows if row.critic == RETRY)
-    # What a question's share of right refinements is worth.
+    # A question's share of right refinements is of so many tries.
     tries = max(1.0, attempts / max(1, len(control.right)))
     return {
         "attempts": attempts,

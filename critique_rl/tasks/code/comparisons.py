@@ -367,7 +367,7 @@ class Comparisons:
         known = {} if known is None else known
         if id(value) in known:
             return known[id(value)][0]
-        # What holds itself is met again. The value is kept, so that its id stays its own.
+        # A value that holds itself is met again. It is kept, so that its id stays its own.
         known[id(value)] = (value, value)
         settled = self._settle_new(kind, value, known)
         known[id(value)] = (settled, value)

@@ -40,6 +40,7 @@ from _pytest.assertion import util
 from _pytest.assertion.rewrite import rewrite_asserts
 
 from critique_rl.tasks.code.comparisons import (
+    HEAP_TYPE,
     Comparisons,
     Marker,
     Rewriter,
@@ -58,8 +59,6 @@ ANSWER = "<answer>"
 """The file name of the program: its lines are those of the attempt's code."""
 TESTS = "<tests>"
 """The file name of a test."""
-HEAP_TYPE = 1 << 9
-"""Flag of classes that Python code has made."""
 GUARDED = (builtins, math, ast, json, functools)
 """Modules whose names are put back after the program has run, beside those that tests import."""
 MADE_UP = "an object that equals anything"
@@ -346,7 +345,7 @@ def given_names(job: Mapping[str, Any]) -> Given:
             continue
         for node in import_statements(source):
             names: dict[str, Any] = {}
-            # What is missing is missed again, by the test itself.
+            # The test itself meets a module that is missing once more.
             with suppress(Exception):
                 module = ast.Module([node], [])
                 exec(compile(module, TESTS, "exec", dont_inherit=True), names)

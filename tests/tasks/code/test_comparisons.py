@@ -377,7 +377,7 @@ class Mod:
             "def f(x): return [[i] for i in range(x)]",
             "assert f(20000) == [[i] for i in range(20000)]",
         ),
-        # What a test puts in the place of what a module holds stays until it ends.
+        # A test patches a module until the test ends.
         (
             "def f(x): print(x)",
             (
@@ -396,7 +396,7 @@ class Mod:
             "import random\ndef f(): return random.random()",
             "import random\nrandom.random = lambda: .5\nassert f() == .5\nassert f() == .5",
         ),
-        # What a test expects may match what it wishes.
+        # A test may expect an object that matches what the test wishes.
         (
             "def f(x): return {'id': 77, 'v': x}",
             "from unittest import mock\nassert f(3) == {'id': mock.ANY, 'v': 3}",
