@@ -343,7 +343,7 @@ class CritiqueGRPOConfig(GRPOConfig):
     )
 
     grad_norm_steps: int = _option(
-        10,
+        50,
         "Log each term's gradient norm once per this many steps (one backward pass per term; not "
         "under FSDP and DeepSpeed); 0: never.",
     )

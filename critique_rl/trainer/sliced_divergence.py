@@ -1,15 +1,17 @@
 """`objective.divergence` from hidden states, a slice of tokens at a time. Logits of shape (tokens,
 vocabulary) never exist, neither the student's nor the teacher's.
 
-Gradients are taken slice by slice in the forward pass; the backward pass only scales them. Peak
-memory beyond the inputs is about fifteen tensors of one slice's size and one gradient of the head,
-for any number of tokens. Left out: tiles of the vocabulary.
+Gradients are taken slice by slice in the forward pass; the backward pass only scales them. The
+heads' products are made for a slice, all that follows for blocks of its rows. Peak memory beyond
+the inputs is two tensors of a slice's size, some of a block's, and one gradient of the head, for
+any number of tokens. Left out: tiles of the vocabulary.
 
 Axes: N tokens, H hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +19,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from critique_rl.objective import logps_divergence
+from critique_rl.trainer.divergence_gradient import Slope, clipped_slope, full_slope, kept_slope
 
-# On a CPU larger slices are faster, but the allocator keeps more of them
+# A product of a few tokens takes as long as the head's weights take to be read
 # (tests/benchmarks/sliced_memory.py).
-SLICE_ELEMENTS = 1 << 20
-"""Logits per slice: 4 MiB in float32."""
+SLICE_ELEMENTS = 1 << 24
+"""Logits per slice: 64 MiB in float32."""
+CPU_BLOCK_ELEMENTS = 1 << 18
+"""Logits per block of a slice's rows on a CPU: 1 MiB in float32, which a core's cache holds."""
+BLOCK_ELEMENTS = 1 << 22
+"""The same on other devices, where many small blocks would wait for their launches."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,15 @@ class Head:
         """Of projections and all that is made of them: float32, or the weight's own float64."""
         return torch.promote_types(self.weight.dtype, torch.float32)
 
-    def project(self, hidden_NH: Tensor) -> Tensor:
-        """Projections (N, V) in `precision`, before the soft cap."""
-        projected_NV = F.linear(hidden_NH.to(self.weight.dtype), self.weight, self.bias)
-        return projected_NV.to(self.precision)
+    def project(self, hidden_NH: Tensor, out_NV: Tensor) -> Tensor:
+        """Projections (N, V) before the soft cap, put into `out_NV`, which is in `precision`."""
+        hidden_NH = hidden_NH.to(self.weight.dtype)
+        if self.weight.dtype != self.precision:
+            return out_NV.copy_(F.linear(hidden_NH, self.weight, self.bias))
+        torch.mm(hidden_NH, self.weight.T, out=out_NV)
+        if self.bias is not None:
+            out_NV += self.bias
+        return out_NV
 
     def finish(self, projected_NV: Tensor, temperature: float) -> Tensor:
         """Logits (N, V) at this temperature."""
@@ -59,9 +70,13 @@ class Head:
             logits_NV = logits_NV / temperature
         return logits_NV
 
-    def logps(self, projected_NV: Tensor, temperature: float) -> Tensor:
-        """Log-probs (N, V) at this temperature."""
-        return torch.log_softmax(self.finish(projected_NV, temperature), -1)
+    def slope(self, gradient_NV: Tensor, projected_NV: Tensor, temperature: float) -> Tensor:
+        """Gradients (N, V) with respect to projections, from those with respect to `finish`."""
+        if temperature != 1.0:
+            gradient_NV = gradient_NV / temperature
+        if self.softcap:
+            gradient_NV = gradient_NV * (1 - torch.tanh(projected_NV / self.softcap).square())
+        return gradient_NV
 
     def detach(self) -> Head:
         """The same head without gradients."""
@@ -79,11 +94,14 @@ class Divergence:
     temperature: float = 1.0
     entry_clip: float | None = None
 
-    def __call__(self, student_logps: Tensor, teacher_logps: Tensor) -> Tensor:
-        """Divergence (N,) of log-probs (N, V)."""
-        return logps_divergence(
-            student_logps, teacher_logps, self.alpha, self.top_k, self.tail, self.entry_clip
-        )
+    def slope(self, student_logits_NV: Tensor, teacher_logits_NV: Tensor, label_N: Tensor) -> Slope:
+        """Divergences (N,) and gradients (N, V), of logits that the temperature has divided."""
+        logits = (student_logits_NV, teacher_logits_NV)
+        if self.top_k is not None and self.top_k < student_logits_NV.shape[1]:
+            return kept_slope(*logits, label_N, self.alpha, self.top_k, self.tail, self.entry_clip)
+        if self.entry_clip is not None:
+            return clipped_slope(*logits, label_N, self.alpha, self.entry_clip)
+        return full_slope(*logits, label_N, self.alpha)
 
 
 def sliced_divergence(
@@ -130,12 +148,13 @@ def sliced_logps(hidden_BTH: Tensor, head: Head, label_BT: Tensor, temperature: 
     """Log-probs (B, T) of the labels in the head's precision, without gradient."""
     hidden_NH = hidden_BTH.flatten(0, 1)
     label_N = label_BT.flatten()
-    step = _slice_tokens(head.weight)
     logps_N = hidden_BTH.new_zeros(len(hidden_NH), dtype=head.precision)
-    for start in range(0, len(hidden_NH), step):
-        part = slice(start, start + step)
-        logits_NV = head.finish(head.project(hidden_NH[part]), temperature)
-        logps_N[part] = _pick_labels(logits_NV, label_N[part]) - torch.logsumexp(logits_NV, -1)
+    buffer_NV = _slice_buffer(hidden_NH, head)
+    for part in _slices(len(hidden_NH), len(buffer_NV)):
+        projected_NV = head.project(hidden_NH[part], buffer_NV[: part.stop - part.start])
+        for block, rows in _blocks(part, projected_NV):
+            logits_NV = head.finish(projected_NV[block], temperature)
+            logps_N[rows] = _pick_labels(logits_NV, label_N[rows]) - logits_NV.logsumexp(-1)
     return logps_N.view_as(label_BT)
 
 
@@ -164,27 +183,33 @@ class _Sliced(torch.autograd.Function):
         value_N = torch.zeros(tokens, device=hidden_NH.device, dtype=precision)
         student_logps_N = torch.zeros_like(value_N)
         teacher_logps_N = torch.zeros_like(value_N)
-        step = _slice_tokens(weight_VH)
-        for start in range(0, tokens, step):
-            part = slice(start, start + step)
-            projected_NV = teacher.project(teacher_hidden_NH[part])
-            teacher_logps_NV = teacher.logps(projected_NV, measure.temperature)
-            projected_NV = student.project(hidden_NH[part]).requires_grad_()
-            with torch.enable_grad():
-                student_logps_NV = student.logps(projected_NV, measure.temperature)
-                divergence_N = measure(student_logps_NV, teacher_logps_NV)
-                weighted_sum = (divergence_N * weight_N[part]).sum()
-                (grad_NV,) = torch.autograd.grad(weighted_sum, projected_NV)
-            value_N[part] = divergence_N.detach()
-            student_logps_N[part] = _pick_labels(student_logps_NV.detach(), label_N[part])
-            teacher_logps_N[part] = _pick_labels(teacher_logps_NV, label_N[part])
+        student_buffer_NV = _slice_buffer(hidden_NH, student)
+        teacher_buffer_NV = _slice_buffer(hidden_NH, teacher)
+        for part in _slices(tokens, len(student_buffer_NV)):
+            size = part.stop - part.start
+            teacher_NV = teacher.project(teacher_hidden_NH[part], teacher_buffer_NV[:size])
+            student_NV = student.project(hidden_NH[part], student_buffer_NV[:size])
+            for block, rows in _blocks(part, student_NV):
+                slope = measure.slope(
+                    student.finish(student_NV[block], measure.temperature),
+                    teacher.finish(teacher_NV[block], measure.temperature),
+                    label_N[rows],
+                )
+                value_N[rows] = slope.divergence_N
+                student_logps_N[rows] = slope.student_logps_N
+                teacher_logps_N[rows] = slope.teacher_logps_N
+                weighted_NV = slope.gradient_NV.mul_(weight_N[rows].unsqueeze(1))
+                # The gradient takes the place of the projections, which nobody reads again.
+                student_NV[block] = student.slope(
+                    weighted_NV, student_NV[block], measure.temperature
+                )
             if hidden_grad is not None:
-                hidden_grad_NH = grad_NV.to(weight_VH.dtype) @ student.weight
+                hidden_grad_NH = student_NV.to(weight_VH.dtype) @ student.weight
                 hidden_grad[part] = hidden_grad_NH.to(hidden_NH.dtype)
             if weight_grad is not None:
-                weight_grad.addmm_(grad_NV.T, hidden_NH[part].to(precision))
+                weight_grad.addmm_(student_NV.T, hidden_NH[part].to(precision))
             if bias_grad is not None:
-                bias_grad += grad_NV.sum(0)
+                bias_grad += student_NV.sum(0)
         ctx.save_for_backward(hidden_grad, weight_grad, bias_grad)
         bias_dtype = weight_VH.dtype if bias_V is None else bias_V.dtype
         ctx.dtypes = (hidden_NH.dtype, weight_VH.dtype, bias_dtype)
@@ -206,9 +231,26 @@ class _Sliced(torch.autograd.Function):
         return (*gradients, None, None, None, None, None, None)
 
 
-def _slice_tokens(weight_VH: Tensor) -> int:
-    """Tokens per slice, a scalar of at least 1."""
-    return max(1, SLICE_ELEMENTS // weight_VH.shape[0])
+def _slice_buffer(hidden_NH: Tensor, head: Head) -> Tensor:
+    """Room (n, V) for the projections of a slice of hidden states (N, H); n <= N, at least 1."""
+    vocabulary = head.weight.shape[0]
+    most = max(1, SLICE_ELEMENTS // vocabulary)
+    tokens = min(most, len(hidden_NH))
+    return hidden_NH.new_empty(tokens, vocabulary, dtype=head.precision)
+
+
+def _slices(tokens: int, step: int) -> Iterator[slice]:
+    """Slices of at most `step` tokens."""
+    for start in range(0, tokens, max(1, step)):
+        yield slice(start, min(start + step, tokens))
+
+
+def _blocks(part: slice, projected_NV: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Blocks of a slice (N, V): the rows of each in the slice, and among all tokens."""
+    elements = CPU_BLOCK_ELEMENTS if projected_NV.device.type == "cpu" else BLOCK_ELEMENTS
+    step = max(1, elements // projected_NV.shape[1])
+    for block in _slices(len(projected_NV), step):
+        yield block, slice(part.start + block.start, part.start + block.stop)
 
 
 def _pick_labels(values_NV: Tensor, label_N: Tensor) -> Tensor:

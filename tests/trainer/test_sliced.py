@@ -11,6 +11,7 @@ from torch import Tensor
 
 from critique_rl.objective import divergence
 from critique_rl.trainer import sliced_divergence as sliced
+from critique_rl.trainer.divergence_gradient import Slope
 from critique_rl.trainer.sliced_divergence import Divergence, Head, sliced_divergence, sliced_logps
 
 TOKENS, VOCABULARY, HIDDEN = 7, 13, 5
@@ -111,6 +112,7 @@ def assert_same(
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize(("top_k", "tail"), SUPPORTS)
+@pytest.mark.parametrize("tokens_a_block", [1, 2, 100])
 @pytest.mark.parametrize("tokens_a_slice", [1, 2, 3, 7, 100])
 def test_slices_of_any_size_give_the_whole_divergence_and_its_gradients(
     monkeypatch: pytest.MonkeyPatch,
@@ -118,7 +120,9 @@ def test_slices_of_any_size_give_the_whole_divergence_and_its_gradients(
     top_k: int | None,
     tail: bool,
     tokens_a_slice: int,
+    tokens_a_block: int,
 ) -> None:
+    monkeypatch.setattr(sliced, "CPU_BLOCK_ELEMENTS", tokens_a_block * VOCABULARY)
     monkeypatch.setattr(sliced, "SLICE_ELEMENTS", tokens_a_slice * VOCABULARY)
     assert_same(make_case(), Divergence(alpha, top_k, tail))
 
@@ -129,10 +133,10 @@ def test_a_slice_is_never_less_than_a_token_nor_more_than_asked_for(
     rows: list[int] = []
 
     class Watched(Divergence):
-        def __call__(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        def slope(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Slope:
             rows.append(len(student_logits))
             assert student_logits.shape == teacher_logits.shape
-            return super().__call__(student_logits, teacher_logits)
+            return super().slope(student_logits, teacher_logits, labels)
 
     for elements, expected in ((1, [1] * 7), (3 * VOCABULARY + 1, [3, 3, 1]), (1 << 22, [7])):
         rows.clear()

@@ -28,6 +28,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from critique_rl.critic.contract import CriticFailed
+from critique_rl.sampling.recorded_logps import RecordedLogps
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.rollout.critiques import AskedBatch, CriticTurn
 from critique_rl.trainer.rollout.generation import Counts, Critiques, Generation, count_usage
@@ -110,8 +111,7 @@ class Lookahead:
         refuse_rows(rows[:: self.args.group_size])
         counts: Counts = Counter()
         if self.ahead is None:
-            first_sampled = self.rollout.sample_rollouts([row["prompt"] for row in rows])
-            self._ask_about(self._judge(rows, step, first_sampled, counts))
+            self._ask_about(self._sample(rows, step, counts))
         elif self.asked is None:
             self._ask_about(self.ahead)
         due = self.ahead
@@ -121,11 +121,9 @@ class Lookahead:
         if self.args.refine_with_next:
             critiques, critic_counts = self._critiques(due, asked)
             plan = self.rollout.plan(due.rows, due.first, critiques)
-            sampled, refined = self._sample_with(rows, plan)
-            ahead = self._judge(rows, step, sampled, counts)
+            ahead, refined = self._sample_with(rows, step, plan, counts)
         else:
-            sampled = self.rollout.sample_rollouts([row["prompt"] for row in rows])
-            ahead = self._judge(rows, step, sampled, counts)
+            ahead = self._sample(rows, step, counts)
             critiques, critic_counts = self._critiques(due, asked)
             plan = self.rollout.plan(due.rows, due.first, critiques)
             refined = None
@@ -151,19 +149,31 @@ class Lookahead:
         assert selection is not None, "the critic was asked about it"
         return self.critic_turn.finish(asked, selection)
 
-    def _sample_with(self, rows: list[Row], plan: SlotPlan) -> tuple[Sampled, Sampled]:
-        """Sample rollouts and the refinements of the batch before them in one call."""
-        prompts = self.rollout.rollouts_of([row["prompt"] for row in rows])
-        sampled = self.sampler.sample_uneven(prompts + plan.prompts, prompts[0])
-        count = len(prompts)
-        return sampled.head(count), sampled.after(count)
+    def _sample(self, rows: list[Row], step: int, counts: Counts) -> BatchInFlight:
+        """Sample and judge the rollouts of a batch, and count their tokens."""
+        with self.sampler.recorded_logps() as record:
+            sampled = self.rollout.sample_rollouts([row["prompt"] for row in rows])
+        return self._judge(rows, step, sampled, record, counts)
 
-    def _judge(self, rows: list[Row], step: int, sampled: Sampled, counts: Counts) -> BatchInFlight:
+    def _sample_with(
+        self, rows: list[Row], step: int, plan: SlotPlan, counts: Counts
+    ) -> tuple[BatchInFlight, Sampled]:
+        """The same with the refinements of the batch before them, in one call."""
+        prompts = self.rollout.rollouts_of([row["prompt"] for row in rows])
+        with self.sampler.recorded_logps() as record:
+            sampled = self.sampler.sample_uneven(prompts + plan.prompts, prompts[0])
+        count = len(prompts)
+        batch = self._judge(rows, step, sampled.head(count), record, counts)
+        return batch, sampled.after(count)
+
+    def _judge(
+        self, rows: list[Row], step: int, sampled: Sampled, record: RecordedLogps, counts: Counts
+    ) -> BatchInFlight:
         """Judge the rollouts of a batch, and count their tokens."""
         first = self.rollout.judge_rollouts(rows, sampled)
         columns = self.scorer.take_extra_columns()
-        logps = None
-        if sampled.logprobs is None:
+        logps = record.rows(sampled.completion_ids)
+        if logps is None and sampled.logprobs is None:
             logps = self.sampler.logps(sampled)
             counts["tokens/scored"] += sampled.prompt_tokens
             counts["tokens/scored"] += sampled.completion_tokens

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad
 
 from critique_rl.prompts import special_tokens
+from critique_rl.sampling.recorded_logps import RecordedLogps, recorded_logps
 from critique_rl.sampling.tokens import completions_of, is_truncated, trace_ids
 from critique_rl.trainer import trl_seams
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
@@ -83,6 +85,11 @@ class Sampler:
         spares = [spare] * (wanted - len(prompts))
         sampled = self.sample([*prompts, *spares])
         return sampled.head(len(prompts))
+
+    def recorded_logps(self) -> AbstractContextManager[RecordedLogps]:
+        """Within the block the log-probs of one call of `sample` are recorded as it samples."""
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        return recorded_logps(model, self.trainer.temperature)
 
     def prompt_ids(self, prompts: list[Any]) -> list[list[int]]:
         """Tokens of each prompt as the trainer would render it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import date
 
 import pytest
@@ -16,6 +17,7 @@ from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.chat import ApiChat, LocalChat, PolicyChat
 from critique_rl.critic.chat_critic import ChatCritic
+from critique_rl.sampling.recorded_logps import RecordedLogps
 from critique_rl.trainer.checkpoint import copy_checkpoint, last_sealed
 from critique_rl.types import Critique, Usage
 
@@ -136,9 +138,23 @@ def test_the_first_questions_are_sampled_twice_and_all_tokens_are_counted(
             if is_second and row not in batch.refined + batch.off_policy:
                 plain += len(ids)
     assert len(sampled) == 4
-    # Each of the four was scored once, by the policy that sampled it.
-    assert trainer.tokens["tokens/scored"] > sum(sampled)
+    # Log-probs of the four were recorded while they were sampled.
+    assert trainer.tokens["tokens/scored"] == 0
     assert trainer.tokens["tokens/rollout"] == sum(sampled) + plain
+
+
+def test_without_recorded_log_probs_a_pass_takes_them(
+    tiny_policy, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = build(tiny_policy, tmp_path / "recorded")
+    recorded.train()
+    silent = build(tiny_policy, tmp_path / "passed")
+    # As with continuous batching, which does not call the model once per token.
+    monkeypatch.setattr(silent.sampler, "recorded_logps", lambda: nullcontext(RecordedLogps(1.0)))
+    silent.train()
+    assert silent.tokens["tokens/scored"] > recorded.tokens["tokens/scored"] == 0
+    assert silent.tokens["tokens/rollout"] == recorded.tokens["tokens/rollout"]
+    assert logged(silent, "loss/refine") == pytest.approx(logged(recorded, "loss/refine"), abs=1e-5)
 
 
 class Weights(TrainerCallback):
