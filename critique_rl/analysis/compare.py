@@ -102,7 +102,7 @@ def compare(
             f"them as `control`"
         )
     comparable = read_runs(folder, control, arms, seeds)
-    metrics = _metric_names(comparable.evaluations, primary)
+    metrics = metric_names(comparable.evaluations, primary)
     comparisons, unpaired = differences_from(control, comparable.runs, metrics)
     summaries = {}
     for arm, runs in comparable.runs.items():
@@ -112,7 +112,7 @@ def compare(
                 folders = {seed: folder.run(arm, seed) for seed in runs}
                 spent = to_target(folders, primary, target, KINDS[measure])
             critiques = _critiques(folder, arm, runs)
-            summaries[arm] = _arm_summary(runs, comparable.base, metrics, spent, critiques)
+            summaries[arm] = arm_summary(runs, comparable.base, metrics, spent, critiques)
     return Comparison(
         target=target,
         measure=measure,
@@ -214,7 +214,7 @@ def _compare_second(
         return None
     base = comparable.base.second if comparable.base else None
     second = select_comparable(runs, control, base)
-    metrics = _metric_names(second.evaluations, primary)
+    metrics = metric_names(second.evaluations, primary)
     comparisons, unpaired = differences_from(control, second.runs, metrics)
     return SecondTemplate(
         template=second.evaluations[0].protocol["template"],
@@ -233,7 +233,7 @@ def _second_parts(runs: Runs) -> Runs:
     return {seed: run.second for seed, run in runs.items() if run.second is not None}
 
 
-def _metric_names(evaluations: Sequence[Evaluation], primary: str) -> list[str]:
+def metric_names(evaluations: Sequence[Evaluation], primary: str) -> list[str]:
     """Names of all metrics in the order of the tables.
 
     Returns:
@@ -324,7 +324,7 @@ def _critiques(folder: PipelineFolder, arm: str, runs: Runs) -> CritiqueCounts |
     return critique_counts(logged)
 
 
-def _arm_summary(
+def arm_summary(
     runs: Runs,
     base: Evaluation | None,
     metrics: Sequence[str],

@@ -193,6 +193,9 @@ def _spent(costs: Mapping[str, Cost]) -> str:
     Args:
         costs: arm -> cost of the arms that the verdict speaks of.
     """
+    if not any(cost.generated_tokens or cost.total_tokens for cost in costs.values()):
+        # A run of our own counts its tokens; a log of another trainer may hold none.
+        return "a cost that is not known"
     measure = spent_alike(list(costs.values()))
     if measure:
         # One number stands for all arms, for they agree within 5%.

@@ -1,5 +1,5 @@
-"""`critique-rl`: run, train, evaluate, compare, report, flow, claims, critics, judge, doctor, init,
-plan, lab.
+"""`critique-rl`: run, train, evaluate, compare, audit, report, flow, claims, critics, judge,
+doctor, init, plan, lab.
 
 Heavy imports happen inside the commands, so `--help` answers at once.
 
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from critique_rl.cli import (
+    audit,
     claims,
     compare,
     critics,
@@ -37,6 +38,7 @@ COMMANDS = (
     train,
     evaluate,
     compare,
+    audit,
     report,
     flow,
     claims,

@@ -1,0 +1,1 @@
+"""A verdict on runs that somebody else made, from their logs of answers."""

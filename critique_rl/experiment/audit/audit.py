@@ -1,0 +1,193 @@
+"""The audit: logs in, a verdict and findings out.
+
+    logs -> verdicts of answers -> estimand -> evaluations -> `Comparison`, as `compare` makes it
+                                                           -> findings (`faults`)
+
+Left out: what a log does not hold. A check that cannot be made says so, and passes nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from critique_rl.analysis.comparability import select_comparable
+from critique_rl.analysis.compare import arm_summary, metric_names
+from critique_rl.analysis.comparison import Comparison, MissingRun
+from critique_rl.analysis.comparison_tables import TERMINAL, arms_table, differences_table
+from critique_rl.analysis.differences import all_pairs, differences_from
+from critique_rl.analysis.evaluations import Runs
+from critique_rl.analysis.table import Table
+from critique_rl.analysis.verdict import left_out, verdict
+from critique_rl.config.checks import ConfigError
+from critique_rl.experiment.audit.columns import LogMapping
+from critique_rl.experiment.audit.estimand import (
+    Estimand,
+    RunEvaluation,
+    choose_estimand,
+    evaluate_logs,
+    judge_rewards,
+)
+from critique_rl.experiment.audit.faults import FOUND, Audited, Finding, find_faults
+from critique_rl.experiment.audit.logs import LogReader, RunLog
+
+LAST_STEPS = 10
+PRIMARY = "pass@1/all"
+CONTROL_WORDS = ("control", "baseline", "scalar", "grpo", "base")
+
+
+@dataclass(frozen=True)
+class RunPath:
+    """A run, and where its log lies."""
+
+    arm: str
+    seed: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A verdict, and what is missing or unfair."""
+
+    estimand: Estimand
+    comparison: Comparison
+    findings: list[Finding]
+    notes: list[str]
+    """What was read, and what was left out."""
+
+    @property
+    def sentence(self) -> str:
+        """The verdict, which names its estimand."""
+        return f"On {self.estimand.says}: {verdict(self.comparison)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """What audit.json holds."""
+        return {
+            "verdict": self.sentence,
+            "estimand": asdict(self.estimand),
+            "findings": [asdict(finding) for finding in self.findings],
+            "notes": self.notes,
+            "comparison": self.comparison.to_json(),
+        }
+
+    def tables(self) -> list[Table]:
+        """Arms, differences from the control, and findings."""
+        rows = []
+        for finding in self.findings:
+            says = finding.says
+            if finding.status == FOUND:
+                says = "\n".join([says, *(f"- {place}" for place in finding.places)])
+            rows.append([finding.check, finding.status, says])
+        bold = [i for i, finding in enumerate(self.findings) if finding.status == FOUND]
+        return [
+            # Columns of costs that no log holds would be zeros.
+            arms_table(self.comparison, replace(TERMINAL, always_shown=())),
+            differences_table(self.comparison, TERMINAL),
+            Table("What is missing or unfair", ["check", "", "what was seen"], rows, "lll", bold),
+        ]
+
+    def lines(self) -> list[str]:
+        """The verdict, the runs that were left out, and the notes."""
+        return [self.sentence, *left_out(self.comparison), *self.notes]
+
+
+def audit(
+    runs: Sequence[RunPath],
+    mapping: LogMapping,
+    control: str | None = None,
+    primary: str = PRIMARY,
+    last_steps: int = LAST_STEPS,
+) -> Audit:
+    """Read the logs of runs and judge them.
+
+    Args:
+        runs: at least two arms.
+        mapping: names of columns, and what logs do not hold.
+        control: the arm that all others are compared with; None: by the arms' names.
+        primary: the metric, such as pass@1/all or pass@4/math.
+        last_steps: steps of training whose rollouts count where no held-out answers are logged.
+
+    Raises:
+        ConfigError: a log cannot be read, or two arms cannot be compared.
+    """
+    arms = list(dict.fromkeys(run.arm for run in runs))
+    if control is None:
+        control = guess_control(arms)
+    if control not in arms:
+        raise ConfigError(f"got the control {control!r}, expected one of {', '.join(arms)}")
+    if len(arms) < 2:
+        raise ConfigError(
+            f"got one arm ({arms[0]}), expected two or more to compare: name them, such as "
+            "scalar:0=logs/a critique:0=logs/b"
+        )
+    read = [LogReader(run.arm, run.seed, mapping).read(run.path) for run in runs]
+    logs = judge_rewards(read, mapping.right)
+    estimand = choose_estimand(logs, last_steps)
+    evaluations = evaluate_logs(logs, estimand, last_steps)
+    comparison = _compare(runs, evaluations, arms, control, primary)
+    audited = Audited(logs, evaluations, estimand, mapping)
+    return Audit(estimand, comparison, find_faults(audited), _notes(logs))
+
+
+def guess_control(arms: Sequence[str]) -> str:
+    """The arm that is named like a control, else the first."""
+    for word in CONTROL_WORDS:
+        for arm in arms:
+            if word in arm.lower():
+                return arm
+    return arms[0]
+
+
+def _compare(
+    runs: Sequence[RunPath],
+    evaluations: Sequence[RunEvaluation],
+    arms: Sequence[str],
+    control: str,
+    primary: str,
+) -> Comparison:
+    by_arm: dict[str, Runs] = {arm: {} for arm in arms}
+    for run in evaluations:
+        by_arm[run.log.arm][run.log.seed] = run.evaluation
+    missing = []
+    for named in runs:
+        if named.seed not in by_arm[named.arm]:
+            missing.append(MissingRun(named.arm, named.seed))
+    comparable = select_comparable(by_arm, control, None)
+    metrics = metric_names(comparable.evaluations, primary)
+    comparisons, unpaired = differences_from(control, comparable.runs, metrics)
+    summaries = {}
+    for arm, of_arm in comparable.runs.items():
+        if of_arm:
+            summaries[arm] = arm_summary(of_arm, None, metrics, None, None)
+    return Comparison(
+        control=control,
+        primary=primary,
+        seeds=tuple(sorted({run.seed for run in runs})),
+        arms=summaries,
+        base=None,
+        comparisons=tuple(comparisons),
+        pairs=tuple(all_pairs(comparable.runs, primary)),
+        boundary=None,
+        missing=tuple(missing),
+        incomparable=(*comparable.left_out, *unpaired),
+    )
+
+
+def _notes(logs: Sequence[RunLog]) -> list[str]:
+    notes = []
+    for log in logs:
+        steps = ""
+        if len(log.train):
+            steps = f", steps {log.train.step_N.min()} to {log.train.step_N.max()}"
+        notes.append(
+            f"{log.name}: {len(log.train)} training and {len(log.evaluation)} held-out answers to "
+            f"{len(log.problems)} problems in {len(log.files)} files{steps}"
+        )
+        if log.left_out:
+            notes.append(f"{log.name}: {log.left_out} refinements and traces left out")
+        if log.unread:
+            shown = ", ".join(log.unread[:3])
+            notes.append(f"{log.name}: {len(log.unread)} files are no logs of answers ({shown})")
+    return notes

@@ -1,0 +1,259 @@
+"""From logged answers to evaluations: which answers are right, and which of them count.
+
+Held-out answers of the last evaluation where every arm logged any. Else training rollouts of the
+last steps: the estimand then is the share of right answers on training prompts, of a policy that
+moves while it is measured. Both become `analysis.evaluations.Evaluation`, so that the intervals
+and the verdict are those of `critique-rl compare`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from critique_rl.analysis.comparison import Cost
+from critique_rl.analysis.evaluations import ALL_FAMILIES, Evaluation, JudgedProblem
+from critique_rl.config.checks import ConfigError
+from critique_rl.experiment.audit.logs import UNKNOWN, Answers, RunLog
+from critique_rl.metrics import pass_at_k
+
+HELD_OUT = "held-out"
+TRAINING = "training"
+MOSTLY_SHARED = 0.5
+"""Share of a run's problems that all others must have for problems to be paired."""
+POOLED_SAMPLES = 1_000
+"""Answers behind a pooled problem, as its interval takes them: sampling blurs it little."""
+MOST_FAMILIES = 12
+"""More values of a column than these are no families: it holds a text."""
+
+
+@dataclass(frozen=True)
+class Estimand:
+    """The quantity that the arms are compared on."""
+
+    kind: str
+    """`HELD_OUT` or `TRAINING`."""
+    says: str
+    """In words."""
+    is_pooled: bool = False
+    """Whether all answers of a run and family count as those to one problem."""
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """One run's answers that count, and what was made of them."""
+
+    log: RunLog
+    answers: Answers
+    step: int
+    """The step of the evaluation, or the last one of training; -1 unknown."""
+    evaluation: Evaluation
+
+
+def judge_rewards(logs: Sequence[RunLog], threshold: float | None) -> list[RunLog]:
+    """Say which answers are right, of logs that hold rewards alone.
+
+    Args:
+        logs: all runs, since they share the rule.
+        threshold: the least reward of a right answer; None: the greater of two rewards.
+
+    Raises:
+        ConfigError: there are more than two rewards, and no threshold.
+    """
+    least = threshold
+    if least is None:
+        values: set[float] = set()
+        for log in logs:
+            for part in (log.train, log.evaluation):
+                known = part.reward_N[(part.right_N == UNKNOWN) & ~np.isnan(part.reward_N)]
+                values.update(np.unique(known).tolist())
+        if len(values) > 2:
+            shown = ", ".join(f"{value:g}" for value in sorted(values)[:5])
+            raise ConfigError(
+                f"got {len(values)} different rewards ({shown}, ...) and no verdicts, expected "
+                "right and wrong answers: say in a mapping file from which reward on an answer is "
+                "right, right: 1.0"
+            )
+        # One reward alone is right where it is above 0: a log may hold no wrong answer.
+        least = max(values, default=1.0)
+        if len(values) == 1 and least <= 0:
+            least = 1.0
+    judged = []
+    for log in logs:
+        train = _with_verdicts(log.train, least)
+        evaluation = _with_verdicts(log.evaluation, least)
+        judged.append(replace(log, train=train, evaluation=evaluation))
+    return judged
+
+
+def _with_verdicts(answers: Answers, least: float) -> Answers:
+    by_reward_N = np.where(answers.reward_N >= least, 1, 0)
+    by_reward_N = np.where(np.isnan(answers.reward_N), UNKNOWN, by_reward_N)
+    right_N = np.where(answers.right_N == UNKNOWN, by_reward_N, answers.right_N)
+    return replace(answers, right_N=right_N.astype(np.int8))
+
+
+def choose_estimand(logs: Sequence[RunLog], last_steps: int) -> Estimand:
+    """Held-out answers where every arm has any, else training rollouts.
+
+    Args:
+        logs: all runs.
+        last_steps: steps of training whose rollouts count.
+    """
+    arms = {log.arm for log in logs}
+    evaluated = {log.arm for log in logs if len(log.evaluation)}
+    if evaluated == arms:
+        return Estimand(HELD_OUT, "right answers to held-out problems, at the last evaluation")
+    says = f"right answers to training prompts in the last {last_steps} steps"
+    training = Estimand(TRAINING, says)
+    parts = []
+    for log in logs:
+        answers, _ = _counted(log, training, last_steps)
+        if len(answers):
+            parts.append((log, answers))
+    if _share_problems(parts):
+        return training
+    # Seeds draw other prompts, so there is nothing to pair them by but the run.
+    says += ", all of a run and family as one problem since runs drew other prompts"
+    return Estimand(TRAINING, says, is_pooled=True)
+
+
+def evaluate_logs(
+    logs: Sequence[RunLog], estimand: Estimand, last_steps: int
+) -> list[RunEvaluation]:
+    """Make evaluations of the answers that count.
+
+    Args:
+        logs: all runs, with verdicts.
+        estimand: which answers count.
+        last_steps: steps of training whose rollouts count.
+
+    Returns:
+        One per run that has such answers.
+    """
+    parts = []
+    for log in logs:
+        answers, step = _counted(log, estimand, last_steps)
+        if len(answers):
+            parts.append((log, answers, step))
+    typical = _typical_samples([answers for _, answers, _ in parts])
+    evaluations = []
+    for log, answers, step in parts:
+        if estimand.is_pooled:
+            made = _pooled_evaluation(log, answers)
+        elif estimand.kind == HELD_OUT:
+            # Two evaluations are compared only where they took as many answers per problem.
+            made = _evaluation(log, answers, _typical_samples([answers]))
+        else:
+            made = _evaluation(log, answers, typical)
+        evaluations.append(RunEvaluation(log, answers, step, made))
+    return evaluations
+
+
+def _share_problems(parts: Sequence[tuple[RunLog, Answers]]) -> bool:
+    """Whether most problems of each run are in all others."""
+    ids = []
+    for log, answers in parts:
+        codes = np.unique(answers.problem_N).tolist()
+        ids.append({log.problems[code].id for code in codes})
+    if not ids:
+        return True
+    shared = set.intersection(*ids)
+    return len(shared) >= MOSTLY_SHARED * max(len(of_run) for of_run in ids)
+
+
+def _counted(log: RunLog, estimand: Estimand, last_steps: int) -> tuple[Answers, int]:
+    part = log.evaluation if estimand.kind == HELD_OUT else log.train
+    if not len(part):
+        return part, UNKNOWN
+    steps = np.unique(part.step_N)
+    last = int(steps[-1])
+    first = last
+    if estimand.kind == TRAINING:
+        first = int(steps[-last_steps:][0])
+    return part.take(part.step_N >= first), last
+
+
+def _typical_samples(parts: Sequence[Answers]) -> int:
+    """The commonest number of answers per problem."""
+    counts: Counter[int] = Counter()
+    for answers in parts:
+        _, per_problem = np.unique(answers.problem_N, return_counts=True)
+        counts.update(per_problem.tolist())
+    if not counts:
+        return 1
+    return int(counts.most_common(1)[0][0])
+
+
+def _evaluation(log: RunLog, answers: Answers, samples: int) -> Evaluation:
+    problems = {}
+    size = len(log.problems)
+    judged_P = np.bincount(answers.problem_N[answers.right_N != UNKNOWN], minlength=size)
+    right_P = np.bincount(answers.problem_N[answers.right_N == 1], minlength=size)
+    unscored = int((answers.right_N == UNKNOWN).sum())
+    families = {problem.family for problem in log.problems}
+    for code in np.unique(answers.problem_N).tolist():
+        problem = log.problems[code]
+        judged = int(judged_P[code])
+        right = int(right_P[code])
+        family = ALL_FAMILIES
+        if problem.family and len(families) <= MOST_FAMILIES:
+            family = problem.family
+        problems[problem.id] = JudgedProblem(family, judged, right)
+    return Evaluation(
+        protocol={"samples": samples},
+        problems=problems,
+        metrics=_metrics(problems, samples),
+        cost=run_cost(log),
+        unscored=unscored,
+        samples=len(answers),
+    )
+
+
+def _pooled_evaluation(log: RunLog, answers: Answers) -> Evaluation:
+    """Of each family one problem, to which all answers of the run belong."""
+    families_P = np.array([problem.family or ALL_FAMILIES for problem in log.problems])
+    if len(set(families_P)) > MOST_FAMILIES:
+        families_P[:] = ALL_FAMILIES
+    families_N = families_P[answers.problem_N]
+    problems = {}
+    for family in dict.fromkeys(families_N.tolist()):
+        right_N = answers.right_N[families_N == family]
+        judged = int((right_N != UNKNOWN).sum())
+        problems[family] = JudgedProblem(family, judged, int((right_N == 1).sum()))
+    return Evaluation(
+        # Runs filter other answers, so their numbers differ; one number stands for all.
+        protocol={"samples": POOLED_SAMPLES},
+        problems=problems,
+        metrics=_metrics(problems, 1),
+        cost=run_cost(log),
+        unscored=int((answers.right_N == UNKNOWN).sum()),
+        samples=len(answers),
+    )
+
+
+def _metrics(problems: Mapping[str, JudgedProblem], samples: int) -> dict[str, float | None]:
+    """Names of the metrics that these problems have, with their means."""
+    families = dict.fromkeys([ALL_FAMILIES, *(problem.family for problem in problems.values())])
+    metrics: dict[str, float | None] = {}
+    for k in dict.fromkeys((1, samples)):
+        for family in families:
+            values = []
+            for problem in problems.values():
+                if family in (ALL_FAMILIES, problem.family) and problem.judged >= k:
+                    values.append(float(pass_at_k(problem.judged, problem.right, k)))
+            if values:
+                metrics[f"pass@{k}/{family}"] = float(np.mean(values))
+    return metrics
+
+
+def run_cost(log: RunLog) -> Cost:
+    """Steps of training, and its generated tokens where every answer has them; else 0."""
+    tokens = 0
+    if len(log.train) and (log.train.tokens_N != UNKNOWN).all():
+        tokens = int(log.train.tokens_N.sum())
+    steps = len(np.unique(log.train.step_N)) if len(log.train) else 0
+    return Cost(generated_tokens=float(tokens), steps=float(steps))

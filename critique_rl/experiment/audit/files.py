@@ -1,0 +1,129 @@
+"""Rows of the files that trainers log answers to: JSON lines, JSON, parquet and CSV."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from critique_rl.config.checks import ConfigError
+
+NumberedRow = tuple[int, dict[str, Any]]
+"""(line of a text file, or row of a table, from 1; the row)."""
+SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".json", ".parquet", ".csv")
+BATCH_ROWS = 1024
+"""Rows of a parquet file in memory at a time."""
+SHOWN = 60
+"""Characters of a bad line in an error."""
+
+
+def is_log(path: Path) -> bool:
+    """Whether a file's name is that of a kind that can be read."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def read_rows(path: Path) -> Iterator[NumberedRow]:
+    """The rows of a file, one at a time.
+
+    A last line that was cut off, as by a kill, is left out.
+
+    Raises:
+        ConfigError: the file is damaged, or of another kind.
+    """
+    name = path.name.lower()
+    if name.endswith((".jsonl", ".ndjson", ".jsonl.gz")):
+        return _json_lines(path)
+    if name.endswith(".json"):
+        return _json_table(path)
+    if name.endswith(".parquet"):
+        return _parquet_rows(path)
+    if name.endswith(".csv"):
+        return _csv_rows(path)
+    raise ConfigError(f"{path}: got another kind of file, expected one of {', '.join(SUFFIXES)}")
+
+
+def _json_lines(path: Path) -> Iterator[NumberedRow]:
+    unpack: Any = gzip.open if path.name.lower().endswith(".gz") else open
+    with unpack(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                if not line.endswith(b"\n"):
+                    return
+                raise _damaged(path, number, line) from error
+            if not isinstance(row, dict):
+                raise _damaged(path, number, line)
+            yield number, row
+
+
+def _damaged(path: Path, number: int, line: bytes) -> ConfigError:
+    text = line.decode("utf-8", "replace").strip()
+    if len(text) > SHOWN:
+        text = text[:SHOWN] + "..."
+    return ConfigError(
+        f"{path}, line {number}: got {text!r}, expected a JSON object: mend or delete the line"
+    )
+
+
+def _json_table(path: Path) -> Iterator[NumberedRow]:
+    """Rows of a list of objects, or of a table as wandb exports it: {"columns", "data"}."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{path}: got no JSON ({error}), expected a table: mend it") from error
+    if isinstance(content, dict) and {"columns", "data"} <= content.keys():
+        for number, values in enumerate(content["data"], 1):
+            if len(values) != len(content["columns"]):
+                raise ConfigError(
+                    f"{path}, row {number}: got {len(values)} values, expected "
+                    f"{len(content['columns'])}, one per column"
+                )
+            yield number, dict(zip(content["columns"], values, strict=True))
+        return
+    if not isinstance(content, list):
+        # A file of settings, or a summary: no log of answers.
+        return
+    for number, row in enumerate(content, 1):
+        if not isinstance(row, dict):
+            raise ConfigError(f"{path}, item {number}: got {row!r}, expected an object per answer")
+        yield number, row
+
+
+def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as table:
+            for batch in table.iter_batches(batch_size=BATCH_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(
+            f"{path}: got no readable parquet file ({error}): write it anew"
+        ) from error
+
+
+def _csv_rows(path: Path) -> Iterator[NumberedRow]:
+    csv.field_size_limit(1 << 30)
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise ConfigError(
+                        f"{path}, line {reader.line_num}: got another number of cells than the "
+                        f"header's {len(reader.fieldnames or ())}: mend the line"
+                    )
+                # Cells stay text: an answer "42" is no number to compare with "42.0".
+                yield reader.line_num, {name: text or None for name, text in row.items()}
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: got no readable CSV ({error}): write it anew") from error
