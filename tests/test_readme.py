@@ -27,6 +27,7 @@ from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import TaskConfig
 from critique_rl.config.yaml_text import read_yaml
 from critique_rl.critic.build import build_critic
+from critique_rl.experiment.audit.columns import read_mapping
 from critique_rl.experiment.build import trainer_arguments
 from critique_rl.experiment.critic_bench import parse_spec
 from critique_rl.tasks.isolated_verifiers import build_verifier
@@ -155,8 +156,13 @@ def test_the_questions_of_ones_own_are_read_by_init_and_by_the_section(
 @pytest.mark.parametrize(
     ("page", "i"), [(page, i) for page in having("yaml") for i in range(len(blocks(page, "yaml")))]
 )
-def test_every_yaml_example_is_part_of_a_pipeline(page, i) -> None:
+def test_every_yaml_example_is_part_of_a_pipeline(page, i, tmp_path) -> None:
     data = read_yaml(blocks(page, "yaml")[i], page)
+    if page == "audit.md":
+        # Of an audit: a mapping of columns, and no pipeline.
+        (tmp_path / "mapping.yaml").write_text(blocks(page, "yaml")[i])
+        assert read_mapping(tmp_path / "mapping.yaml").tried
+        return
     given = {"arms": {"nsr": {}}, "primary": "pass@1/all"} if "claim" in data else {}
     pipeline = parse_pipeline("readme", {**FIRST, **given, **data})
     parse_claim(pipeline)

@@ -113,7 +113,8 @@ def name_runs(words: list[str]) -> list[RunPath]:
             arm = SEED.sub("", stem) or path.parent.name
         if seed is None:
             seed = sum(run.arm == arm for run in runs)
-        if any((run.arm, run.seed) == (arm, seed) for run in runs):
+        taken = [(run.arm, run.seed) for run in runs]
+        if (arm, seed) in taken:
             raise ConfigError(
                 f"{word}: got {arm} with seed {seed} twice, expected one log per arm and seed: "
                 "name them, ARM:SEED=PATH"

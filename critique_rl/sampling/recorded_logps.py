@@ -32,7 +32,8 @@ class RecordedLogps:
         """Forward hook: take the log-probs (R,) of the tokens that this pass reads."""
         if self._last_RV is not None:
             token_R1 = inputs["input_ids"][:, -1:]
-            self._columns.append(self._last_RV.gather(1, token_R1).squeeze(1))
+            logps_R1 = self._last_RV.gather(1, token_R1)
+            self._columns.append(logps_R1.squeeze(1))
         logits_RV = output.logits[:, -1].float() / self.temperature
         self._last_RV = torch.log_softmax(logits_RV, -1)
 
@@ -50,7 +51,9 @@ class RecordedLogps:
         for row, ids in enumerate(completion_ids):
             logps = [column[row] for column in columns[: len(ids)]]
             if len(logps) < len(ids):
-                logps.append(self._last_RV[row, ids[-1]].item())
+                # No pass has read the last token.
+                last = self._last_RV[row, ids[-1]]
+                logps.append(last.item())
             assert len(logps) == len(ids), "a pass per token"
             rows.append(logps)
         return rows

@@ -62,14 +62,18 @@ def full_slope(
         return Slope(divergence_N, gradient, *labels)
     student = student_logps.exp()
     teacher = teacher_logps.exp()
-    mixture = teacher.mul(alpha).add_(student, alpha=1 - alpha)
+    mixture = teacher.mul(alpha)
+    mixture.add_(student, alpha=1 - alpha)
     # Where both round to 0 their logarithms must stay finite: 0 times infinity is no number.
-    mixture_logps = mixture.clamp_(min=torch.finfo(mixture.dtype).tiny).log_()
+    least = torch.finfo(mixture.dtype).tiny
+    mixture_logps = mixture.clamp_(min=least).log_()
     log_ratio = student_logps.sub_(mixture_logps)
     student_kl = _dot(student, log_ratio)
     teacher_kl = _dot(teacher, teacher_logps.sub_(mixture_logps))
     divergence_N = (1 - alpha) * student_kl + alpha * teacher_kl
-    gradient = log_ratio.sub_(student_kl.unsqueeze(1)).mul_(student).mul_(1 - alpha)
+    gradient = log_ratio.sub_(student_kl.unsqueeze(1))
+    gradient.mul_(student)
+    gradient.mul_(1 - alpha)
     return Slope(divergence_N, gradient, *labels)
 
 
@@ -138,8 +142,10 @@ def clipped_slope(
         entry_clip: as in `objective.divergence`.
     """
     divergence_N, gradient = _slope_of(student_logits_NV, teacher_logits_NV, alpha, entry_clip)
-    student_labels = _at(student_logits_NV, label_N) - torch.logsumexp(student_logits_NV, -1)
-    teacher_labels = _at(teacher_logits_NV, label_N) - torch.logsumexp(teacher_logits_NV, -1)
+    student_total = torch.logsumexp(student_logits_NV, -1)
+    teacher_total = torch.logsumexp(teacher_logits_NV, -1)
+    student_labels = _at(student_logits_NV, label_N) - student_total
+    teacher_labels = _at(teacher_logits_NV, label_N) - teacher_total
     return Slope(divergence_N, gradient, student_labels, teacher_labels)
 
 

@@ -75,7 +75,8 @@ class Head:
         if temperature != 1.0:
             gradient_NV = gradient_NV / temperature
         if self.softcap:
-            gradient_NV = gradient_NV * (1 - torch.tanh(projected_NV / self.softcap).square())
+            capped_NV = torch.tanh(projected_NV / self.softcap)
+            gradient_NV = gradient_NV * (1 - capped_NV.square())
         return gradient_NV
 
     def detach(self) -> Head:
@@ -151,10 +152,12 @@ def sliced_logps(hidden_BTH: Tensor, head: Head, label_BT: Tensor, temperature: 
     logps_N = hidden_BTH.new_zeros(len(hidden_NH), dtype=head.precision)
     buffer_NV = _slice_buffer(hidden_NH, head)
     for part in _slices(len(hidden_NH), len(buffer_NV)):
-        projected_NV = head.project(hidden_NH[part], buffer_NV[: part.stop - part.start])
+        size = part.stop - part.start
+        projected_NV = head.project(hidden_NH[part], buffer_NV[:size])
         for block, rows in _blocks(part, projected_NV):
             logits_NV = head.finish(projected_NV[block], temperature)
-            logps_N[rows] = _pick_labels(logits_NV, label_N[rows]) - logits_NV.logsumexp(-1)
+            picked_N = _pick_labels(logits_NV, label_N[rows])
+            logps_N[rows] = picked_N - logits_NV.logsumexp(-1)
     return logps_N.view_as(label_BT)
 
 
@@ -250,7 +253,9 @@ def _blocks(part: slice, projected_NV: Tensor) -> Iterator[tuple[slice, slice]]:
     elements = CPU_BLOCK_ELEMENTS if projected_NV.device.type == "cpu" else BLOCK_ELEMENTS
     step = max(1, elements // projected_NV.shape[1])
     for block in _slices(len(projected_NV), step):
-        yield block, slice(part.start + block.start, part.start + block.stop)
+        first = part.start + block.start
+        last = part.start + block.stop
+        yield block, slice(first, last)
 
 
 def _pick_labels(values_NV: Tensor, label_N: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.experiment.audit.audit import Audit, audit
 from critique_rl.experiment.audit.columns import LogMapping, read_mapping
-from critique_rl.experiment.audit.faults import CLEAR, FOUND, UNKNOWN_STATUS
+from critique_rl.experiment.audit.findings import CLEAR, FOUND, UNKNOWN_STATUS
 
 CLEAN = 20
 WITH_ALL = LogMapping(tried=dict.fromkeys(("scalar", "critique", "retry", "shuffled"), 3))

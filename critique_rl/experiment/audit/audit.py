@@ -30,7 +30,8 @@ from critique_rl.experiment.audit.estimand import (
     evaluate_logs,
     judge_rewards,
 )
-from critique_rl.experiment.audit.faults import FOUND, Audited, Finding, find_faults
+from critique_rl.experiment.audit.faults import find_faults
+from critique_rl.experiment.audit.findings import FOUND, Audited, Finding
 from critique_rl.experiment.audit.logs import LogReader, RunLog
 
 LAST_STEPS = 10
@@ -75,12 +76,15 @@ class Audit:
     def tables(self) -> list[Table]:
         """Arms, differences from the control, and findings."""
         rows = []
-        for finding in self.findings:
-            says = finding.says
+        bold = []
+        for i, finding in enumerate(self.findings):
+            lines = [finding.says]
             if finding.status == FOUND:
-                says = "\n".join([says, *(f"- {place}" for place in finding.places)])
+                bold.append(i)
+                for place in finding.places:
+                    lines.append(f"- {place}")
+            says = "\n".join(lines)
             rows.append([finding.check, finding.status, says])
-        bold = [i for i, finding in enumerate(self.findings) if finding.status == FOUND]
         return [
             # Columns of costs that no log holds would be zeros.
             arms_table(self.comparison, replace(TERMINAL, always_shown=())),
@@ -122,7 +126,10 @@ def audit(
             f"got one arm ({arms[0]}), expected two or more to compare: name them, such as "
             "scalar:0=logs/a critique:0=logs/b"
         )
-    read = [LogReader(run.arm, run.seed, mapping).read(run.path) for run in runs]
+    read = []
+    for run in runs:
+        reader = LogReader(run.arm, run.seed, mapping)
+        read.append(reader.read(run.path))
     logs = judge_rewards(read, mapping.right)
     estimand = choose_estimand(logs, last_steps)
     evaluations = evaluate_logs(logs, estimand, last_steps)
@@ -180,7 +187,9 @@ def _notes(logs: Sequence[RunLog]) -> list[str]:
     for log in logs:
         steps = ""
         if len(log.train):
-            steps = f", steps {log.train.step_N.min()} to {log.train.step_N.max()}"
+            first = log.train.step_N.min()
+            last = log.train.step_N.max()
+            steps = f", steps {first} to {last}"
         notes.append(
             f"{log.name}: {len(log.train)} training and {len(log.evaluation)} held-out answers to "
             f"{len(log.problems)} problems in {len(log.files)} files{steps}"
@@ -189,5 +198,6 @@ def _notes(logs: Sequence[RunLog]) -> list[str]:
             notes.append(f"{log.name}: {log.left_out} refinements and traces left out")
         if log.unread:
             shown = ", ".join(log.unread[:3])
-            notes.append(f"{log.name}: {len(log.unread)} files are no logs of answers ({shown})")
+            number = len(log.unread)
+            notes.append(f"{log.name}: {number} files are no logs of answers ({shown})")
     return notes

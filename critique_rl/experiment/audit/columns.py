@@ -99,7 +99,8 @@ def read_mapping(path: Path) -> LogMapping:
         if not isinstance(column, str):
             raise ConfigError(f"{path}: columns.{name}: got {column!r}, expected a column's name")
     right = raw.get("right")
-    if right is not None and (isinstance(right, bool) or not isinstance(right, int | float)):
+    is_number = isinstance(right, int | float) and not isinstance(right, bool)
+    if right is not None and not is_number:
         raise ConfigError(f"{path}: right: got {right!r}, expected the least reward of a right one")
     return LogMapping(
         columns=columns,
@@ -117,7 +118,8 @@ def _whole_numbers(path: Path, key: str, values: Mapping[str, Any]) -> dict[str,
         ConfigError: as told.
     """
     for arm, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int):
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if not is_whole:
             raise ConfigError(f"{path}: {key}.{arm}: got {value!r}, expected a whole number")
     return dict(values)
 

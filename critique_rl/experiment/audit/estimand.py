@@ -68,10 +68,13 @@ def judge_rewards(logs: Sequence[RunLog], threshold: float | None) -> list[RunLo
         values: set[float] = set()
         for log in logs:
             for part in (log.train, log.evaluation):
-                known = part.reward_N[(part.right_N == UNKNOWN) & ~np.isnan(part.reward_N)]
-                values.update(np.unique(known).tolist())
+                has_reward_N = ~np.isnan(part.reward_N)
+                is_open_N = part.right_N == UNKNOWN
+                rewards_N = part.reward_N[has_reward_N & is_open_N]
+                values.update(np.unique(rewards_N).tolist())
         if len(values) > 2:
-            shown = ", ".join(f"{value:g}" for value in sorted(values)[:5])
+            lowest = sorted(values)[:5]
+            shown = ", ".join(f"{value:g}" for value in lowest)
             raise ConfigError(
                 f"got {len(values)} different rewards ({shown}, ...) and no verdicts, expected "
                 "right and wrong answers: say in a mapping file from which reward on an answer is "
@@ -91,8 +94,10 @@ def judge_rewards(logs: Sequence[RunLog], threshold: float | None) -> list[RunLo
 
 def _with_verdicts(answers: Answers, least: float) -> Answers:
     by_reward_N = np.where(answers.reward_N >= least, 1, 0)
-    by_reward_N = np.where(np.isnan(answers.reward_N), UNKNOWN, by_reward_N)
-    right_N = np.where(answers.right_N == UNKNOWN, by_reward_N, answers.right_N)
+    lacks_reward_N = np.isnan(answers.reward_N)
+    by_reward_N = np.where(lacks_reward_N, UNKNOWN, by_reward_N)
+    is_open_N = answers.right_N == UNKNOWN
+    right_N = np.where(is_open_N, by_reward_N, answers.right_N)
     return replace(answers, right_N=right_N.astype(np.int8))
 
 
@@ -157,12 +162,15 @@ def _share_problems(parts: Sequence[tuple[RunLog, Answers]]) -> bool:
     """Whether most problems of each run are in all others."""
     ids = []
     for log, answers in parts:
-        codes = np.unique(answers.problem_N).tolist()
-        ids.append({log.problems[code].id for code in codes})
+        of_run = set()
+        for code in np.unique(answers.problem_N).tolist():
+            of_run.add(log.problems[code].id)
+        ids.append(of_run)
     if not ids:
         return True
     shared = set.intersection(*ids)
-    return len(shared) >= MOSTLY_SHARED * max(len(of_run) for of_run in ids)
+    most = max(len(each) for each in ids)
+    return len(shared) >= MOSTLY_SHARED * most
 
 
 def _counted(log: RunLog, estimand: Estimand, last_steps: int) -> tuple[Answers, int]:
@@ -191,9 +199,10 @@ def _typical_samples(parts: Sequence[Answers]) -> int:
 def _evaluation(log: RunLog, answers: Answers, samples: int) -> Evaluation:
     problems = {}
     size = len(log.problems)
-    judged_P = np.bincount(answers.problem_N[answers.right_N != UNKNOWN], minlength=size)
-    right_P = np.bincount(answers.problem_N[answers.right_N == 1], minlength=size)
-    unscored = int((answers.right_N == UNKNOWN).sum())
+    is_judged_N = answers.right_N != UNKNOWN
+    is_right_N = answers.right_N == 1
+    judged_P = np.bincount(answers.problem_N[is_judged_N], minlength=size)
+    right_P = np.bincount(answers.problem_N[is_right_N], minlength=size)
     families = {problem.family for problem in log.problems}
     for code in np.unique(answers.problem_N).tolist():
         problem = log.problems[code]
@@ -208,22 +217,26 @@ def _evaluation(log: RunLog, answers: Answers, samples: int) -> Evaluation:
         problems=problems,
         metrics=_metrics(problems, samples),
         cost=run_cost(log),
-        unscored=unscored,
+        unscored=int((~is_judged_N).sum()),
         samples=len(answers),
     )
 
 
 def _pooled_evaluation(log: RunLog, answers: Answers) -> Evaluation:
     """Of each family one problem, to which all answers of the run belong."""
-    families_P = np.array([problem.family or ALL_FAMILIES for problem in log.problems])
-    if len(set(families_P)) > MOST_FAMILIES:
+    names = []
+    for problem in log.problems:
+        names.append(problem.family or ALL_FAMILIES)
+    families_P = np.array(names)
+    if len(set(names)) > MOST_FAMILIES:
         families_P[:] = ALL_FAMILIES
     families_N = families_P[answers.problem_N]
     problems = {}
     for family in dict.fromkeys(families_N.tolist()):
         right_N = answers.right_N[families_N == family]
         judged = int((right_N != UNKNOWN).sum())
-        problems[family] = JudgedProblem(family, judged, int((right_N == 1).sum()))
+        right = int((right_N == 1).sum())
+        problems[family] = JudgedProblem(family, judged, right)
     return Evaluation(
         # Runs filter other answers, so their numbers differ; one number stands for all.
         protocol={"samples": POOLED_SAMPLES},
@@ -237,23 +250,30 @@ def _pooled_evaluation(log: RunLog, answers: Answers) -> Evaluation:
 
 def _metrics(problems: Mapping[str, JudgedProblem], samples: int) -> dict[str, float | None]:
     """Names of the metrics that these problems have, with their means."""
-    families = dict.fromkeys([ALL_FAMILIES, *(problem.family for problem in problems.values())])
+    families = {ALL_FAMILIES: None}
+    for problem in problems.values():
+        families[problem.family] = None
     metrics: dict[str, float | None] = {}
     for k in dict.fromkeys((1, samples)):
         for family in families:
             values = []
             for problem in problems.values():
-                if family in (ALL_FAMILIES, problem.family) and problem.judged >= k:
-                    values.append(float(pass_at_k(problem.judged, problem.right, k)))
+                is_member = family in (ALL_FAMILIES, problem.family)
+                if is_member and problem.judged >= k:
+                    value = pass_at_k(problem.judged, problem.right, k)
+                    values.append(value)
             if values:
-                metrics[f"pass@{k}/{family}"] = float(np.mean(values))
+                name = f"pass@{k}/{family}"
+                metrics[name] = float(np.mean(values))
     return metrics
 
 
 def run_cost(log: RunLog) -> Cost:
     """Steps of training, and its generated tokens where every answer has them; else 0."""
+    part = log.train
     tokens = 0
-    if len(log.train) and (log.train.tokens_N != UNKNOWN).all():
-        tokens = int(log.train.tokens_N.sum())
-    steps = len(np.unique(log.train.step_N)) if len(log.train) else 0
+    is_known_N = part.tokens_N != UNKNOWN
+    if len(part) and is_known_N.all():
+        tokens = int(part.tokens_N.sum())
+    steps = len(np.unique(part.step_N))
     return Cost(generated_tokens=float(tokens), steps=float(steps))

@@ -46,6 +46,7 @@ def read_rows(path: Path) -> Iterator[NumberedRow]:
 
 
 def _json_lines(path: Path) -> Iterator[NumberedRow]:
+    """Rows of JSON lines; raises ConfigError for a damaged one."""
     unpack: Any = gzip.open if path.name.lower().endswith(".gz") else open
     with unpack(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
@@ -72,7 +73,11 @@ def _damaged(path: Path, number: int, line: bytes) -> ConfigError:
 
 
 def _json_table(path: Path) -> Iterator[NumberedRow]:
-    """Rows of a list of objects, or of a table as wandb exports it: {"columns", "data"}."""
+    """Rows of a list of objects, or of a table as wandb exports it: {"columns", "data"}.
+
+    Raises:
+        ConfigError: the file is no JSON, or a row is of another form.
+    """
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
@@ -96,6 +101,7 @@ def _json_table(path: Path) -> Iterator[NumberedRow]:
 
 
 def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
+    """Rows of a parquet file; raises ConfigError for a damaged one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -113,6 +119,7 @@ def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
 
 
 def _csv_rows(path: Path) -> Iterator[NumberedRow]:
+    """Rows of a CSV file, cells as text; raises ConfigError for a damaged one."""
     csv.field_size_limit(1 << 30)
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)

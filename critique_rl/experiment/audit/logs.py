@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,11 @@ class Answers:
         return len(self.problem_N)
 
     def take(self, chosen_N: np.ndarray) -> Answers:
-        """Some of the answers, by a mask or by places."""
-        arrays = {name: getattr(self, name)[chosen_N] for name in self.__dataclass_fields__}
+        """Some of the answers, by a mask (N,) or by places (N,)."""
+        arrays = {}
+        for name in self.__dataclass_fields__:
+            column_N = getattr(self, name)
+            arrays[name] = column_N[chosen_N]
         return Answers(**arrays)
 
 
@@ -106,7 +109,9 @@ class RunLog:
 
     def place(self, answers: Answers, i: int) -> str:
         """Where an answer stands: file and line."""
-        return f"{self.files[answers.file_N[i]]}:{answers.line_N[i]}"
+        file = self.files[answers.file_N[i]]
+        line = answers.line_N[i]
+        return f"{file}:{line}"
 
 
 class _Part:
@@ -130,7 +135,10 @@ class _Part:
             self.columns[name].append(value)  # type: ignore[arg-type]
 
     def finish(self) -> Answers:
-        return Answers(**{name: np.array(column) for name, column in self.columns.items()})
+        arrays = {}
+        for name, column in self.columns.items():
+            arrays[name] = np.array(column)
+        return Answers(**arrays)
 
 
 class LogReader:
@@ -223,9 +231,15 @@ class LogReader:
         )
         critique = columns.get(row, "critique")
         if critique:
-            self.leaks.add(str(critique), question, columns.get(row, "answer"), place)
+            answer = columns.get(row, "answer")
+            self.leaks.add(str(critique), question, answer, place)
 
     def _code(self, row: Row, columns: Columns, question: str, place: str) -> int:
+        """The code of a row's problem, a new one where it is new.
+
+        Raises:
+            ConfigError: the row has neither a prompt nor an id.
+        """
         named = columns.get(row, "problem")
         if named is not None:
             self.has_ids = True
@@ -243,11 +257,16 @@ class LogReader:
             self._codes[name] = code
             self._problems.append(Problem(name, str(family or ""), prompt))
         else:
-            known = self._problems[code]
-            if prompt is not None and known.prompt is not None and prompt != known.prompt:
-                others = known.other_prompts + 1
-                self._problems[code] = Problem(known.id, known.family, known.prompt, others)
+            self._add_prompt(code, prompt)
         return code
+
+    def _add_prompt(self, code: int, prompt: int | None) -> None:
+        known = self._problems[code]
+        if prompt is None or known.prompt is None:
+            return
+        if prompt != known.prompt:
+            others = known.other_prompts + 1
+            self._problems[code] = replace(known, other_prompts=others)
 
 
 def log_files(path: Path) -> list[Path]:
@@ -260,13 +279,20 @@ def log_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ConfigError(f"{path}: got nothing there, expected a log or a folder of logs")
-    files = [file for file in sorted(path.rglob("*"), key=_natural) if file.is_file()]
-    return [file for file in files if is_log(file) and file.name not in SETTINGS_FILES]
+    logs = []
+    for file in sorted(path.rglob("*"), key=_natural):
+        is_settings = file.name in SETTINGS_FILES
+        if file.is_file() and is_log(file) and not is_settings:
+            logs.append(file)
+    return logs
 
 
 def _natural(path: Path) -> list[Any]:
     """Sorts step_2 before step_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+    parts: list[Any] = re.split(r"(\d+)", str(path))
+    # The pieces between digits and the digits take turns.
+    parts[1::2] = map(int, parts[1::2])
+    return parts
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -282,7 +308,10 @@ def read_settings(path: Path) -> dict[str, Any]:
             continue
         try:
             text = file.read_text(encoding="utf-8")
-            raw = json.loads(text) if name.endswith("json") else yaml.safe_load(text)
+            # JSON is YAML too, but for a few spellings of numbers.
+            raw = yaml.safe_load(text)
+            if name.endswith("json"):
+                raw = json.loads(text)
         except (ValueError, OSError, yaml.YAMLError):
             continue
         if isinstance(raw, Mapping):
@@ -312,9 +341,15 @@ def _text(value: Any, is_prompt: bool = False) -> str:
     """The text of a prompt or a completion, with one space where there was white space."""
     if value is None:
         return ""
-    if isinstance(value, list) and all(isinstance(part, Mapping) for part in value):
-        value = question_of(value) if is_prompt else text_of(value)
-    return " ".join(str(value).split())
+    is_conversation = isinstance(value, list)
+    if is_conversation:
+        is_conversation = all(isinstance(part, Mapping) for part in value)
+    if is_conversation and is_prompt:
+        value = question_of(value)
+    elif is_conversation:
+        value = text_of(value)
+    words = str(value).split()
+    return " ".join(words)
 
 
 def _right(value: Any, place: str) -> int:
@@ -363,15 +398,18 @@ def _is_held_out(split: Any, shown: str) -> bool:
 
 
 def _truncated(row: Row, columns: Columns, role: Any) -> int:
-    if role is not None and str(role).startswith("rollout"):
-        return int("truncated" in str(role))
+    name = str(role)
+    if name.startswith("rollout"):
+        return int("truncated" in name)
     value = columns.get(row, "truncated")
     if value is not None:
         number = number_of(value)
         if number is not None:
             return int(number != 0)
-        return int(str(value).strip().lower() == "true")
+        word = str(value).strip().lower()
+        return int(word == "true")
     reason = columns.get(row, "finish_reason")
     if reason is not None:
-        return int(str(reason).lower() in FINISHED_EARLY)
+        word = str(reason).lower()
+        return int(word in FINISHED_EARLY)
     return UNKNOWN
