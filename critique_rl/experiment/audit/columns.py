@@ -20,7 +20,7 @@ from typing import Any
 from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.durable_files import read_yaml
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 """One row of a log: column -> value."""
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -193,6 +193,8 @@ class Columns:
         path = self._paths.get(name)
         if path is None:
             return None
+        if len(path) == 1:
+            return row.get(path[0])
         value = _reach(row, path)
         if value is _ABSENT:
             return None
@@ -222,7 +224,7 @@ def _reach(row: Any, path: tuple[str, ...]) -> Any:
         return row[".".join(path)]
     value = row
     for part in path:
-        if not isinstance(value, Mapping) or part not in value:
+        if not isinstance(value, dict) or part not in value:
             return _ABSENT
         value = value[part]
     return value

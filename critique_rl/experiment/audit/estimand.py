@@ -261,7 +261,7 @@ def _metrics(problems: Mapping[str, JudgedProblem], samples: int) -> dict[str, f
                 is_member = family in (ALL_FAMILIES, problem.family)
                 if is_member and problem.judged >= k:
                     value = pass_at_k(problem.judged, problem.right, k)
-                    values.append(value)
+                    values.append(float(value))
             if values:
                 name = f"pass@{k}/{family}"
                 metrics[name] = float(np.mean(values))

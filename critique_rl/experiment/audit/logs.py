@@ -7,6 +7,7 @@ Axis N: answers of one part of a run, training or evaluation, in the order of th
 
 from __future__ import annotations
 
+import math
 import re
 from array import array
 from collections.abc import Iterable, Mapping
@@ -118,7 +119,7 @@ class _Part:
     """Answers that are read one by one."""
 
     def __init__(self) -> None:
-        self.columns = {
+        self.columns: dict[str, array[Any]] = {
             "problem_N": array("i"),
             "step_N": array("q"),
             "reward_N": array("d"),
@@ -129,12 +130,16 @@ class _Part:
             "file_N": array("i"),
             "line_N": array("i"),
         }
+        # Looked up once: a log has a million rows.
+        self._appends = [column.append for column in self.columns.values()]
 
-    def add(self, **values: float) -> None:
-        for name, value in values.items():
-            self.columns[name].append(value)  # type: ignore[arg-type]
+    def add(self, *values: float) -> None:
+        """One answer: a value per column, in their order."""
+        for append, value in zip(self._appends, values, strict=True):
+            append(value)
 
     def finish(self) -> Answers:
+        """The answers as arrays."""
         arrays = {}
         for name, column in self.columns.items():
             arrays[name] = np.array(column)
@@ -156,6 +161,8 @@ class LogReader:
         self.left_out = 0
         self.has_ids = False
         self._codes: dict[str, int] = {}
+        self._last_prompt: Any = None
+        self._last_question = ""
         self._problems: list[Problem] = []
 
     def read(self, path: Path) -> RunLog:
@@ -207,7 +214,7 @@ class LogReader:
             self.left_out += 1
             return
         place = f"{shown}:{line}"
-        question = _text(columns.get(row, "prompt"), is_prompt=True)
+        question = self._question(columns.get(row, "prompt"))
         completion = _text(columns.get(row, "completion"))
         right = _right(columns.get(row, "right"), place)
         reward = number_of(columns.get(row, "reward"))
@@ -219,20 +226,29 @@ class LogReader:
         if _is_held_out(columns.get(row, "split"), shown):
             part = self.evaluation
         part.add(
-            problem_N=self._code(row, columns, question, place),
-            step_N=_step(columns.get(row, "step"), file),
-            reward_N=float("nan") if reward is None else reward,
-            right_N=right,
-            tokens_N=UNKNOWN if tokens is None else int(tokens),
-            truncated_N=_truncated(row, columns, role),
-            text_N=hash(completion),
-            file_N=len(self.files) - 1,
-            line_N=line,
+            self._code(row, columns, question, place),
+            _step(columns.get(row, "step"), file),
+            math.nan if reward is None else reward,
+            right,
+            UNKNOWN if tokens is None else int(tokens),
+            _truncated(row, columns, role),
+            hash(completion),
+            len(self.files) - 1,
+            line,
         )
         critique = columns.get(row, "critique")
         if critique:
             answer = columns.get(row, "answer")
             self.leaks.add(str(critique), question, answer, place)
+
+    def _question(self, prompt: Any) -> str:
+        """The question with one space where there was white space."""
+        # Answers of a group follow each other.
+        if prompt is not self._last_prompt and prompt != self._last_prompt:
+            words = _text(prompt, is_prompt=True).split()
+            self._last_prompt = prompt
+            self._last_question = " ".join(words)
+        return self._last_question
 
     def _code(self, row: Row, columns: Columns, question: str, place: str) -> int:
         """The code of a row's problem, a new one where it is new.
@@ -338,9 +354,11 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
 
 
 def _text(value: Any, is_prompt: bool = False) -> str:
-    """The text of a prompt or a completion, with one space where there was white space."""
+    """The text of a prompt or a completion."""
     if value is None:
         return ""
+    if isinstance(value, str):
+        return value
     is_conversation = isinstance(value, list)
     if is_conversation:
         is_conversation = all(isinstance(part, Mapping) for part in value)
@@ -348,8 +366,7 @@ def _text(value: Any, is_prompt: bool = False) -> str:
         value = question_of(value)
     elif is_conversation:
         value = text_of(value)
-    words = str(value).split()
-    return " ".join(words)
+    return str(value)
 
 
 def _right(value: Any, place: str) -> int:
