@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TRL_EXPERIMENTAL_SILENCE := 1
 
-.PHONY: install demo check lint types test test-browser smollm2 claims claims-quick
+.PHONY: install demo check lint types test test-browser release smollm2 claims claims-quick
 
 install: $(VENV)/.installed
 
@@ -54,6 +54,16 @@ test: lint types
 test-browser: install
 	$(BIN)/python -c "import sys; sys.path.insert(0, 'tests'); import browser; sys.exit(0 if browser.find() else 'no Chromium: apt-get install chromium, or set CHROMIUM')"
 	$(BIN)/python -m pytest -rs tests/analysis/test_browser.py
+
+# The wheel, and the quickstart from it in an environment that has nothing else. What it installs lies in build/release; the wheel is in dist.
+release: install
+	rm -rf dist build/release
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python -m venv build/release/environment
+	build/release/environment/bin/python -m pip install --quiet --constraint constraints.txt torch
+	build/release/environment/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd build/release && environment/bin/critique-rl run pipelines/quickstart.yaml --jobs 2
+	cd build/release && environment/bin/critique-rl audit --last 5 runs/quickstart/*/seed*
 
 smollm2: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[smollm2]'
