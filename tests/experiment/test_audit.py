@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from arm_evaluations import put
-from foreign_logs import FAULTS, WRITERS, Run, campaign, write
+from foreign_logs import FAULTS, STEPS, WRITERS, Run, campaign, write, write_trl
 
 from critique_rl.analysis.compare import compare
 from critique_rl.analysis.verdict import verdict
@@ -136,6 +136,27 @@ def test_rollouts_of_a_run_of_ours_are_read_as_they_are(tmp_path) -> None:
             assert (mine.difference, mine.ci95) == (each.difference, each.ci95)
     assert differences
     assert any("1 refinements and traces left out" in note for note in ours.notes)
+
+
+def test_tables_that_an_evaluation_of_trl_replaced_are_held_out(tmp_path) -> None:
+    words = []
+    for run in campaign():
+        folder = tmp_path / run.name
+        last = [each for each in run.train if each.step < STEPS]
+        # TRL has one file per step: that of the last step holds the evaluation.
+        write_trl(replace(run, train=last, held_out=[]), folder)
+        write_trl(replace(run, train=run.held_out, held_out=[]), folder)
+        words.append(f"{run.arm}:{run.seed}={folder}")
+    assert audited(words).estimand.kind == "training"
+    for run in campaign():
+        state = tmp_path / run.name / "checkpoint-6" / "trainer_state.json"
+        state.parent.mkdir()
+        history = [{"loss": 0.1, "step": STEPS}, {"eval_loss": 0.2, "step": STEPS}]
+        state.write_text(json.dumps({"log_history": history}))
+    result = audited(words)
+    assert result.estimand.kind == "held-out"
+    told_apart = audited(write(campaign(), tmp_path / "apart", "trl"))
+    assert result.sentence.partition(";")[0] == told_apart.sentence.partition(";")[0]
 
 
 # ---- what is missing or unfair -------------------------------------------------------------------

@@ -7,6 +7,7 @@ Axis N: answers of one part of a run, training or evaluation, in the order of th
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from array import array
@@ -32,6 +33,7 @@ EVALUATION = re.compile(
 )
 """Part of a file's name, or of a value of `split`, that names held-out answers."""
 STEP_IN_NAME = re.compile(r"(?:step|completions|global_step)[_-]?0*(\d+)|^0*(\d+)$")
+TRL_TABLE = re.compile(r"completions_0*(\d+)\.parquet")
 SETTINGS_FILES = ("config.yaml", "config.yml", "config.json", "args.json")
 FINISHED_EARLY = {"length", "max_tokens", "max_length"}
 
@@ -161,6 +163,7 @@ class LogReader:
         self.left_out = 0
         self.has_ids = False
         self._codes: dict[str, int] = {}
+        self._evaluated: set[int] = set()
         self._last_prompt: Any = None
         self._last_question = ""
         self._problems: list[Problem] = []
@@ -171,6 +174,7 @@ class LogReader:
         Raises:
             ConfigError: nothing is there, no file holds judged answers, or one is damaged.
         """
+        self._evaluated = evaluated_steps(path)
         for file in log_files(path):
             self._read_file(file, path)
         if not self.files:
@@ -223,7 +227,9 @@ class LogReader:
             reward = number_of(columns.get(row, "right"))
         tokens = number_of(columns.get(row, "tokens"))
         part = self.train
-        if _is_held_out(columns.get(row, "split"), shown):
+        table = TRL_TABLE.fullmatch(file.name)
+        is_replaced = table is not None and int(table[1]) in self._evaluated
+        if is_replaced or _is_held_out(columns.get(row, "split"), shown):
             part = self.evaluation
         part.add(
             self._code(row, columns, question, place),
@@ -303,6 +309,25 @@ def log_files(path: Path) -> list[Path]:
     return logs
 
 
+def evaluated_steps(path: Path) -> set[int]:
+    """Steps of TRL's evaluations, whose tables replace those of training at the same step.
+
+    They stand in trainer_state.json of a checkpoint: TRL 1.16 does not say it in the table.
+    """
+    steps: set[int] = set()
+    if not path.is_dir():
+        return steps
+    for file in path.rglob("trainer_state.json"):
+        try:
+            history = json.loads(file.read_text(encoding="utf-8"))["log_history"]
+            for row in history:
+                if any(name.startswith("eval_") for name in row):
+                    steps.add(int(row["step"]))
+        except (ValueError, KeyError, TypeError, OSError):
+            continue
+    return steps
+
+
 def _natural(path: Path) -> list[Any]:
     """Sorts step_2 before step_10."""
     parts: list[Any] = re.split(r"(\d+)", str(path))
@@ -313,8 +338,6 @@ def _natural(path: Path) -> list[Any]:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Settings beside a log, flat ("optim.lr"); {} where there are none, or none can be read."""
-    import json
-
     import yaml
 
     folder = path if path.is_dir() else path.parent
