@@ -1,5 +1,5 @@
-"""`critique-rl`: run, train, evaluate, compare, report, flow, claims, critics, judge, doctor, init,
-plan, lab.
+"""`critique-rl`: run, train, evaluate, compare, report, paper, flow, claims, critics, judge, doctor,
+init, plan, lab.
 
 Heavy imports happen inside the commands, so `--help` answers at once.
 
@@ -24,6 +24,7 @@ from critique_rl.cli import (
     init,
     judge,
     lab,
+    paper,
     plan,
     report,
     run,
@@ -38,6 +39,7 @@ COMMANDS = (
     evaluate,
     compare,
     report,
+    paper,
     flow,
     claims,
     critics,
