@@ -1,5 +1,5 @@
-"""`critique-rl`: run, train, evaluate, compare, report, paper, flow, claims, critics, judge, doctor,
-init, plan, lab.
+"""`critique-rl`: run, train, evaluate, compare, report, paper, flow, claims, critics, judge,
+doctor, init, plan, lab.
 
 Heavy imports happen inside the commands, so `--help` answers at once.
 

@@ -48,8 +48,8 @@ def paper(arguments: argparse.Namespace) -> int:
     curves = read_curves(folder, comparison)
     target = arguments.into or folder.paper
     written = write_paper(target, comparison, setup, curves)
-    for reason in written.not_drawn:
-        say(f"not drawn: {reason}")
+    for note in written.notes:
+        say(f"figures: {note}")
     names = ", ".join(path.name for path in written.files)
     say(f"paper: {target} with {names}")
     return verdict_status(comparison)

@@ -50,6 +50,8 @@ PANEL_COLUMNS = 3
 ROW_HEIGHT = 0.27
 """Of a row of one line, in inches."""
 LINE_HEIGHT = 0.11
+LEGEND_WIDTH = 28
+"""Characters of an entry of which two fit side by side."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def draw_differences(comparison: Comparison) -> Figure | None:
     notes.append("Circles: seeds.")
     label = f"{comparison.primary}, arm minus {comparison.control}"
     figure, axes = _interval_plot(rows, label, " ".join(notes))
-    axes.axvline(0, color=SOFT, linewidth=0.7, zorder=0)
+    axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
     return figure
 
 
@@ -151,16 +153,10 @@ def _draw_row(axes: Axes, place: int, row: Row) -> None:
     if row.outer is not None:
         low, high = row.outer
         axes.plot([low, high], [place, place], color=colour, linewidth=0.8, zorder=2)
-        ends = {"color": colour, "linewidth": 0, "marker": "|", "markersize": 5}
-        axes.plot([low, high], [place, place], **ends, zorder=2)
+        axes.plot([low, high], [place, place], "|", color=colour, markersize=5, zorder=2)
     if row.inner is not None:
         axes.plot(
-            row.inner,
-            [place, place],
-            color=colour,
-            linewidth=2.2,
-            solid_capstyle="butt",
-            zorder=3,
+            row.inner, [place, place], color=colour, linewidth=2.2, solid_capstyle="butt", zorder=3
         )
     # Below the interval: on it, a seed near the mean would be hidden.
     below = [place + 0.27] * len(row.seeds)
@@ -199,16 +195,20 @@ def band_words(curves: PaperCurves) -> str:
 
 def _one_panel(curves: PaperCurves) -> Figure:
     note = note_lines(band_words(curves))
-    legend_rows = math.ceil(len(curves.arms) / 2)
-    height = 2.1 + 0.15 * legend_rows + LINE_HEIGHT * note.count("\n")
+    names = [_curve_name(name, mean) for name, mean in curves.arms.items()]
+    columns = 2
+    if max(len(line) for name in names for line in name.split("\n")) > LEGEND_WIDTH:
+        columns = 1
+    legend_lines = sum(1 + name.count("\n") for name in names) / columns
+    height = 2.1 + 0.15 * math.ceil(legend_lines) + LINE_HEIGHT * note.count("\n")
     figure = new_figure(COLUMN, height)
     axes = figure.add_subplot()
-    for arm, (name, mean) in enumerate(curves.arms.items()):
-        _draw_mean(axes, mean, arm, _curve_name(name, mean))
+    for arm, mean in enumerate(curves.arms.values()):
+        _draw_mean(axes, mean, arm, names[arm])
     _set_curve_axes(axes, curves)
     axes.set_xlabel(curves.spending)
     axes.set_ylabel(curves.metric)
-    figure.legend(loc="outside upper center", ncols=2, handlelength=2.6, columnspacing=1.2)
+    figure.legend(loc="outside upper center", ncols=columns, handlelength=2.6, columnspacing=1.2)
     figure.supxlabel(note, fontsize=6, color=NOTE)
     return figure
 
@@ -247,8 +247,10 @@ def _set_curve_axes(axes: Axes, curves: PaperCurves) -> None:
     lowest = min(float(mean.mean.min()) for mean in curves.arms.values())
     if METRIC.fullmatch(curves.metric) and lowest >= 0:
         # Bands do not know that they are of shares.
-        _, top = axes.get_ylim()
-        axes.set_ylim(0, min(1.02, top))
+        _, highest = axes.get_ylim()
+        top = min(1.02, highest)
+        # A line of zeros stays in sight.
+        axes.set_ylim(-0.02 * top, top)
 
 
 def _panels(curves: PaperCurves, control: str) -> Figure:

@@ -10,7 +10,14 @@ from critique_rl.analysis.paper.curves import PaperCurves
 from critique_rl.analysis.paper.figures import draw_arms, draw_curves, draw_differences
 from critique_rl.analysis.paper.methods import methods_latex, methods_markdown
 from critique_rl.analysis.paper.setup import Setup
-from critique_rl.analysis.paper.style import METADATA, check_matplotlib, file_contents, paper_style
+from critique_rl.analysis.paper.style import (
+    FONT,
+    METADATA,
+    check_matplotlib,
+    file_contents,
+    missing_letters,
+    paper_style,
+)
 from critique_rl.analysis.paper.tables import arms_latex, differences_latex
 from critique_rl.config.durable_files import write_bytes, write_text
 
@@ -22,8 +29,8 @@ class PaperFiles:
     """What was written."""
 
     files: tuple[Path, ...]
-    not_drawn: tuple[str, ...]
-    """Figures for which there is nothing to draw, each with the reason."""
+    notes: tuple[str, ...]
+    """What figures lack, a line each: those that were not drawn, letters that no font has."""
 
 
 def write_paper(
@@ -38,15 +45,15 @@ def write_paper(
         curves: their learning curves; None where none were logged.
 
     Returns:
-        The files, and the figures that were not drawn. An earlier file of such a figure is deleted,
-        for it would belong to other numbers.
+        The files, and what figures lack. An earlier file of a figure that is not drawn now is
+        deleted, for it would belong to other numbers.
 
     Raises:
         ConfigError: matplotlib is not installed.
         OSError: a file cannot be written.
     """
     check_matplotlib()
-    contents, not_drawn = _figures(comparison, curves)
+    contents, notes = _figures(comparison, curves)
     texts = {
         "arms.tex": arms_latex(comparison, setup),
         "differences.tex": differences_latex(comparison, setup),
@@ -62,27 +69,33 @@ def write_paper(
             name = f"{figure}.{suffix}"
             if name not in contents:
                 (folder / name).unlink(missing_ok=True)
-    return PaperFiles(tuple(folder / name for name in (*contents, *texts)), tuple(not_drawn))
+    return PaperFiles(tuple(folder / name for name in (*contents, *texts)), tuple(notes))
 
 
 def _figures(
     comparison: Comparison, curves: PaperCurves | None
 ) -> tuple[dict[str, bytes], list[str]]:
-    """File name -> content of all figures, and the figures that are not drawn."""
+    """File name -> content of all figures, and what they lack."""
     reasons = {
         "differences": f"no arm can be compared with {comparison.control}",
         "arms": f"no arm has {comparison.primary}",
         "curves": f"no run logged a learning curve of {comparison.primary} or of pass@1",
     }
     contents = {}
-    not_drawn = []
+    notes = []
     with paper_style():
         drawn = {"differences": draw_differences(comparison), "arms": draw_arms(comparison)}
         drawn["curves"] = draw_curves(curves, comparison.control) if curves else None
         for name, figure in drawn.items():
             if figure is None:
-                not_drawn.append(f"{name}: {reasons[name]}")
+                notes.append(f"{name} is not drawn: {reasons[name]}")
                 continue
             for suffix, content in file_contents(figure).items():
                 contents[f"{name}.{suffix}"] = content
-    return contents, not_drawn
+    missing = missing_letters("".join((comparison.primary, *comparison.arms)))
+    if missing:
+        notes.append(
+            f"the font {FONT} lacks {' '.join(missing)}: boxes stand for them in PDF and PNG, and "
+            "the SVG keeps the letters"
+        )
+    return contents, notes

@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from critique_rl.analysis.comparison import Comparison, Sweep, SweepArm
-from critique_rl.analysis.evaluations import ALL_FAMILIES
+from critique_rl.analysis.evaluations import ALL_FAMILIES, METRIC
 from critique_rl.analysis.formats import plural, short, two_decimals
 from critique_rl.analysis.page.reader_warnings import accepted_sentences
 from critique_rl.analysis.paper.setup import ArmSetup, EvaluationSetup, Setting, Setup
+from critique_rl.analysis.paper.tables import latex_notes
 from critique_rl.analysis.paper.words import listed, lost_arms
 from critique_rl.analysis.table import escape_latex, escape_markdown
 from critique_rl.analysis.verdict import verdict
@@ -48,7 +49,8 @@ def methods_latex(comparison: Comparison, setup: Setup) -> str:
     for sentence in methods_sentences(comparison, setup):
         escaped = escape_latex(sentence)
         lines.append(MINUS.sub("$-$", escaped))
-    return "% Needs \\usepackage[T1]{fontenc}.\n" + "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    return latex_notes(text, ("fontenc",)) + text
 
 
 def methods_markdown(comparison: Comparison, setup: Setup) -> str:
@@ -140,8 +142,9 @@ def _settings(settings: Iterable[Setting]) -> str:
 
 def _seeds(comparison: Comparison) -> str:
     seeds = ", ".join(str(seed) for seed in comparison.seeds)
-    number = len(comparison.seeds)
-    return f"Each arm has {plural(number, 'training seed')} ({seeds})."
+    if len(comparison.seeds) == 1:
+        return f"There is one training seed ({seeds})."
+    return f"There are {len(comparison.seeds)} training seeds ({seeds})."
 
 
 def _spending(comparison: Comparison) -> str:
@@ -175,11 +178,10 @@ def _sweep(sweep: Sweep | None) -> list[str]:
         trial.append(f"seeds {seeds}")
     if sweep.budget_share is not None:
         trial.append(f"{sweep.budget_share:.0%} of the budget")
-    each = f" Each trial had {listed(trial)}." if trial else ""
-    sentences = [
-        f"Before training, {sweep.key} was chosen for every arm by {sweep.metric} on validation "
-        f"problems.{each}"
-    ]
+    by = f"{sweep.metric} on validation problems"
+    sentences = [f"Before training, {sweep.key} was chosen for every arm by {by}."]
+    if trial:
+        sentences.append(f"Each trial had {listed(trial)}.")
     for arm, choice in sweep.arms.items():
         sentences.append(_choice(arm, choice))
     return sentences
@@ -268,6 +270,8 @@ def default_intervals(comparison: Comparison) -> str:
     primary = comparison.primary
     if primary in EVALUATION_METRICS:
         return "Intervals are 95% t intervals over seeds; differences are paired on seeds."
+    if not METRIC.fullmatch(primary):
+        return "How intervals were made is not recorded."
     covers = "new problems and new seeds"
     if len(comparison.seeds) == 1:
         covers = "new problems, and say nothing of other seeds"
@@ -305,7 +309,7 @@ def _exceptions(comparison: Comparison) -> list[str]:
             parts.append(f"{arm} {noun} {', '.join(seeds)}")
         sentences.append(f"Runs without an evaluation, in no number: {'; '.join(parts)}.")
     else:
-        sentences.append("Every planned run was evaluated.")
+        sentences.append("No run of these arms and seeds lacks an evaluation.")
     for item, number in _left_out(comparison).items():
         arm, seed, reason = item
         place = arm if seed is None else f"{arm} seed {seed}"

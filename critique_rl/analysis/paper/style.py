@@ -9,6 +9,7 @@ styles and markers tell arms apart in grey.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -29,6 +30,8 @@ PAGE = 6.8
 INK = "#1a1a1a"
 ACCENT = "#0072B2"
 NOTE = "#404040"
+FONT = "DejaVu Sans"
+"""Comes with matplotlib, so that all machines draw alike."""
 SOFT = "#7a7a7a"
 """For what stands behind the numbers: zero, the control, single seeds."""
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -39,11 +42,11 @@ NAME_WIDTH = 17
 """Characters of an arm's name on one line."""
 NAME_PARTS = re.compile(r"[^\s_./-]*(?:[\s_./-]+|$)")
 """Behind these signs a name is broken first."""
-NOTE_WIDTH = 66
+NOTE_WIDTH = 69
 """Characters of a note of 6 points on one line of a column."""
 OPTIONS: dict[str, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
+    "font.sans-serif": [FONT],
     "font.size": 7.5,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7.5,
@@ -106,11 +109,23 @@ def new_figure(width: float, height: float) -> Figure:
 def file_contents(figure: Figure) -> dict[str, bytes]:
     """The figure as SVG, PDF and PNG: suffix -> content."""
     contents = {}
-    for suffix, metadata in METADATA.items():
-        buffer = BytesIO()
-        figure.savefig(buffer, format=suffix, metadata=metadata)
-        contents[suffix] = buffer.getvalue()
+    with warnings.catch_warnings():
+        # One warning per letter, format and place: `missing_letters` says it once.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        for suffix, metadata in METADATA.items():
+            buffer = BytesIO()
+            figure.savefig(buffer, format=suffix, metadata=metadata)
+            contents[suffix] = buffer.getvalue()
     return contents
+
+
+def missing_letters(text: str) -> str:
+    """The letters of a text that the figures' font lacks, each once; "" where it has all."""
+    from matplotlib.font_manager import findfont
+    from matplotlib.ft2font import FT2Font
+
+    known = FT2Font(findfont(FONT)).get_charmap()
+    return "".join(sign for sign in dict.fromkeys(text) if ord(sign) not in known)
 
 
 def name_lines(name: str, width: int = NAME_WIDTH) -> str:

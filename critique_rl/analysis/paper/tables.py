@@ -30,17 +30,24 @@ from critique_rl.analysis.table import escape_latex
 EMPTY = "--"
 """A cell without a value."""
 COST_HEADS = {
-    "generated_tokens": "generated tokens",
-    "critic_tokens": "critic tokens",
+    "generated_tokens": "generated",
+    "critic_tokens": "critic",
+    "total_tokens": "total",
+    "flops": "FLOPs",
+    "usd": "US$",
+}
+"""Field of `Cost` -> head of its column, which is there where some arm spent any of it."""
+COSTS_IN_WORDS = {
+    "generated_tokens": "tokens generated for training",
+    "critic_tokens": "tokens of critics",
     "total_tokens": "tokens in all",
     "flops": "FLOPs",
     "usd": "US dollars",
 }
-"""Field of `Cost` -> head of its column, which is there where some arm spent any of it."""
-PREAMBLE = (
-    "% Needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}.\n"
-    "% Written by critique-rl paper; numbers are not rounded in compare.json.\n"
-)
+"""Field of `Cost` -> its words in the caption."""
+PACKAGES = {"booktabs": r"\usepackage{booktabs}", "fontenc": r"\usepackage[T1]{fontenc}"}
+LAST_LATIN = "\N{LATIN SMALL LETTER LONG S}"
+"""pdfLaTeX knows letters up to here without further packages."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class LatexTable:
         environment = "table*" if self.wide else "table"
         lines = [
             rf"\begin{{{environment}}}[t]",
-            r"\centering\small",
+            r"\centering\footnotesize" if self.wide else r"\centering\small",
             r"\setlength{\tabcolsep}{4pt}",
             rf"\caption{{{escape_latex(self.caption)}}}",
             rf"\label{{{self.label}}}",
@@ -74,7 +81,21 @@ class LatexTable:
             r"\end{tabular}",
             rf"\end{{{environment}}}",
         ]
-        return PREAMBLE + "\n".join(lines) + "\n"
+        text = "\n".join(lines) + "\n"
+        return latex_notes(text, tuple(PACKAGES)) + text
+
+
+def latex_notes(text: str, packages: Sequence[str]) -> str:
+    """Comments above a file: what its document needs.
+
+    Args:
+        text: the file without them.
+        packages: keys of `PACKAGES`.
+    """
+    lines = [f"% Needs {' and '.join(PACKAGES[name] for name in packages)}."]
+    if any(sign > LAST_LATIN for sign in text):
+        lines.append("% Has letters that need XeLaTeX or LuaLaTeX, and a font that holds them.")
+    return "\n".join(lines) + "\n"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -103,11 +124,17 @@ def arms_latex(comparison: Comparison, setup: Setup) -> str:
         cells = [_number(comparison.base.get(metric), digits[metric]) for metric in metrics]
         rows.append([BEFORE, EMPTY, EMPTY, *cells, *[EMPTY] * len(costs)])
     for arm, summary in comparison.arms.items():
-        primary = summary.metrics.get(comparison.primary)
-        row = [_arm_name(arm, comparison), *_size_cells(primary)]
-        row += [_mean_cell(summary.metrics, metric, digits[metric]) for metric in metrics]
-        row += [_amount(summary.cost, name) for name in costs]
-        rows.append(row)
+        start = [_arm_name(arm, comparison), *_size_cells(summary.metrics.get(comparison.primary))]
+        means = [_mean_cell(summary.metrics, metric, digits[metric]) for metric in metrics]
+        intervals = [_ends_cell(summary.metrics, metric, digits[metric]) for metric in metrics]
+        amounts = [_amount(summary.cost, name) for name in costs]
+        if len(metrics) > 1:
+            # A page has no room for several intervals beside their means.
+            rows.append([*start, *means, *amounts])
+            rows.append(["", "", "", *intervals, *[""] * len(costs)])
+        else:
+            cells = [f"{means[0]} {intervals[0]}".rstrip()]
+            rows.append([*start, *cells, *amounts])
     for arm in lost_arms(comparison):
         name = _arm_name(arm, comparison)
         rows.append([name, "0", EMPTY, *[EMPTY] * (len(metrics) + len(costs))])
@@ -171,10 +198,15 @@ def _mean_cell(metrics: Mapping[str, MetricSummary], metric: str, digits: int) -
     summary = metrics.get(metric)
     if summary is None:
         return EMPTY
-    mean = _number(summary.mean, digits)
-    if summary.ci95 is None:
-        return mean
-    return f"{mean} {_interval(summary.ci95, digits)}"
+    return _number(summary.mean, digits)
+
+
+def _ends_cell(metrics: Mapping[str, MetricSummary], metric: str, digits: int) -> str:
+    """The interval; "" where there is none."""
+    summary = metrics.get(metric)
+    if summary is None or summary.ci95 is None:
+        return ""
+    return _interval(summary.ci95, digits)
 
 
 def _arms_caption(comparison: Comparison, setup: Setup, costs: Sequence[str]) -> str:
@@ -183,11 +215,13 @@ def _arms_caption(comparison: Comparison, setup: Setup, costs: Sequence[str]) ->
     coverage = arm_coverage(comparison.primary, summaries.values())
     sentences = [
         f"Arms on {comparison.primary}: {sizes}.",
-        f"Each cell has the mean over seeds and problems and its {coverage}.",
-        "Seeds and problems are those of the first metric.",
+        f"Numbers are means over seeds and problems, with the {coverage}.",
     ]
+    if len(shown_metrics(comparison)) > 1:
+        sentences.append(f"Seeds and problems are those of {comparison.primary}.")
     if costs:
-        sentences.append("Costs are means per run.")
+        spent = [COSTS_IN_WORDS[name] for name in costs]
+        sentences.append(f"Costs are means per run: {', '.join(spent)}.")
     else:
         sentences.append("Costs are not recorded.")
     if setup.budget:
@@ -245,13 +279,11 @@ def differences_latex(comparison: Comparison, setup: Setup) -> str:
     )
 
 
-def _differences_caption(
-    comparison: Comparison, setup: Setup, pairs: Sequence[Difference]
-) -> str:
+def _differences_caption(comparison: Comparison, setup: Setup, pairs: Sequence[Difference]) -> str:
     primary = comparison.primary
     sentences = [
-        f"Each arm minus the control {comparison.control}, paired on problems and seeds. The "
-        f"primary metric is {primary}.",
+        f"Each arm minus the control {comparison.control}, paired on problems and seeds.",
+        f"The primary metric is {primary}.",
     ]
     if pairs:
         sentences.append(f"Brackets: {pair_coverage(pairs)}, not corrected for several arms.")
