@@ -29,6 +29,7 @@ class PaperFiles:
     """What was written."""
 
     files: tuple[Path, ...]
+    """In the order of the figures, then tables and text."""
     notes: tuple[str, ...]
     """What figures lack, a line each: those that were not drawn, letters that no font has."""
 
