@@ -5,6 +5,7 @@ Names of arms and metrics are the user's and are escaped for each format.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -32,8 +33,11 @@ LATEX_ESCAPES = str.maketrans(
         "_": r"\_",
         "{": r"\{",
         "}": r"\}",
+        "`": r"\textasciigrave{}",
     }
 )
+DASHES = re.compile("-(?=-)")
+"""LaTeX would draw two hyphens as one dash."""
 JUSTIFY: dict[str, Literal["left", "right"]] = {"l": "left", "r": "right"}
 """A letter of `Table.alignment` -> rich's word."""
 RULES = {"l": ":---", "r": "---:"}
@@ -134,8 +138,9 @@ def _latex_row(cells: Sequence[str]) -> str:
 def escape_latex(text: str) -> str:
     """Text on one line in which no character commands anything."""
     line = " ".join(text.split())
-    escaped = line.translate(LATEX_ESCAPES)
-    if escaped.startswith("["):
-        # Behind the \\ of the row before, a bracket would open its optional argument.
+    escaped = DASHES.sub("-{}", line.translate(LATEX_ESCAPES))
+    if escaped.startswith(("[", "*")):
+        # Behind the \\ of the row before, a bracket would open its optional argument, and a star
+        # would belong to it.
         return f"{{{escaped}}}"
     return escaped

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from critique_rl.cli.arguments import Commands, add_json_argument, whole_number
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.durable_files import write_json
-from critique_rl.config.terminal import printable
+from critique_rl.config.terminal import printable, say
 
 if TYPE_CHECKING:
     from critique_rl.experiment.audit.audit import RunPath
@@ -50,6 +50,12 @@ def add_command(commands: Commands) -> None:
         "--mapping", type=Path, help="YAML: names of columns, and what the logs do not hold"
     )
     command.add_argument("--out", type=Path, help="write audit.json into this folder too")
+    command.add_argument(
+        "--paper",
+        type=Path,
+        metavar="FOLDER",
+        help="write figures, LaTeX tables and a methods paragraph there (pip extra paper)",
+    )
     add_json_argument(command)
     command.set_defaults(command=audit_runs)
 
@@ -63,6 +69,10 @@ def audit_runs(arguments: argparse.Namespace) -> int:
     from critique_rl.experiment.audit.audit import audit
     from critique_rl.experiment.audit.columns import LogMapping, read_mapping
 
+    if arguments.paper is not None:
+        from critique_rl.analysis.paper.style import check_matplotlib
+
+        check_matplotlib()
     mapping = LogMapping()
     if arguments.mapping is not None:
         mapping = read_mapping(arguments.mapping)
@@ -73,6 +83,12 @@ def audit_runs(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         write_json(arguments.out / "audit.json", result.to_json())
+    if arguments.paper is not None:
+        from critique_rl.analysis.paper.files import write_paper
+
+        written = write_paper(arguments.paper, result.comparison, result.setup())
+        for note in written.notes:
+            say(f"figures: {note}")
     if arguments.json:
         print(json.dumps(result.to_json()))
         return 0

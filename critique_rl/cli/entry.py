@@ -1,5 +1,5 @@
-"""`critique-rl`: run, train, evaluate, compare, audit, report, flow, claims, critics, judge,
-doctor, init, plan, lab.
+"""`critique-rl`: run, train, evaluate, compare, audit, report, paper, flow, claims, critics,
+judge, doctor, init, plan, lab.
 
 Heavy imports happen inside the commands, so `--help` answers at once.
 
@@ -25,6 +25,7 @@ from critique_rl.cli import (
     init,
     judge,
     lab,
+    paper,
     plan,
     report,
     run,
@@ -40,6 +41,7 @@ COMMANDS = (
     compare,
     audit,
     report,
+    paper,
     flow,
     claims,
     critics,

@@ -37,6 +37,11 @@ class DamagedFile(ConfigError):
 
 
 def write_text(path: Path, text: str) -> None:
+    """Replace a text file as `write_bytes` does. Raises OSError like it."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file in one step; folders above it are made.
 
     Raises:
@@ -45,8 +50,8 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process number keeps two writers of one file apart; the last rename wins.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(content)
         file.flush()
         # Without it a power cut may keep the rename and lose the text: an empty file.
         os.fsync(file.fileno())

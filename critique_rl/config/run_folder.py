@@ -2,6 +2,7 @@
 
     runs/<pipeline>/
         compare.json, report.html    with report.md, tables.tex and numbers.csv beside the page
+        paper/                       figures, tables and text of `critique-rl paper`
         base/eval.json               the policy before training, on the same problems
         base/again/eval.json         the same with other samples: their difference is noise
         bench/bank.json              failed rollouts of the policy, to try critics on before a run
@@ -193,6 +194,11 @@ class PipelineFolder:
     @property
     def numbers(self) -> Path:
         return self.path / "numbers.csv"
+
+    @property
+    def paper(self) -> Path:
+        """Folder of figures, tables and text for a paper."""
+        return self.path / "paper"
 
 
 @dataclass(frozen=True)

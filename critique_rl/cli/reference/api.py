@@ -54,6 +54,9 @@ MODULES: dict[str, tuple[str, ...]] = {
     "critique_rl.trainer.plateau": ("PlateauRule", "PlateauDetector", "PlateauCallback"),
     "critique_rl.analysis.compare": ("compare",),
     "critique_rl.analysis.report": ("write_report",),
+    "critique_rl.analysis.paper.files": ("write_paper", "PaperFiles"),
+    "critique_rl.analysis.paper.curves": ("PaperCurves",),
+    "critique_rl.analysis.paper.setup": ("Setup", "EvaluationSetup", "ArmSetup"),
 }
 """Modules that a program may import, with their names; (): every public function and class."""
 

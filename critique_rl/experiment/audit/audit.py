@@ -19,6 +19,7 @@ from critique_rl.analysis.comparison import Comparison, MissingRun
 from critique_rl.analysis.comparison_tables import TERMINAL, arms_table, differences_table
 from critique_rl.analysis.differences import all_pairs, differences_from
 from critique_rl.analysis.evaluations import Runs
+from critique_rl.analysis.paper.setup import Setup
 from critique_rl.analysis.table import Table
 from critique_rl.analysis.verdict import left_out, verdict
 from critique_rl.config.checks import ConfigError
@@ -72,6 +73,22 @@ class Audit:
             "notes": self.notes,
             "comparison": self.comparison.to_json(),
         }
+
+    def setup(self) -> Setup:
+        """What a methods paragraph can say of runs that others made."""
+        faults = []
+        for finding in self.findings:
+            if finding.status != FOUND:
+                continue
+            faults.append(f"{finding.check} ({finding.says})")
+        notes = [
+            "The runs were made by other programs, and judged from their logs alone.",
+            f"The quantity is {self.estimand.says}.",
+        ]
+        if faults:
+            listed = "; ".join(faults)
+            notes.append(f"The audit found: {listed}.")
+        return Setup(notes=tuple(notes))
 
     def tables(self) -> list[Table]:
         """Arms, differences from the control, and findings."""

@@ -131,6 +131,9 @@ def _csv_rows(path: Path) -> Iterator[NumberedRow]:
                         f"header's {len(reader.fieldnames or ())}: mend the line"
                     )
                 # Cells stay text: an answer "42" is no number to compare with "42.0".
-                yield reader.line_num, {name: text or None for name, text in row.items()}
+                cells = {}
+                for name, text in row.items():
+                    cells[name] = text or None
+                yield reader.line_num, cells
         except (csv.Error, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: got no readable CSV ({error}): write it anew") from error

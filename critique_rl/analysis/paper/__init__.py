@@ -1,0 +1,1 @@
+"""Figures, tables and a methods paragraph for a paper, from a `Comparison`."""
