@@ -27,7 +27,7 @@ from critique_rl.config.run_folder import RunFolder
 from critique_rl.config.schema import TaskConfig
 from critique_rl.config.yaml_text import read_yaml
 from critique_rl.critic.build import build_critic
-from critique_rl.experiment.audit.columns import read_mapping
+from critique_rl.experiment.audit.mapping import read_mapping
 from critique_rl.experiment.build import trainer_arguments
 from critique_rl.experiment.critic_bench import parse_spec
 from critique_rl.tasks.isolated_verifiers import build_verifier

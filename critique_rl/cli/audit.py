@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from critique_rl.experiment.audit.audit import RunPath
 
 SEED = re.compile(r"(?:^|[-_./ ])(?:seed|s)[-_ ]?(\d+)$", re.IGNORECASE)
-"""The seed at the end of a folder's name, such as grpo-seed3."""
+"""The seed at the end of a name, such as grpo-seed3, or as the folder around it, seed3/grpo."""
 NAMED = re.compile(r"([^=:/\\]+)(?::(\d+))?=(.+)")
 """ARM:SEED=PATH, or ARM=PATH."""
 
@@ -67,7 +67,7 @@ def audit_runs(arguments: argparse.Namespace) -> int:
         ConfigError: A log cannot be read, or two arms cannot be compared.
     """
     from critique_rl.experiment.audit.audit import audit
-    from critique_rl.experiment.audit.columns import LogMapping, read_mapping
+    from critique_rl.experiment.audit.mapping import LogMapping, read_mapping
 
     if arguments.paper is not None:
         from critique_rl.analysis.paper.style import check_matplotlib
@@ -77,8 +77,8 @@ def audit_runs(arguments: argparse.Namespace) -> int:
     if arguments.mapping is not None:
         mapping = read_mapping(arguments.mapping)
     runs = name_runs(arguments.runs)
-    if not arguments.last:
-        raise ConfigError("--last: got 0 steps, expected at least 1")
+    if arguments.last < 1:
+        raise ConfigError(f"--last: got {arguments.last} steps, expected at least 1")
     result = audit(runs, mapping, arguments.control, arguments.metric, arguments.last)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -109,6 +109,7 @@ def name_runs(words: list[str]) -> list[RunPath]:
         ConfigError: Two runs have one arm and seed.
     """
     from critique_rl.experiment.audit.audit import RunPath
+    from critique_rl.experiment.audit.files import stem_of
 
     runs: list[RunPath] = []
     for word in words:
@@ -121,12 +122,13 @@ def name_runs(words: list[str]) -> list[RunPath]:
             path = Path(match[3])
             if match[2]:
                 seed = int(match[2])
-        stem = path.name.split(".")[0]
-        ending = SEED.search(stem)
+        stem = stem_of(path.name)
+        around = path.parent.name
+        ending = SEED.search(stem) or SEED.fullmatch(around)
         if seed is None and ending:
             seed = int(ending[1])
         if not arm:
-            arm = SEED.sub("", stem) or path.parent.name
+            arm = SEED.sub("", stem) or around
         if seed is None:
             seed = sum(run.arm == arm for run in runs)
         taken = [(run.arm, run.seed) for run in runs]

@@ -17,15 +17,19 @@ from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.experiment.audit.audit import Audit, audit
-from critique_rl.experiment.audit.columns import LogMapping, read_mapping
 from critique_rl.experiment.audit.findings import CLEAR, FOUND, UNKNOWN_STATUS
+from critique_rl.experiment.audit.mapping import LogMapping, read_mapping
 
 CLEAN = 20
-WITH_ALL = LogMapping(tried=dict.fromkeys(("scalar", "critique", "retry", "shuffled"), 3))
 
 
-def audited(words: list[str], mapping: LogMapping = WITH_ALL, **options) -> Audit:
-    return audit(name_runs(words), mapping, **options)
+def tried_alike(words: list[str]) -> LogMapping:
+    """What no log holds, for a clean campaign."""
+    return LogMapping(tried={run.arm: 3 for run in name_runs(words)})
+
+
+def audited(words: list[str], mapping: LogMapping | None = None, **options) -> Audit:
+    return audit(name_runs(words), mapping or tried_alike(words), **options)
 
 
 def statuses(result: Audit) -> dict[str, str]:
@@ -189,11 +193,15 @@ def test_the_best_of_several_evaluations_is_told_where_it_is_reported(tmp_path) 
         changed.append(replace(run, held_out=earlier + run.held_out))
     words = write(changed, tmp_path)
     assert statuses(audited(words))["checkpoints"] == CLEAR
-    mapping = replace(WITH_ALL, reported={"critique": 3})
+    mapping = replace(tried_alike(words), reported={"critique": 3})
     result = audited(words, mapping)
     [finding] = [each for each in result.findings if each.check == "checkpoints"]
     assert finding.status == FOUND
     assert "the best of 2 evaluations" in finding.places[0]
+    with pytest.raises(ConfigError, match="expected one of 3, 6"):
+        audited(words, LogMapping(reported={"critique": 4}))
+    with pytest.raises(ConfigError, match="did you mean 'critique'"):
+        audited(words, LogMapping(reported={"critiqe": 3}))
 
 
 def test_what_a_log_cannot_show_is_unknown(tmp_path) -> None:
@@ -214,15 +222,36 @@ GOOD = '{"prompt": "a", "completion": "b", "reward": 1.0, "step": 1}\n'
     [
         ("log.jsonl", GOOD + "{not json}\n" + GOOD, "line 2: got '{not json}'"),
         ("log.jsonl", GOOD + "[1, 2]\n", "line 2: got '[1, 2]'"),
-        ("log.jsonl", '{"loss": 1.0, "lr": 2.0}\n', "several columns that may be the reward"),
-        ("log.jsonl", '{"loss": 1.0}\n', "expected a log with a question and a reward"),
-        ("log.jsonl", "", "expected a log with a question and a reward"),
+        (
+            "log.jsonl",
+            '{"prompt": "a", "completion": "b", "x": 1.0, "y": 2.0}\n',
+            "several columns",
+        ),
+        ("log.jsonl", '{"loss": 1.0, "lr": 2.0}\n', "expected a log with a question"),
+        ("log.jsonl", "", "expected a log with a question"),
+        ("log.jsonl.gz", "no gzip", "got no readable gzip file"),
         ("log.csv", "prompt,reward\na,1\nb\n", "another number of cells"),
         ("log.json", '{"columns": ["prompt", "reward"], "data": [["a"]]}', "row 1: got 1 values"),
         ("log.json", "{", "got no JSON"),
+        ("log.json", '{"columns": null, "data": [1]}', "expected a log with a question"),
+        ("log.json", '["a", "b"]', "expected a log with a question"),
+        ("log.json", "[" * 100_000, "got no JSON"),
         ("log.parquet", "PAR1 no table", "got no readable parquet file"),
-        ("log.jsonl", '{"prompt": "a", "verdict": "perhaps"}\n', "got the verdict 'perhaps'"),
-        ("log.jsonl", '{"prompt": "", "reward": 1.0}\n', "neither a prompt nor a problem's id"),
+        (
+            "log.jsonl",
+            '{"prompt": "a", "completion": "", "verdict": "perhaps"}\n',
+            "got the verdict 'perhaps'",
+        ),
+        (
+            "log.jsonl",
+            '{"prompt": "a", "completion": "", "passed": 7, "score": 0.0}\n',
+            "got the verdict '7'",
+        ),
+        (
+            "log.jsonl",
+            '{"prompt": "", "completion": "b", "reward": 1.0}\n',
+            "neither a prompt nor a problem's id",
+        ),
     ],
 )
 def test_a_damaged_log_is_named_with_its_place(
@@ -256,7 +285,10 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path) -> None:
         (["a:0=LOG", "a:0=LOG"], "got a with seed 0 twice"),
         (["a=LOG"], "got one arm"),
         (["a=LOG", "b=LOG", "--control", "c"], "got the control 'c', expected one of a, b"),
-        (["a=LOG", "b=LOG", "--metric", "pass@1/algebra"], "got primary 'pass@1/algebra'"),
+        (
+            ["a=LOG", "b=LOG", "--metric", "pass@1/algebra"],
+            "got 'pass@1/algebra', expected one of pass@1/all",
+        ),
         (["a=LOG", "b=LOG", "--last", "0"], "expected at least 1"),
     ],
 )
@@ -275,7 +307,7 @@ def test_many_rewards_need_a_threshold(tmp_path, capsys) -> None:
         log.write_text("".join(json.dumps(row) + "\n" for row in rows))
         words.append(f"{arm}={log}")
     assert main(["audit", *words]) == 2
-    assert "right: 1.0" in capsys.readouterr().err
+    assert "right: 0.5" in capsys.readouterr().err
     mapping = tmp_path / "mapping.yaml"
     mapping.write_text("right: 0.5\n")
     assert main(["audit", *words, "--mapping", str(mapping), "--json"]) == 0
@@ -290,6 +322,7 @@ def test_many_rewards_need_a_threshold(tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("settings: {a: 3}", "settings.a: got 3, expected name: value pairs"),
         ("colums: {reward: r}", "did you mean 'columns'"),
         ("columns: {rewards: r}", "did you mean 'reward'"),
         ("columns: {reward: 3}", "expected a column's name"),
@@ -319,7 +352,7 @@ def test_a_mapping_names_columns_inside_objects(tmp_path) -> None:
     result = audited(words, LogMapping(columns=columns))
     [difference] = [each for each in result.comparison.comparisons if each.metric == "pass@1/all"]
     assert difference.difference == 1.0
-    with pytest.raises(ConfigError, match="got no column 'z'"):
+    with pytest.raises(ConfigError, match="got no column z, which the mapping names"):
         audited(words, LogMapping(columns={**columns, "prompt": "z"}))
 
 

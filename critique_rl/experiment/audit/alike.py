@@ -2,41 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from critique_rl.analysis.formats import ALIKE, short
-from critique_rl.experiment.audit.estimand import HELD_OUT, run_cost
+from critique_rl.experiment.audit.estimand import HELD_OUT, know_tokens, run_cost
 from critique_rl.experiment.audit.findings import Audited, Finding, clear, fault, per_arm, unknown
 from critique_rl.experiment.audit.groups import group_size
 from critique_rl.experiment.audit.logs import RunLog
+from critique_rl.experiment.audit.settings import plain
 
 SAME_PROMPTS = 0.95
 """Share of the training problems of one seed that two arms have in common at least."""
+UNEVEN = 1.25
+"""The largest spending of a seed's runs may be this times the smallest: lengths are chance."""
 SHOWN = 60
 """Characters of a problem's id in a finding."""
-ANCHORS = ("beta", "kl", "ref_model", "ema", "anchor")
-"""Words in the names of settings that hold a policy near another one."""
-EFFORT = (
-    "learning_rate",
-    "lr",
+ANCHORS = {
+    "beta",
+    "ema",
+    "ema_decay",
+    "kl_coef",
+    "kl_loss_coef",
+    "kl_penalty_coef",
+    "sync_ref_model",
+    "use_kl_in_reward",
+    "use_kl_loss",
+    "use_kl_penalty",
+}
+"""Names of settings that hold a policy near another one, the last part."""
+EFFORT = {
     "batch_size",
-    "num_generations",
-    "rollout_n",
-    "max_steps",
-    "total_steps",
     "epochs",
-    "temperature",
+    "gradient_accumulation_steps",
+    "group_size",
+    "groups_per_batch",
+    "learning_rate",
+    "lora_rank",
+    "lr",
     "max_completion_length",
-    "response_length",
+    "max_response_length",
+    "max_steps",
+    "max_tokens",
     "model",
-    "lora",
-)
-"""Words in the names of settings that two arms should share."""
-CONTROLS = {"retry": ("retry", "again"), "shuffled": ("shuffl", "random", "noise")}
-"""Control arm -> parts of names that show it."""
+    "model_name",
+    "model_name_or_path",
+    "num_generations",
+    "num_iterations",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "ppo_epochs",
+    "rollouts_per_example",
+    "seq_len",
+    "temperature",
+    "total_epochs",
+    "total_steps",
+    "total_training_steps",
+    "train_batch_size",
+}
+"""Names of settings that two arms should share, the last part."""
+EFFORT_PATHS = ("rollout.n", "model.path", "model.name")
+"""Such settings whose last part alone says nothing."""
+OTHERS = ("critic", "judge", "hint", "teacher", "reward_model")
+"""First parts of settings that are of no policy."""
+CONTROLS = {"retry": ("retry", "again"), "shuffled": ("shuffle", "shuffled", "noise")}
+"""Control arm -> words of names that show it."""
 
 
 def seeds(audited: Audited) -> Finding:
@@ -59,30 +92,52 @@ def seeds(audited: Audited) -> Finding:
 
 
 def problems(audited: Audited) -> Finding:
-    """All runs answer the same problems."""
+    """All runs answer the same problems, and were trained on the same ones."""
+    places = _other_training_problems(audited)
+    if places:
+        return fault("problems", "arms of one seed were trained on other problems", places)
     if audited.estimand.kind != HELD_OUT:
-        return _training_problems(audited)
+        return clear("problems", "arms of one seed were trained on the same problems")
     ids = {}
     for run in audited.evaluations:
-        ids[run.log.name] = set(run.evaluation.problems)
+        name = run.log.name
+        ids[name] = set(run.evaluation.problems)
+        number = len(ids[name])
+        asked = _most_problems(run.log)
+        if number < SAME_PROMPTS * asked:
+            places.append(f"{name}: the last evaluation has {number} of {asked} problems")
+    if places:
+        return fault("problems", "the last evaluation is not complete", places)
     shared = set.intersection(*ids.values())
     union = set.union(*ids.values())
-    places = []
     for name, held_out in ids.items():
         extra = sorted(held_out - shared)
         if extra:
             example = extra[0][:SHOWN]
             places.append(f"{name}: {len(extra)} that others lack, such as {example!r}")
     if places:
-        says = f"{len(union - shared)} of {len(union)} held-out problems are not in all runs"
+        missing = len(union - shared)
+        says = f"{missing} of {len(union)} held-out problems are not in all runs"
         return fault("problems", says, places)
     return clear("problems", f"the same {len(shared)} held-out problems in all runs")
 
 
-def _training_problems(audited: Audited) -> Finding:
+def _most_problems(log: RunLog) -> int:
+    """Problems of the evaluation that has most of them."""
+    most = 0
+    part = log.evaluation
+    for step in np.unique(part.step_N):
+        is_taken_N = part.step_N == step
+        asked = np.unique(part.problem_N[is_taken_N])
+        most = max(most, len(asked))
+    return most
+
+
+def _other_training_problems(audited: Audited) -> list[str]:
     by_seed: dict[int, list[RunLog]] = {}
     for log in audited.logs:
-        by_seed.setdefault(log.seed, []).append(log)
+        if len(log.train):
+            by_seed.setdefault(log.seed, []).append(log)
     places = []
     for seed, logs in by_seed.items():
         first = _ids(logs[0])
@@ -93,13 +148,12 @@ def _training_problems(audited: Audited) -> Finding:
             if share < SAME_PROMPTS:
                 other = logs[0].arm
                 places.append(f"seed {seed}: {log.arm} shares {share:.0%} with {other}")
-    if places:
-        return fault("problems", "arms were trained on other problems", places)
-    return clear("problems", "arms of one seed were trained on the same problems")
+    return places
 
 
 def _ids(log: RunLog) -> set[str]:
-    return {problem.id for problem in log.problems}
+    """Problems of training."""
+    return {problem.id for problem in log.problems if not problem.is_held_out}
 
 
 def prompts(audited: Audited) -> Finding:
@@ -107,13 +161,14 @@ def prompts(audited: Audited) -> Finding:
     if not all(log.has_ids for log in audited.logs):
         says = "the logs have no ids of problems, so another prompt would be another problem"
         return unknown("prompts", says)
-    first: dict[str, int] = {}
+    first: dict[tuple[bool, str], int] = {}
     differing: dict[str, list[str]] = {}
     for log in audited.logs:
         for problem in log.problems:
             if problem.prompt is None:
                 continue
-            known = first.setdefault(problem.id, problem.prompt)
+            key = (problem.is_held_out, problem.id)
+            known = first.setdefault(key, problem.prompt)
             if known != problem.prompt:
                 differing.setdefault(log.name, []).append(problem.id)
     if not first:
@@ -152,31 +207,51 @@ def budgets(audited: Audited) -> Finding:
     """Arms spent alike: tokens where they are logged, else answers."""
     if not all(len(log.train) for log in audited.logs):
         return unknown("budgets", "not every run logged its training rollouts")
-    tokens = {}
-    answers = {}
-    for arm, logs in audited.arms.items():
-        tokens_S = []
-        answers_S = []
-        for log in logs:
-            cost = run_cost(log)
-            tokens_S.append(cost.generated_tokens)
-            answers_S.append(len(log.train))
-        tokens[arm] = float(np.mean(tokens_S))
-        answers[arm] = float(np.mean(answers_S))
+    has_tokens = know_tokens(audited.logs)
     measure = "generated tokens"
-    spent = tokens
-    if not all(tokens.values()):
+    if not has_tokens:
         measure = "training answers (tokens are not logged)"
-        spent = answers
-    least = min(spent.values())
-    ratio = max(spent.values()) / least
+    spent: dict[str, dict[int, float]] = {}
+    for log in audited.logs:
+        amount = float(len(log.train))
+        if has_tokens:
+            amount = run_cost(log, has_tokens).generated_tokens
+        spent.setdefault(log.arm, {})[log.seed] = amount
+    means = {}
+    for arm, by_seed in spent.items():
+        amounts = list(by_seed.values())
+        means[arm] = float(np.mean(amounts))
+    if not all(means.values()):
+        return unknown("budgets", "an arm logged no tokens")
+    shown = {}
+    for arm, mean in means.items():
+        shown[arm] = short(mean)
+    ratio = max(means.values()) / min(means.values())
     if ratio > ALIKE:
         says = f"arms differ by {ratio:.2f} times in {measure}"
-        shown = {}
-        for arm, amount in spent.items():
-            shown[arm] = short(amount)
         return fault("budgets", says, per_arm(shown))
+    places = _uneven_seeds(spent)
+    if places:
+        return fault("budgets", f"runs of one seed differ in {measure}", places)
     return clear("budgets", f"arms agree within 5% in {measure}")
+
+
+def _uneven_seeds(spent: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """Seeds whose runs spent unalike, of spending by arm and seed."""
+    by_seed: dict[int, dict[str, float]] = {}
+    for arm, amounts in spent.items():
+        for seed, amount in amounts.items():
+            by_seed.setdefault(seed, {})[arm] = amount
+    places = []
+    for seed, amounts_of in by_seed.items():
+        least = max(min(amounts_of.values()), 1.0)
+        if max(amounts_of.values()) > UNEVEN * least:
+            shown = {}
+            for arm, amount in amounts_of.items():
+                shown[arm] = short(amount)
+            listed = ", ".join(per_arm(shown))
+            places.append(f"seed {seed}: {listed}")
+    return places
 
 
 def settings(audited: Audited) -> Finding:
@@ -191,34 +266,39 @@ def anchors(audited: Audited) -> Finding:
     return _compare_settings(audited, "anchors", ANCHORS, says)
 
 
-def _compare_settings(audited: Audited, check: str, words: Sequence[str], says: str) -> Finding:
-    by_arm: dict[str, Mapping[str, Any]] = {}
-    for arm, logs in audited.arms.items():
-        by_arm[arm] = logs[0].settings
-    if not all(by_arm.values()):
-        return unknown(check, "no settings lie beside the logs of every arm")
-    names = sorted(set().union(*by_arm.values()))
-    compared = [name for name in names if _has_word(name, words)]
+def _compare_settings(audited: Audited, check: str, words: Collection[str], says: str) -> Finding:
+    by_run: dict[str, Mapping[str, Any]] = {}
+    for log in audited.logs:
+        by_run[log.name] = log.settings
+    if not all(by_run.values()):
+        return unknown(check, "no settings lie beside the logs of every run")
+    names = sorted(set().union(*by_run.values()))
+    compared = [name for name in names if _is_compared(name, words)]
     places = []
     for name in compared:
         values = {}
-        for arm, known in by_arm.items():
-            values[arm] = repr(known.get(name))
+        for run, known in by_run.items():
+            values[run] = plain(known.get(name))
         if len(set(values.values())) > 1:
             listed = ", ".join(per_arm(values))
             places.append(f"{name}: {listed}")
     if places:
         return fault(check, says, places)
     if not compared:
-        return unknown(check, "the settings beside the logs name none")
-    return clear(check, f"{len(compared)} settings are the same in all arms")
+        return unknown(check, "the settings beside the logs name none that are known here")
+    return clear(check, f"{len(compared)} settings are the same in all runs")
 
 
-def _has_word(name: str, words: Sequence[str]) -> bool:
-    """Whether a word stands in a setting's last part: "kl" in kl_coef, and not in tackle."""
-    _, _, last = name.rpartition(".")
-    padded = f"_{last.lower()}_"
-    return any(f"_{word}_" in padded for word in words)
+def _is_compared(name: str, words: Collection[str]) -> bool:
+    """Whether a setting is of the policy's training, and named by one of these words."""
+    lower = name.lower()
+    first, _, _ = lower.partition(".")
+    if first in OTHERS:
+        return False
+    _, _, last = lower.rpartition(".")
+    if last in words:
+        return True
+    return words is EFFORT and lower.endswith(EFFORT_PATHS)
 
 
 def tried(audited: Audited) -> Finding:
@@ -239,7 +319,7 @@ def controls(audited: Audited) -> Finding:
         if any(log.leaks.critiques for log in logs):
             criticised.append(arm)
     if not criticised:
-        return clear("controls", "no arm logged critiques")
+        return unknown("controls", "no critiques are logged")
     names = [arm.lower() for arm in audited.arms]
     missing = []
     for control, parts in CONTROLS.items():
@@ -254,10 +334,10 @@ def controls(audited: Audited) -> Finding:
     return clear("controls", "arms that try again and that read other words are there")
 
 
-def _is_named(names: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether one of the names has one of the parts."""
+def _is_named(names: Sequence[str], words: Collection[str]) -> bool:
+    """Whether one of the names has one of the words, between signs that are no letters."""
     for name in names:
-        for part in parts:
-            if part in name:
-                return True
+        parts = re.split(r"[^a-z]+", name)
+        if any(part in words for part in parts):
+            return True
     return False

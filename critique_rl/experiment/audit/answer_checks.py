@@ -10,15 +10,26 @@ from itertools import pairwise
 
 import numpy as np
 
+from critique_rl.config.checks import ConfigError
 from critique_rl.experiment.audit.estimand import HELD_OUT, RunEvaluation
-from critique_rl.experiment.audit.findings import Audited, Finding, clear, fault, unknown
+from critique_rl.experiment.audit.findings import Audited, Finding, clear, fault, per_arm, unknown
 from critique_rl.experiment.audit.groups import group_size, groups_of
-from critique_rl.experiment.audit.logs import UNKNOWN, Answers, RunLog
+from critique_rl.experiment.audit.logs import Answers, RunLog
+from critique_rl.experiment.audit.mapping import LogMapping
+from critique_rl.experiment.audit.values import UNKNOWN
 
 MUCH_DEAD = 0.5
 """Share of groups without a signal from which on it is a finding."""
+MUCH_OPEN = 0.01
+"""Share of answers that were not judged from which on it is a finding."""
 MUCH_CUT = 0.05
 """Share of answers that were cut off and count as wrong from which on it is a finding."""
+FAR_OVER = 1.5
+"""The least ratio of a limit's length to the median, where answers have no mark of it."""
+SOME = 0.1
+"""Share of groups that two files hold from which on they are copies."""
+TWICE = 1.9
+"""Answers of a step, over those of the usual step, from which on it was logged twice."""
 MOSTLY = 0.5
 """Share of groups that are two equal halves from which on all were logged twice."""
 
@@ -29,16 +40,22 @@ def dead_groups(audited: Audited) -> Finding:
     places = []
     for log in audited.logs:
         groups = groups_of(log.train)
-        if not groups:
-            continue
         values_N = log.train.reward_N
         if np.isnan(values_N).all():
-            values_N = log.train.right_N
+            is_open_N = log.train.right_N == UNKNOWN
+            values_N = np.where(is_open_N, np.nan, log.train.right_N)
+        judged = 0
         dead = []
         for rows_N in groups:
-            if len(set(values_N[rows_N].tolist())) == 1:
+            known = _known_values(values_N[rows_N])
+            if len(known) < 2:
+                continue
+            judged += 1
+            if len(set(known)) == 1:
                 dead.append(rows_N)
-        share = len(dead) / len(groups)
+        if not judged:
+            continue
+        share = len(dead) / judged
         shares.append(share)
         if share > MUCH_DEAD:
             first = int(dead[0][0])
@@ -51,6 +68,13 @@ def dead_groups(audited: Audited) -> Finding:
         return fault("dead groups", says, places)
     says = f"at most {max(shares):.0%} of a run's groups have equal rewards"
     return clear("dead groups", says)
+
+
+def _known_values(values_N: np.ndarray) -> list[float]:
+    """Of values (N,) those that are numbers."""
+    is_known_N = ~np.isnan(values_N)
+    known: list[float] = values_N[is_known_N].tolist()
+    return known
 
 
 def truncation(audited: Audited) -> Finding:
@@ -86,24 +110,81 @@ def _cut_off(part: Answers) -> np.ndarray | None:
         return cut_N
     if (part.tokens_N == UNKNOWN).any():
         return None
-    # Without a mark: many answers of the greatest length hint at a limit.
-    longest_N: np.ndarray = part.tokens_N == part.tokens_N.max()
-    if int(longest_N.sum()) < 2:
+    # Without a mark: many answers of one length well over the usual hint at a limit.
+    most = int(part.tokens_N.max())
+    longest_N: np.ndarray = part.tokens_N == most
+    usual = float(np.median(part.tokens_N))
+    is_limit = most > FAR_OVER * usual
+    if int(longest_N.sum()) < 2 or not is_limit:
         return None
     return longest_N
 
 
+def judged(audited: Audited) -> Finding:
+    """Answers that count, and were not judged."""
+    places = []
+    for run in audited.evaluations:
+        open_N = run.answers.right_N == UNKNOWN
+        share = float(open_N.mean())
+        if share > MUCH_OPEN:
+            log = run.log
+            first = int(np.flatnonzero(open_N)[0])
+            place = log.place(run.answers, first)
+            places.append(f"{log.name}: {share:.0%}, such as {place}")
+    if places:
+        says = "answers without a reward or a verdict are left out: which ones may not be chance"
+        return fault("judged", says, places)
+    return clear("judged", "nearly all answers that count have a reward or a verdict")
+
+
 def duplicates(audited: Audited) -> Finding:
-    """Rows that were logged twice."""
+    """Rows, or steps, that were logged twice."""
     places = []
     for log in audited.logs:
         for part in (log.train, log.evaluation):
-            place = _first_copy(log, part)
+            place = _first_copy(log, part) or _two_files(log, part) or _long_steps(part)
             if place:
                 places.append(f"{log.name}: {place}")
     if places:
-        return fault("duplicates", "rows were logged twice, and count twice", places)
-    return clear("duplicates", "no group was logged twice")
+        return fault("duplicates", "rows or steps were logged twice, and count twice", places)
+    return clear("duplicates", "no group and no step was logged twice")
+
+
+def _two_files(log: RunLog, part: Answers) -> str:
+    """Groups that two files hold with the same answers; "" for hardly any."""
+    groups = groups_of(part)
+    copies = []
+    for rows_N in groups:
+        files_N = part.file_N[rows_N]
+        texts = set()
+        names = np.unique(files_N)
+        for name in names.tolist():
+            places_N = rows_N[files_N == name]
+            sequence = part.text_N[places_N].tolist()
+            texts.add(tuple(sequence))
+        if len(names) > 1 and len(texts) == 1:
+            copies.append(rows_N)
+    number = len(copies)
+    if number < 2 or number < SOME * len(groups):
+        return ""
+    rows_N = copies[0]
+    first = log.place(part, int(rows_N[0]))
+    second = log.place(part, int(rows_N[-1]))
+    return f"{number} problems stand in two files, such as {first} and {second}"
+
+
+def _long_steps(part: Answers) -> str:
+    """Steps with twice the answers of the usual step, as after a restart; "" for none."""
+    steps, counts = np.unique(part.step_N, return_counts=True)
+    if len(steps) < 3:
+        return ""
+    usual = float(np.median(counts))
+    long = steps[counts >= TWICE * usual]
+    number = len(long)
+    if not number or number > MOSTLY * len(steps):
+        return ""
+    first = long[0]
+    return f"{number} of {len(steps)} steps have twice the answers, such as step {first}"
 
 
 def _first_copy(log: RunLog, part: Answers) -> str:
@@ -136,9 +217,16 @@ def _copies(part: Answers, groups: Sequence[np.ndarray]) -> tuple[list[np.ndarra
     copies = []
     halved = []
     half = usual // 2
+    alike = 0
+    for rows_N in groups:
+        texts = part.text_N[rows_N].tolist()
+        repeats = len(texts) - len(set(texts))
+        if len(rows_N) <= usual and repeats:
+            alike += 1
+    are_unlike = alike <= MUCH_OPEN * len(groups)
     for rows_N in groups:
         texts_N = part.text_N[rows_N]
-        if _holds_copy(texts_N, usual):
+        if _holds_copy(texts_N, usual, are_unlike):
             copies.append(rows_N)
         if usual % 2 == 0 and _repeats(texts_N, half):
             halved.append(rows_N)
@@ -148,14 +236,21 @@ def _copies(part: Answers, groups: Sequence[np.ndarray]) -> tuple[list[np.ndarra
     return copies, usual
 
 
-def _holds_copy(texts_N: np.ndarray, usual: int) -> bool:
-    """Whether a group over the usual size holds answers (N,) twice."""
+def _holds_copy(texts_N: np.ndarray, usual: int, are_unlike: bool) -> bool:
+    """Whether a group over the usual size holds answers (N,) twice.
+
+    Args:
+        texts_N: digests of its answers.
+        usual: the usual size.
+        are_unlike: whether answers of the usual groups hardly ever come twice.
+    """
     size = len(texts_N)
     if size <= usual:
         return False
     if size % usual == 0:
         return _repeats(texts_N, usual)
-    return len(set(texts_N.tolist())) < size
+    # In a complete group of the others no answer comes twice, or this says nothing.
+    return are_unlike and len(set(texts_N.tolist())) < size
 
 
 def _repeats(texts_N: np.ndarray, size: int) -> bool:
@@ -172,7 +267,7 @@ def leaks(audited: Audited) -> Finding:
     checked = sum(log.leaks.checked for log in audited.logs)
     leaked = sum(log.leaks.leaked for log in audited.logs)
     if not critiques:
-        return clear("leaks", "no critiques are logged")
+        return unknown("leaks", "no critiques are logged")
     if not checked:
         says = "critiques are logged without the answers that they might give away"
         return unknown("leaks", says)
@@ -221,35 +316,63 @@ def checkpoints(audited: Audited) -> Finding:
     if audited.estimand.kind != HELD_OUT:
         return unknown("checkpoints", "no held-out answers are compared")
     places = []
+    steps = {}
     for run in audited.evaluations:
-        reported = audited.mapping.reported.get(run.log.arm)
-        place = _early_policy(run, reported)
+        name = run.log.name
+        steps[name] = run.step
+        place = _reported(run, audited.mapping) or _early_policy(run)
         if place:
             places.append(f"{run.log.name}: {place}")
     if places:
         says = "a policy before the last was judged, which may have been chosen by these problems"
         return fault("checkpoints", says, places)
-    if not all(len(run.log.train) for run in audited.evaluations):
+    if len(set(steps.values())) > 1:
+        says = "policies of other steps are compared"
+        return fault("checkpoints", says, per_arm(steps))
+    open_runs = []
+    for run in audited.evaluations:
+        is_known = len(run.log.train) > 0 and run.step >= 0
+        if not is_known:
+            open_runs.append(run)
+    if open_runs:
         says = "the logs do not say how long the judged policies were trained"
         return unknown("checkpoints", says)
     return clear("checkpoints", "the last policy of every run is judged")
 
 
-def _early_policy(run: RunEvaluation, reported: int | None) -> str:
-    """How the judged policy is not the last one; "" where it is, as far as the log says."""
+def _reported(run: RunEvaluation, mapping: LogMapping) -> str:
+    """That another step than the last is reported; "" where it is not, or not known.
+
+    Raises:
+        ConfigError: the run has no evaluation of that step.
+    """
+    step = mapping.reported.get(run.log.arm)
     levels = _levels(run.log.evaluation)
     last = max(levels)
-    best = max(levels, key=lambda step: levels[step])
-    if reported is not None and reported == best and reported != last:
-        gain = levels[best] - levels[last]
-        return (
-            f"step {reported} is reported, the best of {len(levels)} evaluations; "
-            f"the last has {gain:.2f} less"
+    if step is None or step == last:
+        return ""
+    if step not in levels:
+        listed = ", ".join(map(str, sorted(levels)))
+        raise ConfigError(
+            f"mapping, reported.{run.log.arm}: got step {step}, expected one of {listed}, at which "
+            f"{run.log.name} was evaluated"
         )
+    gain = levels[step] - levels[last]
+    rank = "one"
+    best = max(levels.values())
+    if levels[step] == best:
+        rank = "the best"
+    number = len(levels)
+    return f"step {step} is reported, {rank} of {number} evaluations; {gain:+.2f} on the last"
+
+
+def _early_policy(run: RunEvaluation) -> str:
+    """How the judged policy is not the last one; "" where it is, as far as the log says."""
     if not len(run.log.train) or run.step < 0:
         return ""
+    levels = _levels(run.log.evaluation)
     trained = int(run.log.train.step_N.max())
-    if trained - run.step > _interval(levels, trained):
+    if trained - run.step >= _interval(levels, trained):
         return f"evaluated at step {run.step} of {trained}"
     return ""
 
@@ -267,7 +390,7 @@ def _levels(part: Answers) -> dict[int, float]:
 
 
 def _interval(levels: Mapping[int, float], trained: int) -> int:
-    """Steps between evaluations: the last may be that far from the end."""
+    """Steps between evaluations: from the last one the end is not so far."""
     steps = sorted(levels)
     if len(steps) > 1:
         gaps = []
@@ -275,4 +398,4 @@ def _interval(levels: Mapping[int, float], trained: int) -> int:
             gaps.append(right - left)
         return max(gaps)
     # One evaluation belongs to the end; trainers count from 0 or from 1.
-    return max(1, trained // 100)
+    return max(2, trained // 100)

@@ -18,13 +18,13 @@ from critique_rl.analysis.compare import arm_summary, metric_names
 from critique_rl.analysis.comparison import Comparison, MissingRun
 from critique_rl.analysis.comparison_tables import TERMINAL, arms_table, differences_table
 from critique_rl.analysis.differences import all_pairs, differences_from
-from critique_rl.analysis.evaluations import Runs
+from critique_rl.analysis.evaluations import METRIC, Runs
 from critique_rl.analysis.paper.setup import Setup
 from critique_rl.analysis.table import Table
 from critique_rl.analysis.verdict import left_out, verdict
 from critique_rl.config.checks import ConfigError
-from critique_rl.experiment.audit.columns import LogMapping
 from critique_rl.experiment.audit.estimand import (
+    TRAINING,
     Estimand,
     RunEvaluation,
     choose_estimand,
@@ -33,7 +33,8 @@ from critique_rl.experiment.audit.estimand import (
 )
 from critique_rl.experiment.audit.faults import find_faults
 from critique_rl.experiment.audit.findings import FOUND, Audited, Finding
-from critique_rl.experiment.audit.logs import LogReader, RunLog
+from critique_rl.experiment.audit.logs import LogReader
+from critique_rl.experiment.audit.mapping import LogMapping, check_arms
 
 LAST_STEPS = 10
 PRIMARY = "pass@1/all"
@@ -143,25 +144,59 @@ def audit(
             f"got one arm ({arms[0]}), expected two or more to compare: name them, such as "
             "scalar:0=logs/a critique:0=logs/b"
         )
+    check_arms(mapping, arms)
     read = []
     for run in runs:
         reader = LogReader(run.arm, run.seed, mapping)
         read.append(reader.read(run.path))
-    logs = judge_rewards(read, mapping.right)
+    logs, rule = judge_rewards(read, mapping.right)
     estimand = choose_estimand(logs, last_steps)
-    evaluations = evaluate_logs(logs, estimand, last_steps)
+    evaluations = evaluate_logs(logs, estimand, last_steps, _asked_k(primary))
+    _check_metric(evaluations, primary)
     comparison = _compare(runs, evaluations, arms, control, primary)
     audited = Audited(logs, evaluations, estimand, mapping)
-    return Audit(estimand, comparison, find_faults(audited), _notes(logs))
+    notes = _notes(evaluations, estimand)
+    if rule:
+        notes.insert(0, rule)
+    return Audit(estimand, comparison, find_faults(audited), notes)
 
 
 def guess_control(arms: Sequence[str]) -> str:
-    """The arm that is named like a control, else the first."""
+    """The arm that is named like a control, else the first; a complete name before a part."""
+    for word in CONTROL_WORDS:
+        for arm in arms:
+            if word == arm.lower():
+                return arm
     for word in CONTROL_WORDS:
         for arm in arms:
             if word in arm.lower():
                 return arm
     return arms[0]
+
+
+def _asked_k(primary: str) -> int:
+    match = METRIC.fullmatch(primary)
+    if match is None or match[2] is None:
+        return 1
+    return int(match[2])
+
+
+def _check_metric(evaluations: Sequence[RunEvaluation], primary: str) -> None:
+    """Refuse a metric that the logs do not hold.
+
+    Raises:
+        ConfigError: as told, with those that they hold.
+    """
+    known: dict[str, None] = {}
+    unjudged = 0
+    for run in evaluations:
+        known |= dict.fromkeys(run.evaluation.metrics)
+        unjudged += run.evaluation.unscored
+    if not known:
+        raise ConfigError(f"got {unjudged} answers, none with a reward or a verdict that is known")
+    if primary not in known:
+        listed = ", ".join(known)
+        raise ConfigError(f"--metric: got {primary!r}, expected one of {listed}")
 
 
 def _compare(
@@ -173,7 +208,8 @@ def _compare(
 ) -> Comparison:
     by_arm: dict[str, Runs] = {arm: {} for arm in arms}
     for run in evaluations:
-        by_arm[run.log.arm][run.log.seed] = run.evaluation
+        log = run.log
+        by_arm[log.arm][log.seed] = run.evaluation
     missing = []
     for named in runs:
         if named.seed not in by_arm[named.arm]:
@@ -199,20 +235,26 @@ def _compare(
     )
 
 
-def _notes(logs: Sequence[RunLog]) -> list[str]:
+def _notes(evaluations: Sequence[RunEvaluation], estimand: Estimand) -> list[str]:
+    """What was read, and what was left out, a few lines per run."""
     notes = []
-    for log in logs:
-        steps = ""
-        if len(log.train):
-            first = log.train.step_N.min()
-            last = log.train.step_N.max()
-            steps = f", steps {first} to {last}"
+    for run in evaluations:
+        log = run.log
+        taken = f"step {run.step}"
+        if estimand.kind == TRAINING:
+            first = run.answers.step_N.min()
+            taken = f"steps {first} to {run.step}"
+        reward = log.columns.get("reward")
+        right = log.columns.get("right", reward)
         notes.append(
-            f"{log.name}: {len(log.train)} training and {len(log.evaluation)} held-out answers to "
-            f"{len(log.problems)} problems in {len(log.files)} files{steps}"
+            f"{log.name}: {len(run.answers)} answers of {taken} count, right by {right!r}; read: "
+            f"{len(log.train)} training and {len(log.evaluation)} held-out ones in "
+            f"{len(log.files)} files"
         )
         if log.left_out:
             notes.append(f"{log.name}: {log.left_out} refinements and traces left out")
+        if log.skipped:
+            notes.append(f"{log.name}: {log.skipped} rows hold neither an answer nor a verdict")
         if log.unread:
             shown = ", ".join(log.unread[:3])
             number = len(log.unread)

@@ -12,13 +12,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from critique_rl.config.checks import ConfigError, suggest
-from critique_rl.config.durable_files import read_yaml
+from critique_rl.config.checks import ConfigError
 
 Row = dict[str, Any]
 """One row of a log: column -> value."""
@@ -48,7 +45,6 @@ NAMES: dict[str, tuple[str, ...]] = {
     "finish_reason": ("finish_reason", "stop_reason"),
     "critique": ("critique", "feedback", "hint"),
     "role": ("role",),
-    "sample": ("sample_index", "rollout_index", "rollout_n", "sample"),
 }
 """What an audit reads -> names of columns that hold it, the first that is there. A dot leads into
 an object.
@@ -57,132 +53,93 @@ NO_REWARD = {"advantage", "advantages", "step", "seed", "group", "index", "turn"
 """Numbers of a TRL table that are no rewards."""
 
 
-@dataclass(frozen=True)
-class LogMapping:
-    """What a mapping file says."""
-
-    columns: Mapping[str, str] = field(default_factory=dict)
-    """Key of `NAMES` -> the log's column."""
-    right: float | None = None
-    """The least reward of a right answer; None: the greater of two rewards."""
-    reported: Mapping[str, int] = field(default_factory=dict)
-    """Arm -> the step whose evaluation its makers report."""
-    tried: Mapping[str, int] = field(default_factory=dict)
-    """Arm -> settings that its makers tried, such as learning rates."""
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Arm -> settings that its logs do not hold."""
-
-
-def read_mapping(path: Path) -> LogMapping:
-    """Read a mapping file.
-
-    Raises:
-        ConfigError: a key, or a name of a column, is unknown; a value is of another kind.
-    """
-    raw = read_yaml(path, "put it right")
-    known = {"columns", "right", "reported", "tried", "settings"}
-    for key in raw:
-        if key not in known:
-            raise ConfigError(
-                f"{path}: got the key {key!r}, expected {', '.join(sorted(known))}"
-                f"{suggest(key, known)}"
-            )
-    for key in ("columns", "reported", "tried", "settings"):
-        if not isinstance(raw.get(key) or {}, Mapping):
-            raise ConfigError(f"{path}: {key}: got {raw[key]!r}, expected name: value pairs")
-    columns = raw.get("columns") or {}
-    for name, column in columns.items():
-        if name not in NAMES:
-            raise ConfigError(
-                f"{path}: columns: got {name!r}, expected {', '.join(NAMES)}{suggest(name, NAMES)}"
-            )
-        if not isinstance(column, str):
-            raise ConfigError(f"{path}: columns.{name}: got {column!r}, expected a column's name")
-    right = raw.get("right")
-    is_number = isinstance(right, int | float) and not isinstance(right, bool)
-    if right is not None and not is_number:
-        raise ConfigError(f"{path}: right: got {right!r}, expected the least reward of a right one")
-    return LogMapping(
-        columns=columns,
-        right=right,
-        reported=_whole_numbers(path, "reported", raw.get("reported") or {}),
-        tried=_whole_numbers(path, "tried", raw.get("tried") or {}),
-        settings=raw.get("settings") or {},
-    )
-
-
-def _whole_numbers(path: Path, key: str, values: Mapping[str, Any]) -> dict[str, int]:
-    """The values, refused if one is no whole number.
-
-    Raises:
-        ConfigError: as told.
-    """
-    for arm, value in values.items():
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if not is_whole:
-            raise ConfigError(f"{path}: {key}.{arm}: got {value!r}, expected a whole number")
-    return dict(values)
-
-
 class Columns:
-    """The columns of one file, chosen by its first row."""
+    """The columns of one file, chosen by the rows that were met so far."""
 
-    def __init__(self, first: Row, mapping: LogMapping, place: str):
-        """Choose the columns.
+    def __init__(self, named: Mapping[str, str], place: str):
+        """Begin without rows.
 
         Args:
-            first: the file's first row.
-            mapping: comes before the usual names.
+            named: key of `NAMES` -> the log's column, which comes before the usual names; "": the
+                log has none.
             place: the file, for errors.
-
-        Raises:
-            ConfigError: a column that the mapping names is not there, or the reward may be one of
-                several.
         """
+        self.named = named
+        self.place = place
+        self.missing: list[str] = []
+        """Columns that `named` names and that no row had."""
+        self._doubt = ""
         self._paths: dict[str, tuple[str, ...]] = {}
+        self._seen: Row = {}
+
+    def learn(self, rows: Iterable[Row]) -> None:
+        """Choose the columns anew, after more rows."""
+        for row in rows:
+            _merge(self._seen, row)
+        self._paths = {}
+        self.missing = []
         for name, usual in NAMES.items():
             candidates = usual
-            if name in mapping.columns:
-                candidates = (mapping.columns[name],)
-            for candidate in candidates:
-                path = tuple(candidate.split("."))
-                if _reach(first, path) is not _ABSENT:
-                    self._paths[name] = path
-                    break
-            else:
-                if name in mapping.columns:
-                    raise ConfigError(
-                        f"{place}: got no column {mapping.columns[name]!r}, which the mapping "
-                        f"names as {name}; expected one of {', '.join(map(str, first))}"
-                    )
+            if name in self.named:
+                candidates = (self.named[name],)
+            self._choose(name, candidates)
+        self._doubt = ""
         if "reward" not in self._paths and "right" not in self._paths:
-            self._find_reward(first, place)
+            self._find_reward()
 
-    def _find_reward(self, first: Row, place: str) -> None:
-        """Take the only number that is nothing else: TRL names rewards after their functions.
+    def knows(self, row: Row) -> bool:
+        """Whether a row has no column that is new."""
+        return row.keys() <= self._seen.keys()
 
-        Raises:
-            ConfigError: there are several.
-        """
+    def _choose(self, name: str, candidates: Iterable[str]) -> None:
+        for candidate in candidates:
+            path = tuple(candidate.split("."))
+            if candidate and _reach(self._seen, path) is not _ABSENT:
+                self._paths[name] = path
+                return
+        column = self.named.get(name)
+        if column:
+            self.missing.append(column)
+
+    def _find_reward(self) -> None:
+        """Take the only number that is nothing else: TRL names rewards after their functions."""
         taken = {path[0] for path in self._paths.values()}
         numbers = []
-        for column, value in first.items():
+        for column, value in self._seen.items():
             if column not in taken | NO_REWARD and number_of(value) is not None:
                 numbers.append(column)
         if len(numbers) > 1:
-            raise ConfigError(
-                f"{place}: got several columns that may be the reward ({', '.join(numbers)}), "
-                "expected one: name it in a mapping file, columns: {reward: NAME}"
+            listed = ", ".join(numbers)
+            self._doubt = (
+                f"{self.place}: got several columns that may be the reward ({listed}), expected "
+                "one: name it in a mapping file, columns: {reward: NAME}"
             )
-        if numbers:
+        elif numbers:
             self._paths["reward"] = (numbers[0],)
 
     @property
     def holds_answers(self) -> bool:
-        """Whether a file with these columns is a log of judged answers."""
+        """Whether a file with these columns is a log of judged answers.
+
+        Raises:
+            ConfigError: it is one of answers, and the reward may be one of several columns.
+        """
         has_question = "prompt" in self._paths or "problem" in self._paths
-        has_verdict = "reward" in self._paths or "right" in self._paths
-        return has_question and has_verdict
+        # A data set has questions and numbers too. A slim log without texts has to name columns.
+        has_completion = "completion" in self._paths or bool(self.named)
+        if not has_question or not has_completion or self.missing:
+            return False
+        if self._doubt:
+            raise ConfigError(self._doubt)
+        return "reward" in self._paths or "right" in self._paths
+
+    @property
+    def used(self) -> dict[str, str]:
+        """Key of `NAMES` -> the column that is read."""
+        used = {}
+        for name, path in self._paths.items():
+            used[name] = ".".join(path)
+        return used
 
     def has(self, name: str) -> bool:
         """Whether the file has a column of this key of `NAMES`."""
@@ -201,6 +158,17 @@ class Columns:
         return value
 
 
+def _merge(seen: Row, row: Row) -> None:
+    """Add a row's columns, and values where none was known."""
+    for column, value in row.items():
+        known = seen.get(column)
+        if isinstance(known, dict) and isinstance(value, dict):
+            seen[column] = known | value
+        elif known is None or known != known:
+            # TRL writes a reward of None as NaN, which is unlike itself.
+            seen[column] = value
+
+
 def number_of(value: Any) -> float | None:
     """A finite number, also one that a CSV's cell spells; None for all else."""
     if isinstance(value, bool) or value is None:
@@ -209,7 +177,7 @@ def number_of(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if not math.isfinite(number):
         return None

@@ -17,7 +17,8 @@ import numpy as np
 from critique_rl.analysis.comparison import Cost
 from critique_rl.analysis.evaluations import ALL_FAMILIES, Evaluation, JudgedProblem
 from critique_rl.config.checks import ConfigError
-from critique_rl.experiment.audit.logs import UNKNOWN, Answers, RunLog
+from critique_rl.experiment.audit.logs import Answers, RunLog
+from critique_rl.experiment.audit.values import UNKNOWN
 from critique_rl.metrics import pass_at_k
 
 HELD_OUT = "held-out"
@@ -53,43 +54,64 @@ class RunEvaluation:
     evaluation: Evaluation
 
 
-def judge_rewards(logs: Sequence[RunLog], threshold: float | None) -> list[RunLog]:
+def judge_rewards(logs: Sequence[RunLog], threshold: float | None) -> tuple[list[RunLog], str]:
     """Say which answers are right, of logs that hold rewards alone.
 
     Args:
         logs: all runs, since they share the rule.
-        threshold: the least reward of a right answer; None: the greater of two rewards.
+        threshold: the least reward of a right answer; None: 1, of rewards 0 or -1 and 1.
+
+    Returns:
+        The runs, and the rule in words; "" where the logs hold verdicts.
 
     Raises:
-        ConfigError: there are more than two rewards, and no threshold.
+        ConfigError: there are other rewards, and no threshold.
     """
+    values = _open_rewards(logs)
     least = threshold
     if least is None:
-        values: set[float] = set()
-        for log in logs:
-            for part in (log.train, log.evaluation):
-                has_reward_N = ~np.isnan(part.reward_N)
-                is_open_N = part.right_N == UNKNOWN
-                rewards_N = part.reward_N[has_reward_N & is_open_N]
-                values.update(np.unique(rewards_N).tolist())
-        if len(values) > 2:
-            lowest = sorted(values)[:5]
-            shown = ", ".join(f"{value:g}" for value in lowest)
+        least = 1.0
+        is_usual = values <= {0.0, 1.0} or values <= {-1.0, 1.0}
+        if not is_usual:
+            lowest = sorted(values)
+            shown = ", ".join(f"{value:g}" for value in lowest[:5])
+            if len(values) > 5:
+                shown += ", ..."
             raise ConfigError(
-                f"got {len(values)} different rewards ({shown}, ...) and no verdicts, expected "
-                "right and wrong answers: say in a mapping file from which reward on an answer is "
-                "right, right: 1.0"
+                f"got the rewards {shown} and no verdicts, expected 0 or 1, or -1 or 1: say in a "
+                "mapping file from which reward on an answer is right, right: 0.5"
             )
-        # One reward alone is right where it is above 0: a log may hold no wrong answer.
-        least = max(values, default=1.0)
-        if len(values) == 1 and least <= 0:
-            least = 1.0
+    rule = ""
+    if values:
+        rule = f"an answer is right from a reward of {least:g} on"
     judged = []
     for log in logs:
         train = _with_verdicts(log.train, least)
         evaluation = _with_verdicts(log.evaluation, least)
         judged.append(replace(log, train=train, evaluation=evaluation))
-    return judged
+    return judged, rule
+
+
+def _open_rewards(logs: Sequence[RunLog]) -> set[float]:
+    """Rewards of the answers that have no verdict, of the part that is judged."""
+    has_held_out = all_evaluated(logs)
+    values: set[float] = set()
+    for log in logs:
+        part = log.train
+        if has_held_out:
+            part = log.evaluation
+        has_reward_N = ~np.isnan(part.reward_N)
+        is_open_N = part.right_N == UNKNOWN
+        rewards_N = part.reward_N[has_reward_N & is_open_N]
+        values.update(np.unique(rewards_N).tolist())
+    return values
+
+
+def all_evaluated(logs: Sequence[RunLog]) -> bool:
+    """Whether every arm has held-out answers."""
+    arms = {log.arm for log in logs}
+    evaluated = {log.arm for log in logs if len(log.evaluation)}
+    return evaluated == arms
 
 
 def _with_verdicts(answers: Answers, least: float) -> Answers:
@@ -108,9 +130,7 @@ def choose_estimand(logs: Sequence[RunLog], last_steps: int) -> Estimand:
         logs: all runs.
         last_steps: steps of training whose rollouts count.
     """
-    arms = {log.arm for log in logs}
-    evaluated = {log.arm for log in logs if len(log.evaluation)}
-    if evaluated == arms:
+    if all_evaluated(logs):
         return Estimand(HELD_OUT, "right answers to held-out problems, at the last evaluation")
     says = f"right answers to training prompts in the last {last_steps} steps"
     training = Estimand(TRAINING, says)
@@ -127,7 +147,7 @@ def choose_estimand(logs: Sequence[RunLog], last_steps: int) -> Estimand:
 
 
 def evaluate_logs(
-    logs: Sequence[RunLog], estimand: Estimand, last_steps: int
+    logs: Sequence[RunLog], estimand: Estimand, last_steps: int, k: int = 1
 ) -> list[RunEvaluation]:
     """Make evaluations of the answers that count.
 
@@ -135,6 +155,7 @@ def evaluate_logs(
         logs: all runs, with verdicts.
         estimand: which answers count.
         last_steps: steps of training whose rollouts count.
+        k: of a pass@k that is asked for, beside 1 and the number of answers per problem.
 
     Returns:
         One per run that has such answers.
@@ -145,15 +166,17 @@ def evaluate_logs(
         if len(answers):
             parts.append((log, answers, step))
     typical = _typical_samples([answers for _, answers, _ in parts])
+    has_tokens = know_tokens(logs)
     evaluations = []
     for log, answers, step in parts:
         if estimand.is_pooled:
             made = _pooled_evaluation(log, answers)
         elif estimand.kind == HELD_OUT:
             # Two evaluations are compared only where they took as many answers per problem.
-            made = _evaluation(log, answers, _typical_samples([answers]))
+            made = _evaluation(log, answers, _typical_samples([answers]), k)
         else:
-            made = _evaluation(log, answers, typical)
+            made = _evaluation(log, answers, typical, k)
+        made = replace(made, cost=run_cost(log, has_tokens))
         evaluations.append(RunEvaluation(log, answers, step, made))
     return evaluations
 
@@ -181,7 +204,7 @@ def _counted(log: RunLog, estimand: Estimand, last_steps: int) -> tuple[Answers,
     last = int(steps[-1])
     first = last
     if estimand.kind == TRAINING:
-        first = int(steps[-last_steps:][0])
+        first = last - last_steps + 1
     return part.take(part.step_N >= first), last
 
 
@@ -196,7 +219,7 @@ def _typical_samples(parts: Sequence[Answers]) -> int:
     return int(counts.most_common(1)[0][0])
 
 
-def _evaluation(log: RunLog, answers: Answers, samples: int) -> Evaluation:
+def _evaluation(log: RunLog, answers: Answers, samples: int, k: int) -> Evaluation:
     problems = {}
     size = len(log.problems)
     is_judged_N = answers.right_N != UNKNOWN
@@ -215,8 +238,8 @@ def _evaluation(log: RunLog, answers: Answers, samples: int) -> Evaluation:
     return Evaluation(
         protocol={"samples": samples},
         problems=problems,
-        metrics=_metrics(problems, samples),
-        cost=run_cost(log),
+        metrics=_metrics(problems, (1, k, samples)),
+        cost=Cost(),
         unscored=int((~is_judged_N).sum()),
         samples=len(answers),
     )
@@ -241,20 +264,20 @@ def _pooled_evaluation(log: RunLog, answers: Answers) -> Evaluation:
         # Runs filter other answers, so their numbers differ; one number stands for all.
         protocol={"samples": POOLED_SAMPLES},
         problems=problems,
-        metrics=_metrics(problems, 1),
-        cost=run_cost(log),
+        metrics=_metrics(problems, (1,)),
+        cost=Cost(),
         unscored=int((answers.right_N == UNKNOWN).sum()),
         samples=len(answers),
     )
 
 
-def _metrics(problems: Mapping[str, JudgedProblem], samples: int) -> dict[str, float | None]:
+def _metrics(problems: Mapping[str, JudgedProblem], ks: Sequence[int]) -> dict[str, float | None]:
     """Names of the metrics that these problems have, with their means."""
     families = {ALL_FAMILIES: None}
     for problem in problems.values():
         families[problem.family] = None
     metrics: dict[str, float | None] = {}
-    for k in dict.fromkeys((1, samples)):
+    for k in dict.fromkeys(ks):
         for family in families:
             values = []
             for problem in problems.values():
@@ -268,12 +291,20 @@ def _metrics(problems: Mapping[str, JudgedProblem], samples: int) -> dict[str, f
     return metrics
 
 
-def run_cost(log: RunLog) -> Cost:
-    """Steps of training, and its generated tokens where every answer has them; else 0."""
+def know_tokens(logs: Sequence[RunLog]) -> bool:
+    """Whether every training answer of every run has its tokens: a gap would pass for 0."""
+    gaps = 0
+    for log in logs:
+        gaps += int((log.train.tokens_N == UNKNOWN).sum())
+        gaps += not len(log.train)
+    return gaps == 0
+
+
+def run_cost(log: RunLog, has_tokens: bool) -> Cost:
+    """Steps of training, and its generated tokens where those of all runs are known; else 0."""
     part = log.train
     tokens = 0
-    is_known_N = part.tokens_N != UNKNOWN
-    if len(part) and is_known_N.all():
-        tokens = int(part.tokens_N.sum())
+    if has_tokens:
+        tokens = int(part.tokens_N.sum()) + log.left_out_tokens
     steps = len(np.unique(part.step_N))
     return Cost(generated_tokens=float(tokens), steps=float(steps))

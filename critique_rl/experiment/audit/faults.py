@@ -19,6 +19,7 @@ CHECKS = (
     alike.anchors,
     alike.tried,
     alike.controls,
+    answer_checks.judged,
     answer_checks.dead_groups,
     answer_checks.truncation,
     answer_checks.duplicates,

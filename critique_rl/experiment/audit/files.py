@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from critique_rl.config.checks import ConfigError
 
 NumberedRow = tuple[int, dict[str, Any]]
 """(line of a text file, or row of a table, from 1; the row)."""
-SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".json", ".parquet", ".csv")
+LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+SUFFIXES = (*LINES, ".json", ".parquet", ".csv")
 BATCH_ROWS = 1024
 """Rows of a parquet file in memory at a time."""
 SHOWN = 60
@@ -34,7 +36,7 @@ def read_rows(path: Path) -> Iterator[NumberedRow]:
         ConfigError: the file is damaged, or of another kind.
     """
     name = path.name.lower()
-    if name.endswith((".jsonl", ".ndjson", ".jsonl.gz")):
+    if name.endswith(LINES):
         return _json_lines(path)
     if name.endswith(".json"):
         return _json_table(path)
@@ -45,22 +47,50 @@ def read_rows(path: Path) -> Iterator[NumberedRow]:
     raise ConfigError(f"{path}: got another kind of file, expected one of {', '.join(SUFFIXES)}")
 
 
+def stem_of(name: str) -> str:
+    """A file's name without the suffix of its kind; a folder's name as it is."""
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
 def _json_lines(path: Path) -> Iterator[NumberedRow]:
     """Rows of JSON lines; raises ConfigError for a damaged one."""
-    unpack: Any = gzip.open if path.name.lower().endswith(".gz") else open
-    with unpack(path, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                if not line.endswith(b"\n"):
+    unpack: Any = open
+    if path.name.lower().endswith(".gz"):
+        unpack = gzip.open
+    number = 0
+    try:
+        with unpack(path, "rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                row = _parse(path, number, line)
+                if row is None:
                     return
-                raise _damaged(path, number, line) from error
-            if not isinstance(row, dict):
-                raise _damaged(path, number, line)
-            yield number, row
+                yield number, row
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ConfigError(
+            f"{path}, after line {number}: got no readable gzip file ({error}): pack it anew"
+        ) from error
+
+
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any] | None:
+    """The object of a line; None for a last line that was cut off.
+
+    Raises:
+        ConfigError: the line is damaged.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        if not line.endswith(b"\n"):
+            return None
+        raise _damaged(path, number, line) from error
+    if not isinstance(row, dict):
+        raise _damaged(path, number, line)
+    return row
 
 
 def _damaged(path: Path, number: int, line: bytes) -> ConfigError:
@@ -75,29 +105,46 @@ def _damaged(path: Path, number: int, line: bytes) -> ConfigError:
 def _json_table(path: Path) -> Iterator[NumberedRow]:
     """Rows of a list of objects, or of a table as wandb exports it: {"columns", "data"}.
 
+    Another JSON file, such as one of settings, has none.
+
     Raises:
-        ConfigError: the file is no JSON, or a row is of another form.
+        ConfigError: the file is no JSON, or a row is of another form than the first.
     """
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: got no JSON ({error}), expected a table: mend it") from error
-    if isinstance(content, dict) and {"columns", "data"} <= content.keys():
-        for number, values in enumerate(content["data"], 1):
-            if len(values) != len(content["columns"]):
-                raise ConfigError(
-                    f"{path}, row {number}: got {len(values)} values, expected "
-                    f"{len(content['columns'])}, one per column"
-                )
-            yield number, dict(zip(content["columns"], values, strict=True))
+    columns: Any = None
+    if isinstance(content, dict):
+        columns = content.get("columns")
+        content = content.get("data")
+        if not isinstance(columns, list):
+            return
+    if not isinstance(content, list) or not content:
         return
-    if not isinstance(content, list):
-        # A file of settings, or a summary: no log of answers.
+    kind: type = dict if columns is None else list
+    if not isinstance(content[0], kind):
         return
     for number, row in enumerate(content, 1):
-        if not isinstance(row, dict):
-            raise ConfigError(f"{path}, item {number}: got {row!r}, expected an object per answer")
-        yield number, row
+        if not isinstance(row, kind):
+            raise ConfigError(f"{path}, row {number}: got {row!r}, expected one like the first")
+        yield number, _object(path, number, columns, row)
+
+
+def _object(path: Path, number: int, columns: list[str] | None, row: Any) -> dict[str, Any]:
+    """A row as an object.
+
+    Raises:
+        ConfigError: it has not a value per column.
+    """
+    if columns is None:
+        known: dict[str, Any] = row
+        return known
+    if len(row) != len(columns):
+        raise ConfigError(
+            f"{path}, row {number}: got {len(row)} values, expected {len(columns)}, one per column"
+        )
+    return dict(zip(columns, row, strict=True))
 
 
 def _parquet_rows(path: Path) -> Iterator[NumberedRow]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from critique_rl.experiment.audit.columns import LogMapping
 from critique_rl.experiment.audit.estimand import Estimand, RunEvaluation
 from critique_rl.experiment.audit.logs import RunLog
+from critique_rl.experiment.audit.mapping import LogMapping
 
 FOUND = "found"
 CLEAR = "clear"

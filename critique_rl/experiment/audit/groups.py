@@ -17,7 +17,8 @@ def groups_of(part: Answers) -> list[np.ndarray]:
     if not len(part):
         return []
     problems = int(part.problem_N.max()) + 1
-    keys_N = part.step_N.astype(np.int64) * problems + part.problem_N
+    steps_N = part.step_N.astype(np.int64)
+    keys_N = steps_N * problems + part.problem_N
     order_N = np.argsort(keys_N, kind="stable")
     sorted_N = keys_N[order_N]
     starts = np.flatnonzero(np.diff(sorted_N)) + 1

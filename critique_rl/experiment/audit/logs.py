@@ -9,33 +9,39 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from critique_rl.config.checks import ConfigError
-from critique_rl.experiment.audit.columns import Columns, LogMapping, Row, number_of
-from critique_rl.experiment.audit.files import is_log, read_rows
+from critique_rl.experiment.audit.columns import Columns, Row, number_of
+from critique_rl.experiment.audit.files import NumberedRow, is_log, read_rows
 from critique_rl.experiment.audit.leaks import LeakCount
-from critique_rl.tasks.messages import question_of, text_of
-
-UNKNOWN = -1
-RIGHT_WORDS = {"right", "correct", "true", "pass", "passed", "yes"}
-WRONG_WORDS = {"wrong", "incorrect", "false", "fail", "failed", "no", "unreadable", "abstained"}
-UNJUDGED_WORDS = {"unscored", "none", ""}
-EVALUATION = re.compile(
-    r"(?:^|[^a-z])(?:evals?|evaluation|val|valid|validation|test|heldout|held_out)(?:[^a-z]|$)"
+from critique_rl.experiment.audit.mapping import LogMapping
+from critique_rl.experiment.audit.settings import SETTINGS_FILES, read_settings
+from critique_rl.experiment.audit.values import (
+    HELD_OUT,
+    UNKNOWN,
+    is_held_out,
+    right_of,
+    step_of,
+    text,
+    tokens_of,
+    truncated_of,
 )
-"""Part of a file's name, or of a value of `split`, that names held-out answers."""
-STEP_IN_NAME = re.compile(r"(?:step|completions|global_step)[_-]?0*(\d+)|^0*(\d+)$")
+
 TRL_TABLE = re.compile(r"completions_0*(\d+)\.parquet")
-SETTINGS_FILES = ("config.yaml", "config.yml", "config.json", "args.json")
-FINISHED_EARLY = {"length", "max_tokens", "max_length"}
+FIRST_ROWS = 256
+"""Rows of a file that its columns are first chosen by."""
+LEFT_OUT = ("candidate", "refinement", "expert")
+"""Roles of rows that answer something else than the plain question."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,8 @@ class Problem:
     family: str
     prompt: int | None
     """Digest of its prompt; None where the log has no prompts."""
-    other_prompts: int = 0
-    """Other prompts that the run logged under this id."""
+    is_held_out: bool
+    """Whether it is of an evaluation: some trainers number both parts from 0."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +109,14 @@ class RunLog:
     """Settings that lie beside the log, flat; {} where there are none."""
     left_out: int
     """Refinements and expert traces, which are no answers to the plain question."""
+    left_out_tokens: int
+    """Tokens of refinements, which the policy sampled too."""
+    skipped: int
+    """Rows that hold neither an answer nor a verdict, such as events."""
     unread: tuple[str, ...]
     """Files of the folder that hold no judged answers."""
+    columns: Mapping[str, str]
+    """Key of `NAMES` -> the column that was read, in the last file."""
 
     @property
     def name(self) -> str:
@@ -161,12 +173,16 @@ class LogReader:
         self.evaluation = _Part()
         self.leaks = LeakCount()
         self.left_out = 0
+        self.left_out_tokens = 0
+        self.skipped = 0
         self.has_ids = False
-        self._codes: dict[str, int] = {}
+        self.columns = Columns(mapping.columns, "")
+        self._missing: set[str] = set()
+        self._codes: dict[tuple[bool, str], int] = {}
+        self._problems: list[Problem] = []
         self._evaluated: set[int] = set()
         self._last_prompt: Any = None
         self._last_question = ""
-        self._problems: list[Problem] = []
 
     def read(self, path: Path) -> RunLog:
         """Read a file, or all logs of answers in a folder.
@@ -178,11 +194,7 @@ class LogReader:
         for file in log_files(path):
             self._read_file(file, path)
         if not self.files:
-            listed = ", ".join(self.unread[:5]) or "no file of these kinds"
-            raise ConfigError(
-                f"{path}: got {listed}, expected a log with a question and a reward (or a verdict) "
-                "per answer; name its columns in a mapping file (--mapping)"
-            )
+            self._refuse_no_answers(path)
         return RunLog(
             arm=self.arm,
             seed=self.seed,
@@ -194,51 +206,97 @@ class LogReader:
             leaks=self.leaks,
             settings=read_settings(path) | dict(self.mapping.settings.get(self.arm, {})),
             left_out=self.left_out,
+            left_out_tokens=self.left_out_tokens,
+            skipped=self.skipped,
             unread=tuple(self.unread),
+            columns=self.columns.used,
+        )
+
+    def _refuse_no_answers(self, path: Path) -> None:
+        """Say why nothing could be read.
+
+        Raises:
+            ConfigError: always.
+        """
+        if self._missing:
+            listed = ", ".join(sorted(self._missing))
+            raise ConfigError(f"{path}: got no column {listed}, which the mapping names")
+        listed = ", ".join(self.unread[:5]) or "no file of these kinds"
+        raise ConfigError(
+            f"{path}: got {listed}, expected a log with a question, an answer and a reward (or a "
+            "verdict) per row; name its columns in a mapping file (--mapping)"
         )
 
     def _read_file(self, file: Path, root: Path) -> None:
+        is_alone = file == root
         shown = file.name
-        if root.is_dir():
+        if not is_alone:
             shown = str(file.relative_to(root))
-        columns: Columns | None = None
-        for line, row in read_rows(file):
-            if columns is None:
-                columns = Columns(row, self.mapping, shown)
-                if not columns.holds_answers:
-                    break
-                self.files.append(shown)
-            self._add(row, columns, line, file, shown)
-        if columns is None or not columns.holds_answers:
+        if not is_alone and not file.stat().st_size:
             self.unread.append(shown)
-
-    def _add(self, row: Row, columns: Columns, line: int, file: Path, shown: str) -> None:
-        role = columns.get(row, "role")
-        if role is not None and not str(role).startswith(("rollout", "assistant")):
-            self.left_out += 1
             return
-        place = f"{shown}:{line}"
-        question = self._question(columns.get(row, "prompt"))
-        completion = _text(columns.get(row, "completion"))
-        right = _right(columns.get(row, "right"), place)
-        reward = number_of(columns.get(row, "reward"))
-        if reward is None and right == UNKNOWN and columns.has("right"):
-            # A score between 0 and 1 under a name of verdicts, such as verl's `acc`.
-            reward = number_of(columns.get(row, "right"))
-        tokens = number_of(columns.get(row, "tokens"))
-        part = self.train
+        columns = Columns(self.mapping.columns, shown)
+        rows = read_rows(file)
+        first = list(islice(rows, FIRST_ROWS))
+        columns.learn(row for _, row in first)
+        if not columns.holds_answers:
+            self.unread.append(shown)
+            self._missing.update(columns.missing)
+            return
+        self.files.append(shown)
+        # A file that was named alone is one run's, whatever its name says.
+        place = ""
+        if not is_alone:
+            place = shown
+        if HELD_OUT.fullmatch(f"{root.name.lower()}/"):
+            place = f"{root.name}/{shown}"
+        self._add_rows(chain(first, rows), columns, file, place)
+        self.columns = columns
+
+    def _add_rows(
+        self, rows: Iterable[NumberedRow], columns: Columns, file: Path, place: str
+    ) -> None:
+        shown = self.files[-1]
         table = TRL_TABLE.fullmatch(file.name)
-        is_replaced = table is not None and int(table[1]) in self._evaluated
-        if is_replaced or _is_held_out(columns.get(row, "split"), shown):
-            part = self.evaluation
+        by_name = is_held_out(None, place)
+        if table is not None and int(table[1]) in self._evaluated:
+            by_name = True
+        for line, row in rows:
+            if not columns.knows(row):
+                columns.learn([row])
+            self._add(row, columns, line, file, by_name, f"{shown}:{line}")
+
+    def _add(
+        self, row: Row, columns: Columns, line: int, file: Path, by_name: bool, place: str
+    ) -> None:
+        tokens = tokens_of(columns.get(row, "tokens"))
+        role = columns.get(row, "role")
+        if str(role).startswith(LEFT_OUT):
+            self.left_out += 1
+            if not str(role).startswith("expert"):
+                self.left_out_tokens += max(tokens, 0)
+            return
+        completion = columns.get(row, "completion")
+        right = right_of(columns.get(row, "right"), place)
+        reward = columns.get(row, "reward")
+        if isinstance(reward, bool):
+            reward = float(reward)
+        reward = number_of(reward)
+        if completion is None and reward is None and right == UNKNOWN:
+            self.skipped += 1
+            return
+        question = self._question(columns.get(row, "prompt"))
+        split = columns.get(row, "split")
+        held_out = by_name if split is None else is_held_out(split, "")
+        part = self.evaluation if held_out else self.train
         part.add(
-            self._code(row, columns, question, place),
-            _step(columns.get(row, "step"), file),
+            self._code(row, columns, question, held_out, place),
+            step_of(columns.get(row, "step"), file),
             math.nan if reward is None else reward,
             right,
-            UNKNOWN if tokens is None else int(tokens),
-            _truncated(row, columns, role),
-            hash(completion),
+            tokens,
+            truncated_of(columns, row, role),
+            hash(text(completion)),
             len(self.files) - 1,
             line,
         )
@@ -248,51 +306,47 @@ class LogReader:
             self.leaks.add(str(critique), question, answer, place)
 
     def _question(self, prompt: Any) -> str:
-        """The question with one space where there was white space."""
+        """The complete prompt with one space where there was white space."""
         # Answers of a group follow each other.
         if prompt is not self._last_prompt and prompt != self._last_prompt:
-            words = _text(prompt, is_prompt=True).split()
+            words = text(prompt).split()
             self._last_prompt = prompt
             self._last_question = " ".join(words)
         return self._last_question
 
-    def _code(self, row: Row, columns: Columns, question: str, place: str) -> int:
+    def _code(self, row: Row, columns: Columns, question: str, held_out: bool, place: str) -> int:
         """The code of a row's problem, a new one where it is new.
 
         Raises:
             ConfigError: the row has neither a prompt nor an id.
         """
         named = columns.get(row, "problem")
+        number = number_of(named)
+        if number is not None and number.is_integer():
+            # A parquet column with gaps makes 1000 a fraction, 1000.0.
+            named = int(number)
+        family = columns.get(row, "family")
+        name = question
         if named is not None:
             self.has_ids = True
-        family = columns.get(row, "family")
-        name = question if named is None else str(named)
-        if named is not None and family is not None:
-            # prime-rl numbers the examples of each environment from 0.
-            name = f"{family}/{name}"
+            name = str(named)
+            if family is not None:
+                # prime-rl numbers the examples of each environment from 0.
+                name = f"{family}/{name}"
         if not name:
             raise ConfigError(f"{place}: got neither a prompt nor a problem's id, expected one")
-        prompt = hash(question) if question else None
-        code = self._codes.get(name)
+        code = self._codes.get((held_out, name))
         if code is None:
             code = len(self._problems)
-            self._codes[name] = code
-            self._problems.append(Problem(name, str(family or ""), prompt))
-        else:
-            self._add_prompt(code, prompt)
+            self._codes[held_out, name] = code
+            prompt = hash(question) if question else None
+            problem = Problem(name, str(family or ""), prompt, held_out)
+            self._problems.append(problem)
         return code
-
-    def _add_prompt(self, code: int, prompt: int | None) -> None:
-        known = self._problems[code]
-        if prompt is None or known.prompt is None:
-            return
-        if prompt != known.prompt:
-            others = known.other_prompts + 1
-            self._problems[code] = replace(known, other_prompts=others)
 
 
 def log_files(path: Path) -> list[Path]:
-    """The files of a run, in order.
+    """The files of a run, in order; each once, also where links lead to it.
 
     Raises:
         ConfigError: there is none.
@@ -302,11 +356,23 @@ def log_files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise ConfigError(f"{path}: got nothing there, expected a log or a folder of logs")
     logs = []
-    for file in sorted(path.rglob("*"), key=_natural):
-        is_settings = file.name in SETTINGS_FILES
-        if file.is_file() and is_log(file) and not is_settings:
-            logs.append(file)
-    return logs
+    known: set[str] = set()
+    for folder, inner, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in known:
+            # A link that leads back.
+            inner.clear()
+            continue
+        known.add(real)
+        for name in names:
+            file = Path(folder, name)
+            target = os.path.realpath(file)
+            if name in SETTINGS_FILES or target in known:
+                continue
+            if is_log(file) and file.is_file():
+                known.add(target)
+                logs.append(file)
+    return sorted(logs, key=_natural)
 
 
 def evaluated_steps(path: Path) -> set[int]:
@@ -334,122 +400,3 @@ def _natural(path: Path) -> list[Any]:
     # The pieces between digits and the digits take turns.
     parts[1::2] = map(int, parts[1::2])
     return parts
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Settings beside a log, flat ("optim.lr"); {} where there are none, or none can be read."""
-    import yaml
-
-    folder = path if path.is_dir() else path.parent
-    for name in SETTINGS_FILES:
-        file = folder / name
-        if not file.is_file():
-            continue
-        try:
-            text = file.read_text(encoding="utf-8")
-            # JSON is YAML too, but for a few spellings of numbers.
-            raw = yaml.safe_load(text)
-            if name.endswith("json"):
-                raw = json.loads(text)
-        except (ValueError, OSError, yaml.YAMLError):
-            continue
-        if isinstance(raw, Mapping):
-            return dict(_flat(raw))
-    return {}
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and set(value) - {"value", "desc"}:
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, Mapping):
-            # wandb's config.yaml has {"value": ...} under each key.
-            inner = value.get("value")
-            if isinstance(inner, Mapping):
-                yield from _flat(inner, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", inner
-        else:
-            yield f"{prefix}{key}", value
-
-
-# ---- values of one row ---------------------------------------------------------------------------
-
-
-def _text(value: Any, is_prompt: bool = False) -> str:
-    """The text of a prompt or a completion."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    is_conversation = isinstance(value, list)
-    if is_conversation:
-        is_conversation = all(isinstance(part, Mapping) for part in value)
-    if is_conversation and is_prompt:
-        value = question_of(value)
-    elif is_conversation:
-        value = text_of(value)
-    return str(value)
-
-
-def _right(value: Any, place: str) -> int:
-    """1, 0 or -1 of a verdict in any spelling.
-
-    Raises:
-        ConfigError: a word that is no verdict.
-    """
-    if value is None:
-        return UNKNOWN
-    if isinstance(value, bool):
-        return int(value)
-    number = number_of(value)
-    if number is not None:
-        return int(number) if number in (0.0, 1.0) else UNKNOWN
-    word = str(value).strip().lower()
-    if word in RIGHT_WORDS:
-        return 1
-    if word in WRONG_WORDS:
-        return 0
-    if word in UNJUDGED_WORDS:
-        return UNKNOWN
-    raise ConfigError(
-        f"{place}: got the verdict {str(value)[:40]!r}, expected true or false, 1 or 0, right or "
-        "wrong: name another column in a mapping file, columns: {right: NAME}"
-    )
-
-
-def _step(value: Any, file: Path) -> int:
-    number = number_of(value)
-    if number is not None:
-        return int(number)
-    for name in (file.name.split(".")[0], file.parent.name):
-        match = STEP_IN_NAME.search(name)
-        if match:
-            return int(match[1] or match[2])
-    return UNKNOWN
-
-
-def _is_held_out(split: Any, shown: str) -> bool:
-    if isinstance(split, bool):
-        return split
-    if split is not None:
-        return EVALUATION.search(str(split).lower()) is not None
-    return EVALUATION.search(shown.lower()) is not None
-
-
-def _truncated(row: Row, columns: Columns, role: Any) -> int:
-    name = str(role)
-    if name.startswith("rollout"):
-        return int("truncated" in name)
-    value = columns.get(row, "truncated")
-    if value is not None:
-        number = number_of(value)
-        if number is not None:
-            return int(number != 0)
-        word = str(value).strip().lower()
-        return int(word == "true")
-    reason = columns.get(row, "finish_reason")
-    if reason is not None:
-        word = str(reason).lower()
-        return int(word in FINISHED_EARLY)
-    return UNKNOWN
