@@ -142,7 +142,11 @@ def duplicates(audited: Audited) -> Finding:
     places = []
     for log in audited.logs:
         for part in (log.train, log.evaluation):
-            place = _first_copy(log, part) or _two_files(log, part) or _long_steps(part)
+            place = _first_copy(log, part)
+            if not place:
+                place = _two_files(log, part)
+            if not place:
+                place = _long_steps(part)
             if place:
                 places.append(f"{log.name}: {place}")
     if places:

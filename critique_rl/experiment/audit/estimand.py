@@ -74,7 +74,8 @@ def judge_rewards(logs: Sequence[RunLog], threshold: float | None) -> tuple[list
         is_usual = values <= {0.0, 1.0} or values <= {-1.0, 1.0}
         if not is_usual:
             lowest = sorted(values)
-            shown = ", ".join(f"{value:g}" for value in lowest[:5])
+            first = [f"{value:g}" for value in lowest[:5]]
+            shown = ", ".join(first)
             if len(values) > 5:
                 shown += ", ..."
             raise ConfigError(
