@@ -219,6 +219,17 @@ def test_files_of_other_things_are_skipped_and_counted(tmp_path) -> None:
     assert any("5 files are no logs of answers" in note for note in result.notes)
 
 
+def test_a_slim_log_without_texts_is_read_by_its_ids(tmp_path) -> None:
+    for arm, right in (("a", 0.3), ("b", 0.6)):
+        rows: list[Row] = [{"event": "evaluation_started", "policy_version": 1, "requested": 40}]
+        for row in rows_of(right, 0):
+            rows.append({"task_id": row["input"], "judge_score": row["score"], "policy_version": 1})
+        lines(tmp_path / f"{arm}-seed0" / "evaluations.jsonl", rows)
+    result = judged(tmp_path)
+    assert result.estimand.kind == "held-out"
+    assert level(result, "a") == pytest.approx(share(rows_of(0.3, 0)))
+
+
 def test_links_are_followed_once(tmp_path) -> None:
     two_arms(tmp_path, "real/1.jsonl")
     for folder in tmp_path.iterdir():

@@ -69,6 +69,8 @@ class Columns:
         self.missing: list[str] = []
         """Columns that `named` names and that no row had."""
         self._doubt = ""
+        self._is_guessed = False
+        """Whether the reward is not known by its name."""
         self._paths: dict[str, tuple[str, ...]] = {}
         self._seen: Row = {}
 
@@ -84,6 +86,7 @@ class Columns:
                 candidates = (self.named[name],)
             self._choose(name, candidates)
         self._doubt = ""
+        self._is_guessed = False
         if "reward" not in self._paths and "right" not in self._paths:
             self._find_reward()
 
@@ -116,6 +119,7 @@ class Columns:
             )
         elif numbers:
             self._paths["reward"] = (numbers[0],)
+        self._is_guessed = True
 
     @property
     def holds_answers(self) -> bool:
@@ -125,8 +129,11 @@ class Columns:
             ConfigError: it is one of answers, and the reward may be one of several columns.
         """
         has_question = "prompt" in self._paths or "problem" in self._paths
-        # A data set has questions and numbers too. A slim log without texts has to name columns.
+        # A data set has questions and numbers too. A slim log without texts has ids and rewards by
+        # their usual names, or names its columns.
         has_completion = "completion" in self._paths or bool(self.named)
+        if "problem" in self._paths and not self._is_guessed:
+            has_completion = True
         if not has_question or not has_completion or self.missing:
             return False
         if self._doubt:
