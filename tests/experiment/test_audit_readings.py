@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +279,51 @@ def test_the_last_steps_are_steps_and_not_logged_ones(tmp_path) -> None:
     result = judged(tmp_path, last_steps=10)
     # The mean of .91 to 1 against 1 alone.
     assert 0 <= difference(result) < 0.1
+
+
+def trackio_project(path: Path, runs: dict[str, tuple[str, list[Row]]]) -> None:
+    """A project's file as trackio 0.43 writes it: id -> (name, rows of one table)."""
+    with closing(sqlite3.connect(path)) as project:
+        project.execute(
+            "CREATE TABLE metrics (id INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, "
+            "timestamp TEXT NOT NULL, run_name TEXT NOT NULL, step INTEGER NOT NULL, "
+            "metrics TEXT NOT NULL, log_id TEXT, space_id TEXT)"
+        )
+        insert = "INSERT INTO metrics (run_id, timestamp, run_name, step, metrics) VALUES "
+        for run_id, (name, rows) in runs.items():
+            # Metrics may be bytes, and hold numbers beside the table.
+            table = {"reward": 0.5, "completions": {"_type": "trackio.table", "_value": rows}}
+            values = (run_id, "2026", name, 3, json.dumps(table).encode())
+            project.execute(f"{insert} (?, ?, ?, ?, ?)", values)
+        project.commit()
+
+
+def test_tables_of_trackio(tmp_path) -> None:
+    project = tmp_path / "p.db"
+    runs = {}
+    for i, (arm, right) in enumerate((("a", 0.3), ("b", 0.6))):
+        rows = []
+        for row in rows_of(right, 0):
+            rows.append({"prompt": row["input"], "completion": row["output"], "f": row["score"]})
+        runs[f"id{i}"] = (arm, rows)
+    trackio_project(project, runs)
+    words = [f"a:0={project}/a", f"b:0={project}/id1"]
+    result = audit(name_runs(words), LogMapping())
+    expected = share(rows_of(0.6, 0)) - share(rows_of(0.3, 0))
+    assert difference(result) == pytest.approx(expected)
+    assert any("steps 3 to 3" in note for note in result.notes)
+
+
+def test_runs_of_trackio_that_are_not_there_or_share_a_name(tmp_path) -> None:
+    project = tmp_path / "p.db"
+    trackio_project(project, {"id0": ("a", []), "id1": ("a", [])})
+    with pytest.raises(ConfigError, match="2 runs of that name, expected an id: id0, id1"):
+        audit(name_runs([f"a={project}/a", f"b={project}/id1"]), LogMapping())
+    with pytest.raises(ConfigError, match="no such run, expected one of a"):
+        audit(name_runs([f"a={project}/c", f"b={project}/id1"]), LogMapping())
+    project.write_text("no project")
+    with pytest.raises(ConfigError, match="no project of trackio"):
+        audit(name_runs([f"a={project}/c", f"b={project}/id1"]), LogMapping())
 
 
 # ---- checks --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from critique_rl.config.checks import ConfigError
+from critique_rl.experiment.audit import trackio
 
 NumberedRow = tuple[int, dict[str, Any]]
 """(line of a text file, or row of a table, from 1; the row)."""
@@ -35,6 +36,8 @@ def read_rows(path: Path) -> Iterator[NumberedRow]:
     Raises:
         ConfigError: the file is damaged, or of another kind.
     """
+    if trackio.is_run(path):
+        return trackio.read_run(path)
     name = path.name.lower()
     if name.endswith(LINES):
         return _json_lines(path)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from critique_rl.config.checks import ConfigError
+from critique_rl.experiment.audit import trackio
 from critique_rl.experiment.audit.columns import Columns, Row, number_of
 from critique_rl.experiment.audit.files import NumberedRow, is_log, read_rows
 from critique_rl.experiment.audit.leaks import LeakCount
@@ -351,7 +352,7 @@ def log_files(path: Path) -> list[Path]:
     Raises:
         ConfigError: there is none.
     """
-    if path.is_file():
+    if path.is_file() or trackio.is_run(path):
         return [path]
     if not path.is_dir():
         raise ConfigError(f"{path}: got nothing there, expected a log or a folder of logs")
