@@ -213,7 +213,8 @@ def test_with_advantages_of_tokens_kl_and_entropy_nothing_is_unexplained(
     total = sum(shares.values())
     for name in names:
         assert shares[name].norm() > 1e-3 * total.norm(), name
-    assert shares["rounding"].norm() <= 1e-4 * total.norm()
+    # float32 sums in another order per processor: 1.2e-4 with AVX-512, under 1e-4 with AVX2.
+    assert shares["rounding"].norm() <= 2e-4 * total.norm()
 
 
 def test_a_class_without_mass_has_no_account(tmp_path) -> None:
