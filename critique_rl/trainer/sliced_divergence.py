@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from critique_rl.trainer.divergence_gradient import Slope, clipped_slope, full_slope, kept_slope
 
-# A product of a few tokens takes as long as the head's weights take to be read
-# (tests/benchmarks/sliced_memory.py).
-SLICE_ELEMENTS = 1 << 24
-"""Logits per slice: 64 MiB in float32."""
+SLICE_TOKENS = 128
+"""Tokens per slice at least: a product of fewer takes as long as the head takes to be read."""
+SLICE_ELEMENTS = 1 << 22
+"""Logits per slice where the vocabulary is small: 16 MiB in float32."""
 CPU_BLOCK_ELEMENTS = 1 << 18
 """Logits per block of a slice's rows on a CPU: 1 MiB in float32, which a core's cache holds."""
 BLOCK_ELEMENTS = 1 << 22
@@ -237,7 +237,7 @@ class _Sliced(torch.autograd.Function):
 def _slice_buffer(hidden_NH: Tensor, head: Head) -> Tensor:
     """Room (n, V) for the projections of a slice of hidden states (N, H); n <= N, at least 1."""
     vocabulary = head.weight.shape[0]
-    most = max(1, SLICE_ELEMENTS // vocabulary)
+    most = max(SLICE_TOKENS, SLICE_ELEMENTS // vocabulary)
     tokens = min(most, len(hidden_NH))
     return hidden_NH.new_empty(tokens, vocabulary, dtype=head.precision)
 

@@ -19,6 +19,12 @@ ALPHAS = [0.0, 0.3, 1.0]
 SUPPORTS = [(None, True), (4, True), (4, False)]
 
 
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices as small as a test asks for."""
+    monkeypatch.setattr(sliced, "SLICE_TOKENS", 1)
+
+
 @dataclass
 class Case:
     """Student and teacher with a head each, weights that hold a zero, and labels."""
