@@ -26,7 +26,7 @@ FIGURES = ("differences", "arms", "curves")
 
 @dataclass(frozen=True)
 class PaperFiles:
-    """What was written."""
+    """The files that one call wrote."""
 
     files: tuple[Path, ...]
     """In the order of the figures, then tables and text."""
