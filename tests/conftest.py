@@ -7,7 +7,10 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from tempfile import TemporaryDirectory
 
+# trackio reads its variable when it is imported, and its default is in the user's home.
+DASHBOARDS = TemporaryDirectory()
 os.environ.update(
     {
         "OMP_NUM_THREADS": "1",
@@ -15,6 +18,7 @@ os.environ.update(
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "TRACKIO_DIR": DASHBOARDS.name,
     }
 )
 

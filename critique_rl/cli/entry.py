@@ -1,4 +1,4 @@
-"""`critique-rl`: run, train, evaluate, compare, audit, report, paper, flow, claims, critics,
+"""`critique-rl`: run, watch, train, evaluate, compare, audit, report, paper, flow, claims, critics,
 judge, doctor, init, plan, lab.
 
 Heavy imports happen inside the commands, so `--help` answers at once.
@@ -30,12 +30,14 @@ from critique_rl.cli import (
     report,
     run,
     train,
+    watch,
 )
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.terminal import cut_words, guard_terminal, printable, say
 
 COMMANDS = (
     run,
+    watch,
     train,
     evaluate,
     compare,

@@ -24,6 +24,7 @@ from critique_rl.config.schema import (
     PolicyConfig,
     RunConfig,
     TaskConfig,
+    TrackingConfig,
 )
 from critique_rl.costs import Prices
 
@@ -35,6 +36,7 @@ SECTIONS: dict[str, type[Any]] = {
     "evaluation": EvaluationConfig,
     "plateau": PlateauConfig,
     "flow": FlowConfig,
+    "tracking": TrackingConfig,
     "branch_from": BranchConfig,
 }
 """Sections of an arm with fixed keys, and their classes."""

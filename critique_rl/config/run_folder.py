@@ -196,6 +196,11 @@ class PipelineFolder:
         return self.path / "numbers.csv"
 
     @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's files, a folder per arm and run in it."""
+        return self.path / "tensorboard"
+
+    @property
     def paper(self) -> Path:
         """Folder of figures, tables and text for a paper."""
         return self.path / "paper"

@@ -191,6 +191,23 @@ class FlowConfig:
 
 
 @dataclass(frozen=True)
+class TrackingConfig:
+    """Which critiques a tracker of `trl.report_to` (trackio, wandb, tensorboard) shows as a table.
+    It changes no number of the training.
+    """
+
+    critiques_every: int = 10
+    """Steps between tables of critiques; 0: none."""
+    critiques: int = 16
+    """Rows of a table, each a failed rollout that a critique was asked for; every group has one
+    before any has a second. trackio keeps the table in its file beside the metrics, which every
+    look at the run reads.
+    """
+    characters: int = 2000
+    """Longest text in a cell; a longer one is cut, and says so."""
+
+
+@dataclass(frozen=True)
 class BranchConfig:
     """An arm that goes on from a checkpoint of another arm's run with the same seed."""
 
@@ -230,6 +247,8 @@ class RunConfig:
     """When learning counts as stopped; null: no plateau is looked for."""
     flow: FlowConfig | None = None
     """Where the policy's probability goes; null: the defaults, when `critique-rl flow` asks."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Which critiques a tracker shows."""
     critique_from: str = "start"
     """"start", or "plateau": scalar only until the plateau is found."""
     branch_from: BranchConfig | None = None

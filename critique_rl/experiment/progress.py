@@ -91,7 +91,7 @@ def estimate(pipeline: Pipeline, folder: PipelineFolder, todo: list[Job], jobs: 
     critic_tokens = totals["critic_tokens"]
     usd = totals["usd"]
     seconds = totals["wall_seconds"] / jobs
-    duration = _format_seconds(seconds)
+    duration = format_seconds(seconds)
     return (
         f"{start}, {critic_tokens:,.0f} critic tokens, {usd:.2f} USD, "
         f"{duration} with {jobs} at a time "
@@ -138,7 +138,8 @@ def _mean_cost(costs: list[Costs], key: str) -> float:
     return sum(values) / len(values)
 
 
-def _format_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
+    """A duration in words for people, such as "3 min"."""
     minutes = round(seconds / 60)
     if minutes >= 60:
         hours, minutes = divmod(minutes, 60)
@@ -229,10 +230,10 @@ def ended_line(job: Job, done: int, number: int, left: float | None) -> str:
         number: Runs of the campaign.
         left: The time left in seconds; None where it is not known.
     """
-    seconds = _format_seconds(job.seconds)
+    seconds = format_seconds(job.seconds)
     line = f"{job.name}: {job.status} after {seconds}; {done} of {number} runs"
     if left is not None and done < number:
-        line += f", about {_format_seconds(left)} left"
+        line += f", about {format_seconds(left)} left"
     return line
 
 
@@ -242,7 +243,7 @@ def progress_table(todo: list[Job], pipeline: Pipeline, left: float | None = Non
     finished = statuses.count("finished")
     title = f"{pipeline.name}: {finished} of {len(todo)} runs finished"
     if left is not None:
-        title += f", about {_format_seconds(left)} left"
+        title += f", about {format_seconds(left)} left"
     table = Table(title=title, title_justify="left")
     for column in (*COLUMNS, pipeline.primary, "rescue", "USD", "time"):
         # Folded, not cut: a reader must be able to tell long names of arms apart.

@@ -29,6 +29,7 @@ VERSIONS = "versions"
 """Key of config.yaml after `inputs`: of Python and packages."""
 FREE = (
     "flow",
+    "tracking",
     "trl.log",
     "trl.hub_",
     "trl.push_to_hub",

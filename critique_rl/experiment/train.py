@@ -69,6 +69,8 @@ from critique_rl.experiment.callback import (
 from critique_rl.experiment.evaluate import final_evaluation, machine, versions
 from critique_rl.experiment.flow.live import add_live_masses
 from critique_rl.experiment.flow.snapshots import SnapshotCallback
+from critique_rl.experiment.live.progress_lines import show_progress
+from critique_rl.experiment.live.trackers import add_trackers
 from critique_rl.experiment.preflight import check_arms, warn_sampling
 from critique_rl.experiment.resume.changes import accepted_changes
 from critique_rl.experiment.resume.inputs import Inputs, read_inputs
@@ -251,6 +253,7 @@ def _train(
         trainer.about["preset"] = config.preset
     callback = RunCallback(config, folder, task, trainer)
     trainer.add_callback(callback)
+    show_progress(trainer, config)
     if config.flow is not None:
         trainer.add_callback(SnapshotCallback(config, folder, trainer))
         add_live_masses(trainer, config, task)
@@ -260,6 +263,7 @@ def _train(
             inputs = read_inputs(config, task, trainer.args)
             checkpoint, trainer.identity = _start(config, inputs, folder, accepts_changes)
             callback.started -= bring_back(folder, checkpoint)
+        add_trackers(trainer, config, folder, trainer.identity)
         _take_steps(trainer, config, checkpoint)
         if callback.interrupted:
             raise Interrupted(
