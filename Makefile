@@ -18,7 +18,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	command -v $(PYTHON) >/dev/null && $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,tasks,math,champ,serve,code,paper]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,tasks,math,champ,serve,code,paper,track]'
 	touch $@
 
 demo: install

@@ -74,6 +74,7 @@ def claims(arguments: argparse.Namespace) -> int:
     from critique_rl.analysis.claims.reports import markdown
     from critique_rl.analysis.records import to_json
     from critique_rl.experiment.campaign import check_settings, run_all
+    from critique_rl.experiment.plan import check_stored
 
     check_jobs(arguments.jobs)
     # Results of a quick look must never be taken for those of the claims.
@@ -103,11 +104,13 @@ def claims(arguments: argparse.Namespace) -> int:
         pipeline = load_pipeline(path, overrides)
         folder = results.pipeline(pipeline.name)
         pipeline = with_stored_split(pipeline, folder)
-        check_settings(pipeline, folder, arguments.jobs)
         words = pipeline_words(path, overrides, results.path)
         if pipeline.name in chosen:
+            check_settings(pipeline, folder, arguments.jobs)
             to_run.append((pipeline, folder, path, overrides, words))
         else:
+            # Of another pipeline nothing has to be there, but a verdict is on its file of now.
+            check_stored(pipeline, folder)
             judge(pipeline, folder, words)
     # Written before and after each pipeline, so that a stopped campaign leaves what it has.
     write()

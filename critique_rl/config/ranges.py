@@ -66,11 +66,7 @@ SECTION_RANGES: Mapping[str, Mapping[str, Range]] = {
         "every": Range(0, MOST_COUNT),
         "probes": COUNT,
     },
-    "tracking": {
-        "critiques_every": Range(0, MOST_COUNT),
-        "critiques": COUNT,
-        "characters": COUNT,
-    },
+    "tracking": {"critiques_every": Range(0, MOST_COUNT), "critiques": COUNT, "characters": COUNT},
     "prices": {"prompt": Range(0), "completion": Range(0), "training": Range(0)},
 }
 """Section -> key -> its range. Amounts of a budget are checked elsewhere: only one may be given."""

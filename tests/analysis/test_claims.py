@@ -347,6 +347,8 @@ def test_a_stopped_campaign_keeps_the_verdicts_of_others(
     changes = {"claim": claim, "budget": {"optimizer_steps": 1}, "arms": {"scalar": {}}}
     for name in ("first", "second", "third"):
         write_pipeline(folder, tiny_policy, **changes).rename(folder / f"{name}.yaml")
+    # Of a pipeline that is not asked for, nothing has to be there yet.
+    write_pipeline(folder, "no/such/policy", **changes).rename(folder / "unbuilt.yaml")
     out = tmp_path / "out"
     words = ["claims", str(folder), "--out", str(out)]
     done = cli(*words, "--only", "third")

@@ -1,4 +1,4 @@
-"""The critiques of one step as rows for a tracker, from the table of rollouts that the run wrote."""
+"""The critiques of one step as rows for a tracker, from the run's table of rollouts."""
 
 from __future__ import annotations
 

@@ -63,7 +63,9 @@ class ProgressLines(TrainerCallback):
         is_shown = sys.stderr.isatty() and not args.disable_tqdm
         if is_shown and state.is_world_process_zero:
             # Written before: a continued run shows at once how far it is.
-            self.bar = tqdm(total=limit, initial=min(spent, limit), unit=f" {unit}", unit_scale=True)
+            self.bar = tqdm(
+                total=limit, initial=min(spent, limit), unit=f" {unit}", unit_scale=True
+            )
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Move the bar, or say a line where the last one is long ago."""

@@ -50,7 +50,7 @@ def tracked(tmp_path_factory, tiny_policy):
 
 
 def test_a_run_is_named_after_its_arm_seed_and_id_and_grouped_by_its_arm(tracked) -> None:
-    results, rows, configs = tracked
+    results, _, configs = tracked
     groups = {name: json.loads(config)["_Group"] for name, config in configs.items()}
     expected = {}
     for arm in ("scalar", "critique"):
