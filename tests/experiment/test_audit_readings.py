@@ -158,6 +158,50 @@ def test_steps_stand_in_names(name: str, tmp_path) -> None:
     assert level(result, "a") == pytest.approx(share(rows))
 
 
+def test_a_runs_own_folder_names_no_step(tmp_path) -> None:
+    for arm, run in (("a", "50519885"), ("b", "8d8aecd4")):
+        lines(tmp_path / arm / run / "rows.jsonl", rows_of(0.5, 0))
+    runs = name_runs([f"{path.parent.name}={path}" for path in tmp_path.glob("*/*")])
+    result = audit(runs, LogMapping())
+    assert sum("answers of no named step count" in note for note in result.notes) == 2
+    assert result.estimand.says.startswith("right answers in logs without steps")
+
+
+METADATA = {
+    "env_id": "wiki-search",
+    "model": "policy",
+    "rollouts_per_example": 1,
+    "sampling_args": {"max_tokens": 1024},
+    "avg_reward": 0.5,
+}
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(1024, CLEAR), (512, FOUND)])
+def test_an_evaluation_of_verifiers_is_held_out_and_has_settings(
+    tokens: int, expected: str, tmp_path
+) -> None:
+    """`vf-eval` writes outputs/evals/<env>--<model>/<id>/results.jsonl and metadata.json."""
+    two_arms(tmp_path, "results.jsonl")
+    for folder in tmp_path.iterdir():
+        settings = {**METADATA, "model": folder.name}
+        if folder.name.startswith("b"):
+            settings["sampling_args"] = {"max_tokens": tokens}
+        (folder / "metadata.json").write_text(json.dumps(settings))
+    result = judged(tmp_path)
+    assert result.estimand.kind == "held-out"
+    assert status(result, "settings") == expected
+    assert not any("no logs of answers" in note for note in result.notes)
+
+
+def test_a_metadata_file_of_another_program_says_nothing(tmp_path) -> None:
+    two_arms(tmp_path, "results.jsonl")
+    for folder in tmp_path.iterdir():
+        (folder / "metadata.json").write_text(json.dumps({"learning_rate": folder.name}))
+    result = judged(tmp_path)
+    assert result.estimand.kind == "training"
+    assert status(result, "settings") == UNKNOWN_STATUS
+
+
 def test_ids_are_one_whatever_their_type(tmp_path) -> None:
     for arm, kind in (("a", int), ("b", float)):
         for seed in (0, 1):

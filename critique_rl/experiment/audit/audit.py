@@ -35,6 +35,7 @@ from critique_rl.experiment.audit.faults import find_faults
 from critique_rl.experiment.audit.findings import FOUND, Audited, Finding
 from critique_rl.experiment.audit.logs import LogReader
 from critique_rl.experiment.audit.mapping import LogMapping, check_arms
+from critique_rl.experiment.audit.values import UNKNOWN
 
 LAST_STEPS = 10
 PRIMARY = "pass@1/all"
@@ -244,6 +245,8 @@ def _notes(evaluations: Sequence[RunEvaluation], estimand: Estimand) -> list[str
         if estimand.kind == TRAINING:
             first = run.answers.step_N.min()
             taken = f"steps {first} to {run.step}"
+        if run.step == UNKNOWN:
+            taken = "no named step"
         reward = log.columns.get("reward")
         right = log.columns.get("right", reward)
         notes.append(

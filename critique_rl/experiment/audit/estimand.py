@@ -134,6 +134,8 @@ def choose_estimand(logs: Sequence[RunLog], last_steps: int) -> Estimand:
     if all_evaluated(logs):
         return Estimand(HELD_OUT, "right answers to held-out problems, at the last evaluation")
     says = f"right answers to training prompts in the last {last_steps} steps"
+    if not any(_has_steps(log) for log in logs):
+        says = "right answers in logs without steps, which may be of training or of an evaluation"
     training = Estimand(TRAINING, says)
     parts = []
     for log in logs:
@@ -145,6 +147,10 @@ def choose_estimand(logs: Sequence[RunLog], last_steps: int) -> Estimand:
     # Seeds draw other prompts, so there is nothing to pair them by but the run.
     says += ", all of a run and family as one problem since runs drew other prompts"
     return Estimand(TRAINING, says, is_pooled=True)
+
+
+def _has_steps(log: RunLog) -> bool:
+    return bool((log.train.step_N != UNKNOWN).any())
 
 
 def evaluate_logs(

@@ -23,10 +23,10 @@ import numpy as np
 from critique_rl.config.checks import ConfigError
 from critique_rl.experiment.audit import trackio
 from critique_rl.experiment.audit.columns import Columns, Row, number_of
-from critique_rl.experiment.audit.files import NumberedRow, is_log, read_rows
+from critique_rl.experiment.audit.files import NumberedRow, is_log, read_rows, stem_of
 from critique_rl.experiment.audit.leaks import LeakCount
 from critique_rl.experiment.audit.mapping import LogMapping
-from critique_rl.experiment.audit.settings import SETTINGS_FILES, read_settings
+from critique_rl.experiment.audit.settings import SETTINGS_FILES, is_vf_eval, read_settings
 from critique_rl.experiment.audit.values import (
     HELD_OUT,
     UNKNOWN,
@@ -182,6 +182,7 @@ class LogReader:
         self._codes: dict[tuple[bool, str], int] = {}
         self._problems: list[Problem] = []
         self._evaluated: set[int] = set()
+        self._step_names: tuple[str, ...] = ()
         self._last_prompt: Any = None
         self._last_question = ""
 
@@ -251,6 +252,7 @@ class LogReader:
             place = shown
         if HELD_OUT.fullmatch(f"{root.name.lower()}/"):
             place = f"{root.name}/{shown}"
+        self._step_names = _step_names(file, root)
         self._add_rows(chain(first, rows), columns, file, place)
         self.columns = columns
 
@@ -259,17 +261,15 @@ class LogReader:
     ) -> None:
         shown = self.files[-1]
         table = TRL_TABLE.fullmatch(file.name)
-        by_name = is_held_out(None, place)
+        by_name = is_held_out(None, place) or is_vf_eval(file.parent)
         if table is not None and int(table[1]) in self._evaluated:
             by_name = True
         for line, row in rows:
             if not columns.knows(row):
                 columns.learn([row])
-            self._add(row, columns, line, file, by_name, f"{shown}:{line}")
+            self._add(row, columns, line, by_name, f"{shown}:{line}")
 
-    def _add(
-        self, row: Row, columns: Columns, line: int, file: Path, by_name: bool, place: str
-    ) -> None:
+    def _add(self, row: Row, columns: Columns, line: int, by_name: bool, place: str) -> None:
         tokens = tokens_of(columns.get(row, "tokens"))
         role = columns.get(row, "role")
         if str(role).startswith(LEFT_OUT):
@@ -292,7 +292,7 @@ class LogReader:
         part = self.evaluation if held_out else self.train
         part.add(
             self._code(row, columns, question, held_out, place),
-            step_of(columns.get(row, "step"), file),
+            step_of(columns.get(row, "step"), self._step_names),
             math.nan if reward is None else reward,
             right,
             tokens,
@@ -374,6 +374,14 @@ def log_files(path: Path) -> list[Path]:
                 known.add(target)
                 logs.append(file)
     return sorted(logs, key=_natural)
+
+
+def _step_names(file: Path, root: Path) -> tuple[str, ...]:
+    """Names that may hold a file's step; of a run's own folder they are its name or id."""
+    stem = stem_of(file.name)
+    if file.parent == root or is_vf_eval(file.parent):
+        return (stem,)
+    return (stem, file.parent.name)
 
 
 def evaluated_steps(path: Path) -> set[int]:

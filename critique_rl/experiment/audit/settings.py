@@ -7,9 +7,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-SETTINGS_FILES = ("config.yaml", "config.yml", "config.json", "args.json")
+EVALUATION = "metadata.json"
+"""Beside results.jsonl of `vf-eval`, the evaluation of the package verifiers."""
+SETTINGS_FILES = ("config.yaml", "config.yml", "config.json", "args.json", EVALUATION)
 MODEL_KEYS = {"model_type", "architectures"}
 """Keys of a model's own config.json, which says nothing of the training."""
+
+EVALUATION_KEYS = {"env_id", "rollouts_per_example"}
+"""Keys of vf-eval's metadata.json; other programs write files of that name too."""
+OUTCOMES = ("model", "base_url", "time_ms", "avg_reward", "avg_metrics")
+"""Its keys that are no settings: the policy that was judged, and what came out."""
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -29,9 +36,27 @@ def read_settings(path: Path) -> dict[str, Any]:
                 raw = yaml.safe_load(text)
         except (ValueError, OSError, RecursionError, yaml.YAMLError):
             continue
+        if name == EVALUATION:
+            raw = _evaluation_settings(raw)
         if isinstance(raw, Mapping) and not MODEL_KEYS & raw.keys():
             return dict(_flat(raw))
     return {}
+
+
+def is_vf_eval(folder: Path) -> bool:
+    """Whether a folder's answers are an evaluation by verifiers' `vf-eval`, not training."""
+    try:
+        raw = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError):
+        return False
+    return _evaluation_settings(raw) is not None
+
+
+def _evaluation_settings(raw: Any) -> dict[str, Any] | None:
+    """The settings of vf-eval's metadata.json; None for another program's file."""
+    if not isinstance(raw, Mapping) or not raw.keys() >= EVALUATION_KEYS:
+        return None
+    return {key: value for key, value in raw.items() if key not in OUTCOMES}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from critique_rl.config.checks import ConfigError
 from critique_rl.experiment.audit.columns import Columns, Row, number_of
-from critique_rl.experiment.audit.files import stem_of
 from critique_rl.tasks.messages import content_text, text_of
 
 UNKNOWN = -1
@@ -82,12 +80,17 @@ def tokens_of(value: Any) -> int:
     return int(number)
 
 
-def step_of(value: Any, file: Path) -> int:
-    """The step of a row, or the number in its file's or folder's name; -1 where unknown."""
+def step_of(value: Any, names: Sequence[str]) -> int:
+    """The step of a row, or the number in a name; -1 where unknown.
+
+    Args:
+        value: cell of the column `step`; None for none.
+        names: of the file without its suffix, and of its folder within the run.
+    """
     number = number_of(value)
     if number is not None and abs(number) <= LARGEST:
         return int(number)
-    for name in (stem_of(file.name), file.parent.name):
+    for name in names:
         match = STEP_NAMED.search(name) or STEP_LAST.search(name)
         if match and len(match[1]) < 10:
             return int(match[1])
