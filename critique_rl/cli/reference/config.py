@@ -180,6 +180,7 @@ def _verifier_sections() -> Iterator[Section]:
     builders: dict[str, Callable[..., Any]] = {
         "math": isolated_verifiers.MathVerifier,
         "python": isolated_verifiers.user_verifier,
+        "command": isolated_verifiers.command_verifier,
     }
     for kind, builder in builders.items():
         keys = _option_keys(isolated_verifiers.KIND_OPTIONS[kind], builder)
