@@ -174,6 +174,7 @@ def _check_numbers(data: UserData) -> None:
             f"such as {example!r}; choose one: math (LaTeX, expressions), "
             "choice (a letter), boxed_answer (short texts), "
             "{kind: python, target: my_rewards:judge} (anything), "
+            "{kind: command, argv: [...]} (a program of another environment), "
             "or last_number (what holds no number goes unscored)"
         )
 

@@ -56,7 +56,7 @@ def read_inputs(config: RunConfig, task: Task, arguments: CritiqueGRPOConfig) ->
             **data_inputs(config, task),
             **model_inputs("policy", config.policy.model),
             **_critic_inputs(config.critic),
-            **_code(config),
+            **code_inputs(config),
             "ranks": os.environ.get("WORLD_SIZE", "1"),
         }
     except OSError as error:
@@ -216,7 +216,7 @@ def _critic_inputs(spec: Mapping[str, Any]) -> Inputs:
 # ---- the user's code -----------------------------------------------------------------------------
 
 
-def _code(config: RunConfig) -> Inputs:
+def code_inputs(config: RunConfig) -> Inputs:
     """Checksums of the files of every target and of a verifier's command, and of the files beside
     them that they import.
     """

@@ -18,7 +18,7 @@ from critique_rl.tasks.workers.verifier import GIGABYTE, WorkerVerifier, build_p
 JUDGE = "critique_rl.tasks.workers.program:program_judge"
 TRIED = 3
 """Rows whose gold answers are judged before training."""
-FORMS = ("...", "\\boxed{...}", "Answer: ...")
+FORMS = ("...", "\\boxed{...}", "Answer: ...", "#...")
 """How a gold answer is written for it."""
 EXAMPLE = "[.venv-judge/bin/python, judge.py]"
 

@@ -13,9 +13,16 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from waiting import SECONDS, gone, wait_until, within
 
+from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.pipeline_file import load_pipeline
+from critique_rl.config.schema import PolicyConfig, RunConfig, TaskConfig
+from critique_rl.experiment.preflight import setting_refusals
+from critique_rl.experiment.resume.changes import input_changes
+from critique_rl.experiment.resume.inputs import code_inputs
 from critique_rl.tasks.isolated_verifiers import build_verifier
 from critique_rl.tasks.judging import count_lost
 from critique_rl.tasks.workers.program import CommandFailed, Program
@@ -36,6 +43,14 @@ def verifier():
     verifier = built(workers=1)
     yield verifier
     verifier.worker.stop()
+
+
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
 
 
 def judged(verifier, texts, **columns):
@@ -254,12 +269,12 @@ def test_a_program_that_judges_nothing_is_refused_before_training(verifier, tmp_
     always_wrong = build_verifier({"kind": "command", "argv": [PYTHON, "-c", code]})
     warning = always_wrong.check_gold_answers(rows)
     always_wrong.worker.stop()
-    assert "called none of 6 gold answers right, but wrong" in warning
+    assert "called none of 8 gold answers right, but wrong" in warning
     silent = "import sys; print('{\"ready\": true}'); sys.stdin.read()"
     deaf = build_verifier(
         {"kind": "command", "argv": [PYTHON, "-c", silent], "deadline": 0.2, "step_deadline": 2}
     )
-    with pytest.raises(ConfigError, match=r"judged none of 6 gold answers \(.*timeout"):
+    with pytest.raises(ConfigError, match=r"judged none of 8 gold answers \(.*timeout"):
         deaf.check_gold_answers(rows)
     deaf.worker.stop()
 
@@ -281,3 +296,119 @@ def test_no_program_outlives_a_run_that_was_killed(text, tmp_path) -> None:
         run.kill()
         run.wait()
     wait_until(lambda: gone(number), "the program to end")
+
+
+# ---- the recipes ---------------------------------------------------------------------------------
+
+
+def test_part_of_a_score_of_reasoning_gym_is_no_right_answer() -> None:
+    recipe = str(TESTS.parent / "pipelines" / "workers" / "gym_scores.py")
+    done = subprocess.run([PYTHON, recipe, "chain_sum", "2"], capture_output=True, text=True)
+    row, other = [json.loads(line) for line in done.stdout.splitlines()]
+    argv = [PYTHON, recipe, "chain_sum"]
+    options = {"threshold": 1.0, "deadline": SECONDS, "workers": 1}
+    verifier = build_verifier({"kind": "command", "argv": argv, **options})
+    assert verifier.check_gold_answers([row, other]) == ""
+    gold = row["answer"]
+    texts = [f"so\nAnswer: {gold}\n", f"Answer: {gold}.0 {gold}", "Answer:", gold]
+    verdicts = verifier.judge_all(texts, [row] * 4)
+    verifier.worker.stop()
+    outcomes = [verdict.outcome for verdict in verdicts]
+    assert outcomes == ["right", "wrong", "wrong", "unreadable"]
+    assert 0 < verdicts[1].details["reward"] < 1
+
+
+# ---- commands of ours, and the identity of a run -------------------------------------------------
+
+
+def written(name: str, rows: list[dict]) -> str:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return name
+
+
+def pipeline_of(argv: list[str], **options) -> str:
+    """A pipeline file on questions whose answer is "right"."""
+    rows = [{"question": f"{i}?", "answer": "right", "length": 5} for i in range(60)]
+    task = {
+        "name": "data",
+        "options": {"train": written("rows.jsonl", rows)},
+        "verifier": {"kind": "command", "argv": argv, **options},
+    }
+    data = {
+        "task": task,
+        "policy": {"model": "lab"},
+        "budget": {"optimizer_steps": 2},
+        "seeds": [0],
+        "primary": "pass@1/all",
+        "arms": {"scalar": {}},
+    }
+    Path("p.yaml").write_text(yaml.safe_dump(data))
+    return "p.yaml"
+
+
+def test_judge_takes_the_verifier_of_a_pipeline_file(in_folder, capsys) -> None:
+    texts = ["right", "half", "die", "reward"]
+    rows = [{"completion": text, "answer": "x"} for text in texts]
+    path = pipeline_of([PYTHON, JUDGE], threshold=0.75, deadline=SECONDS)
+    assert main(["judge", written("a.jsonl", rows), "--verifier", path, "--json"]) == 0
+    output, errors = capsys.readouterr()
+    verdicts = [(verdict["outcome"], verdict["reason"]) for verdict in json.loads(output)]
+    assert verdicts == [("right", ""), ("wrong", ""), ("unscored", "crash"), ("right", "")]
+    assert "note: 2 times a process was lost or stopped" in errors
+    Path("p.yaml").write_text(Path("p.yaml").read_text().replace(JUDGE, "no_such.py"))
+    assert main(["judge", "a.jsonl", "--verifier", path]) == 2
+    assert "--verifier: command: the program ended with exit code 2" in capsys.readouterr().err
+
+
+def test_init_writes_a_pipeline_whose_answers_a_program_judges(in_folder, capsys) -> None:
+    rows = [{"question": f"{i}?", "answer": "right", "length": 5} for i in range(60)]
+    data = written("rows.jsonl", rows)
+    command = f"{PYTHON} '{JUDGE}'"
+    assert main(["init", data, "--model", "lab", "--judge", command]) == 0
+    assert "your program calls gold answers right" in capsys.readouterr().out
+    verifier = load_pipeline(Path("pipeline.yaml")).arms["scalar"].task.verifier
+    assert verifier == {"kind": "command", "argv": [PYTHON, JUDGE]}
+    words = ["init", data, "--model", "lab", "--out", "b.yaml", "--judge", "/no/such"]
+    assert main(words) == 0
+    assert "WARNING: task.verifier: command: argv '/no/such'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([PYTHON, JUDGE], ""),
+        (["/no/such"], "argv '/no/such' cannot be started"),
+        ([PYTHON, "-c", "print('{\"ready\": true}'); input(); print('hm')"], "judged none of"),
+    ],
+)
+def test_a_program_that_cannot_judge_is_refused_before_the_first_run(
+    argv, message, in_folder
+) -> None:
+    pipeline = load_pipeline(Path(pipeline_of(argv, deadline=SECONDS)))
+    refusals = setting_refusals(pipeline)
+    assert len(refusals) == (message != "")
+    assert message in "".join(refusals)
+
+
+def test_a_changed_program_is_another_input_of_a_run(in_folder) -> None:
+    folder = Path("judges")
+    folder.mkdir()
+    (folder / "judge.py").write_text("import json\nfrom rules import rule\nimport sub.deep\n")
+    (folder / "rules.py").write_text("rule = 1\n")
+    (folder / "unused.py").write_text("")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "deep.py").write_text("")
+    Path("data.bin").write_bytes(b"1")
+    argv = ["no_such_program", "judges/judge.py", "--data", "data.bin", "-c", "x" * 5000]
+    verifier = {"kind": "command", "argv": argv}
+    config = RunConfig(TaskConfig("data", verifier=verifier), PolicyConfig("lab"))
+    before = code_inputs(config)
+    named = {"judges/judge.py", "judges/rules.py", "judges/sub/deep.py", "data.bin"}
+    assert set(before) == {f"code/{name}" for name in named}
+    (folder / "rules.py").write_text("rule = 2\n")
+    [change] = input_changes({"inputs": before}, code_inputs(config))
+    assert change.startswith("code/judges/rules.py ")
+    # A function in a file is recorded too.
+    target = {"kind": "python", "target": "judges/judge.py:judge"}
+    config = RunConfig(TaskConfig("data", verifier=target), PolicyConfig("lab"))
+    assert "code/judges/rules.py" in code_inputs(config)
