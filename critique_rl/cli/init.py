@@ -89,6 +89,10 @@ CODE_FORM = AnswerForm(
     ", each by the tests of its row, in a sandbox (pip extra `code`)",
 )
 """The form of answers that are programs."""
+COMMAND_FORM = AnswerForm(
+    "", " by your program; say in options, system: which form of answers it reads"
+)
+"""The form of answers that a program of the user's judges, which nobody here knows."""
 SOLUTIONS = ("solution", "canonical_solution", "reference_solution", "code", "answer")
 """Columns that may hold a right program."""
 LOOKED_AT = 20
@@ -136,13 +140,17 @@ class FirstTask:
     options: dict[str, str]
     """`task.options`, see `user_data.DataOptions`."""
     verifier: str
-    """The verifier that reads all gold answers, as YAML: a name, or {kind: tests, ...}."""
+    """The verifier that reads all gold answers, as YAML: a name, or a mapping with a kind."""
     rows: UserData
     is_code: bool = False
     """Whether answers are programs, which tests judge."""
+    is_command: bool = False
+    """Whether a program of the user's judges them."""
 
     @property
     def form(self) -> AnswerForm:
+        if self.is_command:
+            return COMMAND_FORM
         return CODE_FORM if self.is_code else ANSWER_FORMS[self.verifier]
 
     @property
@@ -183,6 +191,13 @@ def add_command(commands: Commands) -> None:
             help=f"the column of the {name} (default: by its name)",
         )
     command.add_argument("--subset", default="", help="of a Hub id, such as main of openai/gsm8k")
+    command.add_argument(
+        "--judge",
+        default="",
+        metavar="COMMAND",
+        help="a program of yours that judges the answers, such as "
+        "'.venv-judge/bin/python judge.py' (default: a rule, by what the answers look like)",
+    )
     command.set_defaults(command=init)
 
 
@@ -194,14 +209,19 @@ def init(arguments: argparse.Namespace) -> int:
     """
     columns = Columns(arguments.question, arguments.answer, arguments.family)
     message = write_first_pipeline(
-        arguments.data, arguments.out, arguments.model, columns, arguments.subset
+        arguments.data,
+        arguments.out,
+        arguments.model,
+        columns,
+        arguments.subset,
+        shlex.split(arguments.judge),
     )
     say(message, file=sys.stdout)
     return 0
 
 
 def write_first_pipeline(
-    data: str, out: Path, model: str, columns: Columns, subset: str = ""
+    data: str, out: Path, model: str, columns: Columns, subset: str = "", argv: Sequence[str] = ()
 ) -> str:
     """Write a pipeline for the user's data.
 
@@ -211,6 +231,7 @@ def write_first_pipeline(
         model: The policy: a folder, or a Hub id.
         columns: Names that the user gave.
         subset: Of a Hub id.
+        argv: A program of the user's that judges, with its arguments; (): a rule does.
 
     Returns:
         The message for the user: what was written, and the next commands.
@@ -228,7 +249,7 @@ def write_first_pipeline(
         raise ConfigError(f"--out: {out} exists already; give another name, or remove it")
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"--out: no folder {out.parent}; make it first")
-    task = _inspect_data(data, columns, subset)
+    task = _inspect_data(data, columns, subset, argv)
     text = _render_pipeline(data, out, model, task)
     # Only a file that `run` takes is written.
     pipeline = parse_pipeline(out.stem, yaml.safe_load(text))
@@ -238,7 +259,7 @@ def write_first_pipeline(
     return _next_steps(out, task, pipeline)
 
 
-def _inspect_data(data: str, columns: Columns, subset: str) -> FirstTask:
+def _inspect_data(data: str, columns: Columns, subset: str, argv: Sequence[str]) -> FirstTask:
     """Guess the columns and the verifier from the data. Raises ConfigError where it cannot."""
     from critique_rl.tasks.answers.choose import choose_verifier
     from critique_rl.tasks.code.user_tests import guess_columns, unread_tests
@@ -250,7 +271,7 @@ def _inspect_data(data: str, columns: Columns, subset: str) -> FirstTask:
     question = columns.question or _guess_column(QUESTIONS, names, data, "question")
     first_rows = list(islice(source, LOOKED_AT))
     tests = guess_columns(first_rows)
-    if tests and not columns.answer:
+    if tests and not columns.answer and not argv:
         return _code_task(data, question, columns.family, subset, names, tests)
     try:
         answer = columns.answer or _guess_column(ANSWERS, names, data, "answer")
@@ -269,6 +290,10 @@ def _inspect_data(data: str, columns: Columns, subset: str) -> FirstTask:
         if columns.family or len(_families(grouped)) <= MOST_FAMILIES:
             options["family"] = family
             rows = grouped
+    if argv:
+        # YAML reads a list of JSON.
+        verifier = f"{{kind: command, argv: {json.dumps(list(argv), ensure_ascii=False)}}}"
+        return FirstTask(options, verifier, rows, is_command=True)
     verifier = choose_verifier(_gold_answers(rows))
     # A column `prompt` is taken as it is, with the system message that it may hold.
     if question != "prompt":
@@ -370,10 +395,31 @@ def _judged_programs(task: FirstTask) -> list[str]:
     return [*lines, f"all {len(examples)} are judged as they should be"]
 
 
+def _judged_by_command(task: FirstTask) -> list[str]:
+    """Lines on how the user's program judges gold answers."""
+    import yaml
+
+    from critique_rl.tasks.isolated_verifiers import build_verifier
+    from critique_rl.tasks.workers.command import CommandVerifier
+
+    try:
+        verifier = build_verifier(yaml.safe_load(task.verifier))
+        assert isinstance(verifier, CommandVerifier)
+        warning = verifier.check_gold_answers(task.rows.splits["train"])
+    except ConfigError as error:
+        return [f"WARNING: {error}"]
+    verifier.worker.stop()
+    if warning:
+        return [f"WARNING: {warning}"]
+    return ["your program calls gold answers right"]
+
+
 def _judged_examples(task: FirstTask) -> list[str]:
     """Lines on how the chosen verifier judges right and perturbed answers; faults come last."""
     if task.is_code:
         return _judged_programs(task)
+    if task.is_command:
+        return _judged_by_command(task)
     from critique_rl.cli.judge import judge_rows
     from critique_rl.tasks.answers.choose import judged_examples
 

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from critique_rl.cli.arguments import Commands, add_json_argument
@@ -44,9 +45,9 @@ def add_command(commands: Commands) -> None:
         "--verifier",
         default="",
         metavar="NAME",
-        help="last_number, choice, boxed_answer, math, tests, ..., or module:function for your own "
-        "(default: the one that init would choose for these answers; tests where rows have some "
-        "and no answer)",
+        help="last_number, choice, boxed_answer, math, tests, ..., module:function for your own, "
+        "or a pipeline file, whose task.verifier judges (default: the one that init "
+        "would choose for these answers; tests where rows have some and no answer)",
     )
     add_json_argument(command)
     command.set_defaults(command=judge)
@@ -150,6 +151,26 @@ def _tests_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return guess_columns([dict(row) for row in rows[:LOOKED_AT]])
 
 
+def _spec_of(rows: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """The `task.verifier` that --verifier names.
+
+    Raises:
+        ConfigError: A pipeline that cannot be read, or names no verifier.
+    """
+    from critique_rl.config.pipeline_file import load_pipeline
+
+    if name.endswith((".yaml", ".yml")):
+        arm = next(iter(load_pipeline(Path(name)).arms.values()))
+        if not arm.task.verifier:
+            raise ConfigError(f"--verifier: {name} has no task.verifier; give the verifier's name")
+        return arm.task.verifier
+    if name == TESTS:
+        return {"kind": TESTS, **_tests_columns(rows)}
+    if ":" in name:
+        return {"kind": "python", "target": name}
+    return name
+
+
 def judge_rows(rows: Sequence[Mapping[str, Any]], name: str) -> list[Verdict]:
     """The verdict of each row; a row that cannot be judged is unscored, with its reason.
 
@@ -161,12 +182,10 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], name: str) -> list[Verdict]:
     from critique_rl.tasks.workers.verifier import WorkerVerifier
     from critique_rl.types import Verdict
 
-    needs_answer = ":" not in name and name != TESTS
-    spec: Any = name
-    if name == TESTS:
-        spec = {"kind": TESTS, **_tests_columns(rows)}
-    elif not needs_answer:
-        spec = {"kind": "python", "target": name}
+    spec = _spec_of(rows, name)
+    # Rules compare with the answer; a user's code and tests need none.
+    kind = spec.get("kind") if isinstance(spec, Mapping) else spec
+    needs_answer = kind not in ("python", "command", TESTS)
     try:
         verifier = build_verifier(spec)
     except ConfigError as error:
@@ -185,6 +204,11 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], name: str) -> list[Verdict]:
         verdicts[place] = verdict
     if isinstance(verifier, WorkerVerifier):
         verifier.worker.stop()
+        if verifier.worker.restarts:
+            say(
+                f"note: {verifier.worker.restarts} times a process was lost or stopped, and its "
+                "answer was tried again, or counted as below"
+            )
     return verdicts
 
 

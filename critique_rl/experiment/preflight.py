@@ -26,6 +26,7 @@ from critique_rl.config.schema import (
     RunConfig,
     TaskConfig,
 )
+from critique_rl.config.terminal import say
 from critique_rl.critic.build import build_critic
 from critique_rl.critic.contract import Critic
 from critique_rl.experiment.build import trainer_arguments
@@ -48,6 +49,7 @@ from critique_rl.tasks.load import load_task
 from critique_rl.tasks.rewards import build_reward
 from critique_rl.tasks.rows.training_set import training_set
 from critique_rl.tasks.task import Task
+from critique_rl.tasks.workers.command import CommandVerifier
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.plateau import PlateauRule
 from critique_rl.trainer.refusals import refuse_missing_column
@@ -335,8 +337,16 @@ def _load_task(config: RunConfig, tasks: Tasks) -> Task:
 
 
 def _load_all(section: TaskConfig, evaluation: EvaluationConfig) -> Task:
-    """A task whose held-out problems have been asked for. Raises ConfigError as `_load_task`."""
+    """A task whose held-out problems have been asked for, and gold answers of a program judged.
+
+    Raises:
+        ConfigError: As `_load_task`, or the program judges nothing.
+    """
     task = load_task(section, 0)
+    if isinstance(task.verifier, CommandVerifier):
+        warning = task.verifier.check_gold_answers(task.train)
+        if warning:
+            say(f"warning: {warning}")
     if section.name not in SLOW_WORLDS:
         task.held_out(evaluation.split, evaluation.problems)
         if evaluation.curve_every:

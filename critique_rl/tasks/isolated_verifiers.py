@@ -2,6 +2,7 @@
 
     math      LaTeX, expressions and numbers by the package math-verify (pip extra `math`)
     python    {kind: python, target: module:function}: the user's function
+    command   {kind: command, argv: [...]}: a program of the user's (`workers.command`)
     tests     {kind: tests}: programs, by the tests of their row (`code.verifier`)
     or the name of a rule in `verifiers`
 
@@ -30,6 +31,7 @@ from critique_rl.tasks.answers.marked import marked_part
 from critique_rl.tasks.code.verifier import build_tests_verifier
 from critique_rl.tasks.row import Row
 from critique_rl.tasks.verifiers import VERIFIERS
+from critique_rl.tasks.workers.command import command_verifier
 from critique_rl.tasks.workers.settings import TRIES, check_settings
 from critique_rl.tasks.workers.verifier import (
     TIMEOUT,
@@ -61,6 +63,15 @@ KIND_OPTIONS = {
         "in or among installed packages.",
         "threshold": "The least number that is right.",
         **OPTIONS,
+    },
+    "command": {
+        "argv": "The program and its arguments, as a list. Relative paths begin at the folder that "
+        "the command runs in; a name without a slash is looked for in PATH.",
+        "threshold": "The least reward, from 0 to 1, that is right.",
+        **OPTIONS,
+        "workers": "Copies of the program that judge side by side; null: two per core, at most 4, "
+        "where the ranks of a machine share its cores.",
+        "memory_gb": "Gigabytes that the program may hold; then it is killed.",
     },
     "tests": {
         "tests": "Column of the tests that the reward asks: a list of assertions, a function "
@@ -193,16 +204,27 @@ def build_verifier(spec: Any) -> Verifier:
         verifier = MathVerifier(**options)
     elif kind == "tests":
         verifier = build_tests_verifier(**options)
+    elif kind == "command":
+        verifier = command_verifier(**options)
     else:
         verifier = user_verifier(**options)
     try:
         verifier.worker.start()
     except ValueError as error:
-        # A package that is missing is told in the words of the judge alone.
-        _, _, missing = str(error).rpartition("ImportError: verifier ")
-        message = f"verifier {missing}" if missing and kind == "math" else str(error)
-        raise ConfigError(f"task.verifier: {message}") from error
+        raise ConfigError(f"task.verifier: {_start_fault(kind, str(error))}") from error
     return verifier
+
+
+def _start_fault(kind: str, message: str) -> str:
+    """Why a worker did not start, without the names of our modules where they say nothing."""
+    if kind == "math":
+        # A package that is missing is told in the words of the judge alone.
+        _, _, missing = message.rpartition("ImportError: verifier ")
+        return f"verifier {missing}" if missing else message
+    if kind == "command":
+        _, _, words = message.partition("CommandFailed: ")
+        return f"command: {words}" if words else message
+    return message
 
 
 def user_verifier(

@@ -28,7 +28,7 @@ from threading import RLock
 from typing import Any
 from weakref import WeakSet
 
-from critique_rl.tasks.workers.child import PIPE_PIECE
+from critique_rl.tasks.workers.child import PIPE_PIECE, resident_bytes
 
 LONGEST_ANSWER = 1 << 20
 """Bytes of an answer that are read."""
@@ -51,7 +51,8 @@ _running: WeakSet[Worker] = WeakSet()
 class NoAnswer(Exception):
     """A call without an answer.
 
-    The message is a short code: "timeout", "crash", "memory", or "error <class of the exception>".
+    The message is a short code: "timeout", "crash", "memory", that of an `AnswerLost`, or
+    "error <class of the exception>".
     """
 
 
@@ -259,7 +260,7 @@ class Worker:
             raise NoAnswer("timeout")
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
-            if _resident_bytes(process.pid) > self.memory:
+            if resident_bytes(process.pid) > self.memory:
                 self.stop()
                 raise NoAnswer("memory")
         return None
@@ -432,17 +433,6 @@ def _read_some(pipe: int) -> bytes | None:
         return os.read(pipe, PIPE_PIECE)
     except BlockingIOError:
         return None
-
-
-def _resident_bytes(process_number: int) -> int:
-    """Bytes of memory that a process holds; 0 where the system does not say."""
-    try:
-        with open(f"/proc/{process_number}/statm") as file:
-            columns = file.read().split()
-    except OSError:
-        return 0
-    # The second column counts resident pages.
-    return int(columns[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _kill_marked(mark: str) -> None:

@@ -146,11 +146,11 @@ def _humaneval_task(config: TaskConfig, seed: int) -> Task:
 
 def _data_task(config: TaskConfig, seed: int) -> Task:
     options = read_section(DataOptions, config.options, "task.options")
-    # A user's function may judge by running tests or by other columns; our rules compare answers.
+    # A user's code may judge by running tests or by other columns; our rules compare answers.
     kind = config.verifier
     if isinstance(config.verifier, Mapping):
         kind = config.verifier.get("kind")
-    data = load_user_data(options, kind not in ("python", "tests"))
+    data = load_user_data(options, kind not in ("python", "command", "tests"))
     if kind == "tests":
         data = with_tests(data, config.verifier)
     if not config.verifier:
@@ -174,6 +174,7 @@ def _check_numbers(data: UserData) -> None:
             f"such as {example!r}; choose one: math (LaTeX, expressions), "
             "choice (a letter), boxed_answer (short texts), "
             "{kind: python, target: my_rewards:judge} (anything), "
+            "{kind: command, argv: [...]} (a program of another environment), "
             "or last_number (what holds no number goes unscored)"
         )
 

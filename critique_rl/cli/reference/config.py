@@ -174,12 +174,13 @@ def _verifier_sections() -> Iterator[Section]:
     rules = [f"- `{name}`: {first_paragraph(rule)}" for name, rule in VERIFIERS.items()]
     intro = (
         "A name, or `{kind: <name>, ...}` with options. "
-        "`math` and `python` run in a process of their own."
+        "`math`, `python`, `command` and `tests` run in processes of their own."
     )
     yield Section("task.verifier", "\n".join([intro, "", *rules]))
     builders: dict[str, Callable[..., Any]] = {
         "math": isolated_verifiers.MathVerifier,
         "python": isolated_verifiers.user_verifier,
+        "command": isolated_verifiers.command_verifier,
     }
     for kind, builder in builders.items():
         keys = _option_keys(isolated_verifiers.KIND_OPTIONS[kind], builder)

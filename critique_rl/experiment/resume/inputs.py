@@ -56,7 +56,7 @@ def read_inputs(config: RunConfig, task: Task, arguments: CritiqueGRPOConfig) ->
             **data_inputs(config, task),
             **model_inputs("policy", config.policy.model),
             **_critic_inputs(config.critic),
-            **_code(config),
+            **code_inputs(config),
             "ranks": os.environ.get("WORLD_SIZE", "1"),
         }
     except OSError as error:
@@ -216,14 +216,36 @@ def _critic_inputs(spec: Mapping[str, Any]) -> Inputs:
 # ---- the user's code -----------------------------------------------------------------------------
 
 
-def _code(config: RunConfig) -> Inputs:
-    """Checksums of the files of every target, and of the files beside it that it imports."""
+def code_inputs(config: RunConfig) -> Inputs:
+    """Checksums of the files of every target and of a verifier's command, and of the files beside
+    them that they import.
+    """
     inputs: Inputs = {}
+    files: list[Path] = []
     for target in _targets([config.task.verifier, config.critic, config.reward]):
-        module = target.partition(":")[0]
-        for path in _module_files(module):
-            inputs[f"code/{_shown(path)}"] = file_checksum(path)
+        files += _module_files(target.partition(":")[0])
+    files += _command_files(config.task.verifier)
+    for path in files:
+        inputs[f"code/{_shown(path)}"] = file_checksum(path)
     return inputs
+
+
+def _command_files(verifier: Any) -> list[Path]:
+    """The files among the words of `task.verifier.argv`, and what those in Python import."""
+    if not isinstance(verifier, Mapping) or verifier.get("kind") != "command":
+        return []
+    argv = verifier.get("argv") or ()
+    files: list[Path] = []
+    for word in argv:
+        path = Path.cwd() / word
+        # Not Path.is_file, which raises for a word as long as a program.
+        if not os.path.isfile(path):
+            continue
+        if path.suffix == ".py":
+            files += _with_imports(path, path.parent)
+        else:
+            files.append(path)
+    return files
 
 
 def _targets(value: Any) -> Iterator[str]:
@@ -240,23 +262,39 @@ def _targets(value: Any) -> Iterator[str]:
 
 def _module_files(module: str) -> list[Path]:
     """The file of a module, and all files of the working folder that it imports, one by one."""
+    folder = Path.cwd()
+    path = _module_file(module, folder)
+    if path is not None:
+        return _with_imports(path, folder)
+    path = folder / module
+    if path.suffix == ".py" and path.is_file():
+        return _with_imports(path, path.parent)
+    # A module that is installed: its own file, and nothing of what it imports.
+    installed = _installed_file(module)
+    if installed is None:
+        return []
+    return [Path(installed)]
+
+
+def _with_imports(file: Path, root: Path) -> list[Path]:
+    """A file, and all files that it imports of the folder `root` or below, one by one."""
     files: dict[Path, None] = {}
-    waiting = [module]
+    waiting = [file]
     while waiting:
-        path = _module_file(waiting.pop())
-        if path is None or path in files:
+        path = waiting.pop()
+        if path in files:
             continue
         files[path] = None
-        waiting += _imported(path)
-    # A module that is installed: its own file, and nothing of what it imports.
-    if not files and _installed_file(module) is not None:
-        return [Path(str(_installed_file(module)))]
+        for name in _imported(path, root):
+            neighbour = _module_file(name, root)
+            if neighbour is not None:
+                waiting.append(neighbour)
     return list(files)
 
 
-def _module_file(module: str) -> Path | None:
-    """The file of a module in the working folder."""
-    base = Path.cwd().joinpath(*module.split("."))
+def _module_file(module: str, root: Path) -> Path | None:
+    """The file of a module in a folder."""
+    base = root.joinpath(*module.split("."))
     for path in (base.with_suffix(".py"), base / "__init__.py"):
         if path.is_file():
             return path
@@ -274,13 +312,13 @@ def _installed_file(module: str) -> str | None:
     return spec.origin
 
 
-def _imported(path: Path) -> list[str]:
-    """Names that may be modules of the working folder, from the imports of a file."""
+def _imported(path: Path, root: Path) -> list[str]:
+    """Names that may be modules of the folder `root`, from the imports of a file."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError):
         return []
-    package = list(path.parent.relative_to(Path.cwd()).parts)
+    package = list(path.parent.relative_to(root).parts)
     names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

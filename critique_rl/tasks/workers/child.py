@@ -21,6 +21,8 @@ LOOK_SECONDS = 2.0
 """Seconds between two looks whether the parent is there."""
 MOMENT = 0.02
 """Seconds in which no function fills the memory that it may hold."""
+LONGEST_MESSAGE = 400
+"""Characters of the error of a function that cannot be loaded."""
 Function = Callable[[Any], Any]
 """The function that answers: a JSON object -> JSON."""
 
@@ -28,6 +30,12 @@ Function = Callable[[Any], Any]
 class TookTooLong(Exception):
     """Raised by a function that has seen itself that its answer takes too long: the call counts as
     one that was stopped at its deadline, and is tried again as such.
+    """
+
+
+class AnswerLost(Exception):
+    """Raised by a function whose process is of no more use. The message is a code of `pool.LOST`:
+    the call is made again in a fresh process.
     """
 
 
@@ -113,7 +121,7 @@ def _load_function(answers: IO[bytes], order: Mapping[str, Any]) -> Function | N
         return None
     except BaseException as error:
         words = str(error).split()
-        message = " ".join(words)[:200]
+        message = " ".join(words)[:LONGEST_MESSAGE]
         name = type(error).__name__
         reply = {"error": f"{name}: {message}"}
         _send(answers, json.dumps(reply))
@@ -136,6 +144,8 @@ def _answer(function: Function, line: bytes, memory: int) -> str:
         return json.dumps({"number": number, "error": "memory"})
     except TookTooLong:
         return json.dumps({"number": number, "error": "timeout"})
+    except AnswerLost as loss:
+        return json.dumps({"number": number, "error": str(loss)})
     # SystemExit too: a function that ends its process has failed.
     except BaseException as error:
         # The class alone: reasons are counted, and a message would make each a reason of its own.
@@ -155,6 +165,18 @@ def _peak_bytes() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def resident_bytes(process_number: int) -> int:
+    """Bytes of memory that a process holds; 0 where the system does not say."""
+    try:
+        with open(f"/proc/{process_number}/statm") as file:
+            columns = file.read().split()
+    except OSError:
+        return 0
+    # The second column counts resident pages. The file of a process that has ended is empty.
+    pages = int(columns[1]) if columns else 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _send(answers: IO[bytes], message: str) -> None:

@@ -6,6 +6,8 @@ alone in a fresh process. Nothing that a call does holds others up for longer th
     answered                              -> its value
     timed out twice                       -> NoAnswer("timeout")
     lost to a dead process                -> NoAnswer("crash"), NoAnswer("memory")
+    lost to a program that breaks its protocol (`program`)
+                                          -> NoAnswer("no JSON line"), NoAnswer("wrong id")
     not answered when the time was over   -> NoAnswer("step deadline")
     no process could be started           -> NoAnswer("start")
     the function raised                   -> NoAnswer("error <class>"), without a second try
@@ -30,6 +32,7 @@ from threading import RLock
 from typing import Any
 
 from critique_rl.tasks.killable_process import MEMORY, NoAnswer, Worker, stop_all, wait_for_any
+from critique_rl.tasks.workers.program import NO_LINE, WRONG_ID
 from critique_rl.tasks.workers.settings import TRIES, check_settings
 
 logger = logging.getLogger(__name__)
@@ -53,7 +56,7 @@ PIECES_SHARE = 0.5
 """
 FAILED_STARTS = 3
 """Processes of a batch that may fail to start."""
-LOST = ("timeout", "crash", "memory")
+LOST = ("timeout", "crash", "memory", NO_LINE, WRONG_ID)
 """Codes of calls that are tried again."""
 UNJUDGED = (*LOST, "step deadline", "start")
 """Codes of calls that were not answered."""
@@ -97,6 +100,8 @@ class Pool:
     """Calls so far."""
     lost: int = 0
     """Calls without a value."""
+    restarts: int = 0
+    """Processes that were lost to a call, or stopped for it."""
 
     def __post_init__(self) -> None:
         """Check the numbers. Raises ConfigError for one that is out of its range."""
@@ -444,6 +449,7 @@ class _Batch:
         """Note a loss: the call is made again, or its code is the answer."""
         losses = self.losses.setdefault(place, [])
         losses.append(code)
+        self.pool.restarts += 1
         if len(losses) < self.tries:
             self.again.append(place)
             return
