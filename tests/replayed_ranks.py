@@ -245,6 +245,8 @@ def trainer_of(policy: str, folder: Path, variant: str, world: int, rank: int) -
     tokenizer = AutoTokenizer.from_pretrained(policy)
     accumulation = GROUPS * SIZE // (ROWS * world)
     settings = {**BASE, **VARIANTS[variant], "gradient_accumulation_steps": accumulation}
+    # accelerate knows no DeepSpeed with its option for a CPU; without a GPU it takes one anyway.
+    settings["use_cpu"] = "ACCELERATE_USE_DEEPSPEED" not in os.environ
     lora = {"peft_config": LORA} if variant == "lora" else {}
     args = CritiqueGRPOConfig(output_dir=str(folder / variant), **settings)
     return Measured(
