@@ -105,7 +105,8 @@ class Distillation:
         source = read_teacher(args.distill_teacher) if args.distill_weight else "live"
         self.served: ServedTeacher | None = None
         if isinstance(source, TeacherModel):
-            other = load_teacher(source, sampler.tokenizer, sampler.device)
+            rows = len(hidden_states.head_of(model).weight)
+            other = load_teacher(source, sampler.tokenizer, rows, sampler.device)
             self.teacher = Teacher(model, "other", other=other)
         elif isinstance(source, Endpoint):
             self.teacher = Teacher(model, "other")
@@ -522,11 +523,13 @@ class Distillation:
         """
         real = rows.completion_mask.bool()
         student_head = hidden_states.head_of(self.passes.model)
+        # Rows beyond the student's are padding of another model's vocabulary.
+        teacher_head = teacher_head.cut(len(student_head.weight))
         total, *each = sliced_divergence(
             student_hidden[real],
-            student_head.cut(len(teacher_head.weight)),
+            student_head,
             teacher_hidden[real],
-            teacher_head.cut(len(student_head.weight)),
+            teacher_head,
             weights[real],
             rows.completion_ids[real],
             measure,

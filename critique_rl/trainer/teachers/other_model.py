@@ -2,8 +2,9 @@
 be the policy's.
 
 Models of one family often have heads of different sizes, because the rows of the vocabulary are
-padded: those beyond the tokenizer stand for no token. Divergences over the vocabulary compare the
-rows that both heads have (`Head.cut`). Left out: sharding the teacher; each rank holds all of it.
+padded: those beyond the tokenizer stand for no token. Divergences over the vocabulary leave out the
+rows of a teacher that the policy's head lacks (`Head.cut`). A teacher with fewer rows is refused:
+the policy may sample any of its rows. Left out: sharding the teacher; each rank holds all of it.
 """
 
 from __future__ import annotations
@@ -33,16 +34,20 @@ above what half precision makes.
 """
 
 
-def load_teacher(section: TeacherModel, tokenizer: Any, device: torch.device) -> nn.Module:
+def load_teacher(
+    section: TeacherModel, tokenizer: Any, rows: int, device: torch.device
+) -> nn.Module:
     """Load a teacher, frozen and in evaluation mode.
 
     Args:
         section: which model.
         tokenizer: the policy's.
+        rows: of the policy's head.
         device: where it is to read.
 
     Raises:
-        ValueError: it is not there, has another tokenizer, or scales its logits.
+        ValueError: it is not there, has another tokenizer or too small a head, or scales its
+            logits.
     """
     options: dict[str, Any] = {"dtype": getattr(torch, section.dtype)}
     if section.revision is not None:
@@ -57,7 +62,7 @@ def load_teacher(section: TeacherModel, tokenizer: Any, device: torch.device) ->
     # transformers wraps `to` in a decorator that hides its signature from mypy.
     model: Any = loaded
     model = model.to(device).eval().requires_grad_(False)
-    _refuse_head(section.model, model, tokenizer)
+    _refuse_head(section.model, model, tokenizer, rows)
     return model
 
 
@@ -125,18 +130,18 @@ def tokenizer_fault(teacher: Any, policy: Any) -> str:
 
 
 @torch.no_grad()
-def _refuse_head(name: str, model: Any, tokenizer: Any) -> None:
-    """Refuse a model whose logits are not those of its head, or whose head lacks tokens.
+def _refuse_head(name: str, model: Any, tokenizer: Any, rows: int) -> None:
+    """Refuse a model whose logits are not those of its head, or whose head lacks rows.
 
     Raises:
-        ValueError: it scales its logits, or the head has fewer rows than there are tokens.
+        ValueError: it scales its logits, or has fewer rows than the policy's head (`rows`).
     """
     head = head_of(model)
-    rows = len(head.weight)
-    if rows < len(tokenizer):
+    if len(head.weight) < rows:
         raise ValueError(
-            f"{KEY}: the head of {name} has {rows} rows for {len(tokenizer)} tokens; "
-            "take a model that was saved with this tokenizer"
+            f"{KEY}: the head of {name} has {len(head.weight)} rows and the policy's has {rows}, "
+            "so the policy may sample what it cannot read. Cut the policy's padding: "
+            f"model.resize_token_embeddings({len(tokenizer)})"
         )
     ids = torch.tensor([tokenizer.encode(PROBE)], device=model.device)
     with last_hidden_states(model) as seen:
