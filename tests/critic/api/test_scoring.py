@@ -74,7 +74,11 @@ def scored(number: str, logprob, text: str = "#") -> dict:
         (PROMPT_LOGPROBS, prompted(None, scored("9", -9999.0), PROMPT[2]), "-9999.0 at place 1"),
         (PROMPT_LOGPROBS, prompted(None, scored("9", 0.5), PROMPT[2]), "0.5 at place 1 is no"),
         (PROMPT_LOGPROBS, prompted(None, scored("9", None), PROMPT[2]), "None at place 1 is no"),
-        (PROMPT_LOGPROBS, prompted(*PROMPT) | {"usage": {**USAGE, "prompt_tokens": 4}}, "it read 4"),
+        (
+            PROMPT_LOGPROBS,
+            prompted(*PROMPT) | {"usage": {**USAGE, "prompt_tokens": 4}},
+            "it read 4",
+        ),
         (ECHO, {"logprobs": None}, "no logprobs"),
         (ECHO, echoed(tokens=["k"], token_logprobs=[-0.2]), "of what it sampled alone"),
         (ECHO, echoed(tokens=["\n", "A", ".", "k"]), "holds 'A', and '#' was sent"),

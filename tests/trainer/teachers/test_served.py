@@ -84,7 +84,9 @@ def test_a_training_is_that_with_the_same_weights_in_process(
         trainer = trainer_with(tiny_policy, folder, teacher, **plain, **mode)
         trainer.train()
         keys = ("loss", "grad_norm", "distill/log_ratio_failed", "distill/rows")
-        rows.append([{key: row.get(key, 0.0) for key in keys} for row in trainer.state.log_history[:-1]])
+        rows.append(
+            [{key: row.get(key, 0.0) for key in keys} for row in trainer.state.log_history[:-1]]
+        )
         rows[-1].append(sum(p.double().sum().item() for p in trainer.model.parameters()))
     for ours, theirs in zip(*rows, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)

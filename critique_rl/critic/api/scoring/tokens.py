@@ -134,7 +134,7 @@ def _prompt_logps(question: Scoring, choice: Mapping[str, Any]) -> list[float]:
 
 
 def _echoed_logps(question: Scoring, choice: Mapping[str, Any]) -> list[float]:
-    """As `_prompt_logps`, from the echo of the prompt."""
+    """As `_prompt_logps`, from the echo of the prompt. Raises ValueError without them."""
     scores = choice.get("logprobs")
     if not isinstance(scores, dict):
         raise ValueError("no logprobs")
