@@ -4,13 +4,13 @@
 
     FLOPs = parameters * (2 * tokens of forward passes + 6 * tokens trained)
 
-    dollars = charges of critics + tokens of the policy * `Prices`
+    dollars = charges of critics and served teachers + tokens of the policy * `Prices`
 
 The FLOPs are Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, without the share of attention.
 The tokens of evaluations are counted apart.
 
-Left out: wall time, which is an axis but no budget, and the FLOPs of a critic behind an API, whose
-size is unknown.
+Left out: wall time, which is an axis but no budget, and the FLOPs of a critic or a teacher behind
+an API, whose size is unknown.
 """
 
 from __future__ import annotations
@@ -22,10 +22,18 @@ from dataclasses import dataclass
 GENERATED = ("rollout", "refinement", "self_critique")
 """Owners of tokens that are sampled from the policy for training."""
 READ = ("rollout_prompt", "refinement_prompt", "self_critique_prompt", "teacher")
-"""Owners of tokens that the policy, or a teacher of its size, only reads."""
+"""Owners of tokens that the policy, or a teacher in this process, only reads."""
 # "trained" and "scored" (old and reference log-probs) are no owners: they are further passes over
 # tokens that have one. They cost FLOPs and add nothing to the total.
-OWNERS = (*GENERATED, *READ, "critic_prompt", "critic_completion", "expert", "expert_prompt")
+OWNERS = (
+    *GENERATED,
+    *READ,
+    "critic_prompt",
+    "critic_completion",
+    "served_teacher",
+    "expert",
+    "expert_prompt",
+)
 KINDS = {
     "generated_tokens": "tokens/generated",
     "total_tokens": "tokens/total",
@@ -76,17 +84,21 @@ def count(tokens: Tokens, *owners: str) -> int:
     return int(sum(tokens.get(f"tokens/{owner}", 0) for owner in owners))
 
 
-def flops(tokens: Tokens, parameters: int) -> float:
+def flops(tokens: Tokens, parameters: int, teacher_parameters: int | None = None) -> float:
     """Floating-point operations of the policy and its teachers.
 
     Args:
         tokens: tokens so far, by owner, with "trained" and "scored".
-        parameters: parameters of the policy; teachers have as many.
+        parameters: parameters of the policy.
+        teacher_parameters: parameters of the teacher; None: as many as the policy's.
     """
-    forward = count(tokens, *GENERATED, *READ, "scored")
+    if teacher_parameters is None:
+        teacher_parameters = parameters
+    taught = count(tokens, "teacher")
+    forward = count(tokens, *GENERATED, *READ, "scored") - taught
     trained = count(tokens, "trained")
     # Per token and parameter: one multiplication and one addition forward, twice that backward.
-    return float(parameters) * (2 * forward + 6 * trained)
+    return float(parameters) * (2 * forward + 6 * trained) + 2.0 * teacher_parameters * taught
 
 
 def policy_usd(tokens: Tokens, prices: Prices) -> float:
@@ -102,18 +114,25 @@ def policy_usd(tokens: Tokens, prices: Prices) -> float:
     return sum((sampled, read, trained)) / 1e6
 
 
-def costs(tokens: Tokens, critic_usd: float, parameters: int, prices: Prices) -> dict[str, float]:
+def costs(
+    tokens: Tokens,
+    critic_usd: float,
+    parameters: int,
+    prices: Prices,
+    teacher_parameters: int | None = None,
+) -> dict[str, float]:
     """Spending by kind of budget (`KINDS`).
 
     Args:
         tokens: tokens so far, by owner.
-        critic_usd: US dollars that critics charged so far.
+        critic_usd: US dollars that critics and served teachers charged so far.
         parameters: parameters of the policy.
         prices: prices of the policy's tokens.
+        teacher_parameters: parameters of the teacher; None: as many as the policy's.
     """
     return {
         "generated_tokens": count(tokens, *GENERATED),
         "total_tokens": count(tokens, *OWNERS),
-        "flops": flops(tokens, parameters),
+        "flops": flops(tokens, parameters, teacher_parameters),
         "usd": critic_usd + policy_usd(tokens, prices),
     }

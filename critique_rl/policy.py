@@ -55,7 +55,8 @@ def load_policy(model: str, **model_kwargs: Any) -> tuple[PreTrainedModel, PreTr
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     path = resolve_model(model)
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    revision = model_kwargs.get("revision", "main")
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     # transformers would take the checkpoint's dtype, often bfloat16, which is slow and coarse on

@@ -18,7 +18,7 @@ DISTILL = {**OFF, "refine_slots": 0, "distill_weight": 1.0, "learning_rate": 1e-
 
 
 def critique_trainer(
-    policy: str, folder, reward, critic=None, data=DATA, **settings
+    policy: str, folder, reward, critic=None, data=DATA, teacher_folder=None, **settings
 ) -> CritiqueGRPOTrainer:
     return trainer_of(
         CritiqueGRPOTrainer,
@@ -29,6 +29,7 @@ def critique_trainer(
         data,
         settings={**LAB, **settings},
         critic=critic,
+        teacher_folder=teacher_folder,
     )
 
 

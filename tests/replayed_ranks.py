@@ -131,6 +131,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "refine_slots": 0,
     },
 }
+VARIANTS["other"] = {**VARIANTS["base"], "distill_teacher": "other"}
+SERVED = {**VARIANTS["opd"], "distill_weight": 10.0, "distill_mode": "sampled"}
+ELSEWHERE = {
+    "served": {**SERVED, "distill_teacher": "served"},
+    "in_process": {**SERVED, "distill_teacher": "other"},
+}
+"""Variants that need a server, whose address is in TEACHER_URL."""
 LORA = LoraConfig(
     r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM"
 )
@@ -244,13 +251,25 @@ def trainer_of(policy: str, folder: Path, variant: str, world: int, rank: int) -
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(policy)
     accumulation = GROUPS * SIZE // (ROWS * world)
-    settings = {**BASE, **VARIANTS[variant], "gradient_accumulation_steps": accumulation}
+    options = {**VARIANTS, **ELSEWHERE}[variant]
+    settings = {**BASE, **options, "gradient_accumulation_steps": accumulation}
     # accelerate knows no DeepSpeed with its option for a CPU; without a GPU it takes one anyway.
     settings["use_cpu"] = "ACCELERATE_USE_DEEPSPEED" not in os.environ
+    if options.get("distill_teacher") == "other":
+        settings["distill_teacher"] = {"model": policy}
+    elif options.get("distill_teacher") == "served":
+        settings["distill_teacher"] = {"base_url": os.environ["TEACHER_URL"], "model": "m"}
     lora = {"peft_config": LORA} if variant == "lora" else {}
     args = CritiqueGRPOConfig(output_dir=str(folder / variant), **settings)
     return Measured(
-        model, judged, args, dataset(), critic=Replayed(), processing_class=tokenizer, **lora
+        model,
+        judged,
+        args,
+        dataset(),
+        critic=Replayed(),
+        teacher_folder=folder / "teacher",
+        processing_class=tokenizer,
+        **lora,
     )
 
 

@@ -24,7 +24,7 @@ from critique_rl.cli.doctor_checks import (
     check_reach,
     check_settings,
 )
-from critique_rl.cli.doctor_endpoint import ENDPOINT_OPTIONS, check_endpoint
+from critique_rl.cli.doctor_endpoint import ENDPOINT_OPTIONS, check_endpoint, check_teachers
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline, RunConfig
 from critique_rl.config.secrets import without_secrets
@@ -114,6 +114,7 @@ def check(
         if all(line.status == "ok" for line in settings):
             lines += check_foresight(pipeline)
             lines += check_reach(pipeline)
+            lines += check_teachers(pipeline)
     return [*lines, *_check_endpoints(endpoints)]
 
 

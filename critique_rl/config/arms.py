@@ -184,6 +184,12 @@ def _check_curve(where: str, config: RunConfig) -> None:
         )
 
 
+def _has_priced_teacher(config: RunConfig) -> bool:
+    """Whether a teacher behind a server charges for what it reads."""
+    teacher = config.method.get("distill_teacher")
+    return isinstance(teacher, Mapping) and bool(teacher.get("prompt_price"))
+
+
 def _check_budget(where: str, config: RunConfig) -> None:
     """Raise ConfigError for two budgets, one that cannot be counted, or a schedule against it."""
     amounts = {field.name: getattr(config.budget, field.name) for field in fields(BudgetConfig)}
@@ -197,6 +203,7 @@ def _check_budget(where: str, config: RunConfig) -> None:
         or prices.completion
         or prices.training
         or config.critic.get("completion_price")
+        or _has_priced_teacher(config)
     )
     if config.budget.usd and not has_price:
         # Without a price nothing is ever spent: only the cap on steps would end the run.

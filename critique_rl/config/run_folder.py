@@ -22,6 +22,7 @@
             flow.json                masses of classes of completions, per snapshot
             critic/cache.sqlite      answers of an api critic; ledger.sqlite: what they cost;
                                      limits.sqlite: its pace
+            teacher/                     the same of a teacher behind a server
             log.txt                  output of the run
     runs/claims/claims.md, claims.json   verdicts of `critique-rl claims` on the pipelines beside it
 
@@ -114,6 +115,10 @@ class RunFolder:
     @property
     def critic(self) -> Path:
         return self.path / "critic"
+
+    @property
+    def teacher(self) -> Path:
+        return self.path / "teacher"
 
     @property
     def log(self) -> Path:

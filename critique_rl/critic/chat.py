@@ -21,6 +21,7 @@ from critique_rl.config.terminal import say
 from critique_rl.critic.api.calls import begin_all
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.ledger import open_ledger
+from critique_rl.critic.api.scoring.question import Question
 from critique_rl.critic.contract import CriticFailed, Reply, read_answer
 from critique_rl.critic.thoughts import sampled_answer
 from critique_rl.policy import load_policy, resolve_model
@@ -40,8 +41,10 @@ class ApiChat:
     """Keeps answers, spending and rates. All ranks of a run give the same folder. None: they last
     as long as this object.
     """
+    role: str = "critic"
+    """The name that lines on the terminal give it."""
 
-    def answer(self, conversations: Sequence[list[Message]]) -> list[Reply]:
+    def answer(self, conversations: Sequence[Question]) -> list[Reply]:
         """Replies to the conversations. One that fails gets a failed reply.
 
         Raises:
@@ -51,7 +54,7 @@ class ApiChat:
         wait = self.begin(conversations)
         return wait()
 
-    def begin(self, conversations: Sequence[list[Message]]) -> Callable[[], list[Reply]]:
+    def begin(self, conversations: Sequence[Question]) -> Callable[[], list[Reply]]:
         """Send the conversations.
 
         Returns:
@@ -89,10 +92,7 @@ class ApiChat:
         for reason, count in counts.most_common():
             parts.append(f"{reason} ({count})")
         reasons = ", ".join(parts)
-        say(
-            f"critic {self.endpoint.base_url}: {len(missing)} of {calls} calls gave no answer: "
-            f"{reasons}"
-        )
+        say(f"{self._name}: {len(missing)} of {calls} calls gave no answer: {reasons}")
 
     def _report_models(self, replies: Sequence[Reply]) -> None:
         """Say once per model that another one than the one asked for answers."""
@@ -101,10 +101,15 @@ class ApiChat:
             if model not in self._reported_models:
                 self._reported_models.add(model)
                 say(
-                    f"critic {self.endpoint.base_url}: {count} of {len(replies)} answers are of "
+                    f"{self._name}: {count} of {len(replies)} answers are of "
                     f"another model: asked for {self.endpoint.model!r}, they name {model!r}; "
                     "each is counted as other_model, and strict_model: true refuses them"
                 )
+
+    @property
+    def _name(self) -> str:
+        """Its role and address, as lines on the terminal begin."""
+        return f"{self.role} {self.endpoint.base_url}"
 
     @cached_property
     def _reported_models(self) -> set[str]:
@@ -115,7 +120,7 @@ class ApiChat:
         failed = [reply for reply in missing if reply.status == "failed"]
         cause = failed[0] if failed else missing[0]
         return (
-            f"{len(missing)} of {calls} calls of {self.endpoint.base_url} gave no critique, "
+            f"{len(missing)} of {calls} calls of {self.endpoint.base_url} gave no answer, "
             f"and on_failure is stop: {cause.reason}"
         )
 

@@ -262,7 +262,13 @@ def build_trainer(
         arguments.success_reward = arguments.success_reward or "correct"
     try:
         trainer = CritiqueGRPOTrainer(
-            model, rewards, arguments, dataset, critic=critic, processing_class=tokenizer
+            model,
+            rewards,
+            arguments,
+            dataset,
+            critic=critic,
+            teacher_folder=folder.teacher,
+            processing_class=tokenizer,
         )
     except ValueError as error:
         raise ConfigError(f"trl/method: {error}") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub.utils import validate_repo_id
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.integrations import get_reporting_integration_callbacks
 
 from critique_rl.analysis.learning_curves import external_warnings
@@ -55,6 +55,7 @@ from critique_rl.trainer.plateau import PlateauRule
 from critique_rl.trainer.refusals import refuse_missing_column
 from critique_rl.trainer.rollout.sampling_options import SamplingWarning, sampling_warnings
 from critique_rl.trainer.rollout.success import success_rule
+from critique_rl.trainer.teachers.other_model import refuse_other_tokenizer
 
 # It is about a field that TRL's own config sets: nothing a user could change.
 warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
@@ -212,6 +213,7 @@ def _arm_faults(config: RunConfig, tasks: Tasks, is_elsewhere: bool = False) -> 
     arguments = _collect(faults, trainer_arguments, config, RunFolder(Path("unused")))
     _collect(faults, _check_policy, config)
     _collect(faults, check_local_critic, config, is_elsewhere)
+    _collect(faults, _check_teacher_model, config)
     if arguments is not None:
         for check in LIBRARY_CHECKS:
             if is_elsewhere:
@@ -256,6 +258,35 @@ def _check_policy(config: RunConfig) -> None:
     # A name that the Hub could not have is a ValueError.
     except (OSError, ValueError) as error:
         raise ConfigError(f"policy: {error}") from error
+
+
+def _check_teacher_model(config: RunConfig) -> None:
+    """Refuse a teacher's model that is not there, or whose tokenizer is not the policy's; of the
+    Hub only a run knows.
+
+    Raises:
+        ConfigError: As said.
+    """
+    teacher = config.method.get("distill_teacher")
+    # Others are refused with the trainer's arguments.
+    if not isinstance(teacher, Mapping) or "base_url" in teacher:
+        return
+    name = str(teacher.get("model"))
+    try:
+        folder = Path(resolve_model(name))
+        if not folder.is_dir():
+            validate_repo_id(name)
+        policy = Path(resolve_model(config.policy.model))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"method.distill_teacher.model: {error}") from error
+    if not folder.is_dir() or not policy.is_dir():
+        return
+    try:
+        tokenizers = [AutoTokenizer.from_pretrained(path) for path in (folder, policy)]
+    # Loading them will tell.
+    except (OSError, ValueError):
+        return
+    refuse_other_tokenizer(name, *tokenizers)
 
 
 def _build_into(critics: list[Critic | None], config: RunConfig, task: Task) -> None:

@@ -55,6 +55,7 @@ WITH_DEFAULTS = ("trl.", "method.", "critic.")
 PATHS = {
     "policy.model": "policy/",
     "critic.model": "critic/",
+    "method.distill_teacher.model": "teacher/",
     "task.options.train": "data/",
     "task.options.validation": "data/",
     "task.options.test": "data/",
@@ -185,6 +186,7 @@ def config_changes(
     wanted = to_dict(with_seed(config, seed))
     for settings in (stored, wanted):
         settings["critic"] = _answer_options(settings["critic"])
+        settings["method"] = _with_answer_options(settings["method"])
         settings["task"] = with_verdict_settings(settings["task"])
     # Which checkpoints are kept changes no result: an arm that branches from a finished run may be
     # added.
@@ -287,6 +289,14 @@ def _answer_options(critic: dict[str, Any]) -> dict[str, Any]:
     if isinstance(options.get("critic"), dict):
         options["critic"] = _answer_options(options["critic"])
     return options
+
+
+def _with_answer_options(method: dict[str, Any]) -> dict[str, Any]:
+    """The options of training, with those of a teacher that can change its log-probs."""
+    teacher = method.get("distill_teacher")
+    if not isinstance(teacher, dict):
+        return method
+    return {**method, "distill_teacher": _answer_options(teacher)}
 
 
 def _changes(key: str, before: Any, now: Any) -> list[Change]:

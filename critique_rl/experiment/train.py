@@ -377,7 +377,13 @@ def _is_last(config: RunConfig, checkpoint: Path, trainer: CritiqueGRPOTrainer) 
     """
     state = read_state(checkpoint)
     tokens = state.get("tokens", {})
-    spent = costs(tokens, state.get("critic_usd", 0.0), trainer.parameters, config.prices)
+    spent = costs(
+        tokens,
+        state.get("critic_usd", 0.0),
+        trainer.parameters,
+        config.prices,
+        trainer.teacher_parameters,
+    )
     last_step = trainer.args.max_steps
     if last_step <= 0:
         # A run over epochs: how many steps these are, the checkpoint knows.

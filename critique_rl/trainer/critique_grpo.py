@@ -72,7 +72,8 @@ from critique_rl.trainer.rollout.sampling_options import check_policy_sampling
 from critique_rl.trainer.rollout.scoring import Scorer
 from critique_rl.trainer.rollout.success import success_rule
 from critique_rl.trainer.rollout.two_phase import TwoPhaseRollout
-from critique_rl.trainer.teacher import weight_sample
+from critique_rl.trainer.teachers.served import ServedTeacher
+from critique_rl.trainer.teachers.teacher import weight_sample
 from critique_rl.trainer.trl_seams import TrlBatch
 
 logger = logging.getLogger(__name__)
@@ -101,9 +102,11 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         train_dataset=None,
         *rest,
         critic: Critic | None = None,
+        teacher_folder: Path | None = None,
         **kwargs,
     ):
-        """Build the trainer; arguments are GRPOTrainer's, and `critic`.
+        """Build the trainer; arguments are GRPOTrainer's, `critic`, and `teacher_folder`, which
+        keeps the answers and the spending of a teacher behind a server.
 
         Raises:
             TypeError: `args` or `critic` is something else.
@@ -158,14 +161,15 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         # None where a checkpoint of an earlier version did not count them.
         self.critique_totals: Counts | None = Counter()
         self.parameters = self.policy.num_parameters()
-        self._build_stations()
+        self._build_stations(teacher_folder)
         self._load_critic({})
+        self._load_served_teacher({})
         self.add_callback(_UpdateTeacher(self))
         self.add_callback(_CloseLookahead(self))
         self.alarm = CollapseAlarm()
         self.add_callback(self.alarm)
 
-    def _build_stations(self) -> None:
+    def _build_stations(self, teacher_folder: Path | None) -> None:
         """Build the objects that a generation batch passes."""
         args = self.args
         sampler = Sampler(self, args)
@@ -181,10 +185,18 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
                 self.lookahead = Lookahead(args, sampler, self.scorer, rollout, rollout.critic_turn)
         if args.distill_weight or args.refine_own_weight or args.refine_anchor_weight:
             passes = hidden_states.PolicyPasses(self)
-            self.distillation = Distillation(args, self.model, sampler, passes)
+            self.distillation = Distillation(args, self.model, sampler, passes, teacher_folder)
         # Of the generation batch in progress: TRL hands its own methods neither rows nor batch.
         self.rows: list[Row] = []
         self.generation: Generation | None = None
+
+    @property
+    def teacher_parameters(self) -> int:
+        """Parameters of the teacher in this process: of the policy, unless it is another model."""
+        other = self.distillation.teacher.other if self.distillation is not None else None
+        if other is None:
+            return self.parameters
+        return sum(parameter.numel() for parameter in other.parameters())
 
     @property
     def critique_share(self) -> CritiqueShare | None:
@@ -364,7 +376,9 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
 
     def costs(self) -> dict[str, float]:
         """All that was spent so far, by `costs.KINDS`."""
-        return costs(self.tokens, self.critic_usd, self.parameters, self.prices)
+        return costs(
+            self.tokens, self.critic_usd, self.parameters, self.prices, self.teacher_parameters
+        )
 
     def _count_passes(self, output: TrlBatch, counts: Counts) -> None:
         """Add tokens of this rank that are scored and trained on; samplings were counted before."""
@@ -389,7 +403,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         for name, value in total.items():
             if name.startswith("tokens/"):
                 self.tokens[name] += int(value)
-        self.critic_usd += total["critique/usd"]
+        self.critic_usd += total["critique/usd"] + total["distill/usd"]
         return total
 
     def _log_generation(self, counts: Counts) -> None:
@@ -464,6 +478,9 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             critic = self.lookahead.critic_state
         elif self.critic is not None and hasattr(self.critic, "state_dict"):
             critic = self.critic.state_dict()
+        served: dict[str, Any] = {}
+        if self.served_teacher is not None:
+            served = self.served_teacher.chat.state_dict()
         share: dict[str, Any] = {}
         if self.critique_share is not None:
             share = self.critique_share.state_dict()
@@ -475,6 +492,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
             "critic_usd": self.critic_usd,
             "critiques": self.critique_totals,
             "critic": critic,
+            "served_teacher": served,
             "is_ahead": is_ahead,
             "critique_share": share,
         }
@@ -502,6 +520,7 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         self.critique_totals = None if totals is None else Counter(totals)
         critic_state = state.get("critic", {})
         self._load_critic(critic_state)
+        self._load_served_teacher(state.get("served_teacher", {}))
         if self.lookahead is not None and state.get("is_ahead"):
             rank = self.accelerator.process_index
             doubt = self.lookahead.load(checkpoint, rank, critic_state)
@@ -525,6 +544,18 @@ class CritiqueGRPOTrainer(MixedLossTrainer):
         """{}: the run starts anew, whatever a process before it has asked the critic."""
         if self.critic is not None and hasattr(self.critic, "load_state_dict"):
             self.critic.load_state_dict(state)
+
+    @property
+    def served_teacher(self) -> ServedTeacher | None:
+        """The teacher behind a server; None where the teacher is in this process."""
+        if self.distillation is None:
+            return None
+        return self.distillation.served
+
+    def _load_served_teacher(self, state: dict[str, Any]) -> None:
+        """As `_load_critic`."""
+        if self.served_teacher is not None:
+            self.served_teacher.chat.load_state_dict(state)
 
 
 class _UpdateTeacher(TrainerCallback):

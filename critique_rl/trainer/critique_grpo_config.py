@@ -14,7 +14,9 @@ from typing import Any
 from trl import GRPOConfig
 
 from critique_rl.config.checks import suggest
+from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.trainer.presets import preset as preset_options
+from critique_rl.trainer.teachers.section import read_teacher
 
 CHOICES = {
     "credit": ("group", "signed"),
@@ -31,7 +33,6 @@ CHOICES = {
     "distill_context": ("critique", "sibling", "sibling_or_critique", "demonstration", "question"),
     "distill_contrast": ("none", "shuffled"),
     "distill_normalizer": ("own", "rollouts", "rows"),
-    "distill_teacher": ("live", "ema", "base"),
     "distill_ema_per": ("step", "generation"),
 }
 """Option -> its values."""
@@ -305,10 +306,13 @@ class CritiqueGRPOConfig(GRPOConfig):
         "refine prompt.",
     )
     distill_column: str = _option("solution", "Dataset column of the demonstration.")
-    distill_teacher: str = _option(
+    # None first: so TRL's argument parser takes a name.
+    distill_teacher: None | str | dict[str, Any] = _option(  # noqa: RUF009, RUF036
         "live",
-        "Teacher weights: the live policy, its EMA, or the base (LoRA: adapter off; with pissa, "
-        "olora and corda the adapter of the start).",
+        "live, ema or base: the policy's weights, their EMA, or those of the start (LoRA: adapter "
+        "off; with pissa, olora and corda the adapter of the start). {model: ...}: another model "
+        "with the policy's tokenizer. {base_url: ..., model: ...}: a server that gives log-probs "
+        "of a text.",
     )
     distill_ema: float = _option(
         0.05, "EMA rate u of theta' <- (1 - u) theta' + u theta, once per `distill_ema_per`."
@@ -370,6 +374,7 @@ class CritiqueGRPOConfig(GRPOConfig):
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name}: got {value!r}; {suggest(str(value), choices)}")
+        read_teacher(self.distill_teacher)
         self._check_values()
         self._check_success_reward()
         self._check_slots()
@@ -559,6 +564,7 @@ class CritiqueGRPOConfig(GRPOConfig):
                 "policy's own tokens only. Use distill_mode topk or full for refinements"
             )
         self._check_contrast()
+        self._check_served_teacher()
         if self.sampled_token_only and self.distill_entry_clip is not None:
             raise ValueError(
                 f"distill_entry_clip: got {self.distill_entry_clip} under distill_mode "
@@ -587,6 +593,23 @@ class CritiqueGRPOConfig(GRPOConfig):
                 f"distill_contrast {self.distill_contrast}: got distill_mode {self.distill_mode!r} "
                 f"and distill_context {self.distill_context!r}, expected 'advantage' and "
                 "'critique': the contrast is an advantage of tokens under two critiques"
+            )
+
+    def _check_served_teacher(self) -> None:
+        """Raises: ValueError: the divergence reads more than the log-probs that a server gives."""
+        if not isinstance(read_teacher(self.distill_teacher), Endpoint):
+            return
+        if not self.sampled_token_only:
+            raise ValueError(
+                f"distill_mode {self.distill_mode}: got a teacher behind a server, which gives the "
+                "log-prob of each sampled token and no others. Use distill_mode sampled or "
+                "advantage, or the teacher's weights: distill_teacher: {model: FOLDER_OR_HUB_ID}"
+            )
+        if self.temperature != 1.0:
+            raise ValueError(
+                f"temperature: got {self.temperature} with a teacher behind a server, which gives "
+                "log-probs at temperature 1. Set trl.temperature to 1, or take the teacher's "
+                "weights: distill_teacher: {model: FOLDER_OR_HUB_ID}"
             )
 
     @property

@@ -11,6 +11,7 @@ they are never tokens that are trained on.
 |------------------------------|------------|-------------------------------------------------|
 | context_ids, context_mask    | `prepare`  | `read`, `refine_prompt_terms`                   |
 | contrast_ids, contrast_mask  | `prepare`  | `token_advantages`, under `distill_contrast`    |
+| context_logps, contrast_logps | `prepare` | the same, where a server is the teacher         |
 | distill_mask, distill_tokens | `prepare`  | `divergence_term`, `token_advantages`, `credit` |
 | own_mask, own_tokens         | `prepare`  | `refine_prompt_terms`, the trainer's sum        |
 | failed_mask, fault_mask      | `prepare`  | `divergence_term`, `token_advantages`           |
@@ -29,6 +30,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from trl.trainer.utils import pad
 
+from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.objective import importance_weight, prefix_weight, sampled_divergence
 from critique_rl.trainer import hidden_states
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
@@ -37,7 +39,10 @@ from critique_rl.trainer.rollout.generation import Counts, Generation
 from critique_rl.trainer.rollout.sampler import Sampler
 from critique_rl.trainer.rollout.scoring import fault_mask
 from critique_rl.trainer.sliced_divergence import Divergence, Head, sliced_divergence, sliced_logps
-from critique_rl.trainer.teacher import (
+from critique_rl.trainer.teachers.other_model import load_teacher
+from critique_rl.trainer.teachers.section import TeacherModel, read_teacher
+from critique_rl.trainer.teachers.served import ContextRow, ServedTeacher
+from critique_rl.trainer.teachers.teacher import (
     Teacher,
     contrast_prompts,
     critiqued_problems,
@@ -62,9 +67,9 @@ class _Pair:
     """(B, T, H), with gradient; None for the form that reads the sampled token alone."""
     teacher: Tensor | None
     """(B, T) log-probs; None where only the divergence reads the teacher."""
-    teacher_hidden: Tensor
-    """(B, T, H)."""
-    head: Head
+    teacher_hidden: Tensor | None
+    """(B, T, H); None where a server is the teacher."""
+    head: Head | None
     """The teacher's."""
 
 
@@ -75,21 +80,41 @@ class Distillation:
     """
 
     def __init__(
-        self, args: CritiqueGRPOConfig, model: nn.Module, sampler: Sampler, passes: PolicyPasses
+        self,
+        args: CritiqueGRPOConfig,
+        model: nn.Module,
+        sampler: Sampler,
+        passes: PolicyPasses,
+        teacher_folder: Path | None = None,
     ):
-        """Take the teacher's weights from the policy at the start.
+        """Take the teacher's weights from the policy at the start, or load or probe another one.
 
         Args:
             args: settings of the run.
             model: the policy at the start.
             sampler: renders the teacher's prompts.
             passes: forward passes of the policy in training.
+            teacher_folder: keeps the answers and the spending of a teacher behind a server.
+
+        Raises:
+            ValueError: the teacher is not there, or cannot teach this policy.
         """
         self.args = args
         self.sampler = sampler
         self.passes = passes
-        kind = args.distill_teacher if args.distill_weight else "live"
-        self.teacher = Teacher(model, kind, args.distill_ema)
+        source = read_teacher(args.distill_teacher) if args.distill_weight else "live"
+        self.served: ServedTeacher | None = None
+        if isinstance(source, TeacherModel):
+            rows = len(hidden_states.head_of(model).weight)
+            other = load_teacher(source, sampler.tokenizer, rows, sampler.device)
+            self.teacher = Teacher(model, "other", other=other)
+        elif isinstance(source, Endpoint):
+            self.teacher = Teacher(model, "other")
+            self.served = ServedTeacher(
+                source, teacher_folder, sampler.tokenizer, passes.is_main_rank
+            )
+        else:
+            self.teacher = Teacher(model, source, args.distill_ema)
         self.anchor = Teacher(model, "base") if args.refine_anchor_weight else None
         top_k = args.distill_top_k if args.distill_mode == "topk" else None
         self.keeps_pair = False
@@ -138,6 +163,7 @@ class Distillation:
         has_context_B = _present(contexts, device)
         keys |= self._row_masks(batch, has_context_B)
         without_contrast = 0
+        read = {"context": contexts}
         if self.args.distill_contrast != "none":
             # Of all ranks: one rank may hold a single problem.
             pool = gather_object(critiqued_problems(batch))
@@ -147,6 +173,10 @@ class Distillation:
             contrasted_B = keys["distill_mask"] & _present(contrasts, device)
             without_contrast = int((keys["distill_mask"] & ~contrasted_B).sum())
             keys["distill_mask"] = contrasted_B
+            read["contrast"] = contrasts
+        counts: Counts = Counter()
+        if self.served is not None:
+            counts.update(self._ask(self.served, output, read, keys))
         keys |= self._normalisers(batch, keys, tokens_B)
         tokenizer = self.sampler.tokenizer
         keys["fault_mask"] = fault_mask(tokenizer, output["completion_ids"], batch.verdicts)
@@ -155,12 +185,50 @@ class Distillation:
         if self.args.distill_contrast != "none":
             # The teacher reads the completion twice.
             read_B = read_B + keys["contrast_mask"].sum(1) + tokens_B
-        counts: Counts = Counter()
         counts["distill/prompt_too_long"] = long_contexts
         counts["distill/no_contrast"] = without_contrast
         counts["distill/rows"] = int(distill_B.sum())
-        counts["tokens/teacher"] = int(read_B[distill_B].sum())
+        if self.served is None:
+            counts["tokens/teacher"] = int(read_B[distill_B].sum())
         return keys, counts
+
+    def _ask(
+        self,
+        served: ServedTeacher,
+        output: TrlBatch,
+        read: Mapping[str, list[list[int] | None]],
+        keys: dict[str, Tensor],
+    ) -> Counts:
+        """Ask a server for the log-probs of the rows that distill. A collective.
+
+        Args:
+            served: the teacher.
+            output: TRL's batch of B rows.
+            read: "context" and perhaps "contrast" -> each row's context.
+            keys: `<context>_logps` (B, T) is added, and rows without an answer leave
+                `distill_mask` (B,).
+
+        Returns:
+            This rank's counters.
+        """
+        counts: Counts = Counter()
+        mask_BT = output["completion_mask"].bool()
+        for name, contexts in read.items():
+            distilled = keys["distill_mask"].nonzero().flatten().tolist()
+            rows = []
+            for row in distilled:
+                completion = output["completion_ids"][row][mask_BT[row]]
+                rows.append(ContextRow(contexts[row] or [], completion.tolist()))
+            answers, row_counts = served.score(rows)
+            counts.update(row_counts)
+            logps_BT = torch.zeros(mask_BT.shape, device=mask_BT.device)
+            for row, logps in zip(distilled, answers, strict=True):
+                if logps is None:
+                    keys["distill_mask"][row] = False
+                else:
+                    logps_BT[row][mask_BT[row]] = torch.tensor(logps, device=logps_BT.device)
+            keys[f"{name}_logps"] = logps_BT
+        return counts
 
     def _contexts(self, prompts: list[Any | None]) -> tuple[list[list[int] | None], int]:
         """Token ids of each row's prompt, None where it has none, and how many were too long."""
@@ -245,12 +313,10 @@ class Distillation:
             old_logps_BT: log-probs (B, T) before this generation's updates.
         """
         rows = term_rows(inputs, "distill_mask")
-        hidden, head = self.read(rows, self.teacher)
-        teacher_logps = self._teacher_logps(rows, hidden, head)
+        teacher_logps = self._teacher_logps(rows, "context")
         compared_logps = old_logps_BT[rows.places]
         if self.args.distill_contrast != "none":
-            hidden, head = self.read(rows, self.teacher, "contrast")
-            compared_logps = self._teacher_logps(rows, hidden, head)
+            compared_logps = self._teacher_logps(rows, "contrast")
         log_ratio = teacher_logps - compared_logps
         self._log_ratios(rows, log_ratio)
         advantages = log_ratio * rows.trained
@@ -278,9 +344,7 @@ class Distillation:
             total, teacher = self._sampled_sum(pair, pair.weights)
             self._log_ratios(rows, teacher - student)
             return total
-        total, divergences, head_logps, teacher = self._divergence(
-            rows, pair.student_hidden, pair.teacher_hidden, pair.head, pair.weights, self.measure
-        )
+        total, divergences, head_logps, teacher = self._pair_divergence(pair, pair.weights)
         self._log_ratios(rows, teacher - student)
         self._check_head(head_logps, student, rows.completion_mask)
         divergence_sum = (divergences * rows.trained).sum()
@@ -305,15 +369,18 @@ class Distillation:
             if pair.student_hidden is None:
                 totals[name] = self._sampled_sum(pair, weights)[0]
                 continue
-            totals[name] = self._divergence(
-                pair.rows,
-                pair.student_hidden,
-                pair.teacher_hidden,
-                pair.head,
-                weights,
-                self.measure,
-            )[0]
+            totals[name] = self._pair_divergence(pair, weights)[0]
         return totals
+
+    def _pair_divergence(self, pair: _Pair, weights: Tensor) -> tuple[Tensor, ...]:
+        """`_divergence` of student and teacher, with weights (B, T) of each token."""
+        hidden = pair.student_hidden
+        assert hidden is not None, "the sampled form reads no hidden states"
+        assert pair.teacher_hidden is not None, "a server gives no hidden states"
+        assert pair.head is not None, "whoever has hidden states has a head"
+        return self._divergence(
+            pair.rows, hidden, pair.teacher_hidden, pair.head, weights, self.measure
+        )
 
     def _read_both(
         self, inputs: TrlBatch, logps_BT: Tensor, old_logps_BT: Tensor, hidden_BLH: Tensor | None
@@ -334,10 +401,11 @@ class Distillation:
         if self.args.distill_normalizer == "rows":
             # A mean over each row's tokens; `distill_tokens` then holds the number of rows.
             weights = weights / rows.trained.sum(1, keepdim=True).clamp(min=1)
-        teacher_hidden, head = self.read(rows, self.teacher)
-        teacher = None
+        teacher_hidden = head = teacher = None
+        if self.served is None:
+            teacher_hidden, head = self.read(rows, self.teacher)
         if hidden_BLH is None or self.args.distill_prefix:
-            teacher = self._teacher_logps(rows, teacher_hidden, head)
+            teacher = self._teacher_logps(rows, "context", teacher_hidden, head)
         if teacher is not None and self.args.distill_prefix:
             mask = rows.trained
             weights = weights * prefix_weight(student * mask, teacher * mask)
@@ -404,9 +472,8 @@ class Distillation:
             teacher's head.
         """
         ids, attention = rows.with_context(context)
-        model = self.passes.model
         with (
-            teacher.weights(model),
+            teacher.weights(self.passes.model) as model,
             hidden_states.last_hidden_states(model) as seen,
             self.passes.autocast(),
         ):
@@ -415,8 +482,21 @@ class Distillation:
             head = hidden_states.head_of(model).detach()
         return rows.predicting(seen[0]), head
 
-    def _teacher_logps(self, rows: TermRows, hidden: Tensor, head: Head) -> Tensor:
-        """Log-probs (B, T) of the completions from a teacher's hidden states (B, T, H)."""
+    def _teacher_logps(
+        self, rows: TermRows, context: str, hidden: Tensor | None = None, head: Head | None = None
+    ) -> Tensor:
+        """Log-probs (B, T) of the completions under the teacher.
+
+        Args:
+            rows: the rows.
+            context: which context it reads, "context" or "contrast".
+            hidden: its hidden states (B, T, H), where it has read them.
+            head: its head then.
+        """
+        if self.served is not None:
+            return rows.column(f"{context}_logps")
+        if hidden is None or head is None:
+            hidden, head = self.read(rows, self.teacher, context)
         return sliced_logps(hidden, head, rows.completion_ids, self.passes.temperature)
 
     def _divergence(
@@ -442,9 +522,12 @@ class Distillation:
             The sum, a scalar; then divergences and log-probs of student and teacher, all (B, T).
         """
         real = rows.completion_mask.bool()
+        student_head = hidden_states.head_of(self.passes.model)
+        # Rows beyond the student's are padding of another model's vocabulary.
+        teacher_head = teacher_head.cut(len(student_head.weight))
         total, *each = sliced_divergence(
             student_hidden[real],
-            hidden_states.head_of(self.passes.model),
+            student_head,
             teacher_hidden[real],
             teacher_head,
             weights[real],

@@ -35,6 +35,10 @@ class PolicyPasses:
         return self.trainer.accelerator.unwrap_model(self.trainer.model)
 
     @property
+    def is_main_rank(self) -> bool:
+        return self.trainer.accelerator.is_main_process
+
+    @property
     def temperature(self) -> float:
         return self.trainer.temperature
 

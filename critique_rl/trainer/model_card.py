@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from critique_rl.trainer.teachers.section import describe_teacher
+
 PAPER = {
     "title": "Critique-GRPO: Advancing LLM Reasoning with Natural Language and Numerical Feedback",
     "id": "2506.03106",
@@ -116,7 +118,7 @@ def describe_method(args: Any, two_phases: bool) -> str:
             contrast = f", against a {args.distill_contrast} critique"
         terms.append(
             f"{args.distill_weight:g} x distill ({args.distill_mode} on {args.distill_target}, "
-            f"{args.distill_teacher} teacher{contrast})"
+            f"{describe_teacher(args.distill_teacher)} teacher{contrast})"
         )
     return " + ".join(terms)
 

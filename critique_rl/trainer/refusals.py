@@ -11,7 +11,7 @@ from datasets import Dataset, Value
 from critique_rl.critic.chat import LocalChat, PolicyChat
 from critique_rl.tasks.messages import ends_with_assistant, has_parts, prompt_fault, question_of
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
-from critique_rl.trainer.teacher import SHIFTING_INITS, changed_weights, shifting_inits
+from critique_rl.trainer.teachers.teacher import SHIFTING_INITS, changed_weights, shifting_inits
 
 
 def refuse_no_critic(critic: Any) -> None:

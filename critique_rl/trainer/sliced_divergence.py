@@ -79,6 +79,13 @@ class Head:
             gradient_NV = gradient_NV * (1 - capped_NV.square())
         return gradient_NV
 
+    def cut(self, rows: int) -> Head:
+        """The first `rows` rows of the vocabulary, all of them if it has no more."""
+        if len(self.weight) <= rows:
+            return self
+        bias = None if self.bias is None else self.bias[:rows]
+        return Head(self.weight[:rows], bias, self.softcap)
+
     def detach(self) -> Head:
         """The same head without gradients."""
         bias = None if self.bias is None else self.bias.detach()

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from critique_rl import CritiqueGRPOConfig
 from critique_rl.trainer.presets import preset
-from critique_rl.trainer.teacher import CritiquedProblem, other_critique
+from critique_rl.trainer.teachers.teacher import CritiquedProblem, other_critique
 from critique_rl.types import Attempt, Critique, Verdict
 
 ROLLOUTS = [1.0, 0.0, 0.0, 0.0] + [0.0] * 4

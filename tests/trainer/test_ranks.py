@@ -18,6 +18,7 @@ from accelerate.commands import launch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from replayed_ranks import STEPS, VARIANTS
+from scoring_server import serving
 from tiny_runs import SMALL, write_pipeline
 from waiting import ended, wait_for_steps
 
@@ -34,7 +35,7 @@ SHARED = ("loss", "grad_norm", "reward", "loss/scalar", "loss/refine", "loss/dis
 """Of each optimizer step. Other metrics are means over micro batches, in which rows come together
 at random.
 """
-SHARDED = ("base", "alone", "ema", "lora")
+SHARDED = ("base", "alone", "ema", "lora", "other")
 OUTCOMES = ("ok", "cached", "failed", "skipped", "not_asked")
 UNEVEN_RUNS = ("moody", "own_critic", "turns", "own_turns", "shared")
 RESUMED = ("resumed", "resumed_turns", "resumed_stale")
@@ -100,6 +101,34 @@ def test_two_ranks_take_the_steps_of_one(one, ddp, variant) -> None:
 def test_two_ranks_with_half_of_the_weights_each_take_the_steps_of_one(one, fsdp2, variant) -> None:
     same_steps(read(one, "replayed")[variant], read(fsdp2, "replayed")[variant])
     same_weights(one, fsdp2, variant)
+
+
+def test_another_model_with_the_weights_of_the_start_takes_the_steps_of_the_base(one) -> None:
+    runs = read(one, "replayed")
+    same_steps(runs["base"], runs["other"])
+    for name, weights in torch.load(one / "base.pt").items():
+        torch.testing.assert_close(torch.load(one / "other.pt")[name], weights, atol=1e-6, rtol=0)
+
+
+def test_ranks_share_a_served_teacher_and_take_the_steps_of_one_and_of_its_weights(
+    tiny_policy, tmp_path
+) -> None:
+    with serving(tiny_policy) as server:
+        for world in (1, 2):
+            folder = tmp_path / str(world)
+            variants = ["served", "in_process"]
+            calls = [("replayed_ranks", [tiny_policy, str(folder), *variants])]
+            asked = len(server.asked)
+            ranks.run(folder, calls, world, TEACHER_URL=server.url)
+            # Equal rows of one rank are asked for once, and one rank alone probes.
+            assert len(server.asked) - asked < 100
+    alone, together = (read(tmp_path / world, "replayed") for world in "12")
+    same_steps(alone["served"], together["served"])
+    same_weights(tmp_path / "1", tmp_path / "2", "served")
+    for variant, runs in (("served", alone), ("in_process", alone)):
+        assert max(row["loss/distill"] for row in runs[variant]["log"]) > 10 * CLOSE
+    for mine, theirs in zip(alone["served"]["log"], alone["in_process"]["log"], strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4, abs=CLOSE)
 
 
 def same_steps(alone: dict[str, Any], together: dict[str, Any]) -> None:

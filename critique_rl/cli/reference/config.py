@@ -38,6 +38,7 @@ from critique_rl.tasks.verifiers import VERIFIERS
 from critique_rl.trainer import critique_grpo_config as method
 from critique_rl.trainer.plateau import PlateauRule
 from critique_rl.trainer.presets import PRESETS
+from critique_rl.trainer.teachers.section import SERVED_OPTIONS, TeacherModel
 
 REQUIRED = "*required*"
 HEADS = ("key", "type", "default", "meaning")
@@ -58,6 +59,7 @@ TYPES = {
     "float": "number",
     "bool": "true or false",
     "None | str | list[str]": "text or list of texts",
+    "None | str | dict[str, Any]": "`live`, `ema`, `base`, or section",
     "Any": "",
     "Caps": "section",
 }
@@ -142,6 +144,12 @@ def sections() -> Iterator[Section]:
     yield _trl_section()
     method_keys = keys_of(method.CritiqueGRPOConfig)
     yield Section("method", "Options of ours, beside TRL's.", method_keys)
+    yield _dataclass_section("method.distill_teacher, another model", TeacherModel)
+    served = keys_of(Endpoint, SERVED_OPTIONS)
+    intro = (
+        "A server that gives log-probs of a text ([method](method.md#a-teacher-from-elsewhere))."
+    )
+    yield Section("method.distill_teacher behind a server", intro, served)
     yield _preset_section()
     yield from _critic_sections()
     yield _reward_section()

@@ -17,7 +17,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +26,10 @@ from filelock import FileLock
 
 from critique_rl.config.terminal import say
 from critique_rl.critic.api.endpoint import Endpoint
+from critique_rl.critic.api.scoring.question import Question, request_body
+from critique_rl.critic.api.scoring.tokens import Scoring
 from critique_rl.critic.api.sqlite_file import LOCK_SECONDS, open_database
 from critique_rl.critic.contract import Reply
-from critique_rl.types import Message
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, value TEXT, checksum TEXT) WITHOUT ROWID
@@ -39,20 +40,23 @@ THOROUGH_CHECK = "PRAGMA quick_check(1)"
 """Reads every page, and answers "ok"."""
 
 
-def cache_key(endpoint: Endpoint, messages: Sequence[Message], sample: int) -> str:
+def cache_key(endpoint: Endpoint, asked: Question, sample: int) -> str:
     """The key of an answer: a hash of everything that decides it.
 
     Args:
         endpoint: its address and sampling settings count, its deadlines and caps do not.
-        messages: the conversation.
-        sample: number of the answer among those to the same conversation.
+        asked: the conversation, or the text to score.
+        sample: number of the answer among those to the same question.
     """
     question = {
         "base_url": endpoint.base_url,
         "sample": sample,
         "length_retry_factor": endpoint.length_retry_factor,
     }
-    question.update(endpoint.request(messages, sample))
+    question.update(request_body(endpoint, asked, sample))
+    if isinstance(asked, Scoring):
+        # The answer that is kept holds the log-probs from there on.
+        question["start"] = asked.start
     if endpoint.strict_model:
         # An answer of another model, kept before this was set, is none.
         question["strict_model"] = True

@@ -12,7 +12,6 @@ calls would meet, the rest of the step is not sent (`step`).
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,20 +26,20 @@ from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.ledger import open_ledger
 from critique_rl.critic.api.limits import open_limits
 from critique_rl.critic.api.loop import start_in_thread
+from critique_rl.critic.api.scoring.question import Question, spelled
 from critique_rl.critic.api.step import Call, Step
 from critique_rl.critic.contract import CriticFailed, Reply
-from critique_rl.types import Message
 
 
 def begin_all(
-    endpoint: Endpoint, folder: Path, conversations: Sequence[list[Message]]
+    endpoint: Endpoint, folder: Path, conversations: Sequence[Question]
 ) -> Callable[[], list[Reply]]:
     """Send conversations, which are answered within `step_deadline` from now on.
 
     Args:
         endpoint: the server and its limits.
         folder: holds what ranks and restarts share: the ledger, the limits and the cache.
-        conversations: equal ones get samples of their own.
+        conversations: equal ones get samples of their own. Texts to score take their place.
 
     Returns:
         A function that waits for one reply per conversation, in order. It raises CriticFailed if a
@@ -66,7 +65,7 @@ def begin_all(
 
 
 async def _answer_step(
-    endpoint: Endpoint, folder: Path, conversations: Sequence[list[Message]], replies: list[Reply]
+    endpoint: Endpoint, folder: Path, conversations: Sequence[Question], replies: list[Reply]
 ) -> None:
     deadline = StepDeadline(endpoint.step_deadline)
     cache_path = _cache_path(endpoint, folder)
@@ -78,10 +77,10 @@ async def _answer_step(
             turns = asyncio.Semaphore(endpoint.concurrency)
             step = Step(endpoint, client, cache, ledger, limits, turns, deadline)
             samples: Counter[str] = Counter()
-            for i, messages in enumerate(conversations):
-                text = json.dumps(messages)
+            for i, question in enumerate(conversations):
+                text = spelled(question)
                 call_deadline = CallDeadline(endpoint.deadline, deadline)
-                call = Call(step, messages, samples[text], call_deadline)
+                call = Call(step, question, samples[text], call_deadline)
                 samples[text] += 1
                 tasks.create_task(_put_reply(replies, i, call))
 

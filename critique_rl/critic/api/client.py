@@ -56,7 +56,8 @@ async def read_body(client: AsyncOpenAI, request: dict[str, Any]) -> bytes:
 
     Args:
         client: from `open_client`.
-        request: from `Endpoint.request`.
+        request: from `question.request_body`: with `messages` for a chat completion, with `prompt`
+            for a text completion.
 
     Raises:
         BadResponse: the body is too long, or compressed in a way that cannot be read.
@@ -64,13 +65,16 @@ async def read_body(client: AsyncOpenAI, request: dict[str, Any]) -> bytes:
         openai.APIConnectionError: the server could not be reached.
     """
     settings = dict(request)
-    for name in ("model", "messages"):
-        settings.pop(name, None)
+    model = settings.pop("model")
+    messages = settings.pop("messages", None)
+    prompt = settings.pop("prompt", None)
     # Raw bytes, not the SDK's parsed answer: for HTML it returns a str, and for cut JSON it raises
     # json's own error.
+    if messages is None:
+        score = client.completions.with_streaming_response.create
+        async with score(model=model, prompt=prompt, extra_body=settings) as response:
+            return await response.read()
     create = client.chat.completions.with_streaming_response.create
-    model = request["model"]
-    messages = request["messages"]
     async with create(model=model, messages=messages, extra_body=settings) as response:
         return await response.read()
 

@@ -41,7 +41,7 @@ async def _answer_from_cache(call: Call) -> Reply:
     step = call.step
     if step.cache is None:
         return await _ask(call)
-    key = cache_key(step.endpoint, call.messages, call.sample)
+    key = cache_key(step.endpoint, call.question, call.sample)
     kept = step.cache.get(key)
     if kept is not None:
         owed = step.ledger.replay(key)

@@ -139,7 +139,7 @@ def _server_words(error: APIStatusError, key: str) -> str:
     if redirect is not None:
         # Without its user, query and fragment, which may hold a token.
         plain = redirect.url.copy_with(userinfo=b"", query=None, fragment=None)
-        address = str(plain).removesuffix("/chat/completions")
+        address = str(plain).removesuffix("/completions").removesuffix("/chat")
         return f"it redirects, which is not followed; set base_url to {address}"
     words = error_words(error.body)
     if isinstance(error.body, str):

@@ -11,7 +11,13 @@ from critique_rl.critic.api.billing.first_answer import alone_until_first_answer
 from critique_rl.critic.api.billing.usage_report import PartialUsage
 from critique_rl.critic.api.client import read_body
 from critique_rl.critic.api.failures import NotSent
-from critique_rl.critic.api.response import Answer, BadResponse, OtherModel, Report, parse_response
+from critique_rl.critic.api.response import Answer, BadResponse, OtherModel, Report
+from critique_rl.critic.api.scoring.question import (
+    max_usage,
+    parse_answer,
+    request_body,
+    written_text,
+)
 from critique_rl.critic.api.step import Call
 from critique_rl.types import Usage
 
@@ -33,7 +39,7 @@ async def send_request(call: Call, factor: float) -> Answer:
         OtherModel: another model answered, and `strict_model` is set.
         openai.APIError: the server refused or could not be reached.
     """
-    most = call.step.endpoint.max_usage(call.messages, factor)
+    most = max_usage(call.step.endpoint, call.question, factor)
     async with alone_until_first_answer(call):
         return await _send_reserved(call, factor, most)
 
@@ -51,12 +57,13 @@ async def _send_reserved(call: Call, factor: float, most: Usage) -> Answer:
         # run into it.
         async with asyncio.timeout(endpoint.attempt_deadline):
             body = await read_body(
-                step.client, endpoint.request(call.messages, call.sample, factor)
+                step.client, request_body(endpoint, call.question, call.sample, factor)
             )
-        answer = parse_response(body)
+        answer = parse_answer(call.question, body)
         if endpoint.strict_model and endpoint.other_model(answer.model):
             raise OtherModel(endpoint.model, answer)
-        usage = endpoint.billed_usage(answer.usage, most, len(body), answer.text)
+        written = written_text(call.question, answer)
+        usage = endpoint.billed_usage(answer.usage, most, len(body), written)
     except (BadResponse, APIStatusError) as error:
         usage = _usage_of_failure(call, error, most)
         raise
@@ -132,7 +139,7 @@ def _settle(call: Call, most: Usage, usage: Usage) -> None:
     call.spent.append(replace(usage, excess_tokens=excess))
     if is_first_excess and step.endpoint.bounds_answers:
         say(
-            f"critic {step.endpoint.base_url}: an answer was billed at {used} tokens, and at most "
+            f"{step.endpoint.base_url}: an answer was billed at {used} tokens, and at most "
             f"{reserved} were reserved for it: the server does not keep max_tokens, or adds to "
             f"the prompt. All later requests reserve {excess} tokens more. The caps may be "
             "exceeded by the excess of what was out at this moment"

@@ -102,14 +102,17 @@ class OtherModel(BadResponse):
         super().__init__(f"the answer {named}, not {asked!r}", answer.usage)
 
 
-def parse_response(body: bytes) -> Answer:
-    """Parse the body of a chat completion.
+def parse_choice(body: bytes) -> tuple[dict[str, Any], dict[str, Any], Report]:
+    """Parse the body of a completion, of a chat or of a text.
 
     Args:
         body: the response as it came.
 
+    Returns:
+        The answer, its first choice, and the usage that it reports.
+
     Raises:
-        BadResponse: it holds no answer.
+        BadResponse: it holds no choice, or says that it failed.
     """
     answer = parse_json(body)
     if not isinstance(answer, dict):
@@ -124,6 +127,19 @@ def parse_response(body: bytes) -> Answer:
         raise BadResponse("no choices", usage)
     choice = choices[0]
     _refuse_error(choice, usage)
+    return answer, choice, usage
+
+
+def parse_response(body: bytes) -> Answer:
+    """Parse the body of a chat completion.
+
+    Args:
+        body: the response as it came.
+
+    Raises:
+        BadResponse: it holds no answer.
+    """
+    answer, choice, usage = parse_choice(body)
     message = choice.get("message")
     if not isinstance(message, dict):
         raise BadResponse("no message", usage)
@@ -139,9 +155,9 @@ def parse_response(body: bytes) -> Answer:
         finish_reason = "tool_call"
     if text and usage is not None and not usage.completion_tokens:
         # Some servers report zeros, and no text takes 0 tokens.
-        usage = parse_partial(counts)
+        usage = parse_partial(answer.get("usage"))
     cleaned = clean_answer(_plain_text(text), finish_reason == "length")
-    model = _model_name(answer.get("model"))
+    model = model_name(answer)
     return Answer(cleaned.text, finish_reason, usage, model, cleaned.reason)
 
 
@@ -200,7 +216,9 @@ def _plain_text(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _model_name(name: Any) -> str:
+def model_name(answer: dict[str, Any]) -> str:
+    """The model that an answer names; "" if it names none."""
+    name = answer.get("model")
     if not isinstance(name, str):
         return ""
     name = _plain_text(name).strip()

@@ -13,8 +13,9 @@ from critique_rl.critic.api.failures import concerns_all_calls, is_transient
 from critique_rl.critic.api.ledger import Ledger
 from critique_rl.critic.api.limits import Limits
 from critique_rl.critic.api.response import Answer, OtherModel
+from critique_rl.critic.api.scoring.question import Question
 from critique_rl.critic.contract import Reply
-from critique_rl.types import Message, Usage
+from critique_rl.types import Usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -68,10 +69,10 @@ class Step:
 
 @dataclass
 class Call:
-    """One conversation."""
+    """One conversation, or one text to score."""
 
     step: Step
-    messages: list[Message]
+    question: Question
     sample: int
     """Number of this answer among those to the same conversation."""
     deadline: CallDeadline

@@ -16,6 +16,7 @@ from critique_rl.config.schema import RunConfig
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.experiment.build import trainer_arguments
 from critique_rl.experiment.foresight.findings import Finding
+from critique_rl.trainer.teachers.section import read_teacher
 
 UNUSED = RunFolder(Path("unused"))
 """Arguments are only looked at, so their folder needs no place."""
@@ -44,16 +45,29 @@ def api_section(config: RunConfig) -> Mapping[str, Any] | None:
 
 def check_key(config: RunConfig) -> Iterator[Finding]:
     """A key that is missing, or that cannot be sent. It is refused before any arm trains."""
+    endpoints: dict[str, Endpoint] = {}
     section = api_section(config)
-    if section is None:
-        return
-    names = {item.name for item in fields(Endpoint)} - {"caps"}
-    options = {name: value for name, value in section.items() if name in names}
-    endpoint = Endpoint(**options)
-    try:
-        endpoint.key()
-    except ValueError as error:
-        yield Finding("api key", True, str(error), "every call would fail")
+    if section is not None:
+        names = {item.name for item in fields(Endpoint)} - {"caps"}
+        options = {name: value for name, value in section.items() if name in names}
+        endpoints["api key"] = Endpoint(**options)
+    teacher = teacher_endpoint(config)
+    if teacher is not None:
+        endpoints["key of the teacher"] = teacher
+    for what, endpoint in endpoints.items():
+        try:
+            endpoint.key()
+        except ValueError as error:
+            yield Finding(what, True, str(error), "every call would fail")
+
+
+def teacher_endpoint(config: RunConfig) -> Endpoint | None:
+    """The server of an arm's teacher; None for teachers in process, and where nothing distills."""
+    arguments = trainer_arguments(config, UNUSED)
+    teacher = read_teacher(arguments.distill_teacher)
+    if arguments.distill_weight and isinstance(teacher, Endpoint):
+        return teacher
+    return None
 
 
 def check_vllm_sampling(config: RunConfig) -> Iterator[Finding]:

@@ -56,6 +56,7 @@ def read_inputs(config: RunConfig, task: Task, arguments: CritiqueGRPOConfig) ->
             **data_inputs(config, task),
             **model_inputs("policy", config.policy.model),
             **_critic_inputs(config.critic),
+            **_teacher_inputs(config),
             **code_inputs(config),
             "ranks": os.environ.get("WORLD_SIZE", "1"),
         }
@@ -64,7 +65,7 @@ def read_inputs(config: RunConfig, task: Task, arguments: CritiqueGRPOConfig) ->
 
 
 def inputs_at(prefix: str, config: RunConfig, seed: int) -> Inputs:
-    """The inputs of one kind, "policy/", "critic/" or "data/", where the settings have them now.
+    """The inputs of one kind, such as "policy/" or "data/", where the settings have them now.
 
     Raises:
         ConfigError: The task cannot be loaded.
@@ -73,6 +74,8 @@ def inputs_at(prefix: str, config: RunConfig, seed: int) -> Inputs:
         return data_inputs(config, load_task(config.task, seed))
     if prefix == "critic/":
         return _critic_inputs(config.critic)
+    if prefix == "teacher/":
+        return _teacher_inputs(config)
     return model_inputs("policy", config.policy.model)
 
 
@@ -169,12 +172,13 @@ def _plain_repr(value: Any) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
-def model_inputs(where: str, model: str) -> Inputs:
+def model_inputs(where: str, model: str, revision: str | None = None) -> Inputs:
     """Checksums of a model's files, the tokenizer's and the chat template among them.
 
     Args:
-        where: "policy" or "critic".
+        where: "policy", "critic" or "teacher".
         model: A folder, a name of `policy`, or a Hub id, of which the commit counts.
+        revision: Branch, tag or commit of a Hub id; None: its main branch.
     """
     try:
         folder = Path(resolve_model(model))
@@ -182,7 +186,7 @@ def model_inputs(where: str, model: str) -> Inputs:
         # Loading it will tell.
         return {}
     if not folder.is_dir():
-        return _commit(where, model)
+        return _commit(where, model, revision)
     inputs = {}
     for path in sorted(folder.iterdir()):
         is_loaded = path.suffix in LOADED and not path.name.startswith(".")
@@ -191,13 +195,13 @@ def model_inputs(where: str, model: str) -> Inputs:
     return inputs
 
 
-def _commit(where: str, model: str) -> Inputs:
+def _commit(where: str, model: str, revision: str | None) -> Inputs:
     """The commit of a Hub model in the local cache; {} before it was loaded for the first time."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        path = try_to_load_from_cache(model, "config.json")
+        path = try_to_load_from_cache(model, "config.json", revision=revision)
     except HFValidationError:
         return {}
     if isinstance(path, str):
@@ -211,6 +215,17 @@ def _critic_inputs(spec: Mapping[str, Any]) -> Inputs:
     if isinstance(spec.get("critic"), Mapping):
         return _critic_inputs(spec["critic"])
     return {}
+
+
+def _teacher_inputs(config: RunConfig) -> Inputs:
+    """The files of a teacher that is another model in this process."""
+    teacher = config.method.get("distill_teacher")
+    if not isinstance(teacher, Mapping) or not isinstance(teacher.get("model"), str):
+        return {}
+    # What a server runs nobody can tell.
+    if "base_url" in teacher:
+        return {}
+    return model_inputs("teacher", teacher["model"], teacher.get("revision"))
 
 
 # ---- the user's code -----------------------------------------------------------------------------

@@ -12,7 +12,8 @@ def check_places(run: RunFolder) -> None:
     Raises:
         ConfigError: The first of these.
     """
-    folders = (run.rollouts, run.checkpoints, run.model, run.best_model, run.snapshots, run.critic)
+    weights = (run.checkpoints, run.model, run.best_model, run.snapshots)
+    folders = (run.rollouts, *weights, run.critic, run.teacher)
     for path in (run.evaluation, *folders):
         words = ""
         is_there = path.exists()

@@ -14,7 +14,7 @@ from critique_rl.tasks.workers.pool import UNJUDGED
 
 REASON = re.compile(
     rf"({re.escape(LOST_PREFIX)}unscored/|outcome/unscored/|critique/failed/|critique/skipped/|"
-    r"critique/(?=[^/]+$))(.+)"
+    r"distill/failed/|distill/skipped/|critique/(?=[^/]+$))(.+)"
 )
 """Names of counters that end in a reason or a note: (what stands before it, it)."""
 ALWAYS = (

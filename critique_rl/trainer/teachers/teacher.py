@@ -1,4 +1,5 @@
-"""The teacher: the policy itself, its moving average or the base. It reads more than the student.
+"""The teacher: the policy itself, its moving average, the base, or another model. It reads more
+than the student.
 
 Here are its weights, and the prompt that it reads for each row of a batch. Kept weights are copies
 of the trainable parameters alone (with LoRA: of the adapter). They take the place of the policy's
@@ -38,17 +39,21 @@ SAMPLED = 16
 class Teacher:
     """Weights that the teacher reads with."""
 
-    def __init__(self, model: nn.Module, kind: str, rate: float = 0.0):
+    def __init__(
+        self, model: nn.Module, kind: str, rate: float = 0.0, other: nn.Module | None = None
+    ):
         """Copy the weights of `model`, if this kind keeps any.
 
         Args:
             model: the policy at the start.
-            kind: "live" (the policy's weights), "ema" (theta' <- (1 - rate) theta' + rate theta) or
-                "base" (those at the start).
+            kind: "live" (the policy's weights), "ema" (theta' <- (1 - rate) theta' + rate theta),
+                "base" (those at the start) or "other", which keeps none.
             rate: of the moving average.
+            other: another model, which reads in the policy's place.
         """
         self.kind = kind
         self.rate = rate
+        self.other = other
         # With an adapter the base is the model without it, and nothing has to be kept. Where the
         # adapter was taken out of the weights, the base is both together at the start.
         has_adapter = hasattr(model, "disable_adapter")
@@ -81,23 +86,29 @@ class Teacher:
                 self.kept[name] = average.lerp_(now, self.rate)
 
     @contextmanager
-    def weights(self, model: Any) -> Iterator[None]:
-        """Within the block `model` has the teacher's weights. For forward passes without gradients
-        only.
+    def weights(self, model: Any) -> Iterator[Any]:
+        """Within the block a model has the teacher's weights: `model`, or the other one. For
+        forward passes without gradients only.
+
+        Yields:
+            The model that reads.
         """
+        if self.other is not None:
+            yield self.other
+            return
         if self.adapter_off:
             with model.disable_adapter():
-                yield
+                yield model
             return
         if not self.kept:
-            yield
+            yield model
             return
         reshard(model)
         for name, parameter in model.named_parameters():
             if name in self.kept:
                 self.kept[name] = shard_like(self.kept[name], parameter)
         with lend_weights(model, self.kept):
-            yield
+            yield model
 
     def save(self, folder: Path, write: bool = True) -> None:
         """Save a moving average into a checkpoint, called on every rank, of which one writes.

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.trainer import hidden_states
 from critique_rl.trainer.checkpoint import STATE, DamagedCheckpoint
-from critique_rl.trainer.teacher import FILE, Teacher
+from critique_rl.trainer.teachers.teacher import FILE, Teacher
 
 
 def scalar_model(value: float) -> nn.Linear:

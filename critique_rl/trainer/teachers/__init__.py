@@ -1,0 +1,1 @@
+"""Whose log-probs a policy is distilled towards: its own, another model's, or a server's."""
