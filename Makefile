@@ -55,7 +55,7 @@ test-browser: install
 	$(BIN)/python -c "import sys; sys.path.insert(0, 'tests'); import browser; sys.exit(0 if browser.find() else 'no Chromium: apt-get install chromium, or set CHROMIUM')"
 	$(BIN)/python -m pytest -rs tests/analysis/test_browser.py
 
-# Campaigns on Ray, on a cluster of this machine (about two minutes). Without Ray these tests are skipped in `make test`. Lost nodes: tests/ray_campaign.py.
+# Campaigns on Ray, on a cluster of this machine (minutes). Without Ray these tests are skipped in `make test`. Lost nodes: tests/ray_campaign.py.
 test-ray: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
 	$(BIN)/python -m pytest -rs tests/experiment/test_ray_campaign.py

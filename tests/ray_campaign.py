@@ -172,6 +172,7 @@ def main() -> None:
         lost += 1
         print(f"{way}: lost a node while {run.relative_to(out)} trained", file=terminal, flush=True)
         lose(node, way)
+    cluster.add_node(num_cpus=1)
     finish(started, out)
     seconds = time.monotonic() - began
     ray.shutdown()
