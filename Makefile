@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TRL_EXPERIMENTAL_SILENCE := 1
 
-.PHONY: install demo check lint types test test-browser release smollm2 claims claims-quick
+.PHONY: install demo check lint types test test-browser test-ray release smollm2 claims claims-quick
 
 install: $(VENV)/.installed
 
@@ -54,6 +54,11 @@ test: lint types
 test-browser: install
 	$(BIN)/python -c "import sys; sys.path.insert(0, 'tests'); import browser; sys.exit(0 if browser.find() else 'no Chromium: apt-get install chromium, or set CHROMIUM')"
 	$(BIN)/python -m pytest -rs tests/analysis/test_browser.py
+
+# Campaigns on Ray, on a cluster of this machine (minutes). Without Ray these tests are skipped in `make test`. Lost nodes: tests/ray_campaign.py.
+test-ray: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/python -m pytest -rs tests/experiment/test_ray_campaign.py
 
 # The wheel, and the quickstart from it in an environment that has nothing else. What it installs lies in build/release; the wheel is in dist.
 release: install

@@ -195,8 +195,8 @@ def result(out: Path) -> dict:
     return got
 
 
-def prepare(folder: Path, port: int) -> Path:
-    """Write a tiny policy and the pipeline's file."""
+def write_policy(folder: Path) -> str:
+    """Write a tiny policy into a folder, which is returned."""
     import torch
 
     from critique_rl.lab.base import Recipe, build_model, build_tokenizer
@@ -204,11 +204,16 @@ def prepare(folder: Path, port: int) -> Path:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
-    build_model(Recipe(hidden_size=32, layers=1), len(tokenizer)).save_pretrained(folder / "policy")
-    tokenizer.save_pretrained(folder / "policy")
+    build_model(Recipe(hidden_size=32, layers=1), len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def prepare(folder: Path, port: int) -> Path:
+    """Write a tiny policy and the pipeline's file."""
     path = folder / "small.yaml"
     critic = {**PIPELINE["critic"], "base_url": f"http://127.0.0.1:{port}/v1"}
-    policy = {"model": str(folder / "policy")}
+    policy = {"model": write_policy(folder / "policy")}
     path.write_text(yaml.safe_dump({**PIPELINE, "critic": critic, "policy": policy, "seeds": [0]}))
     return path
 

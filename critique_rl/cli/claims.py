@@ -73,10 +73,12 @@ def claims(arguments: argparse.Namespace) -> int:
     """
     from critique_rl.analysis.claims.reports import markdown
     from critique_rl.analysis.records import to_json
-    from critique_rl.experiment.campaign import check_settings, run_all
+    from critique_rl.experiment.campaigns.campaign import check_settings, run_all
+    from critique_rl.experiment.campaigns.local import LocalRuns
     from critique_rl.experiment.plan import check_stored
 
     check_jobs(arguments.jobs)
+    runs = LocalRuns(arguments.jobs)
     # Results of a quick look must never be taken for those of the claims.
     default_out = "runs/claims-quick" if arguments.quick else "runs/claims"
     results = ClaimsFolder(arguments.out or Path(default_out))
@@ -106,7 +108,7 @@ def claims(arguments: argparse.Namespace) -> int:
         pipeline = with_stored_split(pipeline, folder)
         words = pipeline_words(path, overrides, results.path)
         if pipeline.name in chosen:
-            check_settings(pipeline, folder, arguments.jobs)
+            check_settings(pipeline, folder, runs)
             to_run.append((pipeline, folder, path, overrides, words))
         else:
             # Of another pipeline nothing has to be there, but a verdict is on its file of now.
@@ -115,7 +117,7 @@ def claims(arguments: argparse.Namespace) -> int:
     # Written before and after each pipeline, so that a stopped campaign leaves what it has.
     write()
     for pipeline, folder, path, overrides, words in to_run:
-        failed += run_all(pipeline, folder, path, overrides, arguments.jobs)
+        failed += run_all(pipeline, folder, path, overrides, runs)
         judge(pipeline, folder, words)
         write()
     if arguments.json:

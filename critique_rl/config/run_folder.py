@@ -167,6 +167,11 @@ class PipelineFolder:
         return self.path / "bench" / f"{safe[:LONGEST_CRITIC]}-{digest[:8]}"
 
     @property
+    def ray(self) -> Path:
+        """Notes between a campaign and its Ray tasks, and the messages of Ray."""
+        return self.path / ".ray"
+
+    @property
     def probes(self) -> Path:
         """Folder of the completions whose mass `critique-rl flow` asks for, a file per policy."""
         return self.path / "flow"

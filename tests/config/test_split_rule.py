@@ -15,7 +15,7 @@ from critique_rl.config.pipeline_file import parse_pipeline
 from critique_rl.config.resolved_run import base_config, run_defaults, to_dict, with_seed
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.split_rule import stored_options, with_stored_split
-from critique_rl.experiment.campaign import _is_base_due
+from critique_rl.experiment.campaigns.campaign import _is_base_due
 from critique_rl.experiment.evaluate import task_settings
 from critique_rl.experiment.same_config import check_folders
 

@@ -23,8 +23,10 @@ from critique_rl.config.folder_lock import is_locked
 from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
 from critique_rl.config.resolved_run import base_config, to_dict, with_seed
 from critique_rl.config.run_folder import PipelineFolder
-from critique_rl.experiment import campaign, processes
-from critique_rl.experiment.campaign import _is_base_due, _mark_orphans, _ready_jobs
+from critique_rl.experiment import processes
+from critique_rl.experiment.campaigns import campaign
+from critique_rl.experiment.campaigns.campaign import _is_base_due, _mark_orphans, _ready_jobs
+from critique_rl.experiment.campaigns.local import LocalRuns
 from critique_rl.experiment.progress import Job, budget_share, ended_line, estimate, time_left
 from critique_rl.experiment.same_config import check_same_config
 
@@ -196,7 +198,7 @@ def test_a_campaign_that_dies_of_an_exception_leaves_no_run_behind(
     monkeypatch.setattr(campaign, "_is_base_due", lambda *_: False)
     before = set(multiprocessing.active_children())
     with pytest.raises(RuntimeError, match="cannot be read"), within("the run is stopped"):
-        campaign.run_all(pipeline, folder, tmp_path / "small.yaml", [], jobs=1)
+        campaign.run_all(pipeline, folder, tmp_path / "small.yaml", [], LocalRuns(1))
     assert set(multiprocessing.active_children()) <= before
     assert started
     assert not is_locked(started[0])

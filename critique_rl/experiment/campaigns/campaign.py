@@ -1,8 +1,9 @@
 """All runs of a pipeline, one process per run, with live progress.
 
 Finished runs are skipped, interrupted ones continued, failed ones named. A run whose folder was
-started with another configuration is refused (`same_config`). Left out: runs on other machines,
-whose commands `plan` prints.
+started with another configuration is refused (`same_config`). Where the processes run is the
+business of `Runs`: this machine (`local`), or a Ray cluster (`ray_runs`). Left out: other clusters,
+for which `plan` prints the commands.
 """
 
 from __future__ import annotations
@@ -12,10 +13,8 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -29,7 +28,6 @@ from critique_rl.config.schema import Pipeline
 from critique_rl.config.terminal import say
 from critique_rl.config.verifier_settings import with_verdict_settings
 from critique_rl.experiment.plan import check_stored, train_words
-from critique_rl.experiment.processes import set_environment, start, warm_up
 from critique_rl.experiment.progress import (
     Job,
     budget_share,
@@ -45,7 +43,40 @@ BASE = "base"
 ACCEPT = "--accept-changes"
 STARTED_BEFORE = "running (started before)"
 """Status of a run that a process of an earlier campaign trains."""
-Running = list[tuple[Job, BaseProcess]]
+
+
+class Runs(Protocol):
+    """Where the processes of a campaign run."""
+
+    limit: int
+    """Runs that may be started at a time."""
+    at_once: int
+    """Runs that there is room for, for an estimate."""
+    is_elsewhere: bool
+    """Whether they run on other machines, whose devices nobody knows here."""
+
+    @property
+    def busy(self) -> int:
+        """Runs that were started and have not ended."""
+
+    def prepare(self) -> None:
+        """What can begin before the settings are looked at. Raises ConfigError: There is no room
+        for a run.
+        """
+
+    def start(self, job: Job) -> None:
+        """Start a job, whose folder is there, and set its status."""
+
+    def take_ended(self, seconds: float) -> list[Job]:
+        """Wait so long at most for a job to end; the jobs that have, with their status."""
+
+    def stop(self) -> None:
+        """Ask the runs to stop, and wait for their checkpoints. Raises KeyboardInterrupt: On a
+        second Ctrl-C, after the runs were killed.
+        """
+
+    def close(self) -> None:
+        """Let go of what `prepare` and `start` have taken."""
 
 
 def run_all(
@@ -53,7 +84,7 @@ def run_all(
     folder: PipelineFolder,
     path: Path,
     overrides: Sequence[str],
-    jobs: int,
+    runs: Runs,
     accepts_changes: bool = False,
 ) -> list[str]:
     """Run everything that is not finished.
@@ -63,7 +94,7 @@ def run_all(
         folder: Where its results go.
         path: The pipeline's file, which each process reads again.
         overrides: `key=value` words for that file.
-        jobs: Runs at a time.
+        runs: Where they run.
         accepts_changes: Whether started runs go on where something has changed since.
 
     Returns:
@@ -77,18 +108,20 @@ def run_all(
     if accepts_changes:
         tail.append(ACCEPT)
     # Before the folder is made and the first trial runs.
-    for warning in check_settings(pipeline, folder, jobs, accepts_changes):
+    for warning in check_settings(pipeline, folder, runs, accepts_changes):
         say(warning)
     with lock_folder(folder.path, "running this pipeline"):
         if pipeline.sweep is not None:
-            failed = _run_sweep(pipeline, folder, tail, jobs)
+            failed = _run_sweep(pipeline, folder, tail, runs)
             if failed:
                 return failed
         chosen = with_chosen(pipeline, folder)
-        return _run_missing(chosen, folder, tail, jobs)
+        return _run_missing(chosen, folder, tail, runs)
 
 
-def _run_sweep(pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jobs: int) -> list[str]:
+def _run_sweep(
+    pipeline: Pipeline, folder: PipelineFolder, tail: list[str], runs: Runs
+) -> list[str]:
     """Run the trials, and write what they chose; the names of those that failed."""
     assert pipeline.sweep is not None, "the caller has a sweep"
     tried: Pipeline | None = pipeline
@@ -101,7 +134,7 @@ def _run_sweep(pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jobs
             # The trial's process reads the file, which does not have the new values.
             listed = ", ".join(f"{value!r}" for value in tried.sweep.values)
             sweep_tail.insert(1, f"sweep.values=[{listed}]")
-        failed = _run_missing(trials(tried), folder.sweep, sweep_tail, jobs, with_base=False)
+        failed = _run_missing(trials(tried), folder.sweep, sweep_tail, runs, with_base=False)
         if failed:
             return [f"sweep/{name}" for name in failed]
         choice = choose(tried, folder)
@@ -110,7 +143,7 @@ def _run_sweep(pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jobs
 
 
 def _run_missing(
-    pipeline: Pipeline, folder: PipelineFolder, tail: list[str], jobs: int, with_base: bool = True
+    pipeline: Pipeline, folder: PipelineFolder, tail: list[str], runs: Runs, with_base: bool = True
 ) -> list[str]:
     """Run what one pipeline, or its trials, lacks; the names of the runs that failed."""
     accepts_changes = ACCEPT in tail
@@ -120,24 +153,24 @@ def _run_missing(
         command = ["evaluate", *[word for word in tail if word != ACCEPT]]
         base = Job(BASE, None, folder.base, command)
         # Not first: it takes least, and the last of a few runs would begin later for it.
-        todo.insert(jobs, base)
+        todo.insert(runs.at_once, base)
     if not todo:
         return []
-    say(estimate(pipeline, folder, todo, jobs))
-    return _execute(todo, jobs, pipeline)
+    say(estimate(pipeline, folder, todo, runs.at_once))
+    return _execute(todo, runs, pipeline)
 
 
 def check_settings(
-    pipeline: Pipeline, folder: PipelineFolder, jobs: int, accepts_changes: bool = False
+    pipeline: Pipeline, folder: PipelineFolder, runs: Runs, accepts_changes: bool = False
 ) -> list[str]:
     """Refuse settings that cannot be used, and inputs that have changed, where something is to do.
 
-    Meanwhile the server that runs are forked from begins to import.
+    Meanwhile the runs are prepared: what they are forked from imports, or Ray is joined.
 
     Args:
         pipeline: The experiment.
         folder: Where its results go.
-        jobs: Runs at a time.
+        runs: Where they run.
         accepts_changes: Whether started runs go on where something has changed since.
 
     Returns:
@@ -150,12 +183,11 @@ def check_settings(
     due = _due_arms(pipeline, folder)
     if not due and not _is_base_due(pipeline, folder):
         return []
-    set_environment(jobs)
-    warm_up()
+    runs.prepare()
     # Imported here: `critique-rl run` on finished runs then needs neither torch nor TRL.
     from critique_rl.experiment.preflight import check_pipeline, check_started
 
-    warnings = check_pipeline(pipeline, due)
+    warnings = check_pipeline(pipeline, due, is_elsewhere=runs.is_elsewhere)
     if not accepts_changes:
         check_started(pipeline, folder)
     return warnings
@@ -207,19 +239,19 @@ def _is_base_due(pipeline: Pipeline, folder: PipelineFolder) -> bool:
     return evaluated != wanted
 
 
-def _execute(todo: list[Job], jobs: int, pipeline: Pipeline) -> list[str]:
+def _execute(todo: list[Job], runs: Runs, pipeline: Pipeline) -> list[str]:
     """Run all jobs and name those that failed. However this ends, no run is left behind.
 
     Raises:
         KeyboardInterrupt: On Ctrl-C or SIGTERM, after the runs have stopped.
     """
-    running: Running = []
     previous_handler = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        done = _run_jobs(todo, running, jobs, pipeline)
+        done = _run_jobs(todo, runs, pipeline)
     except BaseException:
         # Whatever ends this process: a run that it left behind would train on, seen by nobody.
-        _stop(running)
+        say("stopping: each run finishes its step and saves a checkpoint")
+        runs.stop()
         raise
     finally:
         signal.signal(signal.SIGTERM, previous_handler)
@@ -239,13 +271,12 @@ def _last_words(job: Job) -> str:
     return ""
 
 
-def _run_jobs(todo: list[Job], running: Running, jobs: int, pipeline: Pipeline) -> list[Job]:
+def _run_jobs(todo: list[Job], runs: Runs, pipeline: Pipeline) -> list[Job]:
     """Run jobs until none is left; those that ended, failed ones included.
 
     Args:
         todo: All jobs, as the table shows them.
-        running: Holds the jobs with a living process, also when this function is interrupted.
-        jobs: Processes at a time.
+        runs: Where they run. It knows what to stop when this function is interrupted.
         pipeline: For the table.
     """
     waiting = list(todo)
@@ -258,22 +289,23 @@ def _run_jobs(todo: list[Job], running: Running, jobs: int, pipeline: Pipeline) 
     display: AbstractContextManager[Live | None] = nullcontext()
     if console.is_terminal:
         table = progress_table(todo, pipeline)
-        display = Live(table, console=console, refresh_per_second=1)
+        # Ray prints to standard output, which `RayRuns` leads elsewhere.
+        display = Live(table, console=console, refresh_per_second=1, redirect_stdout=False)
     with display as live:
-        while waiting or running:
-            free = jobs - len(running)
+        while waiting or runs.busy:
+            free = runs.limit - runs.busy
             for job in _ready_jobs(waiting)[:free]:
                 waiting.remove(job)
-                _start(job, running)
+                job.folder.path.mkdir(parents=True, exist_ok=True)
+                runs.start(job)
             waiting = _drop_finished(waiting)
             statuses = [job.status for job in waiting]
             is_run_elsewhere = STARTED_BEFORE in statuses
-            if waiting and not running and not is_run_elsewhere:
+            if waiting and not runs.busy and not is_run_elsewhere:
                 done += _mark_orphans(waiting)
                 break
             # A second is the table's; a run that ends makes room for the next one at once.
-            wait([process.sentinel for _, process in running], timeout=1)
-            ended = _take_ended(running)
+            ended = runs.take_ended(1)
             done += ended
             seconds = time.monotonic() - began
             left = time_left(_shares(todo, pipeline), share_at_start, seconds)
@@ -334,44 +366,3 @@ def _interrupt(*_: object) -> NoReturn:
         KeyboardInterrupt: Always.
     """
     raise KeyboardInterrupt
-
-
-def _start(job: Job, running: Running) -> None:
-    """Start a job's process, and put both into `running`."""
-    job.folder.path.mkdir(parents=True, exist_ok=True)
-    process = start(job.command, job.folder.log)
-    running.append((job, process))
-    job.status = "running"
-    job.started = time.monotonic()
-
-
-def _take_ended(running: Running) -> list[Job]:
-    """Take the jobs whose process has ended out of `running`, with their status."""
-    ended = []
-    for job, process in list(running):
-        code = process.exitcode
-        if code is None:
-            continue
-        job.status = "finished" if code == 0 else f"failed ({code})"
-        job.seconds = time.monotonic() - job.started
-        running.remove((job, process))
-        ended.append(job)
-    return ended
-
-
-def _stop(running: Running) -> None:
-    """Ask the runs to stop, and wait for their checkpoints.
-
-    Raises:
-        KeyboardInterrupt: On a second Ctrl-C; the runs are killed.
-    """
-    say("stopping: each run finishes its step and saves a checkpoint")
-    for _, process in running:
-        process.terminate()
-    try:
-        for _, process in running:
-            process.join()
-    except KeyboardInterrupt:
-        for _, process in running:
-            process.kill()
-        raise

@@ -1,0 +1,1 @@
+"""All runs of a pipeline: on this machine, or on a Ray cluster."""
