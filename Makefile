@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TRL_EXPERIMENTAL_SILENCE := 1
 
-.PHONY: install demo check lint types test test-browser test-ray release smollm2 claims claims-quick
+.PHONY: install demo check lint types test test-browser test-ray test-distributed release smollm2 claims claims-quick
 
 install: $(VENV)/.installed
 
@@ -59,6 +59,12 @@ test-browser: install
 test-ray: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
 	$(BIN)/python -m pytest -rs tests/experiment/test_ray_campaign.py
+
+# DDP, FSDP2 and DeepSpeed ZeRO-1, 2, 3 on two CPU ranks, against one process (minutes): the table of runs/results/distributed.md.
+test-distributed: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt wheel setuptools
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation deepspeed
+	$(BIN)/python tests/distributed/backends.py
 
 # The wheel, and the quickstart from it in an environment that has nothing else. What it installs lies in build/release; the wheel is in dist.
 release: install

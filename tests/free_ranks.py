@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+from replayed_ranks import gathered
 from tiny_trainers import trainer_of
 from trl.generation.vllm_generation import VLLMGeneration
 from waiting import SECONDS
@@ -84,10 +86,11 @@ def trainer_with(policy: str, folder: Path, critic: Any, **settings: Any) -> Cri
 def record(trainer: CritiqueGRPOTrainer) -> dict[str, Any]:
     """The record that is compared between ranks."""
     log = [row for row in trainer.state.log_history if "loss" in row]
-    checksum = sum(
-        full_tensor(parameter.detach()).double().sum().item()
-        for parameter in trainer.model.parameters()
-    )
+    with gathered(trainer):
+        checksum = sum(
+            full_tensor(parameter.detach()).double().sum().item()
+            for parameter in trainer.model.parameters()
+        )
     return {
         "log": log,
         "counts": trainer.seen,
@@ -156,6 +159,46 @@ def resumed(policy: str, folder: Path, **settings: Any) -> dict[str, Any]:
         "turns": [turn_counts(trainer) for trainer in (whole_run, again)],
         "shares": [share_state(trainer) for trainer in (whole_run, again)],
     }
+
+
+def refined(policy: str, folder: Path) -> dict[str, Any]:
+    """As `moody`, without a divergence: also under sharding that gives no gradient of the head."""
+    trainer = trainer_with(policy, folder, Moody(), distill_weight=0.0)
+    trainer.train()
+    return record(trainer)
+
+
+def resumed_refined(policy: str, folder: Path) -> dict[str, Any]:
+    """As `resumed`, without a divergence."""
+    settings = {"distill_weight": 0.0, "save_strategy": "steps", "save_steps": 2}
+    whole_run = trainer_with(policy, folder, Moody(), **settings)
+    whole_run.train()
+    before = weights_of(whole_run)
+    again = trainer_with(policy, folder / "again", Moody(), **settings)
+    again.seen.append({})  # its first generation is the other's second
+    again.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+    after = weights_of(again)
+    apart = [(before[name] - after[name]).abs().max().item() for name in before]
+    tokens = [dict(whole_run.tokens), dict(again.tokens)]
+    return {"weights_apart": max(apart), "tokens": tokens}
+
+
+def refused(policy: str, folder: Path) -> dict[str, Any]:
+    """What a trainer that distils says of the sharding; "" where it takes it."""
+    try:
+        trainer_with(policy, folder, Moody())
+    except ValueError as error:
+        return {"refused": str(error)}
+    return {"refused": ""}
+
+
+def weights_of(trainer: CritiqueGRPOTrainer) -> dict[str, torch.Tensor]:
+    """Complete copies of all parameters."""
+    with gathered(trainer):
+        return {
+            name: full_tensor(parameter.detach()).clone()
+            for name, parameter in trainer.model.named_parameters()
+        }
 
 
 def share_state(trainer: CritiqueGRPOTrainer) -> dict[str, Any]:
@@ -257,6 +300,7 @@ SCENARIOS = {
     for scenario in (
         *(moody, own_critic, turns, own_turns, shared),
         *(resumed, resumed_turns, resumed_stale),
+        *(refined, resumed_refined, refused),
         *(vllm_server, vllm_turns, vllm_stale),
     )
 }

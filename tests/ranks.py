@@ -81,6 +81,8 @@ def _main(log: Path, environment: dict[str, str], calls: list[Call]) -> None:
     faulthandler.enable()
     if "FSDP_ON_CPU" in environment:
         importlib.import_module("fsdp_on_cpu")
+    if "DEEPSPEED_ON_CPU" in environment:
+        importlib.import_module("deepspeed_on_cpu")
     for module, arguments in calls:
         importlib.import_module(module).main(*arguments)
     sys.exit(0)

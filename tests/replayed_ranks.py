@@ -23,6 +23,7 @@ import random
 import re
 import sys
 from collections import Counter, defaultdict
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,21 @@ ELSEWHERE = {
     "in_process": {**SERVED, "distill_teacher": "other"},
 }
 """Variants that need a server, whose address is in TEACHER_URL."""
+REFINED = {
+    "refined": {
+        "loss_type": "dapo",
+        "refine_ratio": "nll",
+        "refine_own_weight": 0.1,
+        "scale_rewards": "none",
+    },
+    "refined_lora": {
+        "loss_type": "grpo",
+        "refine_ratio": "importance",
+        "refine_slots": 2,
+        "learning_rate": 1e-2,
+    },
+}
+"""No divergence: also under sharding that gives no gradient of the head."""
 LORA = LoraConfig(
     r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM"
 )
@@ -251,15 +267,13 @@ def trainer_of(policy: str, folder: Path, variant: str, world: int, rank: int) -
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(policy)
     accumulation = GROUPS * SIZE // (ROWS * world)
-    options = {**VARIANTS, **ELSEWHERE}[variant]
+    options = {**VARIANTS, **ELSEWHERE, **REFINED}[variant]
     settings = {**BASE, **options, "gradient_accumulation_steps": accumulation}
-    # accelerate knows no DeepSpeed with its option for a CPU; without a GPU it takes one anyway.
-    settings["use_cpu"] = "ACCELERATE_USE_DEEPSPEED" not in os.environ
     if options.get("distill_teacher") == "other":
         settings["distill_teacher"] = {"model": policy}
     elif options.get("distill_teacher") == "served":
         settings["distill_teacher"] = {"base_url": os.environ["TEACHER_URL"], "model": "m"}
-    lora = {"peft_config": LORA} if variant == "lora" else {}
+    lora = {"peft_config": LORA} if variant.endswith("lora") else {}
     args = CritiqueGRPOConfig(output_dir=str(folder / variant), **settings)
     return Measured(
         model,
@@ -273,16 +287,33 @@ def trainer_of(policy: str, folder: Path, variant: str, world: int, rank: int) -
     )
 
 
+def full_numel(parameter: torch.Tensor) -> int:
+    """Numbers of a parameter that this rank holds."""
+    local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    return local.numel()
+
+
+def gathered(trainer: Measured) -> AbstractContextManager[None]:
+    """Within it ZeRO-3's parameters are complete on every rank."""
+    if "DEEPSPEED_ON_CPU" not in os.environ:
+        return nullcontext()
+    import deepspeed_on_cpu
+
+    return deepspeed_on_cpu.gathered(trainer)
+
+
 def run(policy: str, folder: Path, variant: str, world: int, rank: int) -> dict[str, Any]:
     """Train one variant on this rank, as test_ranks compares it. Final weights go into a file."""
     trainer = trainer_of(policy, folder, variant, world, rank)
     batches: list[Counter] = []
     trainer.on_generation = lambda batch, advantages: batches.append(Counter(batch.counts))
     trainer.train()
-    weights = {
-        name: full_tensor(parameter.detach()).clone()
-        for name, parameter in trainer.model.named_parameters()
-    }
+    held = sum(full_numel(parameter) for parameter in trainer.model.parameters())
+    with gathered(trainer):
+        weights = {
+            name: full_tensor(parameter.detach()).clone()
+            for name, parameter in trainer.model.named_parameters()
+        }
     if rank == 0:
         torch.save(weights, folder / f"{variant}.pt")
     log = [row for row in trainer.state.log_history if "loss" in row]
@@ -291,6 +322,8 @@ def run(policy: str, folder: Path, variant: str, world: int, rank: int) -> dict[
         "norms": dict(trainer.norms),
         "counts": [dict(counts) for counts in batches],
         "tokens": dict(trainer.tokens),
+        "engine": type(trainer.model_wrapped).__name__,
+        "held": held / sum(weight.numel() for weight in weights.values()),
     }
 
 

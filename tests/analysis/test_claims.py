@@ -358,7 +358,7 @@ def test_a_stopped_campaign_keeps_the_verdicts_of_others(
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("critique_rl.experiment.campaign.run_all", stopped)
+    monkeypatch.setattr("critique_rl.experiment.campaigns.campaign.run_all", stopped)
     assert main([*words, "--only", "second"]) == 130
     [left] = json.loads((out / "claims.json").read_text())["claims"]
     assert left["pipeline"] == "third"

@@ -297,6 +297,7 @@ def test_what_cannot_read_the_head_whole_is_refused_with_a_way_out() -> None:
                 "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
             },
         ),
+        ("zero1", {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"}),
         ("zero2", {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}),
         (
             "zero3",
