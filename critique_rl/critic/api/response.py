@@ -125,13 +125,16 @@ def parse_response(body: bytes) -> Answer:
     choice = choices[0]
     _refuse_error(choice, usage)
     _refuse_error(_provider_fields(choice), usage)
+    given = _finish_word(choice)
+    finish_reason = finish_kind(given)
     message = choice.get("message")
+    if message is None and finish_reason in ("content_filter", "length"):
+        # Gemini sends no message where it has no text.
+        message = {}
     if not isinstance(message, dict):
         raise BadResponse("no message", usage)
     _refuse_error(message, usage)
     text = _read_content(message.get("content"), usage)
-    given = _finish_word(choice)
-    finish_reason = finish_kind(given)
     if finish_reason == "broken":
         raise BadResponse(f"the server broke the answer off: {reason_word(given)}", usage)
     if _refuses(message):
