@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 TRANSIENT_STATUSES = (408, 409, 425, 429)
 """Refusals worth another request, besides every 5xx."""
-FOR_ALL_STATUSES = (301, 302, 303, 307, 308, 401, 402, 403, 404)
-"""Refusals that every call would meet: redirects, of the key, the credit, the model or address."""
+FOR_ALL_STATUSES = (301, 302, 303, 307, 308, 401, 403, 404)
+"""Refusals that every call would meet: redirects, of the key, of the model or address."""
+NO_CREDIT = 402
+"""OpenRouter's status for an empty account, and with a Retry-After for too many calls at a time."""
 NO_QUOTA = "insufficient_quota"
 """Code of a 429 that means that the account is used up, not that calls come too fast."""
 TOO_LONG = "prompt_too_long"
@@ -75,6 +77,8 @@ def is_transient(error: BaseException) -> bool:
     from openai import APIConnectionError
 
     status = getattr(error, "status_code", None)
+    if status == NO_CREDIT:
+        return _names_a_wait(error)
     if status is not None:
         # A used-up account answers 429 like a busy server, and no wait fills it.
         return (status in TRANSIENT_STATUSES or status >= 500) and not _is_used_up(error)
@@ -83,9 +87,20 @@ def is_transient(error: BaseException) -> bool:
 
 def concerns_all_calls(error: BaseException | None) -> bool:
     """Whether every other call would meet the same refusal."""
+    status = getattr(error, "status_code", None)
+    if status == NO_CREDIT:
+        return not _names_a_wait(error)
     if _is_flagged_prompt(error):
         return False
-    return getattr(error, "status_code", None) in FOR_ALL_STATUSES or _is_used_up(error)
+    return status in FOR_ALL_STATUSES or _is_used_up(error)
+
+
+def _names_a_wait(error: BaseException | None) -> bool:
+    """Whether a refusal tells when to come back."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return False
+    return "retry-after" in response.headers
 
 
 def _is_flagged_prompt(error: BaseException | None) -> bool:
