@@ -4,8 +4,8 @@
 #   as a whole one. "abort" is vLLM's and SGLang's word for a request that was aborted. "error" with
 #   an `error` in the choice is OpenRouter's shape of an upstream failure amid an answer.
 # Seen: `finish_reason` is "stop" for "abort", "error", null and every word that the library does
-#   not know; the error stands in the choice's `provider_specific_fields` alone, and nothing is
-#   raised. "length" and Gemini's "MAX_TOKENS" stay "length". A usage that the provider left out
+#   not know (some of them with a warning in the log). The error stands in the choice's
+#   `provider_specific_fields` alone, and nothing is raised. "length" and Gemini's "MAX_TOKENS" stay "length". A usage that the provider left out
 #   becomes three zeros.
 # Exit status: 0 while litellm does so, 1 if that changes.
 set -eu
