@@ -48,7 +48,9 @@ ADVICE = {
         "the account has no credit or quota left: add some, or wait for the next period; "
         "fewer calls at a time do not help"
     ),
+    ": set ": "the server does not take a setting: write what the reason names under `critic:`",
     "401": "the key is wrong for this address: check the variable, and base_url",
+    "402": "the account has no credit left: add some",
     "403": "this key may not use this model",
     "404": (
         "no such model or path: base_url ends in the version (/v1), "

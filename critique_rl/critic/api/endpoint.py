@@ -107,7 +107,7 @@ class Endpoint:
     """Nucleus sampling: the probability mass to sample from."""
     max_tokens: int | None = 1024
     """Tokens of one answer at most; null: no bound. Reasoning models take `max_completion_tokens`
-    in `extra_body` instead.
+    in `extra_body` instead; where that is set, it is sent alone.
     """
     seed: int | None = None
     """Sampling seed. The number of the sample is added, so that two answers to one question differ.
@@ -163,7 +163,7 @@ class Endpoint:
     caps: Caps = field(default_factory=Caps)
     """The most that the run may spend on this critic."""
     prompt_price: float = 0.0
-    """US dollars per million prompt tokens."""
+    """US dollars per million prompt tokens. Where a router reports a larger cost, that counts."""
     completion_price: float = 0.0
     """US dollars per million tokens of answers."""
     cached_prompt_price: float | None = None
@@ -344,10 +344,14 @@ class Endpoint:
             factor: multiple of the bound on the answer's tokens.
         """
         seed = None if self.seed is None else self.seed + sample
+        max_tokens = self.max_tokens
+        if self.extra_body.get("max_completion_tokens") is not None:
+            # OpenAI refuses a request with both bounds.
+            max_tokens = None
         settings: dict[str, Any] = {
             "temperature": self.temperature,
             "top_p": self.top_p,
-            "max_tokens": self.max_tokens,
+            "max_tokens": max_tokens,
             "seed": seed,
         }
         settings.update(self.extra_body)
@@ -426,7 +430,11 @@ class Endpoint:
         )
 
     def with_price(self, usage: Usage) -> Usage:
-        """The usage with its price in US dollars."""
+        """The usage with its price in US dollars: by the prices, or what the server charged.
+
+        The larger of the two: a router may take a dearer provider, and its `cost` may leave out
+        what the provider charges to a key of its user.
+        """
         cached_price = self.cached_prompt_price
         if cached_price is None:
             cached_price = self.prompt_price
@@ -436,7 +444,7 @@ class Endpoint:
             + usage.cached_prompt_tokens * cached_price
             + usage.completion_tokens * self.completion_price
         )
-        return replace(usage, usd=self.price_share * usd / 1e6)
+        return replace(usage, usd=max(usage.usd, self.price_share * usd / 1e6))
 
 
 def _is_web_address(address: str) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from critique_rl.config.secrets import without_key_at_end
@@ -25,6 +26,8 @@ TRANSIENT_STATUSES = (408, 409, 425, 429)
 """Refusals worth another request, besides every 5xx."""
 FOR_ALL_STATUSES = (301, 302, 303, 307, 308, 401, 403, 404)
 """Refusals that every call would meet: redirects, of the key, of the model or address."""
+NO_CREDIT = 402
+"""OpenRouter's status for an empty account, and with a Retry-After for too many calls at a time."""
 NO_QUOTA = "insufficient_quota"
 """Code of a 429 that means that the account is used up, not that calls come too fast."""
 TOO_LONG = "prompt_too_long"
@@ -37,6 +40,25 @@ TOO_LONG_WORDS = re.compile(
 )
 """As vLLM, llama.cpp, SGLang, OpenAI and Anthropic refuse such a prompt; no code is shared by all.
 """
+FILTERED = re.compile(r"content_filter|content management policy|ContentPolicyViolation")
+"""As Azure refuses a prompt that its filter has read, and LiteLLM, which drops the code."""
+UNSUPPORTED_STATUSES = (400, 422)
+UNSUPPORTED_WORDS = re.compile(
+    r"(un|not |n't )support|unrecogni[sz]ed|unexpected|deprecated|not (permitted|allowed)"
+    r"|at the same time",
+    re.IGNORECASE,
+)
+"""As OpenAI, Azure, Anthropic and servers with strict schemas refuse a setting."""
+SETTINGS = re.compile(r"\b(max_completion_tokens|max_tokens|temperature|top_p|seed)\b")
+"""Settings that the client sends by itself, as servers name them."""
+SETTING_HINTS = {
+    "max_tokens": "set max_tokens: null and extra_body: {max_completion_tokens: ...}",
+    "max_completion_tokens": "set max_tokens, and no max_completion_tokens in extra_body",
+    "temperature": "set temperature: null",
+    "top_p": "set top_p: null",
+    "seed": "set seed: null",
+}
+"""Setting that a server does not take -> what to write in the pipeline."""
 MAX_WORDS = 160
 """Characters of a server's own words that a reason quotes."""
 MAX_SPACES = 20
@@ -55,6 +77,8 @@ def is_transient(error: BaseException) -> bool:
     from openai import APIConnectionError
 
     status = getattr(error, "status_code", None)
+    if status == NO_CREDIT:
+        return _names_a_wait(error)
     if status is not None:
         # A used-up account answers 429 like a busy server, and no wait fills it.
         return (status in TRANSIENT_STATUSES or status >= 500) and not _is_used_up(error)
@@ -63,11 +87,41 @@ def is_transient(error: BaseException) -> bool:
 
 def concerns_all_calls(error: BaseException | None) -> bool:
     """Whether every other call would meet the same refusal."""
-    return getattr(error, "status_code", None) in FOR_ALL_STATUSES or _is_used_up(error)
+    status = getattr(error, "status_code", None)
+    if status == NO_CREDIT:
+        return not _names_a_wait(error)
+    if _is_flagged_prompt(error):
+        return False
+    return status in FOR_ALL_STATUSES or _is_used_up(error)
+
+
+def _names_a_wait(error: BaseException | None) -> bool:
+    """Whether a refusal tells when to come back."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return False
+    return "retry-after" in response.headers
+
+
+def _is_flagged_prompt(error: BaseException | None) -> bool:
+    """Whether a refusal is a filter's, about one prompt: OpenRouter answers 403 to such a one."""
+    body = getattr(error, "body", None)
+    if not isinstance(body, Mapping):
+        return False
+    metadata = body.get("metadata")
+    if not isinstance(metadata, Mapping):
+        return False
+    return "flagged_input" in metadata
 
 
 def _is_used_up(error: BaseException | None) -> bool:
     return NO_QUOTA in (getattr(error, "code", None), getattr(error, "type", None))
+
+
+def is_filtered(error: BaseException) -> bool:
+    """Whether a refusal is of a filter that has read the prompt."""
+    code = getattr(error, "code", None)
+    return FILTERED.search(f"{code} {error}") is not None
 
 
 def is_endpoint_alive(error: Exception | None, step_over: bool) -> bool | None:
@@ -112,10 +166,7 @@ def failure_reason(error: Exception, key: str = "", step_over: bool = False) -> 
             return "timeout"
         case APIStatusError():
             words = _server_words(error, key)
-            kind = f"http {error.status_code}"
-            if is_too_long(error, words):
-                kind = TOO_LONG
-            return f"{kind}: {_shorten(words, key)}"
+            return f"{_refusal_kind(error, words)}: {_shorten(words, key)}"
         case APIConnectionError() | RequestError():
             return "connection"
         case BadResponse():
@@ -127,11 +178,42 @@ def failure_reason(error: Exception, key: str = "", step_over: bool = False) -> 
     return f"error: {type(error).__name__}"
 
 
+def _refusal_kind(error: APIStatusError, words: str) -> str:
+    """What a refusal is about, as far as its status and its words tell."""
+    if is_too_long(error, words):
+        return TOO_LONG
+    hint = setting_hint(error, words)
+    if hint:
+        return f"http {error.status_code}: {hint}"
+    return f"http {error.status_code}"
+
+
 def is_too_long(error: APIStatusError, words: str) -> bool:
     """Whether a refusal, in the server's words, is about a prompt over the model's context."""
     if error.status_code not in TOO_LONG_STATUSES:
         return False
     return TOO_LONG_WORDS.search(f"{error.code} {words}") is not None
+
+
+def setting_hint(error: APIStatusError, words: str) -> str:
+    """What to write in the pipeline where a server refuses one of the client's settings.
+
+    Args:
+        error: the refusal.
+        words: the server's words.
+
+    Returns:
+        The hint; "" where the refusal is about something else.
+    """
+    if error.status_code not in UNSUPPORTED_STATUSES:
+        return ""
+    if not UNSUPPORTED_WORDS.search(words):
+        return ""
+    # The words may name a second one: "'max_tokens' is not supported. Use 'max_completion_tokens'".
+    named = SETTINGS.search(f"{error.param} {words}")
+    if named is None:
+        return ""
+    return SETTING_HINTS[named.group()]
 
 
 def _server_words(error: APIStatusError, key: str) -> str:

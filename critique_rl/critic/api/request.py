@@ -10,7 +10,7 @@ from critique_rl.config.terminal import say, without_controls
 from critique_rl.critic.api.billing.first_answer import alone_until_first_answer
 from critique_rl.critic.api.billing.usage_report import PartialUsage
 from critique_rl.critic.api.client import read_body
-from critique_rl.critic.api.failures import NotSent
+from critique_rl.critic.api.failures import NotSent, is_filtered
 from critique_rl.critic.api.response import Answer, BadResponse, OtherModel, Report
 from critique_rl.critic.api.scoring.question import (
     max_usage,
@@ -126,7 +126,7 @@ def _is_billed_refusal(error: Exception) -> bool:
     """Whether a 4xx may cost tokens: a timeout, or a filter that has read the prompt."""
     # Azure bills both, by its page on the prices of filtered requests.
     status = getattr(error, "status_code", None)
-    return status == 408 or "content_filter" in str(getattr(error, "code", None))
+    return status == 408 or is_filtered(error)
 
 
 def _settle(call: Call, most: Usage, usage: Usage) -> None:
@@ -139,8 +139,9 @@ def _settle(call: Call, most: Usage, usage: Usage) -> None:
     call.spent.append(replace(usage, excess_tokens=excess))
     if is_first_excess and step.endpoint.bounds_answers:
         say(
-            f"{step.endpoint.base_url}: an answer was billed at {used} tokens, and at most "
-            f"{reserved} were reserved for it: the server does not keep max_tokens, or adds to "
-            f"the prompt. All later requests reserve {excess} tokens more. The caps may be "
+            f"{step.endpoint.base_url}: an answer was billed at {used} tokens and "
+            f"${usage.usd:.6f}, and at most {reserved} tokens and ${most.usd:.6f} were reserved "
+            "for it: the server does not keep max_tokens, adds to the prompt, or costs more than "
+            "the prices say. All later requests reserve the excess more. The caps may be "
             "exceeded by the excess of what was out at this moment"
         )

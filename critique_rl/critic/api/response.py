@@ -127,6 +127,7 @@ def parse_choice(body: bytes) -> tuple[dict[str, Any], dict[str, Any], Report]:
         raise BadResponse("no choices", usage)
     choice = choices[0]
     _refuse_error(choice, usage)
+    _refuse_error(_provider_fields(choice), usage)
     return answer, choice, usage
 
 
@@ -140,13 +141,16 @@ def parse_response(body: bytes) -> Answer:
         BadResponse: it holds no answer.
     """
     answer, choice, usage = parse_choice(body)
+    given = _finish_word(choice)
+    finish_reason = finish_kind(given)
     message = choice.get("message")
+    if message is None and finish_reason in ("content_filter", "length"):
+        # Gemini sends no message where it has no text.
+        message = {}
     if not isinstance(message, dict):
         raise BadResponse("no message", usage)
     _refuse_error(message, usage)
     text = _read_content(message.get("content"), usage)
-    given = next((choice[key] for key in FINISH_KEYS if choice.get(key)), None)
-    finish_reason = finish_kind(given)
     if finish_reason == "broken":
         raise BadResponse(f"the server broke the answer off: {reason_word(given)}", usage)
     if _refuses(message):
@@ -211,6 +215,24 @@ def _read_content(content: Any, usage: Report) -> str:
     return text
 
 
+def _finish_word(choice: dict[str, Any]) -> Any:
+    """How a server says that a choice ended."""
+    given = next((choice[key] for key in FINISH_KEYS if choice.get(key)), None)
+    # LiteLLM makes "stop" of words that it does not know, "abort" and "error" among them.
+    native = _provider_fields(choice).get("native_finish_reason")
+    if native and finish_kind(given) == "stop":
+        return native
+    return given
+
+
+def _provider_fields(choice: dict[str, Any]) -> dict[str, Any]:
+    """What LiteLLM keeps of a provider's choice beside what it made of it."""
+    fields = choice.get("provider_specific_fields")
+    if isinstance(fields, dict):
+        return fields
+    return {}
+
+
 def _plain_text(text: str) -> str:
     """The text with U+FFFD for half surrogates, which JSON can spell and UTF-8 cannot."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -265,16 +287,32 @@ def _error_in_body(error: Any, usage: Report) -> BadResponse:
 
 def error_words(error: Any) -> str:
     """What a server says about an error, from JSON of any shape; "" if it says nothing."""
+    provider_words = ""
     # Error of an error, list of errors: no server goes deeper.
     for _ in range(4):
         if isinstance(error, list):
             error = next(iter(error), None)
         if not isinstance(error, Mapping):
             break
+        provider_words = provider_words or _provider_words(error)
         error = next((error[key] for key in WORDS_KEYS if error.get(key)), None)
     if isinstance(error, bool) or not isinstance(error, str | int | float):
-        return ""
+        return provider_words
+    if provider_words:
+        return f"{error}: {provider_words}"
     return str(error)
+
+
+def _provider_words(error: Mapping[str, Any]) -> str:
+    """What the provider behind a router said; "" without."""
+    # OpenRouter itself says "Provider returned error" only.
+    metadata = error.get("metadata")
+    if not isinstance(metadata, Mapping):
+        return ""
+    raw = metadata.get("raw")
+    if not isinstance(raw, str):
+        return ""
+    return words_of_text(raw)
 
 
 def words_of_text(text: str) -> str:

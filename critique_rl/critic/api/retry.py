@@ -7,8 +7,10 @@ bounds both. No clock on a wall is read: a date is compared with the Date of the
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import re
 from email.utils import mktime_tz, parsedate_tz
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,10 @@ JITTER = random.Random()
 MAX_WAIT_SECONDS = 20.0
 RETRY_AFTER_JITTER_SECONDS = 0.25
 MAX_DATE_LENGTH = 64
+RETRY_HEADERS = ("retry-after", "llm_provider-retry-after")
+"""LiteLLM's proxy renames the header of the provider behind it."""
+RETRY_DELAY = re.compile(r'"retryDelay": "(\d{1,6}(?:\.\d{1,9})?)s"')
+"""google.rpc.RetryInfo in a list of details."""
 
 
 async def send_with_retries(call: Call, factor: float = 1.0) -> Answer:
@@ -59,10 +65,13 @@ async def send_with_retries(call: Call, factor: float = 1.0) -> Answer:
 def wait_seconds(state: RetryCallState) -> float:
     """Seconds until the next request."""
     assert state.outcome is not None  # tenacity waits after an outcome only
-    response = getattr(state.outcome.exception(), "response", None)
+    error = state.outcome.exception()
+    response = getattr(error, "response", None)
     wanted = None
     if response is not None:
         wanted = wanted_wait(response.headers)
+    if wanted is None:
+        wanted = wait_in_body(getattr(error, "body", None))
     # Jitter in both cases, so that many calls do not come back together.
     if wanted is not None:
         return wanted + JITTER.uniform(0, RETRY_AFTER_JITTER_SECONDS)
@@ -75,12 +84,27 @@ def wanted_wait(headers: Headers) -> float | None:
     The x-ratelimit-reset headers are not read: they tell when a whole quota is free again.
     """
     date = headers.get("date", "")
-    waits = [parse_retry_after(value, date) for value in headers.get_list("retry-after")]
+    waits = []
+    for name in RETRY_HEADERS:
+        waits += [parse_retry_after(value, date) for value in headers.get_list(name)]
     for value in headers.get_list("retry-after-ms"):
         milliseconds = parse_retry_after(value)
         if milliseconds is not None:
             waits.append(milliseconds / 1000)
     return max((wait for wait in waits if wait is not None), default=None)
+
+
+def wait_in_body(body: object) -> float | None:
+    """Seconds that the body of a refusal asks to wait, as Gemini writes them; None for none.
+
+    Args:
+        body: the refusal's JSON, of any shape.
+    """
+    text = json.dumps(body, default=str)
+    match = RETRY_DELAY.search(text)
+    if match is None:
+        return None
+    return float(match.group(1))
 
 
 def parse_retry_after(value: str, date: str = "") -> float | None:

@@ -2,7 +2,7 @@
 
 Counts may come as numbers, as texts, or not at all. Thoughts may stand outside of the completion.
 What a server leaves out is filled from the request's reservation, so that no shape of a report
-makes an answer cheaper than it was.
+makes an answer cheaper than it was. Routers add what they charged, in dollars.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from critique_rl.types import Usage
 PROMPT_NAMES = ("prompt_tokens", "input_tokens")
 COMPLETION_NAMES = ("completion_tokens", "output_tokens")
 """Names of the counts: OpenAI's chats, and the Responses interface and Anthropic's."""
+MAX_COST = 1_000.0
+"""US dollars that an answer may plausibly cost. More would use up the caps by one wrong report."""
 NUMBER = re.compile(r"\d{1,18}(\.\d{1,18})?")
 
 
@@ -56,10 +58,11 @@ class PartialUsage:
 
 
 def parse_usage(counts: Any) -> Usage | None:
-    """Token counts as the server bills them, without a price; None if one of them is missing.
+    """Token counts as the server bills them; None if one of them is missing.
 
     A total above prompt + completion holds thoughts that some servers leave out of the completion,
     and so do more thoughts than tokens of the completion. They are billed as completion tokens.
+    The price is the one that the server charged, 0 if it names none.
     """
     if not isinstance(counts, Mapping):
         return None
@@ -74,7 +77,10 @@ def parse_usage(counts: Any) -> Usage | None:
     cached = _detail(counts, "prompt_tokens_details", "cached_tokens")
     # A server that reports more cached tokens than prompt tokens would get a negative price.
     return Usage(
-        prompt_tokens, completion_tokens, cached_prompt_tokens=min(cached or 0, prompt_tokens)
+        prompt_tokens,
+        completion_tokens,
+        usd=_charged_dollars(counts),
+        cached_prompt_tokens=min(cached or 0, prompt_tokens),
     )
 
 
@@ -108,6 +114,17 @@ def token_count(value: Any) -> int | None:
     if value < 0:
         return None
     return math.ceil(value)
+
+
+def _charged_dollars(counts: Mapping[str, Any]) -> float:
+    """OpenRouter's `cost`, in US dollars; 0.0 for none, and for one that cannot be."""
+    cost = counts.get("cost")
+    if isinstance(cost, bool) or not isinstance(cost, int | float):
+        return 0.0
+    # NaN is in no range.
+    if not 0 < cost <= MAX_COST:
+        return 0.0
+    return cost
 
 
 def _completion_tokens(counts: Mapping[str, Any]) -> int | None:
