@@ -14,9 +14,9 @@ import yaml
 
 os.environ["DS_ACCELERATOR"] = "cpu"
 
-import deepspeed  # noqa: E402  (it reads the variable)
-from accelerate import state  # noqa: E402
-from accelerate.utils import DistributedType  # noqa: E402
+import deepspeed
+from accelerate import state
+from accelerate.utils import DistributedType
 
 FOLDER = Path(__file__).parents[1] / "pipelines" / "accelerate"
 shipped = yaml.safe_load((FOLDER / os.environ["DEEPSPEED_ON_CPU"]).read_text())["deepspeed_config"]

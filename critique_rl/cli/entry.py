@@ -19,7 +19,6 @@ from critique_rl.cli import (
     claims,
     compare,
     critics,
-    doctor,
     evaluate,
     flow,
     init,
@@ -32,6 +31,7 @@ from critique_rl.cli import (
     train,
     watch,
 )
+from critique_rl.cli.doctor import command as doctor
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.terminal import cut_words, guard_terminal, printable, say
 

@@ -1,10 +1,10 @@
 """What a GPU does that a CPU cannot show: bf16, flash attention, vLLM beside the policy.
 
-    python tests/benchmarks/on_gpu.py            # a table for cluster.md; without a GPU it says "not run"
-    python tests/benchmarks/on_gpu.py --cpu      # a tiny float32 policy, to try the script itself
+    python tests/benchmarks/on_gpu.py          # a table for cluster.md; "not run" without a GPU
+    python tests/benchmarks/on_gpu.py --cpu    # a tiny float32 policy, to try the script itself
 
-A randomly made Qwen2 of 0.5B weights with a vocabulary of 151,936 takes a few steps of 32 rows of up
-to 256 tokens. Each row of the table is a trainer: seconds per step (the mean after the first), peak
+A randomly made Qwen2 of 0.5B weights with a vocabulary of 151,936 takes a few steps of 32 rows of
+up to 256 tokens. Each row of the table is a trainer: seconds per step (the mean after the first), peak
 memory of the device, both over stock TRL's, and how far the log-probs of the sampler are from those
 of the trainer. The last part samples 8 completions and scores them again.
 """
@@ -128,9 +128,7 @@ def measure(
     gc.collect()
     has_gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if attention.startswith("flash") else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(
-        policy, dtype=dtype, attn_implementation=attention
-    )
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=dtype, attn_implementation=attention)
     kind = CritiqueGRPOTrainer if is_ours else GRPOTrainer
     arguments = CritiqueGRPOConfig if is_ours else GRPOConfig
     ours: dict[str, Any] = {}
@@ -280,7 +278,9 @@ def main() -> int:
     with TemporaryDirectory() as temporary:
         policy = Path(temporary)
         save_policy(policy, size)
-        print("| trainer | seconds per step | over stock | peak GiB | over stock | log-probs apart |")
+        print(
+            "| trainer | seconds per step | over stock | peak GiB | over stock | log-probs apart |"
+        )
         print("|---|---|---|---|---|---|", flush=True)
         for line in rows(policy, size):
             print(line, flush=True)

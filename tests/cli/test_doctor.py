@@ -11,7 +11,7 @@ import pytest
 from fault_server import serving
 from transformers import AutoTokenizer
 
-from critique_rl.cli import doctor, doctor_checks
+from critique_rl.cli.doctor import checks, command
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import parse_pipeline
@@ -37,12 +37,12 @@ def test_the_versions_it_calls_tested_are_those_of_the_constraints() -> None:
             re.MULTILINE,
         )
     )
-    assert {name: pins[name] for name in doctor_checks.TESTED} == doctor_checks.TESTED
+    assert {name: pins[name] for name in checks.TESTED} == checks.TESTED
 
 
 def test_a_package_of_another_minor_is_a_warning_and_a_missing_one_a_failure(monkeypatch) -> None:
-    monkeypatch.setattr(doctor_checks, "TESTED", {"numpy": "0.1.0", "no-such-package": "1.0"})
-    lines = list(doctor_checks.check_packages())
+    monkeypatch.setattr(checks, "TESTED", {"numpy": "0.1.0", "no-such-package": "1.0"})
+    lines = list(checks.check_packages())
     assert (lines[0].status, lines[1].status) == ("warn", "fail")
     assert "pip install no-such-package==1.0" in lines[1].advice
 
@@ -81,18 +81,18 @@ def test_nobody_there_a_wrong_address_and_a_missing_key_are_failures_with_advice
     tmp_path, monkeypatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    nobody = line_about(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "answer")
+    nobody = line_about(command.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "answer")
     assert (nobody.status, nobody.finding) == ("fail", "connection")
     assert "start the server" in nobody.advice
     assert (
         "give the address up to its version"
-        in line_about(doctor.check(None, tmp_path, "localhost:9", "m"), "endpoint").advice
+        in line_about(command.check(None, tmp_path, "localhost:9", "m"), "endpoint").advice
     )
-    key = line_about(doctor.check(None, tmp_path, "https://api.example.invalid/v1", "m"), "key")
+    key = line_about(command.check(None, tmp_path, "https://api.example.invalid/v1", "m"), "key")
     assert (key.status, key.finding) == ("fail", "$OPENAI_API_KEY is not set")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-ab\ncd")
     assert (
-        line_about(doctor.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "key").finding
+        line_about(command.check(None, tmp_path, "http://127.0.0.1:9/v1", "m"), "key").finding
         == "$OPENAI_API_KEY cannot be sent"
     )
 
@@ -107,13 +107,13 @@ def test_a_template_that_needs_an_argument_gets_it_or_is_named(tmp_path, tiny_po
     data = {"task": {"name": "lab/chain"}, "policy": {"model": str(folder)}, "arms": {"scalar": {}}}
     data["trl"] = {"max_completion_length": 48}
     line = line_about(
-        doctor.check(parse_pipeline("p", data), tmp_path, None, None), "chat template"
+        command.check(parse_pipeline("p", data), tmp_path, None, None), "chat template"
     )
     assert (line.status, line.finding) == ("fail", "raises: no thinking")
     with pytest.raises(ConfigError, match="chat template: it raises no thinking"):
         refuse_or_warn(foresee(parse_pipeline("p", data).arms))
     data["trl"]["chat_template_kwargs"] = {"thinking": True}
-    lines = doctor.check(parse_pipeline("p", data), tmp_path, None, None)
+    lines = command.check(parse_pipeline("p", data), tmp_path, None, None)
     assert line_about(lines, "chat template").status == "ok"
     refuse_or_warn(foresee(parse_pipeline("p", data).arms))
 
@@ -125,11 +125,11 @@ def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_po
         "policy": {"model": tiny_policy},
         "arms": {"scalar": {}, "a": api, "b": api},
     }
-    lines = doctor.check(parse_pipeline("p", data), tmp_path / "runs", None, None)
+    lines = command.check(parse_pipeline("p", data), tmp_path / "runs", None, None)
     assert line_about(lines, "chat template").status == "ok"
     assert line_about(lines, "policy").status == "ok"
     assert sum(line.what.endswith(": answer") for line in lines) == 1
-    missing = doctor.check(
+    missing = command.check(
         parse_pipeline(
             "p", {**data, "policy": {"model": "/no/such/folder"}, "arms": {"scalar": {}}}
         ),
@@ -152,11 +152,13 @@ def test_a_pipelines_policy_template_and_critics_are_looked_at(tmp_path, tiny_po
 def test_what_run_would_refuse_is_a_failure(tmp_path, tiny_policy, change, words) -> None:
     data = {"task": {"name": "lab/chain"}, "policy": {"model": tiny_policy}, "arms": {"scalar": {}}}
     assert (
-        line_about(doctor.check(parse_pipeline("p", data), tmp_path, None, None), "settings").status
+        line_about(
+            command.check(parse_pipeline("p", data), tmp_path, None, None), "settings"
+        ).status
         == "ok"
     )
     line = line_about(
-        doctor.check(parse_pipeline("p", {**data, **change}), tmp_path, None, None), "settings"
+        command.check(parse_pipeline("p", {**data, **change}), tmp_path, None, None), "settings"
     )
     assert line.status == "fail"
     assert words in line.advice
@@ -175,7 +177,7 @@ def test_an_endpoint_is_asked_as_the_run_asks_it_also_within_noisy(
         "extra_body": extra,
     }
     arms = {"a": {"critic": {"kind": "noisy", "wrong": 0.5, "critic": api}}}
-    doctor.check(
+    command.check(
         parse_pipeline(
             "p", {"task": {"name": "lab/chain"}, "policy": {"model": tiny_policy}, "arms": arms}
         ),
@@ -185,7 +187,7 @@ def test_an_endpoint_is_asked_as_the_run_asks_it_also_within_noisy(
     )
     assert server.asked[-1].keys() == {"model", "messages", "max_completion_tokens"}
     arms = {"a": {"critic": {**api, "temperature": 0.3, "max_tokens": 2000, "extra_body": {}}}}
-    doctor.check(
+    command.check(
         parse_pipeline(
             "p", {"task": {"name": "lab/chain"}, "policy": {"model": tiny_policy}, "arms": arms}
         ),

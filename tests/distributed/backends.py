@@ -17,11 +17,11 @@ from typing import Any
 
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
-import conftest  # noqa: F401  (one thread, no network)
-import ranks
-import torch
+import conftest  # noqa: E402, F401  (one thread, no network)
+import ranks  # noqa: E402
+import torch  # noqa: E402
 
-from critique_rl.lab.base import Recipe, build_model, build_tokenizer
+from critique_rl.lab.base import Recipe, build_model, build_tokenizer  # noqa: E402
 
 CLOSE = 1e-5
 SECONDS = 900

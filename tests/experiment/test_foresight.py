@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_runs import SMALL, write_pipeline
 
-from critique_rl.cli.doctor import check
+from critique_rl.cli.doctor.command import check
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import parse_pipeline

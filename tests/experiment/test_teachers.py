@@ -13,7 +13,7 @@ from scoring_server import serving
 from tiny_runs import SMALL, cli, write_pipeline
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from critique_rl.cli.doctor_endpoint import check_teachers
+from critique_rl.cli.doctor.endpoint import check_teachers
 from critique_rl.config.durable_files import read_jsonl
 from critique_rl.config.pipeline_file import parse_pipeline
 from critique_rl.config.run_folder import PipelineFolder

@@ -20,7 +20,7 @@ from benchmarks.fault_table import CELLS, FAULTS, measure
 from fault_server import serving
 from waiting import SECONDS, ended, wait_until, within
 
-from critique_rl.cli.doctor_endpoint import failure_advice
+from critique_rl.cli.doctor.endpoint import failure_advice
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.api.loop import start_in_thread
 from critique_rl.critic.api.response import parse_usage

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from tiny_runs import SMALL
 
 from critique_rl.analysis.numbers_csv import safe_cell
-from critique_rl.cli.doctor import check
-from critique_rl.cli.doctor_endpoint import check_endpoint
+from critique_rl.cli.doctor.command import check
+from critique_rl.cli.doctor.endpoint import check_endpoint
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from critique_rl.cli.arguments import Commands, add_json_argument, load
-from critique_rl.cli.doctor_checks import (
+from critique_rl.cli.doctor.checks import (
     Line,
     check_disk,
     check_foresight,
@@ -24,7 +24,7 @@ from critique_rl.cli.doctor_checks import (
     check_reach,
     check_settings,
 )
-from critique_rl.cli.doctor_endpoint import ENDPOINT_OPTIONS, check_endpoint, check_teachers
+from critique_rl.cli.doctor.endpoint import ENDPOINT_OPTIONS, check_endpoint, check_teachers
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline, RunConfig
 from critique_rl.config.secrets import without_secrets

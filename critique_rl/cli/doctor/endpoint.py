@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from critique_rl.cli.doctor_checks import Line
+from critique_rl.cli.doctor.checks import Line
 from critique_rl.config.schema import Pipeline
 from critique_rl.config.secrets import base_url_fault, without_key
 from critique_rl.config.terminal import say
