@@ -3,10 +3,10 @@
     python tests/benchmarks/on_gpu.py          # a table for cluster.md; "not run" without a GPU
     python tests/benchmarks/on_gpu.py --cpu    # a tiny float32 policy, to try the script itself
 
-A randomly made Qwen2 of 0.5B weights with a vocabulary of 151,936 takes a few steps of 32 rows of
-A randomly made Qwen2 of 0.5B weights, vocabulary 151,936, takes a few steps of 32 rows of up to
-memory of the device, both over stock TRL's, and how far the log-probs of the sampler are from those
-of the trainer. The last part samples 8 completions and scores them again.
+A random Qwen2 of 0.5B weights, vocabulary 151,936, takes a few steps of 32 rows of 256 tokens. Each
+row of the table is a trainer: seconds per step (the mean after the first), peak memory of the
+device, both over stock TRL's, and how far the log-probs of the sampler are from those of the
+trainer. The last part samples 8 completions and scores them again.
 """
 
 from __future__ import annotations
