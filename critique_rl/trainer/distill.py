@@ -50,8 +50,13 @@ from critique_rl.trainer.teachers.teacher import (
 )
 from critique_rl.trainer.trl_seams import TrlBatch
 
-HEAD_TOLERANCE = 0.1
+LOGPS_TOLERANCE = 0.1
 """Gap in log-probs between TRL and our own head, from which on the head is not the model's."""
+HEAD_FAULT = (
+    "this model's head gives log-probs {gap} away from the model's own, so it does more with its "
+    "logits than scale and cap them. Use a served teacher, distill_teacher: {{base_url: ...}}, or "
+    "refinements alone, distill_weight: 0"
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ class Distillation:
             self.teacher = Teacher(model, source, args.distill_ema)
         self.anchor = Teacher(model, "base") if args.refine_anchor_weight else None
         top_k = args.distill_top_k if args.distill_mode == "topk" else None
+        self.has_checked_head = False
         self.keeps_pair = False
         """Whether `divergence_term` leaves what it read to `divergence_parts`."""
         self.last_pair: _Pair | None = None
@@ -478,9 +484,24 @@ class Distillation:
             self.passes.autocast(),
         ):
             # Logits of one position alone: the divergence makes the others in slices.
-            model(input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=1)
+            output = model(
+                input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=1
+            )
             head = hidden_states.head_of(model).detach()
+        if not self.has_checked_head:
+            self._check_logits(head, seen[0][:, -1], output.logits[:, -1])
+            self.has_checked_head = True
         return rows.predicting(seen[0]), head
+
+    def _check_logits(self, head: Head, hidden_BH: Tensor, logits_BV: Tensor) -> None:
+        """Check that a model's logits (B, V) are those of its head on hidden states (B, H).
+
+        Raises:
+            ValueError: they are not, and no mode of distillation can read the model.
+        """
+        gap = hidden_states.head_gap(head, hidden_BH, logits_BV)
+        if gap > hidden_states.HEAD_TOLERANCE:
+            raise ValueError(f"distill_weight: {HEAD_FAULT.format(gap=f'{gap:.0%}')}")
 
     def _teacher_logps(
         self, rows: TermRows, context: str, hidden: Tensor | None = None, head: Head | None = None
@@ -541,14 +562,13 @@ class Distillation:
         """Check log-probs from our own head against TRL's, all (B, T).
 
         Raises:
-            ValueError: they differ, because the model scales its logits in a way of its own.
+            ValueError: they differ, because the model does more with its logits.
         """
         gaps = (head_logps - logps).abs() * mask
         gap = gaps.max().item()
-        if gap > HEAD_TOLERANCE:
+        if gap > LOGPS_TOLERANCE:
             raise ValueError(
-                f"distill_mode {self.args.distill_mode}: this model's head gives log-probs "
-                f"{gap:.2f} away from TRL's (it scales its logits); use distill_mode sampled"
+                f"distill_mode {self.args.distill_mode}: {HEAD_FAULT.format(gap=f'{gap:.2f}')}"
             )
 
     def _log_ratios(self, rows: TermRows, log_ratio: Tensor) -> None:

@@ -21,6 +21,11 @@ from critique_rl.trainer.fsdp_weights import full_tensor, reshard
 from critique_rl.trainer.sliced_divergence import Head
 from critique_rl.trainer.trl_seams import TrlBatch
 
+HEAD_TOLERANCE = 1e-2
+"""Gap of log-probs, relative to the largest one, between a model and its hidden states by its head:
+above what half precision makes.
+"""
+
 
 class PolicyPasses:
     """Forward passes of the policy in training, and sums over the ranks that make them."""
@@ -71,8 +76,46 @@ def head_of(model: nn.Module) -> Head:
     bias = getattr(head, "bias", None)
     if bias is not None:
         bias = full_tensor(bias)
-    softcap = getattr(causal.config.get_text_config(), "final_logit_softcapping", None)
-    return Head(weight, bias, softcap)
+    settings = causal.config.get_text_config()
+    softcap = getattr(settings, "final_logit_softcapping", None)
+    return Head(weight, bias, softcap, _logit_scale(settings))
+
+
+@torch.no_grad()
+def head_gap(head: Head, hidden_NH: Tensor, logits_NV: Tensor) -> float:
+    """The largest difference between log-probs from a head and from a model's own logits, over the
+    largest log-prob's size: about 0 but for architectures that do more with their logits.
+
+    Args:
+        head: the model's.
+        hidden_NH: its last hidden states (N, H).
+        logits_NV: its logits (N, V) for them.
+    """
+    logits_NV = logits_NV.to(head.precision)
+    projected_NV = head.project(hidden_NH, torch.empty_like(logits_NV))
+    ours_NV = torch.log_softmax(head.finish(projected_NV, 1.0), -1)
+    theirs_NV = torch.log_softmax(logits_NV, -1)
+    gap = (ours_NV - theirs_NV).abs().max() / theirs_NV.abs().max()
+    return gap.item()
+
+
+def _logit_scale(settings: Any) -> float:
+    """The factor by which an architecture multiplies its head's projection; 1 for most.
+
+    TRL's fused head reads the same settings (`trl.trainer.utils.add_fused_lm_head`).
+    """
+    # Cohere; Muse Glimmer; Falcon-H1.
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        scale = getattr(settings, name, None)
+        if scale is not None:
+            return float(scale)
+    scaling = getattr(settings, "logits_scaling", None)
+    if scaling is None:
+        return 1.0
+    if settings.model_type == "hyperclovax":
+        return float(scaling)
+    # Granite and MiniCPM3 divide by it.
+    return 1 / float(scaling)
 
 
 @contextmanager

@@ -45,6 +45,8 @@ class Head:
     """(V,); None for most models."""
     softcap: float | None = None
     """Final soft cap of models that have one: softcap * tanh(logits / softcap)."""
+    scale: float = 1.0
+    """Factor of the projection, before the soft cap, of models that scale their logits."""
 
     @property
     def precision(self) -> torch.dtype:
@@ -64,8 +66,10 @@ class Head:
     def finish(self, projected_NV: Tensor, temperature: float) -> Tensor:
         """Logits (N, V) at this temperature."""
         logits_NV = projected_NV
+        if self.scale != 1.0:
+            logits_NV = logits_NV * self.scale
         if self.softcap:
-            logits_NV = self.softcap * torch.tanh(projected_NV / self.softcap)
+            logits_NV = self.softcap * torch.tanh(logits_NV / self.softcap)
         if temperature != 1.0:
             logits_NV = logits_NV / temperature
         return logits_NV
@@ -75,8 +79,10 @@ class Head:
         if temperature != 1.0:
             gradient_NV = gradient_NV / temperature
         if self.softcap:
-            capped_NV = torch.tanh(projected_NV / self.softcap)
+            capped_NV = torch.tanh(projected_NV * self.scale / self.softcap)
             gradient_NV = gradient_NV * (1 - capped_NV.square())
+        if self.scale != 1.0:
+            gradient_NV = gradient_NV * self.scale
         return gradient_NV
 
     def cut(self, rows: int) -> Head:
@@ -84,12 +90,12 @@ class Head:
         if len(self.weight) <= rows:
             return self
         bias = None if self.bias is None else self.bias[:rows]
-        return Head(self.weight[:rows], bias, self.softcap)
+        return Head(self.weight[:rows], bias, self.softcap, self.scale)
 
     def detach(self) -> Head:
         """The same head without gradients."""
         bias = None if self.bias is None else self.bias.detach()
-        return Head(self.weight.detach(), bias, self.softcap)
+        return Head(self.weight.detach(), bias, self.softcap, self.scale)
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def test_a_gap_between_trls_log_probs_and_the_heads_is_refused(
         hidden_states, "head_of", lambda model: hidden_states.Head(30 * head_of(model).weight)
     )
     with pytest.raises(
-        ValueError, match=r"this model's head gives log-probs .* use distill_mode sampled"
+        ValueError, match=r"this model's head gives log-probs .* Use a served teacher"
     ):
         trainer._compute_loss(trainer.model, output)
 

@@ -70,6 +70,7 @@ def full_logits(hidden: Tensor, head: Head, temperature: float) -> Tensor:
     logits = hidden.float() @ head.weight.float().T
     if head.bias is not None:
         logits = logits + head.bias.float()
+    logits = head.scale * logits
     if head.softcap is not None:
         logits = head.softcap * torch.tanh(logits / head.softcap)
     return logits / temperature
@@ -80,6 +81,7 @@ def make_case(
     softcap: float | None = None,
     tokens: int = TOKENS,
     dtype: torch.dtype = torch.float32,
+    scale: float = 1.0,
 ) -> Case:
     generator = torch.Generator().manual_seed(0)
 
@@ -87,7 +89,7 @@ def make_case(
         return torch.randn(shape, generator=generator).to(dtype).requires_grad_()
 
     head, teacher = (
-        Head(draw(VOCABULARY, HIDDEN), draw(VOCABULARY) if bias else None, softcap)
+        Head(draw(VOCABULARY, HIDDEN), draw(VOCABULARY) if bias else None, softcap, scale)
         for _ in range(2)
     )
     weight = torch.linspace(0.0, 1.5, tokens)  # the first token weighs nothing
@@ -167,6 +169,16 @@ def test_soft_cap_temperature_and_a_missing_bias_are_those_of_the_model(
 ) -> None:
     monkeypatch.setattr(sliced, "SLICE_ELEMENTS", 2 * VOCABULARY)
     assert_same(make_case(bias, softcap), Divergence(alpha, top_k, tail, temperature))
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize(("top_k", "tail"), SUPPORTS)
+def test_logits_are_scaled_before_the_soft_cap(
+    monkeypatch: pytest.MonkeyPatch, top_k: int | None, tail: bool, softcap: float | None
+) -> None:
+    monkeypatch.setattr(sliced, "SLICE_ELEMENTS", 2 * VOCABULARY)
+    case = make_case(softcap=softcap, scale=0.25)
+    assert_same(case, Divergence(0.3, top_k, tail, 0.7))
 
 
 def test_a_token_of_weight_zero_gives_no_gradient_but_its_value() -> None:

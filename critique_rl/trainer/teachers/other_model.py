@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from critique_rl.policy import load_policy
-from critique_rl.trainer.hidden_states import head_of, last_hidden_states
+from critique_rl.trainer.hidden_states import HEAD_TOLERANCE, head_gap, head_of, last_hidden_states
 from critique_rl.trainer.teachers.section import KEY, TeacherModel
 
 PROBE = "The answer: 3 + 14 = 17, I'd say.\n\n```x_1```"
@@ -28,10 +28,6 @@ SPECIAL = ("bos_token", "eos_token", "unk_token")
 """Special tokens that must be equal. The padding is masked, so it may differ."""
 EFFICIENT_LOADING = "FSDP_CPU_RAM_EFFICIENT_LOADING"
 """Variable by which transformers loads weights on a node's first rank alone, for FSDP to share."""
-HEAD_TOLERANCE = 1e-2
-"""Gap of log-probs, relative to the largest one, between a model and its hidden states by its head:
-above what half precision makes.
-"""
 
 
 def load_teacher(
@@ -134,7 +130,8 @@ def _refuse_head(name: str, model: Any, tokenizer: Any, rows: int) -> None:
     """Refuse a model whose logits are not those of its head, or whose head lacks rows.
 
     Raises:
-        ValueError: it scales its logits, or has fewer rows than the policy's head (`rows`).
+        ValueError: its logits are not those of its head, or it has fewer rows than the policy's
+            head (`rows`).
     """
     head = head_of(model)
     if len(head.weight) < rows:
@@ -145,14 +142,11 @@ def _refuse_head(name: str, model: Any, tokenizer: Any, rows: int) -> None:
         )
     ids = torch.tensor([tokenizer.encode(PROBE)], device=model.device)
     with last_hidden_states(model) as seen:
-        logits = model(input_ids=ids, use_cache=False).logits[0].to(head.precision)
-    buffer = torch.empty_like(logits)
-    ours = head.finish(head.project(seen[0][0], buffer), 1.0)
-    theirs = torch.log_softmax(logits, -1)
-    gap = (torch.log_softmax(ours, -1) - theirs).abs().max()
-    if gap > HEAD_TOLERANCE * theirs.abs().max():
+        logits = model(input_ids=ids, use_cache=False).logits[0]
+    gap = head_gap(head, seen[0][0], logits)
+    if gap > HEAD_TOLERANCE:
         raise ValueError(
-            f"{KEY}: {name} gives log-probs {gap.item():.2f} away from those of its head (it "
-            "scales its logits), and divergences are made from the head. Serve it instead: "
+            f"{KEY}: {name} gives log-probs {gap:.0%} away from those of its head (it "
+            "does more with its logits), and divergences are made from the head. Serve it instead: "
             f"{KEY}: {{base_url: ...}}"
         )

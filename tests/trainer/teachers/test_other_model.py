@@ -13,11 +13,19 @@ import pytest
 import torch
 from known_critics import Turns, Words, WordsPerProblem, generated
 from lab_trainers import DISTILL, critique_trainer, move_weights
-from transformers import AutoModelForCausalLM, AutoTokenizer, GraniteConfig, GraniteForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CohereConfig,
+    CohereForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
 
 from critique_rl import CritiqueGRPOConfig
 from critique_rl.config.checks import ConfigError
 from critique_rl.costs import flops
+from critique_rl.trainer import hidden_states
 from critique_rl.trainer.teachers.other_model import tokenizer_fault
 
 MODES = [
@@ -181,7 +189,8 @@ def test_another_end_token_is_refused_and_another_chat_template_told(tiny_policy
         trainer_with(tiny_policy, tmp_path, {"model": tiny_policy})
 
 
-def test_a_model_that_scales_its_logits_is_refused(tiny_policy, tmp_path) -> None:
+def save_granite(tiny_policy: str, folder: Path) -> None:
+    """A model that divides its logits by 4, with the policy's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_policy)
     config = GraniteConfig(
         vocab_size=len(tokenizer),
@@ -193,10 +202,47 @@ def test_a_model_that_scales_its_logits_is_refused(tiny_policy, tmp_path) -> Non
         initializer_range=0.5,
         logits_scaling=4.0,
     )
-    GraniteForCausalLM(config).save_pretrained(tmp_path / "granite")
-    tokenizer.save_pretrained(tmp_path / "granite")
-    with pytest.raises(ValueError, match="it scales its logits"):
+    GraniteForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def test_logits_that_a_head_does_not_give_are_refused(tiny_policy, tmp_path, monkeypatch) -> None:
+    save_granite(tiny_policy, tmp_path / "granite")
+    monkeypatch.setattr(hidden_states, "_logit_scale", lambda settings: 1.0)
+    with pytest.raises(ValueError, match="it does more with its logits"):
         trainer_with(tiny_policy, tmp_path, {"model": str(tmp_path / "granite")})
+
+
+SCALED = {
+    "granite": (GraniteForCausalLM, GraniteConfig, {"logits_scaling": 4.0}),
+    "cohere": (CohereForCausalLM, CohereConfig, {"logit_scale": 0.25}),
+}
+
+
+@pytest.mark.parametrize("kind", SCALED)
+def test_a_head_has_the_scale_of_its_architecture(kind) -> None:
+    model_class, config_class, scale = SCALED[kind]
+    sizes = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 1, "num_key_value_heads": 1, "initializer_range": 0.5}
+    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    model = model_class(config_class(**sizes, **heads, **ends, **scale))
+    with torch.no_grad(), hidden_states.last_hidden_states(model) as seen:
+        logits = model(torch.arange(8).unsqueeze(0)).logits[0]
+    head = hidden_states.head_of(model).detach()
+    assert head.scale == 0.25
+    ours = head.finish(head.project(seen[0][0], torch.empty_like(logits)), 1.0)
+    torch.testing.assert_close(ours, logits)
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("mode", ["full", "sampled"])
+def test_policies_and_teachers_that_scale_their_logits_train(tiny_policy, tmp_path, mode) -> None:
+    """In mode full the student's log-probs are checked against TRL's at each step."""
+    save_granite(tiny_policy, tmp_path / "granite")
+    granite = str(tmp_path / "granite")
+    trainer = trainer_with(granite, tmp_path, {"model": granite}, distill_mode=mode)
+    trainer.train()
+    assert trainer.state.global_step > 0
 
 
 def test_a_folder_that_is_not_there_is_refused(tiny_policy, tmp_path) -> None:
