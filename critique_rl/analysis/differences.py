@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from critique_rl.analysis.comparison import Difference, Ends, LeftOut
-from critique_rl.analysis.evaluations import ArmRuns, Evaluation, Runs
+from critique_rl.analysis.evaluations import POOLED, ArmRuns, Evaluation, Runs
 from critique_rl.analysis.metric_intervals import Contrast, arm_contrast
 from critique_rl.analysis.power import smallest_of
 from critique_rl.intervals import Interval, joint_level, sign_flip_p
@@ -135,7 +135,7 @@ def _pair(arm: str, control: str, arms: ArmRuns, metric: str) -> tuple[Differenc
         per_seed=per_seed,
         seeds=tuple(seeds),
         problems=contrast.values_SP.shape[1],
-        interval_covers=_coverage(metric, len(seeds)),
+        interval_covers=_coverage(metric, arms[arm][seeds[0]], len(seeds)),
         smallest=_smallest(metric, contrast.values_SP.shape, arms[arm][seeds[0]]),
         seeds_to_decide=wanted,
     )
@@ -143,16 +143,18 @@ def _pair(arm: str, control: str, arms: ArmRuns, metric: str) -> tuple[Differenc
 
 
 def _smallest(metric: str, shape: tuple[int, ...], evaluation: Evaluation) -> float | None:
-    """`power.smallest_of` for a matrix of (seeds, problems)."""
+    """`power.smallest_of` for a matrix of (seeds, problems); None where the spread is unknown."""
     seeds, problems = shape
+    if evaluation.protocol.get(POOLED):
+        return None
     # Evaluations are compared only where they took as many samples (`evaluations.PROTOCOL`).
     samples = evaluation.protocol["samples"]
     return smallest_of(metric, problems, samples, seeds)
 
 
-def _coverage(metric: str, seeds: int) -> str:
-    if metric in EVALUATION_METRICS:
-        # A metric of a complete evaluation has no value per problem.
+def _coverage(metric: str, evaluation: Evaluation, seeds: int) -> str:
+    if metric in EVALUATION_METRICS or evaluation.protocol.get(POOLED):
+        # A metric of a complete evaluation, or of pooled answers, has no value per problem.
         return "seeds"
     if seeds > 1:
         return "problems and seeds"

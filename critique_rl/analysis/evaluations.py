@@ -35,6 +35,10 @@ from critique_rl.metrics import EVALUATION_METRICS, SHARES, exact_pass_at_k, pas
 BASE = "base"
 """The arm's name in an evaluation of the policy before training."""
 EVALUATE_BASE = "delete the folder base and evaluate it again"
+POOLED = "pooled"
+"""Key of a protocol whose problems are sums over other problems in each run, as of an audit of
+training rollouts: seeds alone are drawn anew.
+"""
 PROTOCOL = (
     "task",
     "template",

@@ -8,7 +8,7 @@ them: with F families
 
 and the crossed t interval of the stratified values (`problem_matrix.stratified`) where that reaches
 further, because a seed's luck is shared by all families. Metrics of a complete evaluation have no
-value per problem, and a t interval over seeds.
+value per problem, and a t interval over seeds; so have answers that are pooled per run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from critique_rl.analysis.evaluations import ALL_FAMILIES, Evaluation, parse_metric, tries_behind
+from critique_rl.analysis.evaluations import (
+    ALL_FAMILIES,
+    POOLED,
+    Evaluation,
+    parse_metric,
+    tries_behind,
+)
 from critique_rl.analysis.problem_matrix import stratified, values_and_families
 from critique_rl.intervals import (
     Interval,
@@ -105,6 +111,11 @@ def arm_contrast(
     samples = evaluations[0].protocol.get("samples", 1)
     tries = tries_behind(metric, samples)
     least = least_value(metric)
+    lowest = _extreme(weights_A, least, 1.0, min)
+    highest = _extreme(weights_A, least, 1.0, max)
+    if evaluations[0].protocol.get(POOLED):
+        values_SP = combined(stratified(values_EP, families)).mean(axis=1, keepdims=True)
+        return Contrast(_within(crossed_interval(values_SP, level), lowest, highest), values_SP)
     if family != ALL_FAMILIES:
         values_ASP = values_EP.reshape(len(arms), seeds, -1)
         interval = _of_family(weights_A, values_ASP, least, tries, level)
@@ -117,12 +128,16 @@ def arm_contrast(
         parts.append(_of_family(weights_A, values_ASP, least, tries, level))
     pooled = crossed_interval(strata_SP, level)
     wider = _over_families(parts, pooled)
-    lowest = _extreme(weights_A, least, 1.0, min)
-    highest = _extreme(weights_A, least, 1.0, max)
-    low = max(wider.low, lowest)
-    high = min(wider.high, highest)
-    interval = Interval(wider.mean, low, high)
-    return Contrast(interval, strata_SP)
+    return Contrast(_within(wider, lowest, highest), strata_SP)
+
+
+def _within(interval: Interval, lowest: float, highest: float) -> Interval:
+    """The interval without the part that no share can reach; NaN ends stay."""
+    low = max(interval.low, lowest)
+    high = min(interval.high, highest)
+    if math.isnan(interval.low):
+        return interval
+    return Interval(interval.mean, low, high)
 
 
 def least_value(metric: str) -> float:

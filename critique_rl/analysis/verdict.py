@@ -148,11 +148,12 @@ def _no_difference(pairs: Sequence[Difference], control: str) -> str:
 
 def _finding(pair: Difference, comparison: Comparison) -> str:
     """A difference, its interval, and what to doubt about it."""
-    seeds = plural(len(pair.seeds), "seed")
-    problems = plural(pair.problems, "problem")
+    size = plural(len(pair.seeds), "seed")
+    if pair.interval_covers != "seeds":
+        size += f" and {plural(pair.problems, 'problem')}"
     difference = signed(pair.difference)
     interval = bracket(pair.ci95)
-    finding = f"{difference} {interval} over {seeds} and {problems}"
+    finding = f"{difference} {interval} over {size}"
     if pair.ci95 is None:
         return f"{finding}, too few for an interval"
     doubts = []

@@ -20,6 +20,8 @@ SEED = re.compile(r"(?:^|[-_./ ])(?:seed|s)[-_ ]?(\d+)$", re.IGNORECASE)
 """The seed at the end of a name, such as grpo-seed3, or as the folder around it, seed3/grpo."""
 NAMED = re.compile(r"([^=:/\\]+)(?::(\d+))?=(.+)")
 """ARM:SEED=PATH, or ARM=PATH."""
+OTHER_SEED = re.compile(r"([^=:/\\]+):([^=/\\]*)=(.+)")
+"""The same with a seed that is no number."""
 
 
 def add_command(commands: Commands) -> None:
@@ -122,6 +124,9 @@ def name_runs(words: list[str]) -> list[RunPath]:
             path = Path(match[3])
             if match[2]:
                 seed = int(match[2])
+        wrong = OTHER_SEED.fullmatch(word)
+        if wrong and not match and not path.exists():
+            raise ConfigError(f"{word}: got the seed {wrong[2]!r}, expected a number such as 0")
         stem = stem_of(path.name)
         around = path.parent.name
         ending = SEED.search(stem) or SEED.fullmatch(around)

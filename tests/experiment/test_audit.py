@@ -281,12 +281,14 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["a=missing", "b=missing"], "got nothing there"),
+        (["a=missing", "b=gone"], "got nothing there"),
         (["a:0=LOG", "a:0=LOG"], "got a with seed 0 twice"),
         (["a=LOG"], "got one arm"),
+        (["a=LOG", "b=LOG"], "expected another log for each run"),
+        (["a:x=LOG", "b=OTHER"], "got the seed 'x', expected a number"),
         (["a=LOG", "b=LOG", "--control", "c"], "got the control 'c', expected one of a, b"),
         (
-            ["a=LOG", "b=LOG", "--metric", "pass@1/algebra"],
+            ["a=LOG", "b=OTHER", "--metric", "pass@1/algebra"],
             "got 'pass@1/algebra', expected one of pass@1/all",
         ),
         (["a=LOG", "b=LOG", "--last", "0"], "expected at least 1"),
@@ -295,7 +297,10 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path) -> None:
 def test_wrong_words_are_refused(words: list[str], expected: str, tmp_path, capsys) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text(GOOD)
-    assert main(["audit", *(word.replace("LOG", str(log)) for word in words)]) == 2
+    other = tmp_path / "other.jsonl"
+    other.write_text(GOOD)
+    paths = [word.replace("LOG", str(log)).replace("OTHER", str(other)) for word in words]
+    assert main(["audit", *paths]) == 2
     assert expected in capsys.readouterr().err
 
 

@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from critique_rl.analysis.paper.methods import methods_markdown
 from critique_rl.cli.audit import name_runs
 from critique_rl.config.checks import ConfigError
 from critique_rl.experiment.audit.audit import Audit, audit
 from critique_rl.experiment.audit.findings import CLEAR, FOUND, UNKNOWN_STATUS
 from critique_rl.experiment.audit.mapping import LogMapping
+from critique_rl.intervals.quantiles import t_quantile
 
 Row = dict[str, Any]
 
@@ -543,3 +545,104 @@ def test_groups_without_rewards_are_not_dead(tmp_path) -> None:
         rows = [row | {"score": None} for row in rows_of(0.5, 0)]
         lines(folder / "rollouts" / "1.jsonl", [*rows, *rows_of(0.5, 1, problems=2)])
     assert status(judged(tmp_path), "dead groups") == CLEAR
+
+
+# ---- as a second tester showed -------------------------------------------------------------------
+
+
+def test_pooled_answers_have_an_interval_over_seeds(tmp_path) -> None:
+    """Seeds that drew other prompts: the pairs of seeds alone say how sure the difference is."""
+    for arm, right in (("a", 0.5), ("b", 0.7)):
+        for seed in range(5):
+            rows = [{**row, "input": f"{seed} {row['input']}"} for row in rows_of(right, seed)]
+            lines(tmp_path / f"{arm}-seed{seed}" / "rows.jsonl", rows)
+    result = judged(tmp_path)
+    [pair] = [each for each in result.comparison.comparisons if each.metric == "pass@1/all"]
+    differences = list(pair.per_seed.values())
+    half = t_quantile(0.975, 4) * np.std(differences, ddof=1) / np.sqrt(5)
+    low, high = pair.ci95
+    assert (low, high) == pytest.approx((pair.difference - half, pair.difference + half))
+    assert high - low < 0.3
+    assert "over 5 seeds" in result.sentence
+    assert "problem" not in result.sentence.split("over 5 seeds")[1]
+
+
+@pytest.mark.parametrize(
+    "ids", [[f"{i}_{j}" for i in (1, 11) for j in range(10, 30)], [2**60 + i for i in range(40)]]
+)
+def test_ids_stay_apart_that_one_number_would_stand_for(ids, tmp_path) -> None:
+    for arm, right in (("a", 0.3), ("b", 0.6)):
+        rows = rows_of(right, 0, problems=len(ids), answers=1)
+        named = [{**row, "problem_id": name} for row, name in zip(rows, ids, strict=True)]
+        lines(tmp_path / f"{arm}-seed0" / "val_5.jsonl", named)
+    result = judged(tmp_path)
+    assert f"the same {len(ids)} held-out problems" in result.findings[1].says
+
+
+def test_families_of_training_do_not_decide_about_held_out_answers(tmp_path) -> None:
+    for arm, right in (("a", 0.3), ("b", 0.6)):
+        rows = [{**row, "family": "big"} for row in rows_of(right, 0)]
+        rows += [{**row, "input": "rare", "family": "rare"} for row in rows_of(1.0, 1, problems=1)]
+        lines(tmp_path / f"{arm}-seed0" / "val_5.jsonl", rows)
+        many = 20 if arm == "b" else 1
+        train = [{**row, "family": str(i % many)} for i, row in enumerate(rows_of(0.5, 2))]
+        lines(tmp_path / f"{arm}-seed0" / "step_5.jsonl", train)
+    metrics = judged(tmp_path).comparison.arms["b"].metrics
+    assert {"pass@1/big", "pass@1/rare"} <= metrics.keys()
+
+
+def test_a_step_in_words_is_refused(tmp_path) -> None:
+    two_arms(tmp_path, "val.jsonl", step="final")
+    with pytest.raises(ConfigError, match=r"got the step 'final', expected a number"):
+        judged(tmp_path)
+
+
+def test_evaluations_without_steps_are_called_so(tmp_path) -> None:
+    two_arms(tmp_path, "val.jsonl")
+    assert "all that are logged since no steps are" in judged(tmp_path).sentence
+
+
+@pytest.mark.parametrize("word", ["greedy", "sample"])
+def test_a_split_that_says_nothing_leaves_it_to_the_folder(word, tmp_path) -> None:
+    two_arms(tmp_path, "validation/5.jsonl", mode=word)
+    assert judged(tmp_path).estimand.kind == "held-out"
+
+
+@pytest.mark.parametrize(("word", "expected"), [("yes", FOUND), ("no", CLEAR), ("?", "unknown")])
+def test_marks_of_cut_answers_are_words_too(word, expected, tmp_path) -> None:
+    two_arms(tmp_path, "val_5.jsonl", is_truncated=word)
+    assert status(judged(tmp_path), "truncation") == expected
+
+
+def test_a_problem_with_an_answer_more_is_found(tmp_path) -> None:
+    two_arms(tmp_path, "val_5.jsonl")
+    path = tmp_path / "a-seed0" / "val_5.jsonl"
+    lines(path, [*rows_of(0.3, 0), {"input": "q 3", "output": "again", "score": 1.0}])
+    assert status(judged(tmp_path), "samples") == FOUND
+
+
+def test_a_run_without_an_evaluation_is_no_seed(tmp_path) -> None:
+    two_arms(tmp_path, "val_5.jsonl")
+    lines(tmp_path / "a-seed2" / "val_5.jsonl", rows_of(0.3, 2))
+    lines(tmp_path / "b-seed2" / "step_5.jsonl", rows_of(0.6, 2))
+    result = judged(tmp_path)
+    assert status(result, "seeds") == FOUND
+    assert any("b/seed2: left out" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    "prompt", [[{"role": ["user"], "content": "x"}], [{"role": {"a": 1}, "content": "x"}]]
+)
+def test_roles_that_are_no_words_are_read(prompt, tmp_path) -> None:
+    two_arms(tmp_path, "val_5.jsonl", prompt=prompt)
+    judged(tmp_path)
+
+
+def test_a_methods_paragraph_says_nothing_against_the_audit(tmp_path) -> None:
+    two_arms(tmp_path, "val_5.jsonl")
+    result = judged(tmp_path, LogMapping(tried={"a": 1, "b": 6}))
+    assert status(result, "tried") == FOUND
+    text = methods_markdown(result.comparison, result.setup())
+    assert "No search over settings" not in text
+    assert "held-out problems are not recorded" not in text
+    assert "judged by right answers to held-out problems" in text

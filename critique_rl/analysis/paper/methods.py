@@ -33,7 +33,7 @@ def methods_sentences(comparison: Comparison, setup: Setup) -> list[str]:
         *_task(setup),
         *_methods_of_arms(comparison, setup),
         *_training(comparison, setup),
-        *_sweep(comparison.sweep),
+        *_sweep(comparison.sweep, setup.tuning),
         *_evaluation(comparison, setup),
         *_intervals(comparison, setup),
         *_versions(setup),
@@ -169,7 +169,9 @@ def _spending(comparison: Comparison) -> str:
     return f"Mean spending per run: {'; '.join(parts)}."
 
 
-def _sweep(sweep: Sweep | None) -> list[str]:
+def _sweep(sweep: Sweep | None, tuning: str) -> list[str]:
+    if sweep is None and tuning:
+        return [tuning]
     if sweep is None:
         return ["No search over settings is recorded; tuning by hand would leave no trace."]
     trial = []
@@ -209,7 +211,7 @@ def _evaluation(comparison: Comparison, setup: Setup) -> list[str]:
     if evaluation.families or evaluation.split:
         sentences.append(f"Policies are judged on {_problems(evaluation)}.")
     else:
-        sentences.append("The held-out problems are not recorded.")
+        sentences.append(setup.judged or "The held-out problems are not recorded.")
     if evaluation.settings:
         sentences.append(f"Evaluations have {_settings(evaluation.settings)}.")
     if setup.curves:

@@ -58,6 +58,10 @@ class Setup:
     budget: str = ""
     """When a run ends, as a sentence."""
     evaluation: EvaluationSetup = EvaluationSetup()
+    judged: str = ""
+    """The answers that policies are judged by, as a sentence, where `evaluation` has none."""
+    tuning: str = ""
+    """What was tried before, as a sentence, where the comparison has no sweep."""
     curves: str = ""
     """What the learning curves were measured on, as a sentence."""
     intervals: str = ""

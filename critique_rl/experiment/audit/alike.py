@@ -50,11 +50,13 @@ EFFORT = {
     "model",
     "model_name",
     "model_name_or_path",
+    "mini_batch_size",
     "num_generations",
     "num_iterations",
     "num_train_epochs",
     "per_device_train_batch_size",
     "ppo_epochs",
+    "ppo_mini_batch_size",
     "rollouts_per_example",
     "seq_len",
     "temperature",
@@ -74,9 +76,15 @@ CONTROLS = {"retry": ("retry", "again"), "shuffled": ("shuffle", "shuffled", "no
 
 def seeds(audited: Audited) -> Finding:
     """Each arm has several seeds, and all have the same."""
-    numbers = {}
-    for arm, logs in audited.arms.items():
-        numbers[arm] = sorted(log.seed for log in logs)
+    numbers: dict[str, list[int]] = {arm: [] for arm in audited.arms}
+    for run in audited.evaluations:
+        numbers[run.log.arm].append(run.log.seed)
+    for taken in numbers.values():
+        taken.sort()
+    empty = [arm for arm, taken in numbers.items() if not taken]
+    if empty:
+        places = [f"{arm}: no run has answers that count" for arm in empty]
+        return fault("seeds", "an arm has no seed that counts", places)
     single = {}
     for arm, taken in numbers.items():
         if len(taken) < 2:
@@ -192,15 +200,33 @@ def samples(audited: Audited) -> Finding:
     for log in audited.logs:
         if len(log.train):
             trained[log.name] = group_size(log.train)
-    places = []
+    places = _uneven_samples(audited)
     for what, counts in (("held-out problem", evaluated), ("training group", trained)):
         if len(set(counts.values())) < 2:
             continue
         for name, count in counts.items():
             places.append(f"{name}: {count} answers per {what}")
     if places:
-        return fault("samples", "runs took other numbers of answers", places)
+        return fault("samples", "other numbers of answers were taken", places)
     return clear("samples", "as many answers per problem in all runs")
+
+
+def _uneven_samples(audited: Audited) -> list[str]:
+    """Runs in which held-out problems have other numbers of answers than most."""
+    if audited.estimand.kind != HELD_OUT:
+        return []
+    places = []
+    for run in audited.evaluations:
+        codes, counts = np.unique(run.answers.problem_N, return_counts=True)
+        usual = run.evaluation.protocol["samples"]
+        others = codes[counts != usual]
+        if len(others):
+            example = run.log.problems[others[0]].id[:SHOWN]
+            places.append(
+                f"{run.log.name}: {len(others)} problems have not {usual} answers, such as "
+                f"{example!r}"
+            )
+    return places
 
 
 def budgets(audited: Audited) -> Finding:

@@ -32,7 +32,7 @@ from critique_rl.experiment.audit.estimand import (
     judge_rewards,
 )
 from critique_rl.experiment.audit.faults import find_faults
-from critique_rl.experiment.audit.findings import FOUND, Audited, Finding
+from critique_rl.experiment.audit.findings import FOUND, UNKNOWN_STATUS, Audited, Finding
 from critique_rl.experiment.audit.logs import LogReader
 from critique_rl.experiment.audit.mapping import LogMapping, check_arms
 from critique_rl.experiment.audit.values import UNKNOWN
@@ -79,18 +79,19 @@ class Audit:
     def setup(self) -> Setup:
         """What a methods paragraph can say of runs that others made."""
         faults = []
+        tuning = ""
         for finding in self.findings:
+            if finding.check == "tried" and finding.status != UNKNOWN_STATUS:
+                tuning = f"As the mapping file says, {finding.says}."
             if finding.status != FOUND:
                 continue
             faults.append(f"{finding.check} ({finding.says})")
-        notes = [
-            "The runs were made by other programs, and judged from their logs alone.",
-            f"The quantity is {self.estimand.says}.",
-        ]
+        notes = ["The runs were made by other programs, and judged from their logs alone."]
         if faults:
             listed = "; ".join(faults)
             notes.append(f"The audit found: {listed}.")
-        return Setup(notes=tuple(notes))
+        judged = f"Policies are judged by {self.estimand.says}."
+        return Setup(judged=judged, tuning=tuning, notes=tuple(notes))
 
     def tables(self) -> list[Table]:
         """Arms, differences from the control, and findings."""
@@ -146,6 +147,7 @@ def audit(
             "scalar:0=logs/a critique:0=logs/b"
         )
     check_arms(mapping, arms)
+    _check_paths(runs)
     read = []
     for run in runs:
         reader = LogReader(run.arm, run.seed, mapping)
@@ -157,9 +159,29 @@ def audit(
     comparison = _compare(runs, evaluations, arms, control, primary)
     audited = Audited(logs, evaluations, estimand, mapping)
     notes = _notes(evaluations, estimand)
+    for log in logs:
+        if not any(run.log is log for run in evaluations):
+            notes.append(f"{log.name}: left out, since it has no answers that count")
     if rule:
         notes.insert(0, rule)
     return Audit(estimand, comparison, find_faults(audited), notes)
+
+
+def _check_paths(runs: Sequence[RunPath]) -> None:
+    """Refuse one log under two names: it would pass for two seeds, or for two arms.
+
+    Raises:
+        ConfigError: as told.
+    """
+    known: dict[Path, RunPath] = {}
+    for run in runs:
+        path = run.path.resolve()
+        other = known.setdefault(path, run)
+        if other is not run:
+            raise ConfigError(
+                f"{run.path}: got it as {other.arm} with seed {other.seed} and as {run.arm} with "
+                f"seed {run.seed}, expected another log for each run"
+            )
 
 
 def guess_control(arms: Sequence[str]) -> str:
@@ -254,6 +276,10 @@ def _notes(evaluations: Sequence[RunEvaluation], estimand: Estimand) -> list[str
             f"{len(log.train)} training and {len(log.evaluation)} held-out ones in "
             f"{len(log.files)} files"
         )
+        part = log.evaluation if estimand.kind != TRAINING else log.train
+        stepless = int((part.step_N == UNKNOWN).sum())
+        if run.step != UNKNOWN and stepless:
+            notes.append(f"{log.name}: {stepless} answers without a step left out")
         if log.left_out:
             notes.append(f"{log.name}: {log.left_out} refinements and traces left out")
         if log.skipped:

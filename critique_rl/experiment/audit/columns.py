@@ -182,6 +182,9 @@ def number_of(value: Any) -> float | None:
         return None
     if not isinstance(value, int | float | str):
         return None
+    if isinstance(value, str) and "_" in value:
+        # Python reads 1_12 as 112.
+        return None
     try:
         number = float(value)
     except (ValueError, OverflowError):

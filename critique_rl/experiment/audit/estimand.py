@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from critique_rl.analysis.comparison import Cost
-from critique_rl.analysis.evaluations import ALL_FAMILIES, Evaluation, JudgedProblem
+from critique_rl.analysis.evaluations import ALL_FAMILIES, POOLED, Evaluation, JudgedProblem
 from critique_rl.config.checks import ConfigError
 from critique_rl.experiment.audit.logs import Answers, RunLog
 from critique_rl.experiment.audit.values import UNKNOWN
@@ -132,7 +132,10 @@ def choose_estimand(logs: Sequence[RunLog], last_steps: int) -> Estimand:
         last_steps: steps of training whose rollouts count.
     """
     if all_evaluated(logs):
-        return Estimand(HELD_OUT, "right answers to held-out problems, at the last evaluation")
+        says = "right answers to held-out problems, at the last evaluation"
+        if not any((log.evaluation.step_N != UNKNOWN).any() for log in logs):
+            says = "right answers to held-out problems, all that are logged since no steps are"
+        return Estimand(HELD_OUT, says)
     says = f"right answers to training prompts in the last {last_steps} steps"
     if not any(_has_steps(log) for log in logs):
         says = "right answers in logs without steps, which may be of training or of an evaluation"
@@ -173,16 +176,17 @@ def evaluate_logs(
         if len(answers):
             parts.append((log, answers, step))
     typical = _typical_samples([answers for _, answers, _ in parts])
+    has_families = _are_families(parts)
     has_tokens = know_tokens(logs)
     evaluations = []
     for log, answers, step in parts:
         if estimand.is_pooled:
-            made = _pooled_evaluation(log, answers)
+            made = _pooled_evaluation(log, answers, has_families)
         elif estimand.kind == HELD_OUT:
             # Two evaluations are compared only where they took as many answers per problem.
-            made = _evaluation(log, answers, _typical_samples([answers]), k)
+            made = _evaluation(log, answers, _typical_samples([answers]), k, has_families)
         else:
-            made = _evaluation(log, answers, typical, k)
+            made = _evaluation(log, answers, typical, k, has_families)
         made = replace(made, cost=run_cost(log, has_tokens))
         evaluations.append(RunEvaluation(log, answers, step, made))
     return evaluations
@@ -226,20 +230,30 @@ def _typical_samples(parts: Sequence[Answers]) -> int:
     return int(counts.most_common(1)[0][0])
 
 
-def _evaluation(log: RunLog, answers: Answers, samples: int, k: int) -> Evaluation:
+def _are_families(parts: Sequence[tuple[RunLog, Answers, int]]) -> bool:
+    """Whether the values of the column are few enough, over the answers of all runs that count."""
+    families: set[str] = set()
+    for log, answers, _ in parts:
+        for code in np.unique(answers.problem_N).tolist():
+            families.add(log.problems[code].family)
+    return len(families) <= MOST_FAMILIES
+
+
+def _evaluation(
+    log: RunLog, answers: Answers, samples: int, k: int, has_families: bool
+) -> Evaluation:
     problems = {}
     size = len(log.problems)
     is_judged_N = answers.right_N != UNKNOWN
     is_right_N = answers.right_N == 1
     judged_P = np.bincount(answers.problem_N[is_judged_N], minlength=size)
     right_P = np.bincount(answers.problem_N[is_right_N], minlength=size)
-    families = {problem.family for problem in log.problems}
     for code in np.unique(answers.problem_N).tolist():
         problem = log.problems[code]
         judged = int(judged_P[code])
         right = int(right_P[code])
         family = ALL_FAMILIES
-        if problem.family and len(families) <= MOST_FAMILIES:
+        if problem.family and has_families:
             family = problem.family
         problems[problem.id] = JudgedProblem(family, judged, right)
     return Evaluation(
@@ -252,13 +266,13 @@ def _evaluation(log: RunLog, answers: Answers, samples: int, k: int) -> Evaluati
     )
 
 
-def _pooled_evaluation(log: RunLog, answers: Answers) -> Evaluation:
+def _pooled_evaluation(log: RunLog, answers: Answers, has_families: bool) -> Evaluation:
     """Of each family one problem, to which all answers of the run belong."""
     names = []
     for problem in log.problems:
         names.append(problem.family or ALL_FAMILIES)
     families_P = np.array(names)
-    if len(set(names)) > MOST_FAMILIES:
+    if not has_families:
         families_P[:] = ALL_FAMILIES
     families_N = families_P[answers.problem_N]
     problems = {}
@@ -269,7 +283,7 @@ def _pooled_evaluation(log: RunLog, answers: Answers) -> Evaluation:
         problems[family] = JudgedProblem(family, judged, right)
     return Evaluation(
         # Runs filter other answers, so their numbers differ; one number stands for all.
-        protocol={"samples": POOLED_SAMPLES},
+        protocol={"samples": POOLED_SAMPLES, POOLED: True},
         problems=problems,
         metrics=_metrics(problems, (1,)),
         cost=Cost(),

@@ -121,7 +121,7 @@ def _json_table(path: Path) -> Iterator[NumberedRow]:
     if isinstance(content, dict):
         columns = content.get("columns")
         content = content.get("data")
-        if not isinstance(columns, list):
+        if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
             return
     if not isinstance(content, list) or not content:
         return

@@ -83,7 +83,7 @@ def _gold(value: Any) -> str:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, str) and value[:1] in "[{":
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             return _gold(json.loads(value))
     if isinstance(value, Mapping):
         value = value.get("answer", value.get("ground_truth"))

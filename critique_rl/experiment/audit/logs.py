@@ -32,6 +32,7 @@ from critique_rl.experiment.audit.values import (
     UNKNOWN,
     is_held_out,
     right_of,
+    split_of,
     step_of,
     text,
     tokens_of,
@@ -39,6 +40,8 @@ from critique_rl.experiment.audit.values import (
 )
 
 TRL_TABLE = re.compile(r"completions_0*(\d+)\.parquet")
+WHOLE = re.compile(r"^(-?\d+)\.0+$")
+"""An integer that was written as a fraction."""
 FIRST_ROWS = 256
 """Rows of a file that its columns are first chosen by."""
 LEFT_OUT = ("candidate", "refinement", "expert")
@@ -261,7 +264,7 @@ class LogReader:
     ) -> None:
         shown = self.files[-1]
         table = TRL_TABLE.fullmatch(file.name)
-        by_name = is_held_out(None, place) or is_vf_eval(file.parent)
+        by_name = is_held_out(place) or is_vf_eval(file.parent)
         if table is not None and int(table[1]) in self._evaluated:
             by_name = True
         for line, row in rows:
@@ -287,12 +290,13 @@ class LogReader:
             self.skipped += 1
             return
         question = self._question(columns.get(row, "prompt"))
-        split = columns.get(row, "split")
-        held_out = by_name if split is None else is_held_out(split, "")
+        held_out = split_of(columns.get(row, "split"))
+        if held_out is None:
+            held_out = by_name
         part = self.evaluation if held_out else self.train
         part.add(
             self._code(row, columns, question, held_out, place),
-            step_of(columns.get(row, "step"), self._step_names),
+            step_of(columns.get(row, "step"), self._step_names, place),
             math.nan if reward is None else reward,
             right,
             tokens,
@@ -322,10 +326,12 @@ class LogReader:
             ConfigError: the row has neither a prompt nor an id.
         """
         named = columns.get(row, "problem")
-        number = number_of(named)
-        if number is not None and number.is_integer():
+        if isinstance(named, float) and named.is_integer():
             # A parquet column with gaps makes 1000 a fraction, 1000.0.
-            named = int(number)
+            named = int(named)
+        if isinstance(named, str):
+            # And a CSV file of it has the text.
+            named = WHOLE.sub(r"\1", named.strip())
         family = columns.get(row, "family")
         name = question
         if named is not None:

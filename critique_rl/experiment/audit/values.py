@@ -19,7 +19,10 @@ HELD_OUT = re.compile(
     r"(?:evals?|evaluations?|val|valid|validation|test|dev|held[-_]?out|holdout)(?:[^a-z]|$)"
 )
 """The beginning of a folder's or file's name, or of a value of `split`, of held-out answers."""
-YES = {"true", "1", "1.0", "yes"}
+YES = {"true", "1", "1.0", "yes", "y", "t"}
+NO = {"false", "0", "0.0", "no", "n", "f"}
+TRAINING_WORDS = {"train", "training", "rollout", "rollouts"}
+"""Values of `split` of training answers."""
 STEP_NAMED = re.compile(r"(?:step|completions|global_step)[_-]?0*(\d+)")
 STEP_LAST = re.compile(r"(?:^|[-_.])0*(\d+)$")
 CUT_REASONS = {"length", "max_tokens", "max_length", "max_output_tokens"}
@@ -36,7 +39,7 @@ def text(value: Any) -> str:
         is_conversation = all(isinstance(part, Mapping) for part in value)
     if not is_conversation:
         return str(value)
-    roles = {part.get("role") for part in value}
+    roles = {str(part.get("role")) for part in value}
     if roles <= {"assistant", "tool"}:
         return text_of(value)
     lines = []
@@ -80,14 +83,26 @@ def tokens_of(value: Any) -> int:
     return int(number)
 
 
-def step_of(value: Any, names: Sequence[str]) -> int:
+def step_of(value: Any, names: Sequence[str], place: str) -> int:
     """The step of a row, or the number in a name; -1 where unknown.
 
     Args:
         value: cell of the column `step`; None for none.
         names: of the file without its suffix, and of its folder within the run.
+        place: of the row, for the error.
+
+    Raises:
+        ConfigError: a word that holds no step.
     """
     number = number_of(value)
+    if isinstance(value, str) and number is None and value.strip():
+        match = STEP_NAMED.search(value)
+        if match is None:
+            raise ConfigError(
+                f"{place}: got the step {value[:40]!r}, expected a number: name another column in "
+                'a mapping file, columns: {step: NAME}; "" for none'
+            )
+        number = float(match[1])
     if number is not None and abs(number) <= LARGEST:
         return int(number)
     for name in names:
@@ -97,20 +112,25 @@ def step_of(value: Any, names: Sequence[str]) -> int:
     return UNKNOWN
 
 
-def is_held_out(split: Any, path: str) -> bool:
-    """Whether an answer is of an evaluation.
-
-    Args:
-        split: value of the column `split`; None for none.
-        path: of its file within the run; "" where names do not count.
-    """
-    if isinstance(split, bool):
-        return split
-    if split is not None:
-        word = str(split).strip().lower()
-        return word in YES or HELD_OUT.match(word) is not None
+def is_held_out(path: str) -> bool:
+    """Whether a file's path within its run names an evaluation; "" where names do not count."""
     parts = path.lower().split("/")
     return any(HELD_OUT.match(part) for part in parts)
+
+
+def split_of(value: Any) -> bool | None:
+    """Whether a value of the column `split` names an evaluation.
+
+    None where it says neither that nor training, as verl's `mode: greedy`: names then decide.
+    """
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word in YES or HELD_OUT.match(word):
+        return True
+    if word in NO | TRAINING_WORDS:
+        return False
+    return None
 
 
 def truncated_of(columns: Columns, row: Row, role: Any) -> int:
@@ -124,7 +144,9 @@ def truncated_of(columns: Columns, row: Row, role: Any) -> int:
         if number is not None:
             return int(number != 0)
         word = str(value).strip().lower()
-        return int(word == "true")
+        if word in YES | CUT_REASONS:
+            return 1
+        return 0 if word in NO else UNKNOWN
     reason = columns.get(row, "finish_reason")
     if isinstance(reason, Mapping):
         # sglang's: {"type": "length", "length": 512}.
