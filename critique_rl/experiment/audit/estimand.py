@@ -148,7 +148,7 @@ def choose_estimand(logs: Sequence[RunLog], last_steps: int) -> Estimand:
     if _share_problems(parts):
         return training
     # Seeds draw other prompts, so there is nothing to pair them by but the run.
-    says += ", all of a run and family as one problem since runs drew other prompts"
+    says += ", pooled per run and family since seeds drew other prompts"
     return Estimand(TRAINING, says, is_pooled=True)
 
 
