@@ -45,14 +45,21 @@ def watch(arguments: argparse.Namespace) -> int:
     chosen = arguments.tracker
     if chosen is None:
         chosen = next((name for name in SHOWN if name in trackers), None)
+    if chosen is None and trackers:
+        listed = ", ".join(sorted(trackers))
+        raise ConfigError(f"watch: got {listed}, expected one to open: {', '.join(SHOWN)}")
     if chosen not in trackers:
+        wanted = chosen or SHOWN[0]
         raise ConfigError(
             f"watch: no run of {pipeline.name} logs to {chosen or 'a tracker'}; train with "
-            "trl.report_to=trackio (pip install 'critique_rl[track]'). Without one, the table of "
-            "`critique-rl run` and each run's metrics.jsonl show the same numbers"
+            f"trl.report_to={wanted}. Without a tracker, the table of `critique-rl run` and each "
+            "run's metrics.jsonl show the same numbers"
         )
+    if not folder.path.exists():
+        say(f"watch: no run of {pipeline.name} has been started in {folder.path.parent} yet")
     if find_spec(chosen) is None:
-        raise ConfigError(f"watch: {chosen} is not installed; run: pip install {chosen}")
+        package = "'critique_rl[track]'" if chosen == "trackio" else chosen
+        raise ConfigError(f"watch: {chosen} is not installed; run: pip install {package}")
     project = _project(sections) or folder.path.resolve().name
     if chosen == "trackio":
         _show_trackio(project, not arguments.no_browser)
@@ -83,7 +90,9 @@ def _trackers(sections: list[Mapping[str, Any]]) -> set[str]:
         if isinstance(reported, str):
             reported = [reported]
         names.update(reported)
+    names.discard("none")
     if "all" in names:
+        names.discard("all")
         names.update(name for name in SHOWN if find_spec(name) is not None)
     return names
 

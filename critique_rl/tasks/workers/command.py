@@ -77,6 +77,11 @@ def command_verifier(
         ConfigError: For an argv that is no list of texts, and a number that is out of its range.
     """
     check_settings({"threshold": threshold})
+    if not 0 < threshold <= 1:
+        raise ConfigError(
+            f"{SECTION}.threshold: got {threshold}, expected a number above 0 and at most 1, "
+            "since rewards are from 0 to 1"
+        )
     is_list = isinstance(argv, list | tuple) and len(argv) > 0
     if not is_list or not all(isinstance(word, str) and word for word in argv):
         raise ConfigError(

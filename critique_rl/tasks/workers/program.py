@@ -336,6 +336,9 @@ def read_reply(reply: Mapping[str, Any], threshold: float) -> VerdictFields:
         if reward is not None and (isinstance(reward, bool) or reward != 0):
             return _unscored(f"reply: got unreadable with the reward {_as_json(reward)}")
         return ["unreadable", answer, reason, None, {}]
+    if reward is None and "reward" not in reply:
+        keys = ", ".join(key for key in reply if key != "id") or "nothing more"
+        return _unscored(f"reply: got no reward, unscored or unreadable, but {_kept(keys)}")
     is_number = isinstance(reward, int | float) and not isinstance(reward, bool)
     # NaN is in no range.
     if reward is None or not is_number or not 0 <= reward <= 1:

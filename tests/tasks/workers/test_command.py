@@ -75,7 +75,7 @@ REPLIES = {
     "true": ("unscored", "reward: got true, expected a number from 0 to 1"),
     "text": ("unscored", 'reward: got "1.0", expected a number from 0 to 1'),
     "null": ("unscored", "reward: got null, expected a number from 0 to 1"),
-    "nothing": ("unscored", "reward: got null, expected a number from 0 to 1"),
+    "nothing": ("unscored", "reply: got no reward, unscored or unreadable, but nothing more"),
     "both": ("unscored", "reply: got unscored with a reward, or with unreadable"),
     "unreadable 1": ("unscored", "reply: got unreadable with the reward 1"),
 }
@@ -88,7 +88,7 @@ def test_every_reply_to_the_right_question_is_a_verdict(verifier) -> None:
     assert verifier.worker.restarts == 0
     assert (verdicts[1].details, verdicts[3].answer) == ({"reward": 0.5}, "7")
     counts = count_lost(verdicts)
-    assert (counts["unscored/reward"], counts["unscored/reply"]) == (8, 2)
+    assert (counts["unscored/reward"], counts["unscored/reply"]) == (7, 3)
 
 
 def test_the_threshold_says_which_part_of_a_score_is_right() -> None:
@@ -227,6 +227,7 @@ def test_a_program_that_does_not_start_is_refused_with_its_last_words(argv, mess
         ({"argv": []}, r"argv: got \[\]"),
         ({"argv": ["python", 3]}, "put a number in quotes"),
         ({"argv": ["x"], "threshold": "1"}, "threshold: got '1'"),
+        ({"argv": ["x"], "threshold": 50}, "threshold: got 50, expected a number above 0"),
         ({"argv": ["x"], "deadlin": 5}, "did you mean 'deadline'"),
         ({"argv": ["x"], "deadline": 5, "step_deadline": 6}, "expected at least 10"),
     ],
