@@ -128,7 +128,8 @@ def test_ranks_share_a_served_teacher_and_take_the_steps_of_one_and_of_its_weigh
     for variant, runs in (("served", alone), ("in_process", alone)):
         assert max(row["loss/distill"] for row in runs[variant]["log"]) > 10 * CLOSE
     for mine, theirs in zip(alone["served"]["log"], alone["in_process"]["log"], strict=True):
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4, abs=CLOSE)
+        # The term's weight of 10 multiplies the rounding of a pass over other batches.
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4, abs=10 * CLOSE)
 
 
 def same_steps(alone: dict[str, Any], together: dict[str, Any]) -> None:
