@@ -5,7 +5,7 @@
 
 reasoning-gym gives part of the score for a wrong answer in the right form: .05 in countdown, and
 in chain_sum a share of the length. A threshold of 1.0 lets the full score alone count as right.
-What it scores is the text after the last "Answer:"; without one the answer is unreadable.
+It scores the text after the last "Answer:"; without one the answer is unreadable.
 """
 
 from __future__ import annotations

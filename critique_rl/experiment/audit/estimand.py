@@ -26,7 +26,7 @@ TRAINING = "training"
 MOSTLY_SHARED = 0.5
 """Share of a run's problems that all others must have for problems to be paired."""
 POOLED_SAMPLES = 1_000
-"""Answers behind a pooled problem, as its interval takes them: sampling blurs it little."""
+"""Answers behind a pooled problem in its protocol: more than any k that is asked for."""
 MOST_FAMILIES = 12
 """More values of a column than these are no families: it holds a text."""
 
@@ -40,7 +40,7 @@ class Estimand:
     says: str
     """In words."""
     is_pooled: bool = False
-    """Whether all answers of a run and family count as those to one problem."""
+    """Whether all answers of a run and family are pooled, so that seeds alone differ."""
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,7 @@ def _teacher_inputs(config: RunConfig) -> Inputs:
     teacher = config.method.get("distill_teacher")
     if not isinstance(teacher, Mapping) or not isinstance(teacher.get("model"), str):
         return {}
-    # What a server runs nobody can tell.
+    # Nobody can tell which weights a server runs.
     if "base_url" in teacher:
         return {}
     return model_inputs("teacher", teacher["model"], teacher.get("revision"))
