@@ -21,6 +21,8 @@ VALUES = {
     "unreadable 0": {"reward": 0, "unreadable": True},
     "cannot judge": {"unscored": "no gold answer: row 7"},
     "no reason": {"unscored": ""},
+    "crash": {"unscored": "crash"},
+    "timeout": {"reward": 0, "reason": "timeout"},
     "nan": {"reward": float("nan")},
     "inf": {"reward": float("inf")},
     "over": {"reward": 1.5},

@@ -26,6 +26,8 @@ from critique_rl.tasks.workers.child import PIPE_PIECE, AnswerLost, resident_byt
 
 READY_SECONDS = 100.0
 """Seconds until a program must be ready; the worker itself has a little longer."""
+SLOW_START = 10.0
+"""Seconds after which the log says that a program is waited for."""
 LOOK_SECONDS = 0.05
 """Seconds between two looks at a program's memory."""
 LONGEST_LINE = 1 << 20
@@ -118,7 +120,9 @@ class Program:
         Raises:
             CommandFailed: Another line, the program's end, or none in time.
         """
-        end = time.monotonic() + READY_SECONDS
+        start = time.monotonic()
+        end = start + READY_SECONDS
+        is_logged = False
         while b"\n" not in self._unread:
             self._wait()
             self._read_some()
@@ -128,6 +132,9 @@ class Program:
             if time.monotonic() >= end:
                 words = self._last_words()
                 raise CommandFailed(f"no line {READY} in {READY_SECONDS:g} seconds{words}")
+            if not is_logged and time.monotonic() >= start + SLOW_START:
+                self._say(f"waiting for the line {READY}, up to {READY_SECONDS:g} seconds")
+                is_logged = True
         line = self._take_line()
         reply = _read_object(line)
         if reply.get("ready") is not True:

@@ -10,7 +10,7 @@ from typing import Any
 from critique_rl.prompts import LONGEST_TEXT, TOO_LONG
 from critique_rl.tasks.killable_process import NoAnswer
 from critique_rl.tasks.row import Row
-from critique_rl.tasks.workers.pool import Pool
+from critique_rl.tasks.workers.pool import UNJUDGED, Pool
 from critique_rl.tasks.workers.settings import TRIES, check_settings
 from critique_rl.types import Verdict
 
@@ -115,6 +115,9 @@ def read_verdict(answer: Any) -> Verdict:
         code = str(answer)
         return Verdict("wrong" if code == TIMEOUT else "unscored", reason=code)
     outcome, text, reason, *rest = answer
+    if reason in UNJUDGED:
+        # A word of the user's, such as "crash", that would pass for a code of ours.
+        reason = f"verifier: {reason}"
     confidence = rest[0] if rest else None
     details = rest[1] if len(rest) > 1 else {}
     return Verdict(outcome, text, reason, confidence=confidence, details=details)

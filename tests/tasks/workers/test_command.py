@@ -68,6 +68,8 @@ REPLIES = {
     "unreadable 0": ("unreadable", ""),
     "cannot judge": ("unscored", "no gold answer: row 7"),
     "no reason": ("unscored", "no reason given"),
+    "crash": ("unscored", "verifier: crash"),
+    "timeout": ("wrong", "verifier: timeout"),
     "nan": ("unscored", "reward: got NaN, expected a number from 0 to 1"),
     "inf": ("unscored", "reward: got Infinity, expected a number from 0 to 1"),
     "over": ("unscored", "reward: got 1.5, expected a number from 0 to 1"),
@@ -89,6 +91,8 @@ def test_every_reply_to_the_right_question_is_a_verdict(verifier) -> None:
     assert (verdicts[1].details, verdicts[3].answer) == ({"reward": 0.5}, "7")
     counts = count_lost(verdicts)
     assert (counts["unscored/reward"], counts["unscored/reply"]) == (7, 3)
+    # Its own words are no losses.
+    assert (counts["unscored/crash"], counts["timeout"]) == (0, 0)
 
 
 def test_the_threshold_says_which_part_of_a_score_is_right() -> None:
@@ -237,11 +241,13 @@ def test_settings_that_cannot_be_used_are_refused(options, message) -> None:
         build_verifier({"kind": "command", **options})
 
 
-def test_a_program_that_is_never_ready_is_given_up(monkeypatch) -> None:
+def test_a_program_that_is_never_ready_is_given_up(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("critique_rl.tasks.workers.program.SLOW_START", 0.1)
     monkeypatch.setattr("critique_rl.tasks.workers.program.READY_SECONDS", 0.3)
     program = Program([PYTHON, "-c", "import sys; sys.stdin.read()"], 1 << 30)
     with pytest.raises(CommandFailed, match=r'no line {"ready": true} in 0.3 seconds'):
         program.wait_until_ready()
+    assert capsys.readouterr().err.count("waiting for the line") == 1
     # It ends with its stdin.
     program.process.stdin.close()
     assert program.process.wait(SECONDS) == 0
