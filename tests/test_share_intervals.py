@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from critique_rl.intervals import (
     Interval,
@@ -31,7 +31,7 @@ def test_nothing_right_and_everything_right_have_a_width_by_the_number_of_proble
     upper = 1 - 0.025 ** (1 / 50)
     nothing = share_interval(np.zeros((5, 50)), tries=16)
     assert (nothing.low, nothing.high) == (0.0, pytest.approx(upper))
-    everything = share_interval(np.ones((3, 50)), tries=16)
+    everything = share_interval(np.ones((4, 50)), tries=16)
     assert (everything.low, everything.high) == (pytest.approx(1 - upper), 1.0)
     both = share_contrast_interval((1, -1), [np.zeros((5, 50)), np.zeros((5, 50))])
     assert (both.low, both.high) == (pytest.approx(-upper), pytest.approx(upper))
@@ -97,6 +97,21 @@ def test_rare_answers_are_covered_where_a_t_interval_is_not(rate, concentration)
     assert holds["t"] < 0.8 * draws
 
 
+def test_three_seeds_on_many_problems_hold_the_truth() -> None:
+    rng = np.random.default_rng(4)
+    draws = 1200
+    centre = -0.95
+    everywhere = centre + np.sqrt(1 + 0.3**2) * rng.normal(size=400_000)
+    truth = special.expit(everywhere).mean()
+    held = 0
+    for _ in range(draws):
+        logits_SP = centre + rng.normal(size=300) + 0.3 * rng.normal(size=(3, 1))
+        values_SP = rng.binomial(8, special.expit(logits_SP)) / 8
+        interval = share_interval(values_SP, 8)
+        held += interval.low <= truth <= interval.high
+    assert held >= 0.93 * draws
+
+
 def test_seeds_that_took_off_are_told_from_those_that_did_not() -> None:
     levels = [0.0, 0.75, 0.05, 0.8, 0.0]
     level = Interval(0.775, 0.6, 0.9)
@@ -111,8 +126,13 @@ def test_seeds_that_took_off_are_told_from_those_that_did_not() -> None:
     assert math.isnan(one.among.low)
     none = split_seeds([0.0, 0.05, 0.1], 0.02, None)
     assert (none.took_off, none.among) == (0, None)
-    fallen = split_seeds(levels, 0.88, None)
+    fallen = split_seeds(levels, 0.88, None, Interval(0.8, 0.7, 0.9))
     assert (fallen.took_off, fallen.collapsed) == (0, 4)
+    exact = stats.binomtest(4, 5).proportion_ci(method="exact")
+    assert fallen.collapse_share == pytest.approx((exact.low, exact.high), abs=1e-9)
+    # The one that stayed has a level, and says nothing of other seeds.
+    assert fallen.kept.mean == 0.8
+    assert math.isnan(fallen.kept.low)
     # (1 - c)^5 = .05
     assert excluded_chance(5) == pytest.approx(1 - 0.05**0.2)
 

@@ -403,6 +403,10 @@ def _seed_kinds(
     among95 = None
     if split.among is not None:
         among, among95 = mean_and_ends(split.among)
+    kept = None
+    kept95 = None
+    if split.kept is not None:
+        kept, kept95 = mean_and_ends(split.kept)
     return SeedKinds(
         median=split.median,
         took_off=split.took_off,
@@ -410,4 +414,7 @@ def _seed_kinds(
         took_off95=split.share,
         among=among,
         among95=among95,
+        collapsed95=split.collapse_share,
+        kept=kept,
+        kept95=kept95,
     )

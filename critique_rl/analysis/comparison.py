@@ -62,6 +62,12 @@ class SeedKinds:
     """Mean of the seeds that took off; None where none did."""
     among95: Ends | None = None
     """None where fewer than two did."""
+    collapsed95: Ends | None = field(default=None, metadata=OPTIONAL)
+    """95% interval of the chance that a seed collapses, exact; None in files of before."""
+    kept: float | None = field(default=None, metadata=OPTIONAL)
+    """Mean of the seeds that did not collapse, where others did."""
+    kept95: Ends | None = field(default=None, metadata=OPTIONAL)
+    """None where fewer than two did not."""
     extra: Extra = field(default_factory=dict)
 
 
@@ -394,7 +400,9 @@ _read_left_out = partial(read_record, LeftOut)
 _read_missing_run = partial(read_record, MissingRun)
 _read_boundary = partial(read_record, Boundary)
 _read_cost = partial(read_record, Cost)
-_read_kinds = partial(read_record, SeedKinds, took_off95=tuple, among95=tuple)
+_read_kinds = partial(
+    read_record, SeedKinds, took_off95=tuple, among95=tuple, collapsed95=tuple, kept95=tuple
+)
 _read_metric = partial(read_record, MetricSummary, ci95=tuple, kinds=_read_kinds)
 _read_spending = partial(read_record, SpentToTarget, ci95=tuple)
 _read_difference = partial(read_record, Difference, ci95=tuple, seeds=tuple, together=tuple)

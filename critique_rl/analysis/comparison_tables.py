@@ -13,6 +13,7 @@ from critique_rl.analysis.comparison import (
     Comparison,
     Cost,
     Difference,
+    Ends,
     MetricSummary,
     MetricValues,
     SecondTemplate,
@@ -283,11 +284,12 @@ def seeds_table(comparison: Comparison) -> Table | None:
         interval = bracket(kinds.took_off95)
         chance = f"{kinds.took_off} of {number} {interval}"
         collapsed = f"{kinds.collapsed} of {number}"
-        among = "-"
-        if kinds.among is not None:
-            among = f"{two_decimals(kinds.among)} {bracket(kinds.among95)}"
+        if kinds.collapsed95:
+            collapsed += f" {bracket(kinds.collapsed95)}"
+        among = _level(kinds.among, kinds.among95)
+        kept = _level(kinds.kept, kinds.kept95)
         median = two_decimals(kinds.median)
-        row = [arm, median, chance, collapsed, among]
+        row = [arm, median, chance, among, collapsed, kept]
         rows.append(row)
     if not rows:
         return None
@@ -296,10 +298,17 @@ def seeds_table(comparison: Comparison) -> Table | None:
         f"Seeds on {primary}: one that took off is {TAKE_OFF:g} over the base, one that collapsed "
         f"as much under it. {seeds} seeds that all do alike exclude that one in {most:.2g} does "
         "otherwise (95%)",
-        ["arm", "median", "took off", "collapsed", "level of those that took off"],
+        ["arm", "median", "took off", "their level", "collapsed", "level of the others"],
         rows,
-        "lrrrr",
+        "lrrrrr",
     )
+
+
+def _level(mean: float | None, ends: Ends | None) -> str:
+    """A mean of some seeds with its interval; "-" where there are none."""
+    if mean is None:
+        return "-"
+    return f"{two_decimals(mean)} {bracket(ends)}"
 
 
 def best_arm(comparison: Comparison) -> str | None:

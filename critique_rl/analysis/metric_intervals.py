@@ -36,7 +36,7 @@ from critique_rl.intervals import (
     share_interval,
     split_seeds,
 )
-from critique_rl.intervals.seeds import TAKE_OFF
+from critique_rl.intervals.seeds import has_collapsed, has_taken_off
 from critique_rl.metrics import EVALUATION_METRICS
 
 LEAST: Mapping[str, float] = {"truthfulness": -1.0}
@@ -141,7 +141,9 @@ def _within(interval: Interval, lowest: float, highest: float) -> Interval:
 
 
 def least_value(metric: str) -> float:
-    """The least value of a share; every share is at most 1."""
+    """The least value of a share or of a metric of whole evaluations; all are at most 1."""
+    if metric in EVALUATION_METRICS:
+        return LEAST.get(metric, 0.0)
     name, _, _ = parse_metric(metric)
     return LEAST.get(name, 0.0)
 
@@ -213,13 +215,24 @@ def split_of(evaluations: Sequence[Evaluation], base: Evaluation, metric: str) -
         return None
     levels_S = contrast.values_SP.mean(axis=1)
     start = before.interval.mean
+    levels = levels_S.tolist()
     risen = []
-    for evaluation, level in zip(evaluations, levels_S.tolist(), strict=True):
-        if level >= start + TAKE_OFF:
+    kept = []
+    for evaluation, level in zip(evaluations, levels, strict=True):
+        if has_taken_off(level, start):
             risen.append(evaluation)
-    among = None
-    if risen:
-        of_risen = arm_contrast([risen], (1,), metric)
-        if of_risen is not None:
-            among = of_risen.interval
-    return split_seeds(levels_S.tolist(), start, among)
+        if not has_collapsed(level, start):
+            kept.append(evaluation)
+    among = _interval_of(risen, metric)
+    of_kept = None
+    if len(kept) < len(evaluations):
+        of_kept = _interval_of(kept, metric)
+    return split_seeds(levels, start, among, of_kept)
+
+
+def _interval_of(evaluations: Sequence[Evaluation], metric: str) -> Interval | None:
+    """Of an arm's seeds; None for no seed, and without a shared problem."""
+    if not evaluations:
+        return None
+    contrast = arm_contrast([evaluations], (1,), metric)
+    return contrast.interval if contrast else None

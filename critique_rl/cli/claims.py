@@ -72,10 +72,10 @@ def claims(arguments: argparse.Namespace) -> int:
         ConfigError: A pipeline that cannot be used, or has no claim.
     """
     from critique_rl.analysis.claims.reports import markdown
+    from critique_rl.analysis.claims.stored import keep_claim
     from critique_rl.analysis.records import to_json
     from critique_rl.experiment.campaigns.campaign import check_settings, run_all
     from critique_rl.experiment.campaigns.local import LocalRuns
-    from critique_rl.experiment.plan import check_stored
 
     check_jobs(arguments.jobs)
     runs = LocalRuns(arguments.jobs)
@@ -111,12 +111,11 @@ def claims(arguments: argparse.Namespace) -> int:
             check_settings(pipeline, folder, runs)
             to_run.append((pipeline, folder, path, overrides, words))
         else:
-            # Of another pipeline nothing has to be there, but a verdict is on its file of now.
-            check_stored(pipeline, folder)
-            judge(pipeline, folder, words)
+            reports[pipeline.name] = _judge_other(pipeline, folder, words)
     # Written before and after each pipeline, so that a stopped campaign leaves what it has.
     write()
     for pipeline, folder, path, overrides, words in to_run:
+        keep_claim(pipeline, folder)
         failed += run_all(pipeline, folder, path, overrides, runs)
         judge(pipeline, folder, words)
         write()
@@ -172,10 +171,27 @@ def _claim_pipelines(folder: Path, quick: bool) -> list[tuple[Path, list[str]]]:
     return pipelines
 
 
+def _judge_other(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -> list[ClaimReport]:
+    """The report of a pipeline that is not to run: nothing of it has to be there.
+
+    What is wrong with it is told, and holds up nobody who asks for another one.
+    """
+    from critique_rl.experiment.plan import check_stored
+
+    try:
+        # A verdict is on its file of now.
+        check_stored(pipeline, folder)
+        return _judge_claim(pipeline, folder, words)
+    except ConfigError as error:
+        say(f"{pipeline.name}: not judged: {error}")
+        return []
+
+
 def _judge_claim(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -> list[ClaimReport]:
     """The report of one pipeline's claim; [] where none of its runs has finished."""
     from critique_rl.analysis.claims.claim import parse_claim
     from critique_rl.analysis.claims.reports import report_claim
+    from critique_rl.analysis.claims.stored import claim_changes
     from critique_rl.analysis.compare import read_runs
     from critique_rl.analysis.learning_curves import steps
 
@@ -206,5 +222,6 @@ def _judge_claim(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -
         comparison.sweep,
         comparison.critiques,
         logged,
+        claim_changes(pipeline, claim, folder),
     )
     return [report]

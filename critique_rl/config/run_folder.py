@@ -190,6 +190,11 @@ class PipelineFolder:
         return self.path / "compare.json"
 
     @property
+    def claim(self) -> Path:
+        """The bounds and seeds of its claim, as they were before its first run."""
+        return self.path / "claim.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

@@ -16,6 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.integrations import get_reporting_integration_callbacks
 
+from critique_rl.analysis.claims.claim import parse_claim
 from critique_rl.analysis.learning_curves import external_warnings
 from critique_rl.config.checks import ConfigError, suggest
 from critique_rl.config.run_folder import PipelineFolder, RunFolder
@@ -136,6 +137,8 @@ def setting_refusals(
     if tasks is None:
         tasks = {}
     refusals = _arms_refusals(pipeline, tasks, is_elsewhere)
+    if not refusals:
+        refusals = _claim_refusals(pipeline, tasks, is_elsewhere)
     # Trials have the same settings but for one option: what is wrong would be said again.
     if not refusals and pipeline.sweep is not None:
         refusals = _arms_refusals(trials(pipeline), tasks, is_elsewhere)
@@ -174,6 +177,18 @@ def _arms_refusals(pipeline: Pipeline, tasks: Tasks, is_elsewhere: bool) -> list
     for fault, arms in arms_by_fault.items():
         noun = "arms" if len(arms) > 1 else "arm"
         refusals.append(f"{noun} {', '.join(arms)}: {fault}")
+    return refusals
+
+
+def _claim_refusals(pipeline: Pipeline, tasks: Tasks, is_elsewhere: bool) -> list[str]:
+    """The faults of the claim, if there is one; its metrics would be missing after all training."""
+    refusals: list[str] = []
+    claim = _collect(refusals, parse_claim, pipeline)
+    config = pipeline.arms[pipeline.control]
+    if claim is None or (is_elsewhere and _missing_task(config, tasks)):
+        return refusals
+    for i, test in enumerate(claim.tests, start=1):
+        _collect(refusals, _check_metric, f"claim, test {i}", test.metric, config, tasks)
     return refusals
 
 
@@ -642,6 +657,11 @@ def check_primary(primary: str, config: RunConfig) -> None:
 
 def _check_primary(primary: str, config: RunConfig, tasks: Tasks) -> None:
     """`check_primary` with the tasks that are loaded. Raises ConfigError as it does."""
+    _check_metric("primary", primary, config, tasks)
+
+
+def _check_metric(where: str, metric: str, config: RunConfig, tasks: Tasks) -> None:
+    """Check that the evaluation of an arm will hold a metric. Raises ConfigError."""
     task = _load_task(config, tasks)
     rows = task.held_out(config.evaluation.split, 1)
     families = {str(row["family"]) for row in rows} | {"all"}
@@ -653,9 +673,9 @@ def _check_primary(primary: str, config: RunConfig, tasks: Tasks) -> None:
     if config.evaluation.exact:
         for k in config.evaluation.ks:
             shares += [f"exact@{k}/{family}" for family in families]
-    if primary not in (*pass_metrics, *EVALUATION_METRICS, *shares):
+    if metric not in (*pass_metrics, *EVALUATION_METRICS, *shares):
         # Only pass@k is suggested: not every task has the other metrics.
         raise ConfigError(
-            f"primary: no metric {primary!r} with these evaluation.ks and families; "
-            f"{suggest(primary, pass_metrics)}"
+            f"{where}: no metric {metric!r} with these evaluation.ks and families; "
+            f"{suggest(metric, pass_metrics)}"
         )

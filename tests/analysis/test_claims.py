@@ -14,13 +14,15 @@ from critique_rl.analysis.claims.claim import Test as ClaimTest
 from critique_rl.analysis.claims.claim import judge, largest_loss, parse_claim, quick_overrides
 from critique_rl.analysis.claims.reports import ArmMeans, markdown, report_claim
 from critique_rl.analysis.claims.rules import Check, Evidence, Room, decide, failed_check, overall
+from critique_rl.analysis.claims.stored import claim_changes, keep_claim
 from critique_rl.analysis.comparison import Cost
 from critique_rl.analysis.evaluations import Evaluation, JudgedProblem
 from critique_rl.analysis.records import to_json
 from critique_rl.cli.entry import main
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import load_pipeline, parse_pipeline
-from critique_rl.experiment.preflight import check_arms, check_primary
+from critique_rl.config.run_folder import PipelineFolder
+from critique_rl.experiment.preflight import check_arms, check_primary, setting_refusals
 from critique_rl.experiment.sweep import trials
 from critique_rl.intervals import Interval, share_contrast_interval
 
@@ -87,7 +89,7 @@ def test_a_test_is_decided_by_its_whole_interval(bound, number, low, high, verdi
 def test_where_the_reference_leaves_no_room_nothing_can_be_shown() -> None:
     verdict, reason = decide("delta", 0.1, evidence(-0.02, 0.05, Room("ceiling", 0.97, 0.03)))
     assert verdict == "cannot show"
-    assert reason == "ceiling: the reference is at 0.97, which leaves 0.03 for an effect of 0.1"
+    assert reason == "ceiling: the reference is at 0.97, which leaves 0.03 for a move of 0.1"
     # A base that has nothing to lose: the contrast is base minus arm.
     verdict, reason = decide("delta", 0.1, evidence(-0.02, 0.01, Room("floor", 0.01, 0.01)))
     assert (verdict, reason.partition(":")[0]) == ("cannot show", "floor")
@@ -213,7 +215,8 @@ def test_a_report_names_arms_seeds_and_means_and_the_table_has_the_verdict() -> 
     row = "+1 a -1 base | pass@1/x | above 0 | +1.000 [+0.846, +1.000] | reproduced | - |"
     assert row in text
     data = to_json(report)
-    assert list(data) == ["pipeline", "says", "source", "verdict", "tests", "arms", "sweep"]
+    fields = ["pipeline", "says", "source", "verdict", "tests", "arms", "sweep", "changes"]
+    assert list(data) == fields
     assert data["arms"]["a"] == {"seeds": [0, 1], "means": {"pass@1/x": 1.0}}
     assert data["tests"][0]["ci95"] == [pytest.approx(0.846, abs=1e-3), 1.0]
     json.dumps(data, allow_nan=False)
@@ -270,6 +273,123 @@ def test_the_room_is_that_of_the_arm_the_others_are_held_against() -> None:
     untrue = Evaluation({}, {str(i): problem for i in range(200)}, {}, Cost(), 0)
     falls = ClaimTest("truthfulness/x", {"base": 1, "a": -1}, "delta", 0.3)
     assert judge(falls, {"a": dict.fromkeys(range(3), untrue)}, untrue).verdict == "refuted"
+
+
+def arm_of(right: int, problems: int = 200, seeds: int = 3) -> dict[int, Evaluation]:
+    """One arm: so many of 4 samples right on each problem and seed."""
+    return dict.fromkeys(range(seeds), evaluation(*[right] * problems))
+
+
+def few_right(problems: int, number: int = 200) -> dict[int, Evaluation]:
+    return dict.fromkeys(range(3), evaluation(*[4] * problems, *[0] * (number - problems)))
+
+
+def test_the_control_is_the_reference_of_a_claim_that_something_falls() -> None:
+    runs = {"control": few_right(6), "arm": few_right(4)}
+    falls = ClaimTest("pass@1/x", {"control": 1, "arm": -1}, "delta", 0.1, control="control")
+    finding = judge(falls, runs, None)
+    assert finding.verdict == "cannot show"
+    assert finding.reason.startswith("floor: the reference is at 0.03, which leaves 0.03")
+    # The same figures where the arm was said to rise: the control leaves room for that.
+    rises = ClaimTest("pass@1/x", {"arm": 1, "control": -1}, "delta", 0.1, control="control")
+    assert judge(rises, runs, None).verdict == "refuted"
+    # The loss is that of the arm, not of the control.
+    pair = {"control": {0: two_families(4, 2)}, "arm": {0: two_families(1, 1)}}
+    loss = largest_loss(falls, pair, None)
+    assert (loss.arm, loss.reference, loss.metric) == ("arm", "control", "pass@1/y")
+    assert loss.difference == pytest.approx(-0.25)
+    assert largest_loss(rises, pair, None) == loss
+
+
+@pytest.mark.parametrize(
+    ("bound", "number", "base", "arm", "verdict"),
+    [
+        # The arm lost all that the base had, which is less than what is tolerated.
+        ("above", -0.1, 6, 0, "cannot show"),
+        ("above", -0.1, 0, 0, "cannot show"),
+        ("above", -0.1, 100, 98, "reproduced"),
+        ("above", -0.1, 100, 0, "refuted"),
+        ("below", 0.1, 194, 200, "cannot show"),
+        ("below", 0.1, 100, 102, "reproduced"),
+        # An effect that is there needs no further room.
+        ("above", 0.2, 0, 200, "reproduced"),
+        ("above", 0.2, 190, 195, "cannot show"),
+        # A move to the other side would show.
+        ("within", 0.1, 0, 0, "reproduced"),
+    ],
+)
+def test_a_loss_is_not_kept_away_where_nothing_could_be_lost(
+    bound, number, base, arm, verdict
+) -> None:
+    test = ClaimTest("pass@1/x", {"arm": 1, "base": -1}, bound, number)
+    assert judge(test, {"arm": few_right(arm)}, few_right(base)[0]).verdict == verdict
+
+
+def test_metrics_of_whole_evaluations_have_room_too() -> None:
+    def with_metric(name, *values):
+        return {seed: evaluation(1, **{name: value}) for seed, value in enumerate(values)}
+
+    falls = ClaimTest("ece", {"a": 1, "b": -1}, "delta", 0.17, control="a")
+    runs = {"a": with_metric("ece", 0.05, 0.05, 0.05), "b": with_metric("ece", 0.03, 0.04, 0.02)}
+    assert judge(falls, runs, None).reason.startswith("floor: the reference is at 0.05")
+    rises = ClaimTest("auroc", {"b": 1, "a": -1}, "delta", 0.1, control="a")
+    runs = {"a": with_metric("auroc", 0.97, 0.97, 0.96), "b": with_metric("auroc", 0.98, 1, 0.99)}
+    assert judge(rises, runs, None).reason.startswith("ceiling: the reference is at 0.967")
+
+
+def test_a_refutation_says_which_chance_of_a_seed_that_takes_off_it_leaves() -> None:
+    test = ClaimTest("pass@1/x", {"a": 1, "b": -1}, "delta", 0.3)
+    runs = {"a": arm_of(1, seeds=5), "b": arm_of(1, seeds=5)}
+    finding = judge(test, runs, None)
+    assert finding.verdict == "refuted"
+    # 1 - .05^(1/5) = .4507 = 1 / 2.2
+    words = "none of 5 seeds is above the bound, which excludes that one in 2.2 is"
+    assert finding.note == words
+    claim = {"tests": [{"metric": "pass@1/x", "contrast": test.contrast, "delta": 0.3}]}
+    claimed = pipeline(claim=claim, seeds=[0, 1, 2, 3, 4], control="b")
+    assert f"| refuted ({words}) |" in markdown(
+        [report_claim(claimed, parse_claim(claimed), runs, None)]
+    )
+
+
+def test_there_is_no_verdict_before_all_seeds_have_finished() -> None:
+    claimed = pipeline(claim={"tests": [TEST]}, seeds=[0, 1, 2])
+    runs = {"a": arm_of(4, seeds=2), "b": {}}
+    report = report_claim(claimed, parse_claim(claimed), runs, evaluation(*[0] * 200))
+    assert report.verdict == "no verdict"
+    assert report.tests[0].reason == "2 of 3 seeds have finished in all of its arms"
+    assert report.tests[0].mean == 1.0
+
+
+def test_a_claim_that_was_changed_after_its_first_run_says_so(tmp_path) -> None:
+    folder = PipelineFolder(tmp_path)
+    check = {"arm": "a", "log": "entropy", "above": 0}
+    before = pipeline(claim={"tests": [{**TEST, "says": "one"}]})
+    keep_claim(before, folder)
+    # Other words are no change.
+    same = pipeline(claim={"tests": [{**TEST, "says": "two"}]})
+    assert claim_changes(same, parse_claim(same), folder) == []
+    after = pipeline(claim={"tests": [{**TEST, "above": -0.1}], "checks": [check]}, seeds=[0])
+    keep_claim(after, folder)
+    changes = claim_changes(after, parse_claim(after), folder)
+    assert changes == [
+        "seeds, from [0, 1] to [0]",
+        "test 1, from [pass@1/x, +1 a -1 base, above 0] to [pass@1/x, +1 a -1 base, above -0.1]",
+        "check 1, from [nothing] to [a, entropy above 0]",
+    ]
+    report = report_claim(after, parse_claim(after), {"a": {}}, None, changes=changes)
+    assert "Changed since its runs began: seeds, from [0, 1] to [0]." in markdown([report])
+
+
+def test_a_metric_of_a_claim_that_no_evaluation_will_hold_is_refused_before_training() -> None:
+    for metric, words in (
+        ("pass@1/tier9", "claim, test 1: no metric 'pass@1/tier9'"),
+        ("pass@1/tier0", ""),
+    ):
+        claimed = pipeline(
+            claim={"tests": [{**TEST, "metric": metric}]}, primary="pass@1/tier0", control="a"
+        )
+        assert "".join(setting_refusals(claimed))[: len(words) or None] == words
 
 
 def test_an_undecided_test_says_how_many_seeds_would_decide_it() -> None:
@@ -338,7 +458,7 @@ def test_the_command_refuses_folders_without_claims(tmp_path, capsys) -> None:
 @pytest.mark.trains
 @pytest.mark.processes
 def test_a_stopped_campaign_keeps_the_verdicts_of_others(
-    tmp_path, tiny_policy, monkeypatch
+    tmp_path, tiny_policy, monkeypatch, capsys
 ) -> None:
     folder = tmp_path / "pipelines"
     folder.mkdir()
@@ -354,6 +474,7 @@ def test_a_stopped_campaign_keeps_the_verdicts_of_others(
     done = cli(*words, "--only", "third")
     assert done.returncode == 0, done.stderr
     assert "## third: no verdict" in done.stdout
+    assert (out / "third" / "claim.json").exists()
 
     def stopped(*_):
         raise KeyboardInterrupt
@@ -362,3 +483,9 @@ def test_a_stopped_campaign_keeps_the_verdicts_of_others(
     assert main([*words, "--only", "second"]) == 130
     [left] = json.loads((out / "claims.json").read_text())["claims"]
     assert left["pipeline"] == "third"
+    # A damaged file of another pipeline is told, and holds up nobody.
+    damaged = next((out / "third").glob("scalar/seed*/eval.json"))
+    damaged.write_text("{")
+    capsys.readouterr()
+    assert main([*words, "--only", "second"]) == 130
+    assert "third: not judged:" in capsys.readouterr().err

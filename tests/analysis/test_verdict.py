@@ -59,7 +59,7 @@ def test_the_verdict_names_difference_interval_and_cost(tmp_path):
             cost={"critic_tokens": 31_000, "usd": 0.12},
         )
     expected = (
-        "critique - scalar on pass@1/plateau: +0.50 [0.43, 0.54] over 3 seeds and 60 problems; "
+        "critique - scalar on pass@1/plateau: +0.50 [0.42, 0.54] over 3 seeds and 60 problems; "
     )
     spent = (
         "at 150k generated tokens an arm, plus 31k critic tokens for critique; $0.12 for critique "

@@ -10,6 +10,8 @@ width. The parts:
     differences  two arms on the same problems, among them changes of a few problems in a hundred
     seeds        a seed takes off with chance .1 or .2; now in two parts: the chance, the level
                  among two seeds or more that took off
+    collapses    a seed collapses with chance .1 or .2: likewise, the level of those that did not
+    many         3 and 5 seeds on 200, 300 and 600 problems, seeds with a sd of .3
     edges        two seeds, and seeds whose logits differ by .8, at rates .05 and .5
     families     pass@1/all over three families of 60 problems, of one arm and of a difference
     masses       a mass that falls from a base's .99 on 48 problems, as in `critique-rl flow`; exact
@@ -165,6 +167,52 @@ def mixtures(rng: np.random.Generator, draws: int) -> Iterator[tuple[str, Tally,
             yield f"{words}: the level ({of_level.number} draws)", Tally(), of_level
 
 
+def collapses(rng: np.random.Generator, draws: int) -> Iterator[tuple[str, Tally, Tally]]:
+    low, high, spread = logit(0.02), logit(0.8), 0.3
+    problems = rng.normal(size=TRUTH_PROBLEMS)
+    level = over_seeds(high + problems, spread)
+    floor = float(expit(low + problems).mean())
+    for chance in (0.1, 0.2):
+        for seeds in SEEDS:
+            before, of_chance, of_level = Tally(), Tally(), Tally()
+            mean = chance * floor + (1 - chance) * level
+            for _ in range(draws):
+                down_S1 = rng.random((seeds, 1)) < chance
+                luck_S1 = np.where(down_S1, 0.0, spread * rng.normal(size=(seeds, 1)))
+                logits_SP = np.where(down_S1, low, high) + luck_S1 + rng.normal(size=(1, 100))
+                values_SP = answers(rng, logits_SP)
+                before.add(crossed_interval(values_SP), mean)
+                levels_S = values_SP.mean(axis=1)
+                kept_SP = values_SP[levels_S > level - TAKE_OFF]
+                kept = None
+                if len(kept_SP):
+                    kept = share_interval(kept_SP, ANSWERS)
+                # Seeds of .3 in their logits end up to .1 under their level now and then: only a
+                # collapse ends far under it.
+                split = split_seeds(levels_S.tolist(), level, None, kept)
+                of_chance.add(Interval(0.0, *split.collapse_share), chance)
+                if split.kept is not None and seeds - split.collapsed > 1:
+                    of_level.add(split.kept, level)
+            words = f"a seed collapses with chance {chance:g}, {seeds} seeds"
+            yield f"{words}: the chance", before, of_chance
+            yield f"{words}: the level ({of_level.number} draws)", Tally(), of_level
+
+
+def many(rng: np.random.Generator, draws: int) -> Iterator[tuple[str, Tally, Tally]]:
+    for problems in (200, 300, 600):
+        for rate in (0.15, 0.3, 0.5):
+            centre = logit(rate)
+            truth = over_seeds(centre + 1.5 * rng.normal(size=TRUTH_PROBLEMS), 0.3)
+            for seeds in (3, 5):
+                before, now = Tally(), Tally()
+                for _ in range(draws):
+                    logits_P = centre + 1.5 * rng.normal(size=problems)
+                    values_SP = answers(rng, logits_P + 0.3 * rng.normal(size=(seeds, 1)))
+                    before.add(crossed_interval(values_SP), truth)
+                    now.add(share_interval(values_SP, ANSWERS), truth)
+                yield f"{problems} problems, logit {rate:g}, {seeds} seeds", before, now
+
+
 def masses(rng: np.random.Generator, draws: int) -> Iterator[tuple[str, Tally, Tally]]:
     for rate in (0.02, 0.3, 0.9, 0.985):
         for concentration in (0.2, 2.0):
@@ -253,6 +301,8 @@ PARTS: dict[str, Callable] = {
     "shares": shares,
     "differences": differences,
     "seeds": mixtures,
+    "collapses": collapses,
+    "many": many,
     "masses": masses,
     "normal": normal,
     "families": families,

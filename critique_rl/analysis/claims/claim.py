@@ -18,8 +18,9 @@ seed. `base` is the policy before training, the same for every seed. Its interva
 the smallest effect that is worth the claim, with its reason; the rules are in
 `analysis.claims.rules`. A check reads what every seed of an arm logged: its mean over the steps is
 `above` or `below` a number, or `moves` by it between the first and the last tenth. Where a check
-fails, tests of that arm cannot show anything. Left out: a correction for many tests, and verdicts
-on one seed.
+fails, tests of that arm cannot show anything. The others are held against the base where the
+contrast has it, else against the pipeline's control, else against the one arm that is subtracted.
+Left out: a correction for many tests, and verdicts on one seed.
 """
 
 from __future__ import annotations
@@ -34,13 +35,16 @@ from critique_rl.analysis.claims.rules import (
     DELTA,
     EQUIVALENCE_LEVEL,
     NO_VERDICT,
+    REFUTED,
     UNDECIDED,
+    WEAKER,
     WITHIN,
     Check,
     Evidence,
     Room,
     decide,
     distance,
+    moves_up,
 )
 from critique_rl.analysis.evaluations import (
     BASE,
@@ -54,7 +58,7 @@ from critique_rl.analysis.evaluations import (
 from critique_rl.analysis.metric_intervals import arm_contrast, least_value
 from critique_rl.config.checks import ConfigError, check_keys, suggest
 from critique_rl.config.schema import BudgetConfig, Pipeline
-from critique_rl.intervals import Interval
+from critique_rl.intervals import Interval, excluded_chance
 from critique_rl.metrics import EVALUATION_METRICS
 
 QUICK_SHARE = 0.15
@@ -81,6 +85,19 @@ class Test:
     says: str = ""
     reason: str = ""
     """Why the number is what it is."""
+    control: str = ""
+    """Of the pipeline."""
+
+    @property
+    def reference(self) -> str:
+        """The arm that the others are held against; "" where there is none."""
+        for name in (BASE, self.control):
+            if name in self.contrast:
+                return name
+        subtracted = [arm for arm, weight in self.contrast.items() if weight < 0]
+        if len(subtracted) == 1:
+            return subtracted[0]
+        return ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +124,8 @@ class Finding:
     """Why there is no verdict, or why the test cannot show anything."""
     seeds_to_decide: int | None = None
     """Where undecided: the seeds in all that would decide what was observed; None: too many."""
+    note: str = ""
+    """Of an effect that is refuted: which chance of a seed that reaches it is not excluded."""
 
 
 def parse_claim(pipeline: Pipeline) -> Claim | None:
@@ -180,7 +199,13 @@ def _parse_test(where: str, data: Any, pipeline: Pipeline) -> Test:
     says = str(data.get("says", ""))
     reason = str(data.get("reason", ""))
     return Test(
-        metric=metric, contrast=contrast, bound=bound, number=number, says=says, reason=reason
+        metric=metric,
+        contrast=contrast,
+        bound=bound,
+        number=number,
+        says=says,
+        reason=reason,
+        control=pipeline.control,
     )
 
 
@@ -296,9 +321,7 @@ def judge(test: Test, runs: ArmRuns, base: Evaluation | None) -> Finding:
         return Finding(test, interval, per_seed, NO_VERDICT, reason)
     narrow = arm_contrast(evaluations, coefficients, test.metric, EQUIVALENCE_LEVEL)
     assert narrow is not None, "the same contrast has an interval at .95"
-    room = None
-    if test.bound == DELTA:
-        room = _room(test, runs, seeds)
+    room = _room(test, runs, seeds)
     evidence = Evidence(interval=interval, narrow=narrow.interval, room=room)
     verdict, reason = decide(test.bound, test.number, evidence)
     wanted = None
@@ -312,28 +335,46 @@ def judge(test: Test, runs: ArmRuns, base: Evaluation | None) -> Finding:
         verdict=verdict,
         reason=reason,
         seeds_to_decide=wanted,
+        note=_unlike_seeds(test, verdict, list(per_seed.values())),
     )
 
 
-def _room(test: Test, runs: ArmRuns, seeds: Sequence[int]) -> Room | None:
-    """What the arm that the others are held against leaves: the base, or the one subtracted.
+def _unlike_seeds(test: Test, verdict: str, values: Sequence[float]) -> str:
+    """Of an effect that is refuted in the mean: what its seeds do not exclude; "" otherwise.
 
-    None where there is no such arm, or where the metric says nothing of the room that is left.
+    A seed that takes off with a small chance moves the true mean, and few seeds may not meet it.
     """
-    subtracted = [arm for arm, weight in test.contrast.items() if weight < 0]
-    name = BASE
-    if BASE not in test.contrast:
-        if len(subtracted) != 1:
-            return None
-        name = subtracted[0]
+    is_effect = test.bound in (DELTA, "above") and test.number >= 0
+    if verdict not in (REFUTED, WEAKER) or not is_effect:
+        return ""
+    seeds = len(values)
+    reached = sum(value > test.number for value in values)
+    if reached:
+        return f"{reached} of {seeds} seeds are above the bound"
+    # More often than one in so many would show among these seeds, at 95%.
+    most = 1 / excluded_chance(seeds)
+    return f"none of {seeds} seeds is above the bound, which excludes that one in {most:.2g} is"
+
+
+def _room(test: Test, runs: ArmRuns, seeds: Sequence[int]) -> Room | None:
+    """What the arm that the others are held against leaves for the move that a test is about.
+
+    That is the effect that is expected, or the loss (or gain) that is tolerated. None where there
+    is no such arm, and for equivalence, where a move to either side would show.
+    """
+    name = test.reference
+    if not name or test.bound == WITHIN:
+        return None
     weight = test.contrast[name]
-    if abs(weight) != 1 or test.metric in EVALUATION_METRICS:
+    if abs(weight) != 1:
         return None
     evaluations = [runs[name][seed] for seed in seeds]
     alone = arm_contrast([evaluations], (1,), test.metric)
     assert alone is not None, "the arm has a value in the contrast"
     reference = alone.interval.mean
-    if weight < 0:
+    # The contrast moves up with the other arms where the reference is subtracted.
+    is_others_up = (weight < 0) == moves_up(test.bound, test.number)
+    if is_others_up:
         return Room("ceiling", reference, 1 - reference)
     return Room("floor", reference, reference - least_value(test.metric))
 
@@ -365,7 +406,8 @@ def largest_loss(test: Test, runs: ArmRuns, base: Evaluation | None) -> Loss | N
     """The largest loss that comes with what a test asks for.
 
     Args:
-        test: arms with a positive coefficient are held against those with a negative one.
+        test: arms with a positive coefficient are held against those with a negative one; the
+            other way round where the reference has the positive one, as for what falls.
         runs: arm -> evaluations by seed.
         base: the policy before training.
 
@@ -378,15 +420,18 @@ def largest_loss(test: Test, runs: ArmRuns, base: Evaluation | None) -> Loss | N
         return None
     if base is not None:
         runs = {**runs, BASE: dict.fromkeys(seeds, base)}
-    risen = []
+    sign = 1.0
+    if test.contrast.get(test.reference, 0) > 0:
+        sign = -1.0
+    arms = []
     references = []
     for arm, weight in test.contrast.items():
-        if weight < 0:
+        if sign * weight < 0:
             references.append(arm)
         elif arm != BASE:
-            risen.append(arm)
+            arms.append(arm)
     losses = []
-    for arm in risen:
+    for arm in arms:
         for reference in references:
             if reference in runs:
                 losses += _differences_by_family(test, runs, seeds, (arm, reference))

@@ -14,6 +14,7 @@ from critique_rl.analysis.claims.rules import (
     DELTA,
     NO_VERDICT,
     REPRODUCED,
+    UNDECIDED,
     failed_check,
     overall,
 )
@@ -22,6 +23,7 @@ from critique_rl.analysis.critiques.words import no_critique_arms
 from critique_rl.analysis.evaluations import BASE, ArmRuns, Evaluation
 from critique_rl.analysis.problem_matrix import problem_matrix
 from critique_rl.config.schema import Pipeline
+from critique_rl.intervals.planning import MOST_SEEDS
 
 Logged = Callable[[str, str], Mapping[int, Sequence[float]]]
 """(arm, metric) -> seed -> logged values by step."""
@@ -49,6 +51,8 @@ class TestReport:
     reason: str
     seeds_to_decide: int | None
     """Where undecided; None: more than anybody would train."""
+    note: str
+    """Of an effect that is refuted: what its seeds do not exclude."""
     loss: Loss | None
     """What the arm lost most on another family; None where there is no other."""
 
@@ -76,6 +80,8 @@ class ClaimReport:
     """The base first, where it was evaluated."""
     sweep: Sweep | None
     """The values that the arms were tried with; None where nothing was swept."""
+    changes: tuple[str, ...] = ()
+    """How the claim differs from what it was when its runs began."""
 
     @property
     def reproduced(self) -> str:
@@ -93,6 +99,7 @@ def report_claim(
     sweep: Sweep | None = None,
     critiques: Mapping[str, CritiqueCounts | None] | None = None,
     logged: Logged | None = None,
+    changes: Sequence[str] = (),
 ) -> ClaimReport:
     """Judge every test of a claim.
 
@@ -104,13 +111,14 @@ def report_claim(
         sweep: what the arms were tried with, which is only passed on.
         critiques: arm -> its counts. A test of an arm whose critiques never came has no verdict.
         logged: reads what the runs logged, for the claim's checks; None: nothing was.
+        changes: of the claim since its runs began, which are only passed on.
     """
     failed = _failed_checks(claim, logged)
     missing = no_critique_arms(critiques or {})
     findings = []
     for test in claim.tests:
-        finding = _checked(judge(test, runs, base), failed, missing)
-        findings.append(finding)
+        finding = _complete(judge(test, runs, base), pipeline.seeds)
+        findings.append(_checked(finding, failed, missing))
     metrics = list(dict.fromkeys(test.metric for test in claim.tests))
     arms = {}
     if base:
@@ -131,7 +139,18 @@ def report_claim(
         tests=tuple(tests),
         arms=arms,
         sweep=sweep,
+        changes=tuple(changes),
     )
+
+
+def _complete(finding: Finding, seeds: Sequence[int]) -> Finding:
+    """The finding, or no verdict yet: a look at some of the seeds may come out by chance."""
+    number = len(finding.per_seed)
+    only_base = set(finding.test.contrast) == {BASE}
+    if finding.verdict == NO_VERDICT or only_base or number >= len(seeds):
+        return finding
+    reason = f"{number} of {len(seeds)} seeds have finished in all of its arms"
+    return replace(finding, verdict=NO_VERDICT, reason=reason, seeds_to_decide=None, note="")
 
 
 def _failed_checks(claim: Claim, logged: Logged | None) -> dict[str, str]:
@@ -193,6 +212,7 @@ def _test_report(finding: Finding, loss: Loss | None) -> TestReport:
         verdict=finding.verdict,
         reason=finding.reason,
         seeds_to_decide=finding.seeds_to_decide,
+        note=finding.note,
         loss=loss,
     )
 
@@ -224,14 +244,10 @@ def _claim_lines(claim: ClaimReport) -> list[str]:
     """A heading, the sentence, a table of arms and a table of tests."""
     first_arm = next(iter(claim.arms.values()))
     metrics = list(first_arm.means)
-    lines = [
-        f"## {claim.pipeline}: {claim.verdict}",
-        "",
-        f"{claim.says} ({claim.source})",
-        "",
-        f"| arm | seeds | {' | '.join(metrics)} |",
-        f"|:---|---:|{'---:|' * len(metrics)}",
-    ]
+    lines = [f"## {claim.pipeline}: {claim.verdict}", "", f"{claim.says} ({claim.source})", ""]
+    for change in claim.changes:
+        lines += [f"Changed since its runs began: {change}.", ""]
+    lines += [f"| arm | seeds | {' | '.join(metrics)} |", f"|:---|---:|{'---:|' * len(metrics)}"]
     lines += [_arm_line(name, arm) for name, arm in claim.arms.items()]
     lines += [
         "",
@@ -263,8 +279,12 @@ def _test_line(test: TestReport) -> str:
     verdict = test.verdict
     if test.reason:
         verdict += f": {test.reason}"
+    elif test.note:
+        verdict += f" ({test.note})"
     elif test.seeds_to_decide:
         verdict += f" ({test.seeds_to_decide} seeds would decide it)"
+    elif test.verdict == UNDECIDED:
+        verdict += f" (no number of seeds up to {MOST_SEEDS} would decide it)"
     expected = test.expected
     if test.bound_reason:
         expected += f" ({test.bound_reason})"

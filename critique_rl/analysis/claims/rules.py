@@ -10,8 +10,9 @@ effect that is worth the claim, named before the run:
     undecided    else, with the seeds that would decide
 
 With `within: m` two one-sided tests (Schuirmann 1987): reproduced if the 90% interval lies inside
-+-m, refuted if the 95% interval lies outside. With `above` or `below` a number, as for a loss that
-is tolerated: reproduced if the interval lies wholly on that side, refuted if wholly on the other.
++-m, refuted if the 95% interval has no value inside. With `above` or `below` a number, as for a
+loss that is tolerated: reproduced if the interval lies wholly on that side, refuted if it has no
+value there. It cannot show anything where the reference leaves no room for that loss, or effect.
 Bounds are open: a value that is the bound itself is neither above nor below it.
 """
 
@@ -38,10 +39,10 @@ EQUIVALENCE_LEVEL = 0.9
 
 @dataclass(frozen=True)
 class Room:
-    """How far arms can get from the one that they are held against, in the claim's direction."""
+    """How far arms can get from the one that they are held against, as the test is about."""
 
     end: str
-    """"ceiling" where they must rise, "floor" where that arm has something to lose."""
+    """"ceiling" where they may rise, "floor" where they may fall."""
     reference: float
     """Its mean."""
     left: float
@@ -69,7 +70,7 @@ def decide(bound: str, number: float, evidence: Evidence) -> tuple[str, str]:
     """
     low = evidence.interval.low
     high = evidence.interval.high
-    if math.isnan(low):
+    if math.isnan(low) or math.isnan(high):
         return UNDECIDED, ""
     if low == high:
         return CANNOT_SHOW, "the interval has no width"
@@ -84,6 +85,12 @@ def decide(bound: str, number: float, evidence: Evidence) -> tuple[str, str]:
     else:
         is_inside = high < number
         is_outside = low >= number
+    is_effect = number != 0 and (number > 0) == (bound == "above")
+    if is_inside and is_effect:
+        return REPRODUCED, ""
+    # A loss that is tolerated is not kept away where nothing could be lost.
+    if reason := _no_room(number, evidence.room):
+        return CANNOT_SHOW, reason
     if is_inside:
         return REPRODUCED, ""
     if is_outside:
@@ -91,14 +98,30 @@ def decide(bound: str, number: float, evidence: Evidence) -> tuple[str, str]:
     return UNDECIDED, ""
 
 
+def moves_up(bound: str, number: float) -> bool:
+    """Whether a test asks how far its contrast rises: for an effect, or as much as is tolerated."""
+    if bound == "above":
+        return number >= 0
+    if bound == "below":
+        return number > 0
+    return True
+
+
+def _no_room(number: float, room: Room | None) -> str:
+    """Why a move by so much cannot show; "" where there is room for it."""
+    size = abs(number)
+    if room is None or room.left >= size:
+        return ""
+    reason = f"{room.end}: the reference is at {room.reference:.3g}, "
+    reason += f"which leaves {room.left:.2g} for a move of {size:g}"
+    return reason
+
+
 def _effect(delta: float, low: float, high: float, evidence: Evidence) -> tuple[str, str]:
     """The verdict on an effect that is expected above 0."""
     if low > delta:
         return REPRODUCED, ""
-    room = evidence.room
-    if room is not None and room.left < delta:
-        reason = f"{room.end}: the reference is at {room.reference:.3g}, "
-        reason += f"which leaves {room.left:.2g} for an effect of {delta:g}"
+    if reason := _no_room(delta, evidence.room):
         return CANNOT_SHOW, reason
     if high < delta:
         if low > 0:
