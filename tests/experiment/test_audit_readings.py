@@ -597,6 +597,12 @@ def test_a_step_in_words_is_refused(tmp_path) -> None:
         judged(tmp_path)
 
 
+def test_a_step_that_is_a_fraction_is_refused(tmp_path) -> None:
+    two_arms(tmp_path, "val.jsonl", step=10.5)
+    with pytest.raises(ConfigError, match=r"got the step 10.5, expected a whole number"):
+        judged(tmp_path)
+
+
 def test_evaluations_without_steps_are_called_so(tmp_path) -> None:
     two_arms(tmp_path, "val.jsonl")
     assert "all that are logged since no steps are" in judged(tmp_path).sentence

@@ -92,7 +92,7 @@ def step_of(value: Any, names: Sequence[str], place: str) -> int:
         place: of the row, for the error.
 
     Raises:
-        ConfigError: a word that holds no step.
+        ConfigError: a word that holds no step, or a fraction.
     """
     number = number_of(value)
     if isinstance(value, str) and number is None and value.strip():
@@ -104,6 +104,12 @@ def step_of(value: Any, names: Sequence[str], place: str) -> int:
             )
         number = float(match[1])
     if number is not None and abs(number) <= LARGEST:
+        if number != int(number):
+            raise ConfigError(
+                f"{place}: got the step {number:g}, expected a whole number, where an epoch is "
+                "none: name another column in a mapping file, columns: {step: NAME}; "
+                '"" for none'
+            )
         return int(number)
     for name in names:
         match = STEP_NAMED.search(name) or STEP_LAST.search(name)
