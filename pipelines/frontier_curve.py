@@ -4,7 +4,7 @@
     python pipelines/frontier_curve.py pipelines/frontier.yaml --svg runs/results/frontier.svg
 
 Arms with one `critic:` section are one critic at several shares (`critique_share`); its *full* arm
-is the one with the share 1. Three things are read from compare.json and the evaluations:
+is the one with the share 1. Three things are read from the evaluations, once all runs have one:
 
 - Critic tokens of each arm, as a share of its full arm's, and the primary metric minus the
   control's.
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +34,11 @@ from critique_rl.analysis.claims.rules import (
     UNDECIDED,
     WITHIN,
 )
-from critique_rl.analysis.compare import read_runs
+from critique_rl.analysis.compare import compare, read_runs
 from critique_rl.analysis.comparison import Comparison, Difference
 from critique_rl.analysis.evaluations import ArmRuns
 from critique_rl.analysis.metric_intervals import arm_contrast
+from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import RunConfig
@@ -120,13 +122,23 @@ def read_arms(pipeline_file: str, out: str, margin: float) -> tuple[list[Arm], C
     """The arms with critics, and what was compared.
 
     Raises:
-        SystemExit: an arm is missing, or its full arm asked the critic about nothing.
+        ConfigError: the pipeline, or a run, cannot be read.
+        SystemExit: a run is missing, or a full arm asked the critic about nothing.
     """
     pipeline = load_pipeline(Path(pipeline_file))
     folder = PipelineFolder(Path(out) / pipeline.name)
-    compared = Comparison.from_json(json.loads(folder.comparison.read_text()))
     names = list(pipeline.arms)
     runs = read_runs(folder, pipeline.control, names, pipeline.seeds).runs
+    wanted = len(names) * len(pipeline.seeds)
+    left_out = wanted - sum(len(runs.get(name, {})) for name in names)
+    if left_out:
+        raise SystemExit(
+            f"{folder.path}: {left_out} of {wanted} runs are missing or not comparable, which "
+            f"would mix seeds; critique-rl run {pipeline_file}"
+        )
+    compared = compare(
+        folder, pipeline.control, pipeline.primary, names, list(pipeline.seeds), pipeline.target
+    )
     gains = {}
     for difference in compared.comparisons:
         if difference.metric == compared.primary:
@@ -343,13 +355,20 @@ def main() -> None:
     parser.add_argument("--margin", type=float, default=MARGIN, help="default: .05")
     parser.add_argument("--svg", help="write the figure here")
     options = parser.parse_args()
-    arms, compared = read_arms(options.pipeline, options.out, options.margin)
+    if not 0 < options.margin < math.inf:
+        parser.error(f"--margin: got {options.margin:g}, expected a number above 0")
+    try:
+        arms, compared = read_arms(options.pipeline, options.out, options.margin)
+    except ConfigError as error:
+        raise SystemExit(str(error)) from error
     names = [name for name in compared.arms if name in (compared.boundary or {})]
     listed = prices_of(names, compared)
     print_frontier(arms, compared, options.margin)
     print_prices(listed, arms, compared)
     if options.svg:
-        draw(arms, listed, compared, options.margin, Path(options.svg))
+        svg = Path(options.svg)
+        svg.parent.mkdir(parents=True, exist_ok=True)
+        draw(arms, listed, compared, options.margin, svg)
 
 
 if __name__ == "__main__":

@@ -506,6 +506,11 @@ class CritiqueGRPOConfig(GRPOConfig):
         fault = ""
         if not has_critic:
             fault = "without a critic. Pass one, or set it to 0"
+        elif self.refine_with_next and not self.refine_slots:
+            fault = (
+                "and refine_with_next with refine_slots 0, so that there is no refinement to "
+                "sample. Set refine_slots to 1 or more, or refine_with_next to false"
+            )
         elif self.refine_turns > 1:
             fault = (
                 f"with refine_turns {self.refine_turns}, whose later turns wait for the critic. "

@@ -36,7 +36,9 @@ def refuse_present_critic(critic: Any, args: CritiqueGRPOConfig) -> None:
     Raises:
         ValueError: `critique_staleness` is 1, and the critic is a model in this process.
     """
-    chat = getattr(critic, "chat", None)
+    # A noisy critic asks another one.
+    asked = getattr(critic, "inner", critic)
+    chat = getattr(asked, "chat", None)
     kind = ""
     if isinstance(chat, LocalChat):
         kind = "a model in this process"

@@ -8,7 +8,6 @@ import pytest
 import yaml
 from arm_evaluations import put
 
-from critique_rl.cli.compare import write_comparison
 from critique_rl.config.durable_files import append_jsonl
 from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.config.run_folder import PipelineFolder
@@ -58,7 +57,6 @@ def write_runs(folder: Path, arms=ARMS) -> tuple[Path, Path]:
             counts = {"critique/ok": 8, "refine/candidates": 8, "refine/rescue_rate": 0.75}
             row = {} if arm == "scalar" else counts
             append_jsonl(PipelineFolder(results).run(arm, seed).metrics, {"step": 1, **row})
-    write_comparison(load_pipeline(path), PipelineFolder(results))
     return path, out
 
 
@@ -105,6 +103,27 @@ def test_a_critic_without_a_full_arm_has_no_frontier(tmp_path, monkeypatch) -> N
     path, out = write_runs(tmp_path, arms)
     with pytest.raises(SystemExit, match="no arm asks its critic about all failures; add one"):
         run_script(monkeypatch, path, "--out", out)
+
+
+def test_runs_that_are_missing_or_damaged_are_one_sentence(tmp_path, monkeypatch) -> None:
+    path, out = write_runs(tmp_path)
+    results = PipelineFolder(out / "frontier")
+    with pytest.raises(SystemExit, match="got no eval.json under"):
+        run_script(monkeypatch, path, "--out", tmp_path / "elsewhere")
+    with pytest.raises(SystemExit, match="no pipeline"):
+        run_script(monkeypatch, tmp_path / "none.yaml", "--out", out)
+    written = results.run("ranked-25", 1).evaluation
+    text = written.read_text()
+    written.write_text("{")
+    with pytest.raises(SystemExit, match="eval.json"):
+        run_script(monkeypatch, path, "--out", out)
+    written.unlink()
+    with pytest.raises(SystemExit, match="1 of 8 runs are missing or not comparable"):
+        run_script(monkeypatch, path, "--out", out)
+    written.write_text(text)
+    for margin in ("-0.05", "nan", "inf"):
+        with pytest.raises(SystemExit):
+            run_script(monkeypatch, path, "--out", out, f"--margin={margin}")
 
 
 def test_the_shipped_pipeline_has_what_the_script_reads() -> None:

@@ -21,11 +21,7 @@ def sample(model, longest: int, **settings) -> tuple[torch.Tensor, torch.Tensor,
         input_ids=ids,
         attention_mask=attention,
         max_new_tokens=longest,
-        do_sample=True,
-        top_k=0,
-        eos_token_id=END,
-        pad_token_id=PADDING,
-        **settings,
+        **{"do_sample": True, "top_k": 0, "eos_token_id": END, "pad_token_id": PADDING, **settings},
     )
     completions = []
     for row in written[:, width:].tolist():
@@ -51,7 +47,7 @@ def test_recorded_log_probs_are_those_of_a_pass(make, temperature: float, use_ca
     model = make().eval()
     lengths = set()
     for longest in (1, 2, 30):
-        with recorded_logps(model, temperature) as record:
+        with recorded_logps(model, temperature, 3) as record:
             *_, completions = sample(model, longest, temperature=temperature, use_cache=use_cache)
         rows = record.rows(completions)
         assert rows is not None
@@ -65,11 +61,44 @@ def test_recorded_log_probs_are_those_of_a_pass(make, temperature: float, use_ca
 
 def test_after_the_block_nothing_is_recorded() -> None:
     model = tiny_models.llama().eval()
-    with recorded_logps(model, 1.0) as record:
+    with recorded_logps(model, 1.0, 3) as record:
         assert record.rows([]) is None
     sample(model, 3)
     assert record.rows([[5]]) is None
 
 
 def test_a_sampler_that_calls_no_model_leaves_nothing() -> None:
-    assert RecordedLogps(1.0).rows([[5, 6]]) is None
+    assert RecordedLogps(1.0, 1).rows([[5, 6]]) is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beams": 3},
+        {"num_beams": 2, "do_sample": False},
+        {"prefill_chunk_size": 2},
+        {"guidance_scale": 1.5},
+        {"num_return_sequences": 2},
+    ],
+    ids=lambda settings: "-".join(settings),
+)
+def test_a_sampler_that_reads_other_tokens_or_rows_leaves_nothing(settings) -> None:
+    torch.manual_seed(0)
+    model = tiny_models.llama().eval()
+    with recorded_logps(model, 1.0, 3) as record:
+        *_, completions = sample(model, 12, **settings)
+    assert record.rows(completions[:3]) is None
+
+
+def test_the_tokens_that_were_read_are_those_that_came_out() -> None:
+    torch.manual_seed(0)
+    model = tiny_models.llama().eval()
+    with recorded_logps(model, 1.0, 3) as record:
+        *_, completions = sample(model, 12)
+    assert record.rows(completions) is not None
+    longest = max(completions, key=len)
+    place = completions.index(longest)
+    # The last token is one that no pass reads.
+    longest[-2] += 1
+    assert record.rows([[], [], []][:place] + [longest]) is None
+    assert record.rows([[*completions[0], 5, 5]]) is None

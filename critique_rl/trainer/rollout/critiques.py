@@ -254,7 +254,7 @@ class CriticTurn:
         wait: Wait = list
         # The policy's own sampler is a collective, so that critic is called on every rank.
         if asked or self.critic_is_policy:
-            wait = self._ask([attempts[i] for i in asked])
+            wait = self._ask([_with_row_of_its_own(attempts[i]) for i in asked])
         seconds = time.perf_counter() - start
         return AskedBatch(attempts, asked, truncated, wait, seconds)
 
@@ -409,3 +409,8 @@ def check_critiques(critic: str, answers: Any, expected: int) -> None:
         field = invalid_field(answer)
         if field:
             raise TypeError(f"critic {critic}: got {answer!r}, expected a Critique: {field}")
+
+
+def _with_row_of_its_own(attempt: Attempt) -> Attempt:
+    """The attempt for a critic, which may change what it reads; the row is needed again."""
+    return replace(attempt, row=dict(attempt.row))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from critique_rl.trainer.checkpoint import IN_FLIGHT
@@ -73,6 +74,35 @@ def refuse_rows(rows: Sequence[Row]) -> None:
                 ) from None
 
 
+def with_plain_details(first: FirstPhase) -> FirstPhase:
+    """Rollouts whose verdicts have details as JSON keeps them.
+
+    A critic then reads the same of a verdict whether or not the run was stopped in between.
+    """
+    verdicts = []
+    for verdict in first.judged.verdicts:
+        details = _plain(verdict.details)
+        verdicts.append(replace(verdict, details=details))
+    attempts = []
+    for attempt, verdict in zip(first.attempts, verdicts, strict=True):
+        attempts.append(replace(attempt, verdict=verdict))
+    judged = replace(first.judged, verdicts=verdicts)
+    return FirstPhase(first.sampled, judged, attempts)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back: keys are text, and what is no JSON is its words."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or type(value) in (str, bool, int, float):
+        return value
+    return str(value)
+
+
 def write_batch(batch: BatchInFlight, checkpoint: Path, rank: int, shape: BatchShape) -> None:
     """Write one rank's batch into a checkpoint."""
     first = batch.first
@@ -92,11 +122,11 @@ def write_batch(batch: BatchInFlight, checkpoint: Path, rank: int, shape: BatchS
         "verdicts": verdicts,
         "truncated": truncated,
         "logps": batch.logps,
-        "columns": batch.columns,
+        "columns": _plain(batch.columns),
         "step": batch.step,
         "selection": _write_selection(batch.selection),
     }
-    # `str`: what a verifier's details and logged columns hold is for reading.
+    # `str`: a row's cells may be of kinds that JSON takes for others.
     text = json.dumps(content, default=str)
     (checkpoint / IN_FLIGHT.format(rank)).write_text(text, encoding="utf-8")
 

@@ -38,6 +38,7 @@ from critique_rl.trainer.rollout.in_flight import (
     BatchShape,
     read_batch,
     refuse_rows,
+    with_plain_details,
     write_batch,
 )
 from critique_rl.trainer.rollout.phases import SlotPlan, count_rollouts
@@ -151,8 +152,10 @@ class Lookahead:
 
     def _sample(self, rows: list[Row], step: int, counts: Counts) -> BatchInFlight:
         """Sample and judge the rollouts of a batch, and count their tokens."""
-        with self.sampler.recorded_logps() as record:
-            sampled = self.rollout.sample_rollouts([row["prompt"] for row in rows])
+        prompts = [row["prompt"] for row in rows]
+        number = len(self.rollout.rollouts_of(prompts))
+        with self.sampler.recorded_logps(number) as record:
+            sampled = self.rollout.sample_rollouts(prompts)
         return self._judge(rows, step, sampled, record, counts)
 
     def _sample_with(
@@ -160,9 +163,9 @@ class Lookahead:
     ) -> tuple[BatchInFlight, Sampled]:
         """The same with the refinements of the batch before them, in one call."""
         prompts = self.rollout.rollouts_of([row["prompt"] for row in rows])
-        with self.sampler.recorded_logps() as record:
-            sampled = self.sampler.sample_uneven(prompts + plan.prompts, prompts[0])
         count = len(prompts)
+        with self.sampler.recorded_logps(count + len(plan.prompts)) as record:
+            sampled = self.sampler.sample_uneven(prompts + plan.prompts, prompts[0])
         batch = self._judge(rows, step, sampled.head(count), record, counts)
         return batch, sampled.after(count)
 
@@ -170,10 +173,12 @@ class Lookahead:
         self, rows: list[Row], step: int, sampled: Sampled, record: RecordedLogps, counts: Counts
     ) -> BatchInFlight:
         """Judge the rollouts of a batch, and count their tokens."""
-        first = self.rollout.judge_rollouts(rows, sampled)
+        first = with_plain_details(self.rollout.judge_rollouts(rows, sampled))
         columns = self.scorer.take_extra_columns()
         logps = record.rows(sampled.completion_ids)
-        if logps is None and sampled.logprobs is None:
+        # Ranks read them together, or none does.
+        is_unknown = any(gather_object([logps is None]))
+        if is_unknown and sampled.logprobs is None:
             logps = self.sampler.logps(sampled)
             counts["tokens/scored"] += sampled.prompt_tokens
             counts["tokens/scored"] += sampled.completion_tokens

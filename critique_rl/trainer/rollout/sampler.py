@@ -86,10 +86,14 @@ class Sampler:
         sampled = self.sample([*prompts, *spares])
         return sampled.head(len(prompts))
 
-    def recorded_logps(self) -> AbstractContextManager[RecordedLogps]:
-        """Within the block the log-probs of one call of `sample` are recorded as it samples."""
+    def recorded_logps(self, prompts: int) -> AbstractContextManager[RecordedLogps]:
+        """Within the block the log-probs of one call of `sample` are recorded as it samples.
+
+        Args:
+            prompts: prompts of the call.
+        """
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        return recorded_logps(model, self.trainer.temperature)
+        return recorded_logps(model, self.trainer.temperature, prompts)
 
     def prompt_ids(self, prompts: list[Any]) -> list[list[int]]:
         """Tokens of each prompt as the trainer would render it."""

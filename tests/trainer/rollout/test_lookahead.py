@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from datetime import date
 
+import numpy as np
 import pytest
 import torch
 from fault_server import serving
@@ -17,10 +19,16 @@ from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.critic.chat import ApiChat, LocalChat, PolicyChat
 from critique_rl.critic.chat_critic import ChatCritic
+from critique_rl.critic.controls import NoisyCritic
 from critique_rl.sampling.recorded_logps import RecordedLogps
 from critique_rl.trainer.checkpoint import copy_checkpoint, last_sealed
-from critique_rl.types import Critique, Usage
+from critique_rl.trainer.rollout.in_flight import with_plain_details
+from critique_rl.trainer.rollout.phases import FirstPhase
+from critique_rl.trainer.rollout.sampled import Sampled
+from critique_rl.trainer.rollout.scoring import Judged
+from critique_rl.types import Attempt, Critique, Usage, Verdict
 
+NOISY = NoisyCritic(ChatCritic(LocalChat("lab/critic")), Words("x"), 0.5)
 STALE = {**LAB, "critique_staleness": 1, "refine_slots": 1, "learning_rate": 1e-3}
 
 
@@ -150,11 +158,24 @@ def test_without_recorded_log_probs_a_pass_takes_them(
     recorded.train()
     silent = build(tiny_policy, tmp_path / "passed")
     # As with continuous batching, which does not call the model once per token.
-    monkeypatch.setattr(silent.sampler, "recorded_logps", lambda: nullcontext(RecordedLogps(1.0)))
+    monkeypatch.setattr(
+        silent.sampler, "recorded_logps", lambda number: nullcontext(RecordedLogps(1.0, number))
+    )
     silent.train()
     assert silent.tokens["tokens/scored"] > recorded.tokens["tokens/scored"] == 0
     assert silent.tokens["tokens/rollout"] == recorded.tokens["tokens/rollout"]
     assert logged(silent, "loss/refine") == pytest.approx(logged(recorded, "loss/refine"), abs=1e-5)
+
+
+@pytest.mark.parametrize("kwargs", [{"num_beams": 2}, {"guidance_scale": 1.5}], ids=str)
+def test_samplers_that_cannot_be_recorded_have_ratios_of_one_at_the_start(
+    kwargs, tiny_policy, tmp_path
+) -> None:
+    trainer = build(tiny_policy, tmp_path, generation_kwargs=kwargs, learning_rate=0.0)
+    trainer.train()
+    assert trainer.tokens["tokens/scored"] > 0
+    # The policy stays the same, so no ratio may leave 1.
+    assert logged(trainer, "clip_ratio/region_mean") == [0.0] * len(logged(trainer, "loss"))
 
 
 class Weights(TrainerCallback):
@@ -313,9 +334,11 @@ def test_a_server_that_is_slow_or_silent_costs_critiques_and_no_step(
     [
         (ChatCritic(PolicyChat()), {}, "the policy itself, expected one that answers while"),
         (ChatCritic(LocalChat("lab/critic")), {}, "a model in this process"),
+        (NOISY, {}, "a model in this process"),
         (None, {"refine_turns": 2}, "with refine_turns 2"),
         (None, {"critique_staleness": 2}, "expected 0 or 1"),
         (None, {"critique_staleness": 0, "refine_with_next": True}, "refine_with_next: got"),
+        (None, {"refine_slots": 0, "refine_with_next": True}, "there is no refinement to sample"),
         (None, {"critique_staleness": True}, "expected a whole number"),
     ],
 )
@@ -339,3 +362,33 @@ def test_rows_that_no_checkpoint_holds_are_refused_at_once(tiny_policy, tmp_path
     )
     with pytest.raises(ValueError, match="got a date in the column 'day'"):
         trainer.train()
+
+
+def test_details_of_a_verdict_are_read_alike_before_and_after_a_restart() -> None:
+    details = {(1, 2): {3}, "span": (1, 2), 4: np.float32(0.5), "deep": {"a": [None, True, "x"]}}
+    verdict = Verdict("wrong", reason="no", details=details)
+    attempt = Attempt("q", "text", verdict)
+    judged = Judged(torch.zeros(1, 1), [0.0], [verdict])
+    first = with_plain_details(FirstPhase(Sampled([[1]], [[2]], None, ["text"]), judged, [attempt]))
+    [plain] = first.judged.verdicts
+    assert plain.details == {
+        "(1, 2)": "{3}",
+        "span": [1, 2],
+        "4": 0.5,
+        "deep": {"a": [None, True, "x"]},
+    }
+    assert json.loads(json.dumps(plain.details)) == plain.details
+    assert first.attempts[0].verdict is plain
+
+
+def test_a_critic_that_changes_what_it_reads_changes_nothing_else(tiny_policy, tmp_path) -> None:
+    class Careless(Background):
+        def begin(self, attempts):
+            wait = super().begin(attempts)
+            for attempt in attempts:
+                attempt.row.clear()
+            return wait
+
+    trainer = build(tiny_policy, tmp_path, Careless())
+    trainer.train()
+    assert len(logged(trainer, "loss")) == 3
