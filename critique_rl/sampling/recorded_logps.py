@@ -44,9 +44,8 @@ class RecordedLogps:
         """Forward hook: take the log-probs (R,) of the tokens that this pass reads."""
         ids_RT = inputs.get("input_ids")
         # Beams have more rows than prompts; a pass of guidance names its tokens otherwise.
-        if ids_RT is None or len(ids_RT) != self.number:
+        if not self._is_plain or ids_RT is None or len(ids_RT) != self.number:
             self._is_plain = False
-        if not self._is_plain:
             return
         if self._last_RV is not None:
             token_R1 = ids_RT[:, -1:]

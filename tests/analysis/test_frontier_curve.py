@@ -108,14 +108,14 @@ def test_a_critic_without_a_full_arm_has_no_frontier(tmp_path, monkeypatch) -> N
 def test_runs_that_are_missing_or_damaged_are_one_sentence(tmp_path, monkeypatch) -> None:
     path, out = write_runs(tmp_path)
     results = PipelineFolder(out / "frontier")
-    with pytest.raises(SystemExit, match="got no eval.json under"):
+    with pytest.raises(SystemExit, match=r"got no eval\.json under"):
         run_script(monkeypatch, path, "--out", tmp_path / "elsewhere")
     with pytest.raises(SystemExit, match="no pipeline"):
         run_script(monkeypatch, tmp_path / "none.yaml", "--out", out)
     written = results.run("ranked-25", 1).evaluation
     text = written.read_text()
     written.write_text("{")
-    with pytest.raises(SystemExit, match="eval.json"):
+    with pytest.raises(SystemExit, match=r"eval\.json"):
         run_script(monkeypatch, path, "--out", out)
     written.unlink()
     with pytest.raises(SystemExit, match="1 of 8 runs are missing or not comparable"):

@@ -80,7 +80,7 @@ def test_a_sampler_that_calls_no_model_leaves_nothing() -> None:
         {"guidance_scale": 1.5},
         {"num_return_sequences": 2},
     ],
-    ids=lambda settings: "-".join(settings),
+    ids="-".join,
 )
 def test_a_sampler_that_reads_other_tokens_or_rows_leaves_nothing(settings) -> None:
     torch.manual_seed(0)
@@ -100,5 +100,5 @@ def test_the_tokens_that_were_read_are_those_that_came_out() -> None:
     place = completions.index(longest)
     # The last token is one that no pass reads.
     longest[-2] += 1
-    assert record.rows([[], [], []][:place] + [longest]) is None
+    assert record.rows([*[[], [], []][:place], longest]) is None
     assert record.rows([[*completions[0], 5, 5]]) is None
