@@ -2,8 +2,8 @@
 `python tests/benchmarks/hidden_critic.py [--rounds 6] [--steps 8]`, on an idle machine.
 
 The lab's base on `lab/chain`, one refinement per group, and a real server on loopback, in a process
-of its own. It answers every call after the same time, which is set first: that of a step without
-its critic (sampling, refining, training). Both kinds of step take turns; a figure is the ratio of
+of its own. It answers every call after the same time, set anew in each round: that of a step
+without its critic (sampling, refining, training). Both kinds of step take turns; a figure is the ratio of
 their wall times within a round, with a t interval of the mean logarithm over rounds. The first two
 steps of each run are left out: one starts, and one waits with either kind. The learning rate is 0.
 """
@@ -165,8 +165,8 @@ def main() -> None:
     without = seconds_per_step(port.value, 0, options.steps)
     print(f"a step with a critic that answers at once: {without:.2f} s", flush=True)
     print(
-        "| critic's time / a step without it | waiting | hidden | hidden / waiting "
-        "| hidden / max(critic, step) |\n|" + "---|" * 5
+        "| critic's time / a step without it | a step without it | waiting | hidden "
+        "| hidden / waiting | hidden / max(critic, step) |\n|" + "---|" * 6
     )
     for share in options.shares:
         seconds.value = 0.0
@@ -178,11 +178,13 @@ def main() -> None:
             waiting = seconds_per_step(port.value, 0, options.steps)
             hidden = seconds_per_step(port.value, 1, options.steps)
             rounds.append((base, waiting, hidden))
+        base = statistics.median(row[0] for row in rounds)
         waiting = statistics.median(row[1] for row in rounds)
         hidden = statistics.median(row[2] for row in rounds)
         saved = ratio_words([row[2] / row[1] for row in rounds])
         bound = ratio_words([row[2] / (max(1.0, share) * row[0]) for row in rounds])
-        print(f"| {share:g} | {waiting:.2f} s | {hidden:.2f} s | {saved} | {bound} |", flush=True)
+        times = f"{base:.2f} s | {waiting:.2f} s | {hidden:.2f} s"
+        print(f"| {share:g} | {times} | {saved} | {bound} |", flush=True)
 
 
 if __name__ == "__main__":
