@@ -3,9 +3,10 @@
 
 The lab's base on `lab/chain`, one refinement per group, and a real server on loopback, in a process
 of its own. It answers every call after the same time, set anew in each round: that of a step
-without its critic (sampling, refining, training). Both kinds of step take turns; a figure is the ratio of
-their wall times within a round, with a t interval of the mean logarithm over rounds. The first two
-steps of each run are left out: one starts, and one waits with either kind. The learning rate is 0.
+without its critic (sampling, refining, training). Both kinds of step take turns; a figure is the
+ratio of their wall times within a round, with a t interval of the mean logarithm over rounds. The
+first two steps of each run are left out: one starts, and one waits with either kind. The learning
+rate is 0.
 """
 
 from __future__ import annotations
