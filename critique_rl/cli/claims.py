@@ -174,7 +174,7 @@ def _claim_pipelines(folder: Path, quick: bool) -> list[tuple[Path, list[str]]]:
 def _judge_other(pipeline: Pipeline, folder: PipelineFolder, words: list[str]) -> list[ClaimReport]:
     """The report of a pipeline that is not to run: nothing of it has to be there.
 
-    What is wrong with it is told, and holds up nobody who asks for another one.
+    Its faults are told, and hold up nobody who asks for another one.
     """
     from critique_rl.experiment.plan import check_stored
 

@@ -125,7 +125,7 @@ class Finding:
     seeds_to_decide: int | None = None
     """Where undecided: the seeds in all that would decide what was observed; None: too many."""
     note: str = ""
-    """Of an effect that is refuted: which chance of a seed that reaches it is not excluded."""
+    """Of an effect refuted or weaker: which chance of a seed above the bound is excluded."""
 
 
 def parse_claim(pipeline: Pipeline) -> Claim | None:
@@ -340,7 +340,7 @@ def judge(test: Test, runs: ArmRuns, base: Evaluation | None) -> Finding:
 
 
 def _unlike_seeds(test: Test, verdict: str, values: Sequence[float]) -> str:
-    """Of an effect that is refuted in the mean: what its seeds do not exclude; "" otherwise.
+    """Of an effect that is refuted or weaker in the mean: what its seeds exclude; "" otherwise.
 
     A seed that takes off with a small chance moves the true mean, and few seeds may not meet it.
     """

@@ -52,7 +52,7 @@ class TestReport:
     seeds_to_decide: int | None
     """Where undecided; None: more than anybody would train."""
     note: str
-    """Of an effect that is refuted: what its seeds do not exclude."""
+    """Of an effect that is refuted or weaker: what its seeds exclude."""
     loss: Loss | None
     """What the arm lost most on another family; None where there is no other."""
 
