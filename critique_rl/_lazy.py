@@ -1,10 +1,13 @@
-"""Lazy faces: a package imports the module of a public name when the name is first used. And what
-to say where an optional package cannot be imported.
+"""Lazy faces: a package imports the module of a public name when the name is first used. What heavy
+imports need, and what to say where an optional package cannot be imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -29,6 +32,25 @@ def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(import_module(modules[name]), name)
 
     return getattr_of_face
+
+
+@contextmanager
+def heavy_imports() -> Iterator[None]:
+    """Around the import of torch, transformers and TRL: no garbage is looked for.
+
+    What they make stays for good, half a million objects. Looking for garbage among them costs a
+    fifth of the time to a run's first step, here and where accelerate asks for it. Nothing is done
+    where torch is there already, since other objects would then be kept for good too.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def extra_advice(extra: str) -> str:

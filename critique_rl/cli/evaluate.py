@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 
+from critique_rl._lazy import heavy_imports
 from critique_rl.cli.arguments import (
     Commands,
     add_json_argument,
@@ -49,7 +50,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
                 f"critique-rl train {arguments.pipeline} --arm {arguments.arm}"
             )
     # Imported after the checks above, which then answer without torch and TRL.
-    from critique_rl.experiment import train
+    with heavy_imports():
+        from critique_rl.experiment import train
 
     if has_arm:
         train.evaluate_again(config, run)

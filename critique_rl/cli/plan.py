@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from critique_rl._lazy import heavy_imports
 from critique_rl.cli.arguments import Commands, add_pipeline_command, load, pipeline_words
 from critique_rl.config.checks import ConfigError
 from critique_rl.config.pipeline_file import pipeline_path
@@ -86,7 +87,8 @@ def plan(arguments: argparse.Namespace) -> int:
 def _check_settings(pipeline: Pipeline, folder: PipelineFolder, ranks: int) -> list[str]:
     """Warnings. Raises ConfigError for settings that a run would refuse."""
     # Imported here: it brings TRL, which a plan without runs does not need.
-    from critique_rl.experiment.preflight import check_pipeline, check_started
+    with heavy_imports():
+        from critique_rl.experiment.preflight import check_pipeline, check_started
 
     warnings = check_pipeline(on_ranks(pipeline, ranks), download=False, is_elsewhere=True)
     check_started(pipeline, folder)

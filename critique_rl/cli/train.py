@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from critique_rl._lazy import heavy_imports
 from critique_rl.cli.arguments import (
     Commands,
     add_accept_argument,
@@ -73,7 +74,8 @@ def train(arguments: argparse.Namespace) -> int:
 
 def _check_settings(pipeline: Pipeline) -> None:
     """Print warnings. Raises ConfigError for settings that `run` would refuse."""
-    from critique_rl.experiment.preflight import check_pipeline
+    with heavy_imports():
+        from critique_rl.experiment.preflight import check_pipeline
 
     # Loading the policy fetches what is not here.
     for warning in check_pipeline(pipeline, download=False):
@@ -84,7 +86,8 @@ def _train_run(
     config: RunConfig, arm: str, seed: int, run: RunFolder, accepts_changes: bool
 ) -> int:
     # Imported after the checks above, which then answer without torch and TRL.
-    from critique_rl.experiment import train as experiment
+    with heavy_imports():
+        from critique_rl.experiment import train as experiment
 
     try:
         experiment.train(config, arm, seed, run, accepts_changes)

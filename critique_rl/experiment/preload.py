@@ -1,8 +1,9 @@
 """Imported only by the server that runs are forked from (`processes`)."""
 
-import gc
 import os
 import signal
+
+from critique_rl._lazy import heavy_imports
 
 # A SIGTERM to the process group must leave the server, which tells how a run ended. The process
 # that started the runs asks them to stop, and waits for them. The signal is blocked, not ignored:
@@ -12,13 +13,8 @@ import signal
 STOPS = {signal.SIGTERM, signal.SIGINT}
 signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
-# Half a million objects stay for good: looking for garbage among them costs a sixth of the imports,
-# and half a second in each run, where accelerate asks for it.
-gc.disable()
-import critique_rl.experiment.train  # noqa: E402, F401
-
-gc.freeze()
-gc.enable()
+with heavy_imports():
+    import critique_rl.experiment.train  # noqa: F401
 
 
 def heed_stops() -> None:

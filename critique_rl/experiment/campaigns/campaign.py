@@ -19,6 +19,7 @@ from typing import NoReturn, Protocol
 from rich.console import Console
 from rich.live import Live
 
+from critique_rl._lazy import heavy_imports
 from critique_rl.config.durable_files import CHECKSUM, EVALUATIONS, read_json, read_yaml
 from critique_rl.config.folder_lock import is_locked, lock_folder
 from critique_rl.config.names import path_word
@@ -185,7 +186,8 @@ def check_settings(
         return []
     runs.prepare()
     # Imported here: `critique-rl run` on finished runs then needs neither torch nor TRL.
-    from critique_rl.experiment.preflight import check_pipeline, check_started
+    with heavy_imports():
+        from critique_rl.experiment.preflight import check_pipeline, check_started
 
     warnings = check_pipeline(pipeline, due, is_elsewhere=runs.is_elsewhere)
     if not accepts_changes:
