@@ -478,20 +478,30 @@ class Distillation:
             teacher's head.
         """
         ids, attention = rows.with_context(context)
+        hidden: Tensor | None = None
         with (
             teacher.weights(self.passes.model) as model,
             hidden_states.last_hidden_states(model) as seen,
             self.passes.autocast(),
         ):
-            # Logits of one position alone: the divergence makes the others in slices.
-            output = model(
-                input_ids=ids, attention_mask=attention, use_cache=False, logits_to_keep=1
-            )
+            for part in rows.slices(attention, self.passes.slice_positions):
+                # Logits of one position alone: the divergence makes the others in slices.
+                output = model(
+                    input_ids=part.cut(ids),
+                    attention_mask=part.cut(attention),
+                    use_cache=False,
+                    logits_to_keep=1,
+                )
+                states = seen.pop()
+                if hidden is None:
+                    hidden = states.new_zeros(len(ids), rows.length, states.shape[-1])
+                hidden[part.rows, : part.length] = part.predicting(states)
             head = hidden_states.head_of(model).detach()
+        assert hidden is not None, "a term reads one row at least"
         if not self.has_checked_head:
-            self._check_logits(head, seen[0][:, -1], output.logits[:, -1])
+            self._check_logits(head, states[:, -1], output.logits[:, -1])
             self.has_checked_head = True
-        return rows.predicting(seen[0]), head
+        return hidden, head
 
     def _check_logits(self, head: Head, hidden_BH: Tensor, logits_BV: Tensor) -> None:
         """Check that a model's logits (B, V) are those of its head on hidden states (B, H).

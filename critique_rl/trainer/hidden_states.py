@@ -6,12 +6,14 @@ only place where these terms read the trainer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from trl import GRPOTrainer
 
@@ -26,6 +28,13 @@ HEAD_TOLERANCE = 1e-2
 above what half precision makes.
 """
 
+SLICE_POSITIONS = 1_024
+"""Most positions that pass forward together without a gradient, on a CPU: its cache holds them."""
+SLICE_POSITIONS_GPU = 16_384
+"""The same on a GPU, which wants more at once (not measured)."""
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+"""Kinds of run in which no rank has all weights."""
+
 
 class PolicyPasses:
     """Forward passes of the policy in training, and sums over the ranks that make them."""
@@ -36,12 +45,20 @@ class PolicyPasses:
     @property
     def model(self) -> Any:
         """The policy without the wrappers of DDP; with those of PEFT, and sharded if it is."""
-        # Read anew each time: under FSDP2 training replaces the trainer's model.
-        return self.trainer.accelerator.unwrap_model(self.trainer.model)
+        return trl_seams.policy_of(self.trainer)
 
     @property
     def is_main_rank(self) -> bool:
         return self.trainer.accelerator.is_main_process
+
+    @property
+    def slice_positions(self) -> float:
+        """Most positions that pass forward together where no gradient is taken."""
+        accelerator = self.trainer.accelerator
+        # There a forward pass is a collective, so all ranks make one.
+        if accelerator.distributed_type in SHARDED:
+            return math.inf
+        return SLICE_POSITIONS if accelerator.device.type == "cpu" else SLICE_POSITIONS_GPU
 
     @property
     def temperature(self) -> float:
@@ -193,6 +210,54 @@ class TermRows:
         ids = torch.cat([context_ids, self.completion_ids], 1)
         attention = torch.cat([context_mask, self.completion_mask], 1)
         return ids, attention
+
+    def slices(self, attention: Tensor, most: float) -> Iterator[RowSlice]:
+        """These rows in slices of similar length, so that few positions are padding.
+
+        Args:
+            attention: (B, positions) of `with_context`.
+            most: positions of a slice, padding included; a longer row is a slice of its own.
+        """
+        contexts = attention[:, : -self.length].sum(1).tolist()
+        completions = self.completion_mask.sum(1).tolist()
+        # Stable, so that a run that goes on after a stop cuts the same slices.
+        order = sorted(range(len(contexts)), key=lambda i: contexts[i] + completions[i])
+        first = attention.shape[1] - self.length
+        taken: list[int] = []
+        context = completion = 0
+        for i in order:
+            longest = max(context, contexts[i]) + max(completion, completions[i])
+            if taken and longest * (len(taken) + 1) > most:
+                yield RowSlice(taken, first - context, first, completion)
+                taken = []
+                context = completion = 0
+            taken.append(i)
+            context = max(context, contexts[i])
+            completion = max(completion, completions[i])
+        yield RowSlice(taken, first - context, first, completion)
+
+
+@dataclass(frozen=True)
+class RowSlice:
+    """Rows of a term that pass forward together, and the columns in which one is no padding."""
+
+    rows: list[int]
+    """Numbers among the term's rows."""
+    start: int
+    """First column."""
+    first: int
+    """Column of the completions' first token."""
+    length: int
+    """Columns of completions."""
+
+    def cut(self, column: Tensor) -> Tensor:
+        """This slice, (R, C), of all rows and columns, (B, positions)."""
+        return column[self.rows, self.start : self.first + self.length]
+
+    def predicting(self, hidden: Tensor) -> Tensor:
+        """Of the slice's hidden states (R, C, H) those (R, T, H) that predict completions."""
+        before = self.first - self.start - 1
+        return hidden[:, before : before + self.length]
 
 
 def term_rows(inputs: TrlBatch, key: str) -> TermRows:

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from critique_rl.objective import refine_loss, unlikely_advantages
@@ -77,7 +76,7 @@ class MixedLossTrainer(ResumableGRPOTrainer):
     @property
     def policy(self) -> Any:
         """The policy without the wrappers of DDP."""
-        return self.accelerator.unwrap_model(self.model)
+        return trl_seams.policy_of(self)
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
         # Stock training scores as TRL does, to the last bit.
@@ -325,8 +324,7 @@ class MixedLossTrainer(ResumableGRPOTrainer):
         """True where no rank has all of the policy's weights, or of their gradients: FSDP and
         DeepSpeed.
         """
-        sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        return self.accelerator.distributed_type in sharded
+        return self.accelerator.distributed_type in hidden_states.SHARDED
 
     @property
     def _scalar_is_idle(self) -> bool:

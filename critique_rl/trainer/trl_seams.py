@@ -85,8 +85,21 @@ MODULE_ATTRIBUTES = ("_use_triton",)
 TrlBatch = dict[str, Any]
 """TRL's batch, or a micro batch of it: key -> tensor, list or number."""
 
+KEPT = "critique_rl_policy"
+"""Attribute of a trainer: its model, and the same without wrappers (`policy_of`)."""
 SCORED_TOKENS = 64
 """Tokens per tile of TRL's head on a CPU."""
+
+
+def policy_of(trainer: GRPOTrainer) -> Any:
+    """The policy without the wrappers of DDP; with those of PEFT, and sharded if it is."""
+    # Under FSDP2 training replaces the trainer's model. Else it is found once: accelerate looks for
+    # DeepSpeed among the installed packages each time, which takes milliseconds.
+    kept = getattr(trainer, KEPT, None)
+    if kept is None or kept[0] is not trainer.model:
+        kept = (trainer.model, trainer.accelerator.unwrap_model(trainer.model))
+        setattr(trainer, KEPT, kept)
+    return kept[1]
 
 
 # ---- sampling ------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ class Sampler:
         limit = self.args.max_refine_prompt_length
         if limit is not None:
             return limit
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        model = trl_seams.policy_of(self.trainer)
         context = getattr(model.config, "max_position_embeddings", None) or NO_CONTEXT_LIMIT
         return context - self.args.completion_limit
 
@@ -92,7 +92,7 @@ class Sampler:
         Args:
             prompts: prompts of the call.
         """
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        model = trl_seams.policy_of(self.trainer)
         return recorded_logps(model, self.trainer.temperature, prompts)
 
     def prompt_ids(self, prompts: list[Any]) -> list[list[int]]:

@@ -235,15 +235,15 @@ def fault_mask(tokenizer: Any, completion_ids: Tensor, verdicts: Sequence[Verdic
         (B, T) bool; rows without such spans are all False.
     """
     mask = torch.zeros(completion_ids.shape, dtype=torch.bool)
-    for row, verdict in enumerate(verdicts):
-        if not verdict.faults:
-            continue
-        # Token by token, because spans are in characters of the decoded text.
-        tokens = completion_ids[row].unsqueeze(1)
-        pieces = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        lengths = torch.tensor([len(piece) for piece in pieces])
+    faulty = [row for row, verdict in enumerate(verdicts) if verdict.faults]
+    # Token by token, because spans are in characters of the decoded text; each kind of token once.
+    kinds, kind_of = completion_ids[faulty].cpu().unique(return_inverse=True)
+    pieces = tokenizer.batch_decode(kinds.unsqueeze(1), skip_special_tokens=True)
+    piece_lengths = torch.tensor([len(piece) for piece in pieces], dtype=torch.long)
+    for row, kinds_of_row in zip(faulty, kind_of, strict=True):
+        lengths = piece_lengths[kinds_of_row]
         ends = lengths.cumsum(0)
         starts = ends - lengths
-        for start, end in verdict.faults:
+        for start, end in verdicts[row].faults:
             mask[row] |= (starts < end) & (ends > start)
     return mask.to(completion_ids.device)
