@@ -6,15 +6,17 @@
 Arms with one `critic:` section are one critic at several shares (`critique_share`); its *full* arm
 is the one with the share 1. Three things are read from the evaluations, once all runs have one:
 
-- Critic tokens of each arm, as a share of its full arm's, and the primary metric minus the
-  control's.
+- Critic tokens of each arm and its critic's dollars, as shares of its full arm's, and the primary
+  metric minus the control's.
 - The same metric minus the full arm's, by two one-sided tests (Schuirmann 1987): equal if the 90 %
   interval lies within the margin, different if the 95 % interval lies outside.
+- The metric of what the rule chose minus that of what lots drew, at each share that has both.
 - Newly solved problems: those with a right sample that had none before training, over all families.
   Dollars are those of policy and critic together.
 
-A critic's quality is the share of its full arm's refinements that were right. The figure needs
-matplotlib, which the extra tasks installs.
+A critic's quality is the share of its full arm's refinements that were right, which grows as the
+policy learns to refine on its own; `--rescues` takes what `critique-rl critics` measures before.
+The figure needs matplotlib, which the extra tasks installs.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from critique_rl.analysis.comparison import Comparison, Difference
 from critique_rl.analysis.evaluations import ArmRuns
 from critique_rl.analysis.metric_intervals import arm_contrast
 from critique_rl.config.checks import ConfigError
+from critique_rl.config.durable_files import EVALUATE, read_json
 from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import RunConfig
@@ -65,6 +68,8 @@ class Arm:
     """Of `RULES`."""
     token_share: float
     """Critic tokens over those of the full arm."""
+    usd_share: float | None
+    """The same of the critic's dollars; None where it has no prices."""
     critic_tokens: float
     """Mean over runs."""
     gain: Difference
@@ -73,6 +78,15 @@ class Arm:
     """The primary metric minus the full arm's; None for that arm itself."""
     narrow: tuple[float, float] | None
     """90% interval of the same."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the rule chose minus what was drawn by lot, of one critic at one share."""
+
+    ranked: str
+    random: str
+    difference: Finding
 
 
 @dataclass(frozen=True)
@@ -118,8 +132,10 @@ def full_arms(arms: dict[str, RunConfig]) -> dict[str, str]:
     return full_of
 
 
-def read_arms(pipeline_file: str, out: str, margin: float) -> tuple[list[Arm], Comparison]:
-    """The arms with critics, and what was compared.
+def read_arms(
+    pipeline_file: str, out: str, margin: float
+) -> tuple[list[Arm], list[Choice], Comparison]:
+    """The arms with critics, choices by rule and by lot, and what was compared.
 
     Raises:
         ConfigError: the pipeline, or a run, cannot be read.
@@ -144,6 +160,9 @@ def read_arms(pipeline_file: str, out: str, margin: float) -> tuple[list[Arm], C
         if difference.metric == compared.primary:
             gains[difference.arm] = difference
     arms = []
+    usd = {}
+    for name, config in pipeline.arms.items():
+        usd[name] = critic_usd(folder, name, pipeline.seeds, config)
     for name, full in full_arms(dict(pipeline.arms)).items():
         if name not in gains or full not in compared.arms:
             raise SystemExit(f"{name}: not compared with {pipeline.control} yet; train it first")
@@ -154,14 +173,45 @@ def read_arms(pipeline_file: str, out: str, margin: float) -> tuple[list[Arm], C
         _, rule = choice_of(pipeline.arms[name])
         to_full = narrow = None
         if name != full:
-            to_full = _to_full(name, full, compared.primary, margin, runs)
+            to_full = _minus(name, full, compared.primary, margin, runs)
             narrow = _narrow(name, full, compared.primary, runs)
         share = tokens / full_tokens
-        arms.append(Arm(name, full, rule, share, tokens, gains[name], to_full, narrow))
-    return arms, compared
+        usd_share = usd[name] / usd[full] if usd[full] else None
+        arms.append(Arm(name, full, rule, share, usd_share, tokens, gains[name], to_full, narrow))
+    choices = []
+    for ranked, random in choices_of(dict(pipeline.arms)):
+        difference = _minus(ranked, random, compared.primary, margin, runs)
+        choices.append(Choice(ranked, random, difference))
+    return arms, choices, compared
 
 
-def _to_full(name: str, full: str, metric: str, margin: float, runs: ArmRuns) -> Finding:
+def critic_usd(folder: PipelineFolder, name: str, seeds: Sequence[int], config: RunConfig) -> float:
+    """Dollars of an arm's critic, a mean over runs: its tokens at the prices of its section."""
+    prompt_price = float(config.critic.get("prompt_price") or 0)
+    completion_price = float(config.critic.get("completion_price") or 0)
+    usd = []
+    for seed in seeds:
+        tokens = read_json(folder.run(name, seed).evaluation, EVALUATE)["cost"].get("tokens", {})
+        read = tokens.get("critic_prompt", 0) * prompt_price
+        written = tokens.get("critic_completion", 0) * completion_price
+        usd.append((read + written) / 1_000_000)
+    return sum(usd) / len(usd)
+
+
+def choices_of(arms: dict[str, RunConfig]) -> list[tuple[str, str]]:
+    """Arms of one critic and share: that of the rule, and that of lots."""
+    pairs = []
+    for ranked, config in arms.items():
+        share, rule = choice_of(config)
+        if rule != "ranked" or config.critic["kind"] == "none":
+            continue
+        for random, other in arms.items():
+            if choice_of(other) == (share, "random") and other.critic == config.critic:
+                pairs.append((ranked, random))
+    return pairs
+
+
+def _minus(name: str, full: str, metric: str, margin: float, runs: ArmRuns) -> Finding:
     test = Test(metric=metric, contrast={name: 1, full: -1}, bound=WITHIN, number=margin)
     return judge(test, runs, None)
 
@@ -209,13 +259,14 @@ def print_frontier(arms: Sequence[Arm], compared: Comparison, margin: float) -> 
     """A Markdown table: tokens and gain of each arm, and whether it is equal to its full arm."""
     print(f"{compared.primary}, equal within {margin:g}:\n")
     print(
-        "| arm | critic tokens | of the full arm's | "
+        "| arm | critic tokens | of the full arm's | of its dollars | "
         f"minus {compared.control}, 95 % | minus the full arm, 90 % | |"
     )
-    print("|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     for arm in arms:
         gain = signed(arm.gain.difference, arm.gain.ci95)
-        cells = [arm.name, f"{arm.critic_tokens:,.0f}", f"{arm.token_share:.3f}", gain]
+        dollars = "" if arm.usd_share is None else f"{arm.usd_share:.3f}"
+        cells = [arm.name, f"{arm.critic_tokens:,.0f}", f"{arm.token_share:.3f}", dollars, gain]
         if arm.to_full is None or arm.to_full.interval is None:
             cells += ["", ""]
         else:
@@ -224,13 +275,29 @@ def print_frontier(arms: Sequence[Arm], compared: Comparison, margin: float) -> 
         print("| " + " | ".join(cells) + " |")
 
 
-def print_prices(listed: Sequence[Price], arms: Sequence[Arm], compared: Comparison) -> None:
+def print_choices(choices: Sequence[Choice]) -> None:
+    """A Markdown table: arms of the rule minus arms of lots, if there are any."""
+    if not choices:
+        return
+    print("\n| chosen by the rule, minus by lot | difference, 95 % |")
+    print("|---|---|")
+    for choice in choices:
+        interval = choice.difference.interval
+        words = "-"
+        if interval is not None:
+            words = signed(interval.mean, (interval.low, interval.high))
+        print(f"| {choice.ranked} - {choice.random} | {words} |")
+
+
+def print_prices(
+    listed: Sequence[Price], arms: Sequence[Arm], rescues: Mapping[str, float]
+) -> None:
     """A Markdown table: what a newly solved problem costs, by arm and critic."""
     print("\n| arm | its critic rescues | newly solved | critic tokens each | dollars each |")
     print("|---|---|---|---|---|")
     full = {arm.name: arm.full for arm in arms}
     for price in listed:
-        rescue = rescue_rate(full.get(price.name), compared)
+        rescue = rescues.get(full.get(price.name, ""))
         quality = "" if rescue is None else f"{rescue:.2f}"
         cells = [price.name, quality, f"{price.solved:.1f}"]
         for value, form in ((price.critic_tokens, ",.0f"), (price.usd, ".4f")):
@@ -238,18 +305,38 @@ def print_prices(listed: Sequence[Price], arms: Sequence[Arm], compared: Compari
         print("| " + " | ".join(cells) + " |")
 
 
-def rescue_rate(full: str | None, compared: Comparison) -> float | None:
-    """The quality of a critic: the share of right refinements in its full arm."""
-    if full is None:
-        return None
-    counts = compared.arms[full].critiques
-    if counts is None:
-        return None
-    return counts.shares[0]
+def rescue_rates(
+    arms: Sequence[Arm], compared: Comparison, given: Sequence[str]
+) -> dict[str, float]:
+    """The quality of each critic, by its full arm: as given, else right refinements of that arm.
+
+    Raises:
+        SystemExit: what was given is no such arm, or no share.
+    """
+    rates = {}
+    for full in {arm.full for arm in arms}:
+        counts = compared.arms[full].critiques
+        if counts is not None:
+            rates[full] = counts.shares[0]
+    for words in given:
+        full, _, number = words.partition("=")
+        try:
+            rate = float(number)
+        except ValueError:
+            rate = math.nan
+        if full not in {arm.full for arm in arms} or not 0 <= rate <= 1:
+            raise SystemExit(f"--rescues: got {words}, expected a full arm and a share: full=0.87")
+        rates[full] = rate
+    return rates
 
 
 def draw(
-    arms: Sequence[Arm], listed: Sequence[Price], compared: Comparison, margin: float, path: Path
+    arms: Sequence[Arm],
+    listed: Sequence[Price],
+    rescues: Mapping[str, float],
+    compared: Comparison,
+    margin: float,
+    path: Path,
 ) -> None:
     """Gain against the share of critic tokens, beside dollars and tokens per newly solved problem,
     a colour per critic.
@@ -266,7 +353,7 @@ def draw(
     )
     critics = list(dict.fromkeys(arm.full for arm in arms))
     colours = {full: COLOURS[i % len(COLOURS)] for i, full in enumerate(critics)}
-    draw_gains(left, arms, colours, compared, margin)
+    draw_gains(left, arms, colours, rescues, compared, margin)
     rules = {arm.name: (arm.rule, colours[arm.full]) for arm in arms}
     dollars = {price.name: price.usd for price in listed}
     tokens = {price.name: price.critic_tokens for price in listed}
@@ -279,7 +366,12 @@ def draw(
 
 
 def draw_gains(
-    axes, arms: Sequence[Arm], colours: dict[str, str], compared: Comparison, margin: float
+    axes,
+    arms: Sequence[Arm],
+    colours: dict[str, str],
+    rescues: Mapping[str, float],
+    compared: Comparison,
+    margin: float,
 ) -> None:
     """A marker with its interval per arm, a line through what the rule chose, and around each full
     arm the band in which an arm would count as equal to it.
@@ -298,7 +390,7 @@ def draw_gains(
                 axes.axhspan(*band, color=colour, alpha=0.1, linewidth=0)
         line = sorted((arm.token_share, arm.gain.difference) for arm in chosen if arm.rule in LINE)
         axes.plot(*zip(*line, strict=True), color=colour, linewidth=0.8)
-        rescue = rescue_rate(full, compared)
+        rescue = rescues.get(full)
         quality = "" if rescue is None else f": rescues {rescue:.2f}"
         axes.plot([], [], "D", color=colour, label=f"{full}{quality}")
     style = {"color": "#444", "linestyle": "none"}
@@ -353,22 +445,31 @@ def main() -> None:
     parser.add_argument("pipeline", nargs="?", default="pipelines/frontier.yaml")
     parser.add_argument("--out", default="runs")
     parser.add_argument("--margin", type=float, default=MARGIN, help="default: .05")
+    parser.add_argument(
+        "--rescues",
+        nargs="*",
+        default=[],
+        metavar="ARM=SHARE",
+        help="rescue rates of critics before training, by their full arms",
+    )
     parser.add_argument("--svg", help="write the figure here")
     options = parser.parse_args()
     if not 0 < options.margin < math.inf:
         parser.error(f"--margin: got {options.margin:g}, expected a number above 0")
     try:
-        arms, compared = read_arms(options.pipeline, options.out, options.margin)
+        arms, choices, compared = read_arms(options.pipeline, options.out, options.margin)
     except ConfigError as error:
         raise SystemExit(str(error)) from error
     names = [name for name in compared.arms if name in (compared.boundary or {})]
     listed = prices_of(names, compared)
+    rescues = rescue_rates(arms, compared, options.rescues)
     print_frontier(arms, compared, options.margin)
-    print_prices(listed, arms, compared)
+    print_choices(choices)
+    print_prices(listed, arms, rescues)
     if options.svg:
         svg = Path(options.svg)
         svg.parent.mkdir(parents=True, exist_ok=True)
-        draw(arms, listed, compared, options.margin, svg)
+        draw(arms, listed, rescues, compared, options.margin, svg)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ import faulthandler
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pytest
+from filelock import FileLock
 from torch.distributed import TCPStore
 from waiting import LONG, wait_until
 
@@ -71,6 +74,30 @@ def run(
             output = (folder / f"rank{number}.log").read_text()[-3000:]
             how = "still runs, so it waits for ever" if code is None else f"ended with {code}"
             raise AssertionError(f"rank {number} {how}:\n{output}")
+
+
+def run_once(
+    factory: pytest.TempPathFactory,
+    name: str,
+    calls_of: Callable[[Path], list[Call]],
+    world: int = 2,
+    **environment: str,
+) -> Path:
+    """`run` in a folder of this name, for all workers of these tests together.
+
+    A module's fixture is made by each worker that takes one of its tests, and these take half a
+    minute of both cores.
+    """
+    top = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        top = top.parent
+    folder = top / name
+    with FileLock(top / f"{name}.lock"):
+        over = folder / "over"
+        if not over.exists():
+            run(folder, calls_of(folder), world, **environment)
+            over.touch()
+    return folder
 
 
 def _main(log: Path, environment: dict[str, str], calls: list[Call]) -> None:

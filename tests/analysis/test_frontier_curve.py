@@ -13,7 +13,7 @@ from critique_rl.config.pipeline_file import load_pipeline
 from critique_rl.config.run_folder import PipelineFolder
 
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "frontier_curve.py"
-CRITIC = {"kind": "local", "model": "lab/critic"}
+CRITIC = {"kind": "local", "model": "lab/critic", "prompt_price": 1, "completion_price": 10}
 ARMS = {
     "scalar": {},
     "full": {"critic": CRITIC},
@@ -53,7 +53,11 @@ def write_runs(folder: Path, arms=ARMS) -> tuple[Path, Path]:
         for seed in (0, 1):
             # Half of the problems, so that problems differ too.
             right = {name: RIGHT[arm][seed] * (i % 2) for i, name in enumerate(PROBLEMS)}
-            put(results, arm, seed, right, cost={"critic_tokens": critic_tokens, "usd": usd})
+            # One in five critic tokens is written.
+            written = critic_tokens // 5
+            owners = {"critic_prompt": critic_tokens - written, "critic_completion": written}
+            cost = {"critic_tokens": critic_tokens, "usd": usd, "tokens": owners}
+            put(results, arm, seed, right, cost=cost)
             counts = {"critique/ok": 8, "refine/candidates": 8, "refine/rescue_rate": 0.75}
             row = {} if arm == "scalar" else counts
             append_jsonl(PipelineFolder(results).run(arm, seed).metrics, {"step": 1, **row})
@@ -78,14 +82,14 @@ def test_tables_and_figure_of_a_frontier(tmp_path, monkeypatch, capsys) -> None:
         if line.startswith("| ") and not line.startswith("| arm"):
             rows.setdefault(cells(line)[0], []).append(cells(line)[1:])
     # full: 3 of 4 right in half of the problems, .375; the control has none
-    [tokens, share, gain, to_full, verdict], full_price = rows["full"]
-    assert (tokens, share, to_full, verdict) == ("4,000", "1.000", "", "")
+    [tokens, share, usd_share, gain, to_full, verdict], full_price = rows["full"]
+    assert (tokens, share, usd_share, to_full, verdict) == ("4,000", "1.000", "1.000", "", "")
     assert gain.startswith("+0.38 [")
-    [tokens, share, gain, to_full, verdict], _ = rows["ranked-25"]
-    assert (tokens, share) == ("1,000", "0.250")
+    [tokens, share, usd_share, gain, to_full, verdict], _ = rows["ranked-25"]
+    assert (tokens, share, usd_share) == ("1,000", "0.250", "0.250")
     assert to_full.startswith("+0.00 [")
     # random-25: 0 and 1 of 4 in half of the problems, .0625 as a mean
-    [_, _, gain, to_full, verdict], random_price = rows["random-25"]
+    [_, _, _, gain, to_full, verdict], random_price = rows["random-25"]
     assert gain.startswith("+0.06 [")
     assert to_full.startswith("-0.31 [")
     assert verdict != "equal"
@@ -93,9 +97,17 @@ def test_tables_and_figure_of_a_frontier(tmp_path, monkeypatch, capsys) -> None:
     assert full_price == ["0.75", "10.0", "400", "0.2000"]
     assert random_price == ["0.75", "5.0", "200", "0.2000"]
     assert rows["scalar"] == [["", "0.0", "-", "-"]]
+    [[by_rule]] = rows["ranked-25 - random-25"]
+    assert by_rule.startswith("+0.31 [")
     drawing = svg.read_text()
     assert "critic tokens per newly" in drawing
     assert "full: rescues 0.75" in drawing
+    run_script(monkeypatch, path, "--out", out, "--svg", svg, "--rescues", "full=0.87")
+    assert "| full | 0.87 | 10.0 |" in capsys.readouterr().out
+    assert "full: rescues 0.87" in svg.read_text()
+    for words in ("full", "full=2", "full=nan", "ranked-25=0.5"):
+        with pytest.raises(SystemExit, match="--rescues: got"):
+            run_script(monkeypatch, path, "--out", out, "--rescues", words)
 
 
 def test_a_critic_without_a_full_arm_has_no_frontier(tmp_path, monkeypatch) -> None:

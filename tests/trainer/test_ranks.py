@@ -48,35 +48,34 @@ def read(folder: Path, name: str, rank: int = 0) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def one(tiny_policy, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("one")
-    ranks.run(folder, [("replayed_ranks", [tiny_policy, str(folder), *VARIANTS])], world=1)
-    return folder
+    def calls(folder: Path) -> list[ranks.Call]:
+        return [("replayed_ranks", [tiny_policy, str(folder), *VARIANTS])]
+
+    return ranks.run_once(tmp_path_factory, "one", calls, world=1)
 
 
 @pytest.fixture(scope="module")
 def ddp(tiny_policy, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("ddp")
-    arguments = [tiny_policy, str(folder)]
-    ranks.run(
-        folder,
-        [
+    def calls(folder: Path) -> list[ranks.Call]:
+        arguments = [tiny_policy, str(folder)]
+        return [
             ("replayed_ranks", [*arguments, *VARIANTS]),
             ("free_ranks", [*arguments, *UNEVEN_RUNS, *RESUMED, *SERVED]),
-        ],
-    )
-    return folder
+        ]
+
+    return ranks.run_once(tmp_path_factory, "ddp", calls)
 
 
 @pytest.fixture(scope="module")
 def fsdp2(tiny_policy, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("fsdp2")
-    arguments = [tiny_policy, str(folder)]
-    calls = [
-        ("replayed_ranks", [*arguments, *SHARDED]),
-        ("free_ranks", [*arguments, *UNEVEN_RUNS, *RESUMED]),
-    ]
-    ranks.run(folder, calls, FSDP_ON_CPU="1")
-    return folder
+    def calls(folder: Path) -> list[ranks.Call]:
+        arguments = [tiny_policy, str(folder)]
+        return [
+            ("replayed_ranks", [*arguments, *SHARDED]),
+            ("free_ranks", [*arguments, *UNEVEN_RUNS, *RESUMED]),
+        ]
+
+    return ranks.run_once(tmp_path_factory, "fsdp2", calls, FSDP_ON_CPU="1")
 
 
 # ---- replayed ------------------------------------------------------------------------------------
