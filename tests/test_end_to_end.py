@@ -116,7 +116,7 @@ def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(
     path = write_pipeline(
         tmp_path,
         tiny_policy,
-        budget={"optimizer_steps": 40},
+        budget={"optimizer_steps": 25},
         evaluation={**SMALL["evaluation"], "curve_every": 0},
     )
     out = tmp_path / "runs"
@@ -132,7 +132,7 @@ def test_ctrl_c_on_a_pipeline_stops_every_run_and_the_same_command_continues(
     assert not folder.comparison.exists()
     assert cli("run", path, "--out", out, "--jobs", 2).returncode == 0
     assert [row["step"] for row in read_jsonl(folder.run("scalar", 0).metrics)] == list(
-        range(1, 41)
+        range(1, 26)
     )
 
 

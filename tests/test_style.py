@@ -8,6 +8,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,16 @@ MOST_NODES_PER_LINE = 8.5
 MOST_PER_THOUSAND_LINES = {"nested comprehension": 1, "conditional": 18, "parallel assignment": 3}
 
 
-def nodes() -> Iterator[tuple[str, ast.AST]]:
+@cache
+def nodes() -> list[tuple[str, ast.AST]]:
     """Every node of the package that has a line, with its place."""
+    placed = []
     for path, tree in TREES.items():
+        file = path.relative_to(ROOT)
         for node in ast.walk(tree):
             if hasattr(node, "lineno"):
-                yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+                placed.append((f"{file}:{node.lineno}", node))
+    return placed
 
 
 def functions() -> Iterator[tuple[str, Function]]:

@@ -129,13 +129,14 @@ def test_litter_of_a_file_system_is_no_damage(tmp_path) -> None:
 
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    "options", [["--turns", "1"], ["--turns", "3"], ["--staleness", "1"]], ids=" ".join
+    ("kills", "options"),
+    [("2", ["--turns", "1"]), ("1", ["--turns", "3"]), ("1", ["--staleness", "1"])],
 )
-def test_fifty_kills_in_short(tmp_path, options) -> None:
+def test_fifty_kills_in_short(tmp_path, kills, options) -> None:
     """The whole form: python tests/kill_and_resume.py --kills 50 (figures in runs/README.md)."""
-    words = ["--kills", "2", "--steps", "20", "--seed", "1", *options]
+    words = ["--kills", kills, "--steps", "20", "--seed", "1", *options]
     ranks.run(tmp_path, [("kill_and_resume", words)], world=1)
-    assert "2 of 2 equal" in (tmp_path / "rank0.log").read_text()
+    assert f"{kills} of {kills} equal" in (tmp_path / "rank0.log").read_text()
 
 
 def test_a_trainer_continues_exactly_in_any_epoch_and_with_metrics_not_logged_yet(

@@ -18,8 +18,8 @@ SCRIPT = Path(__file__).parents[2] / "pipelines" / "warm_start.py"
 
 
 def start(policy, out):
-    # 140 updates: the first checkpoint is written after 50, and the second after 100.
-    words = ["--model", policy, "--world", "chain", "--sequences", "1120"]
+    # 112 updates: the first checkpoint is written after 50, and the second after 100.
+    words = ["--model", policy, "--world", "chain", "--sequences", "896"]
     words += ["--learning-rate", "1e-3", "--out", str(out)]
     # Forked as runs are, because imports would take most of the time.
     process = processes.context().Process(target=script, args=(words, log_of(out)))
