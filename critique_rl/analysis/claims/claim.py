@@ -100,6 +100,11 @@ class Test:
         return ""
 
 
+def contrast_words(contrast: Mapping[str, float]) -> str:
+    """ "+1 critique -1 scalar"."""
+    return " ".join(f"{weight:+g} {arm}" for arm, weight in contrast.items())
+
+
 @dataclass(frozen=True)
 class Claim:
     """A sentence, where it comes from, and what would have to hold."""
@@ -335,11 +340,11 @@ def judge(test: Test, runs: ArmRuns, base: Evaluation | None) -> Finding:
         verdict=verdict,
         reason=reason,
         seeds_to_decide=wanted,
-        note=_unlike_seeds(test, verdict, list(per_seed.values())),
+        note=_chance_left(test, verdict, list(per_seed.values())),
     )
 
 
-def _unlike_seeds(test: Test, verdict: str, values: Sequence[float]) -> str:
+def _chance_left(test: Test, verdict: str, values: Sequence[float]) -> str:
     """Of an effect that is refuted or weaker in the mean: what its seeds exclude; "" otherwise.
 
     A seed that takes off with a small chance moves the true mean, and few seeds may not meet it.

@@ -8,7 +8,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from critique_rl.analysis.claims.claim import Claim, Finding, Loss, judge, largest_loss
+from critique_rl.analysis.claims.claim import (
+    Claim,
+    Finding,
+    Loss,
+    contrast_words,
+    judge,
+    largest_loss,
+)
 from critique_rl.analysis.claims.rules import (
     CANNOT_SHOW,
     DELTA,
@@ -268,10 +275,6 @@ def _arm_line(name: str, arm: ArmMeans) -> str:
 
 
 def _test_line(test: TestReport) -> str:
-    terms = []
-    for arm, coefficient in test.contrast.items():
-        terms.append(f"{coefficient:+g} {arm}")
-    contrast = " ".join(terms)
     value = "-" if test.mean is None else f"{test.mean:+.3f}"
     if test.ci95:
         low, high = test.ci95
@@ -288,6 +291,7 @@ def _test_line(test: TestReport) -> str:
     expected = test.expected
     if test.bound_reason:
         expected += f" ({test.bound_reason})"
+    contrast = contrast_words(test.contrast)
     cells = [test.says, contrast, test.metric, expected, value, verdict, _loss_cell(test.loss)]
     return f"| {' | '.join(cells)} |"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from critique_rl.analysis.claims.claim import Claim, parse_claim
+from critique_rl.analysis.claims.claim import Claim, contrast_words, parse_claim
 from critique_rl.config.durable_files import read_json, write_json
 from critique_rl.config.run_folder import PipelineFolder
 from critique_rl.config.schema import Pipeline
@@ -26,9 +26,8 @@ def stated(pipeline: Pipeline, claim: Claim) -> dict[str, Any]:
     """All of a claim that a verdict rests on, as JSON."""
     tests = {}
     for i, test in enumerate(claim.tests, start=1):
-        terms = [f"{weight:+g} {arm}" for arm, weight in test.contrast.items()]
         bound = f"{test.bound} {test.number:g}"
-        tests[f"test {i}"] = f"{test.metric}, {' '.join(terms)}, {bound}"
+        tests[f"test {i}"] = f"{test.metric}, {contrast_words(test.contrast)}, {bound}"
     for i, check in enumerate(claim.checks, start=1):
         bound = f"{check.bound} {check.number:g}"
         tests[f"check {i}"] = f"{check.arm}, {check.log} {bound}"
