@@ -1,11 +1,12 @@
 """The cost of a training step beside stock TRL and a plain loop: `python
-tests/benchmarks/step_cost.py [--rounds 8] [--steps 10]`, ten minutes.
+tests/benchmarks/step_cost.py [--rounds 10] [--steps 5]`, some minutes.
 
-All variants train the lab's base on `lab/chain` in one process, taking turns in random order; a
-figure is the processor time of `--steps` steps of 64 rows (one thread; other work on the machine
-counts less than in wall time) over that of the stock trainer, or of the plain loop, in the same
-round. Intervals are t intervals of the mean logarithm over rounds. The learning rate is 0, so that
-all rounds sample from the same policy.
+All variants train the lab's base on `lab/chain` in one process, each in a thread of its own, and
+take turns after every step, in random order: a machine that slows down for a while slows all of
+them. A figure is the processor time of the threads' `--steps` steps of 64 rows, with one torch
+thread, over that of the stock trainer, or of the plain loop, in the same round. Intervals are t
+intervals of the mean logarithm over rounds. Every 50th step takes the account of gradient norms,
+as the default has it. The learning rate is 0, so that all sample from the same policy.
 
     stock      TRL's GRPOTrainer
     ours       CritiqueGRPOTrainer without a critic
@@ -29,6 +30,7 @@ import os
 import random
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 
@@ -44,6 +46,7 @@ os.environ.update(
 import torch
 from datasets import Dataset
 from scipy.stats import t as student
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from critique_rl import CritiqueGRPOConfig, CritiqueGRPOTrainer
@@ -129,9 +132,10 @@ class Loop:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0)
         self.random = random.Random(0)
 
-    def train(self) -> None:
+    def train(self, after_step: Callable[[], None]) -> None:
         for _ in range(self.steps):
             self.step()
+            after_step()
 
     def step(self) -> None:
         rows = [row for row in self.random.sample(TASK.train, ROWS // GROUP) for _ in range(GROUP)]
@@ -176,11 +180,62 @@ class Loop:
         self.optimizer.zero_grad()
 
 
-def timed(trained) -> float:
-    torch.manual_seed(0)
-    began = time.process_time()
-    trained.train()
-    return time.process_time() - began
+class Thread:
+    """One variant's training, a step at a time."""
+
+    def __init__(self, train: Callable[[Callable[[], None]], None]):
+        self.seconds: list[float] = []
+        """Processor seconds of each step, the first among them."""
+        self.may_go = threading.Semaphore(0)
+        self.has_stopped = threading.Semaphore(0)
+        self.thread = threading.Thread(target=self._train, args=(train,), daemon=True)
+        self.thread.start()
+
+    def step(self) -> None:
+        """Take one step, while all others wait."""
+        self.may_go.release()
+        self.has_stopped.acquire()
+
+    def end(self) -> None:
+        """Let it return."""
+        self.may_go.release()
+        self.thread.join()
+
+    def _train(self, train: Callable[[Callable[[], None]], None]) -> None:
+        self.may_go.acquire()
+        self.began = time.thread_time()
+        train(self._after_step)
+
+    def _after_step(self) -> None:
+        self.seconds.append(time.thread_time() - self.began)
+        self.has_stopped.release()
+        self.may_go.acquire()
+        self.began = time.thread_time()
+
+
+class AfterStep(TrainerCallback):
+    """Calls a function after each step."""
+
+    def __init__(self, call: Callable[[], None]):
+        self.call = call
+
+    def on_step_end(self, *_, **__) -> None:
+        self.call()
+
+
+def thread_of(name: str, steps: int) -> Thread:
+    """A variant's training of so many steps."""
+
+    def train(after_step: Callable[[], None]) -> None:
+        if name == "loop":
+            Loop(steps).train(after_step)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = VARIANTS[name](folder, steps)
+            trainer.add_callback(AfterStep(after_step))
+            trainer.train()
+
+    return Thread(train)
 
 
 def interval(logarithms: list[float]) -> tuple[float, float, float]:
@@ -220,23 +275,24 @@ def positions(name: str, steps: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    seconds: dict[str, list[float]] = {name: [] for name in (*VARIANTS, "loop")}
+    names = [*VARIANTS, "loop"]
+    # The first step also builds the trainer, and is in no round.
+    steps = arguments.rounds * arguments.steps + 1
+    threads = {name: thread_of(name, steps) for name in names}
     order = random.Random(0)
-    for number in range(arguments.rounds + 1):
-        for name in order.sample(list(seconds), len(seconds)):
-            with tempfile.TemporaryDirectory() as folder:
-                trained = (
-                    Loop(arguments.steps)
-                    if name == "loop"
-                    else VARIANTS[name](folder, arguments.steps)
-                )
-                taken = timed(trained)
-            if number:  # the first round warms up
-                seconds[name].append(taken)
+    for _ in range(steps):
+        for name in order.sample(names, len(names)):
+            threads[name].step()
+    seconds: dict[str, list[float]] = {}
+    for name, thread in threads.items():
+        thread.end()
+        seconds[name] = []
+        for first in range(1, steps, arguments.steps):
+            seconds[name].append(sum(thread.seconds[first : first + arguments.steps]))
     print(
         (
             f"{arguments.rounds} rounds of {arguments.steps} steps of {ROWS} rows; processor "

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_trainers import trainer_of
 from trl import GRPOTrainer
 from trl.trainer import utils as trl_utils
@@ -172,3 +173,23 @@ def test_the_lists_hold_what_the_seams_use_and_nothing_else() -> None:
     tree = ast.parse(Path(trl_seams.__file__).read_text())
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert {name for name in used if is_private(name)} == listed
+
+
+def test_wrappers_are_looked_for_once_a_model(tiny_policy, tmp_path, monkeypatch) -> None:
+    """accelerate 1.15 reads DeepSpeed's metadata from the disk each time it unwraps a model."""
+    trainer = trainer_of(CritiqueGRPOTrainer, CritiqueGRPOConfig, tiny_policy, tmp_path)
+    asked = []
+    unwrap = trainer.accelerator.unwrap_model
+
+    def counted(model):
+        asked.append(model)
+        return unwrap(model)
+
+    monkeypatch.setattr(trainer.accelerator, "unwrap_model", counted)
+    delattr(trainer, trl_seams.KEPT)
+    assert trl_seams.policy_of(trainer) is trl_seams.policy_of(trainer) is trainer.model
+    assert asked == [trainer.model]
+    # FSDP2 replaces it.
+    trainer.model = other = torch.nn.Linear(1, 1)
+    assert trainer.policy is other
+    assert len(asked) == 2
