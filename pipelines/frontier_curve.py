@@ -248,10 +248,10 @@ def prices_of(arms: Sequence[str], compared: Comparison) -> list[Price]:
 
 
 def signed(value: float, ends: tuple[float, float] | None) -> str:
-    """ "+.12 [+.05, +.19]"."""
-    words = f"{value:+.2f}"
+    """ "+.123 [+.052, +.194]"."""
+    words = f"{value:+.3f}"
     if ends is not None:
-        words += f" [{ends[0]:+.2f}, {ends[1]:+.2f}]"
+        words += f" [{ends[0]:+.3f}, {ends[1]:+.3f}]"
     return words
 
 

@@ -18,13 +18,18 @@ def causal_model(model: nn.Module) -> Any:
     return unwrap()
 
 
+def takes_positions(model: nn.Module) -> bool:
+    """Whether the caller may say where each token stands (not Mamba, OPT or Bloom)."""
+    return "position_ids" in inspect.signature(causal_model(model).forward).parameters
+
+
 def sees_all_keys(model: nn.Module) -> bool:
     """Whether each layer attends to all tokens before, at positions that the caller may give.
 
     Layers of the window, state-space and other kinds have a cache of another class.
     """
     causal = causal_model(model)
-    if "position_ids" not in inspect.signature(causal.forward).parameters:
+    if not takes_positions(model):
         return False
     # There the mask itself says where a token stands.
     if getattr(causal.config, "alibi", False):

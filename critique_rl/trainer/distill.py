@@ -32,6 +32,7 @@ from trl.trainer.utils import pad
 
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.objective import importance_weight, prefix_weight, sampled_divergence
+from critique_rl.sampling.attention import takes_positions
 from critique_rl.trainer import hidden_states
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.hidden_states import PolicyPasses, TermRows, term_rows
@@ -56,6 +57,10 @@ HEAD_FAULT = (
     "this model's head gives log-probs {gap} away from the model's own, so it does more with its "
     "logits than scale and cap them. Use a served teacher, distill_teacher: {{base_url: ...}}, or "
     "refinements alone, distill_weight: 0"
+)
+HIDDEN_FAULT = (
+    "{name} does not pass through its base model, whose hidden states the teacher's are. Use a "
+    "served teacher, distill_teacher: {{base_url: ...}}, or refinements alone, distill_weight: 0"
 )
 
 
@@ -325,7 +330,8 @@ class Distillation:
             compared_logps = self._teacher_logps(rows, "contrast")
         log_ratio = teacher_logps - compared_logps
         self._log_ratios(rows, log_ratio)
-        advantages = log_ratio * rows.trained
+        # TRL's log-probs are float32, those of a double teacher are not.
+        advantages = (log_ratio * rows.trained).to(old_logps_BT.dtype)
         return torch.zeros_like(old_logps_BT).index_copy(0, rows.places, advantages)
 
     def divergence_term(
@@ -476,6 +482,9 @@ class Distillation:
         Returns:
             Last hidden states (B, T, H) at the positions that predict the completion, and the
             teacher's head.
+
+        Raises:
+            ValueError: the model's hidden states, or its logits from them, cannot be had.
         """
         ids, attention = rows.with_context(context)
         hidden: Tensor | None = None
@@ -485,13 +494,18 @@ class Distillation:
             self.passes.autocast(),
         ):
             for part in rows.slices(attention, self.passes.slice_positions):
+                mask = part.cut(attention)
                 # Logits of one position alone: the divergence makes the others in slices.
                 output = model(
                     input_ids=part.cut(ids),
-                    attention_mask=part.cut(attention),
+                    attention_mask=mask,
                     use_cache=False,
                     logits_to_keep=1,
+                    **positions_of(model, mask),
                 )
+                if not seen:
+                    name = type(model).__name__
+                    raise ValueError(f"distill_weight: {HIDDEN_FAULT.format(name=name)}")
                 states = seen.pop()
                 if hidden is None:
                     hidden = states.new_zeros(len(ids), rows.length, states.shape[-1])
@@ -591,6 +605,20 @@ class Distillation:
         for name, part in (("failed", failed), ("faulty", faulty)):
             total = (log_ratio * part).sum()
             self.passes.log_mean(f"distill/log_ratio_{name}", total, part.sum())
+
+
+def positions_of(model: nn.Module, attention: Tensor) -> dict[str, Tensor]:
+    """The argument that says where each token stands, for models that take it.
+
+    Else they count padding, and with learned or scaled positions read otherwise than without it.
+
+    Args:
+        model: the teacher.
+        attention: (R, C), padded on either side.
+    """
+    if not takes_positions(model):
+        return {}
+    return {"position_ids": (attention.cumsum(1) - 1).clamp(min=0)}
 
 
 def _present(contexts: list[list[int] | None], device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ release that moves a name fails there first. Overrides stand in the trainer clas
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,7 +87,7 @@ TrlBatch = dict[str, Any]
 """TRL's batch, or a micro batch of it: key -> tensor, list or number."""
 
 KEPT = "critique_rl_policy"
-"""Attribute of a trainer: its model, and the same without wrappers (`policy_of`)."""
+"""Attribute of a trainer: references to its model, and to it without wrappers (`policy_of`)."""
 SCORED_TOKENS = 64
 """Tokens per tile of TRL's head on a CPU."""
 
@@ -95,11 +96,15 @@ def policy_of(trainer: GRPOTrainer) -> Any:
     """The policy without the wrappers of DDP; with those of PEFT, and sharded if it is."""
     # Under FSDP2 training replaces the trainer's model. Else it is found once: accelerate looks for
     # DeepSpeed among the installed packages each time, which takes milliseconds.
+    # References are weak, so that whoever frees the model frees its memory.
     kept = getattr(trainer, KEPT, None)
-    if kept is None or kept[0] is not trainer.model:
-        kept = (trainer.model, trainer.accelerator.unwrap_model(trainer.model))
-        setattr(trainer, KEPT, kept)
-    return kept[1]
+    if kept is not None and kept[0]() is trainer.model:
+        policy = kept[1]()
+        if policy is not None:
+            return policy
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    setattr(trainer, KEPT, (weakref.ref(trainer.model), weakref.ref(policy)))
+    return policy
 
 
 # ---- sampling ------------------------------------------------------------------------------------

@@ -84,21 +84,21 @@ def test_tables_and_figure_of_a_frontier(tmp_path, monkeypatch, capsys) -> None:
     # full: 3 of 4 right in half of the problems, .375; the control has none
     [tokens, share, usd_share, gain, to_full, verdict], full_price = rows["full"]
     assert (tokens, share, usd_share, to_full, verdict) == ("4,000", "1.000", "1.000", "", "")
-    assert gain.startswith("+0.38 [")
+    assert gain.startswith("+0.375 [")
     [tokens, share, usd_share, gain, to_full, verdict], _ = rows["ranked-25"]
     assert (tokens, share, usd_share) == ("1,000", "0.250", "0.250")
-    assert to_full.startswith("+0.00 [")
+    assert to_full.startswith("+0.000 [")
     # random-25: 0 and 1 of 4 in half of the problems, .0625 as a mean
     [_, _, _, gain, to_full, verdict], random_price = rows["random-25"]
-    assert gain.startswith("+0.06 [")
-    assert to_full.startswith("-0.31 [")
+    assert gain.startswith("+0.062 [")
+    assert to_full.startswith("-0.312 [")
     assert verdict != "equal"
     # Ten problems are newly solved in each run of full, and in one of two of random-25.
     assert full_price == ["0.75", "10.0", "400", "0.2000"]
     assert random_price == ["0.75", "5.0", "200", "0.2000"]
     assert rows["scalar"] == [["", "0.0", "-", "-"]]
     [[by_rule]] = rows["ranked-25 - random-25"]
-    assert by_rule.startswith("+0.31 [")
+    assert by_rule.startswith("+0.312 [")
     drawing = svg.read_text()
     assert "critic tokens per newly" in drawing
     assert "full: rescues 0.75" in drawing

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 from known_critics import Turns, Words, generated
 from lab_trainers import DISTILL, critique_trainer
+from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 from critique_rl.trainer import hidden_states
+from critique_rl.trainer.distill import Distillation
 from critique_rl.trainer.hidden_states import TermRows
 
 LONGEST = 12
@@ -83,3 +87,44 @@ def test_where_weights_are_sharded_all_rows_are_one_slice(
     kind = hidden_states.SHARDED[0]
     monkeypatch.setattr(trainer.accelerator.state, "distributed_type", kind)
     assert passes.slice_positions == math.inf
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+def test_learned_positions_count_no_padding_and_hidden_states_must_be_there(kind) -> None:
+    if kind == "gpt2":
+        config = GPT2Config(vocab_size=300, n_positions=128, n_embd=16, n_layer=1, n_head=2)
+        model = GPT2LMHeadModel(config)
+    else:
+        config = OPTConfig(
+            vocab_size=300,
+            hidden_size=16,
+            ffn_dim=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=128,
+            word_embed_proj_dim=16,
+        )
+        model = OPTForCausalLM(config)
+    rows = term_rows_of([12, 3, 7], [2, 12, 5])
+    model = model.eval()
+    teacher = SimpleNamespace(weights=lambda policy: nullcontext(model))
+    passes = SimpleNamespace(model=model, slice_positions=1, autocast=nullcontext)
+    reader = SimpleNamespace(passes=passes, has_checked_head=True)
+    if kind == "opt":
+        with pytest.raises(ValueError, match="OPTForCausalLM does not pass through its base model"):
+            Distillation.read(reader, rows, teacher)
+        return
+    read = {}
+    for passes.slice_positions in (1, math.inf):
+        read[passes.slice_positions], _ = Distillation.read(reader, rows, teacher)
+    mask = rows.completion_mask.bool()
+    torch.testing.assert_close(read[1][mask], read[math.inf][mask], atol=1e-5, rtol=1e-5)
+
+
+def test_a_double_policy_takes_the_teachers_advantages(tiny_policy, tmp_path) -> None:
+    settings = {**DISTILL, "distill_mode": "advantage", "max_steps": 1}
+    reward = Turns([0.0] * 8)
+    trainer = critique_trainer(tiny_policy, tmp_path, reward, critic=Words(), **settings)
+    trainer.model.double()
+    trainer.train()
+    assert trainer.state.global_step == 1
