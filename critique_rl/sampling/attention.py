@@ -19,7 +19,7 @@ def causal_model(model: nn.Module) -> Any:
 
 
 def takes_positions(model: nn.Module) -> bool:
-    """Whether the caller may say where each token stands (not Mamba, OPT or Bloom)."""
+    """Whether the caller may say where each token stands, unlike with Mamba or Bloom."""
     return "position_ids" in inspect.signature(causal_model(model).forward).parameters
 
 
