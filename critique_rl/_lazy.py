@@ -1,5 +1,5 @@
-"""Lazy faces: a package imports the module of a public name when the name is first used. What heavy
-imports need, and what to say where an optional package cannot be imported.
+"""Lazy faces: a package imports the module of a public name when the name is first used. Also
+heavy imports without looking for garbage, and advice where an optional package is missing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def lazy(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
 def heavy_imports() -> Iterator[None]:
     """Around the import of torch, transformers and TRL: no garbage is looked for.
 
-    What they make stays for good, half a million objects. Looking for garbage among them costs a
+    Half a million objects come of it and stay for good. Looking for garbage among them costs a
     fifth of the time to a run's first step, here and where accelerate asks for it. Nothing is done
     where torch is there already, since other objects would then be kept for good too.
     """

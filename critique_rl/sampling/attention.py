@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -21,6 +21,25 @@ def causal_model(model: nn.Module) -> Any:
 def takes_positions(model: nn.Module) -> bool:
     """Whether the caller may say where each token stands, unlike with Mamba or Bloom."""
     return "position_ids" in inspect.signature(causal_model(model).forward).parameters
+
+
+def token_positions(attention: Tensor) -> Tensor:
+    """Where each token stands among those that are no padding, (B, C) of a mask (B, C)."""
+    return (attention.cumsum(-1) - 1).clamp(min=0)
+
+
+def positions_of(model: nn.Module, attention: Tensor) -> dict[str, Tensor]:
+    """The argument that says where each token stands, for models that take it.
+
+    Else they count padding, and with learned or scaled positions read otherwise than without it.
+
+    Args:
+        model: a causal language model.
+        attention: (B, C), padded on either side.
+    """
+    if not takes_positions(model):
+        return {}
+    return {"position_ids": token_positions(attention)}
 
 
 def sees_all_keys(model: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from critique_rl.sampling.attention import causal_model, sees_all_keys
+from critique_rl.sampling.attention import causal_model, sees_all_keys, token_positions
 from critique_rl.sampling.settings import Sampling, folder_settings
 
 
@@ -42,7 +42,7 @@ def shared_cache(
     """
     cache = DynamicCache(config=model.config)
     # As `generate` counts positions.
-    positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    positions = token_positions(attention_mask)
     model(
         input_ids=input_ids[:, :-1],
         attention_mask=attention_mask[:, :-1],

@@ -32,7 +32,7 @@ from trl.trainer.utils import pad
 
 from critique_rl.critic.api.endpoint import Endpoint
 from critique_rl.objective import importance_weight, prefix_weight, sampled_divergence
-from critique_rl.sampling.attention import takes_positions
+from critique_rl.sampling.attention import positions_of
 from critique_rl.trainer import hidden_states
 from critique_rl.trainer.critique_grpo_config import CritiqueGRPOConfig
 from critique_rl.trainer.hidden_states import PolicyPasses, TermRows, term_rows
@@ -605,20 +605,6 @@ class Distillation:
         for name, part in (("failed", failed), ("faulty", faulty)):
             total = (log_ratio * part).sum()
             self.passes.log_mean(f"distill/log_ratio_{name}", total, part.sum())
-
-
-def positions_of(model: nn.Module, attention: Tensor) -> dict[str, Tensor]:
-    """The argument that says where each token stands, for models that take it.
-
-    Else they count padding, and with learned or scaled positions read otherwise than without it.
-
-    Args:
-        model: the teacher.
-        attention: (R, C), padded on either side.
-    """
-    if not takes_positions(model):
-        return {}
-    return {"position_ids": (attention.cumsum(1) - 1).clamp(min=0)}
 
 
 def _present(contexts: list[list[int] | None], device: torch.device) -> Tensor:

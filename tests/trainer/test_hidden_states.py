@@ -48,7 +48,7 @@ def test_slices_have_every_token_once_and_few_positions(most) -> None:
         read[part.rows, part.start : part.first + part.length] += 1
         seen += part.rows
         positions += cut.numel()
-        # What stands at a position predicts the token after it.
+        # A position predicts the token after it.
         shifted = part.predicting(cut.unsqueeze(-1)).squeeze(-1)
         mask = rows.completion_mask[part.rows, : part.length].bool()
         before = ids[part.rows, part.first - 1 : part.first - 1 + part.length]
